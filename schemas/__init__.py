@@ -1,1 +1,1 @@
-"""What is said on the bus: ids, topics, messages, codec, errors, settings, model definitions. No I/O beyond reading files."""
+"""What is said on the bus: ids, topics, messages, codec, errors, settings, model definitions."""

@@ -79,7 +79,9 @@ class TooLargeError(S2M3Error):
 
     code = "too_large"
 
-    def __init__(self, detail: str, *, size: int = 0, limit: int = 0, step: str | None = None, node: str | None = None):
+    def __init__(
+        self, detail: str, *, size: int = 0, limit: int = 0, step: str | None = None, node: str | None = None
+    ) -> None:
         super().__init__(detail, step=step, node=node)
         self.size = size
         self.limit = limit

@@ -1,0 +1,161 @@
+"""The data plane of an agent: takes branches off the bus, joins them, has them run, and sends the outputs on."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+import structlog
+
+from agents.join import Joins
+from agents.module import Module
+from agents.runner import Runner
+from broker.dispatch import send_work
+from broker.link import Link
+from broker.loop import Loop
+from broker.message import Message
+from schemas import topics
+from schemas.codec import CONTENT_TYPE, attempt_of, decode_work, encode_answer
+from schemas.errors import S2M3Error
+from schemas.ids import REQUEST_ID_BYTES
+from schemas.replies import is_client_inbox
+from schemas.settings import AgentSettings
+from schemas.values import Value
+from schemas.work import Answer, Timing, Work, following
+
+__all__ = ["Branches"]
+
+_log = structlog.get_logger(__name__)
+_EXPIRE_S = 0.1
+
+
+class Branches:
+    """Serves modules on their topics. An output whose next step is on this node never touches the broker.
+
+    Args:
+        settings: Of the agent.
+        link: Its connection.
+        loop: Its loop: all but the running of modules happens there.
+    """
+
+    def __init__(self, settings: AgentSettings, link: Link, loop: Loop) -> None:
+        self._node = settings.node
+        self._root = settings.root
+        self._link = link
+        self._loop = loop
+        self._joins = Joins(settings.joins, self._node)
+        self.runner = Runner(self._node, settings.queue, self._done, self._answer_error)
+
+    def start(self) -> None:
+        """Starts the worker."""
+        self.runner.start()
+        self._loop.every(_EXPIRE_S, self._expire)
+
+    def serve(self, module_id: str, module: Module, then: Callable[[], None]) -> None:
+        """Takes work for a loaded module from now on; `then` once the broker has confirmed the subscription."""
+        self.runner.add(module_id, module)
+        self._link.subscribe(self._topic(module_id), self._on_work, then=then)
+
+    def leave(self, module_id: str, then: Callable[[], None]) -> None:
+        """Takes no more work for a module and drops it once what was queued is done."""
+        self._link.unsubscribe(self._topic(module_id))
+        self.runner.remove(module_id, partial(self._loop.call, then))
+
+    def _topic(self, module_id: str) -> str:
+        return topics.MODULE_IN.at(self._root, module=module_id, node=self._node)
+
+    # ---- in (the loop's thread) -----------------------------------------------------------------------------------
+
+    def _on_work(self, message: Message) -> None:
+        reply_to = message.reply_to
+        if reply_to is None or not is_client_inbox(self._root, reply_to):
+            _log.warning("bad_work", node=self._node, topic=message.topic, error="no client's inbox to answer to")
+            return
+        try:
+            work = decode_work(message.payload, request=message.correlation, reply_to=reply_to, user=message.user)
+        except S2M3Error as error:
+            self._answer_undecoded(message, reply_to, error)
+            return
+        if message.expiry_s is not None:  # the broker counts it down while a message waits there; ms_left it cannot
+            work = replace(work, ms_left=min(work.ms_left, message.expiry_s * 1000.0))
+        self._accept(work)
+
+    def _accept(self, work: Work) -> None:
+        now = time.monotonic()
+        try:
+            whole = self._joins.add(work, now)
+            if whole is not None:
+                self.runner.submit(whole, now)
+        except S2M3Error as error:
+            self._answer_error(work, error)
+
+    def _expire(self) -> None:
+        for late in self._joins.expire(time.monotonic()):
+            self._answer_error(late.work, late.error)
+
+    # ---- out (the worker's thread, or the loop's) -----------------------------------------------------------------
+
+    def _done(self, work: Work, outputs: Mapping[str, Value], timing: Timing, ms_left: float) -> None:
+        timings = {**work.timings, work.step: timing}
+        next_steps = following(work.route, work.step)
+        if not next_steps:
+            self._answer(work, Answer(work.request, work.step, work.attempt, outputs, timings))
+        for step, taken in next_steps.items():
+            branch = Work(
+                request=work.request,
+                task=work.task,
+                step=step,
+                attempt=work.attempt,
+                epoch=work.epoch,
+                reply_to=work.reply_to,
+                inputs={port: outputs[output] for port, output in taken.items()},
+                route=work.route,
+                ms_left=ms_left,
+                timings=timings,
+            )
+            self._forward(branch)
+
+    def _forward(self, branch: Work) -> None:
+        if branch.hop.node == self._node:
+            self._loop.call(partial(self._accept, branch))
+            return
+        try:
+            send_work(self._link, branch)
+        except S2M3Error as error:
+            error.step, error.node = error.step or branch.step, error.node or self._node
+            self._answer_error(branch, error)
+
+    def _answer_error(self, work: Work, error: S2M3Error) -> None:
+        self._answer(work, Answer(work.request, work.step, work.attempt, error=error))
+
+    def _answer(self, work: Work, answer: Answer) -> None:
+        if answer.error is not None:
+            _log.info(
+                "step_failed",
+                node=self._node,
+                task=work.task,
+                request=work.request.hex(),
+                step=work.step,
+                error=str(answer.error),
+            )
+        self._publish_answer(work.reply_to, answer)
+
+    def _answer_undecoded(self, message: Message, reply_to: str, error: S2M3Error) -> None:
+        """Tells whoever sent garbage, as far as the message says who that is."""
+        _log.info("bad_work", node=self._node, topic=message.topic, error=str(error))
+        request = message.correlation
+        if request is None or len(request) != REQUEST_ID_BYTES:
+            return
+        error.node = error.node or self._node
+        step = message.user.get("step", "")[:64]
+        self._publish_answer(reply_to, Answer(request, step, attempt_of(message.user), error=error))
+
+    def _publish_answer(self, reply_to: str, answer: Answer) -> None:
+        try:
+            payload, user = encode_answer(answer)
+            self._link.publish(reply_to, payload, correlation=answer.request, content_type=CONTENT_TYPE, user=user)
+        except S2M3Error as error:
+            _log.warning("answer_unsent", node=self._node, request=answer.request.hex(), error=str(error))
+            if answer.error is None:
+                error.node = self._node
+                self._publish_answer(reply_to, Answer(answer.request, answer.step, answer.attempt, error=error))

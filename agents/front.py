@@ -1,0 +1,171 @@
+"""The front of a task: takes plain requests in the task's own MQTT session and acknowledges them after the answer."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import structlog
+
+from broker.dispatch import Dispatcher
+from broker.link import Link
+from broker.loop import Loop, Timer
+from broker.message import Message
+from broker.requests import Result
+from schemas import topics
+from schemas.errors import BusyError, S2M3Error
+from schemas.ids import new_request_id
+from schemas.plain import PlainRequest, encode_plain_error, encode_plain_result, parse_plain, transaction_of
+from schemas.replies import may_answer_at
+from schemas.sessions import FRONT_SESSION_S, front_client_id
+from schemas.settings import AgentSettings
+
+__all__ = ["Front"]
+
+_log = structlog.get_logger(__name__)
+_RETURN_S = (0.2, 1.0)
+
+
+class Front:
+    """Serves one task's plain door while the plan names this node its front.
+
+    The session belongs to the task (client id, clean_start=False): requests wait in it while nobody is the front, and
+    the next front gets what this one did not acknowledge. The loser of a takeover is told nothing, so an unexpected
+    disconnect is answered by asking `may_return` first, never by reconnecting at once (facts-mqtt.md).
+
+    Args:
+        task: Its name.
+        settings: Of the agent.
+        loop: The agent's loop.
+        dispatcher: Sends the requests on, as a Client would.
+        may_return: Asks the agent to look at its plan afresh; it calls `connect` again if we are still named.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        settings: AgentSettings,
+        loop: Loop,
+        dispatcher: Dispatcher,
+        may_return: Callable[[], None],
+    ) -> None:
+        self.task = task
+        self._settings = settings
+        self._loop = loop
+        self._dispatcher = dispatcher
+        self._may_return = may_return
+        self._link: Link | None = None
+        self._under_way: dict[bytes, Message] = {}
+        self._timer: Timer | None = None
+        self._closed = False
+
+    def connect(self) -> None:
+        """Takes the task's session over. In the loop's thread; the connection itself comes up behind it."""
+        if self._link is not None or self._closed:
+            return
+        link = Link(
+            self._settings,
+            front_client_id(self._settings.root, self.task),
+            self._loop,
+            session_expiry_s=FRONT_SESSION_S,
+            manual_ack=True,
+            receive_maximum=self._settings.plain_inflight,
+            on_ended=self._lost,
+            reconnect=False,
+        )
+        self._link = link
+        root = self._settings.root
+        handler = partial(self._on_request, link)
+        link.subscribe(topics.REQUEST.at(root, task=self.task), handler)
+        link.subscribe(topics.REQUEST_INPUT.all(root, task=self.task), handler)
+        link.begin()
+        _log.info("front_up", node=self._settings.node, task=self.task)
+
+    def close(self) -> None:
+        """Leaves the session to the next front: what is not answered yet will be sent to it."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._drop_requests()
+        if self._link is not None:
+            self._link.stop(timeout_s=1.0)
+            self._link = None
+
+    def _lost(self) -> None:
+        if self._closed or self._link is None:
+            return
+        self._link.abort()
+        self._link = None
+        self._drop_requests()
+        wait = random.uniform(*_RETURN_S)  # noqa: S311  # jitter
+        self._timer = self._loop.after(wait, self._may_return)
+
+    def _drop_requests(self) -> None:
+        """Whoever has the session next answers these: our acknowledgement would belong to a connection that is gone."""
+        for request in self._under_way:
+            self._dispatcher.cancel(request)
+        self._under_way.clear()
+
+    def _on_request(self, link: Link, message: Message) -> None:
+        if link is not self._link:
+            return
+        if not may_answer_at(self._settings.root, message.reply_to):
+            _log.warning("reply_topic_refused", node=self._settings.node, task=self.task, topic=message.reply_to)
+            message = replace(message, reply_to=None)
+        request = new_request_id()
+        self._under_way[request] = message
+        try:
+            if len(self._under_way) > self._settings.plain_inflight:
+                raise BusyError(f"{self._settings.plain_inflight} plain requests of {self.task} are under way")
+            plain = self._parse(message)
+        except S2M3Error as error:
+            self._answer(
+                request, encode_plain_error(error, request=request, transaction=transaction_of(message.payload))
+            )
+            return
+        done = partial(self._on_result, plain)
+        self._dispatcher.submit(self.task, plain.inputs, plain.deadline_s, done, request=request)
+
+    def _parse(self, message: Message) -> PlainRequest:
+        ids = topics.REQUEST_INPUT.ids(self._settings.root, message.topic)
+        if ids is not None:
+            return PlainRequest({ids["input"]: message.payload})
+        return parse_plain(message.payload)
+
+    def _on_result(self, plain: PlainRequest, result: Result) -> None:
+        if result.error is not None:
+            payload = encode_plain_error(result.error, request=result.request, transaction=plain.transaction)
+        else:
+            payload = encode_plain_result(
+                answer=result.outputs.get(result.answer[0]),
+                outputs=result.outputs,
+                timings=result.timings,
+                latency_ms=result.latency_ms,
+                attempts=result.attempts,
+                request=result.request,
+                transaction=plain.transaction,
+            )
+        self._answer(result.request, payload)
+
+    def _answer(self, request: bytes, payload: bytes) -> None:
+        """Publishes the answer, then acknowledges the request: in this order, so that neither can be lost."""
+        message = self._under_way.pop(request, None)
+        link = self._link
+        if message is None or link is None:
+            return
+        try:
+            acknowledge = partial(link.ack, message)
+            if message.reply_to:
+                link.publish(message.reply_to, payload, correlation=message.correlation, delivered=acknowledge)
+            else:  # a 3.1.1 client may listen: no properties (facts-mqtt.md)
+                link.publish(topics.RESPONSE.at(link.root, task=self.task), payload, delivered=acknowledge)
+        except S2M3Error as error:
+            _log.warning(
+                "answer_unsent", node=self._settings.node, task=self.task, request=request.hex(), error=str(error)
+            )
+            small = encode_plain_error(error, request=request, transaction=None)
+            self._loop.after(0.5, partial(self._again, request, message, small))
+
+    def _again(self, request: bytes, message: Message, payload: bytes) -> None:
+        self._under_way[request] = message
+        self._answer(request, payload)

@@ -1,0 +1,128 @@
+"""Loads modules one at a time in a thread of its own, within the memory budget, and measures what each takes."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from queue import SimpleQueue
+
+import structlog
+
+from agents import zoo
+from agents.memory import give_back, rss_mb
+from agents.module import Module
+from schemas.definitions import ModuleSpec
+from schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error
+
+__all__ = ["Loaded", "Loader"]
+
+_log = structlog.get_logger(__name__)
+#: What importing torch and transformers takes (measured: 300 to 330 MB); counted before it is imported.
+_TORCH_MB = 330.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A module in memory, and what loading it added to the process, in 10^6 bytes."""
+
+    spec: ModuleSpec
+    module: Module
+    memory_mb: float
+
+
+Outcome = Callable[[ModuleSpec, Loaded | S2M3Error], None]
+
+
+class Loader:
+    """Loads modules in the order asked for.
+
+    Args:
+        node: Ours, for the log and the errors.
+        memory_mb: Budget of the whole process.
+        threads: Compute threads for torch; None leaves its default.
+        outcome: Gets each loaded module, or why it was not; called in the loader's thread.
+    """
+
+    def __init__(self, node: str, memory_mb: float, threads: int | None, outcome: Outcome) -> None:
+        self._node = node
+        self._memory_mb = memory_mb
+        self._threads = threads
+        self._outcome = outcome
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._torch_mb: float | None = None
+        self._base_mb = rss_mb()
+        self._held_mb: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._run, name="loader", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after the load it is at; does not wait for it."""
+        self._queue.put(None)
+
+    def load(self, spec: ModuleSpec) -> None:
+        """Queues a load."""
+        self._queue.put(lambda: self._outcome(spec, self._load(spec)))
+
+    def forget(self, module_id: str) -> None:
+        """Frees what an unloaded module held. The caller has dropped its own reference."""
+        self._held_mb.pop(module_id, None)
+        self._queue.put(give_back)
+
+    @property
+    def runtime_mb(self) -> float:
+        """What the process takes without modules: measured, with torch as it was found or as it is expected."""
+        return self._base_mb + (self._torch_mb if self._torch_mb is not None else self._expected_torch_mb())
+
+    @property
+    def free_mb(self) -> float:
+        """What is left of the budget."""
+        return max(0.0, self._memory_mb - self.runtime_mb - sum(self._held_mb.values()))
+
+    def _expected_torch_mb(self) -> float:
+        return _TORCH_MB if find_spec("torch") is not None else 0.0
+
+    def _run(self) -> None:
+        while (job := self._queue.get()) is not None:
+            job()
+
+    def _load(self, spec: ModuleSpec) -> Loaded | S2M3Error:
+        began = time.monotonic()
+        try:
+            if zoo.needs_torch(spec.class_):
+                self._import_torch()
+            if spec.memory_mb > self.free_mb:
+                raise NoCapacityError(  # noqa: TRY301
+                    f"{spec.id} needs {spec.memory_mb:.0f} MB, {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
+                )
+            before = rss_mb()
+            module = zoo.load(spec)
+        except Exception as error:  # noqa: BLE001  # the loader's one broad except: a bad checkpoint is a failed module
+            known = (
+                error if isinstance(error, S2M3Error) else ModuleFailedError(f"{type(error).__name__}: {error}"[:300])
+            )
+            known.node = self._node
+            _log.warning("module_failed", node=self._node, module=spec.id, error=str(known))
+            give_back()
+            return known
+        give_back()
+        took = max(rss_mb() - before, module.nbytes / 1e6)
+        self._held_mb[spec.id] = took
+        seconds = round(time.monotonic() - began, 2)
+        _log.info("module_loaded", node=self._node, module=spec.id, memory_mb=round(took, 1), seconds=seconds)
+        return Loaded(spec, module, took)
+
+    def _import_torch(self) -> None:
+        """Imports torch by itself, so that what it takes is counted once and to no module."""
+        if self._torch_mb is not None:
+            return
+        before = rss_mb()
+        torch = import_module("torch")
+        import_module("transformers")
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+        self._torch_mb = max(0.0, rss_mb() - before)

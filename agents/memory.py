@@ -1,0 +1,31 @@
+"""What this process takes of the device's memory."""
+
+import ctypes
+import gc
+import sys
+
+import psutil
+
+__all__ = ["default_budget_mb", "give_back", "rss_mb"]
+
+_MB = 1_000_000
+
+
+def rss_mb() -> float:
+    """Returns the resident set of this process, in 10^6 bytes."""
+    return psutil.Process().memory_info().rss / _MB
+
+
+def default_budget_mb() -> float:
+    """Returns half of what the device has free now, in 10^6 bytes."""
+    return psutil.virtual_memory().available / 2 / _MB
+
+
+def give_back() -> None:
+    """Frees what unloading left behind: cycles, and pages that malloc keeps (glibc only)."""
+    gc.collect()
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        except (OSError, AttributeError):  # another libc: it has its own ways
+            return

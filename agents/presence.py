@@ -1,0 +1,117 @@
+"""What an agent tells of itself: state, profile, what it holds, how busy it is. Retained, and told again on connect."""
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+import structlog
+
+from agents import zoo
+from agents.speed import LinkSpeed
+from broker.link import Link
+from schemas import messages as m
+from schemas import topics
+from schemas.definitions import shipped_catalogue
+from schemas.errors import S2M3Error
+
+__all__ = ["Presence"]
+
+_log = structlog.get_logger(__name__)
+#: A change of a module's measured time that is worth a new report.
+_CHANGED = 0.2
+
+
+class Presence:
+    """The retained documents of one node.
+
+    Args:
+        link: The agent's connection.
+        node: Its name.
+        boot: Its process's uuid.
+    """
+
+    def __init__(self, link: Link, node: str, boot: str) -> None:
+        self._link = link
+        self._node = node
+        self._state = m.NodeState(state="ready", boot=boot)
+        self._reported = m.Reported(boot=boot)
+        self._profile: m.NodeProfile | None = None
+        self._load: Mapping[str, int] = {}
+
+    @property
+    def state(self) -> str:
+        """Returns ready, draining or lost."""
+        return self._state.state
+
+    def introduce(self, *, memory_mb: float, runtime_mb: float, gflops: float, link_speed: LinkSpeed) -> None:
+        """Sets the profile and tells everything for the first time."""
+        loadable = [spec for spec in shipped_catalogue().modules.values() if zoo.can_load(spec)]
+        self._profile = m.NodeProfile(
+            boot=self._state.boot,
+            version=_version(),
+            memory_mb=memory_mb,
+            runtime_mb=runtime_mb,
+            gflops=gflops,
+            latency_ms=link_speed.latency_ms,
+            mbps=link_speed.mbps,
+            sources=sorted({spec.source for spec in loadable}),
+            classes=sorted({spec.class_ for spec in loadable}),
+        )
+        self.tell_all()
+
+    def tell_all(self) -> None:
+        """Tells all that is retained: a broker that forgot everything is made whole. The state comes last."""
+        if self._profile is not None:
+            self._tell(topics.NODE_PROFILE, self._profile)
+            self._tell(topics.NODE_REPORTED, self._reported)
+            self._tell(topics.NODE_STATE, self._state)
+
+    def change_state(self, state: m.NodeState) -> None:
+        """Tells a new state."""
+        self._state = state
+        self._tell(topics.NODE_STATE, state)
+
+    def report(self, reported: m.Reported) -> None:
+        """Tells what the node holds, if anything worth telling changed."""
+        if _worth_telling(self._reported, reported):
+            self._reported = reported
+            self._tell(topics.NODE_REPORTED, reported)
+
+    def tell_load(self, queues: Mapping[str, int]) -> None:
+        """Tells the queues while busy, and once when they have become empty."""
+        if queues or self._load:
+            self._tell(topics.NODE_LOAD, m.NodeLoad(queues=dict(queues)))
+        self._load = queues
+
+    def event(self, event: m.Event) -> None:
+        """Tells that something happened."""
+        try:
+            self._link.publish(topics.EVENT.at(self._link.root), event.encode())
+        except S2M3Error as error:
+            _log.warning("not_told", node=self._node, topic="event", error=str(error))
+
+    def _tell(self, path: topics.TopicPath, document: m.Document) -> None:
+        try:
+            topic = path.at(self._link.root, node=self._node)
+            self._link.publish(topic, document.encode(), qos=path.qos, retain=path.retain)
+        except S2M3Error as error:
+            _log.warning("not_told", node=self._node, topic=path.pattern, error=str(error))
+
+
+def _version() -> str:
+    try:
+        return version("s2m3")
+    except PackageNotFoundError:  # run from a checkout
+        return "0"
+
+
+def _worth_telling(old: m.Reported, new: m.Reported) -> bool:
+    if _but_speed(old) != _but_speed(new):
+        return True
+    return any(
+        abs(r.ms - old.modules[name].ms) > _CHANGED * max(old.modules[name].ms, 0.1) for name, r in new.modules.items()
+    )
+
+
+def _but_speed(reported: m.Reported) -> m.Reported:
+    modules = {name: report.model_copy(update={"ms": 0.0}) for name, report in reported.modules.items()}
+    return reported.model_copy(update={"modules": modules})

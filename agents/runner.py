@@ -1,0 +1,198 @@
+"""Runs modules: a bounded queue each, one worker for all (a device does one thing at a time), batches of what waits."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from agents.module import Module
+from schemas.errors import BusyError, ModuleFailedError, NotReadyError, RequestTimeoutError, S2M3Error
+from schemas.values import Value
+from schemas.work import Timing, Work
+
+__all__ = ["Runner"]
+
+_log = structlog.get_logger(__name__)
+_SMOOTHING = 0.2
+
+
+@dataclass(slots=True)
+class _Item:
+    work: Work
+    arrived: float
+    deadline: float
+
+
+@dataclass(slots=True)
+class _Served:
+    module: Module
+    queue: deque[_Item] = field(default_factory=deque)
+    running: int = 0
+    ms: float = 0.0
+    leaving: Callable[[], None] | None = None
+
+
+#: (work, its outputs, what it took, milliseconds left of its deadline)
+Done = Callable[[Work, Mapping[str, Value], Timing, float], None]
+Failed = Callable[[Work, S2M3Error], None]
+
+
+class Runner:
+    """Runs work on loaded modules in the order it became ready, outside the loop's and the network's thread.
+
+    Args:
+        node: Ours, for timings and errors.
+        bound: Items that may wait per module.
+        done: Gets the outputs; called in the worker's thread.
+        failed: Gets the error; called in the worker's thread.
+    """
+
+    def __init__(self, node: str, bound: int, done: Done, failed: Failed) -> None:
+        self._node = node
+        self._bound = bound
+        self._done = done
+        self._failed = failed
+        self._served: dict[str, _Served] = {}
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
+
+    def start(self) -> None:
+        """Starts the worker."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Ends the worker after the batch it is at."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+
+    def add(self, module_id: str, module: Module) -> None:
+        """Takes a loaded module in."""
+        with self._changed:
+            self._served[module_id] = _Served(module)
+
+    def remove(self, module_id: str, then: Callable[[], None]) -> None:
+        """Takes no more work for a module; `then` is called (in the worker's thread) once its queue is done."""
+        with self._changed:
+            served = self._served.get(module_id)
+            if served is not None:
+                served.leaving = then
+                self._changed.notify()
+
+    def submit(self, work: Work, now: float) -> None:
+        """Queues complete work.
+
+        Raises:
+            NotReadyError: The module is not served here.
+            BusyError: Its queue is full.
+            RequestTimeoutError: Its deadline is past.
+        """
+        module_id = work.hop.module
+        if work.ms_left <= 0:
+            raise RequestTimeoutError("the deadline was past before the work began", step=work.step, node=self._node)
+        with self._changed:
+            served = self._served.get(module_id)
+            if served is None or served.leaving is not None:
+                raise NotReadyError(f"{module_id} is not served here", step=work.step, node=self._node)
+            if len(served.queue) >= self._bound:
+                raise BusyError(f"{self._bound} items wait for {module_id}", step=work.step, node=self._node)
+            served.queue.append(_Item(work, now, now + work.ms_left / 1000))
+            self._changed.notify()
+
+    def queues(self) -> dict[str, int]:
+        """Returns items waiting or running, per module that has any."""
+        with self._changed:
+            counts = {module_id: len(s.queue) + s.running for module_id, s in self._served.items()}
+        return {module_id: n for module_id, n in counts.items() if n}
+
+    def measured_ms(self) -> dict[str, float]:
+        """Returns the smoothed milliseconds per item of the modules that ran."""
+        with self._changed:
+            return {module_id: s.ms for module_id, s in self._served.items() if s.ms}
+
+    # ---- the worker ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or self._next() is not None or self._left())
+                if self._stopping:
+                    return
+                gone = [self._served.pop(module_id) for module_id in self._left()]
+                module_id = self._next()
+                served = self._served[module_id] if module_id else None
+                batch = _take(served) if served else []
+            for leaver in gone:
+                if leaver.leaving is not None:
+                    leaver.leaving()
+            if served is not None:
+                self._serve(served, batch)
+
+    def _next(self) -> str | None:
+        """The module whose first item waits longest."""
+        heads = [(s.queue[0].arrived, module_id) for module_id, s in self._served.items() if s.queue]
+        return min(heads)[1] if heads else None
+
+    def _left(self) -> list[str]:
+        return [module_id for module_id, s in self._served.items() if s.leaving is not None and not s.queue]
+
+    def _serve(self, served: _Served, batch: list[_Item]) -> None:
+        began = time.monotonic()
+        ready: list[tuple[_Item, Any]] = []
+        for item in batch:
+            try:
+                if item.deadline <= began:
+                    waited = f"{began - item.arrived:.1f} s"
+                    raise RequestTimeoutError(f"the deadline passed after {waited} in the queue")
+                ready.append((item, served.module.prepare(item.work.inputs)))
+            except S2M3Error as error:
+                self._fail(item, error)
+        if ready:
+            self._compute(served, ready, began)
+        with self._changed:
+            served.running = 0
+
+    def _compute(self, served: _Served, ready: list[tuple[_Item, Any]], began: float) -> None:
+        wanted = frozenset(output for item, _ in ready for output in item.work.hop.outputs)
+        try:
+            outputs = served.module.run([prepared for _, prepared in ready], wanted)
+        except Exception as error:  # noqa: BLE001  # the worker's one broad except: the agent outlives its modules' bugs
+            if len(ready) > 1:  # one of them is to blame: the others must not pay for it
+                for pair in ready:
+                    self._compute(served, [pair], time.monotonic())
+                return
+            item = ready[0][0]
+            _log.exception(
+                "module_raised", node=self._node, module=item.work.hop.module, request=item.work.request.hex()
+            )
+            self._fail(item, error if isinstance(error, S2M3Error) else ModuleFailedError(_short(error)))
+            return
+        ended = time.monotonic()
+        run_ms = (ended - began) * 1000
+        per_item = run_ms / len(ready)
+        served.ms = per_item if not served.ms else served.ms + _SMOOTHING * (per_item - served.ms)
+        for (item, _), found in zip(ready, outputs, strict=True):
+            timing = Timing(self._node, (began - item.arrived) * 1000, run_ms, len(ready))
+            taken = {name: found[name] for name in item.work.hop.outputs if name in found}
+            self._done(item.work, taken, timing, (item.deadline - ended) * 1000)
+
+    def _fail(self, item: _Item, error: S2M3Error) -> None:
+        error.step = error.step or item.work.step
+        error.node = error.node or self._node
+        self._failed(item.work, error)
+
+
+def _take(served: _Served) -> list[_Item]:
+    batch = [served.queue.popleft() for _ in range(min(len(served.queue), served.module.max_batch))]
+    served.running = len(batch)
+    return batch
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]

@@ -1,0 +1,225 @@
+"""The agent: loads the modules its plan names, serves them, is the front of the tasks its plan names, and says so."""
+
+import threading
+import time
+import uuid
+from functools import partial
+
+import structlog
+
+from agents.branches import Branches
+from agents.front import Front
+from agents.loading import Loaded, Loader
+from agents.memory import default_budget_mb
+from agents.presence import Presence
+from agents.speed import compute_gflops, link_speed
+from broker.dispatch import Dispatcher
+from broker.link import Link
+from broker.loop import Loop
+from broker.message import Message, Will
+from schemas import messages as m
+from schemas import topics
+from schemas.definitions import ModuleSpec
+from schemas.errors import S2M3Error
+from schemas.sessions import node_client_id
+from schemas.settings import AgentSettings
+
+__all__ = ["Agent"]
+
+_log = structlog.get_logger(__name__)
+_REPORT_S = 2.0
+_LOAD_S = 1.0
+#: Work that was sent by an older route still finds the module this long after the plan has dropped it.
+_LINGER_S = 1.0
+
+
+class Agent:
+    """One node's agent. Its state belongs to its loop's thread; modules run in the runner's and load in the loader's.
+
+    Args:
+        settings: Of this node.
+    """
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
+        self._node = settings.node
+        self._root = settings.root
+        self._boot = uuid.uuid4().hex
+        self._memory_mb = settings.memory_mb or default_budget_mb()
+        self._loop = Loop("agent")
+        lost = m.NodeState(state="lost", boot=self._boot)
+        self.link = Link(
+            settings,
+            node_client_id(self._root, self._node),
+            self._loop,
+            will=Will(topics.NODE_STATE.at(self._root, node=self._node), lost.encode()),
+            on_connected=self._on_connected,
+        )
+        self._presence = Presence(self.link, self._node, self._boot)
+        self._dispatcher = Dispatcher(self.link, self._loop, f"node-{self._node}")
+        self._branches = Branches(settings, self.link, self._loop)
+        self._loader = Loader(self._node, self._memory_mb, settings.threads, self._outcome)
+        self._plan = m.Plan(epoch=0, revision=0)
+        self._reports: dict[str, m.ModuleReport] = {}
+        self._leaving: set[str] = set()
+        self._fronts: dict[str, Front] = {}
+
+    # ---- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connects, measures, and says that the node is ready.
+
+        Raises:
+            UnauthorisedError: The broker refused the login.
+            S2M3Error: There is no broker.
+        """
+        gflops = compute_gflops()
+        self._loop.start()
+        self.link.start()
+        speed = link_speed(self.link, f"probe-{self._node}")
+        self._branches.start()
+        self._loader.start()
+        self._dispatcher.start()
+        self._loop.every(_LOAD_S, lambda: self._presence.tell_load(self._branches.runner.queues()))
+        self._loop.every(_REPORT_S, self._report)
+        self._presence.introduce(
+            memory_mb=self._memory_mb, runtime_mb=self._loader.runtime_mb, gflops=gflops, link_speed=speed
+        )
+        self.link.subscribe(topics.CONTROL.at(self._root, verb="drain"), self._on_drain)
+        self.link.subscribe(topics.PLAN.at(self._root, node=self._node), self._on_plan)
+        _log.info("agent_up", node=self._node, boot=self._boot, memory_mb=round(self._memory_mb), gflops=round(gflops))
+
+    def _on_connected(self) -> None:
+        self._presence.tell_all()
+
+    def drain(self, timeout_s: float, unless: threading.Event) -> None:
+        """Takes no new modules, and waits until the planner has moved ours. From another thread.
+
+        Args:
+            timeout_s: Seconds to wait at most.
+            unless: Set to wait no longer.
+        """
+        self._loop.call(self._start_draining)
+        deadline = time.monotonic() + timeout_s
+        while (self._plan.modules or self._plan.fronts or self._leaving) and time.monotonic() < deadline:
+            if unless.wait(0.05):
+                return
+
+    def stop(self) -> None:
+        """Says that the node is gone, and ends."""
+        for front in list(self._fronts.values()):
+            front.close()
+        self._loader.stop()
+        self._branches.runner.stop()
+        self._presence.change_state(m.NodeState(state="lost", boot=self._boot))
+        self.link.stop()
+        self._loop.stop()
+        _log.info("agent_down", node=self._node)
+
+    # ---- orders ---------------------------------------------------------------------------------------------------
+
+    def _on_drain(self, message: Message) -> None:
+        try:
+            order = topics.CONTROL.decode(message.payload)
+        except S2M3Error as error:
+            _log.info("bad_order", node=self._node, error=str(error))
+            return  # the planner answers it
+        if order.node == self._node:
+            self._start_draining()
+
+    def _start_draining(self) -> None:
+        if self._presence.state == "ready":
+            _log.info("draining", node=self._node)
+            self._presence.change_state(m.NodeState(state="draining", boot=self._boot))
+
+    def _on_plan(self, message: Message) -> None:
+        try:
+            plan = topics.PLAN.decode(message.payload) if message.payload else m.Plan(epoch=0, revision=0)
+        except S2M3Error as error:
+            _log.warning("bad_plan", node=self._node, error=str(error))
+            return
+        if message.payload and (plan.epoch, plan.revision) < (self._plan.epoch, self._plan.revision):
+            _log.warning("old_plan_refused", node=self._node, epoch=plan.epoch, revision=plan.revision)
+            return
+        self._plan = plan
+        self._follow_plan()
+
+    def _follow_plan(self) -> None:
+        wanted = {spec.id: spec for spec in self._plan.modules}
+        for module_id in [name for name in self._reports if name not in wanted]:
+            self._unload(module_id)
+        for module_id, spec in wanted.items():
+            if module_id not in self._reports and module_id not in self._leaving:
+                self._reports[module_id] = m.ModuleReport(state="loading")
+                self._loader.load(spec)
+        for task in [task for task in self._fronts if task not in self._plan.fronts]:
+            self._fronts.pop(task).close()
+        for task in self._plan.fronts:
+            if task not in self._fronts:
+                self._fronts[task] = Front(task, self._settings, self._loop, self._dispatcher, self._look_again)
+            self._fronts[task].connect()
+        self._report()
+
+    def _look_again(self) -> None:
+        """A front lost its session: read the retained plan afresh; `_on_plan` connects it again if it is still ours."""
+        topic = topics.PLAN.at(self._root, node=self._node)
+        self.link.unsubscribe(topic)
+        self.link.subscribe(topic, self._on_plan)
+
+    # ---- modules --------------------------------------------------------------------------------------------------
+
+    def _outcome(self, spec: ModuleSpec, outcome: Loaded | S2M3Error) -> None:
+        """In the loader's thread."""
+        self._loop.call(lambda: self._loaded(spec, outcome))
+
+    def _loaded(self, spec: ModuleSpec, outcome: Loaded | S2M3Error) -> None:
+        if not any(wanted.id == spec.id for wanted in self._plan.modules):
+            self._reports.pop(spec.id, None)
+            self._loader.forget(spec.id)
+        elif isinstance(outcome, S2M3Error):
+            body = m.ErrorBody(**outcome.as_dict())
+            self._reports[spec.id] = m.ModuleReport(state="failed", reason=body)
+            self._presence.event(m.Event(event="module_failed", node=self._node, module=spec.id, detail=str(outcome)))
+        else:
+            ready = m.ModuleReport(
+                state="ready", progress=1.0, bytes=outcome.module.nbytes, memory_mb=round(outcome.memory_mb, 2)
+            )
+            self._branches.serve(spec.id, outcome.module, then=lambda: self._ready(spec.id, ready))
+            return
+        self._report()
+
+    def _ready(self, module_id: str, report: m.ModuleReport) -> None:
+        self._reports[module_id] = report
+        self._follow_plan()
+
+    def _unload(self, module_id: str) -> None:
+        state = self._reports[module_id].state
+        if state == "loading":  # the loader is at it: `_loaded` or `_ready` will see that it is not wanted any more
+            return
+        del self._reports[module_id]
+        if state == "ready":
+            self._leaving.add(module_id)
+            self._loop.after(_LINGER_S, partial(self._branches.leave, module_id, partial(self._unloaded, module_id)))
+
+    def _unloaded(self, module_id: str) -> None:
+        self._leaving.discard(module_id)
+        self._loader.forget(module_id)
+        _log.info("module_unloaded", node=self._node, module=module_id)
+        self._follow_plan()
+
+    def _report(self) -> None:
+        speeds = self._branches.runner.measured_ms()
+        modules = {
+            name: report.model_copy(update={"ms": round(speeds[name], 3)}) if name in speeds else report
+            for name, report in self._reports.items()
+        }
+        self._presence.report(
+            m.Reported(
+                boot=self._boot,
+                epoch=self._plan.epoch,
+                revision=self._plan.revision,
+                modules=modules,
+                runtime_mb=round(self._loader.runtime_mb),
+                free_mb=round(self._loader.free_mb),
+            )
+        )

@@ -1,0 +1,31 @@
+"""Makes the table of class names for ConSE: `python -m agents.zoo.make_conse_table` (10 s, once; the result ships)."""
+
+import json
+
+import typer
+from safetensors.numpy import save_file
+
+from agents.zoo import load
+from agents.zoo.heads import unit
+from agents.zoo.imagenet import class_names
+from agents.zoo.sources import shipped_weights
+from schemas.definitions import shipped_catalogue
+
+__all__ = ["main"]
+
+#: What stands around a class's name; of the prompts tried it put the sample pictures best.
+_PROMPT = "a photo of a {}"
+
+
+def main() -> None:
+    """Embeds the 1000 names with MiniLM and writes agents/zoo/weights/conse-minilm-imagenet.safetensors."""
+    encoder = load(shipped_catalogue().modules["minilm"])
+    prompts = [_PROMPT.format(name) for name in class_names()]
+    (result,) = encoder.run([encoder.prepare({"text": prompts})], frozenset({"embedding"}))
+    path = shipped_weights("conse-minilm-imagenet")
+    save_file({"names": unit(result["embedding"])}, path, metadata={"made": json.dumps({"prompt": _PROMPT})})
+    typer.echo(f"{path.name}: {result['embedding'].shape} float32, {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""all-MiniLM-L6-v2 as a text encoder: texts to unit vectors, each at its true length, repeated ones from a cache.
+
+Model: Wang et al., MiniLM, NeurIPS 2020; the pooling and the 256-token limit are sentence-transformers' own.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from cachetools import LRUCache
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from agents.zoo.checkpoints import fill, nbytes_of, read_safetensors
+from agents.zoo.checks import Config, port, read_config
+from agents.zoo.heads import Floats
+from agents.zoo.sources import wheel_file
+from schemas.definitions import ModuleSpec
+from schemas.errors import BadInputError, ModuleFailedError
+from schemas.values import Value
+
+__all__ = ["MAX_CHARACTERS", "MAX_TEXTS", "SentenceEncoder", "load_encoder"]
+
+#: Characters of one text, and texts of one item.
+MAX_CHARACTERS, MAX_TEXTS = 10_000, 1_000
+#: Tokens kept of a text, the two marks included.
+_MAX_TOKENS = 256
+#: Embeddings remembered: 1.5 KB each, and 1 KB for the longest keys.
+_REMEMBERED = 4_096
+#: Tokens of one forward pass: more gained nothing on a CPU, at any length of text.
+_TOKENS_AT_ONCE = 512
+
+#: A text's token ids as int32 bytes: short, bounded, and equal for texts that the model cannot tell apart.
+_Tokens = bytes
+
+
+@dataclass(frozen=True)
+class Texts:
+    """An item's texts, and the tokens of each."""
+
+    texts: list[str]
+    tokens: list[_Tokens]
+
+
+class SentenceEncoder:
+    """Class `sentence-encoder`: `text` (texts) to `embedding` (texts, 384) float32 of unit length, and the texts again.
+
+    No padding: texts of equal token count run together, so an embedding does not depend on its batch mates.
+    """
+
+    max_batch = 8
+
+    def __init__(self, network: nn.Module, tokenizer: Tokenizer) -> None:
+        self._network = network
+        self._tokenizer = tokenizer
+        self._known: LRUCache[_Tokens, Floats] = LRUCache(_REMEMBERED)
+        self.nbytes = nbytes_of(network)
+        #: Embeddings that did not have to be computed again, so far.
+        self.hits = 0
+
+    def prepare(self, inputs: Mapping[str, Value]) -> Texts:
+        """Returns the item's texts as tokens, each cut after 256."""
+        texts = port(inputs, "text", "texts")
+        if len(texts) > MAX_TEXTS:
+            raise BadInputError(f"{len(texts)} texts; at most {MAX_TEXTS}")
+        if (longest := max(map(len, texts))) > MAX_CHARACTERS:
+            raise BadInputError(f"a text of {longest} characters; at most {MAX_CHARACTERS}")
+        try:
+            encoded = self._tokenizer.encode_batch_fast(texts)
+        except UnicodeEncodeError as error:
+            raise BadInputError(f"a text holds half of a character pair: {error.reason}") from error
+        return Texts(texts, [np.array(one.ids, np.int32).tobytes() for one in encoded])
+
+    def run(self, batch: Sequence[Texts], wanted: frozenset[str]) -> list[dict[str, Value]]:
+        """Returns `embedding` and `text` of each item, as wanted."""
+        results: list[dict[str, Value]] = [{"text": item.texts} if "text" in wanted else {} for item in batch]
+        if "embedding" in wanted:
+            vectors = self._embeddings({tokens for item in batch for tokens in item.tokens})
+            for item, result in zip(batch, results, strict=True):
+                result["embedding"] = np.stack([vectors[tokens] for tokens in item.tokens])
+        return results
+
+    def _embeddings(self, asked: set[_Tokens]) -> dict[_Tokens, Floats]:
+        """Returns the embedding of each text: the known ones from the cache, the others computed and remembered."""
+        vectors = {tokens: self._known[tokens] for tokens in asked if tokens in self._known}
+        self.hits += len(vectors)
+        new = asked - vectors.keys()
+        for group in _groups(new):
+            vectors |= zip(group, self._forward(group), strict=True)
+        self._known.update({tokens: vectors[tokens] for tokens in new})
+        return vectors
+
+    @torch.inference_mode()
+    def _forward(self, group: Sequence[_Tokens]) -> Floats:
+        """Returns (texts, 384) for texts of one length: the mean over the tokens, at length 1."""
+        ids = np.frombuffer(bytearray().join(group), np.int32).reshape(len(group), -1)
+        hidden = self._network(input_ids=torch.from_numpy(ids)).last_hidden_state
+        vectors: Floats = nn.functional.normalize(hidden.mean(1), dim=-1).numpy()
+        return vectors
+
+
+def _groups(texts: set[_Tokens]) -> Iterator[list[_Tokens]]:
+    """Yields the texts in groups of one length (bytes, 4 per token), each of a bounded number of tokens."""
+    by_length: defaultdict[int, list[_Tokens]] = defaultdict(list)
+    for tokens in texts:
+        by_length[len(tokens)].append(tokens)
+    for length, alike in by_length.items():
+        size = _TOKENS_AT_ONCE * np.dtype(np.int32).itemsize // length
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size]
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(_MAX_TOKENS)
+    return tokenizer
+
+
+def load_encoder(spec: ModuleSpec) -> SentenceEncoder:
+    """Builds class `sentence-encoder`: the checkpoint without its pooler, which sentence embeddings do not use.
+
+    Raises:
+        ModuleFailedError: A file is missing or damaged, or weights are missing or unexpected; the detail names them.
+    """
+    read_config(spec, Config)
+    folder = wheel_file(spec.source, "model/model.safetensors").parent
+    try:
+        config = BertConfig.from_json_file(folder / "config.json")
+    except (OSError, ValueError) as error:
+        raise ModuleFailedError(f"config.json of {spec.source} cannot be read: {error}") from error
+    network = BertModel(config, add_pooling_layer=False)
+    weights = read_safetensors(
+        folder / "model.safetensors",
+        lambda key: not key.startswith("pooler.") and key != "embeddings.position_ids",
+    )
+    fill(network, weights, spec.id)
+    return SentenceEncoder(network, _read_tokenizer(folder / "tokenizer.json"))

@@ -1,0 +1,30 @@
+"""The weights that come with this package, read into numpy and checked. No torch."""
+
+from collections.abc import Mapping
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from agents.zoo.heads import Floats
+from agents.zoo.sources import shipped_weights
+from schemas.definitions import ModuleSpec
+from schemas.errors import ModuleFailedError
+
+__all__ = ["read_weights"]
+
+
+def read_weights(spec: ModuleSpec, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
+    """Returns the tensors of the shipped weights that a spec's prefix names.
+
+    Raises:
+        ModuleFailedError: The file is missing, damaged, or holds other tensors than those of `shapes`.
+    """
+    path = shipped_weights(spec.prefix)
+    try:
+        tensors: dict[str, Floats] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModuleFailedError(f"{path.name} cannot be read: {error}") from error
+    have = {name: tensor.shape for name, tensor in tensors.items()}
+    if have != dict(shapes):
+        raise ModuleFailedError(f"{path.name} holds {have}, not {dict(shapes)}")
+    return tensors

@@ -1,0 +1,182 @@
+"""Sends requests and brings their answers, for Client and front: Requests (pure) tied to a link, a loop, the clock."""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import structlog
+
+from broker.link import Link
+from broker.loop import Loop, Timer
+from broker.message import Message
+from broker.requests import Action, Requests, Result, Send
+from schemas import topics
+from schemas.codec import CONTENT_TYPE, decode_answer, encode_work
+from schemas.errors import S2M3Error
+from schemas.ids import new_request_id
+from schemas.values import Value
+from schemas.work import Work
+
+__all__ = ["Dispatcher", "send_work"]
+
+_log = structlog.get_logger(__name__)
+Done = Callable[[Result], None]
+
+
+def send_work(link: Link, work: Work) -> None:
+    """Publishes a branch's message to its module topic.
+
+    Raises:
+        TooLargeError: It is over the broker's limit.
+        BusyError: The link's queue is full.
+    """
+    payload, user = encode_work(work)
+    link.publish(
+        topics.MODULE_IN.at(link.root, module=work.hop.module, node=work.hop.node),
+        payload,
+        reply_to=work.reply_to,
+        correlation=work.request,
+        content_type=CONTENT_TYPE,
+        expiry_s=work.ms_left / 1000,
+        user=user,
+    )
+
+
+class Dispatcher:
+    """Dispatches requests for one requester.
+
+    Args:
+        link: Its connection.
+        loop: The loop that runs the link's handlers.
+        client: Its name: answers come to `client/<client>/in`.
+    """
+
+    def __init__(self, link: Link, loop: Loop, client: str) -> None:
+        self._link = link
+        self._loop = loop
+        self._reply_to = topics.CLIENT_IN.at(link.root, client=client)
+        self._requests = Requests(self._reply_to, random.Random())  # noqa: S311  # spreads retries, keeps no secret
+        self._done: dict[bytes, Done] = {}
+        self._timer: tuple[float, Timer] | None = None
+
+    def start(self, then: Callable[[], None] | None = None) -> None:
+        """Subscribes to answers, routes, node states and loads; `then` is called when the broker has confirmed."""
+        root = self._link.root
+        self._link.subscribe(topics.ROUTE.all(root), self._on_route)
+        self._link.subscribe(topics.NODE_STATE.all(root), self._on_node_state)
+        self._link.subscribe(topics.NODE_LOAD.all(root), self._on_load, qos=0)
+        self._link.subscribe(self._reply_to, self._on_answer, then=then)
+
+    def submit(
+        self, task: str, inputs: Mapping[str, Value], deadline_s: float | None, done: Done, request: bytes | None = None
+    ) -> bytes:
+        """Starts a request, from any thread; `done` is called once, in the loop's thread. Returns the request id."""
+        request = request or new_request_id()
+        self._loop.call(partial(self._submit, request, task, inputs, deadline_s, done))
+        return request
+
+    def cancel(self, request: bytes) -> None:
+        """Forgets a request, from any thread: `done` will not be called."""
+        self._loop.call(partial(self._cancel, request))
+
+    @property
+    def under_way(self) -> int:
+        """Requests without an answer yet."""
+        return len(self._requests)
+
+    def _submit(
+        self, request: bytes, task: str, inputs: Mapping[str, Value], deadline_s: float | None, done: Done
+    ) -> None:
+        self._done[request] = done
+        self._act(self._requests.submit(request, task, inputs, deadline_s, time.monotonic()))
+
+    def _cancel(self, request: bytes) -> None:
+        self._done.pop(request, None)
+        self._requests.cancel(request)
+
+    def _on_answer(self, message: Message) -> None:
+        try:
+            answer = decode_answer(message.payload, request=message.correlation, user=message.user)
+        except S2M3Error as error:
+            _log.warning("bad_answer", topic=message.topic, error=str(error))
+            return
+        self._act(self._requests.on_answer(answer, time.monotonic()))
+
+    def _on_route(self, message: Message) -> None:
+        ids = topics.ROUTE.ids(self._link.root, message.topic)
+        if ids is None:
+            return
+        try:
+            doc = topics.ROUTE.decode(message.payload) if message.payload else None
+        except S2M3Error as error:
+            _log.warning("bad_document", topic=message.topic, error=str(error))
+            return
+        self._act(self._requests.on_route(ids["task"], doc, time.monotonic()))
+
+    def _on_node_state(self, message: Message) -> None:
+        ids = topics.NODE_STATE.ids(self._link.root, message.topic)
+        if ids is None:
+            return
+        try:
+            state = topics.NODE_STATE.decode(message.payload) if message.payload else None
+        except S2M3Error as error:
+            _log.warning("bad_document", topic=message.topic, error=str(error))
+            return
+        self._act(self._requests.on_node_state(ids["node"], state, time.monotonic()))
+
+    def _on_load(self, message: Message) -> None:
+        ids = topics.NODE_LOAD.ids(self._link.root, message.topic)
+        if ids is None:
+            return
+        try:
+            self._requests.on_load(ids["node"], topics.NODE_LOAD.decode(message.payload).queues)
+        except S2M3Error as error:
+            _log.warning("bad_document", topic=message.topic, error=str(error))
+
+    def _act(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                self._send(action.work)
+            else:
+                self._finish(action.result)
+        self._arm()
+
+    def _send(self, work: Work) -> None:
+        try:
+            send_work(self._link, work)
+        except S2M3Error as error:
+            error.step = error.step or work.step
+            self._loop.call(partial(self._unsent, work.request, error))
+
+    def _unsent(self, request: bytes, error: S2M3Error) -> None:
+        self._act(self._requests.on_unsent(request, error, time.monotonic()))
+
+    def _finish(self, result: Result) -> None:
+        done = self._done.pop(result.request, None)
+        level = _log.debug if result.error is None or result.error.code == "bad_input" else _log.warning
+        level(
+            "request_done",
+            task=result.task,
+            request=result.request.hex(),
+            error=str(result.error) if result.error else None,
+            attempts=result.attempts,
+            ms=round(result.latency_ms, 1),
+        )
+        if done is not None:
+            done(result)
+
+    def _arm(self) -> None:
+        """Keeps one timer, at the earliest time something is due."""
+        due = self._requests.next_due()
+        if self._timer is not None:
+            if due is not None and self._timer[0] <= due:
+                return
+            self._timer[1].cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = (due, self._loop.after(max(0.0, due - time.monotonic()), self._tick))
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._act(self._requests.tick(time.monotonic()))

@@ -1,0 +1,143 @@
+"""Starts a broker for the local cluster and the tests: Mosquitto when it is on PATH, else the embedded one."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal, Self
+
+from schemas.errors import S2M3Error
+
+__all__ = ["Broker", "BrokerKind", "default_kind", "free_port"]
+
+BrokerKind = Literal["mosquitto", "embedded"]
+_START_S = 15.0
+
+_MOSQUITTO = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+set_tcp_nodelay true
+max_packet_size {max_bytes}
+# Back-pressure is ours (bounded queues that answer `busy`); the broker's limit of 1000 would drop silently before it.
+max_queued_messages 20000
+max_inflight_messages 100
+persistence false
+log_dest stderr
+log_type error
+log_type warning
+"""
+
+
+def free_port() -> int:
+    """Returns a port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _mosquitto() -> str | None:
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
+def default_kind() -> BrokerKind:
+    """Returns mosquitto where it is installed, else embedded."""
+    return "mosquitto" if _mosquitto() else "embedded"
+
+
+class Broker:
+    """A broker process on 127.0.0.1, for this machine only.
+
+    Args:
+        kind: Which one.
+        port: For MQTT v5; 0 picks a free one.
+        port_v3: For MQTT 3.1.1; Mosquitto speaks both on `port`, the embedded broker needs a second (0 picks one).
+        max_message_bytes: Largest payload.
+        folder: For configuration and log; default: one of its own, removed at the end.
+    """
+
+    def __init__(
+        self,
+        kind: BrokerKind,
+        *,
+        port: int = 0,
+        port_v3: int = 0,
+        max_message_bytes: int = 32_000_000,
+        folder: Path | None = None,
+    ) -> None:
+        self.kind = kind
+        self.port = port or free_port()
+        self.port_v3 = self.port if kind == "mosquitto" else (port_v3 or free_port())
+        self._max_bytes = max_message_bytes + 4_096
+        self._own = tempfile.TemporaryDirectory(prefix="s2m3-broker-") if folder is None else None
+        self._folder = folder or Path(self._own.name if self._own else ".")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the broker process."""
+        if self.process is None:
+            raise S2M3Error("the broker was not started")
+        return self.process.pid
+
+    def start(self) -> Self:
+        """Starts the process and waits until it accepts connections.
+
+        Raises:
+            S2M3Error: It ended, or did not listen in time; its last words are in the text.
+        """
+        log = self._folder / "broker.log"
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=out, stderr=out)  # noqa: S603
+        deadline = time.monotonic() + _START_S
+        while not all(_listens(port) for port in {self.port, self.port_v3}):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise S2M3Error(f"the {self.kind} broker did not start: {log.read_text(errors='replace')[-500:]}")
+            time.sleep(0.02)
+        return self
+
+    def _command(self) -> list[str]:
+        if self.kind == "embedded":
+            ports = ["--port", str(self.port), "--port-v3", str(self.port_v3)]
+            return [sys.executable, "-m", "broker.embedded", *ports, "--max-bytes", str(self._max_bytes)]
+        path = _mosquitto()
+        if path is None:
+            raise S2M3Error(
+                "mosquitto is not installed (Debian: apt install mosquitto); the embedded broker needs only pip"
+            )
+        config = self._folder / "mosquitto.conf"
+        config.write_text(_MOSQUITTO.format(port=self.port, max_bytes=self._max_bytes))
+        return [path, "-c", str(config)]
+
+    def stop(self) -> None:
+        """Ends the process. Harmless when it has ended."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL: as when the power goes."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(5)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        if self._own is not None:
+            self._own.cleanup()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,324 @@
+"""A requester's requests: when to send what where, again, or give up. Pure: it is told the time and returns actions."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.nodes import Nodes
+from broker.routing import Backlog, choose_route
+from schemas.errors import (
+    BusyError,
+    NotReadyError,
+    RequestTimeoutError,
+    S2M3Error,
+    UnknownTaskError,
+    error_from_code,
+)
+from schemas.messages import NodeState, RouteDoc
+from schemas.plain import read_inputs
+from schemas.values import Value
+from schemas.work import Answer, Route, Work
+
+__all__ = ["Finish", "Requests", "Result", "Send"]
+
+#: How long a task's document may take to come before the task is called unknown: retained, so it is there or it is not.
+_UNKNOWN_AFTER_S = 2.0
+#: The part of the time left after which another replica is tried, where there is one.
+_PATIENCE = 0.5
+_BACKOFF_S = 0.05
+_BACKOFF_MAX_S = 1.0
+_MAX_PENDING = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A request's one terminal answer."""
+
+    request: bytes
+    task: str
+    attempts: int
+    latency_ms: float
+    error: S2M3Error | None = None
+    #: the names of the outputs, the answer first
+    answer: tuple[str, ...] = ()
+    outputs: Mapping[str, Value] = field(default_factory=dict)
+    timings: Mapping[str, Any] = field(default_factory=dict)
+    route: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish this work to its hop's module topic."""
+
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Give the caller this result."""
+
+    result: Result
+
+
+Action = Send | Finish
+
+
+@dataclass(slots=True)
+class _Pending:
+    request: bytes
+    task: str
+    given: Mapping[str, Value]
+    started: float
+    deadline: float | None
+    #: seconds the caller allows; None takes the task's own
+    attempt: int = 0
+    route: Route | None = None
+    answer: tuple[str, ...] = ()
+    patience_ends: float = float("inf")
+    retry_at: float | None = None
+    last_error: S2M3Error | None = None
+    avoid: set[str] = field(default_factory=set)
+    #: nodes whose being lost was already answered by a new attempt
+    failures: int = 0
+
+
+class Requests:
+    """All requests of one requester (a Client, or a front).
+
+    Every method takes the time (monotonic seconds) and returns what to do now. `next_due` says when to call `tick`.
+
+    Args:
+        reply_to: Where answers are to go.
+        rng: Spreads the retries.
+    """
+
+    def __init__(self, reply_to: str, rng: random.Random) -> None:
+        self._reply_to = reply_to
+        self._rng = rng
+        self._pending: dict[bytes, _Pending] = {}
+        self._routes: dict[str, RouteDoc] = {}
+        self._nodes = Nodes()
+        self._backlog = Backlog()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    # ---- what the owner tells ---------------------------------------------------------------------------------
+
+    def submit(
+        self, request: bytes, task: str, inputs: Mapping[str, Value], deadline_s: float | None, now: float
+    ) -> list[Action]:
+        """Takes a new request in.
+
+        Args:
+            request: Its id, 16 bytes.
+            task: Name.
+            inputs: What was given; the task's defaults fill in.
+            deadline_s: Seconds; None takes the task's.
+            now: Monotonic seconds.
+        """
+        deadline = None if deadline_s is None else now + deadline_s
+        pending = _Pending(request, task, inputs, now, deadline)
+        if len(self._pending) >= _MAX_PENDING:
+            return [self._finish(pending, now, BusyError(f"{_MAX_PENDING} requests are under way"))]
+        self._pending[request] = pending
+        if deadline is not None and deadline <= now:
+            return [self._finish(pending, now, RequestTimeoutError("the deadline was past when the request came"))]
+        return self._dispatch(pending, now)
+
+    def cancel(self, request: bytes) -> None:
+        """Forgets a request: its answer will be dropped."""
+        pending = self._pending.pop(request, None)
+        if pending is not None:
+            self._count(pending, -1)
+
+    def on_answer(self, answer: Answer, now: float) -> list[Action]:
+        """Takes in an answer: the first result ends the request, duplicates and stale errors are dropped."""
+        pending = self._pending.get(answer.request)
+        if pending is None:
+            return []
+        if answer.error is None:
+            return [self._finish(pending, now, None, answer)]
+        if answer.attempt != pending.attempt or pending.retry_at is not None:
+            return []
+        error = answer.error
+        if not error.retriable:
+            return [self._finish(pending, now, error)]
+        pending.last_error = error
+        pending.failures += 1
+        if error.node is not None:
+            pending.avoid.add(error.node)
+        delay = min(_BACKOFF_S * 2 ** min(pending.failures, 10), _BACKOFF_MAX_S)
+        pending.retry_at = now + self._rng.uniform(0, delay)
+        self._count(pending, -1)
+        pending.route = None
+        return []
+
+    def on_route(self, task: str, doc: RouteDoc | None, now: float) -> list[Action]:
+        """Takes in a task's document (None: the task was removed) and sends what waited for it."""
+        if doc is None:
+            self._routes.pop(task, None)
+            return []
+        self._routes[task] = doc
+        waiting = [p for p in self._pending.values() if p.task == task and p.route is None and p.retry_at is None]
+        return [action for pending in waiting for action in self._dispatch(pending, now)]
+
+    def on_node_state(self, node: str, state: NodeState | None, now: float) -> list[Action]:
+        """Takes in a node's state; when it is lost, everything under way there is sent elsewhere."""
+        if not self._nodes.update(node, state) or state is None or state.state != "lost":
+            return []
+        self._backlog.queued = {key: n for key, n in self._backlog.queued.items() if key[0] != node}
+        actions: list[Action] = []
+        for pending in list(self._pending.values()):
+            if pending.route is not None and any(hop.node == node for hop in pending.route.values()):
+                pending.last_error = NotReadyError("the node was lost", node=node)
+                self._count(pending, -1)
+                pending.route = None
+                actions += self._dispatch(pending, now)
+        return actions
+
+    def on_load(self, node: str, queues: Mapping[str, int]) -> None:
+        """Takes in what waits at a node."""
+        for key in [key for key in self._backlog.queued if key[0] == node]:
+            del self._backlog.queued[key]
+        self._backlog.queued.update({(node, module): n for module, n in queues.items()})
+
+    def on_unsent(self, request: bytes, error: S2M3Error, now: float) -> list[Action]:
+        """Takes in that a message could not be sent."""
+        pending = self._pending.get(request)
+        if pending is None:
+            return []
+        return self.on_answer(Answer(request, "", pending.attempt, error=error), now)
+
+    def tick(self, now: float) -> list[Action]:
+        """Does what is due: deadlines, retries, other replicas."""
+        actions: list[Action] = []
+        for pending in list(self._pending.values()):
+            if pending.deadline is not None and now >= pending.deadline:
+                actions.append(self._finish(pending, now, self._too_late(pending, now)))
+            elif pending.retry_at is not None and now >= pending.retry_at:
+                pending.retry_at = None
+                actions += self._dispatch(pending, now)
+            elif pending.route is not None and now >= pending.patience_ends:
+                actions += self._try_elsewhere(pending, now)
+            elif pending.task not in self._routes and now >= pending.started + _UNKNOWN_AFTER_S:
+                actions.append(self._finish(pending, now, UnknownTaskError(f"no task {pending.task!r} is known")))
+        return actions
+
+    def next_due(self) -> float | None:
+        """Returns when `tick` has something to do; None when nothing is pending."""
+        return min((self._due(pending) for pending in self._pending.values()), default=None)
+
+    def _due(self, pending: _Pending) -> float:
+        times = [pending.deadline, pending.retry_at, pending.patience_ends if pending.route else None]
+        if pending.task not in self._routes:
+            times.append(pending.started + _UNKNOWN_AFTER_S)
+        return min(time for time in times if time is not None)
+
+    # ---- inside -------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, pending: _Pending, now: float) -> list[Action]:
+        doc = self._routes.get(pending.task)
+        if doc is None:
+            return []
+        if pending.deadline is None:
+            pending.deadline = pending.started + doc.deadline_s
+        try:
+            inputs = read_inputs(doc.inputs, pending.given, doc.defaults)
+        except S2M3Error as error:
+            return [self._finish(pending, now, error)]
+        if doc.error is not None:
+            known = error_from_code(doc.error.code, doc.error.detail, step=doc.error.step, node=doc.error.node)
+            return [self._finish(pending, now, known)]
+        route = choose_route(doc, self._backlog, lost=self._nodes.lost, avoid=pending.avoid)
+        if route is None:  # waits for the next document, until the deadline
+            return []
+        return self._send(pending, doc, route, inputs, now)
+
+    def _send(
+        self, pending: _Pending, doc: RouteDoc, route: Route, inputs: Mapping[str, Value], now: float
+    ) -> list[Action]:
+        if pending.deadline is None:
+            raise AssertionError("a dispatched request has a deadline")
+        pending.attempt += 1
+        pending.route = route
+        pending.answer = tuple(doc.answer)
+        pending.patience_ends = now + (pending.deadline - now) * _PATIENCE
+        self._count(pending, +1)
+        ms_left = (pending.deadline - now) * 1000
+        sends: list[Action] = []
+        for step, hop in route.items():
+            own = {port: inputs[ref[6:]] for port, ref in hop.inputs.items() if ref.startswith("input.")}
+            if own:
+                sends.append(
+                    Send(
+                        Work(
+                            request=pending.request,
+                            task=pending.task,
+                            step=step,
+                            attempt=pending.attempt,
+                            epoch=doc.epoch,
+                            reply_to=self._reply_to,
+                            inputs=own,
+                            route=route,
+                            ms_left=ms_left,
+                        )
+                    )
+                )
+        return sends
+
+    def _try_elsewhere(self, pending: _Pending, now: float) -> list[Action]:
+        pending.patience_ends = float("inf")
+        doc = self._routes.get(pending.task)
+        if doc is None or pending.route is None or pending.deadline is None:
+            return []
+        used = {hop.node for hop in pending.route.values()}
+        other = choose_route(doc, self._backlog, lost=self._nodes.lost, avoid=pending.avoid | used)
+        if other is None or _nodes_of(other) == _nodes_of(pending.route):
+            return []
+        pending.avoid |= used
+        self._count(pending, -1)
+        return self._send(pending, doc, other, read_inputs(doc.inputs, pending.given, doc.defaults), now)
+
+    def _too_late(self, pending: _Pending, now: float) -> S2M3Error:
+        waited = f"{now - pending.started:.1f} s"
+        if pending.route is not None:
+            where = ", ".join(f"{step} on {hop.node}" for step, hop in pending.route.items())
+            first = next(iter(pending.route)) if len(pending.route) == 1 else None
+            return RequestTimeoutError(f"no answer after {waited} from {where}", step=first)
+        doc = self._routes.get(pending.task)
+        if doc is None:
+            return UnknownTaskError(f"no task {pending.task!r} is known after {waited}")
+        if pending.last_error is not None:
+            return pending.last_error
+        lost = self._nodes.lost
+        missing = [name for name, step in doc.steps.items() if not {r.node for r in step.replicas} - lost]
+        return NotReadyError(
+            f"after {waited} no node is ready for {', '.join(missing)}", step=missing[0] if missing else None
+        )
+
+    def _finish(self, pending: _Pending, now: float, error: S2M3Error | None, answer: Answer | None = None) -> Finish:
+        self._pending.pop(pending.request, None)
+        self._count(pending, -1)
+        return Finish(
+            Result(
+                request=pending.request,
+                task=pending.task,
+                attempts=max(1, pending.attempt),
+                latency_ms=(now - pending.started) * 1000,
+                error=error,
+                answer=pending.answer,
+                outputs=answer.outputs if answer else {},
+                timings=answer.timings if answer else {},
+                route=_nodes_of(pending.route) if pending.route else {},
+            )
+        )
+
+    def _count(self, pending: _Pending, change: int) -> None:
+        for hop in (pending.route or {}).values():
+            self._backlog.inflight[hop.node, hop.module] += change
+
+
+def _nodes_of(route: Route) -> dict[str, str]:
+    return {step: hop.node for step, hop in route.items()}

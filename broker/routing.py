@@ -1,0 +1,108 @@
+"""Which node does which step of a request: least estimated finish. Pure: facts in, route out."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+
+from schemas.messages import Replica, RouteDoc, RouteStep
+from schemas.work import Hop, Route
+
+__all__ = ["Backlog", "choose_route"]
+
+
+@dataclass(slots=True)
+class Backlog:
+    """What is known of who is busy with what: items per (node, module)."""
+
+    #: as nodes told (`node/<node>/load`)
+    queued: dict[tuple[str, str], int] = field(default_factory=dict)
+    #: sent by us and not answered yet
+    inflight: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+
+    def items(self, node: str, module: str) -> int:
+        """Returns how many items are ahead of a new one: what we sent may be in the node's own count, so the larger."""
+        key = (node, module)
+        return max(self.queued.get(key, 0), self.inflight.get(key, 0))
+
+
+def choose_route(
+    doc: RouteDoc, backlog: Backlog, *, lost: AbstractSet[str] = frozenset(), avoid: AbstractSet[str] = frozenset()
+) -> Route | None:
+    """Returns the route of one request, or None when a step has no ready replica.
+
+    Steps are taken in the order of the DAG; each goes to the replica that would finish it first, given when its inputs
+    are there, what is waiting at that node, and which of the request's own steps already went to it. So two encoders
+    go to different nodes where that is faster.
+
+    Args:
+        doc: The task's ready replicas and figures.
+        backlog: Who is busy.
+        lost: Nodes that are gone: never used.
+        avoid: Nodes that failed this request before: used only where there is no other.
+    """
+    waiting = _waiting(doc, backlog)
+    finish: dict[str, float] = {}
+    chosen: dict[str, Replica] = {}
+    for name in _order(doc):
+        step = doc.steps[name]
+        alive = [replica for replica in step.replicas if replica.node not in lost]
+        candidates = [replica for replica in alive if replica.node not in avoid] or alive
+        if not candidates:
+            return None
+        ends = {
+            replica.node: max(_inputs_there(doc, step, replica, finish, chosen), waiting[replica.node]) + replica.ms
+            for replica in candidates
+        }
+        best = min(candidates, key=lambda replica: (ends[replica.node], replica.node))
+        chosen[name] = best
+        finish[name] = waiting[best.node] = ends[best.node]
+    return {
+        name: Hop(step.module, chosen[name].node, step.inputs, tuple(step.outputs)) for name, step in doc.steps.items()
+    }
+
+
+def _order(doc: RouteDoc) -> list[str]:
+    """Steps after those they need; among equals the longest first, so that it gets the better node."""
+    sorter = TopologicalSorter({name: step.after for name, step in doc.steps.items()})
+    sorter.prepare()
+    order: list[str] = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready(), key=lambda name: (-_ms(doc.steps[name]), name))
+        order += ready
+        sorter.done(*ready)
+    return order
+
+
+def _ms(step: RouteStep) -> float:
+    return min((replica.ms for replica in step.replicas), default=0.0)
+
+
+def _waiting(doc: RouteDoc, backlog: Backlog) -> dict[str, float]:
+    """Milliseconds of work ahead at each node. One worker per node does one thing at a time (design.md 6.1)."""
+    ahead: dict[str, float] = defaultdict(float)
+    seen = set()
+    for step in doc.steps.values():
+        for replica in step.replicas:
+            if (replica.node, step.module) not in seen:
+                seen.add((replica.node, step.module))
+                ahead[replica.node] += backlog.items(replica.node, step.module) * replica.ms
+    return ahead
+
+
+def _inputs_there(
+    doc: RouteDoc, step: RouteStep, at: Replica, finish: Mapping[str, float], chosen: Mapping[str, Replica]
+) -> float:
+    """When the step's inputs would be at the node, in ms: the cost model's transfer times (design.md 6.1)."""
+    ready = 0.0
+    if any(ref.startswith("input.") for ref in step.inputs.values()):
+        ready = at.latency_ms + 8 * step.input_kb / at.mbps
+    for before in step.after:
+        source = chosen[before]
+        moved = 0.0
+        if source.node != at.node:
+            kb = doc.steps[before].output_kb
+            moved = source.latency_ms + at.latency_ms + 8 * kb / min(source.mbps, at.mbps)
+        ready = max(ready, finish[before] + moved)
+    return ready

@@ -1,0 +1,1 @@
+"""Where modules live: cost model, placement algorithms (pure), plan state (pure), the planner service."""

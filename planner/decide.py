@@ -1,0 +1,138 @@
+"""From facts and places to documents: who is to hold what now, which routes there are, who is front. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from planner.facts import Facts
+from planner.placing import Places
+from schemas.definitions import ModuleSpec
+from schemas.messages import ErrorBody, Replica, RouteDoc, RouteStep
+
+__all__ = ["Assignment", "Decision", "decide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What one node's plan is to say."""
+
+    modules: tuple[ModuleSpec, ...] = ()
+    fronts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the bus is to say. Epoch and revision are the service's to set."""
+
+    assignments: Mapping[str, Assignment] = field(default_factory=dict)
+    routes: Mapping[str, RouteDoc] = field(default_factory=dict)
+
+
+def decide(facts: Facts, places: Places) -> Decision:
+    """Returns the documents that follow from the facts and the places.
+
+    Make before break: a ready copy that is not to stay is kept while its module has no ready copy where it is to be;
+    routes name ready copies only, those that stay first of all.
+    """
+    holders = {module: _holders(facts, module, wanted) for module, wanted in places.modules.items()}
+    fronts = _fronts(facts)
+    nodes = sorted(facts.nodes.present | {node for nodes in holders.values() for node in nodes})
+    assignments = {
+        node: Assignment(
+            modules=_fitting(facts, node, [m for m in sorted(holders) if node in holders[m]], places),
+            fronts=tuple(task for task in sorted(fronts) if fronts[task] == node),
+        )
+        for node in nodes
+    }
+    routes = {task: doc for task in sorted(facts.tasks) if (doc := _route(facts, task, places, holders)) is not None}
+    return Decision(assignments, routes)
+
+
+def _holders(facts: Facts, module: str, wanted: list[str]) -> list[str]:
+    """The nodes that are to hold a module now: where it is wanted, and old ready copies until a wanted one is ready."""
+    ready = facts.ready_nodes(module)
+    if any(node in ready for node in wanted):
+        return list(wanted)
+    return [*wanted, *(node for node in ready if node not in wanted and _assigned(facts, node, module))]
+
+
+def _fitting(facts: Facts, node: str, modules: list[str], places: Places) -> tuple[ModuleSpec, ...]:
+    """All of them if memory allows; while an old copy has to stay, new ones that do not fit beside it wait."""
+    specs = [facts.catalogue.modules[module] for module in modules]
+    staying = [spec for spec in specs if node not in places.modules[spec.id]]
+    if not staying or node not in facts.profiles:
+        return tuple(specs)
+    room = facts.memory_for_modules(node)
+    taken: list[ModuleSpec] = []
+    held_first = sorted(specs, key=lambda spec: (facts.holds(node, spec.id) is None, facts.memory_of(spec), spec.id))
+    for spec in held_first:
+        room -= facts.memory_of(spec)
+        if room >= 0 or facts.holds(node, spec.id) is not None:
+            taken.append(spec)
+    return tuple(sorted(taken, key=lambda spec: spec.id))
+
+
+def _assigned(facts: Facts, node: str, module: str) -> bool:
+    plan = facts.plans.get(node)
+    return plan is not None and any(spec.id == module for spec in plan.modules)
+
+
+def _fronts(facts: Facts) -> dict[str, str]:
+    """One front per task: who is it stays; else the ready node with the fewest."""
+    usable = facts.usable()
+    fronts = {
+        task: node for node in usable if node in facts.plans for task in facts.plans[node].fronts if task in facts.tasks
+    }
+    count = {node: sum(1 for front in fronts.values() if front == node) for node in usable}
+    for task in sorted(facts.tasks):
+        if task not in fronts and task in facts.sessions and usable:
+            fronts[task] = min(usable, key=lambda node: (count[node], node))
+            count[fronts[task]] += 1
+    return fronts
+
+
+def _route(facts: Facts, task: str, places: Places, holders: Mapping[str, list[str]]) -> RouteDoc | None:
+    spec, model = facts.tasks[task], facts.model_of(task)
+    if model is None:
+        return None
+    steps = {}
+    for step_id, step in model.steps.items():
+        module = facts.catalogue.modules[step.module]
+        steps[step_id] = RouteStep(
+            module=module.id,
+            inputs=step.inputs,
+            outputs=list(model.wanted_outputs(step_id)),
+            input_kb=module.input_kb,
+            output_kb=module.output_kb,
+            replicas=[_replica(facts, module, node) for node in _serving(facts, module, holders)],
+        )
+    error = places.errors.get(task)
+    return RouteDoc(
+        epoch=0,
+        revision=0,
+        model=model.id,
+        inputs=model.inputs,
+        defaults=spec.inputs,
+        answer=model.answer,
+        deadline_s=spec.deadline_s,
+        steps=steps,
+        error=ErrorBody(**error.as_dict()) if error is not None else None,
+    )
+
+
+def _serving(facts: Facts, module: ModuleSpec, holders: Mapping[str, list[str]]) -> list[str]:
+    return [node for node in facts.ready_nodes(module.id) if node in holders.get(module.id, ())]
+
+
+def _replica(facts: Facts, module: ModuleSpec, node: str) -> Replica:
+    profile = facts.profiles[node]
+    return Replica(
+        node=node,
+        ms=_rounded(facts.seconds(module, node) * 1000),
+        latency_ms=_rounded(profile.latency_ms),
+        mbps=_rounded(profile.mbps),
+    )
+
+
+def _rounded(value: float) -> float:
+    """Two digits: a figure that moves by a few percent must not make a new document."""
+    return float(f"{value:.2g}")

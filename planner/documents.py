@@ -1,0 +1,79 @@
+"""What the planner has said: sends a document only when it says something new, and all of them again on a reconnect."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from planner.decide import Decision
+from schemas import messages as m
+from schemas import topics
+
+__all__ = ["Documents"]
+
+#: (topic, payload); an empty payload clears the retained document.
+Publish = Callable[[str, bytes], None]
+
+
+@dataclass(slots=True)
+class Documents:
+    """The planner's retained plans and routes.
+
+    Args:
+        root: Of the topics.
+        epoch: Of this planner.
+    """
+
+    root: str
+    epoch: int
+    revision: int = 0
+    _plans: dict[str, m.Plan] = field(default_factory=dict)
+    _routes: dict[str, m.RouteDoc] = field(default_factory=dict)
+
+    def inherit(self, plans: list[str], routes: list[str]) -> None:
+        """Takes over documents of a planner before us: what the decision does not name will be cleared."""
+        for node in plans:
+            self._plans.setdefault(node, m.Plan(epoch=0, revision=0))
+        for task in routes:
+            self._routes.setdefault(task, _NO_ROUTE)
+
+    def update(self, decision: Decision, publish: Publish) -> list[str]:
+        """Publishes what changed, routes before plans; returns the nodes whose plan changed."""
+        self.revision += 1
+        stamp = {"epoch": self.epoch, "revision": self.revision}
+        for task, doc in decision.routes.items():
+            if _but_stamp(self._routes.get(task)) != _but_stamp(doc):
+                self._routes[task] = doc.model_copy(update=stamp)
+                publish(topics.ROUTE.at(self.root, task=task), self._routes[task].encode())
+        for task in [task for task in self._routes if task not in decision.routes]:
+            del self._routes[task]
+            publish(topics.ROUTE.at(self.root, task=task), b"")
+        changed = []
+        for node, assignment in decision.assignments.items():
+            plan = m.Plan(modules=list(assignment.modules), fronts=list(assignment.fronts), **stamp)
+            if _but_stamp(self._plans.get(node)) != _but_stamp(plan):
+                changed.append(node)
+                self._plans[node] = plan
+                publish(topics.PLAN.at(self.root, node=node), plan.encode())
+        for node in [node for node in self._plans if node not in decision.assignments]:
+            changed.append(node)
+            del self._plans[node]
+            publish(topics.PLAN.at(self.root, node=node), b"")
+        return changed
+
+    def repeat(self, publish: Publish) -> None:
+        """Publishes everything again: the broker may have forgotten it."""
+        for task, doc in self._routes.items():
+            publish(topics.ROUTE.at(self.root, task=task), doc.encode())
+        for node, plan in self._plans.items():
+            publish(topics.PLAN.at(self.root, node=node), plan.encode())
+
+    @property
+    def plans(self) -> dict[str, m.Plan]:
+        """The plans as sent."""
+        return self._plans
+
+
+_NO_ROUTE = m.RouteDoc.model_construct(epoch=0, revision=0)
+
+
+def _but_stamp(document: m.Plan | m.RouteDoc | None) -> object:
+    return document and document.model_dump(exclude={"epoch", "revision"})

@@ -1,0 +1,122 @@
+"""What the planner knows: tasks wanted, nodes there, what each holds. Pure: documents in, answers out."""
+
+from dataclasses import dataclass, field
+
+from broker.nodes import Nodes
+from schemas.definitions import Catalogue, ModelSpec, ModuleSpec
+from schemas.messages import ErrorBody, ModuleReport, NodeProfile, Plan, Reported, TaskSpec
+
+__all__ = ["Facts"]
+
+#: After the n-th failed load in a row, a module is not tried on that node for 2^n times this (at most 64 times).
+_RETRY_LOAD_S = 10.0
+_RETRY_MAX = 6
+
+
+@dataclass(slots=True)
+class _Failures:
+    count: int = 0
+    until: float = 0.0
+
+
+@dataclass(slots=True)
+class Facts:
+    """Desired tasks + node profiles + what nodes report: all that a placement follows from."""
+
+    catalogue: Catalogue
+    tasks: dict[str, TaskSpec] = field(default_factory=dict)
+    nodes: Nodes = field(default_factory=Nodes)
+    profiles: dict[str, NodeProfile] = field(default_factory=dict)
+    reported: dict[str, Reported] = field(default_factory=dict)
+    #: what we (or the planner before us) told the nodes to hold
+    plans: dict[str, Plan] = field(default_factory=dict)
+    #: tasks whose MQTT session is open at the broker: only these may have a front
+    sessions: set[str] = field(default_factory=set)
+    _failures: dict[tuple[str, str], _Failures] = field(default_factory=dict)
+
+    def model_of(self, task: str) -> ModelSpec | None:
+        """Returns the model of a task; None when no definition of it is known."""
+        return self.catalogue.models.get(self.tasks[task].model)
+
+    def usable(self) -> list[str]:
+        """Returns the nodes that may be given modules: ready, and their profile is of the same boot."""
+        return sorted(
+            node
+            for node in self.nodes.ready
+            if node in self.profiles and self.profiles[node].boot == self.nodes.boot(node)
+        )
+
+    def holds(self, node: str, module: str) -> ModuleReport | None:
+        """Returns what a present node reports of a module."""
+        reported = self.reported.get(node)
+        boot = self.nodes.boot(node)
+        if reported is None or node not in self.nodes.present or reported.boot != boot:
+            return None
+        if node not in self.profiles or self.profiles[node].boot != boot:
+            return None
+        return reported.modules.get(module)
+
+    def ready_nodes(self, module: str) -> list[str]:
+        """Returns the present nodes (ready or draining) that hold a ready copy."""
+        found = []
+        for node in sorted(self.nodes.present):
+            report = self.holds(node, module)
+            if report is not None and report.state == "ready":
+                found.append(node)
+        return found
+
+    def memory_for_modules(self, node: str) -> float:
+        """Returns a node's budget less what its runtime takes, in 10^6 bytes."""
+        profile = self.profiles[node]
+        reported = self.reported.get(node)
+        runtime = reported.runtime_mb if reported and reported.boot == profile.boot else 0.0
+        return max(0.0, profile.memory_mb - (runtime or profile.runtime_mb))
+
+    def memory_of(self, spec: ModuleSpec) -> float:
+        """Returns what a module takes: the most that loading it really took anywhere, else its estimate."""
+        reports = (reported.modules.get(spec.id) for reported in self.reported.values())
+        measured = [report.memory_mb for report in reports if report is not None and report.state == "ready"]
+        return max(measured, default=spec.memory_mb)
+
+    def seconds(self, spec: ModuleSpec, node: str) -> float:
+        """Returns seconds per item on a node: measured there, or from operations and the node's speed."""
+        report = self.holds(node, spec.id)
+        if report is not None and report.ms > 0:
+            return report.ms / 1000
+        return max(spec.gflops / self.profiles[node].gflops / _EFFICIENCY, _LEAST_S)
+
+    def can_load(self, spec: ModuleSpec, node: str, now: float) -> bool:
+        """Returns whether a node has the module's source and class, and did not just fail to load it."""
+        profile = self.profiles[node]
+        if spec.class_ not in profile.classes or spec.source not in profile.sources:
+            return False
+        failures = self._failures.get((node, spec.id))
+        return failures is None or failures.until <= now
+
+    def note_failure(self, node: str, module: str, now: float) -> None:
+        """Remembers that a load failed: the next try there waits, longer each time."""
+        failures = self._failures.setdefault((node, module), _Failures())
+        failures.until = now + _RETRY_LOAD_S * 2 ** min(failures.count, _RETRY_MAX)
+        failures.count += 1
+
+    def forget_failures(self, node: str) -> None:
+        """A node came back as a new process: what failed before may work now."""
+        for key in [key for key in self._failures if key[0] == node]:
+            del self._failures[key]
+
+    def next_retry(self, now: float) -> float | None:
+        """Returns when the earliest waiting load may be tried again."""
+        return min((f.until for f in self._failures.values() if f.until > now), default=None)
+
+    def failure_of(self, module: str) -> ErrorBody | None:
+        """Returns why a module failed somewhere, if it did."""
+        for reported in self.reported.values():
+            report = reported.modules.get(module)
+            if report is not None and report.state == "failed":
+                return report.reason
+        return None
+
+
+#: The part of a matrix product's speed that models reach (measured on the zoo: 0.2 to 0.5).
+_EFFICIENCY = 0.3
+_LEAST_S = 0.0001

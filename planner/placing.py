@@ -1,0 +1,126 @@
+"""From facts to the modules' places: builds the instance, has it solved, and drops tasks that do not fit. Pure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from planner.facts import Facts
+from schemas.definitions import ModelSpec
+from schemas.errors import NoCapacityError, S2M3Error, UnknownTaskError
+from schemas.instance import Instance, parse_instance
+
+__all__ = ["Places", "Solve", "build_instance", "place"]
+
+#: (instance, the places now) -> module -> devices. Raises NoCapacityError.
+Solve = Callable[[Instance, Mapping[str, list[str]]], Mapping[str, list[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where modules are to be, and why some tasks cannot be served."""
+
+    modules: Mapping[str, list[str]] = field(default_factory=dict)
+    errors: Mapping[str, S2M3Error] = field(default_factory=dict)
+
+
+def build_instance(facts: Facts, tasks: list[str], now: float) -> Instance:
+    """Returns the instance (design.md 6.1) of the given tasks on the usable nodes."""
+    nodes = facts.usable()
+    models = {task: _model(facts, task) for task in tasks}
+    module_ids = dict.fromkeys(m for model in models.values() for m in model.module_ids)
+    return parse_instance(
+        {
+            "devices": [
+                {
+                    "id": node,
+                    "memory_mb": facts.memory_for_modules(node),
+                    "latency_ms": facts.profiles[node].latency_ms,
+                    "mbps": facts.profiles[node].mbps,
+                }
+                for node in nodes
+            ],
+            "modules": [_module(facts, module_id, nodes, now) for module_id in module_ids],
+            "tasks": [_task(task, models[task]) for task in tasks],
+            "max_replicas": max((facts.tasks[task].max_replicas for task in tasks), default=1),
+        }
+    )
+
+
+def _model(facts: Facts, task: str) -> ModelSpec:
+    model = facts.model_of(task)
+    if model is None:
+        known = ", ".join(sorted(facts.catalogue.models))
+        raise UnknownTaskError(f"task {task} wants the model {facts.tasks[task].model!r}; known: {known}")
+    return model
+
+
+def _module(facts: Facts, module_id: str, nodes: list[str], now: float) -> dict[str, Any]:
+    spec = facts.catalogue.modules[module_id]
+    able = [node for node in nodes if facts.can_load(spec, node, now)]
+    if not able:
+        failed = facts.failure_of(module_id)
+        why = f"; it failed with {failed.code}: {failed.detail}" if failed else f"; it needs {spec.source}"
+        raise NoCapacityError(f"no node that is ready can load {module_id}{why}")
+    return {
+        "id": module_id,
+        "memory_mb": facts.memory_of(spec),
+        "input_kb": spec.input_kb,
+        "output_kb": spec.output_kb,
+        "seconds": {node: facts.seconds(spec, node) for node in able},
+    }
+
+
+def _task(task: str, model: ModelSpec) -> dict[str, Any]:
+    steps = [{"id": s, "module": step.module, "after": list(step.after)} for s, step in model.steps.items()]
+    return {"id": task, "steps": steps}
+
+
+def place(facts: Facts, solve: Solve, now: float) -> Places:
+    """Returns places for all tasks if they fit, else for as many as do: those served now come first, then by name."""
+    current = _current(facts)
+    errors: dict[str, S2M3Error] = {}
+    tasks: list[str] = []
+    for task in sorted(facts.tasks):
+        try:
+            build_instance(facts, [task], now)
+        except S2M3Error as error:
+            errors[task] = error
+        else:
+            tasks.append(task)
+    if not tasks:
+        return Places(errors=errors)
+    try:
+        return Places(solve(build_instance(facts, tasks, now), current), errors)
+    except NoCapacityError:
+        return _place_some(facts, solve, now, tasks, errors)
+
+
+def _place_some(facts: Facts, solve: Solve, now: float, tasks: list[str], errors: dict[str, S2M3Error]) -> Places:
+    """Adds task by task while they fit."""
+    errors = dict(errors)
+    current = _current(facts)
+    fitting: list[str] = []
+    places: Mapping[str, list[str]] = {}
+    for task in sorted(tasks, key=lambda task: (not _served(facts, task), task)):
+        try:
+            places = solve(build_instance(facts, [*fitting, task], now), current)
+            fitting.append(task)
+        except NoCapacityError as error:
+            errors[task] = error
+    return Places(places, errors)
+
+
+def _served(facts: Facts, task: str) -> bool:
+    model = facts.model_of(task)
+    return model is not None and all(facts.ready_nodes(module_id) for module_id in model.module_ids)
+
+
+def _current(facts: Facts) -> dict[str, list[str]]:
+    """Where modules are assigned now, on nodes that may keep them."""
+    usable = set(facts.usable())
+    places: dict[str, list[str]] = {}
+    for node in sorted(facts.plans):
+        if node in usable:
+            for spec in facts.plans[node].modules:
+                places.setdefault(spec.id, []).append(node)
+    return places

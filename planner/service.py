@@ -1,0 +1,345 @@
+"""The planner: listens to tasks and nodes, decides where modules live, and publishes plans and routes. One writer."""
+
+import threading
+import time
+from functools import partial
+
+import structlog
+
+from broker.link import Link
+from broker.loop import Loop, Timer
+from broker.message import Message, Will
+from planner.decide import decide
+from planner.documents import Documents
+from planner.doors import close_door, open_door
+from planner.facts import Facts
+from planner.placing import Places, Solve, place
+from planner.standby import next_epoch
+from schemas import messages as m
+from schemas import topics
+from schemas.definitions import Catalogue
+from schemas.errors import BadInputError, S2M3Error
+from schemas.sessions import planner_client_id
+from schemas.settings import PlannerSettings
+
+__all__ = ["Planner"]
+
+_log = structlog.get_logger(__name__)
+_HEALTH_S = 10.0
+#: After the broker has confirmed the subscriptions, retained documents come at once; planning starts this much later.
+_REBUILD_S = 0.25
+_DOOR_RETRY_S = 1.0
+
+
+class Planner:
+    """The one planner of a site. Its state belongs to its loop's thread; it is not on the data path.
+
+    Args:
+        settings: Of this process.
+        catalogue: The model definitions known.
+        solve: Places modules.
+        epoch: The newest epoch seen of another planner.
+    """
+
+    def __init__(self, settings: PlannerSettings, catalogue: Catalogue, *, solve: Solve, epoch: int = 0) -> None:
+        self._settings = settings
+        self._root = settings.root
+        self._solve = solve
+        self._facts = Facts(catalogue)
+        self._loop = Loop("planner")
+        self._epoch = next_epoch(epoch)
+        self._documents = Documents(self._root, self._epoch)
+        self._rebuilt = False
+        self._inherited: tuple[set[str], set[str]] = (set(), set())
+        self._opening: set[str] = set()
+        self._places = Places()
+        self._plans_made = 0
+        self._timer: Timer | None = None
+        self._retry: Timer | None = None
+        self.superseded = threading.Event()
+        offline = m.PlannerState(state="offline", epoch=self._epoch)
+        self.link = Link(
+            settings,
+            planner_client_id(self._root),
+            self._loop,
+            will=Will(topics.PLANNER_STATE.at(self._root), offline.encode()),
+            on_connected=self._on_connected,
+        )
+
+    # ---- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connects, reads what is retained, and plans.
+
+        Raises:
+            UnauthorisedError: The broker refused the login.
+            S2M3Error: There is no broker.
+        """
+        root, link = self._root, self.link
+        self._loop.start()
+        link.subscribe(topics.PLANNER_STATE.at(root), self._on_planner_state)
+        link.subscribe(topics.TASK.all(root), self._on_task)
+        link.subscribe(topics.NODE_PROFILE.all(root), self._on_profile)
+        link.subscribe(topics.NODE_REPORTED.all(root), self._on_reported)
+        link.subscribe(topics.PLAN.all(root), self._on_plan)
+        link.subscribe(topics.ROUTE.all(root), self._on_route)
+        link.subscribe(topics.CONTROL.at(root, verb="replan"), self._on_control)
+        link.subscribe(topics.CONTROL.at(root, verb="drain"), self._on_control)
+        link.subscribe(topics.NODE_STATE.all(root), self._on_node_state, then=self._rebuild_soon)
+        link.start()
+        self._loop.every(_HEALTH_S, self._tell_health)
+        _log.info("planner_up", epoch=self._epoch, models=len(self._facts.catalogue.models))
+
+    def stop(self) -> None:
+        """Says that nobody plans, and ends. Requests go on without us."""
+        if not self.superseded.is_set():
+            self._tell_state("offline")
+        self.link.stop()
+        self._loop.stop()
+        _log.info("planner_down", epoch=self._epoch)
+
+    def _on_connected(self) -> None:
+        if self.superseded.is_set():
+            return
+        self._tell_state("online")
+        if self._rebuilt:  # a broker that forgot everything is made whole
+            self._documents.repeat(self._publish_retained)
+            for task, spec in self._facts.tasks.items():
+                self._publish_retained(topics.TASK.at(self._root, task=task), spec.encode())
+            self._facts.sessions &= self._fronted()
+            self._plan_soon()
+
+    def _rebuild_soon(self) -> None:
+        self._loop.after(_REBUILD_S, self._rebuild)
+
+    def _rebuild(self) -> None:
+        """All that is retained is here: what a planner before us said is taken over, not torn down."""
+        self._rebuilt = True
+        self.link.unsubscribe(topics.PLAN.all(self._root))
+        self.link.unsubscribe(topics.ROUTE.all(self._root))
+        plans, routes = self._inherited
+        self._documents.inherit(sorted(plans), sorted(routes))
+        self._facts.sessions |= self._fronted()
+        self._plan()
+
+    def _fronted(self) -> set[str]:
+        return {task for plan in self._facts.plans.values() for task in plan.fronts}
+
+    # ---- what comes in --------------------------------------------------------------------------------------------
+
+    def _on_planner_state(self, message: Message) -> None:
+        try:
+            state = topics.PLANNER_STATE.decode(message.payload)
+        except S2M3Error as error:
+            _log.warning("bad_document", topic=message.topic, error=str(error))
+            return
+        if state.epoch > self._epoch and state.state == "online":
+            _log.warning("superseded", epoch=self._epoch, by=state.epoch)
+            self.superseded.set()
+        elif state.state == "offline" and not self.superseded.is_set():
+            self._tell_state("online")  # an old will that came late
+
+    def _on_task(self, message: Message) -> None:
+        task = self._id(topics.TASK, message, "task")
+        if task is None:
+            return
+        if not message.payload:
+            if self._facts.tasks.pop(task, None) is not None:
+                _log.info("task_removed", task=task)
+                self._facts.sessions.discard(task)
+                self._loop.after(1.0, partial(self._close_door, task))
+                self._plan_soon()
+            return
+        try:
+            spec = topics.TASK.decode(message.payload)
+        except S2M3Error as error:
+            _log.warning("bad_task", task=task, error=str(error))
+            return
+        if self._facts.tasks.get(task) != spec:
+            self._facts.tasks[task] = spec
+            _log.info("task_wanted", task=task, model=spec.model)
+            self._plan_soon()
+
+    def _on_node_state(self, message: Message) -> None:
+        node = self._id(topics.NODE_STATE, message, "node")
+        if node is None:
+            return
+        try:
+            state = topics.NODE_STATE.decode(message.payload) if message.payload else None
+        except S2M3Error as error:
+            _log.warning("bad_document", topic=message.topic, error=str(error))
+            return
+        boot, was = self._facts.nodes.boot(node), self._facts.nodes.state(node)
+        if not self._facts.nodes.update(node, state):
+            return
+        if state is not None and state.boot != boot:
+            self._facts.forget_failures(node)
+        if state is not None and state.state == "lost":
+            _log.warning("node_lost", node=node)
+            if self._rebuilt:
+                self._event(m.Event(event="node_lost", node=node))
+            self._plan_now()
+            return
+        if was in (None, "lost"):
+            _log.info("node_joined", node=node)
+            if self._rebuilt:
+                self._event(m.Event(event="node_joined", node=node))
+        self._plan_soon()
+
+    def _on_profile(self, message: Message) -> None:
+        node = self._id(topics.NODE_PROFILE, message, "node")
+        if node is None:
+            return
+        if not message.payload:
+            self._facts.profiles.pop(node, None)
+            return
+        try:
+            self._facts.profiles[node] = topics.NODE_PROFILE.decode(message.payload)
+        except S2M3Error as error:
+            _log.warning("bad_document", topic=message.topic, error=str(error))
+            return
+        self._plan_soon()
+
+    def _on_reported(self, message: Message) -> None:
+        node = self._id(topics.NODE_REPORTED, message, "node")
+        if node is None:
+            return
+        if not message.payload:
+            self._facts.reported.pop(node, None)
+            return
+        try:
+            reported = topics.NODE_REPORTED.decode(message.payload)
+        except S2M3Error as error:
+            _log.warning("bad_document", topic=message.topic, error=str(error))
+            return
+        before = self._facts.reported.get(node)
+        self._facts.reported[node] = reported
+        for module, report in reported.modules.items():
+            known = before.modules.get(module) if before and before.boot == reported.boot else None
+            if report.state == "failed" and (known is None or known.state != "failed"):
+                self._facts.note_failure(node, module, time.monotonic())
+                _log.warning("module_failed", node=node, module=module, reason=report.reason and report.reason.detail)
+        self._plan_soon()
+
+    def _on_plan(self, message: Message) -> None:
+        node = self._id(topics.PLAN, message, "node")
+        if node is None or self._rebuilt or not message.payload:
+            return
+        self._inherited[0].add(node)
+        try:
+            self._facts.plans[node] = topics.PLAN.decode(message.payload)
+        except S2M3Error as error:
+            _log.warning("bad_document", topic=message.topic, error=str(error))
+
+    def _on_route(self, message: Message) -> None:
+        task = self._id(topics.ROUTE, message, "task")
+        if task is not None and not self._rebuilt and message.payload:
+            self._inherited[1].add(task)
+
+    def _on_control(self, message: Message) -> None:
+        ids = topics.CONTROL.ids(self._root, message.topic) or {}
+        transaction = None
+        try:
+            order = topics.CONTROL.decode(message.payload or b"{}")
+            transaction = order.transaction
+            if ids["verb"] == "drain" and (order.node is None or order.node not in self._facts.nodes.present):
+                raise BadInputError(f"drain needs the name of a node that is there, not {order.node!r}")
+        except S2M3Error as error:
+            body = m.ErrorBody(**error.as_dict())
+            response = m.ControlResponse(status="error", error=body, transaction=transaction)
+        else:
+            self._plan()
+            data = {"epoch": self._epoch, "revision": self._documents.revision}
+            response = m.ControlResponse(status="ok", data=data, transaction=transaction)
+        self._publish(topics.CONTROL_RESPONSE.at(self._root, verb=ids["verb"]), response.encode())
+
+    def _id(self, path: topics.TopicPath, message: Message, name: str) -> str | None:
+        return (path.ids(self._root, message.topic) or {}).get(name)
+
+    # ---- planning -------------------------------------------------------------------------------------------------
+
+    def _plan_soon(self) -> None:
+        """Changes that come close together are planned once."""
+        if self._timer is None and self._rebuilt:
+            self._timer = self._loop.after(self._settings.settle_s, self._plan)
+
+    def _plan_now(self) -> None:
+        if self._rebuilt:
+            self._plan()
+
+    def _plan(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._rebuilt or self.superseded.is_set():
+            return
+        self._open_doors()
+        now = time.monotonic()
+        self._places = place(self._facts, self._solve, now)
+        changed = self._documents.update(decide(self._facts, self._places), self._publish_retained)
+        self._facts.plans = dict(self._documents.plans)
+        for node in changed:
+            self._plans_made += 1
+            plan = self._facts.plans.get(node)
+            held = [spec.id for spec in plan.modules] if plan else []
+            _log.info("plan_changed", node=node, revision=self._documents.revision, modules=" ".join(held))
+            self._event(m.Event(event="plan_changed", node=node, detail=" ".join(held)))
+        for task, error in self._places.errors.items():
+            _log.warning("task_not_placed", task=task, error=str(error))
+        self._plan_again_at(self._facts.next_retry(now), now)
+
+    def _plan_again_at(self, when: float | None, now: float) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if when is not None:
+            self._retry = self._loop.after(when - now + 0.01, self._plan)
+
+    # ---- doors ----------------------------------------------------------------------------------------------------
+
+    def _open_doors(self) -> None:
+        for task in self._facts.tasks.keys() - self._facts.sessions - self._opening:
+            self._opening.add(task)
+            open_door(self._settings, self._loop, task, then=partial(self._door_opened, task))
+
+    def _door_opened(self, task: str, worked: bool) -> None:  # noqa: FBT001  # the callback's one fact
+        self._opening.discard(task)
+        if task not in self._facts.tasks:
+            return
+        if worked:
+            self._facts.sessions.add(task)
+            self._plan_now()
+        else:
+            self._loop.after(_DOOR_RETRY_S, self._plan_now)
+
+    def _close_door(self, task: str) -> None:
+        if task not in self._facts.tasks:
+            close_door(self._settings, self._loop, task)
+
+    # ---- what goes out --------------------------------------------------------------------------------------------
+
+    def _tell_state(self, state: str) -> None:
+        document = m.PlannerState.model_validate({"state": state, "epoch": self._epoch})
+        self._publish_retained(topics.PLANNER_STATE.at(self._root), document.encode())
+
+    def _tell_health(self) -> None:
+        health = m.PlannerHealth(
+            epoch=self._epoch,
+            revision=self._documents.revision,
+            nodes=len(self._facts.nodes.present),
+            tasks=len(self._facts.tasks),
+            plans=self._plans_made,
+        )
+        self._publish(topics.PLANNER_HEALTH.at(self._root), health.encode(), qos=0)
+
+    def _event(self, event: m.Event) -> None:
+        self._publish(topics.EVENT.at(self._root), event.encode())
+
+    def _publish_retained(self, topic: str, payload: bytes) -> None:
+        self._publish(topic, payload, retain=True)
+
+    def _publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        try:
+            self.link.publish(topic, payload, qos=qos, retain=retain)
+        except S2M3Error as error:  # said again on the next connect
+            _log.warning("not_published", topic=topic, error=str(error))

@@ -1,0 +1,61 @@
+"""The `s2m3` command: reads what was typed, says errors in one line, and sets the exit code. Does none of the work."""
+
+import sys
+
+import typer
+
+from s2m3 import asking, local, offline, services, status, tasks
+from schemas.errors import BadInputError, NoCapacityError, S2M3Error
+
+__all__ = ["main"]
+
+_FAILED, _USAGE, _NO_CAPACITY = 1, 2, 3
+
+app = typer.Typer(
+    help="Split-and-share multi-modal models on the devices you own, over MQTT.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+task_app = typer.Typer(help="Tasks: named, running uses of a model.", no_args_is_help=True)
+
+app.command()(local.demo)
+app.command()(local.up)
+app.command()(asking.ask)
+app.command("status")(status.status)
+app.command()(status.watch)
+app.add_typer(task_app, name="task")
+task_app.command("add")(tasks.add)
+task_app.command("rm")(tasks.remove)
+task_app.command("ls")(tasks.list_tasks)
+app.command()(tasks.models)
+app.command("broker")(services.broker)
+app.command("planner")(services.planner)
+app.command("agent")(services.agent)
+app.command()(services.drain)
+app.command()(services.replan)
+app.command()(offline.plan)
+
+
+def main() -> None:
+    """Entry of the command: 0 done, 1 failed, 2 wrong usage or input, 3 does not fit on the nodes there are."""
+    try:
+        app()
+    except S2M3Error as error:
+        if "--verbose" in sys.argv or "-v" in sys.argv:
+            raise
+        sys.stderr.write(f"s2m3: {error}\n")
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `s2m3 status | head`
+        sys.stderr.close()
+        sys.exit(_FAILED)
+
+
+def exit_code(error: S2M3Error) -> int:
+    """Returns the exit code of an error."""
+    if isinstance(error, NoCapacityError):
+        return _NO_CAPACITY
+    return _USAGE if isinstance(error, BadInputError) else _FAILED

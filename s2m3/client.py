@@ -1,0 +1,158 @@
+"""Ask a task a question from Python: `Client().ask("retrieval", image=Path("cat.jpg"), text=["a cat", "a dog"])`."""
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from broker.dispatch import Dispatcher
+from broker.link import Link
+from broker.loop import Loop
+from broker.requests import Result
+from schemas.errors import RequestTimeoutError, S2M3Error
+from schemas.settings import BrokerSettings
+from schemas.values import Value
+from schemas.work import Timing
+
+__all__ = ["Answer", "Client", "Reply"]
+
+#: The dispatcher ends every request at its deadline; this much later the caller stops waiting whatever happened.
+_GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A request's result.
+
+    Args:
+        value: The answer itself: the first of the model's outputs, e.g. the best label or the transcript.
+        outputs: All outputs by name.
+        latency_ms: From asking to having the answer.
+        route: Step -> node.
+        steps: Step -> what it took there.
+        attempts: 1, and one more each time it was sent again.
+        request: Its id.
+    """
+
+    value: Value
+    outputs: Mapping[str, Value]
+    latency_ms: float
+    route: Mapping[str, str]
+    steps: Mapping[str, Timing]
+    attempts: int
+    request: bytes
+
+
+class Reply(Future[Answer]):
+    """An answer that is to come: `result(timeout)` waits for it, and so does `await`."""
+
+    def __await__(self) -> Generator[Any, None, Answer]:
+        return asyncio.wrap_future(self).__await__()
+
+
+class Client:
+    """A connection that asks. Threads may share one.
+
+    Args:
+        host: Of the broker; default: settings (S2M3_HOST, …).
+        port: Of the broker.
+        settings: All of them, instead of host and port.
+
+    Raises:
+        UnauthorisedError: The broker refused the login.
+        S2M3Error: There is no broker.
+
+    Example:
+        >>> with Client() as client:
+        ...     print(client.ask("retrieval", image=Path("cat.jpg"), text=["a cat", "a dog"]).value)
+    """
+
+    def __init__(
+        self, host: str | None = None, port: int | None = None, *, settings: BrokerSettings | None = None
+    ) -> None:
+        settings = settings or BrokerSettings.load(host=host, port=port)
+        name = f"py-{secrets.token_hex(6)}"
+        self._loop = Loop(name)
+        self._link = Link(settings, f"s2m3-client-{name}", self._loop)
+        self._dispatcher = Dispatcher(self._link, self._loop, name)
+        self._open: set[Reply] = set()
+        self._loop.start()
+        try:
+            self._link.start()
+        except S2M3Error:
+            self._loop.stop()
+            raise
+        ready = threading.Event()
+        self._dispatcher.start(then=ready.set)
+        if not ready.wait(_GRACE_S):
+            self.close()
+            raise RequestTimeoutError(f"the broker did not confirm our subscriptions in {_GRACE_S:g} s")
+
+    def ask(self, task: str, *, deadline_s: float | None = None, **inputs: Any) -> Answer:
+        """Asks and waits.
+
+        Args:
+            task: Name of the task.
+            deadline_s: Seconds to wait at most; default: the task's own.
+            **inputs: By the task's names: texts as str or list, pictures and sound as bytes or Path, or lists of them.
+
+        Raises:
+            S2M3Error: One of its subclasses, by code: what was wrong, and where.
+        """
+        return self.submit(task, deadline_s=deadline_s, **inputs).result()
+
+    def submit(self, task: str, *, deadline_s: float | None = None, **inputs: Any) -> Reply:
+        """Asks without waiting; see `ask`. The reply ends by itself at the deadline."""
+        values = {name: _read(value) for name, value in inputs.items() if value is not None}
+        reply = Reply()
+        reply.set_running_or_notify_cancel()
+        self._open.add(reply)
+        self._dispatcher.submit(task, values, deadline_s, self._settle(reply))
+        return reply
+
+    def _settle(self, reply: Reply) -> Callable[[Result], None]:
+        def done(result: Result) -> None:
+            self._open.discard(reply)
+            if result.error is not None:
+                reply.set_exception(result.error)
+                return
+            reply.set_result(
+                Answer(
+                    value=result.outputs.get(result.answer[0]),
+                    outputs={name: result.outputs[name] for name in result.answer if name in result.outputs},
+                    latency_ms=result.latency_ms,
+                    route=result.route,
+                    steps=result.timings,
+                    attempts=result.attempts,
+                    request=result.request,
+                )
+            )
+
+        return done
+
+    def close(self) -> None:
+        """Disconnects; what is still open fails."""
+        self._link.stop()
+        self._loop.stop()
+        for reply in list(self._open):
+            if not reply.done():
+                reply.set_exception(S2M3Error("the client was closed"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _read(value: Any) -> Value:
+    """Reads files; leaves everything else to the checks against what the task takes."""
+    if isinstance(value, Path):
+        return value.read_bytes()
+    if isinstance(value, list | tuple):
+        return [_read(item) for item in value]
+    return value

@@ -1,0 +1,134 @@
+"""A whole system on this machine: broker, planner and agents as processes on loopback, for `up`, `demo` and tests."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from broker.launch import Broker, BrokerKind, default_kind
+from schemas.errors import S2M3Error
+from schemas.settings import BrokerSettings
+
+__all__ = ["Cluster"]
+
+_STOP_S = 5.0
+
+
+class Cluster:
+    """Processes of one local site.
+
+    Args:
+        nodes: Node name -> memory budget in MB (of the whole agent process).
+        kind: Of broker; None takes Mosquitto where it is installed.
+        port: Of the broker; 0 picks a free one.
+        threads: Compute threads of each agent; None leaves the default.
+        verbose: Agents and planner log everything.
+        folder: For the logs; default: a temporary one, removed at the end.
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[str, float],
+        *,
+        kind: BrokerKind | None = None,
+        port: int = 0,
+        threads: int | None = None,
+        verbose: bool = False,
+        folder: Path | None = None,
+    ) -> None:
+        self._nodes = dict(nodes)
+        self._threads = threads
+        self._verbose = verbose
+        self._own = tempfile.TemporaryDirectory(prefix="s2m3-") if folder is None else None
+        self.folder = folder or Path(self._own.name if self._own else ".")
+        self.broker = Broker(kind or default_kind(), port=port)
+        self.settings = BrokerSettings(host="127.0.0.1", port=self.broker.port)
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> Self:
+        """Starts everything; agents and planner come up behind it.
+
+        Raises:
+            S2M3Error: The broker did not start.
+        """
+        self.broker.start()
+        self.start_planner()
+        for node in self._nodes:
+            self.start_agent(node)
+        return self
+
+    def start_planner(self) -> None:
+        """Starts the planner."""
+        self._spawn("planner", "planner")
+
+    def start_agent(self, node: str) -> None:
+        """Starts one agent (again)."""
+        flags = ["--node", node, "--memory-mb", str(self._nodes[node])]
+        if self._threads is not None:
+            flags += ["--threads", str(self._threads)]
+        self._spawn(node, "agent", *flags)
+
+    def _spawn(self, name: str, command: str, *flags: str) -> None:
+        where = ["--host", self.settings.host, "--port", str(self.settings.port)]
+        loud = ["--verbose"] if self._verbose else []
+        # its settings are these flags alone: the user's own S2M3_* variables are for the user's own site
+        env = {name: value for name, value in os.environ.items() if not name.startswith("S2M3_")}
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(  # noqa: S603  # our own command
+                [sys.executable, "-m", "s2m3", command, *where, *flags, *loud],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+            )
+
+    def kill(self, name: str) -> None:
+        """SIGKILL: as when the cable is pulled and the memory gone."""
+        self.processes[name].kill()
+        self.processes[name].wait(_STOP_S)
+
+    def log(self, name: str) -> str:
+        """Returns what a process has logged."""
+        path = self.folder / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def check(self) -> None:
+        """Looks whether all that was started still runs.
+
+        Raises:
+            S2M3Error: A process ended by itself; its last words are in the text.
+        """
+        for name, process in self.processes.items():
+            if process.poll() not in (None, -signal.SIGKILL, -signal.SIGTERM, 0):
+                raise S2M3Error(f"{name} ended with {process.returncode}: {self.log(name)[-800:]}")
+
+    def stop(self) -> None:
+        """Ends everything, the broker last."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + _STOP_S
+        for process in self.processes.values():
+            try:
+                process.wait(max(0.05, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(_STOP_S)
+        self.broker.stop()
+        if self._own is not None:
+            self._own.cleanup()
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

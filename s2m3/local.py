@@ -1,0 +1,66 @@
+"""The commands `up` and `demo`: a local cluster, kept running or taken through its paces."""
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+from broker.launch import BrokerKind
+from s2m3 import demonstration, logs, options
+from s2m3.cluster import Cluster
+from s2m3.demonstration import DEMO_NODES, TASKS
+from s2m3.snapshot import Site
+from s2m3.tasks import add_task
+from schemas import messages as m
+
+__all__ = ["demo", "up"]
+
+_Kind = Annotated[str | None, typer.Option("--broker", help="mosquitto | embedded")]
+
+
+def demo(kind: _Kind = "embedded", *, as_json: options.Json = False, verbose: options.Verbose = False) -> None:
+    """Show six tasks on real inputs over three nodes, kill one, and ask again. Exit 0 only if all answers are right."""
+    logs.configure(verbose=verbose, quiet=True)
+    if not demonstration.run(_kind(kind) or "embedded", as_json=as_json, verbose=verbose):
+        raise typer.Exit(1)
+
+
+def up(
+    kind: _Kind = None,
+    port: Annotated[int, typer.Option(help="of the broker; 0 picks a free one")] = 1883,
+    *,
+    verbose: options.Verbose = False,
+) -> None:
+    """Run a local cluster (broker, planner, three agents, six tasks) until Ctrl-C. `s2m3 up`."""
+    logs.configure(verbose=verbose, quiet=True)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with Cluster(DEMO_NODES, kind=_kind(kind), port=port, threads=1, verbose=verbose) as cluster:
+        where = cluster.settings.port
+        with Site(cluster.settings) as site:
+            for task in TASKS:
+                add_task(site, task, m.TaskSpec(model=task))
+        typer.echo(
+            _HOW.format(kind=cluster.broker.kind, port=where, port_v3=cluster.broker.port_v3, folder=cluster.folder)
+        )
+        while not stop.wait(0.5):
+            cluster.check()
+
+
+def _kind(name: str | None) -> BrokerKind | None:
+    if name not in (None, "mosquitto", "embedded"):
+        raise typer.BadParameter(f"--broker is mosquitto or embedded, not {name}")
+    return None if name is None else "mosquitto" if name == "mosquitto" else "embedded"
+
+
+_HOW = """\
+{kind} broker on 127.0.0.1:{port} (MQTT 3.1.1: {port_v3}); logs in {folder}
+
+  s2m3 status --port {port}
+  s2m3 ask retrieval --image s2m3/samples/chelsea.jpg --text "a cat" --text "a rocket" --port {port}
+  mosquitto_sub -p {port_v3} -t s2m3/v1/response/classification &
+  mosquitto_pub -p {port_v3} -t s2m3/v1/request/classification/image -f s2m3/samples/coffee.jpg
+
+Ctrl-C ends it."""

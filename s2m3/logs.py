@@ -1,0 +1,29 @@
+"""One line per event on stderr: time, level, event, and its fields (node, task, request, …)."""
+
+import logging
+import sys
+
+import structlog
+
+__all__ = ["configure"]
+
+
+def configure(*, verbose: bool, quiet: bool = False) -> None:
+    """Sets up the log of a process.
+
+    Args:
+        verbose: Everything.
+        quiet: Warnings and worse only: for commands whose output is their answer.
+    """
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], drop_missing=True),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )

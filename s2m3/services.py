@@ -1,0 +1,164 @@
+"""The commands that run one service each, and the orders to a running site: broker, planner, agent, drain, replan."""
+
+import json
+import secrets
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from broker.launch import Broker, default_kind
+from planner.catalogue import catalogue_of
+from planner.greedy import solve_live
+from planner.service import Planner
+from planner.standby import wait_for_turn
+from s2m3 import logs, options
+from s2m3.snapshot import Site
+from schemas import messages as m
+from schemas import topics
+from schemas.errors import S2M3Error, error_from_code
+from schemas.settings import AgentSettings, BrokerSettings, PlannerSettings
+
+__all__ = ["agent", "broker", "drain", "planner", "replan"]
+
+_ANSWER_S = 10.0
+_DRAIN_S = 20.0
+
+
+class _Signals:
+    """SIGINT ends at once, SIGTERM gently; a second one of either ends at once."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.gently = False
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.gently = number == signal.SIGTERM and not self.stop.is_set()
+        self.stop.set()
+
+
+def broker(
+    port: Annotated[int, typer.Option(help="for MQTT v5 (Mosquitto: 3.1.1 too)")] = 1883,
+    port_v3: Annotated[int, typer.Option(help="for MQTT 3.1.1 on the embedded broker")] = 1884,
+    kind: Annotated[str | None, typer.Option(help="mosquitto | embedded; default: Mosquitto where installed")] = None,
+    *,
+    verbose: options.Verbose = False,
+) -> None:
+    """Run a broker on this machine, for this machine: loopback, no login. `s2m3 broker --port 1883`."""
+    logs.configure(verbose=verbose)
+    signals = _Signals()
+    chosen = default_kind() if kind is None else "mosquitto" if kind == "mosquitto" else "embedded"
+    with Broker(chosen, port=port, port_v3=port_v3) as running:
+        typer.echo(f"{running.kind} broker on 127.0.0.1:{running.port} (MQTT 3.1.1: {running.port_v3})")
+        while not signals.stop.wait(0.5):
+            if running.process is not None and running.process.poll() is not None:
+                raise S2M3Error(f"the {running.kind} broker ended with {running.process.returncode}")
+
+
+@options.with_settings(
+    PlannerSettings,
+    quiet=False,
+    models=Annotated[Path | None, typer.Option(help="folder of further model definitions (*.toml)")],
+)
+def planner(settings: PlannerSettings) -> None:
+    """Run the planner: places modules on the nodes there are. A second one stands by. `s2m3 planner --host hub`."""
+    catalogue = catalogue_of(settings.models)
+    signals = _Signals()
+    while not signals.stop.is_set():
+        epoch = wait_for_turn(settings, signals.stop)
+        if signals.stop.is_set():
+            return
+        running = Planner(settings, catalogue, solve=solve_live, epoch=epoch)
+        running.start()
+        while not signals.stop.wait(0.2) and not running.superseded.is_set():
+            if running.link.refused is not None:
+                raise running.link.refused
+        running.stop()
+
+
+@options.with_settings(
+    AgentSettings,
+    quiet=False,
+    node=Annotated[str | None, typer.Option(help="this device's name on the bus; default: its host name")],
+    memory_mb=Annotated[float | None, typer.Option(help="of the whole process; default: half of what is free")],
+    threads=Annotated[int | None, typer.Option(help="compute threads; default: all cores")],
+    queue=Annotated[int | None, typer.Option(help="items that may wait per module before `busy`")],
+)
+def agent(settings: AgentSettings) -> None:
+    """Run an agent: this device serves modules. `s2m3 agent --host hub --node pi5 --memory-mb 1500`."""
+    from agents.service import Agent  # noqa: PLC0415  # a device that only asks has no agent installed
+
+    signals = _Signals()
+    running = Agent(settings)
+    running.start()
+    while not signals.stop.wait(0.2):
+        if running.link.refused is not None:
+            raise running.link.refused
+    if signals.gently:
+        signals.stop.clear()
+        running.drain(_DRAIN_S, unless=signals.stop)
+    running.stop()
+
+
+@options.with_settings(BrokerSettings)
+def drain(settings: BrokerSettings, node: Annotated[str, typer.Argument(help="the node to take out")]) -> None:
+    """Take a node out gently: its modules move first. `s2m3 drain pi5`."""
+    with Site(settings) as site:
+        _order(site, "drain", node)
+        moved = site.wait(lambda s: not _holds_anything(s, node), _DRAIN_S)
+        if not moved:
+            held = ", ".join(spec.id for spec in site.plans[node].modules) if node in site.plans else "nothing"
+            raise S2M3Error(
+                f"{node} takes no more work, but after {_DRAIN_S:g} s it still holds {held}: no other node can"
+            )
+    typer.echo(f"{node} is drained: it holds no modules and can be switched off")
+
+
+def _holds_anything(site: Site, node: str) -> bool:
+    plan = site.plans.get(node)
+    return plan is not None and bool(plan.modules or plan.fronts)
+
+
+@options.with_settings(BrokerSettings)
+def replan(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
+    """Have the planner look at everything afresh. `s2m3 replan`."""
+    with Site(settings) as site:
+        data = _order(site, "replan", None).data
+    typer.echo(
+        json.dumps(data) if as_json else f"planned: revision {data.get('revision')} of epoch {data.get('epoch')}"
+    )
+
+
+def _order(site: Site, verb: str, node: str | None) -> m.ControlResponse:
+    """Gives an order and returns the planner's response.
+
+    Raises:
+        S2M3Error: It was refused, or nobody answered.
+    """
+    transaction = secrets.token_hex(8)
+    answered = threading.Event()
+    responses: list[m.ControlResponse] = []
+
+    def keep(payload: bytes) -> None:
+        response = topics.CONTROL_RESPONSE.decode(payload)
+        if response.transaction == transaction:
+            responses.append(response)
+            answered.set()
+
+    confirmed = threading.Event()
+    where = topics.CONTROL_RESPONSE.at(site.root, verb=verb)
+    site.link.subscribe(where, lambda message: keep(message.payload), then=confirmed.set)
+    confirmed.wait(_ANSWER_S)
+    order = m.ControlRequest(transaction=transaction, node=node)
+    site.publish(topics.CONTROL, order.encode(), verb=verb)
+    if not answered.wait(_ANSWER_S):
+        raise S2M3Error(f"no planner answered the order {verb!r} in {_ANSWER_S:g} s")
+    response = responses[0]
+    if response.error is not None:
+        raise error_from_code(response.error.code, response.error.detail)
+    return response

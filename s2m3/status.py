@@ -1,0 +1,137 @@
+"""The commands that show the site: `status` once, `watch` live. They read the same topics as everyone."""
+
+import json
+import time
+from typing import Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from s2m3 import options
+from s2m3.snapshot import Site
+from schemas.settings import BrokerSettings
+
+__all__ = ["status", "watch"]
+
+_REFRESH_S = 0.25
+
+
+@options.with_settings(BrokerSettings)
+def status(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
+    """Show nodes, modules and tasks: who holds what, and why something is not ready. `s2m3 status`."""
+    with Site(settings) as site:
+        if as_json:
+            typer.echo(json.dumps(_as_json(site), ensure_ascii=False))
+        else:
+            Console().print(_as_tables(site))
+
+
+@options.with_settings(BrokerSettings)
+def watch(settings: BrokerSettings) -> None:
+    """Show the same live, with what happens. Ends with Ctrl-C. `s2m3 watch`."""
+    with Site(settings) as site, Live(_as_tables(site)) as live:
+        while True:
+            time.sleep(_REFRESH_S)
+            events = [Text(_event_line(event.model_dump(exclude_none=True)), style="dim") for event in site.events[-8:]]
+            live.update(Group(_as_tables(site), *events))
+
+
+def _event_line(event: dict[str, Any]) -> str:
+    return "  ".join(f"{value}" if name == "event" else f"{name}={value}" for name, value in event.items())
+
+
+def _as_json(site: Site) -> dict[str, Any]:
+    return {
+        "planner": site.planner.model_dump() if site.planner else None,
+        "nodes": {node: _node(site, node) for node in _nodes(site)},
+        "tasks": {
+            task: {
+                "model": spec.model,
+                "ready": site.ready(task),
+                "front": next((node for node, plan in site.plans.items() if task in plan.fronts), None),
+                "steps": {
+                    step: {"module": s.module, "nodes": [r.node for r in s.replicas]}
+                    for step, s in (site.routes[task].steps.items() if task in site.routes else ())
+                },
+                "error": _error(site, task),
+            }
+            for task, spec in sorted(site.tasks.items())
+        },
+    }
+
+
+def _nodes(site: Site) -> list[str]:
+    return sorted(site.profiles.keys() | site.nodes.present | site.nodes.lost)
+
+
+def _node(site: Site, node: str) -> dict[str, Any]:
+    profile, reported = site.profiles.get(node), site.reported.get(node)
+    lost = site.nodes.state(node) in (None, "lost")
+    return {
+        "state": site.nodes.state(node) or "lost",
+        "memory_mb": round(profile.memory_mb) if profile else None,
+        "free_mb": round(reported.free_mb) if reported and not lost else None,
+        "gflops": round(profile.gflops) if profile else None,
+        "latency_ms": round(profile.latency_ms, 2) if profile else None,
+        "modules": {
+            module: report.model_dump(exclude_none=True)
+            for module, report in sorted(reported.modules.items() if reported and not lost else ())
+        },
+        "queues": site.loads[node].queues if node in site.loads and not lost else {},
+    }
+
+
+def _error(site: Site, task: str) -> dict[str, Any] | None:
+    doc = site.routes.get(task)
+    return doc.error.model_dump(exclude_none=True) if doc and doc.error else None
+
+
+def _as_tables(site: Site) -> RenderableType:
+    state = site.planner.state if site.planner else "not there"
+    parts: list[RenderableType] = [Text(f"planner: {state}", style="" if state == "online" else "bold red")]
+    return Group(*parts, _node_table(site), _task_table(site), *_reasons(site))
+
+
+def _node_table(site: Site) -> Table:
+    table = Table("node", "state", "free / budget MB", "modules (MB, ms per item)", title="nodes", title_justify="left")
+    for node in _nodes(site):
+        facts = _node(site, node)
+        held = [_module_line(name, report) for name, report in facts["modules"].items()]
+        memory = f"{facts['free_mb']} / {facts['memory_mb']}" if facts["free_mb"] is not None else "-"
+        style = {"ready": "green", "draining": "yellow"}.get(facts["state"], "bold red")
+        table.add_row(node, Text(facts["state"], style=style), memory, "\n".join(held) or "-")
+    return table
+
+
+def _module_line(name: str, report: dict[str, Any]) -> str:
+    if report["state"] != "ready":
+        return f"{name}: {report['state']}"
+    speed = f", {report['ms']:.3g} ms" if report["ms"] else ""
+    return f"{name} ({report['bytes'] / 1e6:.1f}{speed})"
+
+
+def _task_table(site: Site) -> Table:
+    table = Table("task", "model", "state", "step: module on nodes", title="tasks", title_justify="left")
+    for task, spec in sorted(site.tasks.items()):
+        steps = site.routes[task].steps if task in site.routes else {}
+        lines = [f"{s}: {r.module} on {', '.join(x.node for x in r.replicas) or '-'}" for s, r in steps.items()]
+        word = Text("ready", style="green") if site.ready(task) else Text("not ready", style="bold red")
+        table.add_row(task, spec.model, word, "\n".join(lines))
+    return table
+
+
+def _reasons(site: Site) -> list[Text]:
+    lines = []
+    for task in sorted(site.tasks):
+        if (error := _error(site, task)) is not None:
+            lines.append(Text(f"{task}: {error['code']}: {error['detail']}", style="red"))
+    for node in _nodes(site):
+        for name, report in _node(site, node)["modules"].items():
+            if report["state"] == "failed" and "reason" in report:
+                lines.append(
+                    Text(f"{name} on {node}: {report['reason']['code']}: {report['reason']['detail']}", style="red")
+                )
+    return lines

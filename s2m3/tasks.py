@@ -1,0 +1,130 @@
+"""The commands about tasks: add, rm, ls, and the models they can be made of."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from planner.catalogue import catalogue_of
+from s2m3 import options
+from s2m3.snapshot import Site
+from schemas import messages as m
+from schemas import topics
+from schemas.errors import NotReadyError, UnknownTaskError, error_from_code
+from schemas.ids import check_id
+from schemas.plain import plain_inputs
+from schemas.settings import BrokerSettings
+
+__all__ = ["add", "add_task", "list_tasks", "models", "remove"]
+
+_READY_S = 60.0
+
+
+@options.with_settings(BrokerSettings)
+def add(
+    settings: BrokerSettings,
+    name: Annotated[str, typer.Argument(help="of the task")],
+    model: Annotated[str, typer.Option("--model", help="what it is a use of: see `s2m3 models`")],
+    *,
+    text: Annotated[list[str] | None, typer.Option("--text", help="default text; repeat for several")] = None,
+    image: Annotated[list[Path] | None, typer.Option("--image", help="default picture; repeat for several")] = None,
+    replicas: Annotated[int, typer.Option(help="copies of a module at most")] = 1,
+    deadline: Annotated[float, typer.Option(help="seconds a request may take")] = 30.0,
+    wait: Annotated[bool, typer.Option(help="until it can be asked")] = True,
+) -> None:
+    """Add a task, or change it. `s2m3 task add porch --model retrieval --text "a cat" --text "a person"`."""
+    inputs: dict[str, Any] = {}
+    if text:
+        inputs["text"] = text if len(text) > 1 else text[0]
+    if image:
+        inputs["image"] = [path.read_bytes() for path in image] if len(image) > 1 else image[0].read_bytes()
+    spec = m.TaskSpec(model=model, inputs=plain_inputs(inputs), max_replicas=replicas, deadline_s=deadline)
+    with Site(settings) as site:
+        add_task(site, name, spec)
+        if wait:
+            _wait_until_ready(site, name)
+
+
+def add_task(site: Site, name: str, spec: m.TaskSpec) -> None:
+    """Publishes a task's desired state."""
+    check_id(name, "task")
+    site.publish(topics.TASK, spec.encode(), task=name)
+
+
+def _wait_until_ready(site: Site, name: str) -> None:
+    """Waits until a task can be asked, saying what is loading.
+
+    Raises:
+        NoCapacityError: It does not fit.
+        NotReadyError: Not in time; the text says what is missing.
+    """
+    with Console(stderr=True).status(f"placing {name}"):
+        settled = site.wait(lambda s: s.ready(name) or _refused(s, name) is not None, _READY_S)
+    refusal = _refused(site, name)
+    if refusal is not None and not site.ready(name):
+        raise error_from_code(refusal.code, refusal.detail)
+    if not settled:
+        planner = site.planner.state if site.planner else "not there"
+        raise NotReadyError(f"{name} is not ready after {_READY_S:g} s (planner: {planner}); see `s2m3 status`")
+    nodes = {step: [r.node for r in doc.replicas] for step, doc in site.routes[name].steps.items()}
+    typer.echo(f"{name} is ready: " + ", ".join(f"{step} on {'/'.join(held)}" for step, held in nodes.items()))
+
+
+def _refused(site: Site, name: str) -> m.ErrorBody | None:
+    doc = site.routes.get(name)
+    return doc.error if doc else None
+
+
+@options.with_settings(BrokerSettings)
+def remove(
+    settings: BrokerSettings,
+    name: Annotated[str, typer.Argument(help="of the task")],
+) -> None:
+    """Remove a task; modules that no other task uses are unloaded. `s2m3 task rm porch`."""
+    with Site(settings) as site:
+        if name not in site.tasks:
+            raise UnknownTaskError(f"no task {name!r}; there are: {', '.join(sorted(site.tasks)) or 'none'}")
+        site.publish(topics.TASK, b"", task=name)
+    typer.echo(f"{name} is removed")
+
+
+@options.with_settings(BrokerSettings)
+def list_tasks(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
+    """List the tasks and whether they can be asked. `s2m3 task ls`."""
+    with Site(settings) as site:
+        rows = [(name, site.tasks[name].model, _word(site, name)) for name in sorted(site.tasks)]
+    if as_json:
+        typer.echo(json.dumps([{"task": task, "model": model, "state": state} for task, model, state in rows]))
+        return
+    table = Table("task", "model", "state")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _word(site: Site, name: str) -> str:
+    refusal = _refused(site, name)
+    if site.ready(name):
+        return "ready"
+    return f"{refusal.code}: {refusal.detail}" if refusal else "not ready"
+
+
+def models(
+    folder: Annotated[Path | None, typer.Option("--models", help="folder of further definitions")] = None,
+    *,
+    as_json: options.Json = False,
+) -> None:
+    """List the models that tasks can be made of, and the modules they share. `s2m3 models`."""
+    catalogue = catalogue_of(folder)
+    if as_json:
+        typer.echo(json.dumps({name: model.model_dump() for name, model in catalogue.models.items()}))
+        return
+    table = Table("model", "takes", "modules", "MB", "does")
+    for name, model in catalogue.models.items():
+        modules = catalogue.modules_of(name)
+        size = f"{sum(spec.memory_mb for spec in modules):.0f}"
+        table.add_row(name, ", ".join(model.inputs), ", ".join(s.id for s in modules), size, model.description)
+    Console().print(table)

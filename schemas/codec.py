@@ -1,0 +1,224 @@
+"""Bytes <-> Work and Answer: msgpack with checked tensors. Whatever comes off the wire is checked here, before use."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn
+
+import msgpack
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from schemas.errors import BadInputError, error_from_code
+from schemas.ids import REQUEST_ID_BYTES, Id
+from schemas.values import Value, is_packed_tensor, pack_tensor, unpack_tensor
+from schemas.work import Answer, Hop, Timing, Work
+
+__all__ = ["CONTENT_TYPE", "attempt_of", "decode_answer", "decode_work", "encode_answer", "encode_work"]
+
+CONTENT_TYPE = "application/vnd.s2m3.v1+msgpack"
+_MAX_DEPTH = 16
+_MAX_STEPS = 64
+_MAX_DIGITS = 15
+#: a day: a longer deadline is a mistake, and would keep joins that long
+_MAX_MS = 86_400_000.0
+
+_Name = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class _Hop(_Wire):
+    module: Id
+    node: Id
+    inputs: dict[_Name, _Name] = Field(min_length=1)
+    outputs: tuple[_Name, ...]
+
+
+class _Timing(_Wire):
+    node: str
+    queued_ms: float
+    run_ms: float
+    batch: int
+
+
+class _Work(_Wire):
+    task: str
+    inputs: dict[_Name, Any] = Field(min_length=1)
+    route: dict[Id, _Hop] = Field(min_length=1, max_length=_MAX_STEPS)
+    ms_left: Annotated[float, Field(le=_MAX_MS)]
+    timings: dict[str, _Timing] = Field(default={}, max_length=_MAX_STEPS)
+
+
+class _Error(_Wire):
+    code: str
+    detail: str
+    step: str | None = None
+    node: str | None = None
+
+
+class _Answer(_Wire):
+    outputs: dict[_Name, Any] = {}
+    timings: dict[str, _Timing] = Field(default={}, max_length=_MAX_STEPS)
+    error: _Error | None = None
+
+
+_WORK = TypeAdapter(_Work)
+_ANSWER = TypeAdapter(_Answer)
+
+
+def _pack_special(value: object) -> Any:
+    if isinstance(value, np.ndarray):
+        return pack_tensor(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise BadInputError(f"{type(value).__name__} does not travel")
+
+
+def _pack(document: Mapping[str, Any]) -> bytes:
+    try:
+        packed: bytes = msgpack.packb(document, default=_pack_special, use_bin_type=True)
+    except (ValueError, OverflowError, TypeError, RecursionError) as error:
+        raise BadInputError(f"this does not travel: {error}") from error
+    return packed
+
+
+def _no_extensions(code: int, _data: bytes) -> NoReturn:
+    raise BadInputError(f"msgpack extension type {code} is not part of this protocol")
+
+
+def _restore(value: Any, depth: int = 0) -> Value:
+    """Turns packed tensors back into arrays, at any depth."""
+    if isinstance(value, str | bytes | int | float | type(None)):
+        return value
+    if depth >= _MAX_DEPTH:
+        raise BadInputError(f"values nest deeper than {_MAX_DEPTH}")
+    if isinstance(value, list):
+        return [_restore(item, depth + 1) for item in value]
+    if is_packed_tensor(value):
+        return unpack_tensor(value)
+    if isinstance(value, dict):
+        return {key: _restore(item, depth + 1) for key, item in value.items()}
+    raise BadInputError(f"{type(value).__name__} is not part of this protocol")
+
+
+def _unpack(payload: bytes) -> Any:
+    try:
+        # strict_map_key: only strings as keys; timestamps (extension -1) come as a value that _restore refuses
+        return msgpack.unpackb(payload, raw=False, strict_map_key=True, ext_hook=_no_extensions)
+    except BadInputError:
+        raise
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise BadInputError(f"not msgpack of this protocol: {error}") from error
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'message'}: {first['msg']}"
+
+
+def _property(user: Mapping[str, str], name: str, default: int) -> int:
+    text = user.get(name, str(default))
+    if not (text.isascii() and text.isdigit()) or len(text) > _MAX_DIGITS:
+        raise BadInputError(f"user property {name}={text[:40]!r} is not a small whole number")
+    return int(text)
+
+
+def attempt_of(user: Mapping[str, str]) -> int:
+    """Returns the attempt that a message's user properties name; 1 where they make no sense."""
+    try:
+        return _property(user, "attempt", 1)
+    except BadInputError:
+        return 1
+
+
+def encode_work(work: Work) -> tuple[bytes, list[tuple[str, str]]]:
+    """Returns the payload and the user properties of a Work; the other v5 properties are the sender's to set."""
+    payload = _pack(
+        {
+            "task": work.task,
+            "inputs": work.inputs,
+            "route": {step: hop.as_dict() for step, hop in work.route.items()},
+            "ms_left": round(work.ms_left, 3),
+            "timings": {step: timing.as_dict() for step, timing in work.timings.items()},
+        }
+    )
+    return payload, [("step", work.step), ("attempt", str(work.attempt)), ("epoch", str(work.epoch))]
+
+
+def decode_work(payload: bytes, *, request: bytes | None, reply_to: str | None, user: Mapping[str, str]) -> Work:
+    """Checks and returns a Work.
+
+    Args:
+        payload: The message's payload.
+        request: Its Correlation Data.
+        reply_to: Its Response Topic.
+        user: Its user properties.
+
+    Raises:
+        BadInputError: Anything that is not as the protocol has it.
+    """
+    if request is None or len(request) != REQUEST_ID_BYTES:
+        raise BadInputError(f"correlation data must be {REQUEST_ID_BYTES} bytes")
+    if not reply_to:
+        raise BadInputError("work without a response topic")
+    try:
+        wire = _WORK.validate_python(_unpack(payload))
+    except ValidationError as error:
+        raise BadInputError(_first(error)) from error
+    route = {step: Hop(hop.module, hop.node, hop.inputs, hop.outputs) for step, hop in wire.route.items()}
+    step = user.get("step", "")
+    if step not in route:
+        raise BadInputError(f"step {step[:40]!r} is not in the message's route")
+    inputs = {name: _restore(value) for name, value in wire.inputs.items()}
+    if stray := inputs.keys() - route[step].inputs.keys():
+        raise BadInputError(f"step {step} takes no input {min(stray)!r}", step=step)
+    return Work(
+        request=request,
+        task=wire.task,
+        step=step,
+        attempt=_property(user, "attempt", 1),
+        epoch=_property(user, "epoch", 0),
+        reply_to=reply_to,
+        inputs=inputs,
+        route=route,
+        ms_left=wire.ms_left,
+        timings=_timings(wire.timings),
+    )
+
+
+def _timings(wire: Mapping[str, _Timing]) -> dict[str, Timing]:
+    return {step: Timing(t.node, t.queued_ms, t.run_ms, t.batch) for step, t in wire.items()}
+
+
+def encode_answer(answer: Answer) -> tuple[bytes, list[tuple[str, str]]]:
+    """Returns the payload and the user properties of an Answer."""
+    document: dict[str, Any] = {"timings": {step: t.as_dict() for step, t in answer.timings.items()}}
+    if answer.error is None:
+        document["outputs"] = answer.outputs
+    else:
+        document["error"] = answer.error.as_dict()
+    return _pack(document), [("step", answer.step), ("attempt", str(answer.attempt))]
+
+
+def decode_answer(payload: bytes, *, request: bytes | None, user: Mapping[str, str]) -> Answer:
+    """Checks and returns an Answer.
+
+    Raises:
+        BadInputError: Anything that is not as the protocol has it.
+    """
+    if request is None or len(request) != REQUEST_ID_BYTES:
+        raise BadInputError(f"correlation data must be {REQUEST_ID_BYTES} bytes")
+    try:
+        wire = _ANSWER.validate_python(_unpack(payload))
+    except ValidationError as error:
+        raise BadInputError(_first(error)) from error
+    e = wire.error
+    return Answer(
+        request=request,
+        step=user.get("step", ""),
+        attempt=_property(user, "attempt", 1),
+        outputs={name: _restore(value) for name, value in wire.outputs.items()},
+        timings=_timings(wire.timings),
+        error=error_from_code(e.code, e.detail, step=e.step, node=e.node) if e else None,
+    )

@@ -1,0 +1,42 @@
+"""Names on the bus: what a node, module, task or client may be called, and request ids."""
+
+import re
+import secrets
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+
+from schemas.errors import BadInputError
+
+__all__ = ["Id", "check_id", "new_request_id"]
+
+_ID = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
+_LONGEST = 64
+REQUEST_ID_BYTES = 16
+
+
+def check_id(value: str, what: str = "id") -> str:
+    """Returns the id if it is one: lower-case letters, digits and dashes, at most 64, so it is one topic level.
+
+    Raises:
+        BadInputError: `+ # /`, control characters, capitals, spaces, or nothing at all.
+    """
+    if len(value) > _LONGEST or not _ID.match(value):
+        shown = value[:_LONGEST] + ("…" if len(value) > _LONGEST else "")
+        raise BadInputError(f"{what} {shown!r} is not an id: lower-case letters, digits and dashes, at most {_LONGEST}")
+    return value
+
+
+def _validated(value: str) -> str:
+    try:
+        return check_id(value)
+    except BadInputError as error:
+        raise ValueError(error.detail) from error
+
+
+Id = Annotated[str, StringConstraints(max_length=_LONGEST), AfterValidator(_validated)]
+
+
+def new_request_id() -> bytes:
+    """Returns 16 random bytes: the Correlation Data of a request's every message."""
+    return secrets.token_bytes(REQUEST_ID_BYTES)

@@ -1,0 +1,139 @@
+"""The instance file of design.md 6.1: devices, modules, tasks. Read, checked, and refused with the file and the key."""
+
+import json
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.errors import BadDefinitionError
+
+__all__ = ["Device", "Instance", "PlacedModule", "PlacedStep", "PlacedTask", "load_instance", "parse_instance"]
+
+_Name = Annotated[str, Field(min_length=1, max_length=200)]
+_Size = Annotated[float, Field(ge=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Device(_Frozen):
+    """A device: memory for modules (10^6 bytes), and its link (one way in ms, 10^6 bits a second)."""
+
+    id: _Name
+    memory_mb: _Size
+    latency_ms: _Size = 0.0
+    mbps: Annotated[float, Field(gt=0)] = 1000.0
+
+
+class PlacedModule(_Frozen):
+    """A module: what it takes, what goes in and out per item (kB), and seconds per item on each device that can."""
+
+    id: _Name
+    memory_mb: _Size
+    input_kb: _Size = 0.0
+    output_kb: _Size = 0.0
+    seconds: dict[_Name, _Size]
+
+
+class PlacedStep(_Frozen):
+    """One step of a task."""
+
+    id: _Name
+    module: _Name
+    after: tuple[_Name, ...] = ()
+
+
+class PlacedTask(_Frozen):
+    """A task: a DAG of steps, asked from `source` (None: from somewhere behind the broker)."""
+
+    id: _Name
+    source: _Name | None = None
+    weight: _Size = 1.0
+    #: requests a second; used by the load model only
+    rate: _Size | None = None
+    steps: Annotated[tuple[PlacedStep, ...], Field(min_length=1)]
+
+
+class Instance(_Frozen):
+    """Everything a placement follows from."""
+
+    devices: Annotated[tuple[Device, ...], Field(min_length=1)]
+    modules: tuple[PlacedModule, ...]
+    tasks: tuple[PlacedTask, ...]
+    max_replicas: Annotated[int, Field(ge=1)] = 1
+
+
+def parse_instance(document: Mapping[str, Any], where: str = "instance") -> Instance:
+    """Returns a checked instance.
+
+    Args:
+        document: As in design.md 6.1.
+        where: Named in errors, e.g. the file.
+
+    Raises:
+        BadDefinitionError: Anything wrong, naming the key.
+    """
+    try:
+        instance = Instance.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise BadDefinitionError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    devices = _unique(where, "devices", instance.devices)
+    modules = _unique(where, "modules", instance.modules)
+    _unique(where, "tasks", instance.tasks)
+    for module in instance.modules:
+        if not module.seconds:
+            raise BadDefinitionError(f"{where}: modules.{module.id}.seconds: no device can run it")
+        if unknown := module.seconds.keys() - devices:
+            raise BadDefinitionError(f"{where}: modules.{module.id}.seconds: unknown device {min(unknown)!r}")
+    for task in instance.tasks:
+        _check_task(f"{where}: tasks.{task.id}", task, devices, modules)
+    return instance
+
+
+def _check_task(where: str, task: PlacedTask, devices: set[str], modules: set[str]) -> None:
+    if task.source is not None and task.source not in devices:
+        raise BadDefinitionError(f"{where}.source: unknown device {task.source!r}")
+    steps = _unique(where, "steps", task.steps)
+    for step in task.steps:
+        if step.module not in modules:
+            raise BadDefinitionError(f"{where}.steps.{step.id}.module: unknown module {step.module!r}")
+        if unknown := set(step.after) - steps:
+            raise BadDefinitionError(f"{where}.steps.{step.id}.after: unknown step {min(unknown)!r}")
+    try:
+        TopologicalSorter({step.id: step.after for step in task.steps}).prepare()
+    except CycleError as error:
+        raise BadDefinitionError(f"{where}.steps: a cycle: {' -> '.join(error.args[1])}") from error
+    followed = {before for step in task.steps for before in step.after}
+    if len(heads := [step.id for step in task.steps if step.id not in followed]) != 1:
+        raise BadDefinitionError(f"{where}.steps: two heads: {', '.join(heads)}; one step must be the last")
+
+
+def _unique(where: str, name: str, items: tuple[Any, ...]) -> set[str]:
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise BadDefinitionError(f"{where}: {name}: {item.id!r} is there twice")
+        seen.add(item.id)
+    return seen
+
+
+def load_instance(path: Path) -> Instance:
+    """Reads an instance file.
+
+    Raises:
+        BadDefinitionError: It cannot be read, is not JSON, or is wrong; the text names file and line or key.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadDefinitionError(f"{path.name}: cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadDefinitionError(f"{path.name}: not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise BadDefinitionError(f"{path.name}: not a JSON object")
+    return parse_instance(document, path.name)

@@ -1,0 +1,209 @@
+"""The retained documents, telemetry and events: JSON without v5 properties, so that 3.1.1 clients read them too."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.definitions import ModuleSpec
+from schemas.ids import Id
+from schemas.values import Kind
+
+__all__ = [
+    "ControlRequest",
+    "ControlResponse",
+    "ErrorBody",
+    "Event",
+    "ModuleReport",
+    "NodeLoad",
+    "NodeProfile",
+    "NodeState",
+    "Plan",
+    "PlannerHealth",
+    "PlannerState",
+    "Replica",
+    "Reported",
+    "RouteDoc",
+    "RouteStep",
+    "TaskSpec",
+]
+
+
+class Document(BaseModel):
+    """Unknown fields are let through: a node of a newer version must not blind an older one."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    def encode(self) -> bytes:
+        """Returns the JSON."""
+        return self.model_dump_json(exclude_none=True, by_alias=True).encode()
+
+
+class ErrorBody(Document):
+    """An error as the bus carries it."""
+
+    code: str
+    detail: str
+    step: str | None = None
+    node: str | None = None
+
+
+class NodeState(Document):
+    """Whether a node takes work. Its last will is `lost` with the same boot."""
+
+    state: Literal["ready", "draining", "lost"]
+    #: an agent process's uuid: a `lost` of another boot is an old will that came late
+    boot: str
+
+
+class NodeProfile(Document):
+    """What a device has and what it can load. Units: 10^6 bytes, 10^9 operations a second, milliseconds, megabits."""
+
+    boot: str
+    version: str
+    #: for the whole agent process
+    memory_mb: float = Field(gt=0)
+    #: what the process takes before any module, with the runtimes it would import
+    runtime_mb: float = Field(ge=0)
+    gflops: float = Field(gt=0)
+    latency_ms: float = Field(ge=0, description="to the broker and back, halved")
+    mbps: float = Field(gt=0)
+    #: which model sources and module classes it can load
+    sources: list[str] = []
+    classes: list[str] = []
+
+
+class ModuleReport(Document):
+    """One module on one node, as the node sees it."""
+
+    state: Literal["loading", "ready", "failed"]
+    progress: float = 0.0
+    #: bytes of its tensors, once loaded
+    bytes: int = 0
+    #: what loading it added to the process, 10^6 bytes
+    memory_mb: float = 0.0
+    #: per item, measured; 0 until something ran
+    ms: float = 0.0
+    reason: ErrorBody | None = None
+
+
+class Reported(Document):
+    """What a node really holds."""
+
+    boot: str
+    epoch: int = 0
+    revision: int = 0
+    modules: dict[Id, ModuleReport] = {}
+    runtime_mb: float = 0.0
+    free_mb: float = 0.0
+
+
+class NodeLoad(Document):
+    """Items waiting or running, per module."""
+
+    queues: dict[Id, int]
+
+
+class TaskSpec(Document):
+    """A task as somebody wants it: a running use of a model with default inputs."""
+
+    model: Id
+    #: defaults, in the form of a plain request's inputs
+    inputs: dict[str, Any] = {}
+    max_replicas: int = Field(default=1, ge=1, le=64)
+    deadline_s: float = Field(default=30.0, gt=0, le=86_400)
+
+
+class Plan(Document):
+    """What one node is to hold, and of which tasks it is the front."""
+
+    epoch: int = Field(ge=0)
+    revision: int = Field(ge=0)
+    modules: list[ModuleSpec] = []
+    fronts: list[Id] = []
+
+
+class Replica(Document):
+    """A ready copy of a module, with what it costs to use it."""
+
+    node: Id
+    ms: float = Field(ge=0)
+    latency_ms: float = Field(default=0.0, ge=0)
+    mbps: float = Field(default=1000.0, gt=0)
+
+
+class RouteStep(Document):
+    """One step of a task: its module, its wiring, its ready copies."""
+
+    module: Id
+    inputs: dict[str, str] = Field(min_length=1)
+    outputs: list[str]
+    input_kb: float = 0.0
+    output_kb: float = 0.0
+    replicas: list[Replica] = []
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """The steps whose outputs it takes, each once."""
+        steps = (ref.partition(".")[0] for ref in self.inputs.values())
+        return tuple(dict.fromkeys(step for step in steps if step != "input"))
+
+
+class RouteDoc(Document):
+    """All that a caller needs to use a task: it needs no model definitions."""
+
+    epoch: int = Field(ge=0)
+    revision: int = Field(ge=0)
+    model: Id
+    inputs: dict[str, Kind]
+    defaults: dict[str, Any] = {}
+    #: the head's outputs that are sent; the first is the answer
+    answer: list[str] = Field(min_length=1)
+    deadline_s: float = Field(gt=0)
+    steps: dict[Id, RouteStep] = Field(min_length=1)
+    #: why it cannot be served now, where the planner knows
+    error: ErrorBody | None = None
+
+
+class PlannerState(Document):
+    """Whether somebody plans. The last will is `offline`."""
+
+    state: Literal["online", "offline"]
+    epoch: int = Field(ge=0)
+
+
+class PlannerHealth(Document):
+    """Counters, each 10 s."""
+
+    epoch: int
+    revision: int
+    nodes: int
+    tasks: int
+    plans: int
+    objective_s: float = 0.0
+
+
+class Event(Document):
+    """Something that happened, for people and automations."""
+
+    event: Literal["node_joined", "node_lost", "plan_changed", "module_failed", "request_failed"]
+    node: str | None = None
+    task: str | None = None
+    module: str | None = None
+    request: str | None = None
+    detail: str | None = None
+
+
+class ControlRequest(Document):
+    """An order to the planner or an agent."""
+
+    transaction: str | int | None = None
+    node: Id | None = None
+
+
+class ControlResponse(Document):
+    """What became of an order."""
+
+    status: Literal["ok", "error"]
+    data: dict[str, Any] = {}
+    error: ErrorBody | None = None
+    transaction: str | int | None = None

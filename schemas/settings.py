@@ -1,0 +1,97 @@
+"""Settings of every process: from flags, S2M3_* variables, or the TOML file that S2M3_CONFIG names, in this order."""
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from schemas.errors import BadInputError
+from schemas.ids import Id
+
+__all__ = ["AgentSettings", "BrokerSettings", "PlannerSettings"]
+
+
+class BrokerSettings(BaseSettings):
+    """How to reach the broker, and what all parties on it agree on."""
+
+    model_config = SettingsConfigDict(env_prefix="S2M3_", frozen=True, extra="ignore")
+
+    host: str = Field(default="127.0.0.1", description="of the broker")
+    port: int = Field(default=1883, gt=0, lt=65_536)
+    username: str | None = None
+    password: SecretStr | None = None
+    tls_ca: Path | None = Field(default=None, description="CA certificate; setting it turns TLS on")
+    tls_cert: Path | None = Field(default=None, description="this client's certificate")
+    tls_key: Path | None = Field(default=None, description="this client's key")
+    keepalive_s: int = Field(default=5, ge=1, le=600, description="a frozen client is noticed after 1.5 times this")
+    root: str = Field(default="s2m3/v1", description="first levels of every topic")
+    max_message_mb: float = Field(default=32.0, gt=0, le=256, description="payloads over this are refused, unsent")
+
+    @field_validator("root")
+    @classmethod
+    def _plain_levels(cls, root: str) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*", root):
+            raise ValueError("levels of lower-case letters, digits and dashes")
+        return root
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The same limit in bytes."""
+        return int(self.max_message_mb * 1_000_000)
+
+    @classmethod
+    def load(cls, **flags: object) -> Self:
+        """Returns the settings; a flag that is None was not given.
+
+        Raises:
+            BadInputError: A value that is not possible, naming the setting.
+        """
+        try:
+            return cls(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            raise BadInputError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Adds the TOML file behind flags and variables."""
+        sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
+        config = os.environ.get("S2M3_CONFIG")
+        return (*sources, TomlConfigSettingsSource(settings_cls, toml_file=config)) if config else sources
+
+
+def _host_id() -> str:
+    """This device's name, made an id."""
+    return re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:48] or "node"
+
+
+class AgentSettings(BrokerSettings):
+    """Settings of `s2m3 agent`."""
+
+    node: Id = Field(default_factory=_host_id, description="this device's name on the bus")
+    memory_mb: float | None = Field(
+        default=None, gt=0, description="for the whole process; default: half of what is free"
+    )
+    threads: int | None = Field(default=None, gt=0, description="compute threads; default: all cores")
+    queue: int = Field(default=64, gt=0, description="items that may wait per module before `busy`")
+    joins: int = Field(default=1024, gt=0, description="requests that may wait for a branch before `busy`")
+    plain_inflight: int = Field(default=64, gt=0, description="plain requests a front works on at once, per task")
+
+
+class PlannerSettings(BrokerSettings):
+    """Settings of `s2m3 planner`."""
+
+    models: Path | None = Field(default=None, description="folder of further model definitions (*.toml)")
+    settle_s: float = Field(default=0.1, ge=0, description="changes that come this close together are planned once")
+    budget_s: float = Field(default=0.3, gt=0, description="time one placement may take")

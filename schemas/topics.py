@@ -1,0 +1,120 @@
+"""Every topic as an object: where it is, what it carries, whether it is retained, its QoS. One place says so."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from schemas import messages as m
+from schemas.errors import BadInputError
+from schemas.ids import check_id
+
+__all__ = ["ALL", "Raw", "Topic", "TopicPath"]
+
+_FIELD = re.compile(r"\{(\w+)\}")
+D = TypeVar("D", bound=m.Document)
+
+
+@dataclass(frozen=True)
+class TopicPath:
+    """A family of topics under the root, e.g. `node/{node}/state`."""
+
+    pattern: str
+    meaning: str
+    retain: bool = False
+    qos: Literal[0, 1] = 1
+
+    def at(self, root: str, **ids: str) -> str:
+        """Returns one topic.
+
+        Raises:
+            BadInputError: A name that is not an id would change the topic's shape.
+        """
+        for name, value in ids.items():
+            check_id(value, name)
+        return f"{root}/{self.pattern.format(**ids)}"
+
+    def all(self, root: str, **ids: str) -> str:
+        """Returns the filter of all its topics, or of those with the given ids."""
+        return f"{root}/" + _FIELD.sub(lambda field: ids.get(field[1], "+"), self.pattern)
+
+    def ids(self, root: str, topic: str) -> dict[str, str] | None:
+        """Returns the ids in a topic of this family; None for any other topic."""
+        parts = topic.removeprefix(f"{root}/").split("/")
+        wanted = self.pattern.split("/")
+        if len(parts) != len(wanted) or not topic.startswith(f"{root}/"):
+            return None
+        found = {}
+        for part, want in zip(parts, wanted, strict=True):
+            if field := _FIELD.fullmatch(want):
+                found[field[1]] = part
+            elif part != want:
+                return None
+        return found
+
+
+@dataclass(frozen=True)
+class Topic(TopicPath, Generic[D]):
+    """Topics that carry a JSON document."""
+
+    document: type[D] = field(kw_only=True)
+
+    def decode(self, payload: bytes) -> D:
+        """Returns the checked document.
+
+        Raises:
+            BadInputError: It is not JSON, or not this document.
+        """
+        try:
+            return self.document.model_validate_json(payload)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or self.document.__name__
+            raise BadInputError(f"{self.pattern}: {where}: {first['msg']}") from error
+
+
+@dataclass(frozen=True)
+class Raw(TopicPath):
+    """Topics of the data plane and the plain door: their payloads are read by schemas.codec and schemas.plain."""
+
+
+PLANNER_STATE = Topic(
+    "planner/state", "whether somebody plans; last will offline", retain=True, document=m.PlannerState
+)
+PLANNER_HEALTH = Topic("planner/health", "counters each 10 s", qos=0, document=m.PlannerHealth)
+NODE_STATE = Topic("node/{node}/state", "last will: lost, same boot", retain=True, document=m.NodeState)
+NODE_PROFILE = Topic("node/{node}/profile", "what the device has and can load", retain=True, document=m.NodeProfile)
+NODE_REPORTED = Topic("node/{node}/reported", "what it really holds", retain=True, document=m.Reported)
+NODE_LOAD = Topic("node/{node}/load", "queue per module, each second while busy", qos=0, document=m.NodeLoad)
+TASK = Topic("task/{task}", "desired task; empty removes it", retain=True, document=m.TaskSpec)
+PLAN = Topic("plan/{node}", "what a node is to hold", retain=True, document=m.Plan)
+ROUTE = Topic("route/{task}", "ready copies per step", retain=True, document=m.RouteDoc)
+MODULE_IN = Raw("module/{module}/{node}/in", "work for a module at a node (msgpack, v5)")
+CLIENT_IN = Raw("client/{client}/in", "answers to a Client (msgpack, v5)")
+REQUEST = Raw("request/{task}", "plain door: JSON")
+REQUEST_INPUT = Raw("request/{task}/{input}", "plain door: raw bytes of one input")
+RESPONSE = Raw("response/{task}", "plain answers (JSON) for callers that gave no Response Topic")
+EVENT = Topic("event", "what happened", document=m.Event)
+CONTROL = Topic("control/{verb}", "an order: replan, drain", document=m.ControlRequest)
+CONTROL_RESPONSE = Topic("control/{verb}/response", "what became of it", document=m.ControlResponse)
+
+ALL: tuple[TopicPath, ...] = (
+    PLANNER_STATE,
+    PLANNER_HEALTH,
+    NODE_STATE,
+    NODE_PROFILE,
+    NODE_REPORTED,
+    NODE_LOAD,
+    TASK,
+    PLAN,
+    ROUTE,
+    MODULE_IN,
+    CLIENT_IN,
+    REQUEST,
+    REQUEST_INPUT,
+    RESPONSE,
+    EVENT,
+    CONTROL,
+    CONTROL_RESPONSE,
+)
