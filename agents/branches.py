@@ -10,10 +10,10 @@ import structlog
 from agents.join import Joins
 from agents.module import Module
 from agents.runner import Runner
-from broker.dispatch import send_work
+from broker.dispatch import send_work, unheard
 from broker.link import Link
 from broker.loop import Loop
-from broker.message import Message
+from broker.message import Message, Outgoing
 from schemas import topics
 from schemas.codec import CONTENT_TYPE, attempt_of, decode_work, encode_answer
 from schemas.errors import S2M3Error
@@ -120,7 +120,7 @@ class Branches:
             self._loop.call(partial(self._accept, branch))
             return
         try:
-            send_work(self._link, branch)
+            send_work(self._link, branch, partial(self._answer_error, branch, unheard(branch)))
         except S2M3Error as error:
             error.step, error.node = error.step or branch.step, error.node or self._node
             self._answer_error(branch, error)
@@ -153,7 +153,9 @@ class Branches:
     def _publish_answer(self, reply_to: str, answer: Answer) -> None:
         try:
             payload, user = encode_answer(answer)
-            self._link.publish(reply_to, payload, correlation=answer.request, content_type=CONTENT_TYPE, user=user)
+            self._link.publish(
+                Outgoing(reply_to, payload, correlation=answer.request, content_type=CONTENT_TYPE, user=user)
+            )
         except S2M3Error as error:
             _log.warning("answer_unsent", node=self._node, request=answer.request.hex(), error=str(error))
             if answer.error is None:

@@ -10,7 +10,7 @@ import structlog
 from broker.dispatch import Dispatcher
 from broker.link import Link
 from broker.loop import Loop, Timer
-from broker.message import Message
+from broker.message import Message, Outgoing
 from broker.requests import Result
 from schemas import topics
 from schemas.errors import BusyError, S2M3Error
@@ -154,11 +154,11 @@ class Front:
         if message is None or link is None:
             return
         try:
-            acknowledge = partial(link.ack, message)
             if message.reply_to:
-                link.publish(message.reply_to, payload, correlation=message.correlation, delivered=acknowledge)
+                answer = Outgoing(message.reply_to, payload, correlation=message.correlation)
             else:  # a 3.1.1 client may listen: no properties (facts-mqtt.md)
-                link.publish(topics.RESPONSE.at(link.root, task=self.task), payload, delivered=acknowledge)
+                answer = Outgoing(topics.RESPONSE.at(link.root, task=self.task), payload)
+            link.publish(answer, delivered=partial(link.ack, message))
         except S2M3Error as error:
             _log.warning(
                 "answer_unsent", node=self._settings.node, task=self.task, request=request.hex(), error=str(error)

@@ -19,8 +19,8 @@ from schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error
 __all__ = ["Loaded", "Loader"]
 
 _log = structlog.get_logger(__name__)
-#: What importing torch and transformers takes (measured: 300 to 330 MB); counted before it is imported.
-_TORCH_MB = 330.0
+#: What importing torch and a transformers model takes (measured: 250 to 350 MB); counted before it is imported.
+_TORCH_MB = 350.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,11 @@ class Loader:
         self._threads = threads
         self._outcome = outcome
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._torch_mb: float | None = None
         self._base_mb = rss_mb()
+        self._code_mb = 0.0
+        #: whether the budget has room for torch at all; a small node still serves light modules
+        self.has_room_for_torch = find_spec("torch") is not None and memory_mb > self._base_mb + _TORCH_MB
+        self._expected_mb = _TORCH_MB if self.has_room_for_torch else 0.0
         self._held_mb: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name="loader", daemon=True)
 
@@ -75,16 +78,13 @@ class Loader:
 
     @property
     def runtime_mb(self) -> float:
-        """What the process takes without modules: measured, with torch as it was found or as it is expected."""
-        return self._base_mb + (self._torch_mb if self._torch_mb is not None else self._expected_torch_mb())
+        """What the process takes without modules: measured, and what torch is expected to add until it is imported."""
+        return self._base_mb + max(self._code_mb, self._expected_mb)
 
     @property
     def free_mb(self) -> float:
         """What is left of the budget."""
         return max(0.0, self._memory_mb - self.runtime_mb - sum(self._held_mb.values()))
-
-    def _expected_torch_mb(self) -> float:
-        return _TORCH_MB if find_spec("torch") is not None else 0.0
 
     def _run(self) -> None:
         while (job := self._queue.get()) is not None:
@@ -93,8 +93,7 @@ class Loader:
     def _load(self, spec: ModuleSpec) -> Loaded | S2M3Error:
         began = time.monotonic()
         try:
-            if zoo.needs_torch(spec.class_):
-                self._import_torch()
+            self._import_code(spec)
             if spec.memory_mb > self.free_mb:
                 raise NoCapacityError(  # noqa: TRY301
                     f"{spec.id} needs {spec.memory_mb:.0f} MB, {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
@@ -109,20 +108,18 @@ class Loader:
             _log.warning("module_failed", node=self._node, module=spec.id, error=str(known))
             give_back()
             return known
-        give_back()
+        if module.nbytes:
+            give_back()
         took = max(rss_mb() - before, module.nbytes / 1e6)
         self._held_mb[spec.id] = took
         seconds = round(time.monotonic() - began, 2)
         _log.info("module_loaded", node=self._node, module=spec.id, memory_mb=round(took, 1), seconds=seconds)
         return Loaded(spec, module, took)
 
-    def _import_torch(self) -> None:
-        """Imports torch by itself, so that what it takes is counted once and to no module."""
-        if self._torch_mb is not None:
-            return
+    def _import_code(self, spec: ModuleSpec) -> None:
+        """Imports what the class needs by itself, so that it is counted once and to no module."""
         before = rss_mb()
-        torch = import_module("torch")
-        import_module("transformers")
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
-        self._torch_mb = max(0.0, rss_mb() - before)
+        zoo.import_code(spec.class_)
+        if self._threads is not None and zoo.needs_torch(spec.class_):
+            import_module("torch").set_num_threads(self._threads)
+        self._code_mb += max(0.0, rss_mb() - before)

@@ -13,6 +13,8 @@ class Module(Protocol):
 
     #: Bytes of its tensors.
     nbytes: int
+    #: Whether an item takes well under a millisecond, whatever it is: then it need not change threads to be run.
+    light: bool
     #: Most items run together: what was measured to pay, not what fits.
     max_batch: int
 

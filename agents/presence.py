@@ -8,6 +8,7 @@ import structlog
 from agents import zoo
 from agents.speed import LinkSpeed
 from broker.link import Link
+from broker.message import Outgoing
 from schemas import messages as m
 from schemas import topics
 from schemas.definitions import shipped_catalogue
@@ -42,9 +43,12 @@ class Presence:
         """Returns ready, draining or lost."""
         return self._state.state
 
-    def introduce(self, *, memory_mb: float, runtime_mb: float, gflops: float, link_speed: LinkSpeed) -> None:
+    def introduce(
+        self, *, memory_mb: float, runtime_mb: float, gflops: float, link_speed: LinkSpeed, with_torch: bool
+    ) -> None:
         """Sets the profile and tells everything for the first time."""
-        loadable = [spec for spec in shipped_catalogue().modules.values() if zoo.can_load(spec)]
+        known = shipped_catalogue().modules.values()
+        loadable = [s for s in known if zoo.can_load(s) and (with_torch or not zoo.needs_torch(s.class_))]
         self._profile = m.NodeProfile(
             boot=self._state.boot,
             version=_version(),
@@ -85,14 +89,14 @@ class Presence:
     def event(self, event: m.Event) -> None:
         """Tells that something happened."""
         try:
-            self._link.publish(topics.EVENT.at(self._link.root), event.encode())
+            self._link.publish(Outgoing(topics.EVENT.at(self._link.root), event.encode()))
         except S2M3Error as error:
             _log.warning("not_told", node=self._node, topic="event", error=str(error))
 
     def _tell(self, path: topics.TopicPath, document: m.Document) -> None:
         try:
             topic = path.at(self._link.root, node=self._node)
-            self._link.publish(topic, document.encode(), qos=path.qos, retain=path.retain)
+            self._link.publish(Outgoing(topic, document.encode(), qos=path.qos, retain=path.retain))
         except S2M3Error as error:
             _log.warning("not_told", node=self._node, topic=path.pattern, error=str(error))
 

@@ -42,7 +42,7 @@ Failed = Callable[[Work, S2M3Error], None]
 
 
 class Runner:
-    """Runs work on loaded modules in the order it became ready, outside the loop's and the network's thread.
+    """Runs work on loaded modules in the order it became ready, in a thread of its own; light modules where they are.
 
     Args:
         node: Ours, for timings and errors.
@@ -102,8 +102,15 @@ class Runner:
                 raise NotReadyError(f"{module_id} is not served here", step=work.step, node=self._node)
             if len(served.queue) >= self._bound:
                 raise BusyError(f"{self._bound} items wait for {module_id}", step=work.step, node=self._node)
-            served.queue.append(_Item(work, now, now + work.ms_left / 1000))
-            self._changed.notify()
+            item = _Item(work, now, now + work.ms_left / 1000)
+            at_once = served.module.light and not served.queue and not served.running
+            if at_once:
+                served.running = 1
+            else:
+                served.queue.append(item)
+                self._changed.notify()
+        if at_once:
+            self._serve(served, [item])
 
     def queues(self) -> dict[str, int]:
         """Returns items waiting or running, per module that has any."""
@@ -135,12 +142,17 @@ class Runner:
                 self._serve(served, batch)
 
     def _next(self) -> str | None:
-        """The module whose first item waits longest."""
-        heads = [(s.queue[0].arrived, module_id) for module_id, s in self._served.items() if s.queue]
+        """The module whose first item waits longest; not one that runs in the submitter's thread this moment."""
+        ready = ((name, s) for name, s in self._served.items() if s.queue and not s.running)
+        heads = [(s.queue[0].arrived, name) for name, s in ready]
         return min(heads)[1] if heads else None
 
     def _left(self) -> list[str]:
-        return [module_id for module_id, s in self._served.items() if s.leaving is not None and not s.queue]
+        return [
+            module_id
+            for module_id, s in self._served.items()
+            if s.leaving is not None and not s.queue and not s.running
+        ]
 
     def _serve(self, served: _Served, batch: list[_Item]) -> None:
         began = time.monotonic()
@@ -157,6 +169,8 @@ class Runner:
             self._compute(served, ready, began)
         with self._changed:
             served.running = 0
+            if served.queue or served.leaving is not None:
+                self._changed.notify()
 
     def _compute(self, served: _Served, ready: list[tuple[_Item, Any]], began: float) -> None:
         wanted = frozenset(output for item, _ in ready for output in item.work.hop.outputs)

@@ -83,7 +83,11 @@ class Agent:
         self._loop.every(_LOAD_S, lambda: self._presence.tell_load(self._branches.runner.queues()))
         self._loop.every(_REPORT_S, self._report)
         self._presence.introduce(
-            memory_mb=self._memory_mb, runtime_mb=self._loader.runtime_mb, gflops=gflops, link_speed=speed
+            memory_mb=self._memory_mb,
+            runtime_mb=self._loader.runtime_mb,
+            gflops=gflops,
+            link_speed=speed,
+            with_torch=self._loader.has_room_for_torch,
         )
         self.link.subscribe(topics.CONTROL.at(self._root, verb="drain"), self._on_drain)
         self.link.subscribe(topics.PLAN.at(self._root, node=self._node), self._on_plan)

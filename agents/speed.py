@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from broker.link import Link
-from broker.message import Message
+from broker.message import Message, Outgoing
 from schemas import topics
 
 __all__ = ["LinkSpeed", "compute_gflops", "link_speed"]
@@ -72,5 +72,5 @@ def link_speed(link: Link, client: str) -> LinkSpeed:
 def _round_trip(link: Link, topic: str, came: threading.Event, size: int) -> float:
     came.clear()
     began = time.perf_counter()
-    link.publish(topic, bytes(size), qos=0)
+    link.publish(Outgoing(topic, bytes(size), qos=0))
     return time.perf_counter() - began if came.wait(_WAIT_S) else _WAIT_S

@@ -9,30 +9,35 @@ import structlog
 
 from broker.link import Link
 from broker.loop import Loop, Timer
-from broker.message import Message
+from broker.message import Message, Outgoing
 from broker.requests import Action, Requests, Result, Send
 from schemas import topics
 from schemas.codec import CONTENT_TYPE, decode_answer, encode_work
-from schemas.errors import S2M3Error
+from schemas.errors import NotReadyError, S2M3Error
 from schemas.ids import new_request_id
 from schemas.values import Value
-from schemas.work import Work
+from schemas.work import Answer, Work
 
-__all__ = ["Dispatcher", "send_work"]
+__all__ = ["Dispatcher", "send_work", "unheard"]
 
 _log = structlog.get_logger(__name__)
 Done = Callable[[Result], None]
 
 
-def send_work(link: Link, work: Work) -> None:
+def send_work(link: Link, work: Work, unheard: Callable[[], None]) -> None:
     """Publishes a branch's message to its module topic.
+
+    Args:
+        link: Where.
+        work: What.
+        unheard: Called when the broker says that nobody serves the module there any more.
 
     Raises:
         TooLargeError: It is over the broker's limit.
         BusyError: The link's queue is full.
     """
     payload, user = encode_work(work)
-    link.publish(
+    message = Outgoing(
         topics.MODULE_IN.at(link.root, module=work.hop.module, node=work.hop.node),
         payload,
         reply_to=work.reply_to,
@@ -41,6 +46,13 @@ def send_work(link: Link, work: Work) -> None:
         expiry_s=work.ms_left / 1000,
         user=user,
     )
+    link.publish(message, unheard=unheard)
+
+
+def unheard(work: Work) -> NotReadyError:
+    """Returns the error for work that nobody was subscribed to."""
+    hop = work.hop
+    return NotReadyError(f"nobody serves {hop.module} on {hop.node}", step=work.step, node=hop.node)
 
 
 class Dispatcher:
@@ -144,13 +156,14 @@ class Dispatcher:
 
     def _send(self, work: Work) -> None:
         try:
-            send_work(self._link, work)
+            send_work(self._link, work, partial(self._unsent, work, unheard(work)))
         except S2M3Error as error:
             error.step = error.step or work.step
-            self._loop.call(partial(self._unsent, work.request, error))
+            self._loop.call(partial(self._unsent, work, error))
 
-    def _unsent(self, request: bytes, error: S2M3Error) -> None:
-        self._act(self._requests.on_unsent(request, error, time.monotonic()))
+    def _unsent(self, work: Work, error: S2M3Error) -> None:
+        answer = Answer(work.request, work.step, work.attempt, error=error)
+        self._act(self._requests.on_answer(answer, time.monotonic()))
 
     def _finish(self, result: Result) -> None:
         done = self._done.pop(result.request, None)
@@ -169,13 +182,11 @@ class Dispatcher:
     def _arm(self) -> None:
         """Keeps one timer, at the earliest time something is due."""
         due = self._requests.next_due()
+        if due is None or (self._timer is not None and self._timer[0] <= due):
+            return  # one that comes early finds nothing to do: cheaper than a new one for every request
         if self._timer is not None:
-            if due is not None and self._timer[0] <= due:
-                return
             self._timer[1].cancel()
-            self._timer = None
-        if due is not None:
-            self._timer = (due, self._loop.after(max(0.0, due - time.monotonic()), self._tick))
+        self._timer = (due, self._loop.after(max(0.0, due - time.monotonic()), self._tick))
 
     def _tick(self) -> None:
         self._timer = None

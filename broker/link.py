@@ -1,64 +1,54 @@
-"""One connection to an MQTT v5 broker. The only file that knows paho; it reads no payload and decides nothing."""
+"""A connection that comes back: subscriptions made again, handlers by topic, acknowledged delivery, bounded sending."""
 
-import math
 import random
-import socket
-import ssl
 import threading
-import time
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import structlog
-from paho.mqtt.client import Client, ConnectFlags, MQTTMessage, MQTTv5
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from paho.mqtt.matcher import MQTTMatcher
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 from tenacity import RetryCallState, wait_random_exponential
 
+from broker.connection import Connection, Events
 from broker.loop import Loop
-from broker.message import Message, Will
+from broker.message import Message, Outgoing, Will
 from schemas.errors import BusyError, S2M3Error, TooLargeError, UnauthorisedError
 from schemas.settings import BrokerSettings
 
 __all__ = ["Link"]
 
 _log = structlog.get_logger(__name__)
-_CONNECT_TIMEOUT_S = 5.0
-_GOODBYE_S = 2.0
-#: A broker without reason codes closes the socket on a refused login. So many in a row count as a refusal.
-_SILENT_REFUSALS = 3
+#: Messages sent and not yet acknowledged, or waiting to be sent.
 _OUTGOING = 2_000
-_INFLIGHT = 100
-#: Fixed header, topic and properties beside the payload.
-_OVERHEAD = 1_024
+_GOODBYE_S = 0.01
 _backoff = wait_random_exponential(multiplier=0.2, max=5.0)
-_ACKNOWLEDGED: tuple[int, None] = (1, None)
-
 
 Handler = Callable[[Message], None]
+Then = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    qos: int
+    delivered: Then | None
+    unheard: Then | None
 
 
 class Link:
-    """An MQTT v5 connection that comes back by itself.
+    """An MQTT v5 connection that comes back by itself, with jitter.
 
-    Handlers, and the callbacks below, run in the loop's thread, never in the network's. Subscriptions are made again
-    on every connect. The outgoing queue is bounded: `publish` raises BusyError when it is full.
+    Handlers and callbacks run in the loop's thread. Subscriptions are made again on every connect. Sending is bounded:
+    `publish` raises BusyError at the bound. Methods may be called from any thread.
 
     Args:
         settings: Where the broker is and who we are.
         client_id: Ours. A second connection with the same one ends the first.
-        loop: Runs the handlers.
+        loop: Serves the socket and runs the handlers.
         will: Last will.
         session_expiry_s: None starts clean each time; otherwise the broker keeps our session for so long.
         manual_ack: QoS 1 messages are acknowledged by `ack`, not on arrival.
         receive_maximum: Unacknowledged messages the broker may send at once (Mosquitto heeds it, rumqttd does not).
         on_connected: After each connect, once subscriptions are on their way: publish again what is retained.
-        on_disconnected: After each loss of the connection.
         on_ended: Once, when the link is over and will not come back by itself (not after `stop` or `abort`).
         reconnect: False ends the link at the first loss: its owner has to check something before it may return.
     """
@@ -73,253 +63,148 @@ class Link:
         session_expiry_s: int | None = None,
         manual_ack: bool = False,
         receive_maximum: int = 100,
-        on_connected: Callable[[], None] | None = None,
-        on_disconnected: Callable[[], None] | None = None,
-        on_ended: Callable[[], None] | None = None,
+        on_connected: Then | None = None,
+        on_ended: Then | None = None,
         reconnect: bool = True,
     ) -> None:
         self.client_id = client_id
         self.root = settings.root
-        self._settings = settings
+        self._where = f"{settings.host}:{settings.port}"
         self._loop = loop
-        self._session_expiry_s = session_expiry_s
-        self._receive_maximum = receive_maximum
         self._on_connected = on_connected
-        self._on_disconnected = on_disconnected
         self._on_ended = on_ended
         self._reconnect = reconnect
-        self._manual_ack = manual_ack
-        self._handlers = MQTTMatcher()  # type: ignore[no-untyped-call]
-        self._filters: dict[str, int] = {}
-        self._subscribing: dict[int, tuple[list[str], list[Callable[[], None]]]] = {}
-        self._then: list[Callable[[], None]] = []
-        #: packet id -> QoS and what to call; whoever comes second, publisher or acknowledgement, takes it out
-        self._delivering: dict[int, tuple[int, Callable[[], None] | None]] = {}
-        self._lock = threading.Lock()
+        self._handlers: dict[str, tuple[Handler, int]] = {}
+        self._subscribing: dict[int, tuple[list[str], list[Then]]] = {}
+        self._then: list[Then] = []
+        self._outbox: deque[tuple[Outgoing, _Sent]] = deque()
+        self._sent: dict[int, _Sent] = {}
+        self._limit = settings.max_message_bytes
+        self._attempt = 0
+        self._generation = 0
+        self._stopping = False
         self._connected = threading.Event()
         self._ended = threading.Event()
-        self._stopping = threading.Event()
-        self._generation = 0
-        self._limit = settings.max_message_bytes
-        self._refused: S2M3Error | None = None
-        self._silent_refusals = 0
-        self._client = self._make_client(client_id, will)
-        self._thread = threading.Thread(target=self._network, name=f"mqtt-{client_id}", daemon=True)
-
-    def _make_client(self, client_id: str, will: Will | None) -> Client:
-        settings = self._settings
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=client_id,
-            protocol=MQTTv5,
-            manual_ack=self._manual_ack,
-            reconnect_on_failure=False,
+        self._refused: UnauthorisedError | None = None
+        events = Events(self._up, self._down, self._message, self._subscribed, self._acknowledged)
+        self._connection = Connection(
+            settings,
+            client_id,
+            loop,
+            events,
+            will=will,
+            session_expiry_s=session_expiry_s,
+            manual_ack=manual_ack,
+            receive_maximum=receive_maximum,
         )
-        client.connect_timeout = _CONNECT_TIMEOUT_S
-        client.max_queued_messages_set(_OUTGOING)
-        client.max_inflight_messages_set(_INFLIGHT)
-        if settings.username is not None:
-            secret = settings.password.get_secret_value() if settings.password else None
-            client.username_pw_set(settings.username, secret)
-        if settings.tls_ca is not None:
-            context = ssl.create_default_context(cafile=str(settings.tls_ca))
-            if settings.tls_cert is not None:
-                context.load_cert_chain(settings.tls_cert, settings.tls_key)
-            client.tls_set_context(context)
-        if will is not None:
-            client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
-        client.on_socket_open = _no_delay
-        # With a write callback set, paho leaves writing to the network thread: two threads writing could tear a packet.
-        client.on_socket_register_write = lambda *_: None
-        client.on_connect = self._connack
-        client.on_disconnect = self._disconnected
-        client.on_message = self._message
-        client.on_subscribe = self._suback
-        client.on_publish = self._puback
-        return client
 
-    # ---- life ---------------------------------------------------------------------------------------------------
+    # ---- life ------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Starts to connect, without waiting: `on_connected` or `on_ended` tells what became of it."""
-        self._thread.start()
+        self._attempt += 1
+        self._connection.connect()
 
     def start(self, timeout_s: float = 10.0) -> None:
-        """Connects and waits for it.
+        """Connects and waits for it; not from the loop's thread.
 
         Raises:
             UnauthorisedError: The broker refused the login.
             S2M3Error: There is no broker within the time.
         """
         self.begin()
-        deadline = time.monotonic() + timeout_s
+        waited = 0.0
         while not self._connected.wait(0.02):
+            waited += 0.02
             if self._refused is not None:
                 raise self._refused
-            if time.monotonic() > deadline or self._ended.is_set():
-                self._stopping.set()
-                where = f"{self._settings.host}:{self._settings.port}"
-                raise S2M3Error(f"no MQTT v5 broker answers at {where} within {timeout_s:g} s")
+            if waited > timeout_s or self._ended.is_set():
+                self._stopping = True
+                raise S2M3Error(f"no MQTT v5 broker answers at {self._where} within {timeout_s:g} s")
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Sends what is queued, says goodbye (no last will follows) and ends."""
-        deadline = time.monotonic() + timeout_s
-        while self._connected.is_set() and self._delivering and time.monotonic() < deadline:
-            self._ended.wait(0.005)
-        self._stopping.set()
-        self._client.disconnect()
-        self._thread.join(max(0.0, deadline - time.monotonic()))
+        """Sends what is queued, says goodbye (no last will follows) and ends. In the loop's thread: no waiting."""
+        self._loop.call(lambda: self._stop_after(timeout_s))
+        if not self._loop.is_current:
+            self._ended.wait(timeout_s + 1.0)
+
+    def _stop_after(self, left_s: float) -> None:
+        if self._connected.is_set() and (self._sent or self._outbox) and left_s > 0:
+            self._loop.after(_GOODBYE_S, lambda: self._stop_after(left_s - _GOODBYE_S))
+            return
+        self._stopping = True
+        if self._connected.is_set():
+            self._connection.disconnect()
+        else:
+            self._ended.set()
 
     def abort(self) -> None:
         """Ends without a goodbye, as a crash would: the session and what was not acknowledged stay at the broker."""
-        self._stopping.set()
-        sock = self._client.socket()
-        if sock is not None:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
-            except OSError:
-                _log.debug("socket_already_closed", client=self.client_id)
+        self._stopping = True
+        self._loop.call(self._connection.abort)
 
     @property
     def connected(self) -> bool:
         """Whether the broker is there now."""
         return self._connected.is_set()
 
-    def wait_ended(self, timeout_s: float) -> bool:
-        """Waits until the link is over (stopped, refused, or lost with reconnect off); returns whether it is."""
-        return self._ended.wait(timeout_s)
-
     @property
-    def refused(self) -> S2M3Error | None:
+    def refused(self) -> UnauthorisedError | None:
         """Why the broker will not have us; None while it does."""
         return self._refused
 
-    def _network(self) -> None:
-        attempt = 0
-        while not self._stopping.is_set():
-            attempt += 1
-            before = self._generation
-            try:
-                self._connect()
-                while self._client.loop(1.0) == MQTTErrorCode.MQTT_ERR_SUCCESS and not self._stopping.is_set():
-                    continue
-            except OSError as error:
-                self._silent_refusals = 0
-                _log.debug("connect_failed", client=self.client_id, error=str(error))
-            except Exception:  # noqa: BLE001  # paho lets whatever a mangled packet makes it raise through: that connection is over
-                _log.exception("connection_broken", client=self.client_id)
-                self._disconnected()
-            if self._generation != before:
-                attempt = 1
-            if self._stopping.is_set() or self._refused is not None or not self._reconnect:
-                break
-            self._stopping.wait(_delay(attempt))
-        self._drain_goodbye()
-        self._ended.set()
-        if self._on_ended is not None and not self._stopping.is_set():
-            self._loop.call(self._on_ended)
-
-    def _drain_goodbye(self) -> None:
-        """Writes the DISCONNECT that `stop` queued."""
-        deadline = time.monotonic() + _GOODBYE_S
-        while time.monotonic() < deadline and self._client.loop(0.05) == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            continue
-
-    def _connect(self) -> None:
-        properties = _properties(PacketTypes.CONNECT)
-        properties.ReceiveMaximum = self._receive_maximum
-        properties.MaximumPacketSize = self._settings.max_message_bytes + _OVERHEAD
-        if self._session_expiry_s is not None:
-            properties.SessionExpiryInterval = self._session_expiry_s
-        self._client.connect(
-            self._settings.host,
-            self._settings.port,
-            keepalive=self._settings.keepalive_s,
-            clean_start=self._session_expiry_s is None,
-            properties=properties,
-        )
-
-    # ---- callbacks of the network thread: they hand over, and do nothing else ---------------------------------------
-
-    def _connack(
-        self, _c: Client, _u: object, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
-    ) -> None:
-        self._silent_refusals = 0
-        if reason.is_failure:
-            if reason.getName() in _FOR_GOOD:
-                self._refused = UnauthorisedError(f"the broker refuses {self.client_id}: {reason}")
-                _log.error("login_refused", client=self.client_id, reason=str(reason))
-            return
-        limit = getattr(properties, "MaximumPacketSize", None) if properties else None
-        self._limit = min(self._settings.max_message_bytes, (limit or 2**31) - _OVERHEAD)
+    def _up(self, limit: int) -> None:
+        self._attempt = 0
         self._generation += 1
+        self._limit = limit
         self._connected.set()
-        with self._lock:
-            filters, then, self._then = dict(self._filters), self._then, []
-        if filters:
-            self._send_subscribe(filters, then)
+        then, self._then = self._then, []
+        if self._handlers:
+            self._subscribe({name: qos for name, (_, qos) in self._handlers.items()}, then)
+        self._flush()
         if self._on_connected is not None:
-            self._loop.call(self._on_connected)
+            self._on_connected()
 
-    def _disconnected(self, *_: object) -> None:
-        was_connected = self._connected.is_set()
+    def _down(self, refused: UnauthorisedError | None) -> None:
+        if self._connected.is_set() and not self._stopping:
+            _log.info("disconnected", client=self.client_id)
         self._connected.clear()
+        for _, then in self._subscribing.values():
+            self._then += then  # confirmed by the next connection
         self._subscribing.clear()
-        for mid, (qos, _then) in list(self._delivering.items()):
-            if qos == 0:  # sent or lost, nobody will say
-                self._delivering.pop(mid, None)
-        if was_connected:
-            if not self._stopping.is_set():
-                _log.info("disconnected", client=self.client_id)
-            if self._on_disconnected is not None:
-                self._loop.call(self._on_disconnected)
+        self._sent = {mid: sent for mid, sent in self._sent.items() if sent.qos}  # QoS 0: sent or lost, nobody will say
+        if refused is not None and self._refused is None:
+            self._refused = refused
+            _log.error("login_refused", client=self.client_id, error=refused.detail)
+        if not self._stopping and self._reconnect and refused is None:
+            self._loop.after(_delay(self._attempt + 1), self._again)
             return
-        self._silent_refusals += 1
-        if self._silent_refusals >= _SILENT_REFUSALS:
-            self._refused = UnauthorisedError(
-                f"the broker closed {self.client_id}'s connection {self._silent_refusals} times before an answer: "
-                "a refused login, or a listener that does not speak MQTT v5"
-            )
-            _log.error("login_refused", client=self.client_id, reason="closed without a reason code")
+        first = not self._ended.is_set()
+        self._ended.set()
+        if first and not self._stopping and self._on_ended is not None:
+            self._on_ended()
 
-    def _message(self, _c: Client, _u: object, message: MQTTMessage) -> None:
-        incoming = _incoming(message, self._generation)
-        with self._lock:
-            handlers = list(self._handlers.iter_match(incoming.topic))  # type: ignore[no-untyped-call]
-        for handler in handlers:
-            self._loop.offer(partial(handler, incoming))
+    def _again(self) -> None:
+        if self._stopping:
+            self._ended.set()
+        else:
+            self.begin()
 
-    def _suback(self, _c: Client, _u: object, mid: int, reasons: list[ReasonCode], _p: Properties | None) -> None:
-        with self._lock:
-            filters, thens = self._subscribing.pop(mid, ([], []))
-        for topic_filter, reason in zip(filters, reasons, strict=False):
-            if reason.is_failure:
-                _log.error("subscription_refused", client=self.client_id, filter=topic_filter, reason=str(reason))
-        for then in thens:
-            self._loop.call(then)
+    # ---- in ---------------------------------------------------------------------------------------------------------
 
-    def _puback(self, _c: Client, _u: object, mid: int, reason: ReasonCode, _p: Properties | None) -> None:
-        # No lock here: paho holds one of its own now, and a publisher may hold ours while it waits for that one.
-        if reason.is_failure:
-            _log.error("publish_refused", client=self.client_id, reason=str(reason))
-        self._settle(mid, _ACKNOWLEDGED)
-
-    def _settle(self, mid: int, mine: tuple[int, Callable[[], None] | None]) -> None:
-        """Brings publisher and acknowledgement together, whichever is first: setdefault is one atomic step."""
-        theirs = self._delivering.setdefault(mid, mine)
-        if theirs is mine:
+    def _message(self, message: Message) -> None:
+        if message.mid:
+            message = replace(message, generation=self._generation)
+        found = self._handlers.get(message.topic)
+        if found is not None:
+            found[0](message)
             return
-        self._delivering.pop(mid, None)
-        then = theirs[1] or mine[1]
-        if then is not None:
-            self._loop.call(then)
+        for name, (handler, _) in list(self._handlers.items()):
+            if _matches(name, message.topic):
+                handler(message)
 
-    # ---- what its owner does --------------------------------------------------------------------------------------
-
-    def subscribe(
-        self, topic_filter: str, handler: Handler, *, qos: int = 1, then: Callable[[], None] | None = None
-    ) -> None:
-        """Subscribes now and on every connect; overlapping filters deliver twice, so keep them apart.
+    def subscribe(self, topic_filter: str, handler: Handler, *, qos: int = 1, then: Then | None = None) -> None:
+        """Subscribes now and on every connect. Overlapping filters would deliver twice: keep them apart.
 
         Args:
             topic_filter: May hold + and #.
@@ -327,140 +212,103 @@ class Link:
             qos: At most this.
             then: Called once when the broker has confirmed (now, or at the next connect).
         """
-        with self._lock:
-            self._handlers[topic_filter] = handler
-            self._filters[topic_filter] = qos
-            if not self._connected.is_set():
-                self._then += [then] if then else []
-                return
-        self._send_subscribe({topic_filter: qos}, [then] if then else [])
+        if not self._loop.is_current:
+            self._loop.call(lambda: self.subscribe(topic_filter, handler, qos=qos, then=then))
+            return
+        self._handlers[topic_filter] = (handler, qos)
+        thens = [then] if then else []
+        if self._connected.is_set():
+            self._subscribe({topic_filter: qos}, thens)
+            self._connection.flush()
+        else:
+            self._then += thens
 
-    def _send_subscribe(self, filters: dict[str, int], then: list[Callable[[], None]]) -> None:
-        pairs = [(name, SubscribeOptions(qos=qos)) for name, qos in filters.items()]
-        with self._lock:  # so that a confirmation that is faster than us finds its callbacks
-            code, mid = self._client.subscribe(pairs)
-            if code == MQTTErrorCode.MQTT_ERR_SUCCESS and mid is not None:
-                self._subscribing[mid] = (list(filters), then)
-            else:  # the connection went this moment: at the next connect
-                self._then += then
+    def _subscribe(self, filters: dict[str, int], then: list[Then]) -> None:
+        mid = self._connection.subscribe(filters)
+        if mid is None:
+            self._then += then
+        else:
+            self._subscribing[mid] = (list(filters), then)
+
+    def _subscribed(self, mid: int, refused: list[str | None]) -> None:
+        filters, thens = self._subscribing.pop(mid, ([], []))
+        for topic_filter, reason in zip(filters, refused, strict=False):
+            if reason is not None:
+                _log.error("subscription_refused", client=self.client_id, filter=topic_filter, reason=reason)
+        for then in thens:
+            then()
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Takes a subscription back."""
-        with self._lock:
-            if self._filters.pop(topic_filter, None) is None:
-                return
-            del self._handlers[topic_filter]  # type: ignore[no-untyped-call]
-        if self._connected.is_set():
-            self._client.unsubscribe(topic_filter)
-
-    def publish(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        qos: int = 1,
-        retain: bool = False,
-        reply_to: str | None = None,
-        correlation: bytes | None = None,
-        content_type: str | None = None,
-        expiry_s: float | None = None,
-        user: Iterable[tuple[str, str]] = (),
-        delivered: Callable[[], None] | None = None,
-    ) -> None:
-        """Queues a message; with none of the v5 arguments it goes out without properties.
-
-        Args:
-            topic: Where to.
-            payload: At most what the broker and the settings allow.
-            qos: 0 or 1.
-            retain: Keep it for those who come later.
-            reply_to: Response Topic.
-            correlation: Correlation Data.
-            content_type: Content Type.
-            expiry_s: Message Expiry Interval, rounded up to whole seconds.
-            user: User properties.
-            delivered: Called when the broker has acknowledged (QoS 1).
-
-        Raises:
-            TooLargeError: Over the limit; nothing was sent.
-            BusyError: The outgoing queue is full; nothing was queued.
-        """
-        if len(payload) > self._limit:
-            raise TooLargeError(
-                f"{len(payload)} bytes are over the limit of {self._limit}", size=len(payload), limit=self._limit
-            )
-        properties = _outgoing(reply_to, correlation, content_type, expiry_s, user)
-        info = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
-        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            raise BusyError(f"{_OUTGOING} messages wait for the broker's acknowledgement")
-        if qos or info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._settle(info.mid, (qos, delivered))
+        if not self._loop.is_current:
+            self._loop.call(lambda: self.unsubscribe(topic_filter))
+        elif self._handlers.pop(topic_filter, None) is not None and self._connected.is_set():
+            self._connection.unsubscribe(topic_filter)
+            self._connection.flush()
 
     def ack(self, message: Message) -> None:
-        """Acknowledges a message of a manual_ack link; of an earlier connection: no, the broker sends it again."""
-        if message.mid and message.generation == self._generation:
-            self._client.ack(message.mid, 1)
+        """Acknowledges a message of a manual_ack link; one of an earlier connection not: the broker sends it again."""
+        if not self._loop.is_current:
+            self._loop.call(lambda: self.ack(message))
+        elif message.mid and message.generation == self._generation and self._connected.is_set():
+            self._connection.ack(message.mid)
+            self._connection.flush()
 
+    # ---- out --------------------------------------------------------------------------------------------------------
 
-#: CONNACK reasons that trying again will not change.
-_FOR_GOOD = frozenset(
-    {
-        "Bad user name or password",
-        "Not authorized",
-        "Client identifier not valid",
-        "Banned",
-        "Bad authentication method",
-        "Unsupported protocol version",
-    }
-)
+    def publish(self, message: Outgoing, *, delivered: Then | None = None, unheard: Then | None = None) -> None:
+        """Queues a message; with no v5 argument it goes out without properties.
 
+        Args:
+            message: What and where to.
+            delivered: Called when the broker has acknowledged it (QoS 1).
+            unheard: Called instead when the broker says that nobody is subscribed (Mosquitto does, rumqttd does not).
 
-def _no_delay(_c: Client, _u: object, sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        Raises:
+            TooLargeError: Over the broker's or our limit; nothing was sent.
+            BusyError: The bound is reached; nothing was queued.
+        """
+        size = len(message.payload)
+        if size > self._limit:
+            raise TooLargeError(f"{size} bytes are over the limit of {self._limit}", size=size, limit=self._limit)
+        if len(self._outbox) + len(self._sent) >= _OUTGOING:
+            raise BusyError(f"{_OUTGOING} messages wait for the broker's acknowledgement")
+        self._outbox.append((message, _Sent(message.qos, delivered, unheard)))
+        if self._loop.is_current:
+            self._flush()
+        else:
+            self._loop.call(self._flush)
+
+    def _flush(self) -> None:
+        while self._outbox:
+            message, sent = self._outbox.popleft()
+            if message.qos or self._connected.is_set():  # QoS 0 without a connection is lost by its nature
+                self._sent[self._connection.publish(message)] = sent
+        self._connection.flush()
+
+    def _acknowledged(self, mid: int, refused: str | None, heard: bool) -> None:  # noqa: FBT001  # an event's fields
+        sent = self._sent.pop(mid, None)
+        if refused is not None:
+            _log.error("publish_refused", client=self.client_id, reason=refused)
+        if sent is None:
+            return
+        then = sent.delivered if heard or sent.unheard is None else sent.unheard
+        if then is not None:
+            then()
 
 
 def _delay(attempt: int) -> float:
-    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # only the number is read
+    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # a number
     state.attempt_number = attempt
     return _backoff(state) + random.uniform(0.0, 0.05)  # noqa: S311  # jitter, not a secret
 
 
-def _properties(packet_type: int) -> Properties:
-    return Properties(packet_type)  # type: ignore[no-untyped-call]
-
-
-def _incoming(message: MQTTMessage, generation: int) -> Message:
-    p = message.properties
-    return Message(
-        topic=message.topic,
-        payload=bytes(message.payload),
-        retain=message.retain,
-        reply_to=getattr(p, "ResponseTopic", None),
-        correlation=getattr(p, "CorrelationData", None),
-        content_type=getattr(p, "ContentType", None),
-        expiry_s=getattr(p, "MessageExpiryInterval", None),
-        user=dict(getattr(p, "UserProperty", ())),
-        mid=message.mid,
-        generation=generation,
-    )
-
-
-def _outgoing(
-    reply_to: str | None,
-    correlation: bytes | None,
-    content_type: str | None,
-    expiry_s: float | None,
-    user: Iterable[tuple[str, str]],
-) -> Properties | None:
-    properties = _properties(PacketTypes.PUBLISH)
-    if reply_to is not None:
-        properties.ResponseTopic = reply_to
-    if correlation is not None:
-        properties.CorrelationData = correlation
-    if content_type is not None:
-        properties.ContentType = content_type
-    if expiry_s is not None:
-        properties.MessageExpiryInterval = max(1, math.ceil(expiry_s))
-    if pairs := list(user):
-        properties.UserProperty = pairs
-    return None if properties.isEmpty() else properties  # type: ignore[no-untyped-call]
+def _matches(topic_filter: str, topic: str) -> bool:
+    """MQTT 5, section 4.7: + stands for one level, # for all that follow."""
+    wanted, levels = topic_filter.split("/"), topic.split("/")
+    for i, want in enumerate(wanted):
+        if want == "#":
+            return True
+        if i >= len(levels) or want not in ("+", levels[i]):
+            return False
+    return len(wanted) == len(levels)

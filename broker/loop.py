@@ -1,18 +1,26 @@
-"""One thread that runs a process's handlers and timers in turn, so that they need no locks. It does no I/O itself."""
+"""One thread that serves a process's sockets, handlers and timers in turn, so that they need no locks.
+
+Nothing that takes long runs here: modules run in the runner's thread, load in the loader's. What a handler does
+(decode, join, forward) is short, and while it does it no more is read from the socket: TCP holds the sender back.
+"""
 
 import heapq
 import itertools
+import selectors
+import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from dataclasses import dataclass
 
 import structlog
 
-__all__ = ["Loop", "Timer"]
+__all__ = ["Loop", "Timer", "Watch"]
 
 _log = structlog.get_logger(__name__)
 _LONGEST_WAIT_S = 60.0
+_READ = selectors.EVENT_READ
 
 
 class Timer:
@@ -30,22 +38,33 @@ class Timer:
         self.cancelled = True
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What to call when a socket can be read or written."""
+
+    readable: Callable[[], None]
+    writable: Callable[[], None]
+
+
 class Loop:
-    """Runs calls in the order they came, and timers when they are due.
+    """Runs calls in the order they came, sockets when they are ready, and timers when they are due.
 
     Args:
         name: Of the thread.
-        bound: Calls that may wait from outside (`offer`) before whoever offers another has to wait. Calls that the
-            process gives itself (`call`) are bounded by what they follow from, and never wait.
     """
 
-    def __init__(self, name: str, bound: int = 10_000) -> None:
-        self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._bound = bound
-        self._room = threading.Event()
+    def __init__(self, name: str) -> None:
+        self._calls: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
-        self._stopping = threading.Event()
+        self._at_end: dict[Callable[[], None], None] = {}
+        self._selector = selectors.DefaultSelector()
+        self._sleeper, self._waker = socket.socketpair()
+        self._sleeper.setblocking(False)  # noqa: FBT003  # the socket's own signature
+        self._waker.setblocking(False)  # noqa: FBT003
+        self._selector.register(self._sleeper, _READ, Watch(self._woken_up, _nothing))
+        self._woken = False
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -54,21 +73,24 @@ class Loop:
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Runs what is queued now, then ends the thread. Returns when it has ended or the time is over."""
-        self._stopping.set()
-        self._queue.put(lambda: None)
-        if threading.current_thread() is not self._thread and self._thread.is_alive():
+        self.call(self._stop)
+        if not self.is_current and self._thread.is_alive():
             self._thread.join(timeout_s)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs in the loop's thread."""
+        return threading.current_thread() is self._thread
 
     def call(self, call: Callable[[], None]) -> None:
         """Queues a call, from any thread, without waiting."""
-        self._queue.put(call)
-
-    def offer(self, call: Callable[[], None]) -> None:
-        """Queues a call from outside; waits while the queue is at its bound (TCP then holds the sender back)."""
-        while self._queue.qsize() >= self._bound and not self._stopping.is_set():
-            self._room.clear()
-            self._room.wait(0.1)
-        self._queue.put(call)
+        self._calls.append(call)
+        if not self._woken and not self.is_current:
+            self._woken = True
+            try:
+                self._waker.send(b"\0")
+            except OSError:  # full: it is awake; closed: it has ended
+                return
 
     def after(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Runs a call once, later. From any thread."""
@@ -78,27 +100,60 @@ class Loop:
         """Runs a call again and again. From any thread."""
         return self._schedule(seconds, Timer(call, seconds))
 
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Runs a call once after all that is to do now, however often it was asked for. In the loop's thread."""
+        self._at_end[call] = None
+
+    def watch(self, sock: socket.socket, watch: Watch) -> None:
+        """Calls back when a socket is ready. In the loop's thread."""
+        self.unwatch(sock)
+        self._selector.register(sock, _READ, watch)
+
+    def want_write(self, sock: socket.socket, wanted: bool) -> None:  # noqa: FBT001  # the one thing it says
+        """Says whether there is something to write to a watched socket. In the loop's thread."""
+        key = self._selector.get_map().get(sock)
+        events = _READ | selectors.EVENT_WRITE if wanted else _READ
+        if key is not None and key.events != events:
+            self._selector.modify(sock, events, key.data)
+
+    def unwatch(self, sock: socket.socket) -> None:
+        """Forgets a socket, before it is closed. In the loop's thread."""
+        if sock.fileno() >= 0 and sock in self._selector.get_map():
+            self._selector.unregister(sock)
+
     def _schedule(self, seconds: float, timer: Timer) -> Timer:
-        due = time.monotonic() + seconds
-        if threading.current_thread() is self._thread:
-            heapq.heappush(self._timers, (due, next(self._order), timer))
+        entry = (time.monotonic() + seconds, next(self._order), timer)
+        if self.is_current:
+            heapq.heappush(self._timers, entry)
         else:
-            self._queue.put(lambda: heapq.heappush(self._timers, (due, next(self._order), timer)))
+            self.call(lambda: heapq.heappush(self._timers, entry))
         return timer
 
     def _run(self) -> None:
-        while not (self._stopping.is_set() and self._queue.empty()):
-            self._guarded(self._next_call())
-            if self._queue.qsize() < self._bound:
-                self._room.set()
+        while not self._stopping:
+            for key, events in self._selector.select(self._wait_s()):
+                if events & _READ:
+                    self._guarded(key.data.readable)
+                if events & selectors.EVENT_WRITE and key.fd in self._selector.get_map():
+                    self._guarded(key.data.writable)
+            for _ in range(len(self._calls)):
+                self._guarded(self._calls.popleft())
             self._run_due()
+            at_end, self._at_end = self._at_end, {}
+            for call in at_end:
+                self._guarded(call)
+        self._selector.close()
+        self._sleeper.close()
+        self._waker.close()
 
-    def _next_call(self) -> Callable[[], None]:
-        wait = self._timers[0][0] - time.monotonic() if self._timers else _LONGEST_WAIT_S
-        try:
-            return self._queue.get(timeout=wait) if wait > 0 else self._queue.get_nowait()
-        except Empty:
-            return _nothing
+    def _wait_s(self) -> float:
+        if self._calls or self._at_end:
+            return 0.0
+        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else _LONGEST_WAIT_S
+
+    def _woken_up(self) -> None:
+        self._sleeper.recv(4096)
+        self._woken = False  # before the calls are run: one that comes now wakes us again
 
     def _run_due(self) -> None:
         now = time.monotonic()
@@ -115,6 +170,9 @@ class Loop:
             call()
         except Exception:  # noqa: BLE001  # the one broad except: a handler's bug must not end the service
             _log.exception("handler_failed", loop=self._thread.name)
+
+    def _stop(self) -> None:
+        self._stopping = True
 
 
 def _nothing() -> None:

@@ -184,13 +184,6 @@ class Requests:
             del self._backlog.queued[key]
         self._backlog.queued.update({(node, module): n for module, n in queues.items()})
 
-    def on_unsent(self, request: bytes, error: S2M3Error, now: float) -> list[Action]:
-        """Takes in that a message could not be sent."""
-        pending = self._pending.get(request)
-        if pending is None:
-            return []
-        return self.on_answer(Answer(request, "", pending.attempt, error=error), now)
-
     def tick(self, now: float) -> list[Action]:
         """Does what is due: deadlines, retries, other replicas."""
         actions: list[Action] = []

@@ -1,82 +1,148 @@
 """The paper's greedy: modules by need, largest first; for each the feasible device with the earliest completion."""
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from schemas.errors import NoCapacityError
-from schemas.instance import Instance, PlacedModule
+import numpy as np
 
-__all__ = ["SortKey", "greedy"]
+from planner.layout import SLACK_MB, Layout
+from planner.moves import add_copy, at_each_s
+from planner.problem import Problem
+from planner.repair import make_room, no_room, pack
+from schemas.instance import Instance
+
+__all__ = ["SortKey", "complete", "greedy", "kept", "lay_out", "named", "solve_live", "sorted_by_need"]
 
 SortKey = Literal["memory", "compute"]
 
 
-def greedy(
-    instance: Instance, *, key: SortKey = "memory", current: Mapping[str, list[str]] | None = None
-) -> dict[str, list[str]]:
-    """Returns module -> devices.
+def sorted_by_need(problem: Problem, key: SortKey) -> list[int]:
+    """Returns the modules, by need, largest first; ties by the other key, then by id.
 
-    Modules that are placed now and may stay, stay; the others go, largest first, to the device that would complete
-    them earliest given what it already holds. Where that order leaves one out, other orders are tried.
+    `memory` is the module's size. `compute` is its mean time over the devices that can hold it: the paper places
+    "compute-intensive modules first" and does not say on which device that is measured.
+    """
+    size, ids = problem.size_mb, problem.module_ids
+    able = [problem.able(m) for m in range(len(ids))]
+    compute = [float(problem.seconds(m)[able[m]].mean()) if len(able[m]) else np.inf for m in range(len(ids))]
+    if key == "memory":
+        return sorted(range(len(ids)), key=lambda m: (-size[m], -compute[m], ids[m]))
+    return sorted(range(len(ids)), key=lambda m: (-compute[m], -size[m], ids[m]))
+
+
+def complete(layout: Layout, order: Iterable[int]) -> list[int]:
+    """Places modules in this order, each where its tasks complete earliest; returns those that found no room.
+
+    Completion is the weighted latency of the tasks that use the module, by the evaluator, with what is placed so far:
+    steps of modules without a place are left out, steps at a device that already holds some of the task's wait there.
+    """
+    problem = layout.problem
+    left_out = []
+    for module in order:
+        able = problem.able(module)
+        able = able[layout.room[able] + SLACK_MB >= problem.size_mb[module]]
+        if not len(able):
+            left_out.append(module)
+            continue
+        completion = np.zeros(len(able))
+        for t in problem.users.get(module, ()):
+            completion += at_each_s(layout, t, module, able)
+        # ties: the shorter run, then the most room left, then the device that comes first
+        best = np.lexsort((-layout.room[able], problem.seconds(module)[able], completion))[0]
+        layout.settle(module, int(able[best]))
+    return left_out
+
+
+def lay_out(problem: Problem, key: SortKey = "memory") -> Layout:
+    """Returns the greedy's layout, routes and second copies included.
+
+    Where the order leaves modules out, they get room by evictions; then the other order is tried, then a packing
+    that looks at memory alone.
+
+    Raises:
+        NoCapacityError: None of these found room; the detail says what did not fit and by how much.
+    """
+    other: SortKey = "compute" if key == "memory" else "memory"
+    shortest: tuple[Layout, list[int]] | None = None
+    for order in (sorted_by_need(problem, key), sorted_by_need(problem, other)):
+        layout = Layout(problem)
+        left_out = complete(layout, order)
+        left_out = [module for module in left_out if not make_room(layout, module)]
+        if not left_out:
+            return _finished(layout, order)
+        if shortest is None or len(left_out) < len(shortest[1]):
+            shortest = layout, left_out
+    packed = pack(problem)
+    if packed is None:
+        raise no_room(*shortest) if shortest else AssertionError
+    layout = Layout(problem)
+    for module, device in packed.items():
+        layout.settle(module, device)
+    return _finished(layout, sorted_by_need(problem, key))
+
+
+def _finished(layout: Layout, order: Iterable[int]) -> Layout:
+    """Routes, and where more copies are allowed, those that shorten them, largest module first."""
+    layout.reroute()
+    if layout.problem.max_replicas > 1:
+        for module in order:
+            while add_copy(layout, module):
+                pass
+        layout.drop_unused()
+    return layout
+
+
+def greedy(instance: Instance, *, key: SortKey = "memory") -> dict[str, list[str]]:
+    """Returns module -> devices by the greedy alone.
 
     Args:
         instance: Devices, modules, tasks.
-        key: What "largest" means: memory, or seconds on the slowest device.
-        current: Where modules are now.
+        key: What "largest" means: `memory`, or `compute`.
 
     Raises:
-        NoCapacityError: No order found room; the detail says what did not fit and by how much.
+        NoCapacityError: The modules do not fit; the detail says which and by how much.
     """
-    used = [module for module in instance.modules if module.id in {s.module for t in instance.tasks for s in t.steps}]
-    orders = [_by(used, key), _by(used, "memory"), sorted(used, key=lambda m: (len(m.seconds), -m.memory_mb, m.id))]
-    failure: NoCapacityError | None = None
-    for kept in (current or {}, {}):
-        for order in orders:
-            try:
-                return _place(instance, order, kept)
-            except NoCapacityError as error:
-                failure = failure or error
-    raise failure or NoCapacityError("nothing to place")
+    return named(lay_out(Problem(instance), key))
 
 
-def _by(modules: list[PlacedModule], key: SortKey) -> list[PlacedModule]:
-    if key == "memory":
-        return sorted(modules, key=lambda m: (-m.memory_mb, m.id))
-    return sorted(modules, key=lambda m: (-max(m.seconds.values()), -m.memory_mb, m.id))
+def kept(problem: Problem, current: Mapping[str, Iterable[str]]) -> Layout:
+    """Returns a layout of those copies of a placement that may stay: their device is there, can run them, has room.
 
-
-def _place(instance: Instance, order: list[PlacedModule], kept: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    room = {device.id: device.memory_mb for device in instance.devices}
-    busy: dict[str, float] = defaultdict(float)
-    placement: dict[str, list[str]] = {}
-    for module in order:
-        for device in kept.get(module.id, [])[: instance.max_replicas]:
-            if device in module.seconds and room[device] >= module.memory_mb:
-                _put(module, device, room, busy, placement)
-    for module in order:
-        if module.id in placement:
-            continue
-        able = [device for device in module.seconds if room[device] >= module.memory_mb]
-        if not able:
-            most = max(module.seconds, key=lambda device: room[device])
-            raise NoCapacityError(
-                f"{module.id} needs {module.memory_mb:.0f} MB; the most room left is {room[most]:.0f} MB on {most}, "
-                f"{module.memory_mb - room[most]:.0f} MB too little"
-            )
-        best = min(able, key=lambda device: (busy[device] + module.seconds[device], -room[device], device))
-        _put(module, best, room, busy, placement)
-    return placement
-
-
-def _put(
-    module: PlacedModule, device: str, room: dict[str, float], busy: dict[str, float], placement: dict[str, list[str]]
-) -> None:
-    room[device] -= module.memory_mb
-    busy[device] += module.seconds[device]
-    placement.setdefault(module.id, []).append(device)
+    Args:
+        problem: What is to be placed now; modules and devices that it does not know are passed over.
+        current: Module -> devices, as ids.
+    """
+    layout = Layout(problem)
+    limit = problem.max_replicas
+    for copy in range(max((len(list(devices)) for devices in current.values()), default=0)):  # first copies first
+        for name, devices in current.items():
+            module = problem.module_at.get(name)
+            device = problem.device_at.get(list(devices)[copy]) if copy < len(list(devices)) else None
+            if module is None or device is None or len(layout.copies[module]) >= limit:
+                continue
+            runs = np.isfinite(problem.seconds(module)[device])
+            if runs and layout.fits(module, device) and device not in layout.copies[module]:
+                layout.settle(module, device)
+    return layout
 
 
 def solve_live(instance: Instance, current: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Places modules for the running service: what is placed stays."""
-    return greedy(instance, current=current)
+    """Places modules for the running service: what is placed stays, the rest goes where its tasks complete earliest.
+
+    Raises:
+        NoCapacityError: The modules do not fit; the detail says which and by how much.
+    """
+    problem = Problem(instance)
+    layout = kept(problem, current)
+    missing = [m for m in sorted_by_need(problem, "memory") if not layout.copies[m]]
+    missing = [m for m in complete(layout, missing) if not make_room(layout, m)]
+    return named(lay_out(problem) if missing else layout)
+
+
+def named(layout: Layout) -> dict[str, list[str]]:
+    """Returns module -> devices, as ids in order."""
+    problem = layout.problem
+    return {
+        module: sorted(problem.device_ids[device] for device in devices)
+        for module, devices in zip(problem.module_ids, layout.copies, strict=True)
+    }

@@ -8,7 +8,7 @@ import structlog
 
 from broker.link import Link
 from broker.loop import Loop, Timer
-from broker.message import Message, Will
+from broker.message import Message, Outgoing, Will
 from planner.decide import decide
 from planner.documents import Documents
 from planner.doors import close_door, open_door
@@ -340,6 +340,6 @@ class Planner:
 
     def _publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         try:
-            self.link.publish(topic, payload, qos=qos, retain=retain)
+            self.link.publish(Outgoing(topic, payload, qos=qos, retain=retain))
         except S2M3Error as error:  # said again on the next connect
             _log.warning("not_published", topic=topic, error=str(error))

@@ -29,12 +29,14 @@ class Cluster:
         threads: Compute threads of each agent; None leaves the default.
         verbose: Agents and planner log everything.
         folder: For the logs; default: a temporary one, removed at the end.
+        planner: False starts none: whoever tests or measures agents says what they hold.
     """
 
     def __init__(
         self,
         nodes: Mapping[str, float],
         *,
+        planner: bool = True,
         kind: BrokerKind | None = None,
         port: int = 0,
         threads: int | None = None,
@@ -44,6 +46,7 @@ class Cluster:
         self._nodes = dict(nodes)
         self._threads = threads
         self._verbose = verbose
+        self._planner = planner
         self._own = tempfile.TemporaryDirectory(prefix="s2m3-") if folder is None else None
         self.folder = folder or Path(self._own.name if self._own else ".")
         self.broker = Broker(kind or default_kind(), port=port)
@@ -57,7 +60,8 @@ class Cluster:
             S2M3Error: The broker did not start.
         """
         self.broker.start()
-        self.start_planner()
+        if self._planner:
+            self.start_planner()
         for node in self._nodes:
             self.start_agent(node)
         return self

@@ -1,16 +1,18 @@
-"""What `s2m3 demo` does: six tasks on real inputs over three nodes, every answer checked, a node killed and replaced."""
+"""What `s2m3 demo` does: six tasks on real inputs over three nodes, every answer checked, a node killed."""
 
 import json
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from broker.launch import BrokerKind
 from s2m3.client import Answer, Client
@@ -28,6 +30,7 @@ DEMO_NODES = {"pi": 560.0, "laptop": 720.0, "desktop": 660.0}
 TASKS = ("retrieval", "classification", "vqa", "transcription", "spoken-retrieval", "spoken-intent")
 _READY_S = 90.0
 _ASK_S = 30.0
+_WIDTH = 150
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,7 @@ def shipped_cases() -> list[Case]:
     folder = Path(str(files("s2m3").joinpath("samples")))
     table = tomllib.loads((folder / "expected.toml").read_text(encoding="utf-8"))
     return [
-        Case(row["task"], _read(folder, row["inputs"]), row["expect"], ", ".join(_flat(row["inputs"]))[:60])
-        for row in table["case"]
+        Case(row["task"], _read(folder, row["inputs"]), row["expect"], _shown(row["inputs"])) for row in table["case"]
     ]
 
 
@@ -66,9 +68,10 @@ def _read(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value(name, given) for name, given in inputs.items()}
 
 
-def _flat(inputs: Mapping[str, Any]) -> Iterator[str]:
-    for given in inputs.values():
-        yield from given if isinstance(given, list) else [str(given)]
+def _shown(inputs: Mapping[str, Any]) -> str:
+    return " + ".join(
+        f"{len(given)} {name}s" if isinstance(given, list) else str(given) for name, given in inputs.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -78,51 +81,91 @@ class _Row:
     problem: str | None
 
 
+@dataclass
+class _Story:
+    """What the demo found out, as it goes."""
+
+    console: Console
+    cases: list[Case]
+    rows: list[_Row] = field(default_factory=list)
+    memory: dict[str, float] = field(default_factory=dict)
+    first_s: float = 0.0
+    replaced_s: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        return all(row.problem is None for row in self.rows)
+
+
 def run(kind: BrokerKind, *, as_json: bool, verbose: bool) -> bool:
     """Runs the demo and prints what happened.
 
     Returns:
         Whether every answer was right, before and after the kill.
     """
-    console = Console(stderr=as_json)
-    cases = shipped_cases()
+    story = _Story(Console(stderr=as_json, width=None if as_json else _width()), shipped_cases())
     began = time.monotonic()
-    with Cluster(DEMO_NODES, kind=kind, threads=1, verbose=verbose) as cluster:
-        with Site(cluster.settings) as site, Client(settings=cluster.settings) as client:
-            for task in TASKS:
-                add_task(site, task, m.TaskSpec(model=task, deadline_s=_ASK_S))
-            _wait_ready(site, cluster)
-            console.print(
-                f"{kind} broker, planner and {len(DEMO_NODES)} agents; six tasks ready after "
-                f"{time.monotonic() - began:.1f} s"
-            )
-            rows = [_ask(client, case) for case in cases]
-            memory = _memory(site)
-            console.print(_table(rows, "asked"))
-            console.print(_memory_line(memory))
-            victim = _victim(site)
-            moved = sorted(site.reported[victim].modules)
-            console.print(f"\nkill -9 of the agent on {victim}, which holds {', '.join(moved)}")
-            killed = time.monotonic()
-            cluster.kill(victim)
-            first = _ask(client, _case_through(cases, site, moved))
-            first_s = time.monotonic() - killed
-            _wait_ready(site, cluster)
-            ready_s = time.monotonic() - killed
-            console.print(
-                f"first answer that needed one of them: {first_s:.1f} s after the kill"
-                f" ({first.problem or 'right'}); all tasks ready again: {ready_s:.1f} s"
-            )
-            again = [_ask(client, case) for case in cases]
-            console.print(_table(again, f"asked again, without {victim}"))
-    rows = [*rows, first, *again]
-    good = all(row.problem is None for row in rows)
+    with (
+        Cluster(DEMO_NODES, kind=kind, threads=1, verbose=verbose) as cluster,
+        Site(cluster.settings) as site,
+        Client(settings=cluster.settings) as client,
+    ):
+        for task in TASKS:
+            add_task(site, task, m.TaskSpec(model=task, deadline_s=_ASK_S))
+        _wait_ready(site, cluster)
+        ready_s = time.monotonic() - began
+        story.console.print(f"{kind} broker, planner, {len(DEMO_NODES)} agents; six tasks ready after {ready_s:.1f} s")
+        _ask_all(story, client, "asked")
+        story.memory = _memory(site)
+        story.console.print(_memory_line(story.memory))
+        _kill_one(story, cluster, site, client)
     seconds = time.monotonic() - began
-    console.print(f"{sum(row.problem is None for row in rows)} of {len(rows)} answers right, in {seconds:.0f} s")
+    right = sum(row.problem is None for row in story.rows)
+    story.console.print(f"{right} of {len(story.rows)} answers right, in {seconds:.0f} s")
     if as_json:
-        summary = {"right": good, "seconds": seconds, "first_answer_after_kill_s": first_s, "replaced_s": ready_s}
-        print(json.dumps({**summary, "memory": memory, "rows": [_row_json(row) for row in rows]}))  # noqa: T201
-    return good
+        print(json.dumps(_summary(story, seconds)))  # noqa: T201  # the command's answer
+    return story.good
+
+
+def _width() -> int:
+    """A log or a pipe has no width: enough for the table."""
+    return max(Console().width, _WIDTH)
+
+
+def _kill_one(story: _Story, cluster: Cluster, site: Site, client: Client) -> None:
+    """Kills the node that holds most, asks at once for what it held, and asks everything again."""
+    victim = _victim(site)
+    held = sorted(site.reported[victim].modules)
+    story.console.print(f"\nkill -9 of the agent on {victim}, which holds {', '.join(held)}")
+    killed = time.monotonic()
+    cluster.kill(victim)
+    first = _ask(client, _case_through(story.cases, site, held))
+    story.rows.append(first)
+    story.first_s = time.monotonic() - killed
+    _wait_ready(site, cluster)
+    story.replaced_s = time.monotonic() - killed
+    story.console.print(
+        f"an answer that needed one of them: {story.first_s:.1f} s after the kill ({first.problem or 'right'}); "
+        f"all tasks ready again: {story.replaced_s:.1f} s"
+    )
+    _ask_all(story, client, f"asked again, without {victim}")
+
+
+def _ask_all(story: _Story, client: Client, title: str) -> None:
+    rows = [_ask(client, case) for case in story.cases]
+    story.rows += rows
+    story.console.print(_table(rows, title))
+
+
+def _summary(story: _Story, seconds: float) -> dict[str, Any]:
+    return {
+        "right": story.good,
+        "seconds": round(seconds, 1),
+        "first_answer_after_kill_s": round(story.first_s, 2),
+        "replaced_s": round(story.replaced_s, 2),
+        "memory": story.memory,
+        "rows": [_row_json(row) for row in story.rows],
+    }
 
 
 def _wait_ready(site: Site, cluster: Cluster) -> None:
@@ -171,15 +214,14 @@ def _memory_line(memory: Mapping[str, float]) -> str:
 
 
 def _table(rows: list[_Row], title: str) -> Table:
-    table = Table("task", "input", "answer", "nodes", "ms", "", title=title, title_justify="left")
+    table = Table("task", "input", "answer", "step:node", "ms", "", title=title, title_justify="left", box=box.SIMPLE)
     for row in rows:
         if row.answer is None:
-            table.add_row(row.case.task, row.case.shown, row.problem, "", "", "[red]wrong[/red]")
+            table.add_row(row.case.task, row.case.shown, row.problem, "", "", Text("wrong", style="red"))
             continue
-        nodes = ", ".join(f"{step}:{node}" for step, node in row.answer.route.items())
-        mark = "[green]right[/green]" if row.problem is None else f"[red]{row.problem}[/red]"
-        value = str(row.answer.value)
-        table.add_row(row.case.task, row.case.shown, value, nodes, f"{row.answer.latency_ms:.0f}", mark)
+        nodes = " ".join(f"{step}:{node}" for step, node in row.answer.route.items())
+        mark = Text("right", style="green") if row.problem is None else Text(row.problem, style="red")
+        table.add_row(row.case.task, row.case.shown, str(row.answer.value), nodes, f"{row.answer.latency_ms:.0f}", mark)
     return table
 
 

@@ -1,4 +1,4 @@
-"""The site as its retained topics tell it: read once for `status`, kept for `watch` and for whoever waits for something."""
+"""The site as its topics tell it: read once for `status`, kept for `watch` and for whoever waits for something."""
 
 import secrets
 import threading
@@ -8,7 +8,7 @@ from typing import Self
 
 from broker.link import Link
 from broker.loop import Loop
-from broker.message import Message
+from broker.message import Message, Outgoing
 from broker.nodes import Nodes
 from schemas import messages as m
 from schemas import topics
@@ -87,7 +87,7 @@ class Site:
         """
         acknowledged = threading.Event()
         topic = path.at(self.root, **ids)
-        self.link.publish(topic, payload, retain=path.retain, delivered=acknowledged.set)
+        self.link.publish(Outgoing(topic, payload, retain=path.retain), delivered=acknowledged.set)
         if not acknowledged.wait(_CONFIRM_S):
             raise S2M3Error(f"the broker did not acknowledge {topic} in {_CONFIRM_S:g} s")
 

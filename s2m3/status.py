@@ -124,10 +124,8 @@ def _task_table(site: Site) -> Table:
 
 
 def _reasons(site: Site) -> list[Text]:
-    lines = []
-    for task in sorted(site.tasks):
-        if (error := _error(site, task)) is not None:
-            lines.append(Text(f"{task}: {error['code']}: {error['detail']}", style="red"))
+    errors = {task: error for task in sorted(site.tasks) if (error := _error(site, task)) is not None}
+    lines = [Text(f"{task}: {error['code']}: {error['detail']}", style="red") for task, error in errors.items()]
     for node in _nodes(site):
         for name, report in _node(site, node)["modules"].items():
             if report["state"] == "failed" and "reason" in report:

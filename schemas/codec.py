@@ -132,7 +132,7 @@ def attempt_of(user: Mapping[str, str]) -> int:
         return 1
 
 
-def encode_work(work: Work) -> tuple[bytes, list[tuple[str, str]]]:
+def encode_work(work: Work) -> tuple[bytes, tuple[tuple[str, str], ...]]:
     """Returns the payload and the user properties of a Work; the other v5 properties are the sender's to set."""
     payload = _pack(
         {
@@ -143,7 +143,7 @@ def encode_work(work: Work) -> tuple[bytes, list[tuple[str, str]]]:
             "timings": {step: timing.as_dict() for step, timing in work.timings.items()},
         }
     )
-    return payload, [("step", work.step), ("attempt", str(work.attempt)), ("epoch", str(work.epoch))]
+    return payload, (("step", work.step), ("attempt", str(work.attempt)), ("epoch", str(work.epoch)))
 
 
 def decode_work(payload: bytes, *, request: bytes | None, reply_to: str | None, user: Mapping[str, str]) -> Work:
@@ -191,14 +191,14 @@ def _timings(wire: Mapping[str, _Timing]) -> dict[str, Timing]:
     return {step: Timing(t.node, t.queued_ms, t.run_ms, t.batch) for step, t in wire.items()}
 
 
-def encode_answer(answer: Answer) -> tuple[bytes, list[tuple[str, str]]]:
+def encode_answer(answer: Answer) -> tuple[bytes, tuple[tuple[str, str], ...]]:
     """Returns the payload and the user properties of an Answer."""
     document: dict[str, Any] = {"timings": {step: t.as_dict() for step, t in answer.timings.items()}}
     if answer.error is None:
         document["outputs"] = answer.outputs
     else:
         document["error"] = answer.error.as_dict()
-    return _pack(document), [("step", answer.step), ("attempt", str(answer.attempt))]
+    return _pack(document), (("step", answer.step), ("attempt", str(answer.attempt)))
 
 
 def decode_answer(payload: bytes, *, request: bytes | None, user: Mapping[str, str]) -> Answer:

@@ -13,7 +13,8 @@ from schemas.errors import BadDefinitionError
 __all__ = ["Device", "Instance", "PlacedModule", "PlacedStep", "PlacedTask", "load_instance", "parse_instance"]
 
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
-_Size = Annotated[float, Field(ge=0)]
+#: Numbers are numbers: a text or a truth value where one belongs is a mistake in the file, not a way to write it.
+_Size = Annotated[float, Field(ge=0, strict=True)]
 
 
 class _Frozen(BaseModel):
@@ -26,7 +27,7 @@ class Device(_Frozen):
     id: _Name
     memory_mb: _Size
     latency_ms: _Size = 0.0
-    mbps: Annotated[float, Field(gt=0)] = 1000.0
+    mbps: Annotated[float, Field(gt=0, strict=True)] = 1000.0
 
 
 class PlacedModule(_Frozen):
@@ -64,7 +65,7 @@ class Instance(_Frozen):
     devices: Annotated[tuple[Device, ...], Field(min_length=1)]
     modules: tuple[PlacedModule, ...]
     tasks: tuple[PlacedTask, ...]
-    max_replicas: Annotated[int, Field(ge=1)] = 1
+    max_replicas: Annotated[int, Field(ge=1, strict=True)] = 1
 
 
 def parse_instance(document: Mapping[str, Any], where: str = "instance") -> Instance:
@@ -102,6 +103,8 @@ def _check_task(where: str, task: PlacedTask, devices: set[str], modules: set[st
     for step in task.steps:
         if step.module not in modules:
             raise BadDefinitionError(f"{where}.steps.{step.id}.module: unknown module {step.module!r}")
+        if len(set(step.after)) < len(step.after):
+            raise BadDefinitionError(f"{where}.steps.{step.id}.after: a step is there twice")
         if unknown := set(step.after) - steps:
             raise BadDefinitionError(f"{where}.steps.{step.id}.after: unknown step {min(unknown)!r}")
     try:
@@ -122,6 +125,16 @@ def _unique(where: str, name: str, items: tuple[Any, ...]) -> set[str]:
     return seen
 
 
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON keeps the last of two equal keys in silence; here the file is wrong."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        seen: set[str] = set()
+        twin = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twin!r} is there twice in one object")
+    return members
+
+
 def load_instance(path: Path) -> Instance:
     """Reads an instance file.
 
@@ -129,7 +142,7 @@ def load_instance(path: Path) -> Instance:
         BadDefinitionError: It cannot be read, is not JSON, or is wrong; the text names file and line or key.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
     except (OSError, UnicodeDecodeError) as error:
         raise BadDefinitionError(f"{path.name}: cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:

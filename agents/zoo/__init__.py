@@ -13,7 +13,7 @@ from agents.zoo.sources import missing_source
 from schemas.definitions import ModuleSpec
 from schemas.errors import ModuleFailedError
 
-__all__ = ["can_load", "load", "needs_torch"]
+__all__ = ["can_load", "import_code", "load", "needs_torch"]
 
 _Build = Callable[[ModuleSpec], Module]
 
@@ -71,6 +71,13 @@ def can_load(spec: ModuleSpec) -> bool:
     """Returns whether the class is known and its packages and weights are installed; none of them is imported."""
     loader = _LOADERS.get(spec.class_)
     return loader is not None and _missing(spec, loader) is None
+
+
+def import_code(class_name: str) -> None:
+    """Imports what a class's builder needs (torch, transformers, …) and builds nothing; an unknown class: nothing."""
+    loader = _LOADERS.get(class_name)
+    if loader is not None:
+        import_module(loader.python)
 
 
 def load(spec: ModuleSpec) -> Module:

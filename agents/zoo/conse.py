@@ -38,10 +38,11 @@ class Conse:
     without joint training. It knows what the 1000 class names span.
     """
 
+    light = True
     max_batch = 8
 
     def __init__(self, table: Floats, config: ConseConfig) -> None:
-        self._table = table
+        self.table = table
         self._config = config
         self.nbytes = table.nbytes
 
@@ -64,7 +65,7 @@ class Conse:
         probabilities = softmax(logits / np.float32(self._config.temperature))
         likely = np.argpartition(-probabilities, self._config.top - 1, axis=-1)[:, : self._config.top]
         weights = np.take_along_axis(probabilities, likely, axis=-1)
-        return unit(np.einsum("pk,pkd->pd", weights, self._table[likely]))
+        return unit(np.einsum("pk,pkd->pd", weights, self.table[likely]))
 
     def _outputs(self, item: Pair, wanted: frozenset[str]) -> dict[str, Value]:
         scores = item.embedding @ self.vectors(item.logits).T  # (texts, pictures)

@@ -139,6 +139,7 @@ def _fold_norms(network: nn.Module) -> None:
 class VisionEncoder:
     """Class `efficientnet-lite`: `image` (1 to 32 picture files) to `features` (pictures, 1280) float32."""
 
+    light = False
     max_batch = _PICTURES_AT_ONCE
 
     def __init__(self, network: nn.Module, side: int) -> None:

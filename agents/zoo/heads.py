@@ -58,6 +58,7 @@ class Cosine:
     """Class `cosine`: which candidate text is nearest to one text."""
 
     nbytes = 0
+    light = True
     max_batch = 8
 
     def prepare(self, inputs: Mapping[str, Value]) -> Match:

@@ -23,6 +23,7 @@ _TOP = 5
 class ImagenetLinear:
     """Class `imagenet-linear`: `features` (pictures, 1280) to logits, and the five likeliest names of picture 0."""
 
+    light = True
     max_batch = 8
 
     def __init__(self, weight: Floats, bias: Floats, names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from schemas.definitions import shipped_catalogue
 
 __all__ = ["main"]
 
-#: What stands around a class's name; of the prompts tried it put the sample pictures best.
+#: What stands around a class's name: closer to the captions it is compared with than the bare name.
 _PROMPT = "a photo of a {}"
 
 

@@ -52,6 +52,7 @@ class SentenceEncoder:
     No padding: texts of equal token count run together, so an embedding does not depend on its batch mates.
     """
 
+    light = False
     max_batch = 8
 
     def __init__(self, network: nn.Module, tokenizer: Tokenizer) -> None:
@@ -70,9 +71,10 @@ class SentenceEncoder:
         if (longest := max(map(len, texts))) > MAX_CHARACTERS:
             raise BadInputError(f"a text of {longest} characters; at most {MAX_CHARACTERS}")
         try:
-            encoded = self._tokenizer.encode_batch_fast(texts)
-        except UnicodeEncodeError as error:
-            raise BadInputError(f"a text holds half of a character pair: {error.reason}") from error
+            "".join(texts).encode()
+        except UnicodeEncodeError as error:  # JSON can carry it, UTF-8 cannot
+            raise BadInputError("a text holds half of a surrogate pair") from error
+        encoded = self._tokenizer.encode_batch_fast(texts)
         return Texts(texts, [np.array(one.ids, np.int32).tobytes() for one in encoded])
 
     def run(self, batch: Sequence[Texts], wanted: frozenset[str]) -> list[dict[str, Value]]:
@@ -91,7 +93,8 @@ class SentenceEncoder:
         new = asked - vectors.keys()
         for group in _groups(new):
             vectors |= zip(group, self._forward(group), strict=True)
-        self._known.update({tokens: vectors[tokens] for tokens in new})
+        # Copies: a row that is kept must not keep the rest of its group.
+        self._known.update({tokens: vectors[tokens].copy() for tokens in new})
         return vectors
 
     @torch.inference_mode()

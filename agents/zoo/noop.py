@@ -16,6 +16,8 @@ class NoopConfig(Config):
     """How long an item takes: fault tests need work that is still under way when its node dies."""
 
     sleep_ms: float = Field(default=0.0, ge=0.0, le=600_000.0)
+    #: of bytes that come in, pass on only so many: an encoder's output is smaller than its input
+    keep_bytes: int | None = Field(default=None, ge=0)
 
 
 class NoopEncoder:
@@ -24,12 +26,15 @@ class NoopEncoder:
     nbytes = 0
     max_batch = 8
 
-    def __init__(self, sleep_ms: float) -> None:
+    def __init__(self, sleep_ms: float, keep_bytes: int | None = None) -> None:
         self._seconds = sleep_ms / 1000
+        self.light = not sleep_ms
+        self._keep = keep_bytes
 
     def prepare(self, inputs: Mapping[str, Value]) -> Value:
         """Returns the item's `data`."""
-        return port(inputs, "data", "data")
+        data = port(inputs, "data", "data")
+        return data[: self._keep] if isinstance(data, bytes) else data
 
     def run(self, batch: Sequence[Value], wanted: frozenset[str]) -> list[dict[str, Value]]:
         """Returns `code` of each item: what came in."""
@@ -42,6 +47,7 @@ class NoopHead:
     """Answers with what its two encoders passed on: `echo` = [left, right]."""
 
     nbytes = 0
+    light = True
     max_batch = 8
 
     def prepare(self, inputs: Mapping[str, Value]) -> list[Value]:
@@ -55,7 +61,8 @@ class NoopHead:
 
 def load_encoder(spec: ModuleSpec) -> NoopEncoder:
     """Builds class `noop-encoder`."""
-    return NoopEncoder(read_config(spec, NoopConfig).sleep_ms)
+    config = read_config(spec, NoopConfig)
+    return NoopEncoder(config.sleep_ms, config.keep_bytes)
 
 
 def load_head(spec: ModuleSpec) -> NoopHead:

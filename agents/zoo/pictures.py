@@ -15,7 +15,7 @@ __all__ = ["MAX_PIXELS", "decode_picture", "square_pixels"]
 
 Image.init()  # else Pillow does not know all of its formats by name
 #: What cameras, phones and browsers write. Pillow's other plugins are not offered bytes from strangers.
-_FORMATS = [name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF") if name in Image.OPEN]
+_FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF") if name in Image.OPEN)
 #: Largest picture decoded: a 50-megapixel photograph is 150 MB of RGB.
 MAX_PIXELS = 50_000_000
 #: Room left around the picture: its longer side fills this part of the square.

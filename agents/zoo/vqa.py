@@ -45,6 +45,7 @@ class AnswerHead:
     A perceptron with two hidden layers of ReLU.
     """
 
+    light = True
     max_batch = 8
 
     def __init__(self, weights: Mapping[str, Floats]) -> None:

@@ -42,6 +42,7 @@ class SpeechEncoder:
     """Class `whisper-encoder`: `audio` (one sound file) to `hidden` (1, 1500, 384) float32, always of 30 s of sound."""
 
     #: Its matrices are large already: a batch takes as long as its items one after another.
+    light = False
     max_batch = 1
 
     def __init__(self, network: WhisperEncoder, mels: int) -> None:
@@ -68,6 +69,8 @@ class SpeechEncoder:
 class SpeechDecoder:
     """Class `whisper-decoder`: `hidden` (1, 1500, 384) float32 to `text`, by greedy decoding."""
 
+    #: Each step reads all the weights, whatever the batch: eight at once gain x2.
+    light = False
     max_batch = 8
 
     def __init__(

@@ -6,7 +6,7 @@ import pytest
 from agents.zoo import load
 from agents.zoo.minilm import SentenceEncoder
 from schemas.definitions import shipped_catalogue
-from schemas.values import Tensor
+from schemas.values import Tensor, Value
 from tests.zoo.inprocess import loaded, run_module
 from tests.zoo.samples import sample
 
@@ -99,11 +99,14 @@ def test_transcripts_do_not_depend_on_batch_mates() -> None:
     assert [result["text"] for result in results] == list(names.values())
 
 
-@pytest.mark.parametrize("module_id", ["efficientnet-lite0", "minilm", "whisper-tiny-en-encoder"])
-def test_outputs_that_nobody_wants_are_not_given(module_id: str) -> None:
-    inputs = {
-        "efficientnet-lite0": {"image": sample("red-triangle.png")},
-        "minilm": {"text": "a cat"},
-        "whisper-tiny-en-encoder": {"audio": sample("hello-world.flac")},
-    }
-    assert run_module(module_id, inputs[module_id]) == {}
+@pytest.mark.parametrize(
+    ("module_id", "inputs"),
+    [
+        ("efficientnet-lite0", {"image": sample("red-triangle.png")}),
+        ("minilm", {"text": "a cat"}),
+        ("whisper-tiny-en-encoder", {"audio": sample("hello-world.flac")}),
+        ("noop-left", {"data": 1}),
+    ],
+)
+def test_outputs_that_nobody_wants_are_not_given(module_id: str, inputs: dict[str, Value]) -> None:
+    assert run_module(module_id, inputs) == {}

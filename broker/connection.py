@@ -1,0 +1,367 @@
+"""One MQTT v5 connection, from connect to loss. The only file that knows paho; it comes back for nobody by itself."""
+
+import math
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from paho.mqtt.client import Client, ConnectFlags, MQTTMessage, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from broker import properties
+from broker.loop import Loop, Timer, Watch
+from broker.message import Message, Outgoing, Will
+from schemas.errors import UnauthorisedError
+from schemas.settings import BrokerSettings
+
+__all__ = ["Connection", "Events"]
+
+_log = structlog.get_logger(__name__)
+_CONNECT_TIMEOUT_S = 5.0
+_CONNACK_S = 5.0
+_MISC_S = 0.5
+_INFLIGHT = 100
+#: Fixed header, topic and properties beside the payload.
+_OVERHEAD = 1_024
+#: A broker without reason codes closes the socket on a refused login. So many in a row count as a refusal.
+_SILENT_REFUSALS = 3
+#: CONNACK reasons that trying again will not change.
+_FOR_GOOD = frozenset(
+    {
+        "Bad user name or password",
+        "Not authorized",
+        "Client identifier not valid",
+        "Banned",
+        "Bad authentication method",
+        "Unsupported protocol version",
+    }
+)
+_NO_SUBSCRIBERS = 0x10
+_QOS, _QOS_2 = 0b110, 0b100
+#: Linux; elsewhere packets go out one by one
+_TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What a connection tells its owner, always in the loop's thread."""
+
+    #: connected; the largest payload the broker takes
+    up: Callable[[int], None]
+    #: not connected any more, or never was; the error where trying again would not help
+    down: Callable[[UnauthorisedError | None], None]
+    message: Callable[[Message], None]
+    #: packet id, and the reason of each refused filter (None: granted)
+    subscribed: Callable[[int, list[str | None]], None]
+    #: packet id, why the broker refused it (None: it did not), and whether somebody was subscribed as far as it tells
+    acknowledged: Callable[[int, str | None, bool], None]
+
+
+class Connection:
+    """Paho, driven by our loop through its interface for external event loops.
+
+    All of it runs in the loop's thread, but for connecting, which may block and has a short-lived thread of its own.
+
+    Args:
+        settings: Where the broker is and who we are.
+        client_id: Ours.
+        loop: Serves the socket.
+        events: Our owner's callbacks.
+        will: Last will.
+        session_expiry_s: None starts clean each time.
+        manual_ack: QoS 1 messages are acknowledged by `ack`.
+        receive_maximum: Unacknowledged messages the broker may send at once.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        client_id: str,
+        loop: Loop,
+        events: Events,
+        *,
+        will: Will | None,
+        session_expiry_s: int | None,
+        manual_ack: bool,
+        receive_maximum: int,
+    ) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._loop = loop
+        self._events = events
+        self._session_expiry_s = session_expiry_s
+        self._receive_maximum = receive_maximum
+        self._silent_refusals = 0
+        self._refused: UnauthorisedError | None = None
+        self._connected = False
+        self._sock: socket.socket | None = None
+        self._timer: Timer | None = None
+        self._began = 0.0
+        self._client = self._make_client(will, manual_ack=manual_ack)
+
+    def _make_client(self, will: Will | None, *, manual_ack: bool) -> Client:
+        settings = self._settings
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            protocol=MQTTv5,
+            manual_ack=manual_ack,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = _CONNECT_TIMEOUT_S
+        client.max_queued_messages_set(0)  # the link keeps its own bound
+        client.max_inflight_messages_set(_INFLIGHT)
+        if settings.username is not None:
+            client.username_pw_set(
+                settings.username, settings.password.get_secret_value() if settings.password else None
+            )
+        if settings.tls_ca is not None:
+            context = ssl.create_default_context(cafile=str(settings.tls_ca))
+            if settings.tls_cert is not None:
+                context.load_cert_chain(settings.tls_cert, settings.tls_key)
+            client.tls_set_context(context)
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
+        client.on_socket_open = _no_delay
+        client.on_socket_close = self._socket_closes
+        client.on_socket_register_write = lambda *_: None  # paho then never writes by itself: `_flush` does
+        client.on_connect = self._connack
+        client.on_disconnect = lambda *_: None  # `_socket_closes` has said it
+        client.on_message = self._paho_message
+        client.incoming = self._message
+        client.takes_acks = manual_ack
+        client.on_subscribe = self._suback
+        client.on_publish = self._puback
+        return client
+
+    # ---- up and down ------------------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Connects in a thread of its own; `up` or `down` tells what became of it."""
+        threading.Thread(target=self._connect, name=f"connect-{self._client_id}", daemon=True).start()
+
+    def _connect(self) -> None:
+        ours = _properties(PacketTypes.CONNECT)
+        ours.ReceiveMaximum = self._receive_maximum
+        ours.MaximumPacketSize = self._settings.max_message_bytes + _OVERHEAD
+        if self._session_expiry_s is not None:
+            ours.SessionExpiryInterval = self._session_expiry_s
+        try:
+            self._client.connect(
+                self._settings.host,
+                self._settings.port,
+                keepalive=self._settings.keepalive_s,
+                clean_start=self._session_expiry_s is None,
+                properties=ours,
+            )
+        except (OSError, ValueError) as error:
+            _log.debug("connect_failed", client=self._client_id, error=str(error))
+            self._loop.call(self._failed_to_open)
+        else:
+            self._loop.call(self._opened)
+
+    def _failed_to_open(self) -> None:
+        self._silent_refusals = 0
+        self._events.down(None)
+
+    def _opened(self) -> None:
+        sock: Any = self._client.socket()
+        if sock is None:
+            self._events.down(None)
+            return
+        self._sock = sock
+        self._began = time.monotonic()
+        self._loop.watch(sock, Watch(self._readable, self._write))
+        self._timer = self._loop.every(_MISC_S, self._misc)
+        self.flush()
+
+    def _socket_closes(self, _c: Client, _u: object, sock: Any) -> None:
+        """Paho is about to close its socket, for whatever reason."""
+        if self._sock is None or sock is not self._sock:
+            return
+        self._loop.unwatch(self._sock)
+        self._sock = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._connected and self._refused is None:
+            self._silent_refusals += 1
+            if self._silent_refusals >= _SILENT_REFUSALS:
+                self._refused = UnauthorisedError(
+                    f"the broker closed {self._client_id}'s connection {self._silent_refusals} times before an answer: "
+                    "a refused login, or a listener that does not speak MQTT v5"
+                )
+        self._connected = False
+        refused = self._refused
+        self._loop.call(lambda: self._events.down(refused))
+
+    def disconnect(self) -> None:
+        """Says goodbye: no last will follows."""
+        self._client.disconnect()
+        self.flush()
+
+    def abort(self) -> None:
+        """Closes without a goodbye, as a crash would: session and last will stay at the broker."""
+        if self._sock is not None:
+            self._sock.shutdown(socket.SHUT_RDWR)
+            self._readable()
+
+    # ---- the socket -------------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        try:
+            self._client.loop_read()
+            while self._sock is not None and isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+                self._client.loop_read()
+        except Exception:  # noqa: BLE001  # paho lets whatever a mangled packet makes it raise through: that connection is over
+            _log.exception("connection_broken", client=self._client_id)
+            self.abort()
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what is queued once the loop has done what there is to do: acknowledgements travel with answers."""
+        self._loop.at_end(self._write)
+
+    def _write(self) -> None:
+        if self._sock is None:
+            return
+        if self._client.want_write():
+            _cork(self._sock, 1)  # paho sends packet by packet; each would wake the broker by itself
+            self._client.loop_write()
+            if self._sock is not None:
+                _cork(self._sock, 0)
+        if self._sock is not None:
+            self._loop.want_write(self._sock, self._client.want_write())
+
+    def _misc(self) -> None:
+        if self._sock is not None and not self._connected and time.monotonic() - self._began > _CONNACK_S:
+            self.abort()  # something accepted the connection and says nothing
+        self._client.loop_misc()
+        self.flush()
+
+    # ---- what comes in: paho calls these from loop_read; handlers run after it ---------------------------------------
+
+    def _connack(
+        self, _c: Client, _u: object, _flags: ConnectFlags, reason: ReasonCode, theirs: Properties | None
+    ) -> None:
+        self._silent_refusals = 0
+        if reason.is_failure:
+            if reason.getName() in _FOR_GOOD:
+                self._refused = UnauthorisedError(f"the broker refuses {self._client_id}: {reason}")
+            return
+        self._connected = True
+        limit = getattr(theirs, "MaximumPacketSize", None) or 2**31
+        payload = min(self._settings.max_message_bytes, limit - _OVERHEAD)
+        self._loop.call(lambda: self._events.up(payload))
+
+    def _paho_message(self, _c: Client, _u: object, m: MQTTMessage) -> None:
+        self._message(_message(m.topic, bytes(m.payload), m.properties, retain=m.retain, mid=m.mid))
+
+    def _message(self, message: Message) -> None:
+        self._loop.call(lambda: self._events.message(message))
+
+    def _suback(self, _c: Client, _u: object, mid: int, reasons: list[ReasonCode], _p: Properties | None) -> None:
+        refused = [str(reason) if reason.is_failure else None for reason in reasons]
+        self._loop.call(lambda: self._events.subscribed(mid, refused))
+
+    def _puback(self, _c: Client, _u: object, mid: int, reason: ReasonCode, _p: Properties | None) -> None:
+        refused = str(reason) if reason.is_failure else None
+        heard = reason.value != _NO_SUBSCRIBERS
+        self._loop.call(lambda: self._events.acknowledged(mid, refused, heard))
+
+    # ---- what goes out ----------------------------------------------------------------------------------------------
+
+    def publish(self, message: Outgoing) -> int:
+        """Queues a message for the next `flush`; returns its packet id. With no connection QoS 1 waits for one."""
+        packed: Any = None if message.plain else _Packed(message)
+        return self._client.publish(
+            message.topic, message.payload, qos=message.qos, retain=message.retain, properties=packed
+        ).mid
+
+    def subscribe(self, filters: dict[str, int]) -> int | None:
+        """Asks for filters with their QoS; returns the packet id, or None when the connection is gone."""
+        code, mid = self._client.subscribe([(name, SubscribeOptions(qos=qos)) for name, qos in filters.items()])
+        return mid if code == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def unsubscribe(self, topic_filter: str) -> None:
+        """Takes a filter back."""
+        self._client.unsubscribe(topic_filter)
+
+    def ack(self, mid: int) -> None:
+        """Acknowledges a QoS 1 message of a manual_ack connection."""
+        self._client.ack(mid, 1)
+
+
+def _no_delay(_c: Client, _u: object, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _cork(sock: socket.socket, on: int) -> None:
+    if _TCP_CORK is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, on)
+
+
+def _properties(packet_type: int) -> Properties:
+    return Properties(packet_type)  # type: ignore[no-untyped-call]
+
+
+class _Packed:
+    """The properties of a message that goes out, already packed: paho asks for nothing but this."""
+
+    def __init__(self, message: Outgoing) -> None:
+        expiry = None if message.expiry_s is None else max(1, math.ceil(message.expiry_s))
+        self._packed = properties.pack(message, expiry)
+
+    def pack(self) -> bytes:
+        """Returns the property section."""
+        return self._packed
+
+
+class _Client(Client):
+    """Paho with a shorter way for what comes in: see broker/properties.py for what it saves.
+
+    `_handle_publish` is paho's own name: should a later paho not call it, `on_message` gets the same messages.
+    """
+
+    incoming: Callable[[Message], None]
+    takes_acks: bool
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        header, packet = self._in_packet["command"], self._in_packet["packet"]
+        if (header & _QOS) == _QOS_2:
+            return super()._handle_publish()
+        end = 2 + (packet[0] << 8 | packet[1])
+        topic = bytes(packet[2:end]).decode()
+        mid = 0
+        if header & _QOS:
+            mid = packet[end] << 8 | packet[end + 1]
+            end += 2
+        found, length = properties.unpack(memoryview(packet)[end:])
+        payload = bytes(memoryview(packet)[end + length :])
+        self.incoming(_message(topic, payload, found, retain=bool(header & 1), mid=mid))
+        if mid and not self.takes_acks:
+            return self._send_puback(mid)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+def _message(topic: str, payload: bytes, found: Any, *, retain: bool, mid: int) -> Message:
+    """Returns what came in; `found` is our properties object or paho's, which has only the attributes that came."""
+    return Message(
+        topic=topic,
+        payload=payload,
+        retain=retain,
+        reply_to=getattr(found, "ResponseTopic", None),
+        correlation=getattr(found, "CorrelationData", None),
+        content_type=getattr(found, "ContentType", None),
+        expiry_s=getattr(found, "MessageExpiryInterval", None),
+        user=dict(getattr(found, "UserProperty", None) or ()),
+        mid=mid,
+    )

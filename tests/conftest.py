@@ -1,0 +1,63 @@
+"""Fixtures that the whole suite shares: a real broker of each kind, and clusters of real processes on it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.launch import Broker, BrokerKind
+from broker.loop import Loop
+from s2m3 import logs
+from schemas.settings import BrokerSettings
+
+KINDS: tuple[BrokerKind, ...] = ("mosquitto", "embedded")
+#: Seconds that anything awaited may take: generous, because two cores are shared with whatever else runs.
+WAIT_S = 20.0
+
+
+def has_mosquitto() -> bool:
+    return shutil.which("mosquitto") is not None or Path("/usr/sbin/mosquitto").exists()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet_logs() -> None:
+    logs.configure(verbose=False, quiet=True)
+
+
+@pytest.fixture(params=KINDS, scope="session")
+def kind(request: pytest.FixtureRequest) -> BrokerKind:
+    """Both kinds of broker, one after the other."""
+    if request.param == "mosquitto" and not has_mosquitto():
+        pytest.skip("mosquitto is not installed")
+    chosen: BrokerKind = request.param
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def shared_broker(kind: BrokerKind) -> Iterator[Broker]:
+    """One broker of the kind for all tests that can tell their topics apart."""
+    with Broker(kind) as running:
+        yield running
+
+
+@pytest.fixture
+def broker(kind: BrokerKind) -> Iterator[Broker]:
+    """A broker of the kind for one test alone."""
+    with Broker(kind) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(shared_broker: Broker, request: pytest.FixtureRequest) -> BrokerSettings:
+    """Settings on the shared broker, under a root of the test's own."""
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name.lower()).strip("-")[:60].strip("-")
+    return BrokerSettings(port=shared_broker.port, root=f"test/{name}")
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    running = Loop("test")
+    running.start()
+    yield running
+    running.stop()
