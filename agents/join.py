@@ -27,7 +27,9 @@ class Late:
 class _Waiting:
     newest: Work
     since: float
+    #: when the join gives up, and when its caller does
     deadline: float
+    ends: float
     inputs: dict[str, Value] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)
 
@@ -73,18 +75,20 @@ class Joins:
                 raise BusyError(f"{self._bound} requests wait for a branch", step=work.step, node=self._node)
             seconds = max(work.ms_left, 0.0) / 1000
             deadline = now + seconds - min(seconds * _MARGIN, _MARGIN_MAX_S)
-            waiting = self._waiting[key] = _Waiting(work, now, deadline)
+            waiting = self._waiting[key] = _Waiting(work, now, deadline, now + seconds)
         elif work.attempt > waiting.newest.attempt:
             waiting.newest = work
         for name, value in work.inputs.items():
             waiting.inputs.setdefault(name, value)
         waiting.timings.update(work.timings)
-        if waiting.inputs.keys() != work.hop.inputs.keys():
+        wanted = waiting.newest.hop.inputs
+        if wanted.keys() - waiting.inputs.keys():
             return None
         del self._waiting[key]
         self._ran[key] = (waiting.newest.attempt, waiting.deadline)
-        left = max(0.0, waiting.newest.ms_left - (now - waiting.since) * 1000)
-        return replace(waiting.newest, inputs=waiting.inputs, timings=waiting.timings, ms_left=left)
+        inputs = {name: waiting.inputs[name] for name in wanted}
+        left = max(0.0, (waiting.ends - now) * 1000)
+        return replace(waiting.newest, inputs=inputs, timings=waiting.timings, ms_left=left)
 
     def expire(self, now: float) -> list[Late]:
         """Forgets what is past its deadline; returns the joins that never became complete."""

@@ -5,7 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
@@ -18,6 +19,7 @@ __all__ = ["Runner"]
 
 _log = structlog.get_logger(__name__)
 _SMOOTHING = 0.2
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -158,13 +160,15 @@ class Runner:
         began = time.monotonic()
         ready: list[tuple[_Item, Any]] = []
         for item in batch:
-            try:
-                if item.deadline <= began:
-                    waited = f"{began - item.arrived:.1f} s"
-                    raise RequestTimeoutError(f"the deadline passed after {waited} in the queue")
-                ready.append((item, served.module.prepare(item.work.inputs)))
-            except S2M3Error as error:
-                self._fail(item, error)
+            if item.deadline <= began:
+                waited = f"{began - item.arrived:.1f} s"
+                self._fail(item, RequestTimeoutError(f"the deadline passed after {waited} in the queue"))
+                continue
+            prepared = self._tried(item.work, partial(served.module.prepare, item.work.inputs))
+            if isinstance(prepared, S2M3Error):
+                self._fail(item, prepared)
+            else:
+                ready.append((item, prepared))
         if ready:
             self._compute(served, ready, began)
         with self._changed:
@@ -172,20 +176,23 @@ class Runner:
             if served.queue or served.leaving is not None:
                 self._changed.notify()
 
-    def _compute(self, served: _Served, ready: list[tuple[_Item, Any]], began: float) -> None:
-        wanted = frozenset(output for item, _ in ready for output in item.work.hop.outputs)
+    def _tried(self, work: Work, call: Callable[[], T]) -> T | S2M3Error:
         try:
-            outputs = served.module.run([prepared for _, prepared in ready], wanted)
+            return call()
+        except S2M3Error as error:
+            return error
         except Exception as error:  # noqa: BLE001  # the worker's one broad except: the agent outlives its modules' bugs
-            if len(ready) > 1:  # one of them is to blame: the others must not pay for it
-                for pair in ready:
-                    self._compute(served, [pair], time.monotonic())
+            _log.exception("module_raised", node=self._node, module=work.hop.module, request=work.request.hex())
+            return ModuleFailedError(f"{type(error).__name__}: {error}"[:300])
+
+    def _compute(self, served: _Served, ready: list[tuple[_Item, Any]], began: float) -> None:
+        outputs = self._tried(ready[0][0].work, partial(_run_batch, served.module, ready))
+        if isinstance(outputs, S2M3Error):
+            if len(ready) == 1:
+                self._fail(ready[0][0], outputs)
                 return
-            item = ready[0][0]
-            _log.exception(
-                "module_raised", node=self._node, module=item.work.hop.module, request=item.work.request.hex()
-            )
-            self._fail(item, error if isinstance(error, S2M3Error) else ModuleFailedError(_short(error)))
+            for pair in ready:  # one of them is to blame: the others must not pay for it
+                self._compute(served, [pair], time.monotonic())
             return
         ended = time.monotonic()
         run_ms = (ended - began) * 1000
@@ -193,8 +200,12 @@ class Runner:
         served.ms = per_item if not served.ms else served.ms + _SMOOTHING * (per_item - served.ms)
         for (item, _), found in zip(ready, outputs, strict=True):
             timing = Timing(self._node, (began - item.arrived) * 1000, run_ms, len(ready))
-            taken = {name: found[name] for name in item.work.hop.outputs if name in found}
-            self._done(item.work, taken, timing, (item.deadline - ended) * 1000)
+            asked = item.work.hop.outputs
+            if missing := [name for name in asked if name not in found]:
+                self._fail(item, ModuleFailedError(f"{item.work.hop.module} gave no output {missing[0]!r}"))
+            else:
+                taken = {name: found[name] for name in asked}
+                self._done(item.work, taken, timing, (item.deadline - ended) * 1000)
 
     def _fail(self, item: _Item, error: S2M3Error) -> None:
         error.step = error.step or item.work.step
@@ -208,5 +219,9 @@ def _take(served: _Served) -> list[_Item]:
     return batch
 
 
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:300]
+def _run_batch(module: Module, ready: list[tuple[_Item, Any]]) -> list[dict[str, Value]]:
+    wanted = frozenset(output for item, _ in ready for output in item.work.hop.outputs)
+    outputs = module.run([prepared for _, prepared in ready], wanted)
+    if len(outputs) != len(ready):
+        raise ModuleFailedError(f"{len(outputs)} results for {len(ready)} items")
+    return outputs

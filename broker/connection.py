@@ -1,11 +1,11 @@
 """One MQTT v5 connection, from connect to loss. The only file that knows paho; it comes back for nobody by itself."""
 
-import math
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +108,7 @@ class Connection:
         self._began = 0.0
         self._client = self._make_client(will, manual_ack=manual_ack)
 
-    def _make_client(self, will: Will | None, *, manual_ack: bool) -> Client:
+    def _make_client(self, will: Will | None, *, manual_ack: bool) -> "_Client":
         settings = self._settings
         client = _Client(
             CallbackAPIVersion.VERSION2,
@@ -211,7 +211,8 @@ class Connection:
     def abort(self) -> None:
         """Closes without a goodbye, as a crash would: session and last will stay at the broker."""
         if self._sock is not None:
-            self._sock.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # the other side was faster
+                self._sock.shutdown(socket.SHUT_RDWR)
             self._readable()
 
     # ---- the socket -------------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ class Connection:
                 self._client.loop_read()
         except Exception:  # noqa: BLE001  # paho lets whatever a mangled packet makes it raise through: that connection is over
             _log.exception("connection_broken", client=self._client_id)
-            self.abort()
+            self._client.break_off()
         self.flush()
 
     def flush(self) -> None:
@@ -263,7 +264,7 @@ class Connection:
         self._loop.call(lambda: self._events.up(payload))
 
     def _paho_message(self, _c: Client, _u: object, m: MQTTMessage) -> None:
-        self._message(_message(m.topic, bytes(m.payload), m.properties, retain=m.retain, mid=m.mid))
+        self._message(properties.received(m.topic, bytes(m.payload), m.properties, retain=m.retain, mid=m.mid))
 
     def _message(self, message: Message) -> None:
         self._loop.call(lambda: self._events.message(message))
@@ -281,7 +282,7 @@ class Connection:
 
     def publish(self, message: Outgoing) -> int:
         """Queues a message for the next `flush`; returns its packet id. With no connection QoS 1 waits for one."""
-        packed: Any = None if message.plain else _Packed(message)
+        packed: Any = None if message.plain else properties.Packed(message)
         return self._client.publish(
             message.topic, message.payload, qos=message.qos, retain=message.retain, properties=packed
         ).mid
@@ -313,18 +314,6 @@ def _properties(packet_type: int) -> Properties:
     return Properties(packet_type)  # type: ignore[no-untyped-call]
 
 
-class _Packed:
-    """The properties of a message that goes out, already packed: paho asks for nothing but this."""
-
-    def __init__(self, message: Outgoing) -> None:
-        expiry = None if message.expiry_s is None else max(1, math.ceil(message.expiry_s))
-        self._packed = properties.pack(message, expiry)
-
-    def pack(self) -> bytes:
-        """Returns the property section."""
-        return self._packed
-
-
 class _Client(Client):
     """Paho with a shorter way for what comes in: see broker/properties.py for what it saves.
 
@@ -333,6 +322,10 @@ class _Client(Client):
 
     incoming: Callable[[Message], None]
     takes_acks: bool
+
+    def break_off(self) -> None:
+        """Closes the socket without a goodbye; reading on would handle the same mangled packet again."""
+        self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
 
     def _handle_publish(self) -> MQTTErrorCode:
         header, packet = self._in_packet["command"], self._in_packet["packet"]
@@ -346,22 +339,7 @@ class _Client(Client):
             end += 2
         found, length = properties.unpack(memoryview(packet)[end:])
         payload = bytes(memoryview(packet)[end + length :])
-        self.incoming(_message(topic, payload, found, retain=bool(header & 1), mid=mid))
+        self.incoming(properties.received(topic, payload, found, retain=bool(header & 1), mid=mid))
         if mid and not self.takes_acks:
             return self._send_puback(mid)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-
-def _message(topic: str, payload: bytes, found: Any, *, retain: bool, mid: int) -> Message:
-    """Returns what came in; `found` is our properties object or paho's, which has only the attributes that came."""
-    return Message(
-        topic=topic,
-        payload=payload,
-        retain=retain,
-        reply_to=getattr(found, "ResponseTopic", None),
-        correlation=getattr(found, "CorrelationData", None),
-        content_type=getattr(found, "ContentType", None),
-        expiry_s=getattr(found, "MessageExpiryInterval", None),
-        user=dict(getattr(found, "UserProperty", None) or ()),
-        mid=mid,
-    )

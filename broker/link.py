@@ -154,6 +154,9 @@ class Link:
         return self._refused
 
     def _up(self, limit: int) -> None:
+        if self._stopping:  # ended while it was connecting
+            self._connection.disconnect()
+            return
         self._attempt = 0
         self._generation += 1
         self._limit = limit

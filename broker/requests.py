@@ -70,8 +70,8 @@ class _Pending:
     task: str
     given: Mapping[str, Value]
     started: float
+    #: None until the task's document has come, where the caller named none
     deadline: float | None
-    #: seconds the caller allows; None takes the task's own
     attempt: int = 0
     route: Route | None = None
     answer: tuple[str, ...] = ()
@@ -79,7 +79,6 @@ class _Pending:
     retry_at: float | None = None
     last_error: S2M3Error | None = None
     avoid: set[str] = field(default_factory=set)
-    #: nodes whose being lost was already answered by a new attempt
     failures: int = 0
 
 
@@ -165,8 +164,11 @@ class Requests:
         return [action for pending in waiting for action in self._dispatch(pending, now)]
 
     def on_node_state(self, node: str, state: NodeState | None, now: float) -> list[Action]:
-        """Takes in a node's state; when it is lost, everything under way there is sent elsewhere."""
-        if not self._nodes.update(node, state) or state is None or state.state != "lost":
+        """Takes in a node's state; when its process is gone, everything under way there is sent elsewhere."""
+        boot = self._nodes.boot(node)
+        if not self._nodes.update(node, state) or state is None:
+            return []
+        if state.state != "lost" and boot in (None, state.boot):
             return []
         self._backlog.queued = {key: n for key, n in self._backlog.queued.items() if key[0] != node}
         actions: list[Action] = []
@@ -195,7 +197,7 @@ class Requests:
                 actions += self._dispatch(pending, now)
             elif pending.route is not None and now >= pending.patience_ends:
                 actions += self._try_elsewhere(pending, now)
-            elif pending.task not in self._routes and now >= pending.started + _UNKNOWN_AFTER_S:
+            elif self._is_unheard_of(pending) and now >= pending.started + _UNKNOWN_AFTER_S:
                 actions.append(self._finish(pending, now, UnknownTaskError(f"no task {pending.task!r} is known")))
         return actions
 
@@ -205,9 +207,13 @@ class Requests:
 
     def _due(self, pending: _Pending) -> float:
         times = [pending.deadline, pending.retry_at, pending.patience_ends if pending.route else None]
-        if pending.task not in self._routes:
+        if self._is_unheard_of(pending):
             times.append(pending.started + _UNKNOWN_AFTER_S)
         return min(time for time in times if time is not None)
+
+    def _is_unheard_of(self, pending: _Pending) -> bool:
+        """No task of its name; one that was removed while the request was under way may still answer it."""
+        return pending.task not in self._routes and pending.route is None
 
     # ---- inside -------------------------------------------------------------------------------------------------
 
@@ -270,16 +276,22 @@ class Requests:
         other = choose_route(doc, self._backlog, lost=self._nodes.lost, avoid=pending.avoid | used)
         if other is None or _nodes_of(other) == _nodes_of(pending.route):
             return []
+        try:
+            inputs = read_inputs(doc.inputs, pending.given, doc.defaults)
+        except S2M3Error:  # the task takes other inputs by now: what is under way may still answer
+            return []
         pending.avoid |= used
         self._count(pending, -1)
-        return self._send(pending, doc, other, read_inputs(doc.inputs, pending.given, doc.defaults), now)
+        return self._send(pending, doc, other, inputs, now)
 
     def _too_late(self, pending: _Pending, now: float) -> S2M3Error:
         waited = f"{now - pending.started:.1f} s"
         if pending.route is not None:
             where = ", ".join(f"{step} on {hop.node}" for step, hop in pending.route.items())
-            first = next(iter(pending.route)) if len(pending.route) == 1 else None
-            return RequestTimeoutError(f"no answer after {waited} from {where}", step=first)
+            step, hop = next(iter(pending.route.items()))
+            if len(pending.route) == 1:
+                return RequestTimeoutError(f"no answer after {waited} from {where}", step=step, node=hop.node)
+            return RequestTimeoutError(f"no answer after {waited} from {where}")
         doc = self._routes.get(pending.task)
         if doc is None:
             return UnknownTaskError(f"no task {pending.task!r} is known after {waited}")

@@ -38,14 +38,14 @@ class Paths:
         count = len(task.modules)
         takes = [np.where(self._may(m), problem.seconds(m)[:-2], np.inf) for m in task.modules]
         finish: list[Floats] = [np.zeros(0)] * count
-        for s in task.order:
-            before = [self._cheapest(finish[p], modules[task.modules[p]].output_kb) for p in task.before[s]]
+        for s in task.wiring.order:
+            before = [self._cheapest(finish[p], modules[task.modules[p]].output_kb) for p in task.wiring.before[s]]
             ready = np.max(before, axis=0) if before else self._outer(task, modules[task.modules[s]].input_kb)
             finish[s] = ready + takes[s]
         rest: list[Floats] = [np.zeros(0)] * count
-        for s in reversed(task.order):
+        for s in reversed(task.wiring.order):
             kb = modules[task.modules[s]].output_kb
-            after = [self._cheapest(takes[q] + rest[q], kb) for q in task.followers[s]]
+            after = [self._cheapest(takes[q] + rest[q], kb) for q in task.wiring.followers[s]]
             rest[s] = np.max(after, axis=0) if after else self._outer(task, kb)
         return [(finish[s] + rest[s]) * _SHY for s in range(count)]
 
@@ -58,7 +58,7 @@ class Paths:
         """Seconds between the task's source and each device."""
         problem = self.problem
         slower = np.minimum(problem.mbps, problem.links_mbps[task.source])
-        seconds = (problem.latency_ms + problem.links_ms[task.source] + _KB_TO_KBIT * kb / slower) / _MS
+        seconds: Floats = (problem.latency_ms + problem.links_ms[task.source] + _KB_TO_KBIT * kb / slower) / _MS
         if task.source != OUTSIDE:
             seconds[task.source] = 0.0
         return seconds

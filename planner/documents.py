@@ -25,15 +25,16 @@ class Documents:
     root: str
     epoch: int
     revision: int = 0
-    _plans: dict[str, m.Plan] = field(default_factory=dict)
-    _routes: dict[str, m.RouteDoc] = field(default_factory=dict)
+    #: None: a planner before us said something there, which we replace or clear
+    _plans: dict[str, m.Plan | None] = field(default_factory=dict)
+    _routes: dict[str, m.RouteDoc | None] = field(default_factory=dict)
 
     def inherit(self, plans: list[str], routes: list[str]) -> None:
         """Takes over documents of a planner before us: what the decision does not name will be cleared."""
         for node in plans:
-            self._plans.setdefault(node, m.Plan(epoch=0, revision=0))
+            self._plans.setdefault(node, None)
         for task in routes:
-            self._routes.setdefault(task, _NO_ROUTE)
+            self._routes.setdefault(task, None)
 
     def update(self, decision: Decision, publish: Publish) -> list[str]:
         """Publishes what changed, routes before plans; returns the nodes whose plan changed."""
@@ -41,8 +42,8 @@ class Documents:
         stamp = {"epoch": self.epoch, "revision": self.revision}
         for task, doc in decision.routes.items():
             if _but_stamp(self._routes.get(task)) != _but_stamp(doc):
-                self._routes[task] = doc.model_copy(update=stamp)
-                publish(topics.ROUTE.at(self.root, task=task), self._routes[task].encode())
+                stamped = self._routes[task] = doc.model_copy(update=stamp)
+                publish(topics.ROUTE.at(self.root, task=task), stamped.encode())
         for task in [task for task in self._routes if task not in decision.routes]:
             del self._routes[task]
             publish(topics.ROUTE.at(self.root, task=task), b"")
@@ -62,17 +63,14 @@ class Documents:
     def repeat(self, publish: Publish) -> None:
         """Publishes everything again: the broker may have forgotten it."""
         for task, doc in self._routes.items():
-            publish(topics.ROUTE.at(self.root, task=task), doc.encode())
-        for node, plan in self._plans.items():
+            publish(topics.ROUTE.at(self.root, task=task), doc.encode() if doc else b"")
+        for node, plan in self.plans.items():
             publish(topics.PLAN.at(self.root, node=node), plan.encode())
 
     @property
     def plans(self) -> dict[str, m.Plan]:
         """The plans as sent."""
-        return self._plans
-
-
-_NO_ROUTE = m.RouteDoc.model_construct(epoch=0, revision=0)
+        return {node: plan for node, plan in self._plans.items() if plan is not None}
 
 
 def _but_stamp(document: m.Plan | m.RouteDoc | None) -> object:

@@ -1,4 +1,4 @@
-"""The exact search: every route that could still be better, priced by the evaluator, and the best choice of them proven.
+"""The exact search: every route that could still be better, priced by the evaluator; the best choice of them, proven.
 
 Queueing is inside a route's price, so the integer program is the problem itself and not a relaxation of it.
 """

@@ -106,24 +106,39 @@ def greedy(instance: Instance, *, key: SortKey = "memory") -> dict[str, list[str
 
 
 def kept(problem: Problem, current: Mapping[str, Iterable[str]]) -> Layout:
-    """Returns a layout of those copies of a placement that may stay: their device is there, can run them, has room.
+    """Returns a layout of the copies of a placement that may stay: their device is there, can run them, has room.
+
+    Of a module with more copies than are allowed, those stay that serve its tasks best.
 
     Args:
         problem: What is to be placed now; modules and devices that it does not know are passed over.
-        current: Module -> devices, as ids.
+        current: Module -> devices, as ids; of a module's devices, the first have first call on memory.
     """
     layout = Layout(problem)
-    limit = problem.max_replicas
-    for copy in range(max((len(list(devices)) for devices in current.values()), default=0)):  # first copies first
-        for name, devices in current.items():
-            module = problem.module_at.get(name)
-            device = problem.device_at.get(list(devices)[copy]) if copy < len(list(devices)) else None
-            if module is None or device is None or len(layout.copies[module]) >= limit:
+    held = [(m, list(current.get(name, ()))) for m, name in enumerate(problem.module_ids)]
+    for copy in range(max((len(devices) for _, devices in held), default=0)):
+        for module, devices in held:
+            device = problem.device_at.get(devices[copy]) if copy < len(devices) else None
+            if device is None or device in layout.copies[module]:
                 continue
-            runs = np.isfinite(problem.seconds(module)[device])
-            if runs and layout.fits(module, device) and device not in layout.copies[module]:
+            if problem.device_ids[device] in problem.modules[module].seconds and layout.fits(module, device):
                 layout.settle(module, device)
+    for module, copies in enumerate(layout.copies):
+        if len(copies) > problem.max_replicas:
+            _keep_best(layout, module)
     return layout
+
+
+def _keep_best(layout: Layout, module: int) -> None:
+    """Drops the copies beyond the limit."""
+    devices = np.array(layout.copies[module], dtype=np.intp)
+    total = np.zeros(len(devices))
+    for t in layout.problem.users.get(module, ()):
+        total += at_each_s(layout, t, module, devices)
+    stays = devices[np.argsort(total, kind="stable")][: layout.problem.max_replicas].tolist()
+    layout.unsettle(module)
+    for device in reversed(stays):
+        layout.settle(module, device)
 
 
 def solve_live(instance: Instance, current: Mapping[str, list[str]]) -> dict[str, list[str]]:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 
 from planner.greedy import complete
 from planner.layout import Layout
-from planner.repair import make_room
 from planner.moves import WORTH_S, add_copy, move_pair, relocate
+from planner.repair import make_room
 
 __all__ = ["descend", "shake"]
 
@@ -37,7 +37,7 @@ def descend(layout: Layout, expired: Expired) -> None:
 
 
 def _by_stake(layout: Layout) -> list[int]:
-    """Modules that tasks use, those of the costliest tasks first: where time is short, it goes where most is to gain."""
+    """Modules that tasks use, those of the costliest tasks first: time goes where most is to gain."""
     problem = layout.problem
     stake = {m: sum(problem.tasks[t].weight * layout.latencies[t] for t in users) for m, users in problem.users.items()}
     return sorted(stake, key=lambda m: (-stake[m], m))
@@ -86,7 +86,7 @@ def shake(best: Layout, expired: Expired, *, rounds: int, seed: int = 0) -> Layo
         since_gain += 1
         trial = here.twin()
         out = chance.sample(modules, min(len(modules), chance.randint(2, _SHAKEN)))
-        if chance.random() < 0.5:
+        if chance.choice((True, False)):  # the largest first fits more often; any order finds more
             out.sort(key=lambda m: -trial.problem.size_mb[m])
         for module in out:
             trial.unsettle(module)

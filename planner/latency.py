@@ -37,20 +37,27 @@ def transfers_s(problem: Problem, kb: float, a: Column, b: Column) -> Floats:
     return np.where((a == b) | (a == ABSENT) | (b == ABSENT), 0.0, seconds)
 
 
-def latency_s(problem: Problem, task: TaskShape, route: Sequence[int]) -> float:
+def latency_s(problem: Problem, task: TaskShape, route: Sequence[int], waits_s: Sequence[float] | None = None) -> float:
     """Returns seconds from asking to the reply's arrival, for one route.
 
     A device serves in order of readiness, so steps can be taken in that order over all devices: what a step makes
     ready is never ready before the step itself was. Ties: the longer step, then the smaller id.
+
+    Args:
+        problem: Of the task.
+        task: One task.
+        route: Device of each step.
+        waits_s: Per device, how much later a step counts as ready because of other requests; none on idle devices.
     """
     modules = problem.modules
-    takes = [problem.seconds(m).item(d) for m, d in zip(task.modules, route, strict=True)]
-    waits_for = [len(before) for before in task.before]
+    takes = [problem.runs_s(m, d) for m, d in zip(task.modules, route, strict=True)]
+    waits_for = [len(before) for before in task.wiring.before]
     ready = [0.0] * len(takes)
     heap: list[tuple[float, float, int]] = []
     for s, count in enumerate(waits_for):
         if not count:
             arrives = transfer_s(problem, modules[task.modules[s]].input_kb, task.source, route[s])
+            arrives += waits_s[route[s]] if waits_s else 0.0
             heappush(heap, (arrives, -takes[s], s))
     free: dict[int, float] = {}
     end = 0.0
@@ -58,13 +65,14 @@ def latency_s(problem: Problem, task: TaskShape, route: Sequence[int]) -> float:
         since, _, s = heappop(heap)
         device = route[s]
         end = free[device] = max(since, free.get(device, 0.0)) + takes[s]
-        for q in task.followers[s]:
+        for q in task.wiring.followers[s]:
             arrives = end + transfer_s(problem, modules[task.modules[s]].output_kb, device, route[q])
             ready[q] = max(ready[q], arrives)
             waits_for[q] -= 1
             if not waits_for[q]:
+                ready[q] += waits_s[route[q]] if waits_s else 0.0
                 heappush(heap, (ready[q], -takes[q], q))
-    head = task.head  # every other step is before it, so it was the last to be taken
+    head = task.wiring.head  # every other step is before it, so it was the last to be taken
     return end + transfer_s(problem, modules[task.modules[head]].output_kb, route[head], task.source)
 
 
@@ -80,14 +88,16 @@ def latencies_s(problem: Problem, task: TaskShape, columns: Sequence[Column]) ->
     takes = [problem.seconds(m)[column] for m, column in zip(task.modules, columns, strict=True)]
     finish = _finish_unqueued(problem, task, columns, takes)
     clash = np.zeros(finish.shape, dtype=np.bool_)
-    for p, q in task.rivals:
+    for p, q in task.wiring.rivals:
         clash |= (columns[p] == columns[q]) & (columns[p] != ABSENT)
     if clash.any():
         rows = np.flatnonzero(clash)
         routes = np.stack([np.broadcast_to(column, finish.shape)[rows] for column in columns], axis=1)
         queued = np.stack([np.broadcast_to(take, finish.shape)[rows] for take in takes], axis=1)
         finish[rows] = _finish_queued(problem, task, routes, queued)
-    return finish + transfers_s(problem, _out_kb(problem, task, task.head), columns[task.head], task.source)
+    return finish + transfers_s(
+        problem, _out_kb(problem, task, task.wiring.head), columns[task.wiring.head], task.source
+    )
 
 
 def _finish_unqueued(
@@ -95,16 +105,16 @@ def _finish_unqueued(
 ) -> Floats:
     """When the head ends if no step waits for a device: the longest path."""
     finish: dict[int, Floats | float] = {}
-    for s in task.order:
+    for s in task.wiring.order:
         ready: Floats | float = 0.0
-        if not task.before[s]:
+        if not task.wiring.before[s]:
             ready = transfers_s(problem, _in_kb(problem, task, s), task.source, columns[s])
-        for p in task.before[s]:
+        for p in task.wiring.before[s]:
             sent = transfers_s(problem, _out_kb(problem, task, p), columns[p], columns[s])
             ready = np.maximum(ready, finish[p] + sent)
         finish[s] = ready + takes[s]
     shape = np.broadcast_shapes((1,), *(np.shape(column) for column in columns))
-    return np.array(np.broadcast_to(finish[task.head], shape))
+    return np.array(np.broadcast_to(finish[task.wiring.head], shape))
 
 
 def _finish_queued(problem: Problem, task: TaskShape, routes: Ints, takes: Floats) -> Floats:
@@ -112,15 +122,15 @@ def _finish_queued(problem: Problem, task: TaskShape, routes: Ints, takes: Float
     count, steps = routes.shape
     every = np.arange(count)
     same = (routes[:, :, None] == routes[:, None, :]) & (routes[:, :, None] != ABSENT)
-    waits_for = np.tile([len(before) for before in task.before], (count, 1))
-    follows = np.array([[s in task.followers[p] for s in range(steps)] for p in range(steps)])
+    waits_for = np.tile([len(before) for before in task.wiring.before], (count, 1))
+    follows = np.array([[s in task.wiring.followers[p] for s in range(steps)] for p in range(steps)])
     sent = np.zeros((count, steps, steps))
     for p in range(steps):
-        for q in task.followers[p]:
+        for q in task.wiring.followers[p]:
             sent[:, p, q] = transfers_s(problem, _out_kb(problem, task, p), routes[:, p], routes[:, q])
     ready = np.zeros((count, steps))
     for s in range(steps):
-        if not task.before[s]:
+        if not task.wiring.before[s]:
             ready[:, s] = transfers_s(problem, _in_kb(problem, task, s), task.source, routes[:, s])
     free = np.zeros((count, steps))  # of the device of each step
     taken = np.zeros((count, steps), dtype=np.bool_)

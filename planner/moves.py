@@ -1,4 +1,4 @@
-"""The moves of local search: one module to another device, one more copy, two modules at once. Each is best of its kind."""
+"""The moves of local search: a module to another device, one more copy, two modules at once; the best of each kind."""
 
 from collections.abc import Sequence
 
@@ -113,7 +113,7 @@ def _both_s(layout: Layout, task: int, modules: tuple[int, int], devices: tuple[
 
 
 def _try(layout: Layout, users: Sequence[int], *, drops: list[tuple[int, int]], adds: list[tuple[int, int]]) -> bool:
-    """Makes a move and gives the tasks their best routes; takes it back if that, against the estimate, gained nothing."""
+    """Makes a move and gives the tasks their best routes; takes it back if, against the estimate, it gained nothing."""
     tasks = layout.problem.tasks
     before = sum(tasks[t].weight * layout.latencies[t] for t in users)
     kept = [(t, layout.routes[t], layout.latencies[t]) for t in users]

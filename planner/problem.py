@@ -1,9 +1,9 @@
-"""An instance as numbers: devices, modules and tasks by position, rows made when first asked for. It decides nothing."""
+"""An instance as numbers: devices, modules and tasks by position, rows made when first asked for."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from graphlib import TopologicalSorter
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from schemas.instance import Instance, PlacedTask
 
-__all__ = ["ABSENT", "OUTSIDE", "Floats", "Ints", "Problem", "Route", "TaskShape"]
+__all__ = ["ABSENT", "OUTSIDE", "Floats", "Ints", "Problem", "Route", "TaskShape", "Wiring"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -25,6 +25,19 @@ ABSENT = -2
 
 
 @dataclass(frozen=True, slots=True)
+class Wiring:
+    """Which step waits for which, by position."""
+
+    before: tuple[tuple[int, ...], ...]
+    followers: tuple[tuple[int, ...], ...]
+    #: every step after those before it
+    order: tuple[int, ...]
+    head: int
+    #: pairs of steps of which neither has to wait for the other: only these can queue for one device
+    rivals: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TaskShape:
     """A task by position. Steps are sorted by id, so that the smaller position is the smaller id."""
 
@@ -34,13 +47,7 @@ class TaskShape:
     source: int
     step_ids: tuple[str, ...]
     modules: tuple[int, ...]
-    before: tuple[tuple[int, ...], ...]
-    followers: tuple[tuple[int, ...], ...]
-    #: every step after those before it
-    order: tuple[int, ...]
-    head: int
-    #: pairs of steps of which neither has to wait for the other: only these can queue for one device
-    rivals: tuple[tuple[int, int], ...]
+    wiring: Wiring
 
 
 class Problem:
@@ -96,6 +103,13 @@ class Problem:
             self._rows[module] = row
         return row
 
+    def runs_s(self, module: int, device: int) -> float:
+        """Returns seconds per item on one device, infinite where it cannot run, without making the row; ABSENT: 0."""
+        row = self._rows.get(module)
+        if row is not None:
+            return row.item(device)
+        return 0.0 if device == ABSENT else self.modules[module].seconds.get(self.device_ids[device], np.inf)
+
     def able(self, module: int) -> Ints:
         """Returns the devices that can run a module and would hold it if they were empty, by position."""
         able = self._able.get(module)
@@ -112,11 +126,6 @@ class Problem:
         steps = sorted(task.steps, key=lambda step: step.id)
         at = {step.id: s for s, step in enumerate(steps)}
         before = tuple(tuple(sorted(at[name] for name in step.after)) for step in steps)
-        order = tuple(TopologicalSorter(dict(enumerate(before))).static_order())
-        followers = tuple(tuple(s for s in range(len(steps)) if p in before[s]) for p in range(len(steps)))
-        earlier: list[set[int]] = [set() for _ in steps]
-        for s in order:
-            earlier[s].update(before[s], *(earlier[p] for p in before[s]))
         return TaskShape(
             index=index,
             weight=task.weight,
@@ -124,14 +133,23 @@ class Problem:
             source=OUTSIDE if task.source is None else self.device_at[task.source],
             step_ids=tuple(step.id for step in steps),
             modules=tuple(self.module_at[step.module] for step in steps),
-            before=before,
-            followers=followers,
-            order=order,
-            head=next(s for s in range(len(steps)) if not followers[s]),
-            rivals=tuple(
-                (p, q)
-                for p in range(len(steps))
-                for q in range(p + 1, len(steps))
-                if p not in earlier[q] and q not in earlier[p]
-            ),
+            wiring=_wiring(before),
         )
+
+
+@lru_cache(maxsize=1024)
+def _wiring(before: tuple[tuple[int, ...], ...]) -> Wiring:
+    """Most tasks are wired alike: made once for all of them."""
+    steps = range(len(before))
+    order = tuple(TopologicalSorter(dict(enumerate(before))).static_order())
+    followers = tuple(tuple(s for s in steps if p in before[s]) for p in steps)
+    earlier: list[set[int]] = [set() for _ in steps]
+    for s in order:
+        earlier[s].update(before[s], *(earlier[p] for p in before[s]))
+    return Wiring(
+        before=before,
+        followers=followers,
+        order=order,
+        head=next(s for s in steps if not followers[s]),
+        rivals=tuple((p, q) for p in steps for q in steps[p + 1 :] if p not in earlier[q] and q not in earlier[p]),
+    )

@@ -14,6 +14,8 @@ __all__ = ["Program", "Relaxed", "Whole", "is_available", "require"]
 
 #: HiGHS's tolerances are absolute (1e-7); objectives are scaled to about this, so that they are small beside it.
 _SCALED_TO = 1000.0
+#: A variable that is whole by HiGHS's tolerance is on one side of this or the other.
+_CHOSEN = 0.5
 
 
 def is_available() -> bool:
@@ -117,13 +119,13 @@ class Program:
             and info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
         ):
             value = np.asarray(solver.getSolution().col_value)[: len(self.x_module)]
-            copies = {m: self.x_device[(self.x_module == m) & (value > 0.5)].tolist() for m in range(len(self._at))}
+            copies = {m: self.x_device[(self.x_module == m) & (value > _CHOSEN)].tolist() for m in range(len(self._at))}
         return Whole(bound_s, copies, is_finished=status == "Optimal")
 
     def _solver(self, seconds: float, *, whole: bool) -> Any:
         import highspy  # noqa: PLC0415  # an optional extra
 
-        class Quiet(highspy.Highs):
+        class Quiet(highspy.Highs):  # type: ignore[misc]  # it has no types here
             """HiGHS greets on stdout while it is made, before it can be told not to: told here, just before."""
 
             def enableCallbacks(self) -> None:  # noqa: N802  # the name is theirs
@@ -131,7 +133,8 @@ class Program:
                 super().enableCallbacks()
 
         solver = Quiet()
-        options = {"threads": 1, "time_limit": max(0.01, seconds)}
+        # Presolve, run again at each restart, takes longer than it saves here: routes are already sifted.
+        options = {"threads": 1, "presolve": "off", "time_limit": max(0.01, seconds)}
         for name, value in {**options, "mip_rel_gap": 0.0, "mip_abs_gap": 1e-7}.items():
             solver.setOptionValue(name, value)
         rows, columns, values, lower, upper = self._matrix()

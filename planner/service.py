@@ -13,7 +13,8 @@ from planner.decide import decide
 from planner.documents import Documents
 from planner.doors import close_door, open_door
 from planner.facts import Facts
-from planner.placing import Places, Solve, place
+from planner.live import Placer
+from planner.placing import Places, place
 from planner.standby import next_epoch
 from schemas import messages as m
 from schemas import topics
@@ -29,6 +30,8 @@ _HEALTH_S = 10.0
 #: After the broker has confirmed the subscriptions, retained documents come at once; planning starts this much later.
 _REBUILD_S = 0.25
 _DOOR_RETRY_S = 1.0
+#: Measured times and links change what is best: looked at again this often.
+_IMPROVE_S = 60.0
 
 
 class Planner:
@@ -37,14 +40,15 @@ class Planner:
     Args:
         settings: Of this process.
         catalogue: The model definitions known.
-        solve: Places modules.
+        placer: Places modules.
         epoch: The newest epoch seen of another planner.
     """
 
-    def __init__(self, settings: PlannerSettings, catalogue: Catalogue, *, solve: Solve, epoch: int = 0) -> None:
+    def __init__(self, settings: PlannerSettings, catalogue: Catalogue, *, placer: Placer, epoch: int = 0) -> None:
         self._settings = settings
         self._root = settings.root
-        self._solve = solve
+        self._placer = placer
+        self._improve = False
         self._facts = Facts(catalogue)
         self._loop = Loop("planner")
         self._epoch = next_epoch(epoch)
@@ -88,6 +92,7 @@ class Planner:
         link.subscribe(topics.NODE_STATE.all(root), self._on_node_state, then=self._rebuild_soon)
         link.start()
         self._loop.every(_HEALTH_S, self._tell_health)
+        self._loop.every(_IMPROVE_S, self._look_for_better)
         _log.info("planner_up", epoch=self._epoch, models=len(self._facts.catalogue.models))
 
     def stop(self) -> None:
@@ -120,6 +125,7 @@ class Planner:
         plans, routes = self._inherited
         self._documents.inherit(sorted(plans), sorted(routes))
         self._facts.sessions |= self._fronted()
+        self._improve = not self._facts.plans  # a planner that takes over moves nothing just because it is new
         self._plan()
 
     def _fronted(self) -> set[str]:
@@ -158,6 +164,7 @@ class Planner:
         if self._facts.tasks.get(task) != spec:
             self._facts.tasks[task] = spec
             _log.info("task_wanted", task=task, model=spec.model)
+            self._improve = True
             self._plan_soon()
 
     def _on_node_state(self, message: Message) -> None:
@@ -182,6 +189,7 @@ class Planner:
             return
         if was in (None, "lost"):
             _log.info("node_joined", node=node)
+            self._improve = True
             if self._rebuilt:
                 self._event(m.Event(event="node_joined", node=node))
         self._plan_soon()
@@ -248,6 +256,7 @@ class Planner:
             body = m.ErrorBody(**error.as_dict())
             response = m.ControlResponse(status="error", error=body, transaction=transaction)
         else:
+            self._improve = True
             self._plan()
             data = {"epoch": self._epoch, "revision": self._documents.revision}
             response = m.ControlResponse(status="ok", data=data, transaction=transaction)
@@ -263,6 +272,10 @@ class Planner:
         if self._timer is None and self._rebuilt:
             self._timer = self._loop.after(self._settings.settle_s, self._plan)
 
+    def _look_for_better(self) -> None:
+        self._improve = True
+        self._plan_soon()
+
     def _plan_now(self) -> None:
         if self._rebuilt:
             self._plan()
@@ -275,7 +288,8 @@ class Planner:
             return
         self._open_doors()
         now = time.monotonic()
-        self._places = place(self._facts, self._solve, now)
+        improve, self._improve = self._improve, False
+        self._places = place(self._facts, self._placer(improve), now)
         changed = self._documents.update(decide(self._facts, self._places), self._publish_retained)
         self._facts.plans = dict(self._documents.plans)
         for node in changed:

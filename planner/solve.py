@@ -9,13 +9,14 @@ from planner.exact import Outcome, bounded, find_room, is_small, search
 from planner.greedy import SortKey, complete, kept, lay_out, named, sorted_by_need
 from planner.improve import descend, shake
 from planner.layout import Layout
+from planner.load import has_rates, relieve
 from planner.problem import Problem
 from planner.program import is_available, require
 from planner.repair import make_room
 from schemas.errors import NoCapacityError
 from schemas.instance import Instance
 
-__all__ = ["Method", "Solution", "TaskPlan", "solve"]
+__all__ = ["Method", "Solution", "TaskPlan", "best_layout", "solve"]
 
 Method = Literal["auto", "greedy", "exact"]
 
@@ -103,14 +104,30 @@ def solve(
     layout = _first(problem, key, current)
     if method == "greedy":
         return _solution(bounded(layout), method, clock() - started)
-    improving_until = budget * (1 - _IMPROVING)
-    descend(layout, lambda: seconds_left() < improving_until)
-    layout = shake(layout, lambda: seconds_left() < improving_until, rounds=_SHAKES)
+    return _solution(best_layout(layout, seconds_left, under_load=method == "auto"), method, clock() - started)
+
+
+def best_layout(start: Layout, seconds_left: Callable[[], float], *, under_load: bool) -> Outcome:
+    """Returns the best layout found in the time there is: local search, the exact search, local search again.
+
+    Args:
+        start: A layout with its routes; not changed.
+        seconds_left: Until there is no time any more.
+        under_load: Whether, where tasks have rates, waiting counts (planner/load.py). The bound is of idle devices.
+    """
+    layout = start.twin()
+    until = seconds_left() * (1 - _IMPROVING)
+    descend(layout, lambda: seconds_left() < until)
+    layout = shake(layout, lambda: seconds_left() < until, rounds=_SHAKES)
     outcome = search(layout, seconds_left) if is_available() else bounded(layout)
+    if under_load and has_rates(layout.problem):
+        loaded = outcome.layout.twin()
+        relieve(loaded, lambda: seconds_left() <= 0)
+        return Outcome(loaded, outcome.bound_s)
     if not outcome.is_proven and seconds_left() > 0:
         more = shake(outcome.layout, lambda: seconds_left() <= 0, rounds=_MORE_SHAKES, seed=1)
         outcome = Outcome(more, outcome.bound_s)
-    return _solution(outcome, method, clock() - started)
+    return outcome
 
 
 def _first(problem: Problem, key: SortKey, current: Mapping[str, Iterable[str]] | None) -> Layout:

@@ -1,25 +1,72 @@
 """The command `plan`: where modules would live, without a single device."""
 
+import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
-from planner.greedy import greedy
-from planner.latency import Evaluator
+from planner.solve import Method, Solution, solve
 from s2m3 import logs, options
-from schemas.instance import load_instance
+from schemas.errors import BadInputError, NoCapacityError
+from schemas.instance import Instance, load_instance
 
 __all__ = ["plan"]
+
+_METHODS = ("auto", "greedy", "exact")
+_NO_CAPACITY = 3
 
 
 def plan(
     file: Annotated[Path, typer.Argument(help="instance file (docs/placement.md)")],
     *,
+    method: Annotated[str, typer.Option(help=" | ".join(_METHODS))] = "auto",
+    budget: Annotated[float | None, typer.Option(help="seconds it may take; default: 1 (auto), 60 (exact)")] = None,
     as_json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Place modules on devices, offline. `s2m3 plan examples/home.json`."""
     logs.configure(verbose=verbose, quiet=True)
+    if method not in _METHODS:
+        raise BadInputError(f"--method is one of {', '.join(_METHODS)}, not {method!r}")
     instance = load_instance(file)
-    typer.echo(f"{greedy(instance)} {Evaluator(instance)} {as_json}")
+    try:
+        solution = solve(instance, method=cast("Method", method), budget_s=budget)
+    except NoCapacityError as error:
+        if not as_json:
+            raise
+        typer.echo(json.dumps({"error": error.as_dict()}, ensure_ascii=False))
+        sys.exit(_NO_CAPACITY)
+    if as_json:
+        typer.echo(json.dumps(solution.to_json(), ensure_ascii=False))
+    else:
+        _show(instance, solution)
+
+
+def _show(instance: Instance, solution: Solution) -> None:
+    console = Console()
+    table = Table("device", "memory MB", "holds", box=box.SIMPLE)
+    for device in instance.devices:
+        held = sorted(module for module, devices in solution.placement.items() if device.id in devices)
+        table.add_row(
+            device.id, f"{solution.memory_mb[device.id]:.0f} / {device.memory_mb:.0f}", ", ".join(held) or "-"
+        )
+    console.print(table)
+    table = Table("task", "latency", "route", box=box.SIMPLE)
+    for task, found in solution.tasks.items():
+        route = " ".join(f"{step}:{device}" for step, device in found.route.items())
+        table.add_row(task, f"{found.latency_s * 1000:.1f} ms", route)
+    console.print(table)
+    gap = solution.objective_s - solution.lower_bound_s
+    proof = (
+        "proven optimal"
+        if solution.proven_optimal
+        else f"at most {100 * gap / max(solution.objective_s, 1e-9):.1f} % above the best"
+    )
+    console.print(
+        f"objective {solution.objective_s:.4f} s, {proof}; {solution.method}, {solution.solve_s * 1000:.0f} ms"
+    )

@@ -12,7 +12,7 @@ import typer
 
 from broker.launch import Broker, default_kind
 from planner.catalogue import catalogue_of
-from planner.greedy import solve_live
+from planner.live import placer
 from planner.service import Planner
 from planner.standby import wait_for_turn
 from s2m3 import logs, options
@@ -73,7 +73,7 @@ def planner(settings: PlannerSettings) -> None:
         epoch = wait_for_turn(settings, signals.stop)
         if signals.stop.is_set():
             return
-        running = Planner(settings, catalogue, solve=solve_live, epoch=epoch)
+        running = Planner(settings, catalogue, placer=placer(settings.budget_s), epoch=epoch)
         running.start()
         while not signals.stop.wait(0.2) and not running.superseded.is_set():
             if running.link.refused is not None:

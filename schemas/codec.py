@@ -98,6 +98,8 @@ def _restore(value: Any, depth: int = 0) -> Value:
     if is_packed_tensor(value):
         return unpack_tensor(value)
     if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):  # msgpack's strict_map_key lets binary ones through
+            raise BadInputError("a map with a key that is not text is not part of this protocol")
         return {key: _restore(item, depth + 1) for key, item in value.items()}
     raise BadInputError(f"{type(value).__name__} is not part of this protocol")
 
@@ -170,6 +172,8 @@ def decode_work(payload: bytes, *, request: bytes | None, reply_to: str | None, 
     step = user.get("step", "")
     if step not in route:
         raise BadInputError(f"step {step[:40]!r} is not in the message's route")
+    for name, hop in route.items():
+        _check_wiring(name, hop, route)
     inputs = {name: _restore(value) for name, value in wire.inputs.items()}
     if stray := inputs.keys() - route[step].inputs.keys():
         raise BadInputError(f"step {step} takes no input {min(stray)!r}", step=step)
@@ -185,6 +189,16 @@ def decode_work(payload: bytes, *, request: bytes | None, reply_to: str | None, 
         ms_left=wire.ms_left,
         timings=_timings(wire.timings),
     )
+
+
+def _check_wiring(step: str, hop: Hop, route: Mapping[str, Hop]) -> None:
+    """A step can be given only what another was asked for: a worker would find out after the work was done."""
+    for port, ref in hop.inputs.items():
+        before, _, output = ref.partition(".")
+        if before != "input" and (before not in route or output not in route[before].outputs):
+            raise BadInputError(
+                f"route: {step}.{port}: {ref[:80]!r} is not an output that a step is asked for", step=step
+            )
 
 
 def _timings(wire: Mapping[str, _Timing]) -> dict[str, Timing]:

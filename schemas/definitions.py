@@ -51,7 +51,7 @@ class ModuleSpec(_Frozen):
     def identity(self) -> str:
         """Hash of what makes the module what it is: equal identity means one shared copy."""
         what = [self.source, self.prefix, self.class_, self.config]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 class StepSpec(_Frozen):
@@ -91,8 +91,8 @@ class ModelSpec(_Frozen):
         """Returns the outputs of a step that the steps after it, or the answer, ask for. Only these are sent."""
         if step_id == self.head:
             return tuple(self.answer)
-        refs = (ref.split(".") for step in self.steps.values() for ref in step.inputs.values())
-        return tuple(dict.fromkeys(output for step, output in refs if step == step_id))
+        refs = (ref.partition(".") for step in self.steps.values() for ref in step.inputs.values())
+        return tuple(dict.fromkeys(output for step, _, output in refs if step == step_id))
 
 
 class Catalogue(_Frozen):
@@ -172,9 +172,25 @@ def _read(path: Path) -> dict[str, Any]:
         raise BadDefinitionError(f"{path.name}: {error}") from error
 
 
-def _first_line(error: ValidationError) -> str:
+def _first_line(error: ValidationError, key: str = "") -> str:
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"{'.'.join([key, *map(str, first['loc'])]).lstrip('.')}: {first['msg']}"
+
+
+def _module(where: str, module_id: str, table: Any) -> ModuleSpec:
+    if not isinstance(table, dict):
+        raise BadDefinitionError(f"{where}: modules.{module_id}: not a table")
+    try:
+        return ModuleSpec.model_validate({**table, "id": module_id})
+    except ValidationError as error:
+        raise BadDefinitionError(f"{where}: {_first_line(error, f'modules.{module_id}')}") from error
+
+
+def _model(where: str, document: dict[str, Any]) -> ModelSpec:
+    try:
+        return ModelSpec.model_validate(document)
+    except ValidationError as error:
+        raise BadDefinitionError(f"{where}: {_first_line(error)}") from error
 
 
 def load_catalogue(paths: Iterable[Path]) -> Catalogue:
@@ -190,19 +206,19 @@ def load_catalogue(paths: Iterable[Path]) -> Catalogue:
     models: dict[str, tuple[str, ModelSpec]] = {}
     for path in sorted(paths):
         document = _read(path)
-        try:
-            for module_id, table in document.pop("modules", {}).items():
-                spec = ModuleSpec.model_validate({"id": module_id, **table})
-                where, known = modules.setdefault(module_id, (path.name, spec))
-                if known.identity != spec.identity:
-                    raise BadDefinitionError(f"{path.name}: modules.{module_id}: is another module in {where}")
-            if document:
-                model = ModelSpec.model_validate(document)
-                if model.id in models:
-                    raise BadDefinitionError(f"{path.name}: id: model {model.id} is also in {models[model.id][0]}")
-                models[model.id] = (path.name, model)
-        except ValidationError as error:
-            raise BadDefinitionError(f"{path.name}: {_first_line(error)}") from error
+        tables = document.pop("modules", {})
+        if not isinstance(tables, dict):
+            raise BadDefinitionError(f"{path.name}: modules: not a table of modules")
+        for module_id, table in tables.items():
+            spec = _module(path.name, module_id, table)
+            where, known = modules.setdefault(module_id, (path.name, spec))
+            if known.identity != spec.identity:
+                raise BadDefinitionError(f"{path.name}: modules.{module_id}: is another module in {where}")
+        if document:
+            model = _model(path.name, document)
+            if model.id in models:
+                raise BadDefinitionError(f"{path.name}: id: model {model.id} is also in {models[model.id][0]}")
+            models[model.id] = (path.name, model)
     specs = {module_id: spec for module_id, (_, spec) in modules.items()}
     for where, model in models.values():
         _check_model(where, model, specs)
@@ -212,7 +228,12 @@ def load_catalogue(paths: Iterable[Path]) -> Catalogue:
 def _with_equal_modules_made_one(specs: dict[str, ModuleSpec], models: list[ModelSpec]) -> Catalogue:
     first: dict[str, str] = {}
     for module_id in sorted(specs):
-        first.setdefault(specs[module_id].identity, module_id)
+        spec, one_id = specs[module_id], first.setdefault(specs[module_id].identity, module_id)
+        if (specs[one_id].inputs, specs[one_id].outputs) != (spec.inputs, spec.outputs):
+            raise BadDefinitionError(
+                f"modules.{module_id}: is the same module as {one_id} (source, prefix, class, config) "
+                "with other inputs or outputs"
+            )
     one = {module_id: first[spec.identity] for module_id, spec in specs.items()}
     shared = [
         model.model_copy(

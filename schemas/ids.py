@@ -8,11 +8,16 @@ from pydantic import AfterValidator, StringConstraints
 
 from schemas.errors import BadInputError
 
-__all__ = ["Id", "check_id", "new_request_id"]
+__all__ = ["REQUEST_ID_BYTES", "Id", "check_id", "is_id", "new_request_id"]
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
 _LONGEST = 64
 REQUEST_ID_BYTES = 16
+
+
+def is_id(value: str) -> bool:
+    """Returns whether a name is an id."""
+    return len(value) <= _LONGEST and _ID.match(value) is not None
 
 
 def check_id(value: str, what: str = "id") -> str:
@@ -21,7 +26,7 @@ def check_id(value: str, what: str = "id") -> str:
     Raises:
         BadInputError: `+ # /`, control characters, capitals, spaces, or nothing at all.
     """
-    if len(value) > _LONGEST or not _ID.match(value):
+    if not is_id(value):
         shown = value[:_LONGEST] + ("…" if len(value) > _LONGEST else "")
         raise BadInputError(f"{what} {shown!r} is not an id: lower-case letters, digits and dashes, at most {_LONGEST}")
     return value

@@ -55,7 +55,7 @@ def parse_plain(payload: bytes) -> PlainRequest:
     inputs, transaction, deadline = (document.get(key) for key in ("inputs", "transaction", "deadline_s"))
     if not isinstance(inputs, dict | None):
         raise BadInputError("inputs is not a JSON object")
-    if type(transaction) not in (str, int, type(None)) or len(str(transaction)) > _LONGEST_TRANSACTION:
+    if transaction is not None and not _is_transaction(transaction):
         raise BadInputError(f"transaction is not a number or a text of at most {_LONGEST_TRANSACTION}")
     if deadline is not None and (type(deadline) not in (int, float) or not 0 < deadline <= _LONGEST_DEADLINE_S):
         raise BadInputError("deadline_s is not a number of seconds above 0 and at most a day")
@@ -68,12 +68,21 @@ def transaction_of(payload: bytes) -> str | int | None:
         found = json.loads(payload).get("transaction")
     except (ValueError, RecursionError, AttributeError):
         return None
-    return found if type(found) in (str, int) and len(str(found)) <= _LONGEST_TRANSACTION else None
+    return found if _is_transaction(found) else None
 
 
-def _bytes_of(name: str, value: Any) -> Value:
-    if isinstance(value, list):
-        return [_bytes_of(name, item) for item in value]
+def _is_transaction(found: Any) -> bool:
+    """JSON can spell half a character (a lone surrogate), which no answer could carry back."""
+    if type(found) not in (str, int) or len(str(found)) > _LONGEST_TRANSACTION:
+        return False
+    return not any("\ud800" <= c <= "\udfff" for c in str(found))
+
+
+def _files_of(name: str, value: Any) -> Value:
+    return [_bytes_of(name, item) for item in value] if isinstance(value, list) else _bytes_of(name, value)
+
+
+def _bytes_of(name: str, value: Any) -> bytes:
     text = value.get("base64") if isinstance(value, dict) and value.keys() == {"base64"} else None
     if not isinstance(text, str):
         raise BadInputError(f'input {name!r} takes {{"base64": "…"}}')
@@ -102,7 +111,7 @@ def read_inputs(kinds: Mapping[str, Kind], given: Mapping[str, Any], defaults: M
         if value is None:
             raise BadInputError(f"input {name!r} is missing")
         if kind in _BINARY and not _is_bytes(value):
-            value = _bytes_of(name, value)
+            value = _files_of(name, value)
         if kind in _TEXT and isinstance(value, bytes):
             value = _text_of(name, value)
         inputs[name] = check_kind(name, kind, value)

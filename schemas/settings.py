@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import tomllib
 from pathlib import Path
 from typing import Self
 
@@ -48,13 +49,15 @@ class BrokerSettings(BaseSettings):
         """Returns the settings; a flag that is None was not given.
 
         Raises:
-            BadInputError: A value that is not possible, naming the setting.
+            BadInputError: A value that is not possible, naming the setting; or the file cannot be read.
         """
         try:
             return cls(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             raise BadInputError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        except tomllib.TOMLDecodeError as error:  # its text names the line and column
+            raise BadInputError(f"settings file {os.environ.get('S2M3_CONFIG')}: {error}") from error
 
     @classmethod
     def settings_customise_sources(
@@ -68,6 +71,8 @@ class BrokerSettings(BaseSettings):
         """Adds the TOML file behind flags and variables."""
         sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
         config = os.environ.get("S2M3_CONFIG")
+        if config and not Path(config).is_file():
+            raise BadInputError(f"settings file {config}: is not there")
         return (*sources, TomlConfigSettingsSource(settings_cls, toml_file=config)) if config else sources
 
 

@@ -8,11 +8,13 @@ from pydantic import ValidationError
 
 from schemas import messages as m
 from schemas.errors import BadInputError
-from schemas.ids import check_id
+from schemas.ids import check_id, is_id
 
 __all__ = ["ALL", "Raw", "Topic", "TopicPath"]
 
 _FIELD = re.compile(r"\{(\w+)\}")
+#: An input's name is the model's to choose; whether the task has it is checked with the request.
+_FREE = "input"
 D = TypeVar("D", bound=m.Document)
 
 
@@ -40,7 +42,10 @@ class TopicPath:
         return f"{root}/" + _FIELD.sub(lambda field: ids.get(field[1], "+"), self.pattern)
 
     def ids(self, root: str, topic: str) -> dict[str, str] | None:
-        """Returns the ids in a topic of this family; None for any other topic."""
+        """Returns the ids in a topic of this family; None for any other topic, and for names that are no ids.
+
+        Anybody can publish `task/My Task`: whoever took it for a task could not name its other topics.
+        """
         parts = topic.removeprefix(f"{root}/").split("/")
         wanted = self.pattern.split("/")
         if len(parts) != len(wanted) or not topic.startswith(f"{root}/"):
@@ -48,6 +53,8 @@ class TopicPath:
         found = {}
         for part, want in zip(parts, wanted, strict=True):
             if field := _FIELD.fullmatch(want):
+                if field[1] != _FREE and not is_id(part):
+                    return None
                 found[field[1]] = part
             elif part != want:
                 return None

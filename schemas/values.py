@@ -44,16 +44,19 @@ def unpack_tensor(packed: Mapping[str, Any]) -> Tensor:
     """
     dtype = _DTYPES.get(packed["dtype"]) if isinstance(packed["dtype"], str) else None
     if dtype is None:
-        raise BadInputError(f"tensor dtype {packed['dtype']!r} is not one of {', '.join(_DTYPES)}")
+        raise BadInputError(f"tensor dtype {str(packed['dtype'])[:40]!r} is not one of {', '.join(_DTYPES)}")
     shape = packed["shape"]
     if not isinstance(shape, list) or len(shape) > _MAX_DIMS or any(type(n) is not int or n < 0 for n in shape):
-        raise BadInputError(f"tensor shape {shape!r} is not a list of at most {_MAX_DIMS} non-negative integers")
+        raise BadInputError(f"tensor shape {str(shape)[:80]} is not a list of at most {_MAX_DIMS} non-negative integers")
     need = dtype.itemsize
     for n in shape:
         need *= n
     if need != len(packed["bytes"]):
         raise BadInputError(f"a {packed['dtype']} tensor of shape {shape} is {need} bytes, not {len(packed['bytes'])}")
-    return np.frombuffer(packed["bytes"], dtype=dtype.newbyteorder("<")).reshape(shape)
+    try:
+        return np.frombuffer(packed["bytes"], dtype=dtype.newbyteorder("<")).reshape(shape)
+    except ValueError as error:  # one dimension is 0 and the others are more than an array can count
+        raise BadInputError(f"a tensor cannot have the shape {shape}") from error
 
 
 def _is_list_of(value: Value, kind: type) -> bool:

@@ -1,0 +1,64 @@
+"""Names on the bus: what is one topic level and nothing else."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.errors import BadInputError
+from schemas.ids import REQUEST_ID_BYTES, Id, check_id, is_id, new_request_id
+
+ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+
+
+@given(st.from_regex(ID, fullmatch=True))
+def test_letters_digits_and_dashes_are_an_id(name: str) -> None:
+    assert check_id(name) == name
+
+
+@given(st.text(max_size=80))
+def test_anything_else_is_refused(name: str) -> None:
+    assert is_id(name) == (ID.fullmatch(name) is not None)
+    if not is_id(name):
+        with pytest.raises(BadInputError):
+            check_id(name)
+
+
+@pytest.mark.parametrize("character", ["/", "+", "#", "\0", "\n", " ", "A", "_", ".", "é", "\u0664"])
+def test_what_would_change_a_topic_is_refused_wherever_it_stands(character: str) -> None:
+    for name in (character, f"{character}a", f"a{character}b", f"a{character}"):
+        with pytest.raises(BadInputError, match="is not an id"):
+            check_id(name)
+
+
+def test_nothing_at_all_and_a_leading_dash_are_no_ids() -> None:
+    assert not is_id("")
+    assert not is_id("-a")
+
+
+def test_64_characters_are_an_id_and_65_are_not() -> None:
+    assert check_id("a" * 64)
+    with pytest.raises(BadInputError) as raised:
+        check_id("a" * 65)
+    assert "…" in raised.value.detail
+
+
+def test_an_error_says_what_the_name_was_for() -> None:
+    with pytest.raises(BadInputError, match="node 'Kitchen' is not an id"):
+        check_id("Kitchen", "node")
+
+
+def test_the_pydantic_type_refuses_the_same() -> None:
+    adapter = TypeAdapter(Id)
+    assert adapter.validate_python("pi-5") == "pi-5"
+    for wrong in ("Pi", "a/b", "", "a" * 65, 5):
+        with pytest.raises(ValidationError):
+            adapter.validate_python(wrong)
+
+
+def test_request_ids_are_16_bytes_and_differ() -> None:
+    made = {new_request_id() for _ in range(1000)}
+    assert len(made) == 1000
+    assert {len(request) for request in made} == {REQUEST_ID_BYTES} == {16}

@@ -1,0 +1,64 @@
+"""A caller as Mosquitto's own tools are: any protocol version, JSON or raw bytes, no knowledge of ours."""
+
+import json
+import queue
+import socket
+from typing import Any, Self
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from tests.conftest import WAIT_S
+
+
+class PlainCaller:
+    """Publishes requests and reads answers over a connection of its own."""
+
+    def __init__(self, port: int, protocol: int, topics: tuple[str, ...]) -> None:
+        self.answers: queue.Queue[paho.MQTTMessage] = queue.Queue()
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion(protocol))
+        self.client.on_socket_open = _no_delay
+        self.client.on_message = lambda _c, _u, message: self.answers.put(message)
+        self._subscribed: queue.Queue[None] = queue.Queue()
+        self.client.on_subscribe = lambda *_: self._subscribed.put(None)
+        self._topics = topics
+        self.client.connect("127.0.0.1", port)
+
+    def __enter__(self) -> Self:
+        self.client.loop_start()
+        self.client.subscribe([(topic, 1) for topic in self._topics])
+        self._subscribed.get(timeout=WAIT_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def send(self, topic: str, payload: bytes, properties: Properties | None = None) -> None:
+        self.client.publish(topic, payload, qos=1, properties=properties).wait_for_publish(WAIT_S)
+
+    def answer(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.message().payload)
+        return found
+
+    def message(self) -> paho.MQTTMessage:
+        return self.answers.get(timeout=WAIT_S)
+
+
+def _no_delay(_c: paho.Client, _u: object, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def properties_of(message: paho.MQTTMessage) -> Any:
+    """Returns a message's v5 properties: paho's attributes come and go, and its types do not know them."""
+    assert message.properties is not None
+    return message.properties
+
+
+def reply_to(topic: str, correlation: bytes) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ResponseTopic = topic
+    properties.CorrelationData = correlation
+    return properties

@@ -1,0 +1,138 @@
+"""Nodes and planner come and go while requests run: all are answered, and only what was lost moves."""
+
+import json
+import signal
+from typing import Any
+
+import paho.mqtt.client as paho
+
+from s2m3.client import Client
+from s2m3.cluster import Cluster
+from s2m3.snapshot import Site
+from s2m3.tasks import add_task
+from schemas import messages as m
+from schemas import topics
+from tests.conftest import WAIT_S
+from tests.system.plain import PlainCaller
+
+
+def _front(site: Site) -> str:
+    assert site.wait(lambda s: any("noop" in plan.fronts for plan in s.plans.values()), WAIT_S)
+    return next(node for node, plan in site.plans.items() if "noop" in plan.fronts)
+
+
+def _holder(site: Site) -> str:
+    return site.routes["noop"].steps["head"].replicas[0].node
+
+
+def test_a_killed_nodes_modules_come_back_elsewhere_and_waiting_requests_are_answered(
+    noop_cluster: Cluster, noop_client: Client, noop_site: Site
+) -> None:
+    victim = _holder(noop_site)
+    noop_cluster.kill(victim)
+    replies = [noop_client.submit("noop", left=i, right=i) for i in range(20)]
+    assert [reply.result(WAIT_S).value for reply in replies] == [[i, i] for i in range(20)]
+    assert victim not in {node for reply in replies for node in reply.result().route.values()}
+    assert noop_site.nodes.state(victim) == "lost"
+
+
+def test_requests_under_way_when_a_node_dies_are_answered(
+    noop_cluster: Cluster, noop_client: Client, noop_site: Site
+) -> None:
+    replies = [noop_client.submit("noop", left=i, right=i) for i in range(200)]
+    noop_cluster.kill(_holder(noop_site))
+    replies += [noop_client.submit("noop", left=i, right=i) for i in range(200, 400)]
+    assert [reply.result(WAIT_S).value for reply in replies] == [[i, i] for i in range(400)]
+
+
+def test_a_node_that_returns_is_ready_again(noop_cluster: Cluster, noop_site: Site) -> None:
+    noop_cluster.kill("a")
+    assert noop_site.wait(lambda s: s.nodes.state("a") == "lost", WAIT_S)
+    noop_cluster.start_agent("a")
+    assert noop_site.wait(lambda s: s.nodes.state("a") == "ready", WAIT_S)
+
+
+def test_requests_go_on_without_a_planner(noop_cluster: Cluster, noop_client: Client, noop_site: Site) -> None:
+    noop_cluster.kill("planner")
+    assert noop_site.wait(lambda s: s.planner is not None and s.planner.state == "offline", WAIT_S)
+    assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
+
+
+def test_a_new_planner_takes_over_what_it_finds_and_moves_nothing(
+    noop_cluster: Cluster, noop_client: Client, noop_site: Site
+) -> None:
+    before = {node: sorted(spec.id for spec in plan.modules) for node, plan in noop_site.plans.items()}
+    old = noop_site.planner
+    noop_cluster.kill("planner")
+    noop_cluster.start_planner()
+    assert old is not None
+    assert noop_site.wait(
+        lambda s: s.planner is not None and s.planner.state == "online" and s.planner.epoch > old.epoch, WAIT_S
+    )
+    epoch = noop_site.planner.epoch if noop_site.planner else 0
+    assert noop_site.wait(lambda s: all(plan.epoch == epoch for plan in s.plans.values()), WAIT_S)
+    after = {node: sorted(spec.id for spec in plan.modules) for node, plan in noop_site.plans.items()}
+    assert after == before
+    assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
+
+
+def test_plain_requests_that_wait_when_the_front_dies_are_answered_by_the_next_front(
+    noop_cluster: Cluster, noop_site: Site
+) -> None:
+    front = _front(noop_site)
+    with PlainCaller(noop_cluster.broker.port_v3, paho.MQTTv311, ("s2m3/v1/response/noop",)) as caller:
+        noop_cluster.processes[front].send_signal(signal.SIGSTOP)  # it holds what it was sent, and answers nothing
+        for i in range(20):
+            document = {"transaction": i, "inputs": {"left": i, "right": i}, "deadline_s": 20}
+            caller.send("s2m3/v1/request/noop", json.dumps(document).encode())
+        noop_cluster.kill(front)
+        answered: dict[int, Any] = {}
+        while len(answered) < 20:
+            answer = caller.answer()
+            assert answer["status"] == "ok", answer
+            answered[answer["transaction"]] = answer["answer"]
+    assert answered == {i: [i, i] for i in range(20)}
+    assert _front(noop_site) != front
+
+
+def test_plain_requests_sent_before_any_node_is_there_wait_for_one(noop_cluster: Cluster, noop_site: Site) -> None:
+    for node in ("a", "b", "c"):
+        noop_cluster.kill(node)
+    assert noop_site.wait(lambda s: s.nodes.lost == {"a", "b", "c"}, WAIT_S)
+    with PlainCaller(noop_cluster.broker.port_v3, paho.MQTTv311, ("s2m3/v1/response/noop",)) as caller:
+        caller.send("s2m3/v1/request/noop", b'{"transaction": "early", "inputs": {"left": 1, "right": 2}}')
+        noop_cluster.start_agent("b")
+        answer = caller.answer()
+    assert answer["answer"] == [1, 2]
+
+
+def test_a_drained_node_gives_its_modules_away_without_failing_a_request(
+    noop_cluster: Cluster, noop_client: Client, noop_site: Site
+) -> None:
+    node = _holder(noop_site)
+    replies = [noop_client.submit("noop", left=i, right=i) for i in range(100)]
+    noop_cluster.processes[node].send_signal(signal.SIGTERM)
+    replies += [noop_client.submit("noop", left=i, right=i) for i in range(100, 200)]
+    assert [reply.result(WAIT_S).value for reply in replies] == [[i, i] for i in range(200)]
+    assert noop_cluster.processes[node].wait(30) == 0
+    assert noop_client.ask("noop", left=1, right=2).attempts == 1
+
+
+def test_a_task_that_does_not_fit_says_so_with_numbers_and_the_others_go_on(
+    noop_client: Client, noop_site: Site
+) -> None:
+    add_task(noop_site, "words", m.TaskSpec(model="transcription"))
+    assert noop_site.wait(lambda s: "words" in s.routes and s.routes["words"].error is not None, WAIT_S)
+    error = noop_site.routes["words"].error
+    assert error is not None
+    assert error.code == "no_capacity"
+    assert "whisper-tiny-en-" in error.detail
+    assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
+
+
+def test_a_removed_task_leaves_nothing_behind(noop_cluster: Cluster, noop_site: Site) -> None:
+    noop_site.publish(topics.TASK, b"", task="noop")
+    assert noop_site.wait(lambda s: "noop" not in s.routes, WAIT_S)
+    assert noop_site.wait(lambda s: not any(plan.modules or plan.fronts for plan in s.plans.values()), WAIT_S)
+    assert noop_site.wait(lambda s: not any(reported.modules for reported in s.reported.values()), WAIT_S)
+    assert all(process.poll() is None for process in noop_cluster.processes.values())
