@@ -15,8 +15,9 @@ from agents.presence import Presence
 from agents.speed import compute_gflops, link_speed
 from broker.dispatch import Dispatcher
 from broker.link import Link
+from broker.listening import listen
 from broker.loop import Loop
-from broker.message import Message, Will
+from broker.message import Will
 from schemas import messages as m
 from schemas import topics
 from schemas.definitions import ModuleSpec
@@ -89,8 +90,8 @@ class Agent:
             link_speed=speed,
             with_torch=self._loader.has_room_for_torch,
         )
-        self.link.subscribe(topics.CONTROL.at(self._root, verb="drain"), self._on_drain)
-        self.link.subscribe(topics.PLAN.at(self._root, node=self._node), self._on_plan)
+        listen(self.link, topics.CONTROL, self._on_drain, verb="drain")
+        listen(self.link, topics.PLAN, self._on_plan, node=self._node)
         _log.info("agent_up", node=self._node, boot=self._boot, memory_mb=round(self._memory_mb), gflops=round(gflops))
 
     def _on_connected(self) -> None:
@@ -122,13 +123,8 @@ class Agent:
 
     # ---- orders ---------------------------------------------------------------------------------------------------
 
-    def _on_drain(self, message: Message) -> None:
-        try:
-            order = topics.CONTROL.decode(message.payload)
-        except S2M3Error as error:
-            _log.info("bad_order", node=self._node, error=str(error))
-            return  # the planner answers it
-        if order.node == self._node:
+    def _on_drain(self, _: str, order: m.ControlRequest | None) -> None:
+        if order is not None and order.node == self._node:
             self._start_draining()
 
     def _start_draining(self) -> None:
@@ -136,16 +132,11 @@ class Agent:
             _log.info("draining", node=self._node)
             self._presence.change_state(m.NodeState(state="draining", boot=self._boot))
 
-    def _on_plan(self, message: Message) -> None:
-        try:
-            plan = topics.PLAN.decode(message.payload) if message.payload else m.Plan(epoch=0, revision=0)
-        except S2M3Error as error:
-            _log.warning("bad_plan", node=self._node, error=str(error))
-            return
-        if message.payload and (plan.epoch, plan.revision) < (self._plan.epoch, self._plan.revision):
+    def _on_plan(self, _: str, plan: m.Plan | None) -> None:
+        if plan is not None and (plan.epoch, plan.revision) < (self._plan.epoch, self._plan.revision):
             _log.warning("old_plan_refused", node=self._node, epoch=plan.epoch, revision=plan.revision)
             return
-        self._plan = plan
+        self._plan = plan or m.Plan(epoch=0, revision=0)
         self._follow_plan()
 
     def _follow_plan(self) -> None:
@@ -166,9 +157,8 @@ class Agent:
 
     def _look_again(self) -> None:
         """A front lost its session: read the retained plan afresh; `_on_plan` connects it again if it is still ours."""
-        topic = topics.PLAN.at(self._root, node=self._node)
-        self.link.unsubscribe(topic)
-        self.link.subscribe(topic, self._on_plan)
+        self.link.unsubscribe(topics.PLAN.at(self._root, node=self._node))
+        listen(self.link, topics.PLAN, self._on_plan, node=self._node)
 
     # ---- modules --------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from functools import partial
 import structlog
 
 from broker.link import Link
+from broker.listening import listen
 from broker.loop import Loop, Timer
 from broker.message import Message, Outgoing
 from broker.requests import Action, Requests, Result, Send
@@ -15,6 +16,7 @@ from schemas import topics
 from schemas.codec import CONTENT_TYPE, decode_answer, encode_work
 from schemas.errors import NotReadyError, S2M3Error
 from schemas.ids import new_request_id
+from schemas.messages import NodeLoad, NodeState, RouteDoc
 from schemas.values import Value
 from schemas.work import Answer, Work
 
@@ -74,10 +76,9 @@ class Dispatcher:
 
     def start(self, then: Callable[[], None] | None = None) -> None:
         """Subscribes to answers, routes, node states and loads; `then` is called when the broker has confirmed."""
-        root = self._link.root
-        self._link.subscribe(topics.ROUTE.all(root), self._on_route)
-        self._link.subscribe(topics.NODE_STATE.all(root), self._on_node_state)
-        self._link.subscribe(topics.NODE_LOAD.all(root), self._on_load, qos=0)
+        listen(self._link, topics.ROUTE, self._on_route)
+        listen(self._link, topics.NODE_STATE, self._on_node_state)
+        listen(self._link, topics.NODE_LOAD, self._on_load)
         self._link.subscribe(self._reply_to, self._on_answer, then=then)
 
     def submit(
@@ -115,36 +116,14 @@ class Dispatcher:
             return
         self._act(self._requests.on_answer(answer, time.monotonic()))
 
-    def _on_route(self, message: Message) -> None:
-        ids = topics.ROUTE.ids(self._link.root, message.topic)
-        if ids is None:
-            return
-        try:
-            doc = topics.ROUTE.decode(message.payload) if message.payload else None
-        except S2M3Error as error:
-            _log.warning("bad_document", topic=message.topic, error=str(error))
-            return
-        self._act(self._requests.on_route(ids["task"], doc, time.monotonic()))
+    def _on_route(self, task: str, doc: RouteDoc | None) -> None:
+        self._act(self._requests.on_route(task, doc, time.monotonic()))
 
-    def _on_node_state(self, message: Message) -> None:
-        ids = topics.NODE_STATE.ids(self._link.root, message.topic)
-        if ids is None:
-            return
-        try:
-            state = topics.NODE_STATE.decode(message.payload) if message.payload else None
-        except S2M3Error as error:
-            _log.warning("bad_document", topic=message.topic, error=str(error))
-            return
-        self._act(self._requests.on_node_state(ids["node"], state, time.monotonic()))
+    def _on_node_state(self, node: str, state: NodeState | None) -> None:
+        self._act(self._requests.on_node_state(node, state, time.monotonic()))
 
-    def _on_load(self, message: Message) -> None:
-        ids = topics.NODE_LOAD.ids(self._link.root, message.topic)
-        if ids is None:
-            return
-        try:
-            self._requests.on_load(ids["node"], topics.NODE_LOAD.decode(message.payload).queues)
-        except S2M3Error as error:
-            _log.warning("bad_document", topic=message.topic, error=str(error))
+    def _on_load(self, node: str, load: NodeLoad | None) -> None:
+        self._requests.on_load(node, load.queues if load else {})
 
     def _act(self, actions: list[Action]) -> None:
         for action in actions:

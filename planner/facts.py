@@ -93,6 +93,23 @@ class Facts:
         failures = self._failures.get((node, spec.id))
         return failures is None or failures.until <= now
 
+    def take_report(self, node: str, reported: Reported | None, now: float) -> list[str]:
+        """Takes in what a node holds (None: it was cleared); returns the modules that failed since its last report."""
+        before = self.reported.get(node)
+        if reported is None:
+            self.reported.pop(node, None)
+            return []
+        self.reported[node] = reported
+        same = before.modules if before is not None and before.boot == reported.boot else {}
+        failed = [
+            module
+            for module, report in reported.modules.items()
+            if report.state == "failed" and (module not in same or same[module].state != "failed")
+        ]
+        for module in failed:
+            self.note_failure(node, module, now)
+        return failed
+
     def note_failure(self, node: str, module: str, now: float) -> None:
         """Remembers that a load failed: the next try there waits, longer each time."""
         failures = self._failures.setdefault((node, module), _Failures())

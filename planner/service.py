@@ -3,10 +3,12 @@
 import threading
 import time
 from functools import partial
+from typing import Literal
 
 import structlog
 
 from broker.link import Link
+from broker.listening import listen
 from broker.loop import Loop, Timer
 from broker.message import Message, Outgoing, Will
 from planner.decide import decide
@@ -30,6 +32,8 @@ _HEALTH_S = 10.0
 #: After the broker has confirmed the subscriptions, retained documents come at once; planning starts this much later.
 _REBUILD_S = 0.25
 _DOOR_RETRY_S = 1.0
+#: A removed task's front leaves its session first.
+_CLOSE_S = 1.0
 #: Measured times and links change what is best: looked at again this often.
 _IMPROVE_S = 60.0
 
@@ -79,17 +83,17 @@ class Planner:
             UnauthorisedError: The broker refused the login.
             S2M3Error: There is no broker.
         """
-        root, link = self._root, self.link
+        link = self.link
         self._loop.start()
-        link.subscribe(topics.PLANNER_STATE.at(root), self._on_planner_state)
-        link.subscribe(topics.TASK.all(root), self._on_task)
-        link.subscribe(topics.NODE_PROFILE.all(root), self._on_profile)
-        link.subscribe(topics.NODE_REPORTED.all(root), self._on_reported)
-        link.subscribe(topics.PLAN.all(root), self._on_plan)
-        link.subscribe(topics.ROUTE.all(root), self._on_route)
-        link.subscribe(topics.CONTROL.at(root, verb="replan"), self._on_control)
-        link.subscribe(topics.CONTROL.at(root, verb="drain"), self._on_control)
-        link.subscribe(topics.NODE_STATE.all(root), self._on_node_state, then=self._rebuild_soon)
+        listen(link, topics.PLANNER_STATE, self._on_planner_state)
+        listen(link, topics.TASK, self._on_task)
+        listen(link, topics.NODE_PROFILE, self._on_profile)
+        listen(link, topics.NODE_REPORTED, self._on_reported)
+        listen(link, topics.PLAN, self._on_plan)
+        listen(link, topics.ROUTE, self._on_route)
+        link.subscribe(topics.CONTROL.at(self._root, verb="replan"), self._on_control)
+        link.subscribe(topics.CONTROL.at(self._root, verb="drain"), self._on_control)
+        listen(link, topics.NODE_STATE, self._on_node_state, then=self._rebuild_soon)
         link.start()
         self._loop.every(_HEALTH_S, self._tell_health)
         self._loop.every(_IMPROVE_S, self._look_for_better)
@@ -133,11 +137,8 @@ class Planner:
 
     # ---- what comes in --------------------------------------------------------------------------------------------
 
-    def _on_planner_state(self, message: Message) -> None:
-        try:
-            state = topics.PLANNER_STATE.decode(message.payload)
-        except S2M3Error as error:
-            _log.warning("bad_document", topic=message.topic, error=str(error))
+    def _on_planner_state(self, _: str, state: m.PlannerState | None) -> None:
+        if state is None:
             return
         if state.epoch > self._epoch and state.state == "online":
             _log.warning("superseded", epoch=self._epoch, by=state.epoch)
@@ -145,103 +146,59 @@ class Planner:
         elif state.state == "offline" and not self.superseded.is_set():
             self._tell_state("online")  # an old will that came late
 
-    def _on_task(self, message: Message) -> None:
-        task = self._id(topics.TASK, message, "task")
-        if task is None:
-            return
-        if not message.payload:
+    def _on_task(self, task: str, spec: m.TaskSpec | None) -> None:
+        if spec is None:
             if self._facts.tasks.pop(task, None) is not None:
                 _log.info("task_removed", task=task)
                 self._facts.sessions.discard(task)
-                self._loop.after(1.0, partial(self._close_door, task))
+                self._loop.after(_CLOSE_S, partial(self._close_door, task))
                 self._plan_soon()
-            return
-        try:
-            spec = topics.TASK.decode(message.payload)
-        except S2M3Error as error:
-            _log.warning("bad_task", task=task, error=str(error))
-            return
-        if self._facts.tasks.get(task) != spec:
+        elif self._facts.tasks.get(task) != spec:
             self._facts.tasks[task] = spec
             _log.info("task_wanted", task=task, model=spec.model)
             self._improve = True
             self._plan_soon()
 
-    def _on_node_state(self, message: Message) -> None:
-        node = self._id(topics.NODE_STATE, message, "node")
-        if node is None:
-            return
-        try:
-            state = topics.NODE_STATE.decode(message.payload) if message.payload else None
-        except S2M3Error as error:
-            _log.warning("bad_document", topic=message.topic, error=str(error))
-            return
-        boot, was = self._facts.nodes.boot(node), self._facts.nodes.state(node)
-        if not self._facts.nodes.update(node, state):
+    def _on_node_state(self, node: str, state: m.NodeState | None) -> None:
+        nodes = self._facts.nodes
+        boot, was = nodes.boot(node), nodes.state(node)
+        if not nodes.update(node, state):
             return
         if state is not None and state.boot != boot:
             self._facts.forget_failures(node)
         if state is not None and state.state == "lost":
-            _log.warning("node_lost", node=node)
-            if self._rebuilt:
-                self._event(m.Event(event="node_lost", node=node))
+            self._note("node_lost", node)
             self._plan_now()
             return
-        if was in (None, "lost"):
-            _log.info("node_joined", node=node)
+        if was in (None, "lost") and state is not None:
+            self._note("node_joined", node)
             self._improve = True
-            if self._rebuilt:
-                self._event(m.Event(event="node_joined", node=node))
         self._plan_soon()
 
-    def _on_profile(self, message: Message) -> None:
-        node = self._id(topics.NODE_PROFILE, message, "node")
-        if node is None:
-            return
-        if not message.payload:
+    def _note(self, event: Literal["node_joined", "node_lost"], node: str) -> None:
+        _log.info(event, node=node)
+        if self._rebuilt:
+            self._event(m.Event(event=event, node=node))
+
+    def _on_profile(self, node: str, profile: m.NodeProfile | None) -> None:
+        if profile is None:
             self._facts.profiles.pop(node, None)
-            return
-        try:
-            self._facts.profiles[node] = topics.NODE_PROFILE.decode(message.payload)
-        except S2M3Error as error:
-            _log.warning("bad_document", topic=message.topic, error=str(error))
-            return
+        else:
+            self._facts.profiles[node] = profile
         self._plan_soon()
 
-    def _on_reported(self, message: Message) -> None:
-        node = self._id(topics.NODE_REPORTED, message, "node")
-        if node is None:
-            return
-        if not message.payload:
-            self._facts.reported.pop(node, None)
-            return
-        try:
-            reported = topics.NODE_REPORTED.decode(message.payload)
-        except S2M3Error as error:
-            _log.warning("bad_document", topic=message.topic, error=str(error))
-            return
-        before = self._facts.reported.get(node)
-        self._facts.reported[node] = reported
-        for module, report in reported.modules.items():
-            known = before.modules.get(module) if before and before.boot == reported.boot else None
-            if report.state == "failed" and (known is None or known.state != "failed"):
-                self._facts.note_failure(node, module, time.monotonic())
-                _log.warning("module_failed", node=node, module=module, reason=report.reason and report.reason.detail)
+    def _on_reported(self, node: str, reported: m.Reported | None) -> None:
+        for module in self._facts.take_report(node, reported, time.monotonic()):
+            _log.warning("module_failed", node=node, module=module)
         self._plan_soon()
 
-    def _on_plan(self, message: Message) -> None:
-        node = self._id(topics.PLAN, message, "node")
-        if node is None or self._rebuilt or not message.payload:
-            return
-        self._inherited[0].add(node)
-        try:
-            self._facts.plans[node] = topics.PLAN.decode(message.payload)
-        except S2M3Error as error:
-            _log.warning("bad_document", topic=message.topic, error=str(error))
+    def _on_plan(self, node: str, plan: m.Plan | None) -> None:
+        if not self._rebuilt and plan is not None:
+            self._inherited[0].add(node)
+            self._facts.plans[node] = plan
 
-    def _on_route(self, message: Message) -> None:
-        task = self._id(topics.ROUTE, message, "task")
-        if task is not None and not self._rebuilt and message.payload:
+    def _on_route(self, task: str, doc: m.RouteDoc | None) -> None:
+        if not self._rebuilt and doc is not None:
             self._inherited[1].add(task)
 
     def _on_control(self, message: Message) -> None:
@@ -261,9 +218,6 @@ class Planner:
             data = {"epoch": self._epoch, "revision": self._documents.revision}
             response = m.ControlResponse(status="ok", data=data, transaction=transaction)
         self._publish(topics.CONTROL_RESPONSE.at(self._root, verb=ids["verb"]), response.encode())
-
-    def _id(self, path: topics.TopicPath, message: Message, name: str) -> str | None:
-        return (path.ids(self._root, message.topic) or {}).get(name)
 
     # ---- planning -------------------------------------------------------------------------------------------------
 

@@ -7,11 +7,10 @@ import time
 import structlog
 
 from broker.link import Link
+from broker.listening import listen
 from broker.loop import Loop
-from broker.message import Message
 from schemas import messages as m
 from schemas import topics
-from schemas.errors import S2M3Error
 from schemas.settings import BrokerSettings
 
 __all__ = ["wait_for_turn"]
@@ -39,16 +38,13 @@ def wait_for_turn(settings: BrokerSettings, stopping: threading.Event) -> int:
     confirmed = threading.Event()
     changed = threading.Event()
 
-    def keep(message: Message) -> None:
-        try:
-            seen.append(topics.PLANNER_STATE.decode(message.payload))
-        except S2M3Error as error:
-            _log.warning("bad_document", topic=message.topic, error=str(error))
-            return
-        changed.set()
+    def keep(_: str, state: m.PlannerState | None) -> None:
+        if state is not None:
+            seen.append(state)
+            changed.set()
 
     loop.start()
-    link.subscribe(topics.PLANNER_STATE.at(settings.root), keep, then=confirmed.set)
+    listen(link, topics.PLANNER_STATE, keep, then=confirmed.set)
     try:
         link.start()
         confirmed.wait(_NOBODY_S)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from broker.launch import Broker, default_kind
+from broker.listening import listen
 from planner.catalogue import catalogue_of
 from planner.live import placer
 from planner.service import Planner
@@ -144,15 +145,13 @@ def _order(site: Site, verb: str, node: str | None) -> m.ControlResponse:
     answered = threading.Event()
     responses: list[m.ControlResponse] = []
 
-    def keep(payload: bytes) -> None:
-        response = topics.CONTROL_RESPONSE.decode(payload)
-        if response.transaction == transaction:
+    def keep(_: str, response: m.ControlResponse | None) -> None:
+        if response is not None and response.transaction == transaction:
             responses.append(response)
             answered.set()
 
     confirmed = threading.Event()
-    where = topics.CONTROL_RESPONSE.at(site.root, verb=verb)
-    site.link.subscribe(where, lambda message: keep(message.payload), then=confirmed.set)
+    listen(site.link, topics.CONTROL_RESPONSE, keep, then=confirmed.set, verb=verb)
     confirmed.wait(_ANSWER_S)
     order = m.ControlRequest(transaction=transaction, node=node)
     site.publish(topics.CONTROL, order.encode(), verb=verb)

@@ -3,12 +3,15 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Self, TypeVar
 
 from broker.link import Link
+from broker.listening import listen
 from broker.loop import Loop
-from broker.message import Message, Outgoing
+from broker.message import Outgoing
 from broker.nodes import Nodes
 from schemas import messages as m
 from schemas import topics
@@ -17,7 +20,9 @@ from schemas.settings import BrokerSettings
 
 __all__ = ["Site"]
 
+D = TypeVar("D")
 _CONFIRM_S = 5.0
+_EVENTS = 99
 #: After the broker has confirmed, retained messages come at once; this long without one more, and all are here.
 _QUIET_S = 0.15
 
@@ -50,18 +55,15 @@ class Site:
         self._loop.start()
         self.link.start()
         confirmed = threading.Event()
-        for path in (
-            topics.PLANNER_STATE,
-            topics.NODE_PROFILE,
-            topics.NODE_REPORTED,
-            topics.NODE_LOAD,
-            topics.TASK,
-            topics.PLAN,
-            topics.ROUTE,
-            topics.EVENT,
-        ):
-            self.link.subscribe(path.all(self.root), self._keep, qos=path.qos)
-        self.link.subscribe(topics.NODE_STATE.all(self.root), self._keep, then=confirmed.set)
+        listen(self.link, topics.PLANNER_STATE, self._on_planner)
+        listen(self.link, topics.EVENT, self._on_event)
+        listen(self.link, topics.NODE_PROFILE, partial(self._keep, self.profiles))
+        listen(self.link, topics.NODE_REPORTED, partial(self._keep, self.reported))
+        listen(self.link, topics.NODE_LOAD, partial(self._keep, self.loads))
+        listen(self.link, topics.TASK, partial(self._keep, self.tasks))
+        listen(self.link, topics.PLAN, partial(self._keep, self.plans))
+        listen(self.link, topics.ROUTE, partial(self._keep, self.routes))
+        listen(self.link, topics.NODE_STATE, self._on_state, then=confirmed.set)
         if not confirmed.wait(_CONFIRM_S):
             self.__exit__()
             raise S2M3Error(f"the broker did not confirm our subscriptions in {_CONFIRM_S:g} s")
@@ -97,65 +99,28 @@ class Site:
         present = self.nodes.present
         return doc is not None and all({r.node for r in step.replicas} & present for step in doc.steps.values())
 
-    def _keep(self, message: Message) -> None:
+    def _keep(self, kept: dict[str, D], key: str, document: D | None) -> None:
+        with self._change():
+            if document is None:
+                kept.pop(key, None)
+            else:
+                kept[key] = document
+
+    def _on_state(self, node: str, state: m.NodeState | None) -> None:
+        with self._change():
+            self.nodes.update(node, state)
+
+    def _on_planner(self, _: str, state: m.PlannerState | None) -> None:
+        with self._change():
+            self.planner = state
+
+    def _on_event(self, _: str, event: m.Event | None) -> None:
+        with self._change():
+            self.events = [*self.events[-_EVENTS:], *([event] if event else [])]
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
         with self._changed:
+            yield
             self._last = time.monotonic()
-            for path, keep in _KEEPERS:
-                ids = path.ids(self.root, message.topic)
-                if ids is not None:
-                    keep(self, "".join(ids.values()), message.payload)
             self._changed.notify_all()
-
-
-def _keeper(path: topics.Topic[m.Document], name: str) -> Callable[[Site, str, bytes], None]:
-    def keep(site: Site, key: str, payload: bytes) -> None:
-        try:
-            document = path.decode(payload) if payload else None
-        except S2M3Error:  # a view shows what it can read
-            return
-        kept = getattr(site, name)
-        if document is None:
-            kept.pop(key, None)
-        else:
-            kept[key] = document
-
-    return keep
-
-
-def _keep_state(site: Site, node: str, payload: bytes) -> None:
-    try:
-        site.nodes.update(node, topics.NODE_STATE.decode(payload) if payload else None)
-    except S2M3Error:
-        return
-
-
-def _keep_planner(site: Site, _key: str, payload: bytes) -> None:
-    try:
-        site.planner = topics.PLANNER_STATE.decode(payload) if payload else None
-    except S2M3Error:
-        return
-
-
-def _keep_event(site: Site, _key: str, payload: bytes) -> None:
-    try:
-        site.events = [*site.events[-99:], topics.EVENT.decode(payload)]
-    except S2M3Error:
-        return
-
-
-_KEEPERS: tuple[tuple[topics.TopicPath, Callable[[Site, str, bytes], None]], ...] = (
-    (topics.PLANNER_STATE, _keep_planner),
-    (topics.NODE_STATE, _keep_state),
-    (topics.EVENT, _keep_event),
-    *(
-        (path, _keeper(path, name))  # type: ignore[arg-type]  # each decodes its own document
-        for path, name in (
-            (topics.NODE_PROFILE, "profiles"),
-            (topics.NODE_REPORTED, "reported"),
-            (topics.NODE_LOAD, "loads"),
-            (topics.TASK, "tasks"),
-            (topics.PLAN, "plans"),
-            (topics.ROUTE, "routes"),
-        )
-    ),
-)
