@@ -1,6 +1,7 @@
 """The data plane of an agent: takes branches off the bus, joins them, has them run, and sends the outputs on."""
 
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,8 @@ __all__ = ["Branches"]
 
 _log = structlog.get_logger(__name__)
 _EXPIRE_S = 0.1
+#: Finished requests counted between two reports, at most.
+_FINISHED = 100_000
 
 
 class Branches:
@@ -43,6 +46,7 @@ class Branches:
         self._root = settings.root
         self._link = link
         self._loop = loop
+        self._finished: deque[str] = deque(maxlen=_FINISHED)
         self._joins = Joins(settings.joins, self._node)
         self.runner = Runner(self._node, settings.queue, self._done, self._answer_error)
 
@@ -60,6 +64,10 @@ class Branches:
         """Takes no more work for a module and drops it once what was queued is done."""
         self._link.unsubscribe(self._topic(module_id))
         self.runner.remove(module_id, partial(self._loop.call, then))
+
+    def take_finished(self) -> dict[str, int]:
+        """Returns how many requests of each task were finished here since the last call."""
+        return Counter(self._finished.popleft() for _ in range(len(self._finished)))
 
     def _topic(self, module_id: str) -> str:
         return topics.MODULE_IN.at(self._root, module=module_id, node=self._node)
@@ -99,6 +107,7 @@ class Branches:
         timings = {**work.timings, work.step: timing}
         next_steps = following(work.route, work.step)
         if not next_steps:
+            self._finished.append(work.task)
             self._answer(work, Answer(work.request, work.step, work.attempt, outputs, timings))
         for step, taken in next_steps.items():
             branch = Work(

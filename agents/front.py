@@ -15,6 +15,7 @@ from broker.requests import Result
 from schemas import topics
 from schemas.errors import BusyError, S2M3Error
 from schemas.ids import new_request_id
+from schemas.messages import Event
 from schemas.plain import PlainRequest, encode_plain_error, encode_plain_result, parse_plain, transaction_of
 from schemas.replies import may_answer_at
 from schemas.sessions import FRONT_SESSION_S, front_client_id
@@ -39,6 +40,7 @@ class Front:
         loop: The agent's loop.
         dispatcher: Sends the requests on, as a Client would.
         may_return: Asks the agent to look at its plan afresh; it calls `connect` again if we are still named.
+        tell: Publishes an event.
     """
 
     def __init__(
@@ -47,13 +49,16 @@ class Front:
         settings: AgentSettings,
         loop: Loop,
         dispatcher: Dispatcher,
+        *,
         may_return: Callable[[], None],
+        tell: Callable[[Event], None],
     ) -> None:
         self.task = task
         self._settings = settings
         self._loop = loop
         self._dispatcher = dispatcher
         self._may_return = may_return
+        self._tell = tell
         self._link: Link | None = None
         self._under_way: dict[bytes, Message] = {}
         self._timer: Timer | None = None
@@ -135,6 +140,7 @@ class Front:
     def _on_result(self, plain: PlainRequest, result: Result) -> None:
         if result.error is not None:
             payload = encode_plain_error(result.error, request=result.request, transaction=plain.transaction)
+            self._note_failure(result.request, result.error)
         else:
             payload = encode_plain_result(
                 answer=result.outputs.get(result.answer[0]),
@@ -146,6 +152,11 @@ class Front:
                 transaction=plain.transaction,
             )
         self._answer(result.request, payload)
+
+    def _note_failure(self, request: bytes, error: S2M3Error) -> None:
+        name, code = request.hex(), error.code
+        _log.warning("request_failed", node=self._settings.node, task=self.task, request=name, error=str(error))
+        self._tell(Event(event="request_failed", task=self.task, request=name, detail=f"{code}: {error.detail}"))
 
     def _answer(self, request: bytes, payload: bytes) -> None:
         """Publishes the answer, then acknowledges the request: in this order, so that neither can be lost."""

@@ -80,10 +80,10 @@ class Presence:
             self._reported = reported
             self._tell(topics.NODE_REPORTED, reported)
 
-    def tell_load(self, queues: Mapping[str, int]) -> None:
-        """Tells the queues while busy, and once when they have become empty."""
-        if queues or self._load:
-            self._tell(topics.NODE_LOAD, m.NodeLoad(queues=dict(queues)))
+    def tell_load(self, queues: Mapping[str, int], finished: Mapping[str, int]) -> None:
+        """Tells the queues and what was finished while busy, and once more when the queues have become empty."""
+        if queues or finished or self._load:
+            self._tell(topics.NODE_LOAD, m.NodeLoad(queues=dict(queues), finished=dict(finished)))
         self._load = queues
 
     def event(self, event: m.Event) -> None:

@@ -81,7 +81,7 @@ class Agent:
         self._branches.start()
         self._loader.start()
         self._dispatcher.start()
-        self._loop.every(_LOAD_S, lambda: self._presence.tell_load(self._branches.runner.queues()))
+        self._loop.every(_LOAD_S, self._tell_load)
         self._loop.every(_REPORT_S, self._report)
         self._presence.introduce(
             memory_mb=self._memory_mb,
@@ -93,6 +93,9 @@ class Agent:
         listen(self.link, topics.CONTROL, self._on_drain, verb="drain")
         listen(self.link, topics.PLAN, self._on_plan, node=self._node)
         _log.info("agent_up", node=self._node, boot=self._boot, memory_mb=round(self._memory_mb), gflops=round(gflops))
+
+    def _tell_load(self) -> None:
+        self._presence.tell_load(self._branches.runner.queues(), self._branches.take_finished())
 
     def _on_connected(self) -> None:
         self._presence.tell_all()
@@ -151,9 +154,19 @@ class Agent:
             self._fronts.pop(task).close()
         for task in self._plan.fronts:
             if task not in self._fronts:
-                self._fronts[task] = Front(task, self._settings, self._loop, self._dispatcher, self._look_again)
+                self._fronts[task] = self._make_front(task)
             self._fronts[task].connect()
         self._report()
+
+    def _make_front(self, task: str) -> Front:
+        return Front(
+            task,
+            self._settings,
+            self._loop,
+            self._dispatcher,
+            may_return=self._look_again,
+            tell=self._presence.event,
+        )
 
     def _look_again(self) -> None:
         """A front lost its session: read the retained plan afresh; `_on_plan` connects it again if it is still ours."""

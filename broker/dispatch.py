@@ -146,8 +146,7 @@ class Dispatcher:
 
     def _finish(self, result: Result) -> None:
         done = self._done.pop(result.request, None)
-        level = _log.debug if result.error is None or result.error.code == "bad_input" else _log.warning
-        level(
+        _log.debug(
             "request_done",
             task=result.task,
             request=result.request.hex(),

@@ -223,13 +223,13 @@ class Requests:
             return []
         if pending.deadline is None:
             pending.deadline = pending.started + doc.deadline_s
+        if doc.error is not None:
+            known = error_from_code(doc.error.code, doc.error.detail, step=doc.error.step, node=doc.error.node)
+            return [self._finish(pending, now, known)]
         try:
             inputs = read_inputs(doc.inputs, pending.given, doc.defaults)
         except S2M3Error as error:
             return [self._finish(pending, now, error)]
-        if doc.error is not None:
-            known = error_from_code(doc.error.code, doc.error.detail, step=doc.error.step, node=doc.error.node)
-            return [self._finish(pending, now, known)]
         route = choose_route(doc, self._backlog, lost=self._nodes.lost, avoid=pending.avoid)
         if route is None:  # waits for the next document, until the deadline
             return []

@@ -33,17 +33,18 @@ def decide(facts: Facts, places: Places) -> Decision:
     Make before break: a ready copy that is not to stay is kept while its module has no ready copy where it is to be;
     routes name ready copies only, those that stay first of all.
     """
-    holders = {module: _holders(facts, module, wanted) for module, wanted in places.modules.items()}
+    wanted = {module: [*nodes, *places.spare.get(module, ())] for module, nodes in places.modules.items()}
+    holders = {module: _holders(facts, module, nodes) for module, nodes in wanted.items()}
     fronts = _fronts(facts)
     nodes = sorted(facts.nodes.present | {node for nodes in holders.values() for node in nodes})
     assignments = {
         node: Assignment(
-            modules=_fitting(facts, node, [m for m in sorted(holders) if node in holders[m]], places),
+            modules=_fitting(facts, node, [m for m in sorted(holders) if node in holders[m]], wanted, places),
             fronts=tuple(task for task in sorted(fronts) if fronts[task] == node),
         )
         for node in nodes
     }
-    routes = {task: doc for task in sorted(facts.tasks) if (doc := _route(facts, task, places, holders)) is not None}
+    routes = {task: _route(facts, task, places, holders) for task in sorted(facts.tasks)}
     return Decision(assignments, routes)
 
 
@@ -55,20 +56,26 @@ def _holders(facts: Facts, module: str, wanted: list[str]) -> list[str]:
     return [*wanted, *(node for node in ready if node not in wanted and _assigned(facts, node, module))]
 
 
-def _fitting(facts: Facts, node: str, modules: list[str], places: Places) -> tuple[ModuleSpec, ...]:
-    """All of them if memory allows; while an old copy has to stay, new ones that do not fit beside it wait."""
+def _fitting(
+    facts: Facts, node: str, modules: list[str], wanted: Mapping[str, list[str]], places: Places
+) -> tuple[ModuleSpec, ...]:
+    """All of them if memory allows; while an old copy has to stay, new ones that do not fit beside it wait.
+
+    In the order in which they are to be loaded: further copies last.
+    """
     specs = [facts.catalogue.modules[module] for module in modules]
-    staying = [spec for spec in specs if node not in places.modules[spec.id]]
+    specs.sort(key=lambda spec: (node in places.spare.get(spec.id, ()), spec.id))
+    staying = [spec for spec in specs if node not in wanted[spec.id]]
     if not staying or node not in facts.profiles:
         return tuple(specs)
     room = facts.memory_for_modules(node)
-    taken: list[ModuleSpec] = []
+    taken: set[str] = set()
     held_first = sorted(specs, key=lambda spec: (facts.holds(node, spec.id) is None, facts.memory_of(spec), spec.id))
     for spec in held_first:
         room -= facts.memory_of(spec)
         if room >= 0 or facts.holds(node, spec.id) is not None:
-            taken.append(spec)
-    return tuple(sorted(taken, key=lambda spec: spec.id))
+            taken.add(spec.id)
+    return tuple(spec for spec in specs if spec.id in taken)
 
 
 def _assigned(facts: Facts, node: str, module: str) -> bool:
@@ -90,10 +97,12 @@ def _fronts(facts: Facts) -> dict[str, str]:
     return fronts
 
 
-def _route(facts: Facts, task: str, places: Places, holders: Mapping[str, list[str]]) -> RouteDoc | None:
+def _route(facts: Facts, task: str, places: Places, holders: Mapping[str, list[str]]) -> RouteDoc:
     spec, model = facts.tasks[task], facts.model_of(task)
+    error = places.errors.get(task)
+    why_not = ErrorBody(**error.as_dict()) if error is not None else None
     if model is None:
-        return None
+        return RouteDoc(epoch=0, revision=0, model=spec.model, deadline_s=spec.deadline_s, error=why_not)
     steps = {}
     for step_id, step in model.steps.items():
         module = facts.catalogue.modules[step.module]
@@ -105,7 +114,6 @@ def _route(facts: Facts, task: str, places: Places, holders: Mapping[str, list[s
             output_kb=module.output_kb,
             replicas=[_replica(facts, module, node) for node in _serving(facts, module, holders)],
         )
-    error = places.errors.get(task)
     return RouteDoc(
         epoch=0,
         revision=0,
@@ -115,7 +123,7 @@ def _route(facts: Facts, task: str, places: Places, holders: Mapping[str, list[s
         answer=model.answer,
         deadline_s=spec.deadline_s,
         steps=steps,
-        error=ErrorBody(**error.as_dict()) if error is not None else None,
+        error=why_not,
     )
 
 

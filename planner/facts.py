@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from broker.nodes import Nodes
+from planner.rates import Rates
 from schemas.definitions import Catalogue, ModelSpec, ModuleSpec
 from schemas.messages import ErrorBody, ModuleReport, NodeProfile, Plan, Reported, TaskSpec
 
@@ -32,6 +33,7 @@ class Facts:
     plans: dict[str, Plan] = field(default_factory=dict)
     #: tasks whose MQTT session is open at the broker: only these may have a front
     sessions: set[str] = field(default_factory=set)
+    rates: Rates = field(default_factory=Rates)
     _failures: dict[tuple[str, str], _Failures] = field(default_factory=dict)
 
     def model_of(self, task: str) -> ModelSpec | None:

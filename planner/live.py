@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 
 from planner.placing import Solve
 from planner.replan import replan
+from planner.spare import second_copies
 from schemas.instance import Instance
 
-__all__ = ["Placer", "placer"]
+__all__ = ["Placer", "placer", "second_copies_in_spare"]
 
 #: Whether to look for improvements -> how to solve.
 Placer = Callable[[bool], Solve]
@@ -27,3 +28,10 @@ def placer(budget_s: float) -> Placer:
         return solve
 
     return choose
+
+
+def second_copies_in_spare(
+    instance: Instance, places: Mapping[str, list[str]], current: Mapping[str, list[str]]
+) -> Mapping[str, list[str]]:
+    """Returns the copies that make the best of spare memory: warm when a node is lost, and used under load."""
+    return second_copies(instance, places, current=current)

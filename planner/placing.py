@@ -9,10 +9,12 @@ from schemas.definitions import ModelSpec
 from schemas.errors import NoCapacityError, S2M3Error, UnknownTaskError
 from schemas.instance import Instance, parse_instance
 
-__all__ = ["Places", "Solve", "build_instance", "place"]
+__all__ = ["Fill", "Places", "Solve", "build_instance", "place"]
 
 #: (instance, the places now) -> module -> devices. Raises NoCapacityError.
 Solve = Callable[[Instance, Mapping[str, list[str]]], Mapping[str, list[str]]]
+#: (instance, the places to be, the places now) -> module -> further devices
+Fill = Callable[[Instance, Mapping[str, list[str]], Mapping[str, list[str]]], Mapping[str, list[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class Places:
     """Where modules are to be, and why some tasks cannot be served."""
 
     modules: Mapping[str, list[str]] = field(default_factory=dict)
+    #: further copies in spare memory
+    spare: Mapping[str, list[str]] = field(default_factory=dict)
     errors: Mapping[str, S2M3Error] = field(default_factory=dict)
 
 
@@ -40,7 +44,7 @@ def build_instance(facts: Facts, tasks: list[str], now: float) -> Instance:
                 for node in nodes
             ],
             "modules": [_module(facts, module_id, nodes, now) for module_id in module_ids],
-            "tasks": [_task(task, models[task]) for task in tasks],
+            "tasks": [_task(task, models[task], facts.rates.rate(task, now)) for task in tasks],
             "max_replicas": max((facts.tasks[task].max_replicas for task in tasks), default=1),
         }
     )
@@ -70,13 +74,20 @@ def _module(facts: Facts, module_id: str, nodes: list[str], now: float) -> dict[
     }
 
 
-def _task(task: str, model: ModelSpec) -> dict[str, Any]:
+def _task(task: str, model: ModelSpec, rate: float | None) -> dict[str, Any]:
     steps = [{"id": s, "module": step.module, "after": list(step.after)} for s, step in model.steps.items()]
-    return {"id": task, "steps": steps}
+    return {"id": task, "steps": steps, "rate": rate}
 
 
-def place(facts: Facts, solve: Solve, now: float) -> Places:
-    """Returns places for all tasks if they fit, else for as many as do: those served now come first, then by name."""
+def place(facts: Facts, solve: Solve, now: float, fill: Fill | None = None) -> Places:
+    """Returns places for all tasks if they fit, else for as many as do: those served now come first, then by name.
+
+    Args:
+        facts: Tasks and nodes.
+        solve: Places modules.
+        now: Monotonic seconds.
+        fill: Puts further copies into spare memory.
+    """
     current = _current(facts)
     errors: dict[str, S2M3Error] = {}
     tasks: list[str] = []
@@ -90,9 +101,11 @@ def place(facts: Facts, solve: Solve, now: float) -> Places:
     if not tasks:
         return Places(errors=errors)
     try:
-        return Places(solve(build_instance(facts, tasks, now), current), errors)
+        instance = build_instance(facts, tasks, now)
+        places = solve(instance, current)
     except NoCapacityError:
         return _place_some(facts, solve, now, tasks, errors)
+    return Places(places, fill(instance, places, current) if fill else {}, errors)
 
 
 def _place_some(facts: Facts, solve: Solve, now: float, tasks: list[str], errors: dict[str, S2M3Error]) -> Places:
@@ -107,7 +120,7 @@ def _place_some(facts: Facts, solve: Solve, now: float, tasks: list[str], errors
             fitting.append(task)
         except NoCapacityError as error:
             errors[task] = error
-    return Places(places, errors)
+    return Places(places, errors=errors)
 
 
 def _served(facts: Facts, task: str) -> bool:

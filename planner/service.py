@@ -15,7 +15,7 @@ from planner.decide import decide
 from planner.documents import Documents
 from planner.doors import close_door, open_door
 from planner.facts import Facts
-from planner.live import Placer
+from planner.live import Placer, second_copies_in_spare
 from planner.placing import Places, place
 from planner.standby import next_epoch
 from schemas import messages as m
@@ -89,6 +89,7 @@ class Planner:
         listen(link, topics.TASK, self._on_task)
         listen(link, topics.NODE_PROFILE, self._on_profile)
         listen(link, topics.NODE_REPORTED, self._on_reported)
+        listen(link, topics.NODE_LOAD, self._on_load)
         listen(link, topics.PLAN, self._on_plan)
         listen(link, topics.ROUTE, self._on_route)
         link.subscribe(topics.CONTROL.at(self._root, verb="replan"), self._on_control)
@@ -192,6 +193,11 @@ class Planner:
             _log.warning("module_failed", node=node, module=module)
         self._plan_soon()
 
+    def _on_load(self, _: str, load: m.NodeLoad | None) -> None:
+        for task, finished in (load.finished if load else {}).items():
+            if task in self._facts.tasks:
+                self._facts.rates.add(task, finished, time.monotonic())
+
     def _on_plan(self, node: str, plan: m.Plan | None) -> None:
         if not self._rebuilt and plan is not None:
             self._inherited[0].add(node)
@@ -243,7 +249,8 @@ class Planner:
         self._open_doors()
         now = time.monotonic()
         improve, self._improve = self._improve, False
-        self._places = place(self._facts, self._placer(improve), now)
+        fill = second_copies_in_spare if self._settings.spare else None
+        self._places = place(self._facts, self._placer(improve), now, fill)
         changed = self._documents.update(decide(self._facts, self._places), self._publish_retained)
         self._facts.plans = dict(self._documents.plans)
         for node in changed:

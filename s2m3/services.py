@@ -65,6 +65,7 @@ def broker(
     PlannerSettings,
     quiet=False,
     models=Annotated[Path | None, typer.Option(help="folder of further model definitions (*.toml)")],
+    spare=Annotated[bool | None, typer.Option(help="fill spare memory with second copies [yes]")],
 )
 def planner(settings: PlannerSettings) -> None:
     """Run the planner: places modules on the nodes there are. A second one stands by. `s2m3 planner --host hub`."""
@@ -92,8 +93,10 @@ def planner(settings: PlannerSettings) -> None:
 )
 def agent(settings: AgentSettings) -> None:
     """Run an agent: this device serves modules. `s2m3 agent --host hub --node pi5 --memory-mb 1500`."""
-    from agents.service import Agent  # noqa: PLC0415  # a device that only asks has no agent installed
-
+    try:
+        from agents.service import Agent  # noqa: PLC0415  # a device that only asks has none of what it imports
+    except ModuleNotFoundError as error:
+        raise S2M3Error(f"an agent needs more than is installed ({error.name}): pip install 's2m3[agent]'") from error
     signals = _Signals()
     running = Agent(settings)
     running.start()
@@ -121,8 +124,8 @@ def drain(settings: BrokerSettings, node: Annotated[str, typer.Argument(help="th
 
 
 def _holds_anything(site: Site, node: str) -> bool:
-    plan = site.plans.get(node)
-    return plan is not None and bool(plan.modules or plan.fronts)
+    plan, reported = site.plans.get(node), site.reported.get(node)
+    return bool(plan and (plan.modules or plan.fronts)) or bool(reported and reported.modules)
 
 
 @options.with_settings(BrokerSettings)

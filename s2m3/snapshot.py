@@ -97,7 +97,11 @@ class Site:
         """Whether every step of a task has a ready replica."""
         doc = self.routes.get(task)
         present = self.nodes.present
-        return doc is not None and all({r.node for r in step.replicas} & present for step in doc.steps.values())
+        return (
+            doc is not None
+            and bool(doc.steps)
+            and all({r.node for r in step.replicas} & present for step in doc.steps.values())
+        )
 
     def _keep(self, kept: dict[str, D], key: str, document: D | None) -> None:
         with self._change():

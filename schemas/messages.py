@@ -1,8 +1,8 @@
 """The retained documents, telemetry and events: JSON without v5 properties, so that 3.1.1 clients read them too."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.definitions import ModuleSpec
 from schemas.ids import Id
@@ -98,9 +98,12 @@ class Reported(Document):
 
 
 class NodeLoad(Document):
-    """Items waiting or running, per module."""
+    """How busy a node is."""
 
+    #: items waiting or running, per module
     queues: dict[Id, int]
+    #: requests whose head ran here since the last time, per task
+    finished: dict[Id, int] = {}
 
 
 class TaskSpec(Document):
@@ -154,14 +157,21 @@ class RouteDoc(Document):
     epoch: int = Field(ge=0)
     revision: int = Field(ge=0)
     model: Id
-    inputs: dict[str, Kind]
+    inputs: dict[str, Kind] = {}
     defaults: dict[str, Any] = {}
     #: the head's outputs that are sent; the first is the answer
-    answer: list[str] = Field(min_length=1)
+    answer: list[str] = []
     deadline_s: float = Field(gt=0)
-    steps: dict[Id, RouteStep] = Field(min_length=1)
+    #: empty only where the model is not known: then `error` says so
+    steps: dict[Id, RouteStep] = {}
     #: why it cannot be served now, where the planner knows
     error: ErrorBody | None = None
+
+    @model_validator(mode="after")
+    def _steps_or_why_not(self) -> Self:
+        if self.error is None and not (self.steps and self.answer):
+            raise ValueError("a route without steps has to say why")
+        return self
 
 
 class PlannerState(Document):

@@ -99,4 +99,5 @@ class PlannerSettings(BrokerSettings):
 
     models: Path | None = Field(default=None, description="folder of further model definitions (*.toml)")
     settle_s: float = Field(default=0.1, ge=0, description="changes that come this close together are planned once")
+    spare: bool = Field(default=True, description="fill spare memory with second copies")
     budget_s: float = Field(default=0.3, gt=0, description="time one placement may take")

@@ -47,7 +47,9 @@ def unpack_tensor(packed: Mapping[str, Any]) -> Tensor:
         raise BadInputError(f"tensor dtype {str(packed['dtype'])[:40]!r} is not one of {', '.join(_DTYPES)}")
     shape = packed["shape"]
     if not isinstance(shape, list) or len(shape) > _MAX_DIMS or any(type(n) is not int or n < 0 for n in shape):
-        raise BadInputError(f"tensor shape {str(shape)[:80]} is not a list of at most {_MAX_DIMS} non-negative integers")
+        raise BadInputError(
+            f"tensor shape {str(shape)[:80]} is not a list of at most {_MAX_DIMS} non-negative integers"
+        )
     need = dtype.itemsize
     for n in shape:
         need *= n
