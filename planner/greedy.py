@@ -11,7 +11,7 @@ from planner.problem import Problem
 from planner.repair import make_room, no_room, pack
 from schemas.instance import Instance
 
-__all__ = ["SortKey", "complete", "greedy", "kept", "lay_out", "named", "solve_live", "sorted_by_need"]
+__all__ = ["SortKey", "complete", "greedy", "kept", "lay_out", "named", "sorted_by_need"]
 
 SortKey = Literal["memory", "compute"]
 
@@ -53,7 +53,7 @@ def complete(layout: Layout, order: Iterable[int]) -> list[int]:
     return left_out
 
 
-def lay_out(problem: Problem, key: SortKey = "memory") -> Layout:
+def lay_out(problem: Problem, key: SortKey = "compute") -> Layout:
     """Returns the greedy's layout, routes and second copies included.
 
     Where the order leaves modules out, they get room by evictions; then the other order is tried, then a packing
@@ -92,12 +92,12 @@ def _finished(layout: Layout, order: Iterable[int]) -> Layout:
     return layout
 
 
-def greedy(instance: Instance, *, key: SortKey = "memory") -> dict[str, list[str]]:
+def greedy(instance: Instance, *, key: SortKey = "compute") -> dict[str, list[str]]:
     """Returns module -> devices by the greedy alone.
 
     Args:
         instance: Devices, modules, tasks.
-        key: What "largest" means: `memory`, or `compute`.
+        key: What "largest" means. `compute` found the optimum more often (docs/placement.md).
 
     Raises:
         NoCapacityError: The modules do not fit; the detail says which and by how much.
@@ -139,19 +139,6 @@ def _keep_best(layout: Layout, module: int) -> None:
     layout.unsettle(module)
     for device in reversed(stays):
         layout.settle(module, device)
-
-
-def solve_live(instance: Instance, current: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Places modules for the running service: what is placed stays, the rest goes where its tasks complete earliest.
-
-    Raises:
-        NoCapacityError: The modules do not fit; the detail says which and by how much.
-    """
-    problem = Problem(instance)
-    layout = kept(problem, current)
-    missing = [m for m in sorted_by_need(problem, "memory") if not layout.copies[m]]
-    missing = [m for m in complete(layout, missing) if not make_room(layout, m)]
-    return named(lay_out(problem) if missing else layout)
 
 
 def named(layout: Layout) -> dict[str, list[str]]:

@@ -72,7 +72,7 @@ def solve(
     *,
     method: Method = "auto",
     budget_s: float | None = None,
-    key: SortKey = "memory",
+    key: SortKey = "compute",
     current: Mapping[str, Iterable[str]] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Solution:

@@ -114,21 +114,22 @@ def test_a_v5_caller_is_answered_on_its_own_topic_with_its_correlation(zoo_clust
 
 
 @pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto-clients is not installed")
-def test_mosquittos_own_tools_ask_and_hear_the_answer(zoo_cluster: Cluster) -> None:
-    port = str(zoo_cluster.broker.port_v3)
-    listener = subprocess.Popen(
-        ["mosquitto_sub", "-p", port, "-t", "s2m3/v1/response/classification", "-C", "1", "-W", "20", "-d"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert listener.stdout is not None
-    for line in listener.stdout:
-        if "SUBACK" in line:
-            break
-    photo = str(FOLDER / "chelsea.jpg")
-    subprocess.run(["mosquitto_pub", "-p", port, "-t", "s2m3/v1/request/classification/image", "-f", photo], check=True)
-    heard, _ = listener.communicate(timeout=WAIT_S)
-    assert '"answer": "Egyptian Mau"' in heard
+def test_mosquitto_pub_asks_with_a_picture_file(zoo_cluster: Cluster) -> None:
+    port = zoo_cluster.broker.port_v3
+    asked = ["mosquitto_pub", "-p", str(port), "-t", "s2m3/v1/request/classification/image"]
+    with PlainCaller(port, paho.MQTTv311, ("s2m3/v1/response/classification",)) as caller:
+        subprocess.run([*asked, "-f", str(FOLDER / "chelsea.jpg")], check=True, timeout=WAIT_S)
+        assert caller.answer()["answer"] == "Egyptian Mau"
+
+
+@pytest.mark.skipif(shutil.which("mosquitto_rr") is None, reason="mosquitto-clients is not installed")
+def test_mosquitto_rr_asks_with_json_and_prints_the_answer(zoo_cluster: Cluster) -> None:
+    inputs = {"image": _as_json(sample("red-triangle.png")), "text": "what color is the shape?"}
+    asked = ["mosquitto_rr", "-p", str(zoo_cluster.broker.port), "-V", "5", "-t", "s2m3/v1/request/vqa"]
+    asked += ["-e", "home/answer", "-m", json.dumps({"transaction": 7, "inputs": inputs}), "-W", "20"]
+    heard = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=WAIT_S)
+    answer = json.loads(heard.stdout)
+    assert (answer.get("transaction"), answer.get("answer")) == (7, "red"), answer
 
 
 def test_the_ask_command_prints_the_answer_first_and_then_where_it_ran(zoo_cluster: Cluster) -> None:
