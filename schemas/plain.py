@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,7 +136,7 @@ def plain_inputs(inputs: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def plain_value(value: Value) -> Any:
-    """Returns a value in plain form, ready for JSON: bytes as {"base64": …}, tensors as lists."""
+    """Returns a value in plain form, ready for JSON: bytes as {"base64": …}, tensors as lists, NaN and infinity as null."""
     match value:
         case bytes():
             return {"base64": base64.b64encode(value).decode()}
@@ -144,7 +145,9 @@ def plain_value(value: Value) -> Any:
         case dict():
             return {key: plain_value(item) for key, item in value.items()}
         case np.ndarray():
-            return value.tolist()
+            return plain_value(value.tolist())
+        case float() if not math.isfinite(value):
+            return None  # JSON has no word for it: most readers would refuse the whole answer
         case _:
             return value
 

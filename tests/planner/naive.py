@@ -1,5 +1,6 @@
 """Design 6.1 a second time, as slowly and plainly as can be, in exact fractions: what the planner is held against."""
 
+import random
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import combinations, product
@@ -149,5 +150,44 @@ def tiny_instances(draw: st.DrawFn, max_replicas: int = 2) -> Instance:
             "modules": modules,
             "tasks": tasks,
             "max_replicas": draw(st.integers(1, max_replicas)),
+        }
+    )
+
+
+def home_instance(seed: int, *, max_replicas: int = 1) -> Instance:
+    """A random instance of 12 modules, 6 devices and 8 tasks, too large to try everything."""
+    chance = random.Random(seed)
+    sizes = [round(chance.uniform(20, 900)) for _ in range(12)]
+    speeds = [chance.choice([1, 2, 4, 8]) for _ in range(6)]
+    tasks = []
+    for t in range(8):
+        used = chance.sample(range(12), chance.choice([2, 3, 3, 4]))
+        *encoders, head = [{"id": f"s{s}", "module": f"m{m}"} for s, m in enumerate(used)]
+        steps = [*encoders, {**head, "after": [step["id"] for step in encoders]}]
+        weight = round(chance.uniform(0.2, 3), 2)
+        tasks.append({"id": f"t{t}", "source": f"d{chance.randrange(6)}", "weight": weight, "steps": steps})
+    return parse_instance(
+        {
+            "devices": [
+                {
+                    "id": f"d{d}",
+                    "memory_mb": max(sizes) + round(sum(sizes) * 0.1 * chance.random()),
+                    "latency_ms": round(chance.uniform(0.5, 20), 1),
+                    "mbps": chance.choice([10, 50, 100, 300, 1000]),
+                }
+                for d in range(6)
+            ],
+            "modules": [
+                {
+                    "id": f"m{m}",
+                    "memory_mb": size,
+                    "input_kb": round(chance.uniform(1, 600)),
+                    "output_kb": round(chance.uniform(1, 100)),
+                    "seconds": {f"d{d}": round(chance.uniform(0.2, 3) / speeds[d], 4) for d in range(6)},
+                }
+                for m, size in enumerate(sizes)
+            ],
+            "tasks": tasks,
+            "max_replicas": max_replicas,
         }
     )

@@ -1,13 +1,13 @@
 """Every method finds plans that fit, no bound is above what can be had, and what is proven is the best there is."""
 
 import json
+import subprocess
 import sys
 from itertools import count
 
 import pytest
 from hypothesis import given, settings
 
-from bench.placement import random_instance
 from planner.program import is_available
 from planner.solve import Method, Solution, solve
 from schemas.errors import NoCapacityError, S2M3Error
@@ -83,7 +83,7 @@ def test_auto_is_what_trying_everything_finds(instance: Instance) -> None:
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("seed", range(6))
 def test_auto_proves_instances_of_home_size(seed: int, replicas: int) -> None:
-    instance = random_instance(seed, max_replicas=replicas)
+    instance = naive.home_instance(seed, max_replicas=replicas)
     solution = solve(instance, budget_s=5.0)
     _check(instance, solution)
     assert solution.proven_optimal
@@ -95,7 +95,7 @@ def test_auto_proves_instances_of_home_size(seed: int, replicas: int) -> None:
 def test_without_highs_auto_still_improves_and_stays_above_its_bound(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instance = random_instance(seed)
+    instance = naive.home_instance(seed)
     best = solve(instance, budget_s=5.0).objective_s
     monkeypatch.setattr("planner.solve.is_available", lambda: False)
     solution = solve(instance, budget_s=0.3)
@@ -107,11 +107,11 @@ def test_without_highs_auto_still_improves_and_stays_above_its_bound(
 def test_exact_without_highs_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("planner.program.is_available", lambda: False)
     with pytest.raises(S2M3Error, match=r"s2m3\[exact\]"):
-        solve(random_instance(0), method="exact")
+        solve(naive.home_instance(0), method="exact")
 
 
 def test_more_copies_are_never_worse() -> None:
-    one, two = (solve(random_instance(3, max_replicas=r), budget_s=5.0).objective_s for r in (1, 2))
+    one, two = (solve(naive.home_instance(3, max_replicas=r), budget_s=5.0).objective_s for r in (1, 2))
     assert two <= one + 1e-9
 
 
@@ -119,7 +119,7 @@ def test_more_copies_are_never_worse() -> None:
 def test_the_json_has_the_keys_of_the_design_and_nothing_else_is_printed(
     method: Method, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    document = json.loads(json.dumps(solve(random_instance(1), method=method).to_json()))
+    document = json.loads(json.dumps(solve(naive.home_instance(1), method=method).to_json()))
     assert list(document) == [
         "method",
         "objective_s",
@@ -137,18 +137,18 @@ def test_the_json_has_the_keys_of_the_design_and_nothing_else_is_printed(
 
 def test_the_clock_given_is_the_clock_used() -> None:
     ticks = count()
-    solution = solve(random_instance(2), budget_s=0.0, clock=lambda: float(next(ticks)))
+    solution = solve(naive.home_instance(2), budget_s=0.0, clock=lambda: float(next(ticks)))
     assert solution.solve_s == int(solution.solve_s) > 0
     assert solution.tasks
 
 
 def test_the_same_instance_gives_the_same_plan() -> None:
-    first, second = (solve(random_instance(4), budget_s=5.0).placement for _ in range(2))
+    first, second = (solve(naive.home_instance(4), budget_s=5.0).placement for _ in range(2))
     assert first == second
 
 
 def test_a_better_current_placement_is_kept() -> None:
-    instance = random_instance(5)
+    instance = naive.home_instance(5)
     best = solve(instance, budget_s=5.0)
     again = solve(instance, budget_s=0.0, current=best.placement)
     assert again.objective_s <= best.objective_s + 1e-9
@@ -191,8 +191,6 @@ def test_modules_that_no_task_uses_get_a_place_too() -> None:
 
 
 def test_the_planner_needs_neither_torch_nor_agents() -> None:
-    import subprocess  # noqa: PLC0415  # a fresh interpreter: this one has imported everything
-
     code = "import sys, planner.solve, planner.replan, planner.spare, planner.order\n" + (
         "sys.exit(any(m.split('.')[0] in {'torch', 'agents', 's2m3', 'broker', 'highspy'} for m in sys.modules))"
     )

@@ -1,0 +1,269 @@
+"""One link on a real broker of each kind: delivery, loss, return, takeover, refusal, bounds."""
+
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from broker.launch import Broker, BrokerKind, free_port
+from broker.link import Link
+from broker.loop import Loop
+from broker.message import Message, Outgoing, Will
+from schemas.errors import BusyError, S2M3Error, TooLargeError, UnauthorisedError
+from schemas.settings import BrokerSettings
+from tests.conftest import WAIT_S, has_mosquitto
+
+
+@contextmanager
+def linked(settings: BrokerSettings, loop: Loop, client_id: str, **options: Any) -> Iterator[Link]:
+    link = Link(settings, client_id, loop, **options)
+    link.start()
+    try:
+        yield link
+    finally:
+        link.stop()
+
+
+def heard(link: Link, topic_filter: str) -> "Queue[Message]":
+    messages: Queue[Message] = Queue()
+    confirmed = threading.Event()
+    link.subscribe(topic_filter, messages.put, then=confirmed.set)
+    assert confirmed.wait(WAIT_S)
+    return messages
+
+
+def test_a_message_arrives_with_its_properties(settings: BrokerSettings, loop: Loop) -> None:
+    sent = Outgoing(
+        f"{settings.root}/a",
+        b"hello",
+        reply_to="somewhere/else",
+        correlation=b"1234",
+        content_type="text/plain",
+        expiry_s=9.2,
+        user=(("step", "vision"), ("attempt", "1")),
+    )
+    with linked(settings, loop, "props-a") as a, linked(settings, loop, "props-b") as b:
+        messages = heard(b, f"{settings.root}/+")
+        a.publish(sent)
+        got = messages.get(timeout=WAIT_S)
+    assert (got.payload, got.reply_to, got.correlation, got.content_type) == (
+        b"hello",
+        "somewhere/else",
+        b"1234",
+        "text/plain",
+    )
+    assert got.user == {"step": "vision", "attempt": "1"}
+    assert got.expiry_s is not None
+    assert 0 < got.expiry_s <= 10
+
+
+def test_a_document_without_properties_reaches_3_1_1_clients_who_stay_connected(
+    shared_broker: Broker, settings: BrokerSettings, loop: Loop
+) -> None:
+    """On the embedded broker a message with properties would throw every 3.1.1 client off (facts-mqtt.md)."""
+    old: Queue[bytes] = Queue()
+    subscribed = threading.Event()
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+    client.on_message = lambda _c, _u, message: old.put(bytes(message.payload))
+    client.on_subscribe = lambda *_: subscribed.set()
+    client.connect("127.0.0.1", shared_broker.port_v3)
+    client.loop_start()
+    client.subscribe(f"{settings.root}/doc", qos=1)
+    assert subscribed.wait(WAIT_S)
+    with linked(settings, loop, "plain-doc") as link:
+        for i in range(3):
+            link.publish(Outgoing(f"{settings.root}/doc", b"%d" % i, retain=True))
+        assert [old.get(timeout=WAIT_S) for _ in range(3)] == [b"0", b"1", b"2"]
+    client.disconnect()
+    client.loop_stop()
+
+
+def test_subscriptions_and_unsent_messages_survive_a_restart_of_the_broker(kind: BrokerKind, loop: Loop) -> None:
+    broker = Broker(kind).start()
+    settings = BrokerSettings(port=broker.port)
+    returned, left = threading.Event(), threading.Event()
+    with linked(settings, loop, "back", on_connected=returned.set) as link:
+        messages = heard(link, "a/+")
+        broker.kill()
+        loop.every(0.01, lambda: left.set() if not link.connected else None)
+        assert left.wait(WAIT_S)
+        returned.clear()
+        link.publish(Outgoing("kept", b"published while it was away", retain=True))
+        with Broker(kind, port=broker.port, port_v3=broker.port_v3 if kind == "embedded" else 0):
+            assert returned.wait(WAIT_S)
+            link.publish(Outgoing("a/c", b"after"))
+            assert messages.get(timeout=WAIT_S).payload == b"after"
+            assert heard(link, "kept").get(timeout=WAIT_S).payload == b"published while it was away"
+
+
+def test_a_crash_leaves_the_last_will_and_a_goodbye_does_not(settings: BrokerSettings, loop: Loop) -> None:
+    topic = f"{settings.root}/will"
+    with linked(settings, loop, "will-watcher") as watcher:
+        messages = heard(watcher, topic)
+        with linked(settings, loop, "will-polite", will=Will(topic, b"polite")):
+            pass
+        crashed = Link(settings, "will-crash", loop, will=Will(topic, b"crashed"))
+        crashed.start()
+        crashed.abort()
+        assert messages.get(timeout=WAIT_S).payload == b"crashed"
+
+
+def test_what_was_not_acknowledged_goes_to_the_next_with_the_same_session(
+    settings: BrokerSettings, loop: Loop, kind: BrokerKind
+) -> None:
+    topic = f"{settings.root}/work"
+    session: dict[str, Any] = {"session_expiry_s": 60, "manual_ack": True, "reconnect": False}
+    first = Link(settings, f"session-{kind}", loop, **session)
+    first.start()
+    held = heard(first, topic)
+    with linked(settings, loop, "session-sender") as sender:
+        for i in range(5):
+            sender.publish(Outgoing(topic, b"%d" % i))
+        first.ack(held.get(timeout=WAIT_S))
+        unacknowledged = {held.get(timeout=WAIT_S).payload for _ in range(4)}
+        first.abort()
+        second = Link(settings, f"session-{kind}", loop, **session)
+        again: Queue[Message] = Queue()
+        second.subscribe(topic, again.put)
+        second.start()
+        missing = set(unacknowledged)
+        while missing:
+            missing.discard(again.get(timeout=WAIT_S).payload)
+        second.stop()
+    assert unacknowledged == {b"1", b"2", b"3", b"4"}
+
+
+def test_the_loser_of_a_takeover_is_told_and_does_not_fight(settings: BrokerSettings, loop: Loop) -> None:
+    ended = threading.Event()
+    loser = Link(settings, "taken-over", loop, on_ended=ended.set, reconnect=False)
+    loser.start()
+    with linked(settings, loop, "taken-over") as winner:
+        assert ended.wait(WAIT_S)
+        assert not loser.connected
+        messages = heard(winner, f"{settings.root}/x")
+        winner.publish(Outgoing(f"{settings.root}/x", b"mine"))
+        assert messages.get(timeout=WAIT_S).payload == b"mine"
+
+
+def test_a_payload_over_the_limit_is_refused_before_it_is_sent(settings: BrokerSettings, loop: Loop) -> None:
+    small = settings.model_copy(update={"max_message_mb": 0.001})
+    with linked(small, loop, "too-large") as link:
+        with pytest.raises(TooLargeError) as caught:
+            link.publish(Outgoing("a/b", bytes(1001)))
+        assert (caught.value.size, caught.value.limit) == (1001, 1000)
+        assert link.connected
+
+
+def test_a_queue_that_nobody_empties_is_busy_at_its_bound(kind: BrokerKind, loop: Loop) -> None:
+    broker = Broker(kind).start()
+    link = Link(BrokerSettings(port=broker.port), "full", loop)
+    link.start()
+    broker.kill()
+    assert 1000 <= _publish_until_busy(link) <= 10_000
+    link.stop(timeout_s=0.2)
+
+
+@pytest.mark.skipif(not has_mosquitto(), reason="mosquitto is not installed")
+def test_a_refused_login_is_reported_and_not_tried_for_ever(tmp_path: Path, loop: Loop) -> None:
+    passwords, config, port = tmp_path / "passwords", tmp_path / "mosquitto.conf", free_port()
+    passwords.write_text("")
+    subprocess.run(["mosquitto_passwd", "-b", str(passwords), "right", "secret"], check=True)
+    passwords.chmod(0o644)
+    tmp_path.chmod(0o755)
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nuser root\n")
+    path = "mosquitto" if Path("/usr/sbin/mosquitto").exists() is False else "/usr/sbin/mosquitto"
+    with subprocess.Popen([path, "-c", str(config)], stderr=subprocess.DEVNULL) as process:
+        try:
+            _wait_for(port)
+            wrong = BrokerSettings.load(port=port, username="right", password="wrong")  # noqa: S106
+            with pytest.raises(UnauthorisedError):
+                Link(wrong, "refused", loop).start(WAIT_S)
+            right = BrokerSettings.load(port=port, username="right", password="secret")  # noqa: S106
+            with linked(right, loop, "welcome") as link:
+                assert link.connected
+        finally:
+            process.kill()
+
+
+def test_a_listener_that_closes_without_a_word_counts_as_a_refusal(loop: Loop) -> None:
+    """As rumqttd does on a refused login: no reason code, the socket is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        stop = threading.Event()
+
+        def hang_up() -> None:
+            server.settimeout(0.1)
+            while not stop.is_set():
+                try:
+                    server.accept()[0].close()
+                except TimeoutError:
+                    continue
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        try:
+            with pytest.raises(UnauthorisedError, match="3 times"):
+                Link(BrokerSettings(port=port), "hung-up", loop).start(WAIT_S)
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_nobody_listening_is_said_within_the_time_given(loop: Loop) -> None:
+    with pytest.raises(S2M3Error, match="no MQTT v5 broker answers"):
+        Link(BrokerSettings(port=free_port()), "nobody", loop).start(timeout_s=0.5)
+
+
+def test_mosquitto_tells_when_nobody_is_subscribed(kind: BrokerKind, settings: BrokerSettings, loop: Loop) -> None:
+    told: Queue[str] = Queue()
+    with linked(settings, loop, "unheard") as link:
+        link.publish(
+            Outgoing(f"{settings.root}/nobody", b"x"),
+            delivered=lambda: told.put("delivered"),
+            unheard=lambda: told.put("unheard"),
+        )
+        assert told.get(timeout=WAIT_S) == ("unheard" if kind == "mosquitto" else "delivered")
+
+
+def test_a_broken_handler_does_not_end_the_link(settings: BrokerSettings, loop: Loop) -> None:
+    messages: Queue[Message] = Queue()
+
+    def fails_once(message: Message) -> None:
+        messages.put(message)
+        if message.payload == b"bad":
+            raise ValueError("a bug")
+
+    with linked(settings, loop, "handler-bug") as link:
+        confirmed = threading.Event()
+        link.subscribe(f"{settings.root}/x", fails_once, then=confirmed.set)
+        assert confirmed.wait(WAIT_S)
+        for payload in (b"bad", b"good"):
+            link.publish(Outgoing(f"{settings.root}/x", payload))
+        assert [messages.get(timeout=WAIT_S).payload for _ in range(2)] == [b"bad", b"good"]
+
+
+def _publish_until_busy(link: Link) -> int:
+    for queued in range(100_000):
+        try:
+            link.publish(Outgoing("a/b", b"%d" % queued))
+        except BusyError:
+            return queued
+    raise AssertionError("the queue has no bound")
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(2000):
+        with socket.socket() as probe:
+            probe.settimeout(0.05)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+            threading.Event().wait(0.01)
+    raise TimeoutError(f"nobody listens on {port}")

@@ -1,0 +1,117 @@
+"""Under load, waiting counts: shared modules are relieved and spare memory goes where it helps most."""
+
+import random
+from typing import Any
+
+import pytest
+
+from planner.load import loaded_latencies_s, utilisation, waits_s
+from planner.problem import Problem
+from planner.solve import solve
+from planner.spare import Spare, second_copies
+from schemas.instance import Instance, parse_instance
+
+
+def _shared(rate: float, *, max_replicas: int = 1, slow: float = 0.3, **more: Any) -> Instance:
+    """Two tasks that share one module, on two devices; each also has a module of its own that runs anywhere."""
+    return parse_instance(
+        {
+            "devices": [{"id": "a", "memory_mb": 400}, {"id": "b", "memory_mb": 400}],
+            "modules": [
+                {"id": "shared", "memory_mb": 100, "seconds": {"a": 0.2, "b": slow}},
+                {"id": "other", "memory_mb": 50, "seconds": {"a": 0.1, "b": 0.11}},
+            ],
+            "tasks": [
+                {"id": "one", "rate": rate, "steps": [{"id": "s", "module": "shared"}]},
+                {"id": "two", "rate": rate, "steps": [{"id": "s", "module": "shared"}]},
+                {"id": "three", "rate": rate, "steps": [{"id": "s", "module": "other"}]},
+            ],
+            "max_replicas": max_replicas,
+            **more,
+        }
+    )
+
+
+def test_the_wait_is_pollaczek_khinchine() -> None:
+    problem = Problem(_shared(1.0))
+    routes = [(0,), (0,), (1,)]
+    assert utilisation(problem, routes).tolist() == pytest.approx([0.4, 0.11])
+    expected = [2 * 0.2**2 / (2 * (1 - 0.4)), 0.11**2 / (2 * (1 - 0.11))]
+    assert waits_s(problem, routes).tolist() == pytest.approx(expected)
+    assert loaded_latencies_s(problem, routes) == pytest.approx([0.2 + expected[0]] * 2 + [0.11 + expected[1]])
+
+
+def test_the_wait_is_near_a_simulation_of_one_device() -> None:
+    chance = random.Random(1)
+    problem = Problem(_shared(1.2))
+    expected = loaded_latencies_s(problem, [(0,), (0,), (0,)])[0]
+    now = free = total = 0.0
+    served = 0
+    for _ in range(200_000):
+        now += chance.expovariate(3.6)
+        takes = chance.choice([0.2, 0.2, 0.1])
+        start = max(now, free)
+        free = start + takes
+        if takes == 0.2:
+            total, served = total + free - now, served + 1
+    assert total / served == pytest.approx(expected, rel=0.05)
+
+
+def test_an_overloaded_device_still_compares() -> None:
+    problem = Problem(_shared(10.0))
+    all_on_one, apart = ([(0,), (0,), (0,)], [(0,), (0,), (1,)])
+    assert sum(loaded_latencies_s(problem, apart)) < sum(loaded_latencies_s(problem, all_on_one)) < float("inf")
+
+
+def test_load_moves_a_module_off_the_shared_device() -> None:
+    assert solve(_shared(0.01), budget_s=2.0).placement == {"shared": ["a"], "other": ["a"]}
+    assert solve(_shared(2.0), budget_s=2.0).placement == {"shared": ["a"], "other": ["b"]}
+
+
+def test_load_adds_a_copy_and_splits_the_tasks_over_both() -> None:
+    plan = solve(_shared(2.4, max_replicas=2), budget_s=2.0)
+    assert plan.placement["shared"] == ["a", "b"]
+    assert {plan.tasks["one"].route["s"], plan.tasks["two"].route["s"]} == {"a", "b"}
+    assert plan.lower_bound_s <= plan.objective_s
+
+
+def test_greedy_and_exact_are_about_idle_devices() -> None:
+    for method in ("greedy", "exact"):
+        plan = solve(_shared(2.0), method=method)  # type: ignore[arg-type]  # a literal by the loop
+        assert plan.placement["other"] == ["a"]
+
+
+PLACED = {"shared": ["a"], "other": ["a"]}
+
+
+def test_spare_memory_holds_second_copies_elsewhere() -> None:
+    assert second_copies(_shared(0.0), PLACED) == {"shared": ["b"], "other": ["b"]}
+
+
+def test_the_copy_worth_most_per_megabyte_has_the_first_call_on_memory() -> None:
+    devices = [{"id": "a", "memory_mb": 400}, {"id": "b", "memory_mb": 112}]
+    # both would fit alone beside the tenth that stays free; two tasks depend on the shared one
+    assert second_copies(_shared(0.0, devices=devices), PLACED) == {"shared": ["b"]}
+
+
+def test_a_second_copy_that_is_slower_than_loading_is_worth_nothing() -> None:
+    assert "shared" not in second_copies(_shared(0.0, slow=50.0), PLACED, spare=Spare(load_mb_s=100))
+
+
+def test_under_load_a_second_copy_counts_what_it_relieves() -> None:
+    assert "shared" in second_copies(_shared(2.4), PLACED, spare=Spare(lost=0.0))
+    assert second_copies(_shared(0.0), PLACED, spare=Spare(lost=0.0)) == {}
+
+
+def test_a_second_copy_that_is_there_is_preferred() -> None:
+    devices = [{"id": name, "memory_mb": 400} for name in "abc"]
+    modules = [{"id": "shared", "memory_mb": 100, "seconds": {"a": 0.2, "b": 0.21, "c": 0.2}}]
+    tasks = [{"id": "one", "steps": [{"id": "s", "module": "shared"}]}]
+    instance = _shared(0.0, devices=devices, modules=modules, tasks=tasks)
+    assert second_copies(instance, {"shared": ["a"]}) == {"shared": ["c"]}
+    assert second_copies(instance, {"shared": ["a"]}, current={"shared": ["a", "b"]}) == {"shared": ["b"]}
+
+
+def test_second_copies_fit_beside_the_part_that_stays_free() -> None:
+    devices = [{"id": "a", "memory_mb": 400}, {"id": "b", "memory_mb": 105}]
+    assert second_copies(_shared(0.0, devices=devices), PLACED) == {"other": ["b"]}

@@ -1,0 +1,86 @@
+"""From one placement to another, a module that serves never stops serving, and memory is never overdrawn."""
+
+from collections.abc import Mapping
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.order import Move, is_reachable, steps
+
+ROOM = {"a": 4.0, "b": 4.0, "c": 4.0}
+SIZE = {"x": 3.0, "y": 3.0, "z": 1.0}
+ABLE = {module: set(ROOM) for module in SIZE}
+
+
+def _steps(
+    current: Mapping[str, set[str]], desired: Mapping[str, set[str]], ready: Mapping[str, set[str]]
+) -> list[Move]:
+    return steps(current, desired, ready, room_mb=ROOM, size_mb=SIZE, able=ABLE)
+
+
+def test_the_new_copy_loads_before_the_old_one_goes() -> None:
+    assert _steps({"x": {"a"}}, {"x": {"b"}}, {"x": {"a"}}) == [Move("load", "x", "b")]
+    assert _steps({"x": {"a", "b"}}, {"x": {"b"}}, {"x": {"a"}}) == []
+    assert _steps({"x": {"a", "b"}}, {"x": {"b"}}, {"x": {"a", "b"}}) == [Move("unload", "x", "a")]
+
+
+def test_what_is_not_desired_any_more_goes_at_once() -> None:
+    assert _steps({"x": {"a"}}, {}, {"x": {"a"}}) == [Move("unload", "x", "a")]
+
+
+def test_a_load_that_does_not_fit_waits_for_the_room() -> None:
+    current, desired = {"x": {"a"}, "y": {"b"}}, {"x": {"c"}, "y": {"a"}}
+    assert _steps(current, desired, current) == [Move("load", "x", "c")]
+
+
+def test_two_that_swap_full_devices_go_round_by_a_third() -> None:
+    current, desired = {"x": {"a"}, "y": {"b"}}, {"x": {"b"}, "y": {"a"}}
+    assert _steps(current, desired, current) == [Move("load", "x", "c")]
+    assert is_reachable(current, desired, room_mb=ROOM, size_mb=SIZE, able=ABLE)
+
+
+def test_a_swap_without_a_third_device_is_not_reachable_and_nothing_is_unloaded() -> None:
+    current, desired = {"x": {"a"}, "y": {"b"}}, {"x": {"b"}, "y": {"a"}}
+    room = {"a": 4.0, "b": 4.0}
+    assert steps(current, desired, current, room_mb=room, size_mb=SIZE, able=ABLE) == []
+    assert not is_reachable(current, desired, room_mb=room, size_mb=SIZE, able=ABLE)
+
+
+def test_what_serves_nowhere_loads_first() -> None:
+    moves = _steps({"x": {"a"}}, {"x": {"a", "b"}, "y": {"b"}}, {"x": {"a"}})
+    assert moves == [Move("load", "y", "b")]
+
+
+copies = st.sets(st.sampled_from(sorted(ROOM)), min_size=1, max_size=2)
+placements = st.fixed_dictionaries({module: copies for module in SIZE})
+
+
+def _fits(placement: Mapping[str, set[str]]) -> bool:
+    return all(sum(SIZE[m] for m, devices in placement.items() if d in devices) <= room for d, room in ROOM.items())
+
+
+@settings(max_examples=300, deadline=None)
+@given(placements.filter(_fits), placements.filter(_fits), st.data())
+def test_on_the_way_everything_serves_and_fits(
+    current: dict[str, set[str]], desired: dict[str, set[str]], data: st.DataObject
+) -> None:
+    held = {module: set(devices) for module, devices in current.items()}
+    ready = {module: set(devices) for module, devices in current.items()}
+    for _ in range(60):
+        for move in _steps(held, desired, ready):
+            if move.verb == "load":
+                held[move.module].add(move.device)
+            else:
+                held[move.module].discard(move.device)
+                ready[move.module].discard(move.device)
+        assert _fits(held)
+        assert all(ready.values()), "every module serves somewhere"
+        loading = [(m, d) for m in held for d in sorted(held[m] - ready[m])]
+        if loading:  # they get ready in any order
+            module, device = data.draw(st.sampled_from(loading))
+            ready[module].add(device)
+        elif not _steps(held, desired, ready):
+            break
+    reachable = is_reachable(current, desired, room_mb=ROOM, size_mb=SIZE, able=ABLE)
+    if reachable:
+        assert held == desired

@@ -1,0 +1,95 @@
+"""Settings: flags go before S2M3_* variables, those before the TOML file; a wrong value is named."""
+
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import BadInputError
+from schemas.settings import AgentSettings, BrokerSettings, PlannerSettings
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CONFIG", "HOST", "PORT", "ROOT", "PASSWORD", "NODE", "USERNAME"):
+        monkeypatch.delenv(f"S2M3_{name}", raising=False)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "s2m3.toml"
+    path.write_text('host = "from-file"\nport = 1111\nroot = "from/file"\n')
+    monkeypatch.setenv("S2M3_CONFIG", str(path))
+    return path
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    settings = BrokerSettings.load()
+    assert (settings.host, settings.port, settings.root) == ("127.0.0.1", 1883, "s2m3/v1")
+    assert settings.max_message_bytes == 32_000_000
+
+
+@pytest.mark.usefixtures("config")
+def test_flags_go_before_variables_and_variables_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S2M3_PORT", "2222")
+    monkeypatch.setenv("S2M3_HOST", "from-env")
+    settings = BrokerSettings.load(host="from-flag", port=None)
+    assert settings.host == "from-flag"
+    assert settings.port == 2222
+    assert settings.root == "from/file"
+
+
+@pytest.mark.usefixtures("config")
+def test_a_flag_that_was_not_given_hides_nothing() -> None:
+    assert BrokerSettings.load(host=None).host == "from-file"
+
+
+def test_a_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("S2M3_CONFIG", str(tmp_path / "gone.toml"))
+    with pytest.raises(BadInputError, match="gone.toml"):
+        BrokerSettings.load()
+
+
+def test_a_file_that_is_no_toml_is_refused_with_its_line(config: Path) -> None:
+    config.write_text("host = \n")
+    with pytest.raises(BadInputError, match=r"s2m3.toml: .*line 1"):
+        BrokerSettings.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", 0),
+        ("port", 65_536),
+        ("port", "many"),
+        ("keepalive_s", 0),
+        ("max_message_mb", -1),
+        ("root", "S2M3"),
+        ("root", "a//b"),
+        ("root", "a/"),
+        ("root", "a/+/b"),
+        ("root", "$share/x"),
+        ("root", "a\n"),
+    ],
+)
+def test_a_value_that_is_not_possible_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(BadInputError, match=f"setting {name}:"):
+        BrokerSettings.load(**{name: value})
+
+
+def test_a_variable_that_is_not_possible_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S2M3_PORT", "no-number")
+    with pytest.raises(BadInputError, match="setting port:"):
+        BrokerSettings.load()
+
+
+def test_a_node_s_name_is_an_id_and_the_device_s_own_by_default() -> None:
+    assert AgentSettings.load().node
+    with pytest.raises(BadInputError, match="setting node:"):
+        AgentSettings.load(node="My Node")
+
+
+def test_a_password_is_never_shown() -> None:
+    settings = PlannerSettings.load(username="me", password="hunter2")  # noqa: S106  # nobody's
+    assert "hunter2" not in repr(settings)
+    assert settings.password is not None
+    assert settings.password.get_secret_value() == "hunter2"
