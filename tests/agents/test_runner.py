@@ -1,0 +1,209 @@
+"""The runner with real threads and small modules of the test's own: order, batches, bounds, deadlines, bugs."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from queue import Queue
+from typing import Any
+
+import pytest
+
+from agents.runner import Runner
+from schemas.errors import BadInputError, BusyError, ModuleFailedError, NotReadyError, RequestTimeoutError, S2M3Error
+from schemas.values import Value
+from schemas.work import Hop, Timing, Work
+from tests.conftest import WAIT_S
+
+Outcome = tuple[Work, Any]
+
+
+class Upper:
+    """Makes texts capitals; waits at its gate; refuses 'bad'; breaks on 'bug'."""
+
+    nbytes = 0
+    max_batch = 4
+
+    def __init__(self, *, light: bool = False) -> None:
+        self.light = light
+        self.gate = threading.Event()
+        self.gate.set()
+        self.began = threading.Semaphore(0)
+        self.batches: list[int] = []
+        self.threads: set[str] = set()
+
+    def prepare(self, inputs: Mapping[str, Value]) -> str:
+        if inputs["text"] == "bad":
+            raise BadInputError("not a text")
+        return str(inputs["text"])
+
+    def run(self, batch: Sequence[str], wanted: frozenset[str]) -> list[dict[str, Value]]:  # noqa: ARG002
+        self.began.release()
+        assert self.gate.wait(WAIT_S)
+        self.batches.append(len(batch))
+        self.threads.add(threading.current_thread().name)
+        if "bug" in batch:
+            raise ZeroDivisionError("a bug")
+        return [{"upper": text.upper(), "unasked": text} for text in batch]
+
+
+class Bench:
+    """A runner and what came of the work given to it."""
+
+    def __init__(self) -> None:
+        self.done: Queue[Outcome] = Queue()
+        self.failed: Queue[tuple[Work, S2M3Error]] = Queue()
+        self.runner = Runner("here", 3, self._done, lambda work, error: self.failed.put((work, error)))
+        self.runner.start()
+
+    def _done(self, work: Work, outputs: Mapping[str, Value], timing: Timing, ms_left: float) -> None:
+        self.done.put((work, (dict(outputs), timing, ms_left)))
+
+    def submit(self, text: str, module: str = "upper", ms_left: float = 60_000.0) -> None:
+        route = {"step": Hop(module, "here", {"text": "input.text"}, ("upper",))}
+        work = Work(text.encode().ljust(16), "task", "step", 1, 1, "reply", {"text": text}, route, ms_left)
+        self.runner.submit(work, time.monotonic())
+
+    def texts(self, count: int) -> list[str]:
+        return [self.done.get(timeout=WAIT_S)[1][0]["upper"] for _ in range(count)]
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.runner.stop()
+
+
+def test_only_what_was_asked_for_comes_back_with_its_timing(bench: Bench) -> None:
+    bench.runner.add("upper", Upper())
+    bench.submit("a")
+    _, (outputs, timing, ms_left) = bench.done.get(timeout=WAIT_S)
+    assert outputs == {"upper": "A"}
+    assert (timing.node, timing.batch) == ("here", 1)
+    assert 0 < ms_left <= 60_000
+
+
+def test_items_that_wait_run_together_up_to_the_modules_limit(bench: Bench) -> None:
+    module = Upper()
+    module.gate.clear()
+    bench.runner.add("upper", module)
+    bench.submit("first")
+    assert module.began.acquire(timeout=WAIT_S)
+    for text in ("a", "b", "c"):
+        bench.submit(text)
+    module.gate.set()
+    assert bench.texts(4) == ["FIRST", "A", "B", "C"]
+    assert module.batches == [1, 3]
+
+
+def test_a_full_queue_is_busy(bench: Bench) -> None:
+    module = Upper()
+    module.gate.clear()
+    bench.runner.add("upper", module)
+    bench.submit("running")
+    assert module.began.acquire(timeout=WAIT_S)
+    for text in ("a", "b", "c"):
+        bench.submit(text)
+    with pytest.raises(BusyError):
+        bench.submit("one too many")
+    assert bench.runner.queues() == {"upper": 4}
+    module.gate.set()
+    assert bench.texts(4) == ["RUNNING", "A", "B", "C"]
+
+
+def test_work_whose_deadline_is_past_is_not_run(bench: Bench) -> None:
+    module = Upper()
+    module.gate.clear()
+    bench.runner.add("upper", module)
+    with pytest.raises(RequestTimeoutError):
+        bench.submit("late", ms_left=0.0)
+    bench.submit("running")
+    assert module.began.acquire(timeout=WAIT_S)
+    bench.submit("expires", ms_left=1.0)
+    threading.Event().wait(0.01)
+    module.gate.set()
+    work, error = bench.failed.get(timeout=WAIT_S)
+    assert (work.inputs["text"], error.code, error.step, error.node) == ("expires", "timeout", "step", "here")
+
+
+def test_a_bad_item_does_not_fail_those_it_waits_with(bench: Bench) -> None:
+    module = Upper()
+    module.gate.clear()
+    bench.runner.add("upper", module)
+    bench.submit("running")
+    assert module.began.acquire(timeout=WAIT_S)
+    for text in ("a", "bad", "b"):
+        bench.submit(text)
+    module.gate.set()
+    assert bench.texts(3) == ["RUNNING", "A", "B"]
+    assert bench.failed.get(timeout=WAIT_S)[1].code == "bad_input"
+
+
+def test_a_module_that_breaks_on_one_item_answers_the_others_and_lives(bench: Bench) -> None:
+    module = Upper()
+    module.gate.clear()
+    bench.runner.add("upper", module)
+    bench.submit("running")
+    assert module.began.acquire(timeout=WAIT_S)
+    for text in ("a", "bug", "b"):
+        bench.submit(text)
+    module.gate.set()
+    assert bench.texts(3) == ["RUNNING", "A", "B"]
+    work, error = bench.failed.get(timeout=WAIT_S)
+    assert work.inputs["text"] == "bug"
+    assert isinstance(error, ModuleFailedError)
+    assert "ZeroDivisionError" in error.detail
+    bench.submit("after")
+    assert bench.texts(1) == ["AFTER"]
+
+
+def test_the_module_whose_item_waits_longest_is_next(bench: Bench) -> None:
+    one, two = Upper(), Upper()
+    one.gate.clear()
+    bench.runner.add("one", one)
+    bench.runner.add("two", two)
+    bench.submit("x", "one")
+    assert one.began.acquire(timeout=WAIT_S)
+    bench.submit("second", "two")
+    bench.submit("third", "one")
+    one.gate.set()
+    assert bench.texts(3) == ["X", "SECOND", "THIRD"]
+
+
+def test_a_module_that_leaves_finishes_what_it_has_and_takes_no_more(bench: Bench) -> None:
+    module = Upper()
+    module.gate.clear()
+    gone = threading.Event()
+    bench.runner.add("upper", module)
+    bench.submit("running")
+    assert module.began.acquire(timeout=WAIT_S)
+    bench.submit("queued")
+    bench.runner.remove("upper", gone.set)
+    with pytest.raises(NotReadyError):
+        bench.submit("too late")
+    assert not gone.is_set()
+    module.gate.set()
+    assert bench.texts(2) == ["RUNNING", "QUEUED"]
+    assert gone.wait(WAIT_S)
+    with pytest.raises(NotReadyError):
+        bench.submit("long gone")
+
+
+def test_a_light_module_runs_where_it_is_asked_and_a_heavy_one_in_the_workers_thread(bench: Bench) -> None:
+    light, heavy = Upper(light=True), Upper()
+    bench.runner.add("light", light)
+    bench.runner.add("heavy", heavy)
+    bench.submit("a", "light")
+    assert bench.done.qsize() == 1
+    bench.submit("b", "heavy")
+    assert bench.texts(2) == ["A", "B"]
+    assert light.threads == {threading.current_thread().name}
+    assert heavy.threads == {"runner"}
+
+
+def test_what_items_take_is_measured(bench: Bench) -> None:
+    bench.runner.add("upper", Upper())
+    assert bench.runner.measured_ms() == {}
+    bench.submit("a")
+    bench.texts(1)
+    assert bench.runner.measured_ms()["upper"] > 0

@@ -1,0 +1,68 @@
+"""What the planner has said: only what changed is sent, what is gone is cleared, everything again when asked."""
+
+from planner.decide import Assignment, Decision
+from planner.documents import Documents
+from schemas import topics
+from schemas.messages import Replica, RouteDoc, RouteStep
+from tests.planner_service.site import make_facts
+
+MODULES = make_facts().catalogue.modules
+
+
+def route(*nodes: str) -> RouteDoc:
+    step = RouteStep(
+        module="noop-head", inputs={"x": "input.x"}, outputs=["y"], replicas=[Replica(node=n, ms=1) for n in nodes]
+    )
+    return RouteDoc(epoch=0, revision=0, model="noop", answer=["y"], deadline_s=1, steps={"head": step})
+
+
+def sent(documents: Documents, decision: Decision) -> dict[str, bytes]:
+    out: dict[str, bytes] = {}
+    documents.update(decision, out.__setitem__)
+    return out
+
+
+def test_every_document_carries_epoch_and_revision() -> None:
+    documents = Documents("r", epoch=5)
+    out = sent(documents, Decision({"a": Assignment((MODULES["noop-head"],))}, {"t": route("a")}))
+    plan, doc = topics.PLAN.decode(out["r/plan/a"]), topics.ROUTE.decode(out["r/route/t"])
+    assert (plan.epoch, plan.revision, doc.epoch, doc.revision) == (5, 1, 5, 1)
+
+
+def test_a_change_touches_only_the_documents_concerned() -> None:
+    documents = Documents("r", epoch=5)
+    both = {"a": Assignment((MODULES["noop-head"],)), "b": Assignment()}
+    sent(documents, Decision(both, {"t": route("a"), "u": route("a")}))
+    assert sent(documents, Decision(both, {"t": route("a"), "u": route("a")})) == {}
+    changed = sent(
+        documents, Decision({**both, "b": Assignment((MODULES["noop-left"],))}, {"t": route("a", "b"), "u": route("a")})
+    )
+    assert set(changed) == {"r/plan/b", "r/route/t"}
+
+
+def test_what_is_gone_is_cleared() -> None:
+    documents = Documents("r", epoch=5)
+    sent(documents, Decision({"a": Assignment(), "b": Assignment()}, {"t": route("a")}))
+    assert sent(documents, Decision({"a": Assignment()}, {})) == {"r/plan/b": b"", "r/route/t": b""}
+
+
+def test_what_an_earlier_planner_said_is_replaced_or_cleared() -> None:
+    documents = Documents("r", epoch=5)
+    documents.inherit(["a", "gone"], ["t", "old"])
+    out = sent(documents, Decision({"a": Assignment()}, {"t": route("a")}))
+    assert out["r/plan/gone"] == out["r/route/old"] == b""
+    assert topics.PLAN.decode(out["r/plan/a"]).epoch == 5
+
+
+def test_routes_are_sent_before_plans_so_that_nobody_is_sent_where_nothing_is_served_any_more() -> None:
+    documents = Documents("r", epoch=5)
+    out = sent(documents, Decision({"a": Assignment()}, {"t": route("a")}))
+    assert list(out) == ["r/route/t", "r/plan/a"]
+
+
+def test_a_broker_that_forgot_is_told_everything_again() -> None:
+    documents = Documents("r", epoch=5)
+    first = sent(documents, Decision({"a": Assignment()}, {"t": route("a")}))
+    again: dict[str, bytes] = {}
+    documents.repeat(again.__setitem__)
+    assert again == first

