@@ -1,6 +1,7 @@
 """The front of a task: takes plain requests in the task's own MQTT session and acknowledges them after the answer."""
 
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ from broker.dispatch import Dispatcher
 from broker.link import Link
 from broker.loop import Loop, Timer
 from broker.message import Message, Outgoing
-from broker.requests import Result
+from broker.outcomes import Result
 from schemas import topics
 from schemas.errors import BusyError, S2M3Error
 from schemas.ids import new_request_id
@@ -25,6 +26,7 @@ __all__ = ["Front"]
 
 _log = structlog.get_logger(__name__)
 _RETURN_S = (0.2, 1.0)
+_WAITING = 1_000
 
 
 class Front:
@@ -61,6 +63,8 @@ class Front:
         self._tell = tell
         self._link: Link | None = None
         self._under_way: dict[bytes, Message] = {}
+        #: came while as many as allowed were under way; Mosquitto keeps these back itself (Receive Maximum)
+        self._waiting: deque[Message] = deque()
         self._timer: Timer | None = None
         self._closed = False
 
@@ -110,6 +114,7 @@ class Front:
         for request in self._under_way:
             self._dispatcher.cancel(request)
         self._under_way.clear()
+        self._waiting.clear()
 
     def _on_request(self, link: Link, message: Message) -> None:
         if link is not self._link:
@@ -117,19 +122,29 @@ class Front:
         if not may_answer_at(self._settings.root, message.reply_to):
             _log.warning("reply_topic_refused", node=self._settings.node, task=self.task, topic=message.reply_to)
             message = replace(message, reply_to=None)
+        if len(self._under_way) < self._settings.plain_inflight:
+            self._take(message)
+        elif len(self._waiting) < _WAITING:
+            self._waiting.append(message)
+        else:
+            busy = BusyError(f"{_WAITING} plain requests of {self.task} wait")
+            self._refuse(new_request_id(), message, busy)
+
+    def _take(self, message: Message) -> None:
+        """Sends a request on, or answers that it makes no sense."""
         request = new_request_id()
-        self._under_way[request] = message
         try:
-            if len(self._under_way) > self._settings.plain_inflight:
-                raise BusyError(f"{self._settings.plain_inflight} plain requests of {self.task} are under way")
             plain = self._parse(message)
         except S2M3Error as error:
-            self._answer(
-                request, encode_plain_error(error, request=request, transaction=transaction_of(message.payload))
-            )
+            self._refuse(request, message, error)
             return
+        self._under_way[request] = message
         done = partial(self._on_result, plain)
         self._dispatcher.submit(self.task, plain.inputs, plain.deadline_s, done, request=request)
+
+    def _refuse(self, request: bytes, message: Message, error: S2M3Error) -> None:
+        self._under_way[request] = message
+        self._answer(request, encode_plain_error(error, request=request, transaction=transaction_of(message.payload)))
 
     def _parse(self, message: Message) -> PlainRequest:
         ids = topics.REQUEST_INPUT.ids(self._settings.root, message.topic)
@@ -152,6 +167,8 @@ class Front:
                 transaction=plain.transaction,
             )
         self._answer(result.request, payload)
+        while self._waiting and len(self._under_way) < self._settings.plain_inflight:
+            self._take(self._waiting.popleft())
 
     def _note_failure(self, request: bytes, error: S2M3Error) -> None:
         name, code = request.hex(), error.code

@@ -9,7 +9,18 @@ from typing import Any
 
 from schemas.instance import Instance, parse_instance
 
-__all__ = ["CLOUD", "DEVICES", "MODELS", "SUITES", "TESTBEDS", "Device", "Part", "assumptions", "instance", "paper_like"]
+__all__ = [
+    "CLOUD",
+    "DEVICES",
+    "MODELS",
+    "SUITES",
+    "TESTBEDS",
+    "Device",
+    "Part",
+    "assumptions",
+    "instance",
+    "paper_like",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from broker.link import Link
 from broker.listening import listen
 from broker.loop import Loop, Timer
 from broker.message import Message, Outgoing
-from broker.requests import Action, Requests, Result, Send
+from broker.outcomes import Action, Result, Send
+from broker.requests import Requests
 from schemas import topics
 from schemas.codec import CONTENT_TYPE, decode_answer, encode_work
 from schemas.errors import NotReadyError, S2M3Error

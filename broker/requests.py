@@ -1,11 +1,13 @@
 """A requester's requests: when to send what where, again, or give up. Pure: it is told the time and returns actions."""
 
+import heapq
+import itertools
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from broker.nodes import Nodes
+from broker.outcomes import Action, Finish, Result, Send
 from broker.routing import Backlog, choose_route
 from schemas.errors import (
     BusyError,
@@ -20,7 +22,7 @@ from schemas.plain import read_inputs
 from schemas.values import Value
 from schemas.work import Answer, Route, Work
 
-__all__ = ["Finish", "Requests", "Result", "Send"]
+__all__ = ["Action", "Finish", "Requests", "Result", "Send"]
 
 #: How long a task's document may take to come before the task is called unknown: retained, so it is there or it is not.
 _UNKNOWN_AFTER_S = 2.0
@@ -29,39 +31,6 @@ _PATIENCE = 0.5
 _BACKOFF_S = 0.05
 _BACKOFF_MAX_S = 1.0
 _MAX_PENDING = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A request's one terminal answer."""
-
-    request: bytes
-    task: str
-    attempts: int
-    latency_ms: float
-    error: S2M3Error | None = None
-    #: the names of the outputs, the answer first
-    answer: tuple[str, ...] = ()
-    outputs: Mapping[str, Value] = field(default_factory=dict)
-    timings: Mapping[str, Any] = field(default_factory=dict)
-    route: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Publish this work to its hop's module topic."""
-
-    work: Work
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Give the caller this result."""
-
-    result: Result
-
-
-Action = Send | Finish
 
 
 @dataclass(slots=True)
@@ -99,6 +68,9 @@ class Requests:
         self._routes: dict[str, RouteDoc] = {}
         self._nodes = Nodes()
         self._backlog = Backlog()
+        #: when to look at which request; entries that are out of date are seen to when they come up
+        self._agenda: list[tuple[float, int, bytes]] = []
+        self._order = itertools.count()
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -150,6 +122,7 @@ class Requests:
             pending.avoid.add(error.node)
         delay = min(_BACKOFF_S * 2 ** min(pending.failures, 10), _BACKOFF_MAX_S)
         pending.retry_at = now + self._rng.uniform(0, delay)
+        self._note(pending)
         self._count(pending, -1)
         pending.route = None
         return []
@@ -158,6 +131,8 @@ class Requests:
         """Takes in a task's document (None: the task was removed) and sends what waited for it."""
         if doc is None:
             self._routes.pop(task, None)
+            for pending in self._pending.values():
+                self._note(pending)
             return []
         self._routes[task] = doc
         waiting = [p for p in self._pending.values() if p.task == task and p.route is None and p.retry_at is None]
@@ -189,21 +164,35 @@ class Requests:
     def tick(self, now: float) -> list[Action]:
         """Does what is due: deadlines, retries, other replicas."""
         actions: list[Action] = []
-        for pending in list(self._pending.values()):
-            if pending.deadline is not None and now >= pending.deadline:
-                actions.append(self._finish(pending, now, self._too_late(pending, now)))
-            elif pending.retry_at is not None and now >= pending.retry_at:
-                pending.retry_at = None
-                actions += self._dispatch(pending, now)
-            elif pending.route is not None and now >= pending.patience_ends:
-                actions += self._try_elsewhere(pending, now)
-            elif self._is_unheard_of(pending) and now >= pending.started + _UNKNOWN_AFTER_S:
-                actions.append(self._finish(pending, now, UnknownTaskError(f"no task {pending.task!r} is known")))
+        while self._agenda and self._agenda[0][0] <= now:
+            pending = self._pending.get(heapq.heappop(self._agenda)[2])
+            if pending is not None:
+                if self._due(pending) <= now:
+                    actions += self._look_at(pending, now)
+                if pending.request in self._pending:
+                    self._note(pending)
         return actions
 
+    def _look_at(self, pending: _Pending, now: float) -> list[Action]:
+        if pending.deadline is not None and now >= pending.deadline:
+            return [self._finish(pending, now, self._too_late(pending, now))]
+        if pending.retry_at is not None and now >= pending.retry_at:
+            pending.retry_at = None
+            return self._dispatch(pending, now)
+        if pending.route is not None and now >= pending.patience_ends:
+            return self._try_elsewhere(pending, now)
+        if pending.task not in self._routes and now >= pending.started + _UNKNOWN_AFTER_S:
+            return [self._finish(pending, now, UnknownTaskError(f"no task {pending.task!r} is known"))]
+        return []
+
     def next_due(self) -> float | None:
-        """Returns when `tick` has something to do; None when nothing is pending."""
-        return min((self._due(pending) for pending in self._pending.values()), default=None)
+        """Returns when `tick` may have something to do; None when nothing is pending."""
+        while self._agenda and self._agenda[0][2] not in self._pending:
+            heapq.heappop(self._agenda)
+        return self._agenda[0][0] if self._agenda else None
+
+    def _note(self, pending: _Pending) -> None:
+        heapq.heappush(self._agenda, (self._due(pending), next(self._order), pending.request))
 
     def _due(self, pending: _Pending) -> float:
         times = [pending.deadline, pending.retry_at, pending.patience_ends if pending.route else None]
@@ -220,6 +209,7 @@ class Requests:
     def _dispatch(self, pending: _Pending, now: float) -> list[Action]:
         doc = self._routes.get(pending.task)
         if doc is None:
+            self._note(pending)
             return []
         if pending.deadline is None:
             pending.deadline = pending.started + doc.deadline_s
@@ -232,6 +222,7 @@ class Requests:
             return [self._finish(pending, now, error)]
         route = choose_route(doc, self._backlog, lost=self._nodes.lost, avoid=pending.avoid)
         if route is None:  # waits for the next document, until the deadline
+            self._note(pending)
             return []
         return self._send(pending, doc, route, inputs, now)
 
@@ -245,6 +236,7 @@ class Requests:
         pending.answer = tuple(doc.answer)
         pending.patience_ends = now + (pending.deadline - now) * _PATIENCE
         self._count(pending, +1)
+        self._note(pending)
         ms_left = (pending.deadline - now) * 1000
         sends: list[Action] = []
         for step, hop in route.items():

@@ -12,7 +12,7 @@ from typing import Any, Self
 from broker.dispatch import Dispatcher
 from broker.link import Link
 from broker.loop import Loop
-from broker.requests import Result
+from broker.outcomes import Result
 from schemas.errors import RequestTimeoutError, S2M3Error
 from schemas.settings import BrokerSettings
 from schemas.values import Value

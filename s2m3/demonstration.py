@@ -213,10 +213,10 @@ def _memory(site: Site) -> dict[str, float]:
 
 
 def _memory_line(memory: Mapping[str, float]) -> str:
+    shared, separate, spare = (memory[f"{name}_bytes"] / 1e6 for name in ("shared", "separate", "spare_copies"))
     return (
-        f"weights: {memory['shared_bytes'] / 1e6:.1f} MB with modules shared, {memory['separate_bytes'] / 1e6:.1f} MB with "
-        f"a copy for each task: {memory['saved_percent']:.1f} % saved (measured from what is loaded; spare memory holds "
-        f"{memory['spare_copies_bytes'] / 1e6:.1f} MB of second copies)"
+        f"weights, as loaded: {shared:.1f} MB with modules shared, {separate:.1f} MB with a copy for each task: "
+        f"{memory['saved_percent']:.1f} % saved (spare memory holds {spare:.1f} MB of second copies)"
     )
 
 

@@ -136,3 +136,12 @@ def test_a_removed_task_leaves_nothing_behind(noop_cluster: Cluster, noop_site: 
     assert noop_site.wait(lambda s: not any(plan.modules or plan.fronts for plan in s.plans.values()), WAIT_S)
     assert noop_site.wait(lambda s: not any(reported.modules for reported in s.reported.values()), WAIT_S)
     assert all(process.poll() is None for process in noop_cluster.processes.values())
+
+
+def test_more_plain_requests_at_once_than_a_front_works_on_are_all_answered(noop_cluster: Cluster) -> None:
+    with PlainCaller(noop_cluster.broker.port_v3, paho.MQTTv311, ("s2m3/v1/response/noop",)) as caller:
+        for i in range(300):
+            document = {"transaction": i, "inputs": {"left": i, "right": i}}
+            caller.client.publish("s2m3/v1/request/noop", json.dumps(document), qos=1)
+        answers = [caller.answer() for _ in range(300)]
+    assert {answer["transaction"]: answer.get("answer") for answer in answers} == {i: [i, i] for i in range(300)}
