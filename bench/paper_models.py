@@ -85,6 +85,18 @@ def _clip(vision: float, text: float, vision_gflops: float, text_gflops: float) 
     return Part(vision, vision_gflops, _IMAGE_KB), Part(text, text_gflops, _TEXT_KB)
 
 
+#: Millions of parameters of each CLIP text tower that are its token embedding (a lookup, no compute).
+TOKEN_EMBEDDING = {
+    "rn50": 25.30,
+    "rn101": 25.30,
+    "rn50x4": 31.62,
+    "rn50x16": 37.95,
+    "rn50x64": 50.59,
+    "b32": 25.30,
+    "b16": 25.30,
+    "l14": 37.95,
+    "l14-336": 37.95,
+}
 #: The table of facts-paper.md: parameters (millions) of vision and text tower, GFLOPs of image and text.
 CLIPS = {
     "rn50": _clip(38.32, 63.69, 12.2, 6.0),
@@ -209,10 +221,10 @@ def paper_like() -> list[tuple[str, Instance]]:
 def assumptions() -> list[str]:
     """Returns what is assumed, a line each."""
     lines = [
-        f"encoders {_ENCODER_BYTES:g} bytes a parameter, language models {_LANGUAGE_BYTES:g}; "
-        f"{_PROMPT_TOKENS} tokens in, {_ANSWER_TOKENS} out",
-        f"image {_IMAGE_KB:g} kB, text {_TEXT_KB:g} kB, sound {_SOUND_KB:g} kB, embedding {_EMBEDDING_KB:g} kB, "
-        f"patches for a language model {_PATCHES_KB:g} kB",
+        f"encoders {_ENCODER_BYTES:g} bytes a parameter, language models {_LANGUAGE_BYTES:g}",
+        f"a language model reads {_PROMPT_TOKENS} tokens and writes {_ANSWER_TOKENS}",
+        f"image {_IMAGE_KB:g} kB, text {_TEXT_KB:g} kB, sound {_SOUND_KB:g} kB",
+        f"embedding {_EMBEDDING_KB:g} kB, patches for a language model {_PATCHES_KB:g} kB",
     ]
     for name, d in [*DEVICES.items(), ("cloud", CLOUD)]:
         lines.append(

@@ -16,18 +16,19 @@ __all__ = ["SortKey", "complete", "greedy", "kept", "lay_out", "named", "sorted_
 SortKey = Literal["memory", "compute"]
 
 
-def sorted_by_need(problem: Problem, key: SortKey) -> list[int]:
-    """Returns the modules, by need, largest first; ties by the other key, then by id.
+def sorted_by_need(problem: Problem, key: SortKey, modules: Iterable[int] | None = None) -> list[int]:
+    """Returns the modules (all, if none are named), by need, largest first; ties by the other key, then by id.
 
     `memory` is the module's size. `compute` is its mean time over the devices that can hold it: the paper places
     "compute-intensive modules first" and does not say on which device that is measured.
     """
+    chosen = list(range(len(problem.modules)) if modules is None else modules)
+    able = {m: problem.able(m) for m in chosen}
+    compute = {m: float(problem.seconds(m)[able[m]].mean()) if len(able[m]) else np.inf for m in chosen}
     size, ids = problem.size_mb, problem.module_ids
-    able = [problem.able(m) for m in range(len(ids))]
-    compute = [float(problem.seconds(m)[able[m]].mean()) if len(able[m]) else np.inf for m in range(len(ids))]
     if key == "memory":
-        return sorted(range(len(ids)), key=lambda m: (-size[m], -compute[m], ids[m]))
-    return sorted(range(len(ids)), key=lambda m: (-compute[m], -size[m], ids[m]))
+        return sorted(chosen, key=lambda m: (-size[m], -compute[m], ids[m]))
+    return sorted(chosen, key=lambda m: (-compute[m], -size[m], ids[m]))
 
 
 def complete(layout: Layout, order: Iterable[int]) -> list[int]:

@@ -43,7 +43,10 @@ def steps(
         size_mb: Of each module.
         able: Module -> devices that can run it; without, no third device is used.
     """
-    free = {device: room - _held_mb(current, size_mb, device) for device, room in room_mb.items()}
+    free = dict(room_mb)
+    for module, devices in current.items():
+        for device in free.keys() & devices:
+            free[device] -= size_mb.get(module, 0.0)
     wanted = [(m, d) for m in desired for d in sorted(desired[m]) if d not in current.get(m, ()) and d in free]
     wanted.sort(key=lambda pair: (bool(ready.get(pair[0])), -size_mb[pair[0]], pair))  # those served nowhere first
     moves: list[Move] = []
@@ -63,10 +66,6 @@ def steps(
     if not moves and waited_for and not loading and able is not None:
         moves = _way_round(current, desired, waited_for, fits, able)
     return moves
-
-
-def _held_mb(current: Placement, size_mb: Mapping[str, float], device: str) -> float:
-    return sum(size_mb.get(module, 0.0) for module, devices in current.items() if device in devices)
 
 
 def _leaving(current: Placement, desired: Placement, ready: Placement, waited_for: set[str]) -> list[Move]:

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from planner.greedy import complete, kept, lay_out, named
+from planner.greedy import complete, kept, named, sorted_by_need
 from planner.layout import Layout
 from planner.load import mean_objective_s
 from planner.order import Move, is_reachable
 from planner.problem import Problem
 from planner.repair import make_room
-from planner.solve import best_layout
+from planner.solve import best_layout, first_layout
 from schemas.instance import Instance
 
 __all__ = ["Replan", "Worth", "replan"]
@@ -79,11 +79,11 @@ def replan(
     started = clock()
     problem = Problem(instance)
     stay = kept(problem, current)
-    lost = sorted((m for m, devices in enumerate(stay.copies) if not devices), key=lambda m: -problem.size_mb[m])
+    lost = sorted_by_need(problem, "compute", (m for m, devices in enumerate(stay.copies) if not devices))
     if lost:
         layout = stay.twin()
         if not all(make_room(layout, module) for module in complete(layout, lost)):
-            layout = lay_out(problem)
+            layout = first_layout(problem)
         layout.reroute()
         return _answer(layout, current, "lost")
     stay.reroute()

@@ -16,7 +16,7 @@ from planner.repair import make_room
 from schemas.errors import NoCapacityError
 from schemas.instance import Instance
 
-__all__ = ["Method", "Solution", "TaskPlan", "best_layout", "solve"]
+__all__ = ["Method", "Solution", "TaskPlan", "best_layout", "first_layout", "solve"]
 
 Method = Literal["auto", "greedy", "exact"]
 
@@ -101,7 +101,7 @@ def solve(
         return started + budget - clock()
 
     problem = Problem(instance)
-    layout = _first(problem, key, current)
+    layout = first_layout(problem, key, current)
     if method == "greedy":
         return _solution(bounded(layout), method, clock() - started)
     return _solution(best_layout(layout, seconds_left, under_load=method == "auto"), method, clock() - started)
@@ -130,12 +130,18 @@ def best_layout(start: Layout, seconds_left: Callable[[], float], *, under_load:
     return outcome
 
 
-def _first(problem: Problem, key: SortKey, current: Mapping[str, Iterable[str]] | None) -> Layout:
-    """The greedy's layout, or the current one made complete if it is better; where both fail, any that fits."""
+def first_layout(
+    problem: Problem, key: SortKey = "compute", current: Mapping[str, Iterable[str]] | None = None
+) -> Layout:
+    """Returns the greedy's layout, or the current one made complete if it is better; where both fail, any that fits.
+
+    Raises:
+        NoCapacityError: The modules do not fit; the detail says which and by how much.
+    """
     layouts = []
     if current is not None:
         layout = kept(problem, current)
-        missing = [m for m in sorted_by_need(problem, key) if not layout.copies[m]]
+        missing = sorted_by_need(problem, key, (m for m, devices in enumerate(layout.copies) if not devices))
         if all(make_room(layout, module) for module in complete(layout, missing)):
             layout.reroute()
             layouts.append(layout)

@@ -6,6 +6,7 @@ from heapq import heappop, heappush
 
 import numpy as np
 
+from planner.exact import is_small
 from planner.greedy import kept
 from planner.layout import Layout
 from planner.load import has_rates, loaded_objective_s
@@ -52,7 +53,8 @@ def second_copies(
 
     - for each task that uses it, the load of the module it saves when its device is lost, less what the task takes
       longer on the second device, times `lost`;
-    - with request rates, what the objective under load falls by if its tasks are spread over both copies.
+    - with request rates, what the objective under load falls by if its tasks are spread over both copies (at home
+      scale only: where the exact search of a fit would be tried).
 
     Args:
         instance: Devices, modules, tasks.
@@ -75,14 +77,18 @@ def second_copies(
         _, module, device = offer
         if not layout.fits(module, device):
             _offer(queue, layout, module, spare, held)  # the second best device
-        elif has_rates(problem) and added and _is_less(offer, queue, layout, spare, held):
+        elif _counts_load(problem) and added and _is_less(offer, queue, layout, spare, held):
             continue  # copies added meanwhile have taken some of its load
         else:
             layout.add(module, device)
-            if has_rates(problem):
+            if _counts_load(problem):
                 _spread(layout, module, device)
             added[problem.module_ids[module]] = [problem.device_ids[device]]
     return added
+
+
+def _counts_load(problem: Problem) -> bool:
+    return has_rates(problem) and is_small(problem)
 
 
 def _is_less(offer: Offer, queue: Queue, layout: Layout, spare: Spare, held: Held) -> bool:
@@ -121,7 +127,7 @@ def _worth_s(layout: Layout, module: int, devices: Ints, spare: Spare) -> Floats
         weight = problem.tasks[t].weight
         longer = np.maximum(at_each_s(layout, t, module, devices) - weight * layout.latencies[t], 0.0)
         worth += spare.lost * np.maximum(weight * load_s - longer, 0.0)
-    if has_rates(problem):
+    if _counts_load(problem):
         now = loaded_objective_s(problem, layout.routes)
         worth += [max(0.0, now - _spread_s(layout, module, int(device))) for device in devices]
     return worth

@@ -41,7 +41,7 @@ def test_it_finds_room_where_there_is_some(
 ) -> None:
     instance = _bins(rooms, sizes, able)
     for key in ("memory", "compute"):
-        placement = greedy(instance, key=key)  # type: ignore[arg-type]  # a literal by the loop
+        placement = greedy(instance, key=key)
         for d, room in enumerate(rooms):
             assert sum(size for m, size in enumerate(sizes) if f"d{d}" in placement[f"m{m}"]) <= room + 1e-6
 

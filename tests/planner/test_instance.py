@@ -100,7 +100,7 @@ def test_a_mistake_is_named_with_its_key(path: str, value: Any, said: str) -> No
 def test_a_file_that_is_no_instance_is_named(tmp_path: Path, content: bytes, said: str) -> None:
     file = tmp_path / "home.json"
     file.write_bytes(content)
-    with pytest.raises(BadDefinitionError, match="home.json") as caught:
+    with pytest.raises(BadDefinitionError, match=r"home\.json") as caught:
         load_instance(file)
     assert said in caught.value.detail
 

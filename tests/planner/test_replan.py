@@ -22,22 +22,19 @@ def _without(instance: Instance, device: str) -> Instance:
     return parse_instance(document)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 4, 5, 7, 8])  # the modules of 6 do not fit on five devices
 def test_after_a_loss_only_what_was_lost_moves(seed: int) -> None:
     instance = naive.home_instance(seed)
     before = solve(instance, method="greedy").placement
     lost = next(devices[0] for devices in before.values())
     left = _without(instance, lost)
-    try:
-        plan = replan(left, before)
-    except NoCapacityError:
-        pytest.skip("the rest does not fit on five devices")
+    plan = replan(left, before)
     assert naive.fits(left, plan.placement)
     moved = {module for module in before if plan.placement[module] != before[module]}
     gone = {module for module, devices in before.items() if devices == [lost]}
-    if plan.why == "lost" and len(plan.loads) == len(gone):
-        assert moved == gone
-    assert gone <= moved
+    assert plan.why == "lost"
+    assert moved == gone
+    assert {move.module for move in plan.loads} == gone
 
 
 def _home(**changes: Any) -> Instance:

@@ -63,7 +63,7 @@ def test_greedy_fits_wherever_anything_fits_and_its_bound_is_below_the_best(inst
             solve(instance, method="greedy")
         return
     for key in ("memory", "compute"):
-        solution = solve(instance, method="greedy", key=key)  # type: ignore[arg-type]  # a literal by the loop
+        solution = solve(instance, method="greedy", key=key)
         _check(instance, solution)
         assert solution.lower_bound_s <= best + 1e-9 <= solution.objective_s + 2e-9
 
@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_named_with_numbers() -> None:
     )
     for method in ("auto", "greedy", "exact"):
         with pytest.raises(NoCapacityError) as caught:
-            solve(instance, method=method)  # type: ignore[arg-type]  # a literal by the loop
+            solve(instance, method=method)
         assert "text needs 250 MB" in caught.value.detail
         assert "150 MB too little" in caught.value.detail
 
@@ -191,7 +191,8 @@ def test_modules_that_no_task_uses_get_a_place_too() -> None:
 
 
 def test_the_planner_needs_neither_torch_nor_agents() -> None:
-    code = "import sys, planner.solve, planner.replan, planner.spare, planner.order\n" + (
+    code = (
+        "import sys, planner.solve, planner.replan, planner.spare, planner.order\n"
         "sys.exit(any(m.split('.')[0] in {'torch', 'agents', 's2m3', 'broker', 'highspy'} for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,9 +11,11 @@ from s2m3.client import Client
 from s2m3.cluster import Cluster
 from s2m3.snapshot import Site
 from schemas import errors, topics
+from schemas import messages as m
 from schemas.codec import CONTENT_TYPE, decode_answer, encode_work
 from schemas.ids import new_request_id
 from schemas.work import Hop, Work
+from tests.conftest import WAIT_S
 from tests.system.plain import PlainCaller, properties_of, reply_to
 from tests.zoo.samples import sample
 
@@ -144,12 +146,14 @@ class _RawClient(PlainCaller):
 
 
 def _module_topics(cluster: Cluster) -> list[str]:
+    """The topics of all ready modules, once nothing is loading any more."""
     with Site(cluster.settings) as site:
-        return [
-            topics.MODULE_IN.at(ROOT, module=module, node=node)
-            for node, reported in site.reported.items()
-            for module in reported.modules
-        ]
+        assert site.wait(lambda s: all(report.state == "ready" for _, _, report in _held(s)), WAIT_S)
+        return [topics.MODULE_IN.at(ROOT, module=module, node=node) for node, module, _ in _held(site)]
+
+
+def _held(site: Site) -> list[tuple[str, str, m.ModuleReport]]:
+    return [(n, name, report) for n, reported in site.reported.items() for name, report in reported.modules.items()]
 
 
 def test_garbage_on_every_topic_that_an_agent_listens_to_is_answered_or_logged(zoo_cluster: Cluster) -> None:

@@ -145,3 +145,28 @@ def test_more_plain_requests_at_once_than_a_front_works_on_are_all_answered(noop
             caller.client.publish("s2m3/v1/request/noop", json.dumps(document), qos=1)
         answers = [caller.answer() for _ in range(300)]
     assert {answer["transaction"]: answer.get("answer") for answer in answers} == {i: [i, i] for i in range(300)}
+
+
+def test_a_change_is_told_in_the_documents_concerned_and_no_other(noop_cluster: Cluster, noop_site: Site) -> None:
+    """Under load, a lost node and a new one: whoever is not concerned hears nothing, nobody hears the same twice."""
+    told: list[tuple[str, dict[str, Any]]] = []
+    with (
+        PlainCaller(noop_cluster.broker.port, paho.MQTTv5, ("s2m3/v1/plan/+", "s2m3/v1/route/+")) as listener,
+        Client(settings=noop_cluster.settings) as client,
+    ):
+        victim = _holder(noop_site)
+        replies = [client.submit("noop", left=i, right=i) for i in range(300)]
+        noop_cluster.kill(victim)
+        assert [reply.result(WAIT_S).value for reply in replies] == [[i, i] for i in range(300)]
+        noop_cluster.start_agent(victim)
+        assert noop_site.wait(lambda s: s.nodes.state(victim) == "ready" and s.ready("noop"), WAIT_S)
+        assert noop_site.wait(lambda s: victim in s.plans, WAIT_S)
+        while not listener.answers.empty():
+            message = listener.answers.get()
+            told.append((message.topic, json.loads(message.payload or b"{}")))
+    last: dict[str, dict[str, Any]] = {}
+    for topic, document in told:
+        content = {key: value for key, value in document.items() if key not in ("epoch", "revision")}
+        assert last.get(topic) != content, f"{topic} was told the same twice"
+        last[topic] = content
+    assert len(told) < 40
