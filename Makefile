@@ -19,6 +19,7 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/bus.py
+	$(BIN)/python bench/placement.py
 
 # Debian keeps venv in a package of its own: virtualenv from pip does the same.
 $(BIN)/python:

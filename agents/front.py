@@ -41,6 +41,8 @@ class Front:
         settings: Of the agent.
         loop: The agent's loop.
         dispatcher: Sends the requests on, as a Client would.
+        answers: The agent's own link: answers go out there. On the session's link they could wait for ever: while as
+            many requests are unacknowledged as rumqttd allows, it acknowledges nothing that comes over the same link.
         may_return: Asks the agent to look at its plan afresh; it calls `connect` again if we are still named.
         tell: Publishes an event.
     """
@@ -51,6 +53,7 @@ class Front:
         settings: AgentSettings,
         loop: Loop,
         dispatcher: Dispatcher,
+        answers: Link,
         *,
         may_return: Callable[[], None],
         tell: Callable[[Event], None],
@@ -59,6 +62,7 @@ class Front:
         self._settings = settings
         self._loop = loop
         self._dispatcher = dispatcher
+        self._answers = answers
         self._may_return = may_return
         self._tell = tell
         self._link: Link | None = None
@@ -186,7 +190,7 @@ class Front:
                 answer = Outgoing(message.reply_to, payload, correlation=message.correlation)
             else:  # a 3.1.1 client may listen: no properties (facts-mqtt.md)
                 answer = Outgoing(topics.RESPONSE.at(link.root, task=self.task), payload)
-            link.publish(answer, delivered=partial(link.ack, message))
+            self._answers.publish(answer, delivered=partial(link.ack, message))
         except S2M3Error as error:
             _log.warning(
                 "answer_unsent", node=self._settings.node, task=self.task, request=request.hex(), error=str(error)

@@ -74,25 +74,28 @@ class Agent:
             UnauthorisedError: The broker refused the login.
             S2M3Error: There is no broker.
         """
-        gflops = compute_gflops()
         self._loop.start()
         self.link.start()
-        speed = link_speed(self.link, f"probe-{self._node}")
         self._branches.start()
         self._loader.start()
         self._dispatcher.start()
         self._loop.every(_LOAD_S, self._tell_load)
         self._loop.every(_REPORT_S, self._report)
+        self._measure()
+        listen(self.link, topics.CONTROL, self._on_profile, verb="profile")
+        listen(self.link, topics.CONTROL, self._on_drain, verb="drain")
+        listen(self.link, topics.PLAN, self._on_plan, node=self._node)
+        _log.info("agent_up", node=self._node, boot=self._boot, memory_mb=round(self._memory_mb))
+
+    def _measure(self) -> None:
+        """Measures speed and link, and tells the profile; not in the loop's thread: it waits for its own messages."""
         self._presence.introduce(
             memory_mb=self._memory_mb,
             runtime_mb=self._loader.runtime_mb,
-            gflops=gflops,
-            link_speed=speed,
+            gflops=compute_gflops(),
+            link_speed=link_speed(self.link, f"probe-{self._node}"),
             with_torch=self._loader.has_room_for_torch,
         )
-        listen(self.link, topics.CONTROL, self._on_drain, verb="drain")
-        listen(self.link, topics.PLAN, self._on_plan, node=self._node)
-        _log.info("agent_up", node=self._node, boot=self._boot, memory_mb=round(self._memory_mb), gflops=round(gflops))
 
     def _tell_load(self) -> None:
         self._presence.tell_load(self._branches.runner.queues(), self._branches.take_finished())
@@ -130,6 +133,10 @@ class Agent:
         if order is not None and order.node == self._node:
             self._start_draining()
 
+    def _on_profile(self, _: str, order: m.ControlRequest | None) -> None:
+        if order is not None and order.node in (None, self._node):
+            threading.Thread(target=self._measure, name="measure", daemon=True).start()
+
     def _start_draining(self) -> None:
         if self._presence.state == "ready":
             _log.info("draining", node=self._node)
@@ -164,6 +171,7 @@ class Agent:
             self._settings,
             self._loop,
             self._dispatcher,
+            self.link,
             may_return=self._look_again,
             tell=self._presence.event,
         )

@@ -79,6 +79,10 @@ class Link:
         self._then: list[Then] = []
         self._outbox: deque[tuple[Outgoing, _Sent]] = deque()
         self._sent: dict[int, _Sent] = {}
+        self._manual_ack = manual_ack
+        #: packet ids in the order in which they came, and those of them that are done with
+        self._unacknowledged: deque[int] = deque()
+        self._done: set[int] = set()
         self._limit = settings.max_message_bytes
         self._attempt = 0
         self._generation = 0
@@ -159,6 +163,8 @@ class Link:
             return
         self._attempt = 0
         self._generation += 1
+        self._unacknowledged.clear()
+        self._done.clear()
         self._limit = limit
         self._connected.set()
         then, self._then = self._then, []
@@ -198,6 +204,8 @@ class Link:
     def _message(self, message: Message) -> None:
         if message.mid:
             message = replace(message, generation=self._generation)
+            if self._manual_ack:
+                self._unacknowledged.append(message.mid)
         found = self._handlers.get(message.topic)
         if found is not None:
             found[0](message)
@@ -250,12 +258,22 @@ class Link:
             self._connection.flush()
 
     def ack(self, message: Message) -> None:
-        """Acknowledges a message of a manual_ack link; one of an earlier connection not: the broker sends it again."""
+        """Acknowledges a message of a manual_ack link; one of an earlier connection not: the broker sends it again.
+
+        Acknowledgements go out in the order in which the messages came, as MQTT 5 (4.6) demands; rumqttd ends the
+        connection of whoever does otherwise. One that is early waits for those before it.
+        """
         if not self._loop.is_current:
             self._loop.call(lambda: self.ack(message))
-        elif message.mid and message.generation == self._generation and self._connected.is_set():
-            self._connection.ack(message.mid)
-            self._connection.flush()
+            return
+        if not message.mid or message.generation != self._generation or not self._connected.is_set():
+            return
+        self._done.add(message.mid)
+        while self._unacknowledged and self._unacknowledged[0] in self._done:
+            mid = self._unacknowledged.popleft()
+            self._done.discard(mid)
+            self._connection.ack(mid)
+        self._connection.flush()
 
     # ---- out --------------------------------------------------------------------------------------------------------
 

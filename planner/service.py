@@ -94,6 +94,7 @@ class Planner:
         listen(link, topics.ROUTE, self._on_route)
         link.subscribe(topics.CONTROL.at(self._root, verb="replan"), self._on_control)
         link.subscribe(topics.CONTROL.at(self._root, verb="drain"), self._on_control)
+        link.subscribe(topics.CONTROL.at(self._root, verb="profile"), self._on_control)
         listen(link, topics.NODE_STATE, self._on_node_state, then=self._rebuild_soon)
         link.start()
         self._loop.every(_HEALTH_S, self._tell_health)

@@ -129,9 +129,20 @@ def _holds_anything(site: Site, node: str) -> bool:
 
 
 @options.with_settings(BrokerSettings)
-def replan(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
-    """Have the planner look at everything afresh. `s2m3 replan`."""
+def replan(
+    settings: BrokerSettings,
+    *,
+    measure: Annotated[bool, typer.Option(help="have the nodes measure their speed and link again first")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Have the planner look at everything afresh. `s2m3 replan --measure`."""
     with Site(settings) as site:
+        if measure:
+            before = dict(site.profiles)
+            _order(site, "profile", None)
+            site.wait(
+                lambda s: all(s.profiles[n] is not before.get(n) for n in s.nodes.ready if n in s.profiles), _ANSWER_S
+            )
         data = _order(site, "replan", None).data
     typer.echo(
         json.dumps(data) if as_json else f"planned: revision {data.get('revision')} of epoch {data.get('epoch')}"

@@ -189,7 +189,6 @@ class PlannerHealth(Document):
     nodes: int
     tasks: int
     plans: int
-    objective_s: float = 0.0
 
 
 class Event(Document):

@@ -103,7 +103,7 @@ REQUEST = Raw("request/{task}", "plain door: JSON")
 REQUEST_INPUT = Raw("request/{task}/{input}", "plain door: raw bytes of one input")
 RESPONSE = Raw("response/{task}", "plain answers (JSON) for callers that gave no Response Topic")
 EVENT = Topic("event", "what happened", document=m.Event)
-CONTROL = Topic("control/{verb}", "an order: replan, drain", document=m.ControlRequest)
+CONTROL = Topic("control/{verb}", "an order: replan, drain, profile (measure again)", document=m.ControlRequest)
 CONTROL_RESPONSE = Topic("control/{verb}/response", "what became of it", document=m.ControlResponse)
 
 ALL: tuple[TopicPath, ...] = (

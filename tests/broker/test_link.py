@@ -267,3 +267,27 @@ def _wait_for(port: int) -> None:
                 return
             threading.Event().wait(0.01)
     raise TimeoutError(f"nobody listens on {port}")
+
+
+def test_acknowledgements_given_out_of_order_go_out_in_order_and_the_connection_is_kept(
+    settings: BrokerSettings, loop: Loop, kind: BrokerKind
+) -> None:
+    """MQTT 5, section 4.6; rumqttd ends the connection of a client that does otherwise."""
+    topic = f"{settings.root}/ordered"
+    ended = threading.Event()
+    receiver = Link(
+        settings, f"ordered-{kind}", loop, session_expiry_s=60, manual_ack=True, reconnect=False, on_ended=ended.set
+    )
+    receiver.start()
+    held = heard(receiver, topic)
+    with linked(settings, loop, "ordered-sender") as sender:
+        for i in range(20):
+            sender.publish(Outgoing(topic, b"%d" % i))
+        messages = [held.get(timeout=WAIT_S) for _ in range(20)]
+        for message in reversed(messages):
+            receiver.ack(message)
+        for i in range(20, 40):
+            sender.publish(Outgoing(topic, b"%d" % i))
+        assert [held.get(timeout=WAIT_S).payload for _ in range(20)] == [b"%d" % i for i in range(20, 40)]
+    assert not ended.is_set()
+    receiver.stop()

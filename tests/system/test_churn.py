@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -170,3 +172,17 @@ def test_a_change_is_told_in_the_documents_concerned_and_no_other(noop_cluster: 
         assert last.get(topic) != content, f"{topic} was told the same twice"
         last[topic] = content
     assert len(told) < 40
+
+
+def test_nodes_measure_again_when_told(noop_cluster: Cluster, noop_site: Site) -> None:
+    before = dict(noop_site.profiles)
+    port = str(noop_cluster.settings.port)
+    done = subprocess.run(
+        [sys.executable, "-m", "s2m3", "replan", "--measure", "--json", "--port", port],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert json.loads(done.stdout)["revision"] >= 1
+    assert noop_site.wait(lambda s: all(s.profiles[node] is not before[node] for node in before), WAIT_S)

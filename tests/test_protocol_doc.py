@@ -1,0 +1,77 @@
+"""docs/protocol.md against the code: every topic, document, field, code, and every example read by the real parser."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from schemas import messages, plain, topics
+from schemas.codec import CONTENT_TYPE
+from schemas.errors import S2M3Error, error_from_code
+from schemas.values import pack_tensor
+
+TEXT = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text()
+CODES = sorted(set(re.findall(r"^\| `(\w+)` \| [^|]+ \| (?:yes|no) \|$", TEXT, flags=re.MULTILINE)))
+
+
+@pytest.mark.parametrize("path", topics.ALL, ids=lambda path: path.pattern)
+def test_every_topic_is_documented_as_it_is(path: topics.TopicPath) -> None:
+    document = getattr(path, "document", None)
+    carries = document.__name__ if document else r"[^|]+"
+    row = rf"\| `{re.escape(path.pattern)}` \| {'yes' if path.retain else 'no'} \| {path.qos} \| {carries} \|"
+    assert re.search(row, TEXT), row
+
+
+def test_no_topic_is_documented_that_is_not_there() -> None:
+    rows = re.findall(r"^\| `([^`]+/[^`]*|event)` \|", TEXT, flags=re.MULTILINE)
+    assert set(rows) == {path.pattern for path in topics.ALL}
+
+
+@pytest.mark.parametrize("name", messages.__all__)
+def test_every_field_of_every_document_is_named(name: str) -> None:
+    paragraph = next(p for p in TEXT.split("\n\n") if p.startswith(f"**{name}**"))
+    fields = set(getattr(messages, name).model_fields)
+    named = set(re.findall(r"`(\w+)`", paragraph)) - {"lost"}
+    assert named == fields
+
+
+def test_all_nine_codes_of_the_design_are_documented() -> None:
+    assert len(CODES) == 9
+    assert {error_from_code(code, "x").code for code in CODES} == set(CODES)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_is_documented_with_whether_it_is_tried_again(code: str) -> None:
+    error = error_from_code(code, "x")
+    assert type(error) is not S2M3Error
+    row = next(line for line in TEXT.splitlines() if line.startswith(f"| `{code}` |"))
+    assert row.endswith("| yes |" if error.retriable else "| no |")
+
+
+def test_the_example_request_is_read_by_the_real_parser() -> None:
+    (example,) = re.findall(r"```json request\n(.*?)```", TEXT, flags=re.DOTALL)
+    request = plain.parse_plain(example.encode())
+    inputs = plain.read_inputs({"image": "image", "text": "texts"}, request.inputs, {})
+    assert request.transaction == "door-17"
+    assert inputs["text"] == ["a cat", "a person"]
+
+
+def test_the_example_answers_have_the_keys_that_are_really_sent() -> None:
+    (answer,) = re.findall(r"```json answer\n(.*?)```", TEXT, flags=re.DOTALL)
+    (error,) = re.findall(r"```json error\n(.*?)```", TEXT, flags=re.DOTALL)
+    result = plain.encode_plain_result(
+        answer="x", outputs={}, timings={}, latency_ms=1, attempts=1, request=b"1" * 16, transaction=None
+    )
+    assert json.loads(answer).keys() == json.loads(result).keys()
+    refused = plain.encode_plain_error(error_from_code("busy", "x"), request=b"1" * 16, transaction=None)
+    assert json.loads(error).keys() == json.loads(refused).keys()
+
+
+def test_content_type_and_tensor_types_are_those_of_the_code() -> None:
+    import numpy as np  # noqa: PLC0415  # only here
+
+    assert CONTENT_TYPE in TEXT
+    (named,) = re.findall(r"of dtype ([\w, ]+) or (\w+)\.", TEXT.replace("\n", " "))
+    for dtype in [*named[0].split(", "), named[1]]:
+        assert pack_tensor(np.zeros(2, dtype=dtype))["dtype"] == dtype
