@@ -136,7 +136,7 @@ def plain_inputs(inputs: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def plain_value(value: Value) -> Any:
-    """Returns a value in plain form, ready for JSON: bytes as {"base64": …}, tensors as lists, NaN and infinity as null."""
+    """Returns a value ready for JSON: bytes as {"base64": …}, tensors as lists, NaN and infinity as null."""
     match value:
         case bytes():
             return {"base64": base64.b64encode(value).decode()}

@@ -137,9 +137,9 @@ def test_bad_toml_is_refused_with_its_line(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadDefinitionError, match="m.toml: cannot be read"):
+    with pytest.raises(BadDefinitionError, match=r"m\.toml: cannot be read"):
         load_catalogue([tmp_path / "m.toml"])
-    with pytest.raises(BadDefinitionError, match="gone.toml: cannot be read"):
+    with pytest.raises(BadDefinitionError, match=r"gone\.toml: cannot be read"):
         load_catalogue([tmp_path / "gone.toml"])
 
 

@@ -45,7 +45,7 @@ def test_a_flag_that_was_not_given_hides_nothing() -> None:
 
 def test_a_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("S2M3_CONFIG", str(tmp_path / "gone.toml"))
-    with pytest.raises(BadInputError, match="gone.toml"):
+    with pytest.raises(BadInputError, match=r"gone\.toml"):
         BrokerSettings.load()
 
 

@@ -1,0 +1,66 @@
+"""Which nodes are there: a last will that comes late takes nobody down."""
+
+from broker.nodes import Nodes
+from schemas.messages import NodeState
+
+
+def ready(boot: str) -> NodeState:
+    return NodeState(state="ready", boot=boot)
+
+
+def lost(boot: str) -> NodeState:
+    return NodeState(state="lost", boot=boot)
+
+
+def test_a_node_is_ready_then_draining_then_lost() -> None:
+    nodes = Nodes()
+    assert nodes.update("pi5", ready("b1"))
+    assert (nodes.ready, nodes.present, nodes.lost) == ({"pi5"}, {"pi5"}, frozenset())
+    assert nodes.update("pi5", NodeState(state="draining", boot="b1"))
+    assert (nodes.ready, nodes.present) == (frozenset(), {"pi5"})
+    assert nodes.update("pi5", lost("b1"))
+    assert (nodes.present, nodes.lost) == (frozenset(), {"pi5"})
+
+
+def test_a_late_will_of_an_old_boot_is_ignored() -> None:
+    nodes = Nodes()
+    nodes.update("pi5", ready("old"))
+    nodes.update("pi5", ready("new"))
+    assert not nodes.update("pi5", lost("old"))
+    assert nodes.state("pi5") == "ready"
+    assert nodes.boot("pi5") == "new"
+
+
+def test_the_will_of_the_current_boot_counts() -> None:
+    nodes = Nodes()
+    nodes.update("pi5", ready("new"))
+    assert nodes.update("pi5", lost("new"))
+    assert nodes.lost == {"pi5"}
+
+
+def test_a_node_first_heard_of_as_lost_is_lost() -> None:
+    nodes = Nodes()
+    assert nodes.update("pi5", lost("b1"))
+    assert nodes.lost == {"pi5"}
+
+
+def test_a_node_comes_back_as_a_new_process() -> None:
+    nodes = Nodes()
+    nodes.update("pi5", lost("b1"))
+    assert nodes.update("pi5", ready("b2"))
+    assert nodes.lost == frozenset()
+
+
+def test_the_same_state_again_is_no_change() -> None:
+    nodes = Nodes()
+    nodes.update("pi5", ready("b1"))
+    assert not nodes.update("pi5", ready("b1"))
+
+
+def test_a_cleared_state_removes_the_node() -> None:
+    nodes = Nodes()
+    assert not nodes.update("pi5", None)
+    nodes.update("pi5", ready("b1"))
+    assert nodes.update("pi5", None)
+    assert nodes.state("pi5") is None
+    assert nodes.boot("pi5") is None
