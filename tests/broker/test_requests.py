@@ -1,0 +1,217 @@
+"""A requester's requests: what is sent when, again, or given up. Pure: the test is the clock."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from broker.outcomes import Action, Finish, Result, Send
+from broker.requests import Requests
+from schemas.errors import BadInputError, BusyError, RequestTimeoutError, S2M3Error
+from schemas.messages import ErrorBody, NodeState, Replica, RouteDoc, RouteStep
+from schemas.work import Answer, Work
+
+ID = b"1" * 16
+
+
+def route(*nodes: str, **changes: object) -> RouteDoc:
+    replicas = [Replica(node=node, ms=10) for node in nodes]
+    steps = {
+        "encode": RouteStep(module="e", inputs={"x": "input.x"}, outputs=["code"], replicas=replicas),
+        "head": RouteStep(module="h", inputs={"c": "encode.code"}, outputs=["out"], replicas=replicas),
+    }
+    doc = RouteDoc(epoch=3, revision=1, model="m", inputs={"x": "text"}, answer=["out"], deadline_s=10, steps=steps)
+    return doc.model_copy(update=changes)
+
+
+def requests(*nodes: str) -> Requests:
+    made = Requests("inbox", random.Random(7))  # noqa: S311  # spreads retries, keeps no secret
+    if nodes:
+        made.on_route("t", route(*nodes), 0.0)
+    return made
+
+
+def sent(actions: list[Action]) -> Work:
+    (action,) = actions
+    assert isinstance(action, Send)
+    return action.work
+
+
+def result(actions: list[Action]) -> Result:
+    (action,) = actions
+    assert isinstance(action, Finish)
+    return action.result
+
+
+def failed(actions: list[Action]) -> S2M3Error:
+    error = result(actions).error
+    assert error is not None
+    return error
+
+
+def ok(attempt: int = 1) -> Answer:
+    return Answer(ID, "head", attempt, {"out": "yes"})
+
+
+def refused(error: S2M3Error, attempt: int = 1) -> Answer:
+    return Answer(ID, "encode", attempt, error=error)
+
+
+def test_a_request_is_sent_to_its_first_steps_with_the_whole_route_and_what_is_left_of_the_deadline() -> None:
+    work = sent(requests("a").submit(ID, "t", {"x": "hello"}, 5.0, 0.0))
+    assert (work.step, work.attempt, work.epoch, work.reply_to, work.inputs) == (
+        "encode",
+        1,
+        3,
+        "inbox",
+        {"x": "hello"},
+    )
+    assert {name: hop.node for name, hop in work.route.items()} == {"encode": "a", "head": "a"}
+    assert work.ms_left == pytest.approx(5000)
+
+
+def test_the_first_result_ends_it_and_everything_after_is_dropped() -> None:
+    made = requests("a")
+    made.submit(ID, "t", {"x": "hello"}, None, 0.0)
+    found = result(made.on_answer(ok(), 0.5))
+    assert (found.error, found.outputs, found.attempts, found.latency_ms) == (None, {"out": "yes"}, 1, 500.0)
+    assert made.on_answer(ok(), 0.6) == []
+    assert len(made) == 0
+    assert made.next_due() is None
+
+
+def test_a_task_whose_document_does_not_come_is_unknown_after_two_seconds() -> None:
+    made = requests()
+    assert made.submit(ID, "t", {}, 30.0, 0.0) == []
+    assert made.next_due() == pytest.approx(2.0)
+    assert made.tick(1.9) == []
+    assert failed(made.tick(2.0)).code == "unknown_task"
+
+
+def test_a_request_waits_for_a_node_and_is_sent_the_moment_one_is_ready() -> None:
+    made = requests()
+    made.on_route("t", route(), 0.0)
+    assert made.submit(ID, "t", {"x": "a"}, None, 0.0) == []
+    assert made.tick(9.0) == []
+    assert sent(made.on_route("t", route("a"), 9.0)).ms_left == pytest.approx(1000)
+
+
+def test_a_request_that_waits_in_vain_says_what_was_not_ready() -> None:
+    made = requests()
+    made.on_route("t", route(), 0.0)
+    made.submit(ID, "t", {"x": "a"}, None, 0.0)
+    error = failed(made.tick(10.0))
+    assert error.code == "not_ready"
+    assert "encode" in error.detail
+
+
+def test_what_the_planner_knows_cannot_be_is_told_at_once() -> None:
+    made = requests()
+    made.on_route("t", route(error=ErrorBody(code="no_capacity", detail="7 MB too little")), 0.0)
+    error = failed(made.submit(ID, "t", {"x": "a"}, None, 0.0))
+    assert (error.code, error.detail) == ("no_capacity", "7 MB too little")
+
+
+def test_bad_inputs_are_refused_before_anything_is_sent_and_defaults_fill_in() -> None:
+    made = requests("a")
+    assert isinstance(failed(made.submit(ID, "t", {"x": 7}, None, 0.0)), BadInputError)
+    assert failed(made.submit(ID, "t", {}, None, 0.0)).code == "bad_input"
+    made.on_route("t", route("a", defaults={"x": "default"}), 0.0)
+    assert sent(made.submit(ID, "t", {}, None, 0.0)).inputs == {"x": "default"}
+
+
+def test_busy_is_tried_again_with_jitter_on_another_node() -> None:
+    made = requests("a", "b")
+    first = sent(made.submit(ID, "t", {"x": "a"}, None, 0.0))
+    node = first.hop.node
+    assert made.on_answer(refused(BusyError("full", node=node)), 0.1) == []
+    due = made.next_due()
+    assert due is not None
+    assert 0.1 <= due <= 1.1
+    again = sent(made.tick(due))
+    assert (again.attempt, again.hop.node != node) == (2, True)
+
+
+def test_an_error_of_an_earlier_attempt_changes_nothing() -> None:
+    made = requests("a", "b")
+    node = sent(made.submit(ID, "t", {"x": "a"}, None, 0.0)).hop.node
+    made.on_answer(refused(BusyError("full", node=node)), 0.1)
+    made.tick(2.0)
+    assert made.on_answer(refused(BusyError("full", node=node), attempt=1), 2.1) == []
+    assert result(made.on_answer(ok(attempt=1), 2.2)).error is None
+
+
+def test_an_error_that_trying_again_would_not_change_ends_it() -> None:
+    made = requests("a", "b")
+    made.submit(ID, "t", {"x": "a"}, None, 0.0)
+    assert failed(made.on_answer(refused(BadInputError("not a picture")), 0.1)).code == "bad_input"
+
+
+def test_when_a_node_of_its_route_is_lost_a_request_is_sent_elsewhere_at_once() -> None:
+    made = requests("a", "b")
+    work = sent(made.submit(ID, "t", {"x": "a"}, None, 0.0))
+    made.on_node_state(work.hop.node, NodeState(state="ready", boot="1"), 0.0)
+    again = sent(made.on_node_state(work.hop.node, NodeState(state="lost", boot="1"), 1.0))
+    assert again.attempt == 2
+    assert work.hop.node not in {hop.node for hop in again.route.values()}
+    assert again.ms_left == pytest.approx(9000)
+
+
+def test_when_the_only_node_is_lost_a_request_waits_for_the_next() -> None:
+    made = requests("a")
+    made.submit(ID, "t", {"x": "a"}, None, 0.0)
+    made.on_node_state("a", NodeState(state="ready", boot="1"), 0.0)
+    assert made.on_node_state("a", NodeState(state="lost", boot="1"), 1.0) == []
+    assert sent(made.on_route("t", route("b"), 2.0)).hop.node == "b"
+
+
+def test_after_half_of_the_time_another_replica_is_tried_where_there_is_one() -> None:
+    made = requests("a", "b")
+    first = sent(made.submit(ID, "t", {"x": "a"}, None, 0.0))
+    assert made.tick(4.9) == []
+    second = sent(made.tick(5.0))
+    assert (second.attempt, second.hop.node != first.hop.node) == (2, True)
+    alone = requests("a")
+    alone.submit(ID, "t", {"x": "a"}, None, 0.0)
+    assert alone.tick(5.0) == []
+
+
+def test_the_deadline_ends_it_naming_steps_and_nodes_and_a_late_answer_is_dropped() -> None:
+    made = requests("a")
+    made.submit(ID, "t", {"x": "a"}, None, 0.0)
+    error = failed(made.tick(10.0))
+    assert isinstance(error, RequestTimeoutError)
+    assert "encode on a" in error.detail
+    assert "10.0 s" in error.detail
+    assert made.on_answer(ok(), 10.1) == []
+
+
+def test_a_deadline_already_past_is_a_timeout() -> None:
+    assert failed(requests("a").submit(ID, "t", {"x": "a"}, 0.0, 5.0)).code == "timeout"
+
+
+def test_a_cancelled_request_is_forgotten() -> None:
+    made = requests("a")
+    made.submit(ID, "t", {"x": "a"}, None, 0.0)
+    made.cancel(ID)
+    assert made.on_answer(ok(), 0.1) == []
+    assert made.tick(20.0) == []
+
+
+def test_load_is_spread_over_replicas_and_the_books_are_even_in_the_end() -> None:
+    made = requests("a", "b")
+    ids = [i.to_bytes(16, "big") for i in range(20)]
+    used = [sent(made.submit(request, "t", {"x": "a"}, None, 0.0)).hop.node for request in ids]
+    assert abs(used.count("a") - used.count("b")) <= 2
+    for request in ids:
+        made.on_answer(replace(ok(), request=request), 1.0)
+    again = sent(made.submit(ID, "t", {"x": "a"}, None, 2.0))
+    fresh = sent(requests("a", "b").submit(ID, "t", {"x": "a"}, None, 2.0))
+    assert {n: h.node for n, h in again.route.items()} == {n: h.node for n, h in fresh.route.items()}
+
+
+def test_one_more_than_the_bound_is_busy() -> None:
+    made = requests("a")
+    for i in range(10_000):
+        made.submit(i.to_bytes(16, "big"), "t", {"x": "a"}, None, 0.0)
+    assert failed(made.submit(b"x" * 16, "t", {"x": "a"}, None, 0.0)).code == "busy"
