@@ -15,11 +15,11 @@ def lost(boot: str) -> NodeState:
 def test_a_node_is_ready_then_draining_then_lost() -> None:
     nodes = Nodes()
     assert nodes.update("pi5", ready("b1"))
-    assert (nodes.ready, nodes.present, nodes.lost) == ({"pi5"}, {"pi5"}, frozenset())
+    assert (set(nodes.ready), set(nodes.present), set(nodes.lost)) == ({"pi5"}, {"pi5"}, set())
     assert nodes.update("pi5", NodeState(state="draining", boot="b1"))
-    assert (nodes.ready, nodes.present) == (frozenset(), {"pi5"})
+    assert (set(nodes.ready), set(nodes.present)) == (set(), {"pi5"})
     assert nodes.update("pi5", lost("b1"))
-    assert (nodes.present, nodes.lost) == (frozenset(), {"pi5"})
+    assert (set(nodes.present), set(nodes.lost)) == (set(), {"pi5"})
 
 
 def test_a_late_will_of_an_old_boot_is_ignored() -> None:
