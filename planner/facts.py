@@ -1,6 +1,7 @@
 """What the planner knows: tasks wanted, nodes there, what each holds. Pure: documents in, answers out."""
 
 from dataclasses import dataclass, field
+from statistics import median
 
 from broker.nodes import Nodes
 from planner.rates import Rates
@@ -81,11 +82,21 @@ class Facts:
         return max(measured, default=spec.memory_mb)
 
     def seconds(self, spec: ModuleSpec, node: str) -> float:
-        """Returns seconds per item on a node: measured there, or from operations and the node's speed."""
+        """Returns seconds per item on a node.
+
+        Measured there; else measured on other nodes, by how fast they are; else from operations and the node's speed.
+        """
         report = self.holds(node, spec.id)
         if report is not None and report.ms > 0:
             return report.ms / 1000
-        return max(spec.gflops / self.profiles[node].gflops / _EFFICIENCY, _LEAST_S)
+        speed = self.profiles[node].gflops
+        elsewhere = [ms / 1000 * self.profiles[other].gflops / speed for other, ms in self._measured_ms(spec.id)]
+        return median(elsewhere) if elsewhere else max(spec.gflops / speed / _EFFICIENCY, _LEAST_S)
+
+    def _measured_ms(self, module: str) -> list[tuple[str, float]]:
+        """Nodes that ran a module, with what an item took there."""
+        reports = ((node, self.holds(node, module)) for node in self.reported)
+        return [(node, report.ms) for node, report in reports if report is not None and report.ms > 0]
 
     def can_load(self, spec: ModuleSpec, node: str, now: float) -> bool:
         """Returns whether a node has the module's source and class, and did not just fail to load it."""

@@ -82,7 +82,17 @@ def test_measured_times_and_memory_replace_the_estimates() -> None:
     facts.reported["a"] = Reported(boot="1", modules={"efficientnet-lite0": report})
     measured = _module(build_instance(facts, ["classification"], 0.0), "efficientnet-lite0")
     assert measured["memory_mb"] == 37.0
-    assert measured["seconds"] == {**estimate["seconds"], "a": 0.123}
+    assert measured["seconds"]["a"] == 0.123
+    assert estimate["seconds"]["a"] != 0.123
+
+
+def test_what_a_module_took_on_one_node_is_the_estimate_for_the_others_by_their_speed() -> None:
+    facts = make_facts("classification", nodes={"a": 1000.0, "b": 1000.0, "c": 1000.0})
+    for node, gflops in (("a", 50.0), ("b", 100.0), ("c", 200.0)):
+        facts.profiles[node] = facts.profiles[node].model_copy(update={"gflops": gflops})
+    facts.reported["a"] = Reported(boot="1", modules={"efficientnet-lite0": ModuleReport(state="ready", ms=400.0)})
+    found = _module(build_instance(facts, ["classification"], 0.0), "efficientnet-lite0")
+    assert found["seconds"] == pytest.approx({"a": 0.4, "b": 0.2, "c": 0.1})
 
 
 def test_request_rates_reach_the_instance() -> None:
