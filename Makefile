@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test check bench clean mosquitto
+.PHONY: demo test chaos check bench clean mosquitto
 
 demo: $(VENV)/.run
 	$(BIN)/s2m3 demo
 
 test: $(VENV)/.dev mosquitto check
 	$(BIN)/python -m pytest
+
+# The long form of tests/chaos. `make chaos ARGS="--seed 7 -k nodes_die"` replays a run.
+chaos: $(VENV)/.dev mosquitto
+	$(BIN)/python -m pytest tests/chaos --long $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -33,6 +33,8 @@ class _Item:
 class _Served:
     module: Module
     queue: deque[_Item] = field(default_factory=deque)
+    #: (request, step) -> its item in the queue
+    waiting: dict[tuple[bytes, str], _Item] = field(default_factory=dict)
     running: int = 0
     ms: float = 0.0
     leaving: Callable[[], None] | None = None
@@ -88,7 +90,7 @@ class Runner:
                 self._changed.notify()
 
     def submit(self, work: Work, now: float) -> None:
-        """Queues complete work.
+        """Queues complete work. A newer attempt of what waits already takes its place: it is run once.
 
         Raises:
             NotReadyError: The module is not served here.
@@ -102,6 +104,8 @@ class Runner:
             served = self._served.get(module_id)
             if served is None or served.leaving is not None:
                 raise NotReadyError(f"{module_id} is not served here", step=work.step, node=self._node)
+            if _replaced(served, work, now):
+                return
             if len(served.queue) >= self._bound:
                 raise BusyError(f"{self._bound} items wait for {module_id}", step=work.step, node=self._node)
             item = _Item(work, now, now + work.ms_left / 1000)
@@ -110,6 +114,7 @@ class Runner:
                 served.running = 1
             else:
                 served.queue.append(item)
+                served.waiting[work.request, work.step] = item
                 self._changed.notify()
         if at_once:
             self._serve(served, [item])
@@ -215,8 +220,20 @@ class Runner:
 
 def _take(served: _Served) -> list[_Item]:
     batch = [served.queue.popleft() for _ in range(min(len(served.queue), served.module.max_batch))]
+    for item in batch:
+        served.waiting.pop((item.work.request, item.work.step), None)
     served.running = len(batch)
     return batch
+
+
+def _replaced(served: _Served, work: Work, now: float) -> bool:
+    """Whether the work, or an older attempt of it that it now replaces, is in the queue."""
+    item = served.waiting.get((work.request, work.step))
+    if item is None:
+        return False
+    if work.attempt > item.work.attempt:
+        item.work, item.deadline = work, now + work.ms_left / 1000
+    return True
 
 
 def _run_batch(module: Module, ready: list[tuple[_Item, Any]]) -> list[dict[str, Value]]:

@@ -77,6 +77,7 @@ class Dispatcher:
 
     def start(self, then: Callable[[], None] | None = None) -> None:
         """Subscribes to answers, routes, node states and loads; `then` is called when the broker has confirmed."""
+        self._link.watch(up=self._on_up, down=self._on_down)
         listen(self._link, topics.ROUTE, self._on_route)
         listen(self._link, topics.NODE_STATE, self._on_node_state)
         listen(self._link, topics.NODE_LOAD, self._on_load)
@@ -108,6 +109,13 @@ class Dispatcher:
     def _cancel(self, request: bytes) -> None:
         self._done.pop(request, None)
         self._requests.cancel(request)
+
+    def _on_down(self) -> None:
+        self._requests.on_link_down()
+
+    def _on_up(self) -> None:
+        """Our inbox is open again. What was answered meanwhile is gone: all that is under way is sent once more."""
+        self._act(self._requests.on_link_up(time.monotonic()))
 
     def _on_answer(self, message: Message) -> None:
         try:

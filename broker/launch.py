@@ -1,5 +1,6 @@
 """Starts a broker for the local cluster and the tests: Mosquitto when it is on PATH, else the embedded one."""
 
+import getpass
 import shutil
 import socket
 import subprocess
@@ -24,7 +25,9 @@ max_packet_size {max_bytes}
 # Back-pressure is ours (bounded queues that answer `busy`); the broker's limit of 1000 would drop silently before it.
 max_queued_messages 20000
 max_inflight_messages 100
-persistence false
+persistence {persistence}
+persistence_location {folder}/
+user {user}
 log_dest stderr
 log_type error
 log_type warning
@@ -57,6 +60,7 @@ class Broker:
         port_v3: For MQTT 3.1.1; Mosquitto speaks both on `port`, the embedded broker needs a second (0 picks one).
         max_message_bytes: Largest payload.
         folder: For configuration and log; default: one of its own, removed at the end.
+        persistence: Whether it remembers over a restart what it was told until it was stopped (Mosquitto only).
     """
 
     def __init__(
@@ -67,8 +71,12 @@ class Broker:
         port_v3: int = 0,
         max_message_bytes: int = 32_000_000,
         folder: Path | None = None,
+        persistence: bool = False,
     ) -> None:
+        if persistence and kind == "embedded":
+            raise S2M3Error("the embedded broker keeps everything in memory: persistence needs mosquitto")
         self.kind = kind
+        self._persistence = persistence
         self.port = port or free_port()
         self.port_v3 = self.port if kind == "mosquitto" else (port_v3 or free_port())
         self._max_bytes = max_message_bytes + 4_096
@@ -110,7 +118,15 @@ class Broker:
                 "mosquitto is not installed (Debian: apt install mosquitto); the embedded broker needs only pip"
             )
         config = self._folder / "mosquitto.conf"
-        config.write_text(_MOSQUITTO.format(port=self.port, max_bytes=self._max_bytes))
+        config.write_text(
+            _MOSQUITTO.format(
+                port=self.port,
+                max_bytes=self._max_bytes,
+                persistence=str(self._persistence).lower(),
+                folder=self._folder.absolute(),
+                user=getpass.getuser(),  # started as root it would become another, who may not write there
+            )
+        )
         return [path, "-c", str(config)]
 
     def stop(self) -> None:

@@ -21,7 +21,8 @@ _log = structlog.get_logger(__name__)
 #: Messages sent and not yet acknowledged, or waiting to be sent.
 _OUTGOING = 2_000
 _GOODBYE_S = 0.01
-_backoff = wait_random_exponential(multiplier=0.2, max=5.0)
+#: Short at its longest: everything retained is to be back soon after a broker is.
+_backoff = wait_random_exponential(multiplier=0.2, max=2.0)
 
 Handler = Callable[[Message], None]
 Then = Callable[[], None]
@@ -77,6 +78,9 @@ class Link:
         self._handlers: dict[str, tuple[Handler, int]] = {}
         self._subscribing: dict[int, tuple[list[str], list[Then]]] = {}
         self._then: list[Then] = []
+        #: told of each connection after the first, and of each loss; the packet id whose confirmation makes it one
+        self._watchers: list[tuple[Then, Then]] = []
+        self._restoring: int | None = None
         self._outbox: deque[tuple[Outgoing, _Sent]] = deque()
         self._sent: dict[int, _Sent] = {}
         self._manual_ack = manual_ack
@@ -169,18 +173,21 @@ class Link:
         self._connected.set()
         then, self._then = self._then, []
         if self._handlers:
-            self._subscribe({name: qos for name, (_, qos) in self._handlers.items()}, then)
+            self._restoring = self._subscribe({name: qos for name, (_, qos) in self._handlers.items()}, then)
         self._flush()
         if self._on_connected is not None:
             self._on_connected()
 
     def _down(self, refused: UnauthorisedError | None) -> None:
-        if self._connected.is_set() and not self._stopping:
-            _log.info("disconnected", client=self.client_id)
+        was_connected = self._connected.is_set() and not self._stopping
         self._connected.clear()
         for _, then in self._subscribing.values():
             self._then += then  # confirmed by the next connection
         self._subscribing.clear()
+        if was_connected:
+            _log.info("disconnected", client=self.client_id)
+            for _, down in self._watchers:
+                down()
         self._sent = {mid: sent for mid, sent in self._sent.items() if sent.qos}  # QoS 0: sent or lost, nobody will say
         if refused is not None and self._refused is None:
             self._refused = refused
@@ -192,6 +199,10 @@ class Link:
         self._ended.set()
         if first and not self._stopping and self._on_ended is not None:
             self._on_ended()
+
+    def watch(self, *, up: Then, down: Then) -> None:
+        """Calls `down` at each loss, and `up` at each return once the broker has confirmed the subscriptions."""
+        self._watchers.append((up, down))
 
     def _again(self) -> None:
         if self._stopping:
@@ -234,12 +245,13 @@ class Link:
         else:
             self._then += thens
 
-    def _subscribe(self, filters: dict[str, int], then: list[Then]) -> None:
+    def _subscribe(self, filters: dict[str, int], then: list[Then]) -> int | None:
         mid = self._connection.subscribe(filters)
         if mid is None:
             self._then += then
         else:
             self._subscribing[mid] = (list(filters), then)
+        return mid
 
     def _subscribed(self, mid: int, refused: list[str | None]) -> None:
         filters, thens = self._subscribing.pop(mid, ([], []))
@@ -248,6 +260,9 @@ class Link:
                 _log.error("subscription_refused", client=self.client_id, filter=topic_filter, reason=reason)
         for then in thens:
             then()
+        if mid == self._restoring and self._generation > 1:
+            for up, _ in self._watchers:
+                up()
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Takes a subscription back."""

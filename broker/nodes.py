@@ -12,6 +12,7 @@ class Nodes:
     """The nodes' states as their retained topics tell."""
 
     _state: dict[str, NodeState] = field(default_factory=dict)
+    _unseen: set[str] = field(default_factory=set)
 
     def update(self, node: str, state: NodeState | None) -> bool:
         """Takes in what came; returns whether the node's state changed.
@@ -20,12 +21,18 @@ class Nodes:
         retained message was cleared) means the node was removed.
         """
         known = self._state.get(node)
+        self._unseen.discard(node)
         if state is None:
             return self._state.pop(node, None) is not None
         if state.state == "lost" and known is not None and known.boot != state.boot:
             return False
         self._state[node] = state
         return known != state
+
+    def forget(self) -> None:
+        """The connection is gone: none of the nodes is taken to be there until its state is heard again."""
+        self._unseen |= self._state.keys()
+        self._state.clear()
 
     def boot(self, node: str) -> str | None:
         """Returns the boot id of the node's current process."""
@@ -39,8 +46,8 @@ class Nodes:
 
     @property
     def lost(self) -> frozenset[str]:
-        """Nodes that are gone."""
-        return frozenset(node for node, state in self._state.items() if state.state == "lost")
+        """Nodes that are gone, or were not heard of since `forget`."""
+        return frozenset(self._unseen).union(node for node, state in self._state.items() if state.state == "lost")
 
     @property
     def ready(self) -> frozenset[str]:

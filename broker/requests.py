@@ -4,10 +4,10 @@ import heapq
 import itertools
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from broker.nodes import Nodes
 from broker.outcomes import Action, Finish, Result, Send
+from broker.pending import Pending, nodes_of
 from broker.routing import Backlog, choose_route
 from schemas.errors import (
     BusyError,
@@ -20,35 +20,19 @@ from schemas.errors import (
 from schemas.messages import NodeState, RouteDoc
 from schemas.plain import read_inputs
 from schemas.values import Value
-from schemas.work import Answer, Route, Work
+from schemas.work import Answer, Route
 
 __all__ = ["Action", "Finish", "Requests", "Result", "Send"]
 
 #: How long a task's document may take to come before the task is called unknown: retained, so it is there or it is not.
 _UNKNOWN_AFTER_S = 2.0
-#: The part of the time left after which another replica is tried, where there is one.
+#: A request without a deadline that came while the broker was away waits so long for it.
+_AWAY_S = 30.0
+#: The part of the time left after which another replica is tried; where there is none, the same once more.
 _PATIENCE = 0.5
 _BACKOFF_S = 0.05
 _BACKOFF_MAX_S = 1.0
 _MAX_PENDING = 10_000
-
-
-@dataclass(slots=True)
-class _Pending:
-    request: bytes
-    task: str
-    given: Mapping[str, Value]
-    started: float
-    #: None until the task's document has come, where the caller named none
-    deadline: float | None
-    attempt: int = 0
-    route: Route | None = None
-    answer: tuple[str, ...] = ()
-    patience_ends: float = float("inf")
-    retry_at: float | None = None
-    last_error: S2M3Error | None = None
-    avoid: set[str] = field(default_factory=set)
-    failures: int = 0
 
 
 class Requests:
@@ -64,13 +48,15 @@ class Requests:
     def __init__(self, reply_to: str, rng: random.Random) -> None:
         self._reply_to = reply_to
         self._rng = rng
-        self._pending: dict[bytes, _Pending] = {}
+        self._pending: dict[bytes, Pending] = {}
         self._routes: dict[str, RouteDoc] = {}
         self._nodes = Nodes()
         self._backlog = Backlog()
         #: when to look at which request; entries that are out of date are seen to when they come up
         self._agenda: list[tuple[float, int, bytes]] = []
         self._order = itertools.count()
+        #: since when the broker is there; None while it is away
+        self._up_since: float | None = 0.0
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -90,7 +76,7 @@ class Requests:
             now: Monotonic seconds.
         """
         deadline = None if deadline_s is None else now + deadline_s
-        pending = _Pending(request, task, inputs, now, deadline)
+        pending = Pending(request, task, inputs, now, deadline)
         if len(self._pending) >= _MAX_PENDING:
             return [self._finish(pending, now, BusyError(f"{_MAX_PENDING} requests are under way"))]
         self._pending[request] = pending
@@ -123,8 +109,7 @@ class Requests:
         delay = min(_BACKOFF_S * 2 ** min(pending.failures, 10), _BACKOFF_MAX_S)
         pending.retry_at = now + self._rng.uniform(0, delay)
         self._note(pending)
-        self._count(pending, -1)
-        pending.route = None
+        self._take_back(pending)
         return []
 
     def on_route(self, task: str, doc: RouteDoc | None, now: float) -> list[Action]:
@@ -135,25 +120,41 @@ class Requests:
                 self._note(pending)
             return []
         self._routes[task] = doc
-        waiting = [p for p in self._pending.values() if p.task == task and p.route is None and p.retry_at is None]
-        return [action for pending in waiting for action in self._dispatch(pending, now)]
+        return self._dispatch_waiting(now, task)
+
+    def on_link_down(self) -> None:
+        """The broker is away: nothing is sent, and no node is taken to be there until it is heard of again."""
+        self._up_since = None
+        self._nodes.forget()
+        self._backlog.queued.clear()
+        for pending in self._pending.values():
+            pending.patience_ends = float("inf")
+            pending.last_error = NotReadyError("the connection to the broker was lost")
+
+    def on_link_up(self, now: float) -> list[Action]:
+        """Our inbox is open again: whatever was sent before may have been answered into the void, so all goes again."""
+        self._up_since = now
+        for pending in self._pending.values():
+            self._take_back(pending)
+            self._note(pending)
+        return self._dispatch_waiting(now)
 
     def on_node_state(self, node: str, state: NodeState | None, now: float) -> list[Action]:
         """Takes in a node's state; when its process is gone, everything under way there is sent elsewhere."""
         boot = self._nodes.boot(node)
         if not self._nodes.update(node, state) or state is None:
             return []
-        if state.state != "lost" and boot in (None, state.boot):
-            return []
+        new_process = boot not in (None, state.boot)
+        if state.state != "lost" and not new_process:
+            return self._dispatch_waiting(now)
+        if new_process:  # it serves nothing yet, whatever the documents of its last life say
+            self._routes = {task: _without(doc, node) for task, doc in self._routes.items()}
         self._backlog.queued = {key: n for key, n in self._backlog.queued.items() if key[0] != node}
-        actions: list[Action] = []
-        for pending in list(self._pending.values()):
+        for pending in self._pending.values():
             if pending.route is not None and any(hop.node == node for hop in pending.route.values()):
                 pending.last_error = NotReadyError("the node was lost", node=node)
-                self._count(pending, -1)
-                pending.route = None
-                actions += self._dispatch(pending, now)
-        return actions
+                self._take_back(pending)
+        return self._dispatch_waiting(now)
 
     def on_load(self, node: str, queues: Mapping[str, int]) -> None:
         """Takes in what waits at a node."""
@@ -173,16 +174,17 @@ class Requests:
                     self._note(pending)
         return actions
 
-    def _look_at(self, pending: _Pending, now: float) -> list[Action]:
+    def _look_at(self, pending: Pending, now: float) -> list[Action]:
         if pending.deadline is not None and now >= pending.deadline:
-            return [self._finish(pending, now, self._too_late(pending, now))]
+            doc = self._routes.get(pending.task)
+            return [self._finish(pending, now, pending.too_late(doc, self._nodes.lost, now))]
         if pending.retry_at is not None and now >= pending.retry_at:
             pending.retry_at = None
             return self._dispatch(pending, now)
         if pending.route is not None and now >= pending.patience_ends:
             return self._try_elsewhere(pending, now)
-        if pending.task not in self._routes and now >= pending.started + _UNKNOWN_AFTER_S:
-            return [self._finish(pending, now, UnknownTaskError(f"no task {pending.task!r} is known"))]
+        if self._is_unheard_of(pending) and now >= self._unknown_at(pending):
+            return [self._finish(pending, now, self._unknown(pending))]
         return []
 
     def next_due(self) -> float | None:
@@ -191,22 +193,36 @@ class Requests:
             heapq.heappop(self._agenda)
         return self._agenda[0][0] if self._agenda else None
 
-    def _note(self, pending: _Pending) -> None:
+    def _note(self, pending: Pending) -> None:
         heapq.heappush(self._agenda, (self._due(pending), next(self._order), pending.request))
 
-    def _due(self, pending: _Pending) -> float:
+    def _due(self, pending: Pending) -> float:
         times = [pending.deadline, pending.retry_at, pending.patience_ends if pending.route else None]
         if self._is_unheard_of(pending):
-            times.append(pending.started + _UNKNOWN_AFTER_S)
+            times.append(self._unknown_at(pending))
         return min(time for time in times if time is not None)
 
-    def _is_unheard_of(self, pending: _Pending) -> bool:
+    def _is_unheard_of(self, pending: Pending) -> bool:
         """No task of its name; one that was removed while the request was under way may still answer it."""
         return pending.task not in self._routes and pending.route is None
 
+    def _unknown_at(self, pending: Pending) -> float:
+        if self._up_since is None:
+            return pending.started + _AWAY_S
+        return max(pending.started, self._up_since) + _UNKNOWN_AFTER_S
+
+    def _unknown(self, pending: Pending) -> S2M3Error:
+        if self._up_since is None:
+            return NotReadyError(f"the broker is away, and what {pending.task!r} takes is not known")
+        return UnknownTaskError(f"no task {pending.task!r} is known")
+
     # ---- inside -------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, pending: _Pending, now: float) -> list[Action]:
+    def _dispatch_waiting(self, now: float, task: str | None = None) -> list[Action]:
+        waiting = [p for p in self._pending.values() if p.waits and task in (None, p.task)]
+        return [action for pending in waiting for action in self._dispatch(pending, now)]
+
+    def _dispatch(self, pending: Pending, now: float) -> list[Action]:
         doc = self._routes.get(pending.task)
         if doc is None:
             self._note(pending)
@@ -221,13 +237,13 @@ class Requests:
         except S2M3Error as error:
             return [self._finish(pending, now, error)]
         route = choose_route(doc, self._backlog, lost=self._nodes.lost, avoid=pending.avoid)
-        if route is None:  # waits for the next document, until the deadline
+        if route is None or self._up_since is None:  # waits for a node, a document or the broker, until the deadline
             self._note(pending)
             return []
         return self._send(pending, doc, route, inputs, now)
 
     def _send(
-        self, pending: _Pending, doc: RouteDoc, route: Route, inputs: Mapping[str, Value], now: float
+        self, pending: Pending, doc: RouteDoc, route: Route, inputs: Mapping[str, Value], now: float
     ) -> list[Action]:
         if pending.deadline is None:
             raise AssertionError("a dispatched request has a deadline")
@@ -237,85 +253,49 @@ class Requests:
         pending.patience_ends = now + (pending.deadline - now) * _PATIENCE
         self._count(pending, +1)
         self._note(pending)
-        ms_left = (pending.deadline - now) * 1000
-        sends: list[Action] = []
-        for step, hop in route.items():
-            own = {port: inputs[ref[6:]] for port, ref in hop.inputs.items() if ref.startswith("input.")}
-            if own:
-                sends.append(
-                    Send(
-                        Work(
-                            request=pending.request,
-                            task=pending.task,
-                            step=step,
-                            attempt=pending.attempt,
-                            epoch=doc.epoch,
-                            reply_to=self._reply_to,
-                            inputs=own,
-                            route=route,
-                            ms_left=ms_left,
-                        )
-                    )
-                )
-        return sends
+        return [*pending.sends(doc, inputs, self._reply_to, (pending.deadline - now) * 1000)]
 
-    def _try_elsewhere(self, pending: _Pending, now: float) -> list[Action]:
+    def _try_elsewhere(self, pending: Pending, now: float) -> list[Action]:
         pending.patience_ends = float("inf")
         doc = self._routes.get(pending.task)
         if doc is None or pending.route is None or pending.deadline is None:
             return []
         used = {hop.node for hop in pending.route.values()}
         other = choose_route(doc, self._backlog, lost=self._nodes.lost, avoid=pending.avoid | used)
-        if other is None or _nodes_of(other) == _nodes_of(pending.route):
+        if other is None:
+            return []
+        same = nodes_of(other) == nodes_of(pending.route)
+        if same and pending.repeated:
             return []
         try:
             inputs = read_inputs(doc.inputs, pending.given, doc.defaults)
         except S2M3Error:  # the task takes other inputs by now: what is under way may still answer
             return []
-        pending.avoid |= used
-        self._count(pending, -1)
+        if same:  # what was sent may have met nobody; where it only waits in a queue, the node runs it once
+            pending.repeated = True
+        else:
+            pending.avoid |= used
+        self._take_back(pending)
         return self._send(pending, doc, other, inputs, now)
 
-    def _too_late(self, pending: _Pending, now: float) -> S2M3Error:
-        waited = f"{now - pending.started:.1f} s"
-        if pending.route is not None:
-            where = ", ".join(f"{step} on {hop.node}" for step, hop in pending.route.items())
-            step, hop = next(iter(pending.route.items()))
-            if len(pending.route) == 1:
-                return RequestTimeoutError(f"no answer after {waited} from {where}", step=step, node=hop.node)
-            return RequestTimeoutError(f"no answer after {waited} from {where}")
-        doc = self._routes.get(pending.task)
-        if doc is None:
-            return UnknownTaskError(f"no task {pending.task!r} is known after {waited}")
-        if pending.last_error is not None:
-            return pending.last_error
-        lost = self._nodes.lost
-        missing = [name for name, step in doc.steps.items() if not {r.node for r in step.replicas} - lost]
-        return NotReadyError(
-            f"after {waited} no node is ready for {', '.join(missing)}", step=missing[0] if missing else None
-        )
-
-    def _finish(self, pending: _Pending, now: float, error: S2M3Error | None, answer: Answer | None = None) -> Finish:
+    def _finish(self, pending: Pending, now: float, error: S2M3Error | None, answer: Answer | None = None) -> Finish:
         self._pending.pop(pending.request, None)
         self._count(pending, -1)
-        return Finish(
-            Result(
-                request=pending.request,
-                task=pending.task,
-                attempts=max(1, pending.attempt),
-                latency_ms=(now - pending.started) * 1000,
-                error=error,
-                answer=pending.answer,
-                outputs=answer.outputs if answer else {},
-                timings=answer.timings if answer else {},
-                route=_nodes_of(pending.route) if pending.route else {},
-            )
-        )
+        return Finish(pending.result(now, error, answer))
 
-    def _count(self, pending: _Pending, change: int) -> None:
+    def _take_back(self, pending: Pending) -> None:
+        """Counts it as under way no more."""
+        self._count(pending, -1)
+        pending.route = None
+
+    def _count(self, pending: Pending, change: int) -> None:
         for hop in (pending.route or {}).values():
             self._backlog.inflight[hop.node, hop.module] += change
 
 
-def _nodes_of(route: Route) -> dict[str, str]:
-    return {step: hop.node for step, hop in route.items()}
+def _without(doc: RouteDoc, node: str) -> RouteDoc:
+    steps = {
+        name: step.model_copy(update={"replicas": [r for r in step.replicas if r.node != node]})
+        for name, step in doc.steps.items()
+    }
+    return doc.model_copy(update={"steps": steps})

@@ -30,6 +30,7 @@ class Cluster:
         verbose: Agents and planner log everything.
         folder: For the logs; default: a temporary one, removed at the end.
         planner: False starts none: whoever tests or measures agents says what they hold.
+        persistence: Whether the broker remembers over a restart (Mosquitto only).
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Cluster:
         threads: int | None = None,
         verbose: bool = False,
         folder: Path | None = None,
+        persistence: bool = False,
     ) -> None:
         self._nodes = dict(nodes)
         self._threads = threads
@@ -49,8 +51,10 @@ class Cluster:
         self._planner = planner
         self._own = tempfile.TemporaryDirectory(prefix="s2m3-") if folder is None else None
         self.folder = folder or Path(self._own.name if self._own else ".")
-        self.broker = Broker(kind or default_kind(), port=port)
+        self.broker = Broker(kind or default_kind(), port=port, persistence=persistence)
         self.settings = BrokerSettings(host="127.0.0.1", port=self.broker.port)
+        #: process -> where it reaches the broker, if not at its own port (behind a proxy)
+        self.ports: dict[str, int] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> Self:
@@ -78,7 +82,7 @@ class Cluster:
         self._spawn(node, "agent", *flags)
 
     def _spawn(self, name: str, command: str, *flags: str) -> None:
-        where = ["--host", self.settings.host, "--port", str(self.settings.port)]
+        where = ["--host", self.settings.host, "--port", str(self.ports.get(name, self.settings.port))]
         loud = ["--verbose"] if self._verbose else []
         # its settings are these flags alone: the user's own S2M3_* variables are for the user's own site
         env = {name: value for name, value in os.environ.items() if not name.startswith("S2M3_")}

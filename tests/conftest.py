@@ -16,6 +16,11 @@ KINDS: tuple[BrokerKind, ...] = ("mosquitto", "embedded")
 WAIT_S = 20.0
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="tests/chaos in its long form (make chaos)")
+    parser.addoption("--seed", type=int, default=None, help="replay what chance decided in a run of tests/chaos")
+
+
 def has_mosquitto() -> bool:
     return shutil.which("mosquitto") is not None or Path("/usr/sbin/mosquitto").exists()
 

@@ -58,9 +58,9 @@ class Bench:
     def _done(self, work: Work, outputs: Mapping[str, Value], timing: Timing, ms_left: float) -> None:
         self.done.put((work, (dict(outputs), timing, ms_left)))
 
-    def submit(self, text: str, module: str = "upper", ms_left: float = 60_000.0) -> None:
+    def submit(self, text: str, module: str = "upper", ms_left: float = 60_000.0, attempt: int = 1) -> None:
         route = {"step": Hop(module, "here", {"text": "input.text"}, ("upper",))}
-        work = Work(text.encode().ljust(16), "task", "step", 1, 1, "reply", {"text": text}, route, ms_left)
+        work = Work(text.encode().ljust(16), "task", "step", attempt, 1, "reply", {"text": text}, route, ms_left)
         self.runner.submit(work, time.monotonic())
 
     def texts(self, count: int) -> list[str]:
@@ -109,6 +109,22 @@ def test_a_full_queue_is_busy(bench: Bench) -> None:
     assert bench.runner.queues() == {"upper": 4}
     module.gate.set()
     assert bench.texts(4) == ["RUNNING", "A", "B", "C"]
+
+
+def test_a_newer_attempt_of_what_waits_takes_its_place_and_is_run_once(bench: Bench) -> None:
+    module = Upper()
+    module.gate.clear()
+    bench.runner.add("upper", module)
+    bench.submit("running")
+    assert module.began.acquire(timeout=WAIT_S)
+    for attempt in (1, 3, 2):
+        bench.submit("a", attempt=attempt)
+    bench.submit("b")
+    module.gate.set()
+    done = [bench.done.get(timeout=WAIT_S)[0] for _ in range(3)]
+    assert [(work.inputs["text"], work.attempt) for work in done] == [("running", 1), ("a", 3), ("b", 1)]
+    bench.submit("a", attempt=4)  # what has run is run again: its output may have been lost
+    assert bench.texts(1) == ["A"]
 
 
 def test_work_whose_deadline_is_past_is_not_run(bench: Bench) -> None:

@@ -104,6 +104,44 @@ def test_subscriptions_and_unsent_messages_survive_a_restart_of_the_broker(kind:
             assert heard(link, "kept").get(timeout=WAIT_S).payload == b"published while it was away"
 
 
+def test_each_loss_is_told_and_each_return_once_messages_arrive_again(kind: BrokerKind, loop: Loop) -> None:
+    told: Queue[str] = Queue()
+    broker = Broker(kind).start()
+    with linked(BrokerSettings(port=broker.port), loop, "watched") as link:
+        messages = heard(link, "a/+")
+
+        def up() -> None:
+            told.put("up")
+            link.publish(Outgoing("a/b", b"to ourselves"))
+
+        link.watch(up=up, down=lambda: told.put("down"))
+        for _ in range(2):
+            broker.kill()
+            assert told.get(timeout=WAIT_S) == "down"
+            broker.start()
+            assert told.get(timeout=WAIT_S) == "up"
+            assert messages.get(timeout=WAIT_S).payload == b"to ourselves"
+    broker.stop()
+    assert told.empty()
+
+
+def test_a_broker_with_persistence_remembers_over_a_restart(loop: Loop) -> None:
+    if not has_mosquitto():
+        pytest.skip("mosquitto is not installed")
+    with Broker("mosquitto", persistence=True) as broker, linked(BrokerSettings(port=broker.port), loop, "p") as link:
+        told = threading.Event()
+        link.publish(Outgoing("kept", b"remembered", retain=True), delivered=told.set)
+        assert told.wait(WAIT_S)
+        broker.stop()
+        broker.start()
+        assert heard(link, "kept").get(timeout=WAIT_S).payload == b"remembered"
+
+
+def test_the_embedded_broker_has_no_persistence() -> None:
+    with pytest.raises(S2M3Error, match="mosquitto"):
+        Broker("embedded", persistence=True)
+
+
 def test_a_crash_leaves_the_last_will_and_a_goodbye_does_not(settings: BrokerSettings, loop: Loop) -> None:
     topic = f"{settings.root}/will"
     with linked(settings, loop, "will-watcher") as watcher:

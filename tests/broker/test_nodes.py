@@ -64,3 +64,15 @@ def test_a_cleared_state_removes_the_node() -> None:
     assert nodes.update("pi5", None)
     assert nodes.state("pi5") is None
     assert nodes.boot("pi5") is None
+
+
+def test_after_a_lost_connection_no_node_is_there_until_it_is_heard_of_again() -> None:
+    nodes = Nodes()
+    nodes.update("pi5", ready("b1"))
+    nodes.update("cam", ready("c1"))
+    nodes.forget()
+    assert (set(nodes.lost), set(nodes.present), nodes.boot("pi5")) == ({"pi5", "cam"}, set(), None)
+    assert nodes.update("pi5", ready("b2"))
+    assert (set(nodes.lost), set(nodes.ready)) == ({"cam"}, {"pi5"})
+    nodes.update("cam", None)
+    assert set(nodes.lost) == set()

@@ -165,7 +165,7 @@ def test_when_the_only_node_is_lost_a_request_waits_for_the_next() -> None:
     assert sent(made.on_route("t", route("b"), 2.0)).hop.node == "b"
 
 
-def test_after_half_of_the_time_another_replica_is_tried_where_there_is_one() -> None:
+def test_after_half_of_the_time_another_replica_is_tried_or_else_the_same_once_more() -> None:
     made = requests("a", "b")
     first = sent(made.submit(ID, "t", {"x": "a"}, None, 0.0))
     assert made.tick(4.9) == []
@@ -173,7 +173,8 @@ def test_after_half_of_the_time_another_replica_is_tried_where_there_is_one() ->
     assert (second.attempt, second.hop.node != first.hop.node) == (2, True)
     alone = requests("a")
     alone.submit(ID, "t", {"x": "a"}, None, 0.0)
-    assert alone.tick(5.0) == []
+    assert sent(alone.tick(5.0)).attempt == 2
+    assert alone.tick(7.5) == []
 
 
 def test_the_deadline_ends_it_naming_steps_and_nodes_and_a_late_answer_is_dropped() -> None:
@@ -215,3 +216,60 @@ def test_one_more_than_the_bound_is_busy() -> None:
     for i in range(10_000):
         made.submit(i.to_bytes(16, "big"), "t", {"x": "a"}, None, 0.0)
     assert failed(made.submit(b"x" * 16, "t", {"x": "a"}, None, 0.0)).code == "busy"
+
+
+def ready(boot: str = "1") -> NodeState:
+    return NodeState(state="ready", boot=boot)
+
+
+def test_when_the_broker_returns_all_under_way_is_sent_again_once_its_node_is_heard_of() -> None:
+    made = requests("a")
+    made.on_node_state("a", ready(), 0.0)
+    made.submit(ID, "t", {"x": "a"}, None, 0.0)
+    made.on_link_down()
+    assert made.on_node_state("a", ready(), 1.0) == []  # retained, and our inbox is not confirmed yet
+    assert sent(made.on_link_up(1.0)).attempt == 2
+    made.on_link_down()
+    assert made.on_link_up(2.0) == []  # the node has not found back itself
+    assert sent(made.on_node_state("a", ready(), 2.5)).attempt == 3
+    assert result(made.on_answer(ok(attempt=1), 3.0)).error is None
+
+
+def test_nothing_is_sent_while_the_broker_is_away_and_deadlines_hold() -> None:
+    made = requests("a")
+    made.on_link_down()
+    assert made.submit(ID, "t", {"x": "a"}, 3.0, 0.0) == []
+    assert failed(made.tick(3.0)).code == "not_ready"
+
+
+def test_a_task_is_not_called_unknown_while_the_broker_is_away() -> None:
+    made = requests()
+    made.on_link_down()
+    made.submit(ID, "t", {"x": "a"}, None, 0.0)
+    assert made.tick(2.0) == []
+    made.on_link_up(10.0)
+    assert made.tick(11.9) == []
+    assert failed(made.tick(12.0)).code == "unknown_task"
+
+
+def test_a_request_without_a_deadline_does_not_wait_for_a_broker_that_stays_away() -> None:
+    made = requests()
+    made.on_link_down()
+    made.submit(ID, "t", {"x": "a"}, None, 0.0)
+    assert failed(made.tick(30.0)).code == "not_ready"
+
+
+def test_a_node_that_was_lost_and_returns_gets_what_waits_without_a_new_document() -> None:
+    made = requests("a")
+    made.on_node_state("a", ready(), 0.0)
+    made.on_node_state("a", NodeState(state="lost", boot="1"), 1.0)
+    assert made.submit(ID, "t", {"x": "a"}, None, 1.0) == []
+    assert sent(made.on_node_state("a", ready(), 2.0)).hop.node == "a"
+
+
+def test_a_node_that_was_started_again_gets_nothing_before_a_document_names_it_again() -> None:
+    made = requests("a")
+    made.on_node_state("a", ready(), 0.0)
+    made.submit(ID, "t", {"x": "a"}, None, 0.0)
+    assert made.on_node_state("a", ready("2"), 1.0) == []
+    assert sent(made.on_route("t", route("a"), 1.5)).attempt == 2

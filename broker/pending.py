@@ -1,0 +1,97 @@
+"""One request that has no answer yet: what is known of it, and the result it ends with. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from broker.outcomes import Result, Send
+from schemas.errors import NotReadyError, RequestTimeoutError, S2M3Error, UnknownTaskError
+from schemas.messages import RouteDoc
+from schemas.values import Value
+from schemas.work import Answer, Route, Work
+
+__all__ = ["Pending", "nodes_of"]
+
+
+@dataclass(slots=True)
+class Pending:
+    """A request under way, or waiting for a node, a route, its next attempt."""
+
+    request: bytes
+    task: str
+    given: Mapping[str, Value]
+    started: float
+    #: None until the task's document has come, where the caller named none
+    deadline: float | None
+    attempt: int = 0
+    #: None: nothing is under way
+    route: Route | None = None
+    answer: tuple[str, ...] = ()
+    patience_ends: float = float("inf")
+    retry_at: float | None = None
+    last_error: S2M3Error | None = None
+    avoid: set[str] = field(default_factory=set)
+    failures: int = 0
+    #: sent a second time over the same nodes, because no answer came and there were no others
+    repeated: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is to be sent as soon as there is a route."""
+        return self.route is None and self.retry_at is None
+
+    def sends(self, doc: RouteDoc, inputs: Mapping[str, Value], reply_to: str, ms_left: float) -> list[Send]:
+        """Returns the messages of this attempt: one for each step that takes raw inputs."""
+        found = []
+        for step, hop in (self.route or {}).items():
+            own = {port: inputs[ref[6:]] for port, ref in hop.inputs.items() if ref.startswith("input.")}
+            if own:
+                work = Work(
+                    request=self.request,
+                    task=self.task,
+                    step=step,
+                    attempt=self.attempt,
+                    epoch=doc.epoch,
+                    reply_to=reply_to,
+                    inputs=own,
+                    route=self.route or {},
+                    ms_left=ms_left,
+                )
+                found.append(Send(work))
+        return found
+
+    def too_late(self, doc: RouteDoc | None, lost: frozenset[str], now: float) -> S2M3Error:
+        """Returns why there is no answer now that the deadline has passed."""
+        waited = f"{now - self.started:.1f} s"
+        if self.route is not None:
+            where = ", ".join(f"{step} on {hop.node}" for step, hop in self.route.items())
+            step, hop = next(iter(self.route.items()))
+            if len(self.route) == 1:
+                return RequestTimeoutError(f"no answer after {waited} from {where}", step=step, node=hop.node)
+            return RequestTimeoutError(f"no answer after {waited} from {where}")
+        if self.last_error is not None:
+            return self.last_error
+        if doc is None:
+            return UnknownTaskError(f"no task {self.task!r} is known after {waited}")
+        missing = [name for name, step in doc.steps.items() if not {r.node for r in step.replicas} - lost]
+        return NotReadyError(
+            f"after {waited} no node is ready for {', '.join(missing)}", step=missing[0] if missing else None
+        )
+
+    def result(self, now: float, error: S2M3Error | None, answer: Answer | None) -> Result:
+        """Returns what its caller is told."""
+        return Result(
+            request=self.request,
+            task=self.task,
+            attempts=max(1, self.attempt),
+            latency_ms=(now - self.started) * 1000,
+            error=error,
+            answer=self.answer,
+            outputs=answer.outputs if answer else {},
+            timings=answer.timings if answer else {},
+            route=nodes_of(self.route) if self.route else {},
+        )
+
+
+def nodes_of(route: Route) -> dict[str, str]:
+    """Returns step -> node."""
+    return {step: hop.node for step, hop in route.items()}

@@ -1,0 +1,122 @@
+"""A cluster to break: parties behind proxies, frozen, killed; the broker killed and started again."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+from broker.launch import BrokerKind
+from s2m3.cluster import Cluster
+from s2m3.snapshot import Site
+from s2m3.tasks import add_task
+from schemas import messages as m
+from tests.chaos.history import History
+from tests.chaos.proxy import Proxy
+from tests.conftest import WAIT_S
+
+_MODELS = Path(__file__).parent / "models"
+LIGHT = {"a": 150.0, "b": 150.0, "c": 150.0}
+
+
+class Rig(Cluster):
+    """Real processes on a real broker, and the ways to break them; each fault is noted in the history.
+
+    Args:
+        kind: Of broker.
+        folder: For logs and the history.
+        seed: Of the run.
+        nodes: Node name -> memory in MB.
+        behind: Parties (nodes, `planner`) that reach the broker through a proxy of their own.
+        persistence: Whether the broker (Mosquitto) remembers over a restart.
+        spare: Whether the planner fills spare memory with second copies.
+        planners: How many; the second stands by.
+    """
+
+    def __init__(
+        self,
+        kind: BrokerKind,
+        folder: Path,
+        seed: int,
+        *,
+        nodes: Mapping[str, float] = LIGHT,
+        behind: tuple[str, ...] = (),
+        persistence: bool = False,
+        spare: bool = True,
+        planners: tuple[str, ...] = ("planner",),
+    ) -> None:
+        super().__init__(nodes, kind=kind, threads=1, folder=folder, persistence=persistence)
+        self.history = History(folder / "history.jsonl", seed)
+        self.proxies = {name: Proxy(self.broker.port, seed) for name in behind}
+        self.ports = {name: proxy.port for name, proxy in self.proxies.items()}
+        self._flags = ["--models", str(_MODELS), *([] if spare else ["--no-spare"])]
+        self._planners = planners
+
+    def start(self) -> Self:
+        for proxy in self.proxies.values():
+            proxy.__enter__()
+        return super().start()
+
+    def stop(self) -> None:
+        for name in self.processes:
+            self.thaw(name)
+        super().stop()
+        for proxy in self.proxies.values():
+            proxy.__exit__()
+        self.history.close()
+
+    def start_planner(self) -> None:
+        for name in self._planners:
+            self._spawn(name, "planner", *self._flags)
+
+    # ---- faults ---------------------------------------------------------------------------------------------------
+
+    def kill(self, name: str) -> None:
+        self.history.fault(f"SIGKILL {name}")
+        super().kill(name)
+
+    def freeze(self, name: str) -> None:
+        self.history.fault(f"SIGSTOP {name}")
+        self.processes[name].send_signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        if self.processes[name].poll() is None:
+            self.processes[name].send_signal(signal.SIGCONT)
+
+    def pull(self, name: str) -> None:
+        self.history.fault(f"cable of {name} pulled")
+        self.proxies[name].half_open()
+
+    def restart_broker(self, *, away_s: float = 0.5, gently: bool = False) -> None:
+        """Ends the broker and starts it again on the same ports."""
+        self.history.fault("broker ends")
+        if gently:
+            self.broker.stop()
+        else:
+            self.broker.kill()
+        threading.Event().wait(away_s)
+        self.broker.start()
+        self.history.fault("broker is back")
+
+    # ---- what is asked of it ----------------------------------------------------------------------------------------
+
+    def add(self, site: Site, task: str, spec: m.TaskSpec, timeout_s: float = WAIT_S) -> None:
+        """Adds a task and waits until it is ready, its door too."""
+        add_task(site, task, spec)
+        assert site.wait(lambda s: s.ready(task) and front_of(s, task) is not None, timeout_s), self.log("planner")
+
+
+def front_of(site: Site, task: str) -> str | None:
+    return next((node for node, plan in site.plans.items() if task in plan.fronts), None)
+
+
+def holders_of(site: Site, task: str) -> set[str]:
+    return {r.node for step in site.routes[task].steps.values() for r in step.replicas} & site.nodes.present
+
+
+def seconds_until(site: Site, until: Callable[[Site], bool], timeout_s: float = WAIT_S) -> float:
+    """Returns how long it took until something held of the site."""
+    began = time.monotonic()
+    assert site.wait(until, timeout_s)
+    return time.monotonic() - began

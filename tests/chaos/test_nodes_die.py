@@ -1,0 +1,53 @@
+"""Nodes are killed at random under load: every request gets one right answer, and moved work is back in seconds."""
+
+import random
+
+import pytest
+
+from s2m3.snapshot import Site
+from schemas import messages as m
+from tests.chaos.conftest import Build, Form, Say
+from tests.chaos.load import Direct, Load, Plain, echo
+from tests.chaos.rig import Rig
+from tests.conftest import WAIT_S
+
+_ANSWERED_S = 40.0
+
+
+def _kill_at_random(rig: Rig, site: Site, load: Load, rng: random.Random, every_s: float) -> int:
+    """Kills a node, starts it again once the others have taken over, and so on while there is load."""
+    kills = 0
+    while load.lasts(every_s / 2):
+        victim = rng.choice(sorted(site.nodes.ready))
+        rig.kill(victim)
+        kills += 1
+        load.lasts(every_s / 2)
+        rig.start_agent(victim)
+        assert site.wait(lambda s, v=victim: s.nodes.state(v) == "ready", WAIT_S), rig.log(victim)  # type: ignore[misc]
+    return kills
+
+
+@pytest.mark.timeout(900)
+def test_requests_outlive_nodes_that_are_killed_at_random(
+    build: Build, rng: random.Random, form: Form, say: Say
+) -> None:
+    count, every_s = (10_000, 10.0) if form == "long" else (500, 2.0)
+    rig = build()
+    tasks = ["noop", "slow"]
+    with Site(rig.settings) as site:
+        for task in tasks:
+            rig.add(site, task, m.TaskSpec(model=task))
+        questions = [echo(i, tasks[i % 5 == 0]) for i in range(count)]
+        with (
+            Direct(rig.settings, rig.history) as direct,
+            Plain(rig.broker.port_v3, rig.settings.root, tasks, rig.history) as plain,
+            Load([direct, direct, plain], questions, count=count, per_s=60.0, rng=rng) as load,
+        ):
+            kills = _kill_at_random(rig, site, load, rng, every_s)
+            rig.history.wait_until_all_answered(_ANSWERED_S)
+    verdict = rig.history.verdict()
+    say(f"{rig.broker.kind}: {kills} nodes killed; {verdict}")
+    assert kills >= 2
+    assert verdict.asked == count
+    assert verdict.holds, verdict
+    assert not verdict.errors, verdict
