@@ -31,12 +31,14 @@ def decide(facts: Facts, places: Places) -> Decision:
     """Returns the documents that follow from the facts and the places.
 
     Make before break: a ready copy that is not to stay is kept while its module has no ready copy where it is to be;
-    routes name ready copies only, those that stay first of all.
+    routes name ready copies only, those that stay first of all. A node that is held back and keeps nothing is told
+    nothing, however often it comes.
     """
     wanted = {module: [*nodes, *places.spare.get(module, ())] for module, nodes in places.modules.items()}
     holders = {module: _holders(facts, module, nodes) for module, nodes in wanted.items()}
-    fronts = _fronts(facts)
-    nodes = sorted(facts.nodes.present | {node for nodes in holders.values() for node in nodes})
+    fronts = _fronts(facts, places)
+    told = facts.nodes.present - (places.held.keys() & facts.nodes.ready)
+    nodes = sorted(told | {node for nodes in holders.values() for node in nodes})
     assignments = {
         node: Assignment(
             modules=_fitting(facts, node, [m for m in sorted(holders) if node in holders[m]], wanted, places),
@@ -53,7 +55,7 @@ def _holders(facts: Facts, module: str, wanted: list[str]) -> list[str]:
     ready = facts.ready_nodes(module)
     if any(node in ready for node in wanted):
         return list(wanted)
-    return [*wanted, *(node for node in ready if node not in wanted and _assigned(facts, node, module))]
+    return [*wanted, *(node for node in ready if node not in wanted)]
 
 
 def _fitting(
@@ -78,14 +80,9 @@ def _fitting(
     return tuple(spec for spec in specs if spec.id in taken)
 
 
-def _assigned(facts: Facts, node: str, module: str) -> bool:
-    plan = facts.plans.get(node)
-    return plan is not None and any(spec.id == module for spec in plan.modules)
-
-
-def _fronts(facts: Facts) -> dict[str, str]:
+def _fronts(facts: Facts, places: Places) -> dict[str, str]:
     """One front per task: who is it stays; else the ready node with the fewest."""
-    usable = facts.usable()
+    usable = [node for node in facts.usable() if node not in places.held]
     fronts = {
         task: node for node in usable if node in facts.plans for task in facts.plans[node].fronts if task in facts.tasks
     }

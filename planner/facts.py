@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from broker.nodes import Nodes
+from planner.flapping import Flapping
 from planner.rates import Rates
 from schemas.definitions import Catalogue, ModelSpec, ModuleSpec
 from schemas.messages import ErrorBody, ModuleReport, NodeProfile, Plan, Reported, TaskSpec
@@ -35,6 +36,7 @@ class Facts:
     #: tasks whose MQTT session is open at the broker: only these may have a front
     sessions: set[str] = field(default_factory=set)
     rates: Rates = field(default_factory=Rates)
+    flapping: Flapping = field(default_factory=Flapping)
     _failures: dict[tuple[str, str], _Failures] = field(default_factory=dict)
 
     def model_of(self, task: str) -> ModelSpec | None:
@@ -135,8 +137,10 @@ class Facts:
             del self._failures[key]
 
     def next_retry(self, now: float) -> float | None:
-        """Returns when the earliest waiting load may be tried again."""
-        return min((f.until for f in self._failures.values() if f.until > now), default=None)
+        """Returns when the earliest waiting load may be tried again, or a node that came and went may be used."""
+        waits = [f.until for f in self._failures.values() if f.until > now]
+        release = self.flapping.next_release(now)
+        return min(waits if release is None else [*waits, release], default=None)
 
     def failure_of(self, module: str) -> ErrorBody | None:
         """Returns why a module failed somewhere, if it did."""

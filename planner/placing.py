@@ -1,7 +1,7 @@
 """From facts to the modules' places: builds the instance, has it solved, and drops tasks that do not fit. Pure."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from planner.facts import Facts
@@ -25,11 +25,13 @@ class Places:
     #: further copies in spare memory
     spare: Mapping[str, list[str]] = field(default_factory=dict)
     errors: Mapping[str, S2M3Error] = field(default_factory=dict)
+    #: nodes that are there and get nothing yet, and why
+    held: Mapping[str, str] = field(default_factory=dict)
 
 
-def build_instance(facts: Facts, tasks: list[str], now: float) -> Instance:
-    """Returns the instance (design.md 6.1) of the given tasks on the usable nodes."""
-    nodes = facts.usable()
+def build_instance(facts: Facts, tasks: list[str], now: float, nodes: list[str] | None = None) -> Instance:
+    """Returns the instance (design.md 6.1) of the given tasks on the given nodes, or on all that are usable."""
+    nodes = facts.usable() if nodes is None else nodes
     models = {task: _model(facts, task) for task in tasks}
     module_ids = dict.fromkeys(m for model in models.values() for m in model.module_ids)
     return parse_instance(
@@ -88,12 +90,22 @@ def place(facts: Facts, solve: Solve, now: float, fill: Fill | None = None) -> P
         now: Monotonic seconds.
         fill: Puts further copies into spare memory.
     """
-    current = _current(facts)
+    usable, held = facts.usable(), facts.flapping.held(now)
+    steady = [node for node in usable if node not in held]
+    if len(steady) < len(usable):
+        places = replace(_place_on(facts, solve, now, steady, fill), held=held)
+        if not places.errors:
+            return places
+    return _place_on(facts, solve, now, usable, fill)
+
+
+def _place_on(facts: Facts, solve: Solve, now: float, nodes: list[str], fill: Fill | None) -> Places:
+    current = _current(facts, nodes)
     errors: dict[str, S2M3Error] = {}
     tasks: list[str] = []
     for task in sorted(facts.tasks):
         try:
-            build_instance(facts, [task], now)
+            build_instance(facts, [task], now, nodes)
         except S2M3Error as error:
             errors[task] = error
         else:
@@ -101,22 +113,23 @@ def place(facts: Facts, solve: Solve, now: float, fill: Fill | None = None) -> P
     if not tasks:
         return Places(errors=errors)
     try:
-        instance = build_instance(facts, tasks, now)
+        instance = build_instance(facts, tasks, now, nodes)
         places = solve(instance, current)
     except NoCapacityError:
-        return _place_some(facts, solve, now, tasks, errors)
+        some = _place_some(facts, solve, now, nodes, tasks)
+        return replace(some, errors={**errors, **some.errors})
     return Places(places, fill(instance, places, current) if fill else {}, errors)
 
 
-def _place_some(facts: Facts, solve: Solve, now: float, tasks: list[str], errors: dict[str, S2M3Error]) -> Places:
+def _place_some(facts: Facts, solve: Solve, now: float, nodes: list[str], tasks: list[str]) -> Places:
     """Adds task by task while they fit."""
-    errors = dict(errors)
-    current = _current(facts)
+    errors: dict[str, S2M3Error] = {}
+    current = _current(facts, nodes)
     fitting: list[str] = []
     places: Mapping[str, list[str]] = {}
     for task in sorted(tasks, key=lambda task: (not _served(facts, task), task)):
         try:
-            places = solve(build_instance(facts, [*fitting, task], now), current)
+            places = solve(build_instance(facts, [*fitting, task], now, nodes), current)
             fitting.append(task)
         except NoCapacityError as error:
             errors[task] = error
@@ -128,12 +141,11 @@ def _served(facts: Facts, task: str) -> bool:
     return model is not None and all(facts.ready_nodes(module_id) for module_id in model.module_ids)
 
 
-def _current(facts: Facts) -> dict[str, list[str]]:
+def _current(facts: Facts, nodes: list[str]) -> dict[str, list[str]]:
     """Where modules are assigned now, on nodes that may keep them."""
-    usable = set(facts.usable())
     places: dict[str, list[str]] = {}
     for node in sorted(facts.plans):
-        if node in usable:
+        if node in nodes:
             for spec in facts.plans[node].modules:
                 places.setdefault(spec.id, []).append(node)
     return places

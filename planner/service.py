@@ -166,7 +166,9 @@ class Planner:
         boot, was = nodes.boot(node), nodes.state(node)
         if not nodes.update(node, state):
             return
-        if state is not None and state.boot != boot:
+        if state is None:
+            self._facts.flapping.forget(node)
+        elif state.boot != boot:
             self._facts.forget_failures(node)
         if state is not None and state.state == "lost":
             self._note("node_lost", node)
@@ -179,8 +181,13 @@ class Planner:
 
     def _note(self, event: Literal["node_joined", "node_lost"], node: str) -> None:
         _log.info(event, node=node)
-        if self._rebuilt:
-            self._event(m.Event(event=event, node=node))
+        if not self._rebuilt:  # how long it has been there, nobody can tell
+            return
+        self._event(m.Event(event=event, node=node))
+        if event == "node_lost":
+            self._facts.flapping.left(node, time.monotonic())
+        else:
+            self._facts.flapping.came(node, time.monotonic())
 
     def _on_profile(self, node: str, profile: m.NodeProfile | None) -> None:
         if profile is None:
@@ -251,7 +258,11 @@ class Planner:
         now = time.monotonic()
         improve, self._improve = self._improve, False
         fill = second_copies_in_spare if self._settings.spare else None
+        before = self._places.held
         self._places = place(self._facts, self._placer(improve), now, fill)
+        if self._places.held != before:
+            _log.info("nodes_held_back", nodes=" ".join(self._places.held))
+            self._tell_state("online")
         changed = self._documents.update(decide(self._facts, self._places), self._publish_retained)
         self._facts.plans = dict(self._documents.plans)
         for node in changed:
@@ -295,7 +306,7 @@ class Planner:
     # ---- what goes out --------------------------------------------------------------------------------------------
 
     def _tell_state(self, state: str) -> None:
-        document = m.PlannerState.model_validate({"state": state, "epoch": self._epoch})
+        document = m.PlannerState.model_validate({"state": state, "epoch": self._epoch, "held": self._places.held})
         self._publish_retained(topics.PLANNER_STATE.at(self._root), document.encode())
 
     def _tell_health(self) -> None:

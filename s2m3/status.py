@@ -72,6 +72,7 @@ def _node(site: Site, node: str) -> dict[str, Any]:
     lost = site.nodes.state(node) in (None, "lost")
     return {
         "state": site.nodes.state(node) or "lost",
+        "held": site.planner.held.get(node) if site.planner else None,
         "memory_mb": round(profile.memory_mb) if profile else None,
         "free_mb": round(reported.free_mb) if reported and not lost else None,
         "gflops": round(profile.gflops) if profile else None,
@@ -127,6 +128,8 @@ def _reasons(site: Site) -> list[Text]:
     errors = {task: error for task in sorted(site.tasks) if (error := _error(site, task)) is not None}
     lines = [Text(f"{task}: {error['code']}: {error['detail']}", style="red") for task, error in errors.items()]
     for node in _nodes(site):
+        if (held := _node(site, node)["held"]) is not None:
+            lines.append(Text(f"{node}: {held}", style="yellow"))
         for name, report in _node(site, node)["modules"].items():
             if report["state"] == "failed" and "reason" in report:
                 lines.append(

@@ -179,6 +179,8 @@ class PlannerState(Document):
 
     state: Literal["online", "offline"]
     epoch: int = Field(ge=0)
+    #: nodes that come and go, and therefore get nothing for now -> why
+    held: dict[Id, str] = {}
 
 
 class PlannerHealth(Document):

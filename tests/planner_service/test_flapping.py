@@ -1,0 +1,168 @@
+"""Nodes that come and go, by a clock that the test turns: they are backed off, and no last copy is lost by it."""
+
+import itertools
+from dataclasses import dataclass, field
+
+import pytest
+
+from planner.decide import decide
+from planner.documents import Documents
+from planner.facts import Facts
+from planner.flapping import Flapping
+from planner.live import placer, second_copies_in_spare
+from planner.placing import place
+from schemas.messages import Plan, Reported
+from tests.planner_service.site import hold, join, lose, make_facts
+
+BETTER = placer(0.05)(True)  # noqa: FBT003  # with improvements
+
+
+@dataclass
+class Site:
+    """The planner's pure parts, as its service runs them, and nodes that load at once what they are told."""
+
+    facts: Facts
+    now: float = 0.0
+    documents: Documents = field(default_factory=lambda: Documents("r", epoch=5))
+    changes: list[tuple[float, str]] = field(default_factory=list)
+    held: dict[str, str] = field(default_factory=dict)
+
+    def plan(self) -> None:
+        for _ in range(10):
+            places = place(self.facts, BETTER, self.now, second_copies_in_spare)
+            self.held = dict(places.held)
+            changed = self.documents.update(decide(self.facts, places), lambda *_: None)
+            self.facts.plans = dict(self.documents.plans)
+            if not changed:
+                return
+            self.changes += [(self.now, node) for node in changed]
+            for node in self.facts.nodes.present:
+                self.obey(node)
+        raise AssertionError("the planner does not come to rest")
+
+    def obey(self, node: str) -> None:
+        plan = self.facts.plans.get(node, Plan(epoch=1, revision=1))
+        hold(
+            self.facts, node, *(spec.id for spec in plan.modules), boot=self.facts.nodes.boot(node) or "", planned=False
+        )
+
+    def lose(self, node: str) -> None:
+        lose(self.facts, node, self.facts.nodes.boot(node) or "")
+        self.facts.flapping.left(node, self.now)
+        self.plan()
+
+    def back(self, node: str, memory: float, boot: str) -> None:
+        join(self.facts, node, memory, boot)
+        self.facts.reported[node] = Reported(boot=boot)
+        self.facts.flapping.came(node, self.now)
+        self.plan()
+
+    def serves(self, *modules: str) -> bool:
+        return all(self.facts.ready_nodes(module) for module in modules)
+
+
+NOOP = ("noop-head", "noop-left", "noop-right")
+
+
+def flap(site: Site, node: str, memory: float, minutes: float) -> None:
+    for n in itertools.count():
+        if site.now >= minutes * 60:
+            return
+        site.now += 5
+        site.lose(node)
+        site.now += 5
+        site.back(node, memory, f"boot-{n}")
+
+
+def test_a_node_up_5_s_and_down_5_s_for_3_minutes_changes_few_plans_and_all_stays_served() -> None:
+    facts = make_facts("noop", nodes={"a": 100.0, "b": 100.0})
+    site = Site(facts)
+    site.facts.flapping.came("a", 0.0)
+    site.facts.flapping.came("b", 0.0)
+    site.plan()
+    begun = len(site.changes)
+    flap(site, "b", 100.0, 3)
+    assert site.serves(*NOOP)
+    assert len(site.changes) - begun <= 8
+    assert max(when for when, _ in site.changes) <= 30, "after the first cycles nothing changes any more"
+    assert "b" in site.held
+
+
+def test_it_is_used_again_once_it_has_stayed() -> None:
+    facts = make_facts("classification", nodes={"a": 100.0, "b": 100.0})
+    site = Site(facts)
+    site.facts.flapping.came("b", 0.0)
+    site.plan()
+    flap(site, "b", 100.0, 1)
+    assert not facts.plans.get("b", Plan(epoch=1, revision=1)).modules
+    release = facts.next_retry(site.now)
+    assert release is not None
+    assert release <= site.now + 320
+    site.now = release
+    site.plan()
+    assert site.held == {}
+    assert facts.plans["b"].modules
+
+
+def test_a_node_that_alone_can_hold_something_is_used_although_it_flaps() -> None:
+    facts = make_facts("transcription", nodes={"a": 50.0, "b": 400.0})
+    site = Site(facts)
+    site.facts.flapping.came("b", 0.0)
+    site.plan()
+    for n in range(6):
+        site.now += 5
+        site.lose("b")
+        site.now += 5
+        site.back("b", 400.0, f"boot-{n}")
+        assert site.serves("whisper-tiny-en-encoder", "whisper-tiny-en-decoder")
+
+
+def test_a_ready_copy_that_comes_back_stays_until_its_replacement_is_ready() -> None:
+    """The link flapped, not the process: what it holds is the only ready copy while another node loads."""
+    facts = make_facts("noop", nodes={"a": 100.0, "b": 100.0})
+    hold(facts, "a", *NOOP)
+    documents = Documents("r", epoch=5)
+
+    def plan() -> None:
+        documents.update(decide(facts, place(facts, BETTER, 0.0)), lambda *_: None)
+        facts.plans = dict(documents.plans)
+
+    plan()
+    lose(facts, "a")
+    plan()
+    assert {spec.id for spec in facts.plans["b"].modules} == set(NOOP)
+    hold(facts, "b", *NOOP, state="loading", planned=False)
+    join(facts, "a", 100.0)
+    plan()
+    assert {spec.id for spec in facts.plans["a"].modules} == set(NOOP)
+    hold(facts, "b", *NOOP, planned=False)
+    plan()
+    assert not facts.plans["a"].modules
+
+
+def test_one_restart_is_no_flapping_and_a_long_life_ends_it() -> None:
+    flapping = Flapping()
+    now = 0.0
+    flapping.came("a", now)
+    flapping.left("a", 5.0)
+    flapping.came("a", 6.0)
+    assert flapping.held(6.0) == {}
+    flapping.left("a", 10.0)
+    flapping.came("a", 11.0)
+    assert set(flapping.held(20.9)) == {"a"}
+    assert flapping.held(21.0) == {}
+    flapping.left("a", 100.0)
+    flapping.came("a", 101.0)
+    assert flapping.held(101.0) == {}
+
+
+@pytest.mark.parametrize(("lives", "wait"), [(2, 10.0), (3, 20.0), (4, 40.0), (7, 320.0), (18, 320.0)])
+def test_the_wait_doubles_with_each_short_life_to_five_minutes(lives: int, wait: float) -> None:
+    flapping = Flapping()
+    now = 0.0
+    for _ in range(lives):
+        flapping.came("a", now)
+        flapping.left("a", now + 5)
+        now += 10
+    flapping.came("a", now)
+    assert flapping.next_release(now) == pytest.approx(now + wait)
