@@ -1,0 +1,145 @@
+"""Sizes of encoders of pictures and texts, from their configurations. Held against transformers by the tests."""
+
+from schemas.sizes.counting import (
+    Count,
+    Span,
+    attend,
+    conv,
+    cross_attention,
+    encoder_layer,
+    linear,
+    mlp,
+    norm,
+    self_attention,
+    table,
+)
+from schemas.sizes.size import TEXT_TOKENS, Dims, Size
+
+__all__ = [
+    "bert",
+    "blip_text_encoder",
+    "blip_vision",
+    "clip_text",
+    "clip_vision",
+    "siglip_text",
+    "siglip_vision",
+    "vit",
+]
+
+
+def _patches(dims: Dims) -> int:
+    return int(dims["image_size"] // dims["patch_size"]) ** 2
+
+
+def _patching(dims: Dims, *, bias: bool) -> Count:
+    """The convolution that makes tokens of a picture."""
+    return conv(dims.get("num_channels", 3), dims["hidden_size"], dims["patch_size"] ** 2, _patches(dims), bias=bias)
+
+
+def _layers(dims: Dims, tokens: int) -> Count:
+    bias = dims.get("qkv_bias", True)
+    layer = encoder_layer(dims["hidden_size"], dims["intermediate_size"], tokens, bias=bias)
+    return layer * int(dims["num_hidden_layers"])
+
+
+def _vision(count: Count, dims: Dims, tokens: int, **outputs: tuple[int, ...]) -> Size:
+    """The outputs that every tower has, and its own."""
+    width = dims["hidden_size"]
+    hidden = {"last_hidden_state": (tokens, width), "hidden_states": (tokens, width), "pooler_output": (width,)}
+    return Size(count, {**hidden, **outputs})
+
+
+def clip_vision(dims: Dims, *, projected: bool) -> Size:
+    """Returns the size of CLIP's vision transformer (Radford et al., 2021)."""
+    width, tokens = dims["hidden_size"], _patches(dims) + 1
+    count = Count(width + tokens * width) + _patching(dims, bias=False) + norm(width) * 2 + _layers(dims, tokens)
+    if not projected:
+        return _vision(count, dims, tokens)
+    count += linear(width, dims["projection_dim"], bias=False)
+    return _vision(count, dims, tokens, image_embeds=(dims["projection_dim"],))
+
+
+def _text(dims: Dims, tokens: int) -> Count:
+    width, positions = dims["hidden_size"], dims["max_position_embeddings"]
+    return table(dims["vocab_size"], width) + Count(positions * width) + _layers(dims, tokens) + norm(width)
+
+
+def clip_text(dims: Dims) -> Size:
+    """Returns the size of CLIP's text tower; operations at its full length."""
+    width, tokens, out = dims["hidden_size"], dims["max_position_embeddings"], dims["projection_dim"]
+    return Size(
+        _text(dims, tokens) + linear(width, out, bias=False), {"text_embeds": (out,), "pooler_output": (width,)}
+    )
+
+
+def siglip_vision(dims: Dims) -> Size:
+    """Returns the size of SigLIP's vision transformer, which pools by attention from a learnt query (Zhai, 2023)."""
+    width, tokens = dims["hidden_size"], _patches(dims)
+    count = Count(tokens * width) + _patching(dims, bias=True) + _layers(dims, tokens) + norm(width)
+    if dims["vision_use_head"]:
+        pool = linear(width, width) * 2 + linear(width, width, tokens) * 2 + attend(width, 1, tokens)
+        count += Count(width) + pool + norm(width) + mlp(width, dims["intermediate_size"], 1)
+    return _vision(count, dims, tokens)
+
+
+def siglip_text(dims: Dims) -> Size:
+    """Returns the size of SigLIP's text tower; operations at its full length, to which it pads."""
+    tokens, out = dims["max_position_embeddings"], dims["projection_size"]
+    return Size(_text(dims, tokens) + linear(dims["hidden_size"], out), {"pooler_output": (out,)})
+
+
+def vit(dims: Dims, *, pooled: bool) -> Size:
+    """Returns the size of a ViT (Dosovitskiy et al., 2021) without a classifier."""
+    width, tokens = dims["hidden_size"], _patches(dims) + 1
+    count = Count(width + tokens * width) + _patching(dims, bias=True) + _layers(dims, tokens) + norm(width)
+    if pooled:
+        count += linear(width, dims["pooler_output_size"])
+    return _vision(count, dims, tokens, logits=(width,))
+
+
+def blip_vision(dims: Dims) -> Size:
+    """Returns the size of BLIP's vision transformer (Li et al., 2022)."""
+    width, tokens = dims["hidden_size"], _patches(dims) + 1
+    count = Count(width + tokens * width) + _patching(dims, bias=True) + _layers(dims, tokens) + norm(width)
+    return _vision(count, dims, tokens)
+
+
+def bert(dims: Dims, *, pooled: bool, projected: bool = False) -> Size:
+    """Returns the size of BERT or RoBERTa; operations at TEXT_TOKENS.
+
+    Args:
+        dims: The configuration.
+        pooled: With its pooler.
+        projected: With CLAP's two layers of projection.
+    """
+    width = dims["hidden_size"]
+    places = (dims["max_position_embeddings"] + dims["type_vocab_size"]) * width
+    count = table(dims["vocab_size"], width) + Count(places) + norm(width) + _layers(dims, TEXT_TOKENS)
+    if pooled:
+        count += linear(width, width)
+    outputs: dict[str, tuple[int, ...]] = {"last_hidden_state": (TEXT_TOKENS, width), "pooler_output": (width,)}
+    if projected:
+        out = dims["projection_dim"]
+        count += linear(width, out) + linear(out, out)
+        outputs["text_embeds"] = (out,)
+    return Size(count, outputs)
+
+
+def blip_text_encoder(dims: Dims, source: int) -> Size:
+    """Returns the size of BLIP's encoder of questions, which reads `source` tokens of the picture; at TEXT_TOKENS."""
+    width = dims["hidden_size"]
+    count = table(dims["vocab_size"], width) + Count(dims["max_position_embeddings"] * width) + norm(width)
+    count += blip_layers(dims, Span(TEXT_TOKENS), source, source_seen=False)
+    return Size(count, {"last_hidden_state": (TEXT_TOKENS, width)})
+
+
+def blip_layers(dims: Dims, span: Span, source: int, *, source_seen: bool) -> Count:
+    """Counts the layers of BLIP's text networks: self-attention, attention to the picture, two linear layers."""
+    width = dims["hidden_size"]
+    layer = (
+        self_attention(width, span)
+        + cross_attention(width, dims["encoder_hidden_size"], span, source, source_seen=source_seen)
+        + mlp(width, dims["intermediate_size"], span.tokens)
+        + norm(width) * 3
+    )
+    return layer * int(dims["num_hidden_layers"])

@@ -1,0 +1,179 @@
+"""From a checkpoint's configuration to the size of each of its parts: which formula a network has."""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any
+
+from schemas.architectures import Architecture, Part, PartStep, architecture_name, value_at
+from schemas.errors import BadDefinitionError
+from schemas.sizes import audio, decoders, encoders, openai
+from schemas.sizes.counting import Count, linear
+from schemas.sizes.size import Dims, Size
+
+__all__ = ["dims_of", "sizes_of"]
+
+#: The model_type of a part whose configuration says none.
+_TYPES = {
+    "CLIPVisionModelWithProjection": "clip_vision_model",
+    "CLIPVisionModel": "clip_vision_model",
+    "CLIPTextModelWithProjection": "clip_text_model",
+    "SiglipVisionModel": "siglip_vision_model",
+    "SiglipTextModel": "siglip_text_model",
+    "BlipVisionModel": "blip_vision_model",
+    "BlipTextModel": "blip_text_model",
+    "BlipTextLMHeadModel": "blip_text_model",
+    "ClapAudioModelWithProjection": "clap_audio_model",
+    "ClapTextModelWithProjection": "clap_text_model",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a formula may look at: the part's configuration, the whole one, and the shape of what feeds the part."""
+
+    dims: Dims
+    whole: Mapping[str, Any]
+    source: tuple[int, ...] | None
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The shape of what feeds the part, which must be there."""
+        if self.source is None:
+            raise BadDefinitionError("config.json: the size of what feeds the decoder is not known")
+        return self.source
+
+
+_FORMULAS: dict[str, Callable[[_Given], Size]] = {
+    "CLIPVisionModelWithProjection": lambda given: encoders.clip_vision(given.dims, projected=True),
+    "CLIPVisionModel": lambda given: encoders.clip_vision(given.dims, projected=False),
+    "CLIPTextModelWithProjection": lambda given: encoders.clip_text(given.dims),
+    "SiglipVisionModel": lambda given: encoders.siglip_vision(given.dims),
+    "SiglipTextModel": lambda given: encoders.siglip_text(given.dims),
+    "ViTForImageClassification": lambda given: encoders.vit(given.dims, pooled=False),
+    "AutoModel:vit": lambda given: encoders.vit(given.dims, pooled=False),
+    "BlipVisionModel": lambda given: encoders.blip_vision(given.dims),
+    "BlipTextModel": lambda given: encoders.blip_text_encoder(given.dims, given.tokens[0]),
+    "BlipTextLMHeadModel": lambda given: decoders.blip_decoder(given.dims, given.tokens),
+    "BertForSequenceClassification": lambda given: _bert_classifier(given.dims),
+    "AutoModelForCausalLM:gpt2": lambda given: decoders.gpt2(given.dims, given.source),
+    "AutoModelForCausalLM:llama": lambda given: decoders.llama(given.dims, given.source),
+    "AutoModelForCausalLM:mistral": lambda given: decoders.llama(given.dims, given.source),
+    "AutoModelForCausalLM:phi3": lambda given: decoders.llama(given.dims, given.source),
+    "AutoModelForCausalLM:qwen2": lambda given: decoders.llama(
+        {**given.dims, "attention_bias": True, "attention_out_bias": False}, given.source
+    ),
+    "WhisperEncoder": lambda given: audio.whisper_encoder(given.dims),
+    "WhisperForCausalLM": lambda given: decoders.whisper_decoder(given.dims, given.tokens),
+    "ClapAudioModelWithProjection": lambda given: audio.clap_audio(given.dims),
+    "ClapTextModelWithProjection": lambda given: encoders.bert(given.dims, pooled=True, projected=True),
+    "ModifiedResNet": lambda given: openai.modified_resnet(given.whole["model_cfg"]),
+    "TextTower": lambda given: openai.openclip_text(given.whole["model_cfg"]),
+    "ImageBindVision": lambda given: openai.imagebind_vision(given.dims),
+    "ImageBindText": lambda given: openai.imagebind_text(given.dims),
+    "ImageBindAudio": lambda given: openai.imagebind_audio(given.dims),
+}
+
+
+def _bert_classifier(dims: Dims) -> Size:
+    whole = encoders.bert(dims, pooled=True)
+    return Size(whole.count + linear(dims["hidden_size"], _labels(dims)), {"logits": (_labels(dims),)})
+
+
+def _labels(dims: Dims) -> int:
+    names = dims.get("id2label")
+    return len(names) if isinstance(names, Mapping) else dims.get("num_labels", 2)
+
+
+@cache
+def _defaults() -> dict[str, dict[str, Any]]:
+    return tomllib.loads(files("schemas").joinpath("sizes/defaults.toml").read_text(encoding="utf-8"))
+
+
+def dims_of(part: Part, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a part's configuration, with what transformers assumes where config.json is silent."""
+    own = dict(value_at(part.config, config) or {}) if part.config else dict(config)
+    network = part.network.rpartition(".")[2]
+    kind = own.get("model_type") or _TYPES.get(network, "")
+    taken = {key: config[key] for key in part.inherit if key in config}
+    dims = {**_defaults().get(kind, {}), **own, **taken, **part.set, "model_type": kind}
+    if kind == "siglip_text_model":
+        dims.setdefault("projection_size", dims["hidden_size"])
+    return dims
+
+
+def sizes_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[str, Size | None]:
+    """Returns the size of each part, in the order of the architecture's steps; None where no formula is known.
+
+    Args:
+        architecture: Of the checkpoint.
+        config: Its config.json.
+
+    Raises:
+        BadDefinitionError: The configuration lacks a number, or holds something else in its place.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    sizes: dict[str, Size | None] = {}
+    try:
+        for step_id, step in architecture.steps.items():
+            part = architecture.parts[step.part]
+            size = sizes[step.part] = _size(part, config, _source(step, shapes))
+            shapes |= _shapes(step_id, part, size)
+        for name, part in architecture.parts.items():
+            if name not in sizes:
+                sizes[name] = _size(part, config, None)
+    except KeyError as error:
+        raise BadDefinitionError(f"config.json: {error.args[0]} is missing") from error
+    except (TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
+        raise BadDefinitionError(f"config.json: sizes do not follow from it: {error}") from error
+    return sizes
+
+
+def _shapes(step_id: str, part: Part, size: Size | None) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes that a step's outputs have on the wire, by `<step>.<output>`."""
+    if size is None:
+        return {}
+    found = {}
+    for name, output in part.outputs.items():
+        if output.field in size.outputs:
+            first, *rest = size.outputs[output.field]
+            found[f"{step_id}.{name}"] = (first - output.skip, *rest)
+    return found
+
+
+def _source(step: PartStep, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+    return next((shapes[ref] for ref in step.inputs.values() if ref in shapes), None)
+
+
+def _size(part: Part, config: Mapping[str, Any], source: tuple[int, ...] | None) -> Size | None:
+    if part.role == "head" and part.class_ != "text-classifier":
+        return _head(part, config, source)
+    dims = dims_of(part, config)
+    network = architecture_name(config) if part.network == "{architecture}" else part.network.rpartition(".")[2]
+    formula = _FORMULAS.get(network) or _FORMULAS.get(f"{network}:{dims['model_type']}")
+    if formula is None:
+        return None
+    size = formula(_Given(dims, config, source))
+    return Size(size.count + _projector(part, config, dims, source), size.outputs)
+
+
+def _projector(part: Part, config: Mapping[str, Any], dims: Dims, source: tuple[int, ...] | None) -> Count:
+    """What a decoder applies to the encoder's output first; a plain linear one is there only where widths differ."""
+    if part.projector is None or source is None:
+        return Count()
+    if part.projector.network != "linear":
+        vision = {**_defaults()["clip_vision_model"], **config["vision_config"]}
+        return decoders.llava_projector(config, vision, dims, source[0])
+    width = dims.get("hidden_size") or dims["n_embd"]
+    return linear(source[1], width, source[0]) if source[1] != width else Count()
+
+
+def _head(part: Part, config: Mapping[str, Any], source: tuple[int, ...] | None) -> Size:
+    if part.class_ == "similarity-head":
+        return Size(Count(len(part.prefixes)), {})
+    widths = config.get("widths") or ([source[-1], _labels(config)] if source else [])
+    layers = (linear(wide, out) for wide, out in pairwise(widths))
+    return Size(sum(layers, Count()), {"logits": (widths[-1],)} if widths else {})

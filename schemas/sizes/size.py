@@ -1,0 +1,46 @@
+"""What is said of a module's size, and the lengths that are assumed where an item may be of any length."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from schemas.sizes.counting import Count
+
+__all__ = ["ANSWER_TOKENS", "QUESTION_TOKENS", "TEXT_TOKENS", "Dims", "Size"]
+
+#: A part's configuration, with the defaults of transformers filled in.
+Dims = Mapping[str, Any]
+
+#: Tokens of a text whose encoder pads nothing, of a question to a language model, and of what is written.
+TEXT_TOKENS, QUESTION_TOKENS, ANSWER_TOKENS = 64, 64, 16
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A module's parameters, operations and outputs for one item.
+
+    Args:
+        count: Parameters and operations.
+        outputs: Shape of each tensor that may be passed on, by its field of the network's result in transformers.
+    """
+
+    count: Count
+    outputs: Mapping[str, tuple[int, ...]]
+
+    @property
+    def gflops(self) -> float:
+        """Operations for one item, 10^9."""
+        return self.count.flops / 1e9
+
+    def output_bytes(self, field: str, skip: int = 0) -> int:
+        """Returns the bytes of an output as float32; 0 for one that is no tensor of ours.
+
+        Args:
+            field: Of the network's result.
+            skip: Tokens left out at the front.
+        """
+        shape = self.outputs.get(field)
+        if shape is None:
+            return 0
+        return 4 * (prod(shape) - skip * (shape[-1] if len(shape) > 1 else 0))
