@@ -37,7 +37,7 @@ $(VENV)/.run: pyproject.toml deploy/constraints.txt deploy/weights.txt | $(BIN)/
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,exact,dev]'
+	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,exact,traces,dev]'
 	touch $@
 
 # The tests run on Mosquitto and on the embedded broker; without Mosquitto (and without apt) half of them are skipped.

@@ -11,6 +11,7 @@ import structlog
 from agents.join import Joins
 from agents.module import Module
 from agents.runner import Runner
+from broker import tracing
 from broker.dispatch import send_work, unheard
 from broker.link import Link
 from broker.loop import Loop
@@ -104,6 +105,7 @@ class Branches:
     # ---- out (the worker's thread, or the loop's) -----------------------------------------------------------------
 
     def _done(self, work: Work, outputs: Mapping[str, Value], timing: Timing, ms_left: float) -> None:
+        tracing.record_step(work, self._node, timing, None)
         timings = {**work.timings, work.step: timing}
         next_steps = following(work.route, work.step)
         if not next_steps:
@@ -121,6 +123,7 @@ class Branches:
                 route=work.route,
                 ms_left=ms_left,
                 timings=timings,
+                traceparent=work.traceparent,
             )
             self._forward(branch)
 
@@ -135,6 +138,7 @@ class Branches:
             self._answer_error(branch, error)
 
     def _answer_error(self, work: Work, error: S2M3Error) -> None:
+        tracing.record_step(work, self._node, None, error)
         self._answer(work, Answer(work.request, work.step, work.attempt, error=error))
 
     def _answer(self, work: Work, answer: Answer) -> None:

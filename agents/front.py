@@ -14,6 +14,7 @@ from broker.loop import Loop, Timer
 from broker.message import Message, Outgoing
 from broker.outcomes import Result
 from schemas import topics
+from schemas.codec import traceparent_of
 from schemas.errors import BusyError, S2M3Error
 from schemas.ids import new_request_id
 from schemas.messages import Event
@@ -144,7 +145,10 @@ class Front:
             return
         self._under_way[request] = message
         done = partial(self._on_result, plain)
-        self._dispatcher.submit(self.task, plain.inputs, plain.deadline_s, done, request=request)
+        traceparent = traceparent_of(message.user)
+        self._dispatcher.submit(
+            self.task, plain.inputs, plain.deadline_s, done, request=request, traceparent=traceparent
+        )
 
     def _refuse(self, request: bytes, message: Message, error: S2M3Error) -> None:
         self._under_way[request] = message

@@ -13,6 +13,7 @@ import structlog
 from agents import zoo
 from agents.memory import give_back, rss_mb
 from agents.module import Module
+from broker import metrics
 from schemas.definitions import ModuleSpec
 from schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error
 
@@ -57,6 +58,8 @@ class Loader:
         self.has_room_for_torch = find_spec("torch") is not None and memory_mb > self._base_mb + _TORCH_MB
         self._expected_mb = _TORCH_MB if self.has_room_for_torch else 0.0
         self._held_mb: dict[str, float] = {}
+        metrics.MEMORY_BUDGET.set(memory_mb * 1e6)
+        metrics.MEMORY_FREE.set_function(lambda: self.free_mb * 1e6)
         self._thread = threading.Thread(target=self._run, name="loader", daemon=True)
 
     def start(self) -> None:
@@ -73,7 +76,8 @@ class Loader:
 
     def forget(self, module_id: str) -> None:
         """Frees what an unloaded module held. The caller has dropped its own reference."""
-        self._held_mb.pop(module_id, None)
+        if self._held_mb.pop(module_id, None) is not None:
+            metrics.MODULE_MEMORY.remove(module_id)
         self._queue.put(give_back)
 
     @property
@@ -105,6 +109,7 @@ class Loader:
                 error if isinstance(error, S2M3Error) else ModuleFailedError(f"{type(error).__name__}: {error}"[:300])
             )
             known.node = self._node
+            metrics.MODULE_FAILURES.labels(spec.id, known.code).inc()
             _log.warning("module_failed", node=self._node, module=spec.id, error=str(known))
             give_back()
             return known
@@ -113,6 +118,8 @@ class Loader:
         took = max(rss_mb() - before, module.nbytes / 1e6)
         self._held_mb[spec.id] = took
         seconds = round(time.monotonic() - began, 2)
+        metrics.LOAD_SECONDS.labels(spec.id).observe(seconds)
+        metrics.MODULE_MEMORY.labels(spec.id).set(took * 1e6)
         _log.info("module_loaded", node=self._node, module=spec.id, memory_mb=round(took, 1), seconds=seconds)
         return Loaded(spec, module, took)
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import structlog
 
 from agents.module import Module
+from broker import metrics
 from schemas.errors import BusyError, ModuleFailedError, NotReadyError, RequestTimeoutError, S2M3Error
 from schemas.values import Value
 from schemas.work import Timing, Work
@@ -78,8 +79,10 @@ class Runner:
 
     def add(self, module_id: str, module: Module) -> None:
         """Takes a loaded module in."""
+        served = _Served(module)
+        metrics.QUEUE_ITEMS.labels(module_id).set_function(lambda: len(served.queue) + served.running)
         with self._changed:
-            self._served[module_id] = _Served(module)
+            self._served[module_id] = served
 
     def remove(self, module_id: str, then: Callable[[], None]) -> None:
         """Takes no more work for a module; `then` is called (in the worker's thread) once its queue is done."""
@@ -138,7 +141,7 @@ class Runner:
                 self._changed.wait_for(lambda: self._stopping or self._next() is not None or self._left())
                 if self._stopping:
                     return
-                gone = [self._served.pop(module_id) for module_id in self._left()]
+                gone = [self._take_out(module_id) for module_id in self._left()]
                 module_id = self._next()
                 served = self._served[module_id] if module_id else None
                 batch = _take(served) if served else []
@@ -147,6 +150,10 @@ class Runner:
                     leaver.leaving()
             if served is not None:
                 self._serve(served, batch)
+
+    def _take_out(self, module_id: str) -> _Served:
+        metrics.QUEUE_ITEMS.remove(module_id)
+        return self._served.pop(module_id)
 
     def _next(self) -> str | None:
         """The module whose first item waits longest; not one that runs in the submitter's thread this moment."""
@@ -201,6 +208,7 @@ class Runner:
             return
         ended = time.monotonic()
         run_ms = (ended - began) * 1000
+        _count_batch(ready, began, ended)
         per_item = run_ms / len(ready)
         served.ms = per_item if not served.ms else served.ms + _SMOOTHING * (per_item - served.ms)
         for (item, _), found in zip(ready, outputs, strict=True):
@@ -215,6 +223,7 @@ class Runner:
     def _fail(self, item: _Item, error: S2M3Error) -> None:
         error.step = error.step or item.work.step
         error.node = error.node or self._node
+        metrics.MODULE_FAILURES.labels(item.work.hop.module, error.code).inc()
         self._failed(item.work, error)
 
 
@@ -242,3 +251,12 @@ def _run_batch(module: Module, ready: list[tuple[_Item, Any]]) -> list[dict[str,
     if len(outputs) != len(ready):
         raise ModuleFailedError(f"{len(outputs)} results for {len(ready)} items")
     return outputs
+
+
+def _count_batch(ready: list[tuple[_Item, Any]], began: float, ended: float) -> None:
+    module = ready[0][0].work.hop.module
+    metrics.RUN_SECONDS.labels(module).observe(ended - began)
+    metrics.BATCH_ITEMS.labels(module).observe(len(ready))
+    waited = metrics.QUEUE_SECONDS.labels(module)
+    for item, _ in ready:
+        waited.observe(began - item.arrived)

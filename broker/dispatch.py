@@ -3,10 +3,12 @@
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
 
+from broker import metrics, tracing
 from broker.link import Link
 from broker.listening import listen
 from broker.loop import Loop, Timer
@@ -15,7 +17,7 @@ from broker.outcomes import Action, Result, Send
 from broker.requests import Requests
 from schemas import topics
 from schemas.codec import CONTENT_TYPE, decode_answer, encode_work
-from schemas.errors import NotReadyError, S2M3Error
+from schemas.errors import NotReadyError, S2M3Error, UnknownTaskError
 from schemas.ids import new_request_id
 from schemas.messages import NodeLoad, NodeState, RouteDoc
 from schemas.values import Value
@@ -58,6 +60,14 @@ def unheard(work: Work) -> NotReadyError:
     return NotReadyError(f"nobody serves {hop.module} on {hop.node}", step=work.step, node=hop.node)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Whom to tell of a request's end."""
+
+    done: Done
+    span: tracing.RequestSpan
+
+
 class Dispatcher:
     """Dispatches requests for one requester.
 
@@ -72,7 +82,7 @@ class Dispatcher:
         self._loop = loop
         self._reply_to = topics.CLIENT_IN.at(link.root, client=client)
         self._requests = Requests(self._reply_to, random.Random())  # noqa: S311  # spreads retries, keeps no secret
-        self._done: dict[bytes, Done] = {}
+        self._asked: dict[bytes, _Asked] = {}
         self._timer: tuple[float, Timer] | None = None
 
     def start(self, then: Callable[[], None] | None = None) -> None:
@@ -84,11 +94,20 @@ class Dispatcher:
         self._link.subscribe(self._reply_to, self._on_answer, then=then)
 
     def submit(
-        self, task: str, inputs: Mapping[str, Value], deadline_s: float | None, done: Done, request: bytes | None = None
+        self,
+        task: str,
+        inputs: Mapping[str, Value],
+        deadline_s: float | None,
+        done: Done,
+        *,
+        request: bytes | None = None,
+        traceparent: str | None = None,
     ) -> bytes:
         """Starts a request, from any thread; `done` is called once, in the loop's thread. Returns the request id."""
         request = request or new_request_id()
-        self._loop.call(partial(self._submit, request, task, inputs, deadline_s, done))
+        # the span begins here: the trace context that it belongs to is the calling thread's
+        asked = _Asked(done, tracing.begin_request(task, request, traceparent))
+        self._loop.call(partial(self._submit, request, task, inputs, deadline_s, asked))
         return request
 
     def cancel(self, request: bytes) -> None:
@@ -101,13 +120,15 @@ class Dispatcher:
         return len(self._requests)
 
     def _submit(
-        self, request: bytes, task: str, inputs: Mapping[str, Value], deadline_s: float | None, done: Done
+        self, request: bytes, task: str, inputs: Mapping[str, Value], deadline_s: float | None, asked: _Asked
     ) -> None:
-        self._done[request] = done
+        self._asked[request] = asked
+        metrics.UNDER_WAY.inc()
         self._act(self._requests.submit(request, task, inputs, deadline_s, time.monotonic()))
 
     def _cancel(self, request: bytes) -> None:
-        self._done.pop(request, None)
+        if self._asked.pop(request, None) is not None:
+            metrics.UNDER_WAY.dec()
         self._requests.cancel(request)
 
     def _on_down(self) -> None:
@@ -143,6 +164,9 @@ class Dispatcher:
         self._arm()
 
     def _send(self, work: Work) -> None:
+        asked = self._asked.get(work.request)
+        if asked is not None and asked.span.traceparent is not None:
+            work = replace(work, traceparent=asked.span.traceparent)
         try:
             send_work(self._link, work, partial(self._unsent, work, unheard(work)))
         except S2M3Error as error:
@@ -154,7 +178,7 @@ class Dispatcher:
         self._act(self._requests.on_answer(answer, time.monotonic()))
 
     def _finish(self, result: Result) -> None:
-        done = self._done.pop(result.request, None)
+        asked = self._asked.pop(result.request, None)
         _log.debug(
             "request_done",
             task=result.task,
@@ -163,8 +187,10 @@ class Dispatcher:
             attempts=result.attempts,
             ms=round(result.latency_ms, 1),
         )
-        if done is not None:
-            done(result)
+        if asked is not None:
+            _count(result)
+            asked.span.end(attempts=result.attempts, route=result.route, error=result.error)
+            asked.done(result)
 
     def _arm(self) -> None:
         """Keeps one timer, at the earliest time something is due."""
@@ -178,3 +204,13 @@ class Dispatcher:
     def _tick(self) -> None:
         self._timer = None
         self._act(self._requests.tick(time.monotonic()))
+
+
+def _count(result: Result) -> None:
+    """A task nobody knows is no label: anybody can ask for any name."""
+    code = "ok" if result.error is None else result.error.code
+    task = "" if code == UnknownTaskError.code else result.task
+    metrics.UNDER_WAY.dec()
+    metrics.REQUESTS.labels(task, code).inc()
+    metrics.RETRIES.labels(task).inc(result.attempts - 1)
+    metrics.REQUEST_SECONDS.labels(task).observe(result.latency_ms / 1000)

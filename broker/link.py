@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 from tenacity import RetryCallState, wait_random_exponential
 
+from broker import metrics
 from broker.connection import Connection, Events
 from broker.loop import Loop
 from broker.message import Message, Outgoing, Will
@@ -171,6 +172,7 @@ class Link:
         self._done.clear()
         self._limit = limit
         self._connected.set()
+        metrics.CONNECTED.labels(self.client_id).set(1)
         then, self._then = self._then, []
         if self._handlers:
             self._restoring = self._subscribe({name: qos for name, (_, qos) in self._handlers.items()}, then)
@@ -179,12 +181,14 @@ class Link:
             self._on_connected()
 
     def _down(self, refused: UnauthorisedError | None) -> None:
+        metrics.CONNECTED.labels(self.client_id).set(0)
         was_connected = self._connected.is_set() and not self._stopping
         self._connected.clear()
         for _, then in self._subscribing.values():
             self._then += then  # confirmed by the next connection
         self._subscribing.clear()
         if was_connected:
+            metrics.CONNECTIONS_LOST.labels(self.client_id).inc()
             _log.info("disconnected", client=self.client_id)
             for _, down in self._watchers:
                 down()

@@ -7,11 +7,13 @@ from typing import Literal
 
 import structlog
 
+from broker import metrics
 from broker.link import Link
 from broker.listening import listen
 from broker.loop import Loop, Timer
 from broker.message import Message, Outgoing, Will
 from planner.decide import decide
+from planner.counting import count_site
 from planner.documents import Documents
 from planner.doors import close_door, open_door
 from planner.facts import Facts
@@ -171,6 +173,7 @@ class Planner:
         elif state.boot != boot:
             self._facts.forget_failures(node)
         if state is not None and state.state == "lost":
+            metrics.NODES_LOST.labels(node).inc()
             self._note("node_lost", node)
             self._plan_now()
             return
@@ -259,14 +262,18 @@ class Planner:
         improve, self._improve = self._improve, False
         fill = second_copies_in_spare if self._settings.spare else None
         before = self._places.held
-        self._places = place(self._facts, self._placer(improve), now, fill)
+        with metrics.PLAN_SECONDS.time():
+            self._places = place(self._facts, self._placer(improve), now, fill)
+            decision = decide(self._facts, self._places)
         if self._places.held != before:
             _log.info("nodes_held_back", nodes=" ".join(self._places.held))
             self._tell_state("online")
-        changed = self._documents.update(decide(self._facts, self._places), self._publish_retained)
+        changed = self._documents.update(decision, self._publish_retained)
+        count_site(self._facts, decision)
         self._facts.plans = dict(self._documents.plans)
         for node in changed:
             self._plans_made += 1
+            metrics.PLAN_CHANGES.labels(node).inc()
             plan = self._facts.plans.get(node)
             held = [spec.id for spec in plan.modules] if plan else []
             _log.info("plan_changed", node=node, revision=self._documents.revision, modules=" ".join(held))

@@ -10,7 +10,7 @@ import typer
 from s2m3 import logs
 from schemas.settings import BrokerSettings
 
-__all__ = ["Json", "Verbose", "with_settings"]
+__all__ = ["Json", "MetricsPort", "Verbose", "with_settings"]
 
 S = TypeVar("S", bound=BrokerSettings)
 
@@ -32,6 +32,9 @@ _BROKER_OPTIONS: dict[str, Any] = {
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log everything; tracebacks of errors")]
+
+
+MetricsPort = Annotated[int | None, typer.Option(help="serve Prometheus metrics on this port of 127.0.0.1; 0: any")]
 
 
 def with_settings(

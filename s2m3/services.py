@@ -3,6 +3,7 @@
 import json
 import secrets
 import signal
+import socket
 import threading
 from pathlib import Path
 from types import FrameType
@@ -16,7 +17,7 @@ from planner.catalogue import catalogue_of
 from planner.live import placer
 from planner.service import Planner
 from planner.standby import wait_for_turn
-from s2m3 import logs, options
+from s2m3 import logs, options, telemetry
 from s2m3.snapshot import Site
 from schemas import messages as m
 from schemas import topics
@@ -66,10 +67,12 @@ def broker(
     quiet=False,
     models=Annotated[Path | None, typer.Option(help="folder of further model definitions (*.toml)")],
     spare=Annotated[bool | None, typer.Option(help="fill spare memory with second copies [yes]")],
+    metrics_port=options.MetricsPort,
 )
 def planner(settings: PlannerSettings) -> None:
     """Run the planner: places modules on the nodes there are. A second one stands by. `s2m3 planner --host hub`."""
     catalogue = catalogue_of(settings.models)
+    telemetry.start(settings, "s2m3-planner", socket.gethostname())
     signals = _Signals()
     while not signals.stop.is_set():
         epoch = wait_for_turn(settings, signals.stop)
@@ -90,6 +93,7 @@ def planner(settings: PlannerSettings) -> None:
     memory_mb=Annotated[float | None, typer.Option(help="of the whole process; default: half of what is free")],
     threads=Annotated[int | None, typer.Option(help="compute threads; default: all cores")],
     queue=Annotated[int | None, typer.Option(help="items that may wait per module before `busy`")],
+    metrics_port=options.MetricsPort,
 )
 def agent(settings: AgentSettings) -> None:
     """Run an agent: this device serves modules. `s2m3 agent --host hub --node pi5 --memory-mb 1500`."""
@@ -97,6 +101,7 @@ def agent(settings: AgentSettings) -> None:
         from agents.service import Agent  # noqa: PLC0415  # a device that only asks has none of what it imports
     except ModuleNotFoundError as error:
         raise S2M3Error(f"an agent needs more than is installed ({error.name}): pip install 's2m3[agent]'") from error
+    telemetry.start(settings, "s2m3-agent", settings.node)
     signals = _Signals()
     running = Agent(settings)
     running.start()

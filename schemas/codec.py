@@ -1,5 +1,6 @@
 """Bytes <-> Work and Answer: msgpack with checked tensors. Whatever comes off the wire is checked here, before use."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn
 
@@ -12,9 +13,19 @@ from schemas.ids import REQUEST_ID_BYTES, Id
 from schemas.values import Value, is_packed_tensor, pack_tensor, unpack_tensor
 from schemas.work import Answer, Hop, Timing, Work
 
-__all__ = ["CONTENT_TYPE", "attempt_of", "decode_answer", "decode_work", "encode_answer", "encode_work"]
+__all__ = [
+    "CONTENT_TYPE",
+    "attempt_of",
+    "decode_answer",
+    "decode_work",
+    "encode_answer",
+    "encode_work",
+    "traceparent_of",
+]
 
 CONTENT_TYPE = "application/vnd.s2m3.v1+msgpack"
+#: W3C Trace Context, version 00.
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_DEPTH = 16
 _MAX_STEPS = 64
 _MAX_DIGITS = 15
@@ -134,6 +145,12 @@ def attempt_of(user: Mapping[str, str]) -> int:
         return 1
 
 
+def traceparent_of(user: Mapping[str, str]) -> str | None:
+    """Returns the trace context among a message's user properties; None where there is none that is well-formed."""
+    value = user.get("traceparent", "")
+    return value if _TRACEPARENT.fullmatch(value) else None
+
+
 def encode_work(work: Work) -> tuple[bytes, tuple[tuple[str, str], ...]]:
     """Returns the payload and the user properties of a Work; the other v5 properties are the sender's to set."""
     payload = _pack(
@@ -145,7 +162,8 @@ def encode_work(work: Work) -> tuple[bytes, tuple[tuple[str, str], ...]]:
             "timings": {step: timing.as_dict() for step, timing in work.timings.items()},
         }
     )
-    return payload, (("step", work.step), ("attempt", str(work.attempt)), ("epoch", str(work.epoch)))
+    user = (("step", work.step), ("attempt", str(work.attempt)), ("epoch", str(work.epoch)))
+    return payload, user if work.traceparent is None else (*user, ("traceparent", work.traceparent))
 
 
 def decode_work(payload: bytes, *, request: bytes | None, reply_to: str | None, user: Mapping[str, str]) -> Work:
@@ -188,6 +206,7 @@ def decode_work(payload: bytes, *, request: bytes | None, reply_to: str | None, 
         route=route,
         ms_left=wire.ms_left,
         timings=_timings(wire.timings),
+        traceparent=traceparent_of(user),
     )
 
 

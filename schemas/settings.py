@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from schemas.errors import BadInputError
 from schemas.ids import Id
 
-__all__ = ["AgentSettings", "BrokerSettings", "PlannerSettings"]
+__all__ = ["AgentSettings", "BrokerSettings", "PlannerSettings", "ServiceSettings"]
 
 
 class BrokerSettings(BaseSettings):
@@ -81,7 +81,14 @@ def _host_id() -> str:
     return re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:48] or "node"
 
 
-class AgentSettings(BrokerSettings):
+class ServiceSettings(BrokerSettings):
+    """What the services add: they can be looked into."""
+
+    metrics_port: int | None = Field(default=None, ge=0, lt=65_536, description="serves Prometheus metrics; 0: any")
+    metrics_host: str = Field(default="127.0.0.1", description="address to serve metrics on")
+
+
+class AgentSettings(ServiceSettings):
     """Settings of `s2m3 agent`."""
 
     node: Id = Field(default_factory=_host_id, description="this device's name on the bus")
@@ -94,7 +101,7 @@ class AgentSettings(BrokerSettings):
     plain_inflight: int = Field(default=64, gt=0, description="plain requests a front works on at once, per task")
 
 
-class PlannerSettings(BrokerSettings):
+class PlannerSettings(ServiceSettings):
     """Settings of `s2m3 planner`."""
 
     models: Path | None = Field(default=None, description="folder of further model definitions (*.toml)")

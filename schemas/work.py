@@ -71,6 +71,8 @@ class Work:
     #: what is left of the deadline: never an absolute time, because devices' clocks differ
     ms_left: float
     timings: Mapping[str, Timing] = field(default_factory=dict)
+    #: W3C trace context of the request, where somebody traces it
+    traceparent: str | None = None
 
     @property
     def hop(self) -> Hop:

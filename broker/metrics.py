@@ -1,0 +1,81 @@
+"""What every process counts, in Prometheus's terms: one place names each metric; docs/metrics.md lists them.
+
+They live in prometheus_client's own registry, so a program that embeds a Client and serves metrics serves these too.
+"""
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from schemas.errors import S2M3Error
+
+__all__ = [
+    "BATCH_ITEMS",
+    "CONNECTED",
+    "CONNECTIONS_LOST",
+    "LOAD_SECONDS",
+    "MEMORY_BUDGET",
+    "MEMORY_FREE",
+    "MODULE_FAILURES",
+    "MODULE_MEMORY",
+    "NODES",
+    "NODES_LOST",
+    "PLAN_CHANGES",
+    "PLAN_SECONDS",
+    "QUEUE_ITEMS",
+    "QUEUE_SECONDS",
+    "REQUESTS",
+    "REQUEST_SECONDS",
+    "RETRIES",
+    "RUN_SECONDS",
+    "TASKS",
+    "UNDER_WAY",
+    "serve",
+]
+
+#: From a no-op on loopback to a language model on a small board.
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_ITEMS = (1, 2, 4, 8, 16, 32)
+
+# whoever asks: Clients and fronts
+REQUESTS = Counter(
+    "s2m3_requests", "Requests that got their terminal answer; code is ok or the error's", ["task", "code"]
+)
+REQUEST_SECONDS = Histogram("s2m3_request_seconds", "From a request to its answer", ["task"], buckets=_SECONDS)
+RETRIES = Counter("s2m3_request_retries", "Attempts after the first", ["task"])
+UNDER_WAY = Gauge("s2m3_requests_under_way", "Requests without an answer yet")
+
+# agents
+RUN_SECONDS = Histogram("s2m3_module_run_seconds", "Running one batch", ["module"], buckets=_SECONDS)
+QUEUE_SECONDS = Histogram(
+    "s2m3_module_queue_seconds", "From an item's coming to its batch", ["module"], buckets=_SECONDS
+)
+BATCH_ITEMS = Histogram("s2m3_module_batch_items", "Items run together", ["module"], buckets=_ITEMS)
+QUEUE_ITEMS = Gauge("s2m3_module_queue_items", "Items waiting or running", ["module"])
+MODULE_FAILURES = Counter("s2m3_module_failures", "Items that failed, and loads that did", ["module", "code"])
+LOAD_SECONDS = Histogram("s2m3_module_load_seconds", "Loading a module", ["module"], buckets=_SECONDS)
+MODULE_MEMORY = Gauge("s2m3_module_memory_bytes", "What loading a module added to the process", ["module"])
+MEMORY_BUDGET = Gauge("s2m3_memory_budget_bytes", "What the process may take")
+MEMORY_FREE = Gauge("s2m3_memory_free_bytes", "What is left of the budget")
+
+# the planner
+NODES = Gauge("s2m3_nodes", "Nodes known: ready, draining or lost", ["state"])
+NODES_LOST = Counter("s2m3_nodes_lost", "Times a node was lost", ["node"])
+TASKS = Gauge("s2m3_tasks", "Tasks wanted: ready, waiting for loads, or refused", ["state"])
+PLAN_CHANGES = Counter("s2m3_plan_changes", "Plans sent to nodes", ["node"])
+PLAN_SECONDS = Histogram("s2m3_plan_seconds", "Deciding where modules live", buckets=_SECONDS)
+
+# everybody
+CONNECTED = Gauge("s2m3_broker_connected", "1 while the broker is there", ["client"])
+CONNECTIONS_LOST = Counter("s2m3_broker_connections_lost", "Connections that ended unasked", ["client"])
+
+
+def serve(host: str, port: int) -> int:
+    """Serves the metrics over HTTP from a thread of its own; returns the port (0 picks a free one).
+
+    Raises:
+        S2M3Error: The port is taken, or the address is not ours.
+    """
+    try:
+        server, _ = start_http_server(port, addr=host)
+    except OSError as error:
+        raise S2M3Error(f"metrics cannot be served on {host}:{port}: {error}") from error
+    return int(server.server_port)

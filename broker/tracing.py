@@ -1,0 +1,91 @@
+"""Optional OpenTelemetry traces: a request is one trace, each step a span; `traceparent` carries it over the bus.
+
+Only the API is used here: with no SDK set up, spans cost next to nothing and a caller's traceparent is passed on.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.errors import S2M3Error
+from schemas.work import Timing, Work
+
+try:
+    from opentelemetry import propagate, trace
+except ModuleNotFoundError:  # the extra `traces` is not installed
+    propagate = trace = None  # type: ignore[assignment]
+
+__all__ = ["RequestSpan", "begin_request", "record_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSpan:
+    """A request's span, and what its messages carry."""
+
+    traceparent: str | None
+    span: Any = None
+
+    def end(self, *, attempts: int, route: Mapping[str, str], error: S2M3Error | None) -> None:
+        """Ends it with what became of the request."""
+        if self.span is None or not self.span.is_recording():
+            return
+        self.span.set_attributes({"s2m3.attempts": attempts, "s2m3.nodes": sorted(set(route.values()))})
+        _note(self.span, error)
+        self.span.end()
+
+
+def begin_request(task: str, request: bytes, parent: str | None) -> RequestSpan:
+    """Starts a request's span, under a caller's trace context or the current one."""
+    if trace is None:
+        return RequestSpan(parent)
+    context = propagate.extract({"traceparent": parent}) if parent else None
+    attributes = {"s2m3.task": task, "s2m3.request": request.hex()}
+    span = trace.get_tracer("s2m3").start_span(
+        f"request {task}", context, kind=trace.SpanKind.CLIENT, attributes=attributes
+    )
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier, trace.set_span_in_context(span))
+    return RequestSpan(carrier.get("traceparent", parent), span)
+
+
+def record_step(work: Work, node: str, timing: Timing | None, error: S2M3Error | None) -> None:
+    """Records a step that has just ended, under its request's span."""
+    if trace is None or work.traceparent is None:
+        return
+    took_ms = timing.queued_ms + timing.run_ms if timing else 0.0
+    ended = time.time_ns()
+    span = trace.get_tracer("s2m3").start_span(
+        f"step {work.step}",
+        propagate.extract({"traceparent": work.traceparent}),
+        kind=trace.SpanKind.CONSUMER,
+        start_time=ended - int(took_ms * 1e6),
+    )
+    if span.is_recording():
+        span.set_attributes(_attributes(work, node, timing))
+        _note(span, error)
+        span.end(ended)
+
+
+def _attributes(work: Work, node: str, timing: Timing | None) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
+        "s2m3.task": work.task,
+        "s2m3.request": work.request.hex(),
+        "s2m3.attempt": work.attempt,
+        "s2m3.step": work.step,
+        "s2m3.module": work.hop.module,
+        "s2m3.node": node,
+    }
+    if timing is not None:
+        attributes |= {
+            "s2m3.queued_ms": timing.queued_ms,
+            "s2m3.run_ms": timing.run_ms,
+            "s2m3.batch": timing.batch,
+        }
+    return attributes
+
+
+def _note(span: Any, error: S2M3Error | None) -> None:
+    if error is not None:
+        span.set_attribute("s2m3.code", error.code)
+        span.set_status(trace.Status(trace.StatusCode.ERROR, str(error)))

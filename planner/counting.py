@@ -1,0 +1,20 @@
+"""The planner's metrics of its site: how many nodes and tasks are in which state."""
+
+from broker import metrics
+from planner.decide import Decision
+from planner.facts import Facts
+
+__all__ = ["count_site"]
+
+
+def count_site(facts: Facts, decision: Decision) -> None:
+    """Sets the gauges from what is known and what was decided."""
+    nodes = facts.nodes
+    draining = nodes.present - nodes.ready
+    for state, found in (("ready", nodes.ready), ("draining", draining), ("lost", nodes.lost)):
+        metrics.NODES.labels(state).set(len(found))
+    docs = decision.routes.values()
+    refused = sum(1 for doc in docs if doc.error is not None)
+    ready = sum(1 for doc in docs if doc.error is None and all(step.replicas for step in doc.steps.values()))
+    for state, count in (("ready", ready), ("refused", refused), ("waiting", len(docs) - ready - refused)):
+        metrics.TASKS.labels(state).set(count)
