@@ -12,8 +12,8 @@ from broker.link import Link
 from broker.listening import listen
 from broker.loop import Loop, Timer
 from broker.message import Message, Outgoing, Will
-from planner.decide import decide
 from planner.counting import count_site
+from planner.decide import decide
 from planner.documents import Documents
 from planner.doors import close_door, open_door
 from planner.facts import Facts
