@@ -208,7 +208,7 @@ class Runner:
             return
         ended = time.monotonic()
         run_ms = (ended - began) * 1000
-        _count_batch(ready, began, ended)
+        metrics.count_batch(ready[0][0].work.hop.module, [began - item.arrived for item, _ in ready], ended - began)
         per_item = run_ms / len(ready)
         served.ms = per_item if not served.ms else served.ms + _SMOOTHING * (per_item - served.ms)
         for (item, _), found in zip(ready, outputs, strict=True):
@@ -251,12 +251,3 @@ def _run_batch(module: Module, ready: list[tuple[_Item, Any]]) -> list[dict[str,
     if len(outputs) != len(ready):
         raise ModuleFailedError(f"{len(outputs)} results for {len(ready)} items")
     return outputs
-
-
-def _count_batch(ready: list[tuple[_Item, Any]], began: float, ended: float) -> None:
-    module = ready[0][0].work.hop.module
-    metrics.RUN_SECONDS.labels(module).observe(ended - began)
-    metrics.BATCH_ITEMS.labels(module).observe(len(ready))
-    waited = metrics.QUEUE_SECONDS.labels(module)
-    for item, _ in ready:
-        waited.observe(began - item.arrived)

@@ -208,9 +208,7 @@ class Dispatcher:
 
 def _count(result: Result) -> None:
     """A task nobody knows is no label: anybody can ask for any name."""
+    metrics.UNDER_WAY.dec()
     code = "ok" if result.error is None else result.error.code
     task = "" if code == UnknownTaskError.code else result.task
-    metrics.UNDER_WAY.dec()
-    metrics.REQUESTS.labels(task, code).inc()
-    metrics.RETRIES.labels(task).inc(result.attempts - 1)
-    metrics.REQUEST_SECONDS.labels(task).observe(result.latency_ms / 1000)
+    metrics.count_request(task, code, result.attempts - 1, result.latency_ms / 1000)

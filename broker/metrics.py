@@ -3,6 +3,10 @@
 They live in prometheus_client's own registry, so a program that embeds a Client and serves metrics serves these too.
 """
 
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TypeVar
+
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from schemas.errors import S2M3Error
@@ -28,8 +32,12 @@ __all__ = [
     "RUN_SECONDS",
     "TASKS",
     "UNDER_WAY",
+    "count_batch",
+    "count_request",
     "serve",
 ]
+
+M = TypeVar("M", Counter, Histogram)
 
 #: From a no-op on loopback to a language model on a small board.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -66,6 +74,29 @@ PLAN_SECONDS = Histogram("s2m3_plan_seconds", "Deciding where modules live", buc
 # everybody
 CONNECTED = Gauge("s2m3_broker_connected", "1 while the broker is there", ["client"])
 CONNECTIONS_LOST = Counter("s2m3_broker_connections_lost", "Connections that ended unasked", ["client"])
+
+
+def count_batch(module: str, waited_s: Sequence[float], run_s: float) -> None:
+    """Counts a batch that was run: how long each of its items had waited, and how long it took."""
+    _child(RUN_SECONDS, module).observe(run_s)
+    _child(BATCH_ITEMS, module).observe(len(waited_s))
+    queue = _child(QUEUE_SECONDS, module)
+    for seconds in waited_s:
+        queue.observe(seconds)
+
+
+def count_request(task: str, code: str, retries: int, seconds: float) -> None:
+    """Counts a request that got its terminal answer."""
+    _child(REQUESTS, task, code).inc()
+    _child(REQUEST_SECONDS, task).observe(seconds)
+    if retries:
+        _child(RETRIES, task).inc(retries)
+
+
+@lru_cache(maxsize=1024)
+def _child(metric: M, *labels: str) -> M:
+    """The metric of some labels: to look it up takes as long as to count. Not for metrics that are ever removed."""
+    return metric.labels(*labels)
 
 
 def serve(host: str, port: int) -> int:

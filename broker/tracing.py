@@ -37,7 +37,7 @@ class RequestSpan:
 
 def begin_request(task: str, request: bytes, parent: str | None) -> RequestSpan:
     """Starts a request's span, under a caller's trace context or the current one."""
-    if trace is None:
+    if not _is_traced():
         return RequestSpan(parent)
     context = propagate.extract({"traceparent": parent}) if parent else None
     attributes = {"s2m3.task": task, "s2m3.request": request.hex()}
@@ -51,7 +51,7 @@ def begin_request(task: str, request: bytes, parent: str | None) -> RequestSpan:
 
 def record_step(work: Work, node: str, timing: Timing | None, error: S2M3Error | None) -> None:
     """Records a step that has just ended, under its request's span."""
-    if trace is None or work.traceparent is None:
+    if work.traceparent is None or not _is_traced():
         return
     took_ms = timing.queued_ms + timing.run_ms if timing else 0.0
     ended = time.time_ns()
@@ -65,6 +65,11 @@ def record_step(work: Work, node: str, timing: Timing | None, error: S2M3Error |
         span.set_attributes(_attributes(work, node, timing))
         _note(span, error)
         span.end(ended)
+
+
+def _is_traced() -> bool:
+    """Whether somebody has set an SDK up; without one the API hands out spans that only cost time."""
+    return trace is not None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def _attributes(work: Work, node: str, timing: Timing | None) -> dict[str, Any]:
