@@ -12,7 +12,7 @@ from agents.join import Joins
 from agents.module import Module
 from agents.runner import Runner
 from broker import tracing
-from broker.dispatch import send_work, unheard
+from broker.dispatch import send_work
 from broker.link import Link
 from broker.loop import Loop
 from broker.message import Message, Outgoing
@@ -132,7 +132,7 @@ class Branches:
             self._loop.call(partial(self._accept, branch))
             return
         try:
-            send_work(self._link, branch, partial(self._answer_error, branch, unheard(branch)))
+            send_work(self._link, branch, partial(self._answer_error, branch))
         except S2M3Error as error:
             error.step, error.node = error.step or branch.step, error.node or self._node
             self._answer_error(branch, error)

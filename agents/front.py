@@ -15,7 +15,7 @@ from broker.message import Message, Outgoing
 from broker.outcomes import Result
 from schemas import topics
 from schemas.codec import traceparent_of
-from schemas.errors import BusyError, S2M3Error
+from schemas.errors import BusyError, S2M3Error, UnauthorisedError
 from schemas.ids import new_request_id
 from schemas.messages import Event
 from schemas.plain import PlainRequest, encode_plain_error, encode_plain_result, parse_plain, transaction_of
@@ -72,14 +72,15 @@ class Front:
         self._waiting: deque[Message] = deque()
         self._timer: Timer | None = None
         self._closed = False
+        self._refused: UnauthorisedError | None = None
 
     def connect(self) -> None:
         """Takes the task's session over. In the loop's thread; the connection itself comes up behind it."""
-        if self._link is not None or self._closed:
+        if self._link is not None or self._closed or self._refused is not None:
             return
         link = Link(
             self._settings,
-            front_client_id(self._settings.root, self.task),
+            front_client_id(self._settings, self.task),
             self._loop,
             session_expiry_s=FRONT_SESSION_S,
             manual_ack=True,
@@ -95,6 +96,11 @@ class Front:
         link.begin()
         _log.info("front_up", node=self._settings.node, task=self.task)
 
+    @property
+    def refused(self) -> UnauthorisedError | None:
+        """Why the broker does not let this node be the front; None while it does."""
+        return self._refused
+
     def close(self) -> None:
         """Leaves the session to the next front: what is not answered yet will be sent to it."""
         self._closed = True
@@ -108,9 +114,12 @@ class Front:
     def _lost(self) -> None:
         if self._closed or self._link is None:
             return
+        self._refused = self._link.refused
         self._link.abort()
         self._link = None
         self._drop_requests()
+        if self._refused is not None:  # trying again would not change that: the agent ends
+            return
         wait = random.uniform(*_RETURN_S)  # noqa: S311  # jitter
         self._timer = self._loop.after(wait, self._may_return)
 
@@ -190,17 +199,26 @@ class Front:
         if message is None or link is None:
             return
         try:
+            refused = None
             if message.reply_to:
                 answer = Outgoing(message.reply_to, payload, correlation=message.correlation)
+                refused = partial(self._may_not_answer, request, message)
             else:  # a 3.1.1 client may listen: no properties (facts-mqtt.md)
                 answer = Outgoing(topics.RESPONSE.at(link.root, task=self.task), payload)
-            self._answers.publish(answer, delivered=partial(link.ack, message))
+            self._answers.publish(answer, delivered=partial(link.ack, message), refused=refused)
         except S2M3Error as error:
             _log.warning(
                 "answer_unsent", node=self._settings.node, task=self.task, request=request.hex(), error=str(error)
             )
             small = encode_plain_error(error, request=request, transaction=None)
             self._loop.after(0.5, partial(self._again, request, message, small))
+
+    def _may_not_answer(self, request: bytes, message: Message, error: UnauthorisedError) -> None:
+        """The caller named a topic that the broker keeps from us: it is told so where everybody may be answered."""
+        error.node = self._settings.node
+        self._note_failure(request, error)
+        told = encode_plain_error(error, request=request, transaction=transaction_of(message.payload))
+        self._again(request, replace(message, reply_to=None), told)
 
     def _again(self, request: bytes, message: Message, payload: bytes) -> None:
         self._under_way[request] = message

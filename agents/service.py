@@ -21,7 +21,7 @@ from broker.message import Will
 from schemas import messages as m
 from schemas import topics
 from schemas.definitions import ModuleSpec
-from schemas.errors import S2M3Error
+from schemas.errors import S2M3Error, UnauthorisedError
 from schemas.sessions import node_client_id
 from schemas.settings import AgentSettings
 
@@ -51,7 +51,7 @@ class Agent:
         lost = m.NodeState(state="lost", boot=self._boot)
         self.link = Link(
             settings,
-            node_client_id(self._root, self._node),
+            node_client_id(settings, self._node),
             self._loop,
             will=Will(topics.NODE_STATE.at(self._root, node=self._node), lost.encode()),
             on_connected=self._on_connected,
@@ -102,6 +102,11 @@ class Agent:
 
     def _on_connected(self) -> None:
         self._presence.tell_all()
+
+    @property
+    def refused(self) -> UnauthorisedError | None:
+        """Why the broker does not let this be an agent; None while it does."""
+        return self.link.refused or next((f.refused for f in list(self._fronts.values()) if f.refused), None)
 
     def drain(self, timeout_s: float, unless: threading.Event) -> None:
         """Takes no new modules, and waits until the planner has moved ours. From another thread.

@@ -20,7 +20,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from broker import properties
 from broker.loop import Loop, Timer, Watch
 from broker.message import Message, Outgoing, Will
+from broker.sockets import cork, no_delay, tls_context, tls_refusal
 from schemas.errors import UnauthorisedError
+from schemas.sessions import without_tag
 from schemas.settings import BrokerSettings
 
 __all__ = ["Connection", "Events"]
@@ -47,8 +49,6 @@ _FOR_GOOD = frozenset(
 )
 _NO_SUBSCRIBERS = 0x10
 _QOS, _QOS_2 = 0b110, 0b100
-#: Linux; elsewhere packets go out one by one
-_TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Connection:
         receive_maximum: int,
     ) -> None:
         self._settings = settings
-        self._client_id = client_id
+        self._name = without_tag(client_id)
         self._loop = loop
         self._events = events
         self._session_expiry_s = session_expiry_s
@@ -106,13 +106,13 @@ class Connection:
         self._sock: socket.socket | None = None
         self._timer: Timer | None = None
         self._began = 0.0
-        self._client = self._make_client(will, manual_ack=manual_ack)
+        self._client = self._make_client(client_id, will, manual_ack=manual_ack)
 
-    def _make_client(self, will: Will | None, *, manual_ack: bool) -> "_Client":
+    def _make_client(self, client_id: str, will: Will | None, *, manual_ack: bool) -> "_Client":
         settings = self._settings
         client = _Client(
             CallbackAPIVersion.VERSION2,
-            client_id=self._client_id,
+            client_id=client_id,
             protocol=MQTTv5,
             manual_ack=manual_ack,
             reconnect_on_failure=False,
@@ -124,14 +124,12 @@ class Connection:
             client.username_pw_set(
                 settings.username, settings.password.get_secret_value() if settings.password else None
             )
-        if settings.tls_ca is not None:
-            context = ssl.create_default_context(cafile=str(settings.tls_ca))
-            if settings.tls_cert is not None:
-                context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        context = tls_context(settings)
+        if context is not None:
             client.tls_set_context(context)
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
-        client.on_socket_open = _no_delay
+        client.on_socket_open = lambda _c, _u, sock: no_delay(sock)
         client.on_socket_close = self._socket_closes
         client.on_socket_register_write = lambda *_: None  # paho then never writes by itself: `_flush` does
         client.on_connect = self._connack
@@ -147,7 +145,7 @@ class Connection:
 
     def connect(self) -> None:
         """Connects in a thread of its own; `up` or `down` tells what became of it."""
-        threading.Thread(target=self._connect, name=f"connect-{self._client_id}", daemon=True).start()
+        threading.Thread(target=self._connect, name=f"connect-{self._name}", daemon=True).start()
 
     def _connect(self) -> None:
         ours = _properties(PacketTypes.CONNECT)
@@ -164,14 +162,15 @@ class Connection:
                 properties=ours,
             )
         except (OSError, ValueError) as error:
-            _log.debug("connect_failed", client=self._client_id, error=str(error))
-            self._loop.call(self._failed_to_open)
+            _log.debug("connect_failed", client=self._name, error=str(error))
+            refused = tls_refusal(error, self._settings) if isinstance(error, ssl.SSLError) else None
+            self._loop.call(lambda: self._failed_to_open(refused))
         else:
             self._loop.call(self._opened)
 
-    def _failed_to_open(self) -> None:
+    def _failed_to_open(self, refused: UnauthorisedError | None) -> None:
         self._silent_refusals = 0
-        self._events.down(None)
+        self._events.down(refused)
 
     def _opened(self) -> None:
         sock: Any = self._client.socket()
@@ -193,11 +192,13 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
         if not self._connected and self._refused is None:
+            # TLS 1.3: the broker looks at our certificate only after we think the handshake is over
+            self._refused = tls_refusal(self._client.alert, self._settings)
             self._silent_refusals += 1
-            if self._silent_refusals >= _SILENT_REFUSALS:
+            if self._silent_refusals >= _SILENT_REFUSALS and self._refused is None:
                 self._refused = UnauthorisedError(
-                    f"the broker closed {self._client_id}'s connection {self._silent_refusals} times before an answer: "
-                    "a refused login, or a listener that does not speak MQTT v5"
+                    f"the broker closed {self._name}'s connection {self._silent_refusals} times before an answer: "
+                    "a refused login or certificate, or a listener that speaks TLS (tls_ca) or no MQTT v5"
                 )
         self._connected = False
         refused = self._refused
@@ -223,7 +224,7 @@ class Connection:
             while self._sock is not None and isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
                 self._client.loop_read()
         except Exception:  # noqa: BLE001  # paho lets whatever a mangled packet makes it raise through: that connection is over
-            _log.exception("connection_broken", client=self._client_id)
+            _log.exception("connection_broken", client=self._name)
             self._client.break_off()
         self.flush()
 
@@ -235,10 +236,10 @@ class Connection:
         if self._sock is None:
             return
         if self._client.want_write():
-            _cork(self._sock, 1)  # paho sends packet by packet; each would wake the broker by itself
+            cork(self._sock, 1)  # paho sends packet by packet; each would wake the broker by itself
             self._client.loop_write()
             if self._sock is not None:
-                _cork(self._sock, 0)
+                cork(self._sock, 0)
         if self._sock is not None:
             self._loop.want_write(self._sock, self._client.want_write())
 
@@ -256,7 +257,9 @@ class Connection:
         self._silent_refusals = 0
         if reason.is_failure:
             if reason.getName() in _FOR_GOOD:
-                self._refused = UnauthorisedError(f"the broker refuses {self._client_id}: {reason}")
+                who = f" as {self._settings.username}" if self._settings.username else ""
+                hint = "check username and password, and whether this login was revoked"
+                self._refused = UnauthorisedError(f"the broker refuses {self._name}{who}: {reason}; {hint}")
             return
         self._connected = True
         limit = getattr(theirs, "MaximumPacketSize", None) or 2**31
@@ -301,15 +304,6 @@ class Connection:
         self._client.ack(mid, 1)
 
 
-def _no_delay(_c: Client, _u: object, sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _cork(sock: socket.socket, on: int) -> None:
-    if _TCP_CORK is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, on)
-
-
 def _properties(packet_type: int) -> Properties:
     return Properties(packet_type)  # type: ignore[no-untyped-call]
 
@@ -322,10 +316,19 @@ class _Client(Client):
 
     incoming: Callable[[Message], None]
     takes_acks: bool
+    #: the last TLS error of the socket: paho itself only says that the connection is lost
+    alert: ssl.SSLError | None = None
 
     def break_off(self) -> None:
         """Closes the socket without a goodbye; reading on would handle the same mangled packet again."""
         self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        try:
+            return super()._sock_recv(bufsize)
+        except ssl.SSLError as error:
+            self.alert = error
+            raise
 
     def _handle_publish(self) -> MQTTErrorCode:
         header, packet = self._in_packet["command"], self._in_packet["packet"]

@@ -23,19 +23,19 @@ from schemas.messages import NodeLoad, NodeState, RouteDoc
 from schemas.values import Value
 from schemas.work import Answer, Work
 
-__all__ = ["Dispatcher", "send_work", "unheard"]
+__all__ = ["Dispatcher", "send_work"]
 
 _log = structlog.get_logger(__name__)
 Done = Callable[[Result], None]
 
 
-def send_work(link: Link, work: Work, unheard: Callable[[], None]) -> None:
+def send_work(link: Link, work: Work, failed: Callable[[S2M3Error], None]) -> None:
     """Publishes a branch's message to its module topic.
 
     Args:
         link: Where.
         work: What.
-        unheard: Called when the broker says that nobody serves the module there any more.
+        failed: Called when the broker says that nobody serves the module there any more, or that we may not ask it.
 
     Raises:
         TooLargeError: It is over the broker's limit.
@@ -51,13 +51,9 @@ def send_work(link: Link, work: Work, unheard: Callable[[], None]) -> None:
         expiry_s=work.ms_left / 1000,
         user=user,
     )
-    link.publish(message, unheard=unheard)
-
-
-def unheard(work: Work) -> NotReadyError:
-    """Returns the error for work that nobody was subscribed to."""
     hop = work.hop
-    return NotReadyError(f"nobody serves {hop.module} on {hop.node}", step=work.step, node=hop.node)
+    nobody = NotReadyError(f"nobody serves {hop.module} on {hop.node}", step=work.step, node=hop.node)
+    link.publish(message, unheard=partial(failed, nobody), refused=failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +79,28 @@ class Dispatcher:
         self._reply_to = topics.CLIENT_IN.at(link.root, client=client)
         self._requests = Requests(self._reply_to, random.Random())  # noqa: S311  # spreads retries, keeps no secret
         self._asked: dict[bytes, _Asked] = {}
+        self._then: Callable[[], None] | None = None
         self._timer: tuple[float, Timer] | None = None
 
     def start(self, then: Callable[[], None] | None = None) -> None:
-        """Subscribes to answers, routes, node states and loads; `then` is called when the broker has confirmed."""
+        """Subscribes to answers, routes, node states and loads.
+
+        Args:
+            then: Called once answers reach us: a message of our own to our inbox came back. A broker with access lists
+                may confirm a subscription and then deliver nothing (Mosquitto's `acl_file` does).
+        """
+        self._then = then
         self._link.watch(up=self._on_up, down=self._on_down)
         listen(self._link, topics.ROUTE, self._on_route)
         listen(self._link, topics.NODE_STATE, self._on_node_state)
         listen(self._link, topics.NODE_LOAD, self._on_load)
-        self._link.subscribe(self._reply_to, self._on_answer, then=then)
+        self._link.subscribe(self._reply_to, self._on_answer, then=self._greet)
+
+    def _greet(self) -> None:
+        try:
+            self._link.publish(Outgoing(self._reply_to, b""))
+        except S2M3Error as error:  # the link is full already: whoever waits for `then` hears nothing
+            _log.warning("not_greeted", topic=self._reply_to, error=str(error))
 
     def submit(
         self,
@@ -139,6 +148,11 @@ class Dispatcher:
         self._act(self._requests.on_link_up(time.monotonic()))
 
     def _on_answer(self, message: Message) -> None:
+        if not message.payload:
+            then, self._then = self._then, None
+            if then is not None:
+                then()
+            return
         try:
             answer = decode_answer(message.payload, request=message.correlation, user=message.user)
         except S2M3Error as error:
@@ -168,7 +182,7 @@ class Dispatcher:
         if asked is not None and asked.span.traceparent is not None:
             work = replace(work, traceparent=asked.span.traceparent)
         try:
-            send_work(self._link, work, partial(self._unsent, work, unheard(work)))
+            send_work(self._link, work, partial(self._unsent, work))
         except S2M3Error as error:
             error.step = error.step or work.step
             self._loop.call(partial(self._unsent, work, error))

@@ -1,39 +1,27 @@
 """A connection that comes back: subscriptions made again, handlers by topic, acknowledged delivery, bounded sending."""
 
-import random
 import threading
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import time
+from dataclasses import replace
 
 import structlog
-from tenacity import RetryCallState, wait_random_exponential
 
 from broker import metrics
+from broker.backoff import delay_s
 from broker.connection import Connection, Events
+from broker.handlers import Acknowledgements, Handler, Handlers
 from broker.loop import Loop
 from broker.message import Message, Outgoing, Will
-from schemas.errors import BusyError, S2M3Error, TooLargeError, UnauthorisedError
+from broker.outbox import Outbox, Refused, Then, denied
+from schemas.errors import S2M3Error, UnauthorisedError
+from schemas.sessions import without_tag
 from schemas.settings import BrokerSettings
 
 __all__ = ["Link"]
 
 _log = structlog.get_logger(__name__)
-#: Messages sent and not yet acknowledged, or waiting to be sent.
-_OUTGOING = 2_000
 _GOODBYE_S = 0.01
-#: Short at its longest: everything retained is to be back soon after a broker is.
-_backoff = wait_random_exponential(multiplier=0.2, max=2.0)
-
-Handler = Callable[[Message], None]
-Then = Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    qos: int
-    delivered: Then | None
-    unheard: Then | None
+_LOOK_S = 0.02
 
 
 class Link:
@@ -41,6 +29,9 @@ class Link:
 
     Handlers and callbacks run in the loop's thread. Subscriptions are made again on every connect. Sending is bounded:
     `publish` raises BusyError at the bound. Methods may be called from any thread.
+
+    What the broker refuses (login, subscription, a publication without a `refused` of its own) ends the link: trying
+    again would not change it. `refused` says why.
 
     Args:
         settings: Where the broker is and who we are.
@@ -70,32 +61,29 @@ class Link:
         reconnect: bool = True,
     ) -> None:
         self.client_id = client_id
+        self._name = without_tag(client_id)
         self.root = settings.root
         self._where = f"{settings.host}:{settings.port}"
         self._loop = loop
         self._on_connected = on_connected
         self._on_ended = on_ended
         self._reconnect = reconnect
-        self._handlers: dict[str, tuple[Handler, int]] = {}
+        self._handlers = Handlers()
         self._subscribing: dict[int, tuple[list[str], list[Then]]] = {}
         self._then: list[Then] = []
         #: told of each connection after the first, and of each loss; the packet id whose confirmation makes it one
         self._watchers: list[tuple[Then, Then]] = []
         self._restoring: int | None = None
-        self._outbox: deque[tuple[Outgoing, _Sent]] = deque()
-        self._sent: dict[int, _Sent] = {}
+        self._outbox = Outbox(self._name, settings.max_message_bytes, self._refuse)
         self._manual_ack = manual_ack
-        #: packet ids in the order in which they came, and those of them that are done with
-        self._unacknowledged: deque[int] = deque()
-        self._done: set[int] = set()
-        self._limit = settings.max_message_bytes
+        self._unacknowledged = Acknowledgements()
         self._attempt = 0
         self._generation = 0
         self._stopping = False
         self._connected = threading.Event()
         self._ended = threading.Event()
         self._refused: UnauthorisedError | None = None
-        events = Events(self._up, self._down, self._message, self._subscribed, self._acknowledged)
+        events = Events(self._up, self._down, self._message, self._subscribed, self._outbox.acknowledged)
         self._connection = Connection(
             settings,
             client_id,
@@ -122,14 +110,30 @@ class Link:
             S2M3Error: There is no broker within the time.
         """
         self.begin()
-        waited = 0.0
-        while not self._connected.wait(0.02):
-            waited += 0.02
+        if not self.wait_for(self._connected, timeout_s):
+            self._stopping = True
+            raise S2M3Error(f"no MQTT v5 broker answers at {self._where} within {timeout_s:g} s")
+
+    def wait_for(self, event: threading.Event, timeout_s: float) -> bool:
+        """Waits for something that the broker is to bring about; not from the loop's thread.
+
+        Args:
+            event: Set when it has.
+            timeout_s: Seconds to wait at most.
+
+        Returns:
+            Whether it came about: not, if the time is over or the link has ended.
+
+        Raises:
+            UnauthorisedError: The broker refused the link.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not event.wait(_LOOK_S):
             if self._refused is not None:
                 raise self._refused
-            if waited > timeout_s or self._ended.is_set():
-                self._stopping = True
-                raise S2M3Error(f"no MQTT v5 broker answers at {self._where} within {timeout_s:g} s")
+            if self._ended.is_set() or time.monotonic() > deadline:
+                return event.is_set()
+        return True
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Sends what is queued, says goodbye (no last will follows) and ends. In the loop's thread: no waiting."""
@@ -138,7 +142,7 @@ class Link:
             self._ended.wait(timeout_s + 1.0)
 
     def _stop_after(self, left_s: float) -> None:
-        if self._connected.is_set() and (self._sent or self._outbox) and left_s > 0:
+        if self._connected.is_set() and self._outbox and left_s > 0:
             self._loop.after(_GOODBYE_S, lambda: self._stop_after(left_s - _GOODBYE_S))
             return
         self._stopping = True
@@ -169,35 +173,32 @@ class Link:
         self._attempt = 0
         self._generation += 1
         self._unacknowledged.clear()
-        self._done.clear()
-        self._limit = limit
+        self._outbox.limit = limit
         self._connected.set()
-        metrics.CONNECTED.labels(self.client_id).set(1)
+        metrics.CONNECTED.labels(self._name).set(1)
         then, self._then = self._then, []
-        if self._handlers:
-            self._restoring = self._subscribe({name: qos for name, (_, qos) in self._handlers.items()}, then)
+        if filters := self._handlers.filters():
+            self._restoring = self._subscribe(filters, then)
         self._flush()
         if self._on_connected is not None:
             self._on_connected()
 
     def _down(self, refused: UnauthorisedError | None) -> None:
-        metrics.CONNECTED.labels(self.client_id).set(0)
+        metrics.CONNECTED.labels(self._name).set(0)
         was_connected = self._connected.is_set() and not self._stopping
         self._connected.clear()
         for _, then in self._subscribing.values():
             self._then += then  # confirmed by the next connection
         self._subscribing.clear()
         if was_connected:
-            metrics.CONNECTIONS_LOST.labels(self.client_id).inc()
-            _log.info("disconnected", client=self.client_id)
+            metrics.CONNECTIONS_LOST.labels(self._name).inc()
+            _log.info("disconnected", client=self._name)
             for _, down in self._watchers:
                 down()
-        self._sent = {mid: sent for mid, sent in self._sent.items() if sent.qos}  # QoS 0: sent or lost, nobody will say
-        if refused is not None and self._refused is None:
-            self._refused = refused
-            _log.error("login_refused", client=self.client_id, error=refused.detail)
-        if not self._stopping and self._reconnect and refused is None:
-            self._loop.after(_delay(self._attempt + 1), self._again)
+        self._outbox.connection_lost()
+        self._note(refused)
+        if not self._stopping and self._reconnect and self._refused is None:
+            self._loop.after(delay_s(self._attempt + 1), self._again)
             return
         first = not self._ended.is_set()
         self._ended.set()
@@ -207,6 +208,17 @@ class Link:
     def watch(self, *, up: Then, down: Then) -> None:
         """Calls `down` at each loss, and `up` at each return once the broker has confirmed the subscriptions."""
         self._watchers.append((up, down))
+
+    def _note(self, refused: UnauthorisedError | None) -> None:
+        if refused is not None and self._refused is None:
+            self._refused = refused
+            _log.error("refused", client=self._name, error=refused.detail)
+
+    def _refuse(self, refused: UnauthorisedError) -> None:
+        """Ends the link as a crash would, so that a last will says that we are gone."""
+        if not self._stopping:
+            self._note(refused)
+            self._connection.abort()
 
     def _again(self) -> None:
         if self._stopping:
@@ -220,14 +232,8 @@ class Link:
         if message.mid:
             message = replace(message, generation=self._generation)
             if self._manual_ack:
-                self._unacknowledged.append(message.mid)
-        found = self._handlers.get(message.topic)
-        if found is not None:
-            found[0](message)
-            return
-        for name, (handler, _) in list(self._handlers.items()):
-            if _matches(name, message.topic):
-                handler(message)
+                self._unacknowledged.came(message.mid)
+        self._handlers.handle(message)
 
     def subscribe(self, topic_filter: str, handler: Handler, *, qos: int = 1, then: Then | None = None) -> None:
         """Subscribes now and on every connect. Overlapping filters would deliver twice: keep them apart.
@@ -241,7 +247,7 @@ class Link:
         if not self._loop.is_current:
             self._loop.call(lambda: self.subscribe(topic_filter, handler, qos=qos, then=then))
             return
-        self._handlers[topic_filter] = (handler, qos)
+        self._handlers.add(topic_filter, handler, qos)
         thens = [then] if then else []
         if self._connected.is_set():
             self._subscribe({topic_filter: qos}, thens)
@@ -261,7 +267,8 @@ class Link:
         filters, thens = self._subscribing.pop(mid, ([], []))
         for topic_filter, reason in zip(filters, refused, strict=False):
             if reason is not None:
-                _log.error("subscription_refused", client=self.client_id, filter=topic_filter, reason=reason)
+                self._refuse(denied(self._name, f"read {topic_filter} ({reason})"))
+                return
         for then in thens:
             then()
         if mid == self._restoring and self._generation > 1:
@@ -272,83 +279,49 @@ class Link:
         """Takes a subscription back."""
         if not self._loop.is_current:
             self._loop.call(lambda: self.unsubscribe(topic_filter))
-        elif self._handlers.pop(topic_filter, None) is not None and self._connected.is_set():
+        elif self._handlers.remove(topic_filter) and self._connected.is_set():
             self._connection.unsubscribe(topic_filter)
             self._connection.flush()
 
     def ack(self, message: Message) -> None:
-        """Acknowledges a message of a manual_ack link; one of an earlier connection not: the broker sends it again.
-
-        Acknowledgements go out in the order in which the messages came, as MQTT 5 (4.6) demands; rumqttd ends the
-        connection of whoever does otherwise. One that is early waits for those before it.
-        """
+        """Acknowledges a message of a manual_ack link; one of an earlier connection not: the broker sends it again."""
         if not self._loop.is_current:
             self._loop.call(lambda: self.ack(message))
             return
         if not message.mid or message.generation != self._generation or not self._connected.is_set():
             return
-        self._done.add(message.mid)
-        while self._unacknowledged and self._unacknowledged[0] in self._done:
-            mid = self._unacknowledged.popleft()
-            self._done.discard(mid)
+        for mid in self._unacknowledged.done(message.mid):
             self._connection.ack(mid)
         self._connection.flush()
 
     # ---- out --------------------------------------------------------------------------------------------------------
 
-    def publish(self, message: Outgoing, *, delivered: Then | None = None, unheard: Then | None = None) -> None:
+    def publish(
+        self,
+        message: Outgoing,
+        *,
+        delivered: Then | None = None,
+        unheard: Then | None = None,
+        refused: Refused | None = None,
+    ) -> None:
         """Queues a message; with no v5 argument it goes out without properties.
 
         Args:
             message: What and where to.
             delivered: Called when the broker has acknowledged it (QoS 1).
             unheard: Called instead when the broker says that nobody is subscribed (Mosquitto does, rumqttd does not).
+            refused: Called instead when the broker does not let us; without it that ends the link.
 
         Raises:
             TooLargeError: Over the broker's or our limit; nothing was sent.
             BusyError: The bound is reached; nothing was queued.
         """
-        size = len(message.payload)
-        if size > self._limit:
-            raise TooLargeError(f"{size} bytes are over the limit of {self._limit}", size=size, limit=self._limit)
-        if len(self._outbox) + len(self._sent) >= _OUTGOING:
-            raise BusyError(f"{_OUTGOING} messages wait for the broker's acknowledgement")
-        self._outbox.append((message, _Sent(message.qos, delivered, unheard)))
+        self._outbox.add(message, delivered, unheard, refused)
         if self._loop.is_current:
             self._flush()
         else:
             self._loop.call(self._flush)
 
     def _flush(self) -> None:
-        while self._outbox:
-            message, sent = self._outbox.popleft()
-            if message.qos or self._connected.is_set():  # QoS 0 without a connection is lost by its nature
-                self._sent[self._connection.publish(message)] = sent
+        self._outbox.flush(self._connection.publish, connected=self._connected.is_set())
         self._connection.flush()
-
-    def _acknowledged(self, mid: int, refused: str | None, heard: bool) -> None:  # noqa: FBT001  # an event's fields
-        sent = self._sent.pop(mid, None)
-        if refused is not None:
-            _log.error("publish_refused", client=self.client_id, reason=refused)
-        if sent is None:
-            return
-        then = sent.delivered if heard or sent.unheard is None else sent.unheard
-        if then is not None:
-            then()
-
-
-def _delay(attempt: int) -> float:
-    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # a number
-    state.attempt_number = attempt
-    return _backoff(state) + random.uniform(0.0, 0.05)  # noqa: S311  # jitter, not a secret
-
-
-def _matches(topic_filter: str, topic: str) -> bool:
-    """MQTT 5, section 4.7: + stands for one level, # for all that follow."""
-    wanted, levels = topic_filter.split("/"), topic.split("/")
-    for i, want in enumerate(wanted):
-        if want == "#":
-            return True
-        if i >= len(levels) or want not in ("+", levels[i]):
-            return False
-    return len(wanted) == len(levels)

@@ -23,7 +23,7 @@ from planner.standby import next_epoch
 from schemas import messages as m
 from schemas import topics
 from schemas.definitions import Catalogue
-from schemas.errors import BadInputError, S2M3Error
+from schemas.errors import BadInputError, S2M3Error, UnauthorisedError
 from schemas.sessions import planner_client_id
 from schemas.settings import PlannerSettings
 
@@ -66,11 +66,12 @@ class Planner:
         self._plans_made = 0
         self._timer: Timer | None = None
         self._retry: Timer | None = None
+        self._refused: UnauthorisedError | None = None
         self.superseded = threading.Event()
         offline = m.PlannerState(state="offline", epoch=self._epoch)
         self.link = Link(
             settings,
-            planner_client_id(self._root),
+            planner_client_id(settings),
             self._loop,
             will=Will(topics.PLANNER_STATE.at(self._root), offline.encode()),
             on_connected=self._on_connected,
@@ -102,6 +103,11 @@ class Planner:
         self._loop.every(_HEALTH_S, self._tell_health)
         self._loop.every(_IMPROVE_S, self._look_for_better)
         _log.info("planner_up", epoch=self._epoch, models=len(self._facts.catalogue.models))
+
+    @property
+    def refused(self) -> UnauthorisedError | None:
+        """Why the broker does not let this be the planner; None while it does."""
+        return self.link.refused or self._refused
 
     def stop(self) -> None:
         """Says that nobody plans, and ends. Requests go on without us."""
@@ -296,8 +302,11 @@ class Planner:
             self._opening.add(task)
             open_door(self._settings, self._loop, task, then=partial(self._door_opened, task))
 
-    def _door_opened(self, task: str, worked: bool) -> None:  # noqa: FBT001  # the callback's one fact
+    def _door_opened(self, task: str, worked: bool, refused: UnauthorisedError | None) -> None:  # noqa: FBT001  # doors.Opened
         self._opening.discard(task)
+        if refused is not None:
+            self._refused = refused
+            return
         if task not in self._facts.tasks:
             return
         if worked:

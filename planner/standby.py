@@ -47,7 +47,7 @@ def wait_for_turn(settings: BrokerSettings, stopping: threading.Event) -> int:
     listen(link, topics.PLANNER_STATE, keep, then=confirmed.set)
     try:
         link.start()
-        confirmed.wait(_NOBODY_S)
+        link.wait_for(confirmed, _NOBODY_S)
         changed.wait(_NOBODY_S)
         while seen and seen[-1].state == "online" and not stopping.is_set():
             _log.info("standing_by", epoch=seen[-1].epoch)

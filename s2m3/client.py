@@ -75,22 +75,26 @@ class Client:
         self, host: str | None = None, port: int | None = None, *, settings: BrokerSettings | None = None
     ) -> None:
         settings = settings or BrokerSettings.load(host=host, port=port)
-        name = f"py-{secrets.token_hex(6)}"
-        self._loop = Loop(name)
-        self._link = Link(settings, f"s2m3-client-{name}", self._loop)
-        self._dispatcher = Dispatcher(self._link, self._loop, name)
+        unique = f"py-{secrets.token_hex(6)}"
+        self._loop = Loop(unique)
+        self._link = Link(settings, f"s2m3-client-{unique}", self._loop, on_ended=self._link_ended)
+        self._dispatcher = Dispatcher(self._link, self._loop, settings.client or unique)
         self._open: set[Reply] = set()
         self._loop.start()
         try:
             self._link.start()
+            self._wait_until_answers_come()
         except S2M3Error:
-            self._loop.stop()
+            self.close()
             raise
+
+    def _wait_until_answers_come(self) -> None:
         ready = threading.Event()
         self._dispatcher.start(then=ready.set)
-        if not ready.wait(_GRACE_S):
-            self.close()
-            raise RequestTimeoutError(f"the broker did not confirm our subscriptions in {_GRACE_S:g} s")
+        if not self._link.wait_for(ready, _GRACE_S):
+            raise RequestTimeoutError(
+                f"nothing comes back from the broker within {_GRACE_S:g} s: it is overloaded, or we may not read"
+            )
 
     def ask(self, task: str, *, deadline_s: float | None = None, **inputs: Any) -> Answer:
         """Asks and waits.
@@ -106,7 +110,13 @@ class Client:
         return self.submit(task, deadline_s=deadline_s, **inputs).result()
 
     def submit(self, task: str, *, deadline_s: float | None = None, **inputs: Any) -> Reply:
-        """Asks without waiting; see `ask`. The reply ends by itself at the deadline."""
+        """Asks without waiting; see `ask`. The reply ends by itself at the deadline.
+
+        Raises:
+            UnauthorisedError: The broker has taken our rights away.
+        """
+        if self._link.refused is not None:
+            raise self._link.refused
         values = {name: _read(value) for name, value in inputs.items() if value is not None}
         reply = Reply()
         reply.set_running_or_notify_cancel()
@@ -117,6 +127,8 @@ class Client:
     def _settle(self, reply: Reply) -> Callable[[Result], None]:
         def done(result: Result) -> None:
             self._open.discard(reply)
+            if reply.done():  # the link ended first
+                return
             if result.error is not None:
                 reply.set_exception(result.error)
                 return
@@ -138,9 +150,16 @@ class Client:
         """Disconnects; what is still open fails."""
         self._link.stop()
         self._loop.stop()
-        for reply in list(self._open):
+        self._fail_open(S2M3Error("the client was closed"))
+
+    def _link_ended(self) -> None:
+        self._fail_open(self._link.refused or S2M3Error("the connection to the broker ended"))
+
+    def _fail_open(self, error: S2M3Error) -> None:
+        while self._open:
+            reply = self._open.pop()
             if not reply.done():
-                reply.set_exception(S2M3Error("the client was closed"))
+                reply.set_exception(error)
 
     def __enter__(self) -> Self:
         return self

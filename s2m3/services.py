@@ -81,8 +81,8 @@ def planner(settings: PlannerSettings) -> None:
         running = Planner(settings, catalogue, placer=placer(settings.budget_s), epoch=epoch)
         running.start()
         while not signals.stop.wait(0.2) and not running.superseded.is_set():
-            if running.link.refused is not None:
-                raise running.link.refused
+            if running.refused is not None:
+                raise running.refused
         running.stop()
 
 
@@ -106,8 +106,8 @@ def agent(settings: AgentSettings) -> None:
     running = Agent(settings)
     running.start()
     while not signals.stop.wait(0.2):
-        if running.link.refused is not None:
-            raise running.link.refused
+        if running.refused is not None:
+            raise running.refused
     if signals.gently:
         signals.stop.clear()
         running.drain(_DRAIN_S, unless=signals.stop)

@@ -64,9 +64,11 @@ class Site:
         listen(self.link, topics.PLAN, partial(self._keep, self.plans))
         listen(self.link, topics.ROUTE, partial(self._keep, self.routes))
         listen(self.link, topics.NODE_STATE, self._on_state, then=confirmed.set)
-        if not confirmed.wait(_CONFIRM_S):
+        try:
+            self._wait_for(confirmed, "confirm our subscriptions")
+        except S2M3Error:
             self.__exit__()
-            raise S2M3Error(f"the broker did not confirm our subscriptions in {_CONFIRM_S:g} s")
+            raise
         with self._changed:
             while (left := self._last + _QUIET_S - time.monotonic()) > 0:
                 self._changed.wait(left)
@@ -81,17 +83,21 @@ class Site:
         with self._changed:
             return self._changed.wait_for(lambda: until(self), timeout_s)
 
+    def _wait_for(self, event: threading.Event, what: str) -> None:
+        if not self.link.wait_for(event, _CONFIRM_S):
+            raise S2M3Error(f"the broker did not {what} in {_CONFIRM_S:g} s")
+
     def publish(self, path: topics.TopicPath, payload: bytes, **ids: str) -> None:
         """Publishes one document and waits for the broker's acknowledgement.
 
         Raises:
+            UnauthorisedError: The broker does not let this login.
             S2M3Error: There was none in time.
         """
         acknowledged = threading.Event()
         topic = path.at(self.root, **ids)
         self.link.publish(Outgoing(topic, payload, retain=path.retain), delivered=acknowledged.set)
-        if not acknowledged.wait(_CONFIRM_S):
-            raise S2M3Error(f"the broker did not acknowledge {topic} in {_CONFIRM_S:g} s")
+        self._wait_for(acknowledged, f"acknowledge {topic}")
 
     def ready(self, task: str) -> bool:
         """Whether every step of a task has a ready replica."""

@@ -1,27 +1,48 @@
-"""Client ids on the broker, so that every party's session is known by name (and can be named in an ACL)."""
+"""Client ids on the broker, so that every party's session is known by name.
 
-__all__ = ["FRONT_SESSION_S", "PLANNER_CLIENT_ID", "front_client_id", "node_client_id", "planner_client_id"]
+Whoever connects with another's client id ends that one's connection and takes over its session, and no MQTT broker asks
+whose it is. With a session key, that planner and agents of a secured site share, others cannot know these ids.
+"""
+
+import hmac
+
+from schemas.settings import BrokerSettings
+
+__all__ = ["FRONT_SESSION_S", "front_client_id", "node_client_id", "planner_client_id", "without_tag"]
 
 #: How long a task's session waits for its next front.
 FRONT_SESSION_S = 86_400
-PLANNER_CLIENT_ID = "s2m3-planner"
+_TAG = 16
+#: In no id.
+_SEPARATOR = "."
 
 
-def _site(root: str) -> str:
-    """Two sites on one broker must not share client ids."""
-    return "" if root == "s2m3/v1" else f"-{root.replace('/', '-')}"
+def _client_id(settings: BrokerSettings, *names: str) -> str:
+    """Two sites on one broker must not share client ids: the root is part of them, if it is not the usual one."""
+    kind, *rest = names
+    site = [] if settings.root == "s2m3/v1" else [settings.root.replace("/", "-")]
+    name = "-".join(["s2m3", kind, *site, *rest])
+    if settings.session_key is None:
+        return name
+    tag = hmac.new(settings.session_key.get_secret_value().encode(), name.encode(), "sha256").hexdigest()
+    return f"{name}{_SEPARATOR}{tag[:_TAG]}"
 
 
-def planner_client_id(root: str) -> str:
+def without_tag(client_id: str) -> str:
+    """Returns what others may be told of a client id: errors reach callers, and metrics whoever scrapes them."""
+    return client_id.partition(_SEPARATOR)[0]
+
+
+def planner_client_id(settings: BrokerSettings) -> str:
     """The one planner's: a second one with it would end the first's connection."""
-    return f"{PLANNER_CLIENT_ID}{_site(root)}"
+    return _client_id(settings, "planner")
 
 
-def node_client_id(root: str, node: str) -> str:
+def node_client_id(settings: BrokerSettings, node: str) -> str:
     """An agent's."""
-    return f"s2m3-node{_site(root)}-{node}"
+    return _client_id(settings, "node", node)
 
 
-def front_client_id(root: str, task: str) -> str:
+def front_client_id(settings: BrokerSettings, task: str) -> str:
     """A task's own: whichever node is its front connects with it."""
-    return f"s2m3-front{_site(root)}-{task}"
+    return _client_id(settings, "front", task)

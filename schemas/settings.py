@@ -4,8 +4,9 @@ import os
 import re
 import socket
 import tomllib
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -14,6 +15,8 @@ from schemas.errors import BadInputError
 from schemas.ids import Id
 
 __all__ = ["AgentSettings", "BrokerSettings", "PlannerSettings", "ServiceSettings"]
+
+_PATHS = ("tls_ca", "tls_cert", "tls_key", "models")
 
 
 class BrokerSettings(BaseSettings):
@@ -28,6 +31,10 @@ class BrokerSettings(BaseSettings):
     tls_ca: Path | None = Field(default=None, description="CA certificate; setting it turns TLS on")
     tls_cert: Path | None = Field(default=None, description="this client's certificate")
     tls_key: Path | None = Field(default=None, description="this client's key")
+    session_key: SecretStr | None = Field(
+        default=None, min_length=16, description="of planner and agents: makes their client ids unguessable"
+    )
+    client: Id | None = Field(default=None, description="name of a Client's inbox, where the broker's ACL demands one")
     keepalive_s: int = Field(default=5, ge=1, le=600, description="a frozen client is noticed after 1.5 times this")
     root: str = Field(default="s2m3/v1", description="first levels of every topic")
     max_message_mb: float = Field(default=32.0, gt=0, le=256, description="payloads over this are refused, unsent")
@@ -71,9 +78,21 @@ class BrokerSettings(BaseSettings):
         """Adds the TOML file behind flags and variables."""
         sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
         config = os.environ.get("S2M3_CONFIG")
-        if config and not Path(config).is_file():
-            raise BadInputError(f"settings file {config}: is not there")
-        return (*sources, TomlConfigSettingsSource(settings_cls, toml_file=config)) if config else sources
+        try:
+            if config and not Path(config).is_file():
+                raise BadInputError(f"settings file {config}: is not there")
+            return (*sources, _File(settings_cls, toml_file=config)) if config else sources
+        except OSError as error:
+            raise BadInputError(f"settings file {config}: {error.strerror}") from error
+
+
+class _File(TomlConfigSettingsSource):
+    """The file's paths are relative to its own folder: settings and certificates can be carried anywhere together."""
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        data = super()._read_file(file_path)
+        folder = Path(str(file_path)).parent
+        return data | {name: str(folder / data[name]) for name in _PATHS if isinstance(data.get(name), str)}
 
 
 def _host_id() -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import BadInputError
+from schemas.sessions import front_client_id, without_tag
 from schemas.settings import AgentSettings, BrokerSettings, PlannerSettings
 
 
@@ -93,3 +94,21 @@ def test_a_password_is_never_shown() -> None:
     assert "hunter2" not in repr(settings)
     assert settings.password is not None
     assert settings.password.get_secret_value() == "hunter2"
+
+
+def test_the_files_paths_are_relative_to_its_own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "s2m3.toml").write_text('tls_ca = "ca.crt"\ntls_cert = "/elsewhere/pi.crt"\n')
+    monkeypatch.setenv("S2M3_CONFIG", str(tmp_path / "s2m3.toml"))
+    settings = BrokerSettings.load()
+    assert (settings.tls_ca, settings.tls_cert) == (tmp_path / "ca.crt", Path("/elsewhere/pi.crt"))
+
+
+def test_client_ids_cannot_be_guessed_without_the_sites_session_key() -> None:
+    bare = BrokerSettings()
+    keyed = BrokerSettings.load(session_key="a key of sixteen bytes or more")
+    other = BrokerSettings.load(session_key="another key of sixteen bytes or more")
+    ids = [front_client_id(settings, "porch") for settings in (bare, keyed, other)]
+    assert ids[0] == "s2m3-front-porch"
+    assert len(set(ids)) == 3
+    assert {without_tag(name) for name in ids} == {"s2m3-front-porch"}
+    assert front_client_id(keyed, "porch") == ids[1]

@@ -73,7 +73,7 @@ def test_agent_and_planner_serve_what_happened(served: tuple[BrokerSettings, int
     assert agent["s2m3_module_queue_items{module=noop-head}"] == 0
     assert agent["s2m3_memory_budget_bytes{}"] == 200e6
     assert 0 < agent["s2m3_memory_free_bytes{}"] < 200e6
-    assert agent[f"s2m3_broker_connected{{client={node_client_id(settings.root, 'a')}}}"] == 1
+    assert agent[f"s2m3_broker_connected{{client={node_client_id(settings, 'a')}}}"] == 1
     assert agent["process_resident_memory_bytes{}"] > 1e6
     assert planner["s2m3_nodes{state=ready}"] == 1
     assert planner["s2m3_tasks{state=ready}"] == 1

@@ -1,0 +1,77 @@
+"""What we ask of a broker's socket: no delay, packets in one go, TLS; and what a failed handshake means in words."""
+
+import socket
+import ssl
+from typing import Any
+
+from schemas.errors import BadInputError, UnauthorisedError
+from schemas.settings import BrokerSettings
+
+__all__ = ["cork", "no_delay", "tls_context", "tls_refusal"]
+
+#: Linux; elsewhere packets go out one by one
+_TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
+#: In OpenSSL's reason -> what it means to the person who set us up. What is not here may pass: it is tried again.
+_MEANINGS = {
+    "CERTIFICATE_REVOKED": "our certificate was revoked; if that was a mistake: s2m3 secure add",
+    "CERTIFICATE_EXPIRED": "our certificate has expired; renew it: s2m3 secure add",
+    "CERTIFICATE_REQUIRED": "it wants a certificate from us: set tls_cert and tls_key, or use the port for passwords",
+    "UNKNOWN_CA": "our certificate is not of the broker's CA: use the files that s2m3 secure add made for this broker",
+    "BAD_CERTIFICATE": "it does not take our certificate",
+    "CERTIFICATE_UNKNOWN": "it does not take our certificate",
+    "HANDSHAKE_FAILURE": "it and we have no TLS version or cipher in common, or it wants a certificate from us",
+    "WRONG_VERSION_NUMBER": "no TLS is spoken there: is it the right port?",
+    "RECORD_LAYER_FAILURE": "no TLS is spoken there: is it the right port?",
+}
+
+
+def no_delay(sock: Any) -> None:
+    """Has packets sent at once: see docs/operating.md for what the default costs."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def cork(sock: socket.socket, on: int) -> None:
+    """Holds packets back (1) until they are let go together (0)."""
+    if _TCP_CORK is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, on)
+
+
+def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
+    """Returns the context that the settings ask for; None without TLS.
+
+    Raises:
+        BadInputError: A file is not there, may not be read, or is not what it should be.
+    """
+    if settings.tls_ca is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=str(settings.tls_ca))
+    except OSError as error:  # ssl.SSLError is one
+        raise BadInputError(f"tls_ca {settings.tls_ca}: {_why(error)}") from error
+    if settings.tls_cert is not None:
+        try:
+            context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        except OSError as error:
+            files = f"tls_cert {settings.tls_cert}, tls_key {settings.tls_key}"
+            raise BadInputError(f"{files}: {_why(error)}") from error
+    return context
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"not PEM, or not what belongs together ({error.reason or 'unreadable'})"
+    return error.strerror or str(error)
+
+
+def tls_refusal(error: ssl.SSLError | None, settings: BrokerSettings) -> UnauthorisedError | None:
+    """Returns what a TLS error means, if it is one that trying again will not change."""
+    if error is None:
+        return None
+    where = f"the broker at {settings.host}:{settings.port}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        hint = "check tls_ca, and that the host is a name in the certificate (s2m3 secure init --host)"
+        return UnauthorisedError(f"{where} is not who it should be: {error.verify_message}; {hint}")
+    for reason, meaning in _MEANINGS.items():
+        if reason in (error.reason or ""):
+            return UnauthorisedError(f"TLS with {where} failed: {meaning}")
+    return None
