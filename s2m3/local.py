@@ -32,12 +32,12 @@ def up(
     *,
     verbose: options.Verbose = False,
 ) -> None:
-    """Run a local cluster (broker, planner, three agents, six tasks) until Ctrl-C. `s2m3 up`."""
+    """Run a local cluster (broker, planner, bridge, three agents, six tasks) until Ctrl-C. `s2m3 up`."""
     logs.configure(verbose=verbose, quiet=True)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with Cluster(DEMO_NODES, kind=_kind(kind), port=port, threads=1, verbose=verbose) as cluster:
+    with Cluster(DEMO_NODES, kind=_kind(kind), port=port, threads=1, verbose=verbose, bridge=True) as cluster:
         where = cluster.settings.port
         with Site(cluster.settings) as site:
             for task in TASKS:
@@ -62,5 +62,6 @@ _HOW = """\
   s2m3 ask retrieval --image s2m3/samples/chelsea.jpg --text "a cat" --text "a rocket" --port {port}
   mosquitto_sub -p {port_v3} -t s2m3/v1/response/classification &
   mosquitto_pub -p {port_v3} -t s2m3/v1/request/classification/image -f s2m3/samples/coffee.jpg
+  s2m3 bind 'cam/+/snapshot' --task classification --input image --publish 'cam/{{1}}/shows' --value --port {port}
 
 Ctrl-C ends it."""

@@ -1,4 +1,4 @@
-"""The commands that run one service each, and the orders to a running site: broker, planner, agent, drain, replan."""
+"""The commands that run one service each (broker, planner, agent, bridge), and the orders to a site: drain, replan."""
 
 import json
 import secrets
@@ -22,9 +22,9 @@ from s2m3.snapshot import Site
 from schemas import messages as m
 from schemas import topics
 from schemas.errors import S2M3Error, error_from_code
-from schemas.settings import AgentSettings, BrokerSettings, PlannerSettings
+from schemas.settings import AgentSettings, BridgeSettings, BrokerSettings, PlannerSettings
 
-__all__ = ["agent", "broker", "drain", "planner", "replan"]
+__all__ = ["agent", "bridge", "broker", "drain", "planner", "replan"]
 
 _ANSWER_S = 10.0
 _DRAIN_S = 20.0
@@ -111,6 +111,31 @@ def agent(settings: AgentSettings) -> None:
     if signals.gently:
         signals.stop.clear()
         running.drain(_DRAIN_S, unless=signals.stop)
+    running.stop()
+
+
+@options.with_settings(
+    BridgeSettings,
+    quiet=False,
+    homeassistant=Annotated[bool | None, typer.Option(help="announce nodes and tasks to Home Assistant [yes]")],
+    discovery_prefix=Annotated[str | None, typer.Option(help="as set in Home Assistant [homeassistant]")],
+    metrics_port=options.MetricsPort,
+)
+def bridge(settings: BridgeSettings) -> None:
+    """Run the bridge to a house: bindings (`s2m3 bind`) and Home Assistant. `s2m3 bridge --host hub`."""
+    try:
+        from s2m3.bridge import Bridge  # noqa: PLC0415  # a device that only asks has not all that it imports
+    except ModuleNotFoundError as error:
+        raise S2M3Error(
+            f"the bridge needs more than is installed ({error.name}): pip install 's2m3[bridge]'"
+        ) from error
+    telemetry.start(settings, "s2m3-bridge", socket.gethostname())
+    signals = _Signals()
+    running = Bridge(settings)
+    running.start()
+    while not signals.stop.wait(0.2) and not running.superseded.is_set():
+        if running.refused is not None:
+            raise running.refused
     running.stop()
 
 

@@ -13,6 +13,7 @@ from broker.listening import listen
 from broker.loop import Loop
 from broker.message import Outgoing
 from broker.nodes import Nodes
+from schemas import bridge as b
 from schemas import messages as m
 from schemas import topics
 from schemas.errors import S2M3Error
@@ -44,6 +45,9 @@ class Site:
         self.tasks: dict[str, m.TaskSpec] = {}
         self.plans: dict[str, m.Plan] = {}
         self.routes: dict[str, m.RouteDoc] = {}
+        self.bindings: dict[str, b.Binding] = {}
+        self.reports: dict[str, b.BindingReport] = {}
+        self.bridge: b.BridgeState | None = None
         self.events: list[m.Event] = []
         self._changed = threading.Condition()
         self._last = time.monotonic()
@@ -63,6 +67,9 @@ class Site:
         listen(self.link, topics.TASK, partial(self._keep, self.tasks))
         listen(self.link, topics.PLAN, partial(self._keep, self.plans))
         listen(self.link, topics.ROUTE, partial(self._keep, self.routes))
+        listen(self.link, topics.BIND, partial(self._keep, self.bindings))
+        listen(self.link, topics.BRIDGE_BINDING, partial(self._keep, self.reports))
+        listen(self.link, topics.BRIDGE_STATE, self._on_bridge)
         listen(self.link, topics.NODE_STATE, self._on_state, then=confirmed.set)
         try:
             self._wait_for(confirmed, "confirm our subscriptions")
@@ -102,12 +109,7 @@ class Site:
     def ready(self, task: str) -> bool:
         """Whether every step of a task has a ready replica."""
         doc = self.routes.get(task)
-        present = self.nodes.present
-        return (
-            doc is not None
-            and bool(doc.steps)
-            and all({r.node for r in step.replicas} & present for step in doc.steps.values())
-        )
+        return doc is not None and doc.ready_on(self.nodes.present)
 
     def _keep(self, kept: dict[str, D], key: str, document: D | None) -> None:
         with self._change():
@@ -123,6 +125,10 @@ class Site:
     def _on_planner(self, _: str, state: m.PlannerState | None) -> None:
         with self._change():
             self.planner = state
+
+    def _on_bridge(self, _: str, state: b.BridgeState | None) -> None:
+        with self._change():
+            self.bridge = state
 
     def _on_event(self, _: str, event: m.Event | None) -> None:
         with self._change():

@@ -12,9 +12,10 @@ from rich.text import Text
 
 from s2m3 import options
 from s2m3.snapshot import Site
+from schemas import bridge as b
 from schemas.settings import BrokerSettings
 
-__all__ = ["status", "watch"]
+__all__ = ["binding_table", "site_document", "status", "watch"]
 
 _REFRESH_S = 0.25
 
@@ -24,7 +25,7 @@ def status(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
     """Show nodes, modules and tasks: who holds what, and why something is not ready. `s2m3 status`."""
     with Site(settings) as site:
         if as_json:
-            typer.echo(json.dumps(_as_json(site), ensure_ascii=False))
+            typer.echo(json.dumps(site_document(site), ensure_ascii=False))
         else:
             Console().print(_as_tables(site))
 
@@ -43,7 +44,8 @@ def _event_line(event: dict[str, Any]) -> str:
     return "  ".join(f"{value}" if name == "event" else f"{name}={value}" for name, value in event.items())
 
 
-def _as_json(site: Site) -> dict[str, Any]:
+def site_document(site: Site) -> dict[str, Any]:
+    """Returns what is shown, for scripts."""
     return {
         "planner": site.planner.model_dump() if site.planner else None,
         "nodes": {node: _node(site, node) for node in _nodes(site)},
@@ -59,6 +61,12 @@ def _as_json(site: Site) -> dict[str, Any]:
                 "error": _error(site, task),
             }
             for task, spec in sorted(site.tasks.items())
+        },
+        "bridge": site.bridge.model_dump() if site.bridge else None,
+        "bindings": {
+            name: site.bindings[name].model_dump(exclude_none=True, include={"source", "task", "publish"})
+            | (site.reports[name].model_dump(exclude_none=True) if name in site.reports else {"state": "not running"})
+            for name in sorted(site.bindings)
         },
     }
 
@@ -93,7 +101,8 @@ def _error(site: Site, task: str) -> dict[str, Any] | None:
 def _as_tables(site: Site) -> RenderableType:
     state = site.planner.state if site.planner else "not there"
     parts: list[RenderableType] = [Text(f"planner: {state}", style="" if state == "online" else "bold red")]
-    return Group(*parts, _node_table(site), _task_table(site), *_reasons(site))
+    bindings = [binding_table(site)] if site.bindings else []
+    return Group(*parts, _node_table(site), _task_table(site), *bindings, *_reasons(site))
 
 
 def _node_table(site: Site) -> Table:
@@ -122,6 +131,27 @@ def _task_table(site: Site) -> Table:
         word = Text("ready", style="green") if site.ready(task) else Text("not ready", style="bold red")
         table.add_row(task, spec.model, word, "\n".join(lines))
     return table
+
+
+def binding_table(site: Site) -> Table:
+    """Returns the bindings, and what became of each."""
+    table = Table("binding", "from, task, to", "state", title="bindings", title_justify="left")
+    running = site.bridge is not None and site.bridge.state == "online"
+    for name, binding in sorted(site.bindings.items()):
+        report = site.reports.get(name) if running else None
+        way = f"{binding.source}\n{binding.task}\n{binding.publish}"
+        table.add_row(name, way, _binding_state(report))
+    return table
+
+
+def _binding_state(report: b.BindingReport | None) -> Text:
+    if report is None:
+        return Text("no bridge runs it: s2m3 bridge", style="bold red")
+    if report.error is not None:
+        return Text(f"{report.state}: {report.error.detail}", style="bold red")
+    counts = f"{report.received} received, {report.dropped} dropped, {report.answered} answered"
+    failed = f", {report.failed} failed ({report.last_error.detail})" if report.last_error else ""
+    return Text(f"{counts}, {report.published} published{failed}", style="yellow" if failed else "green")
 
 
 def _reasons(site: Site) -> list[Text]:

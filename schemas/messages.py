@@ -173,6 +173,10 @@ class RouteDoc(Document):
             raise ValueError("a route without steps has to say why")
         return self
 
+    def ready_on(self, nodes: frozenset[str]) -> bool:
+        """Returns whether every step has a ready copy on one of these nodes."""
+        return bool(self.steps) and all({r.node for r in step.replicas} & nodes for step in self.steps.values())
+
 
 class PlannerState(Document):
     """Whether somebody plans. The last will is `offline`."""

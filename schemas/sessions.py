@@ -8,7 +8,15 @@ import hmac
 
 from schemas.settings import BrokerSettings
 
-__all__ = ["FRONT_SESSION_S", "front_client_id", "node_client_id", "planner_client_id", "without_tag"]
+__all__ = [
+    "FRONT_SESSION_S",
+    "bridge_client_id",
+    "front_client_id",
+    "node_client_id",
+    "planner_client_id",
+    "site_id",
+    "without_tag",
+]
 
 #: How long a task's session waits for its next front.
 FRONT_SESSION_S = 86_400
@@ -46,3 +54,17 @@ def node_client_id(settings: BrokerSettings, node: str) -> str:
 def front_client_id(settings: BrokerSettings, task: str) -> str:
     """A task's own: whichever node is its front connects with it."""
     return _client_id(settings, "front", task)
+
+
+def bridge_client_id(settings: BrokerSettings, process: str, connection: str = "") -> str:
+    """One of the bridge's connections: its own, the one it asks on, and one for each binding.
+
+    The process is in the name: when a second bridge starts, the first hears of it and leaves, instead of being thrown
+    out, coming back, and throwing the second out.
+    """
+    return _client_id(settings, "bridge", *filter(None, (process, connection)))
+
+
+def site_id(root: str) -> str:
+    """A site's own name, where others on the broker could have the same things: s2m3, or s2m3 and its root."""
+    return "s2m3" if root == "s2m3/v1" else f"s2m3-{root.replace('/', '-')}"

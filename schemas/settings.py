@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from schemas.errors import BadInputError
 from schemas.ids import Id
 
-__all__ = ["AgentSettings", "BrokerSettings", "PlannerSettings", "ServiceSettings"]
+__all__ = ["AgentSettings", "BridgeSettings", "BrokerSettings", "PlannerSettings", "ServiceSettings"]
 
 _PATHS = ("tls_ca", "tls_cert", "tls_key", "models")
 
@@ -127,3 +127,20 @@ class PlannerSettings(ServiceSettings):
     settle_s: float = Field(default=0.1, ge=0, description="changes that come this close together are planned once")
     spare: bool = Field(default=True, description="fill spare memory with second copies")
     budget_s: float = Field(default=0.3, gt=0, description="time one placement may take")
+
+
+class BridgeSettings(ServiceSettings):
+    """Settings of `s2m3 bridge`."""
+
+    homeassistant: bool = Field(default=True, description="announce nodes and tasks to Home Assistant")
+    discovery_prefix: str = Field(default="homeassistant", description="as set in Home Assistant's MQTT integration")
+    forget_s: float = Field(
+        default=30.0, gt=0, description="what nobody has told again so long after a connect is gone"
+    )
+
+    @field_validator("discovery_prefix")
+    @classmethod
+    def _plain_prefix(cls, prefix: str) -> str:
+        if not re.fullmatch(r"[\w-]+(/[\w-]+)*", prefix):
+            raise ValueError("topic levels of letters, digits, dashes and underscores")
+        return prefix

@@ -6,6 +6,7 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import ValidationError
 
+from schemas import bridge as b
 from schemas import messages as m
 from schemas.errors import BadInputError
 from schemas.ids import check_id, is_id
@@ -105,6 +106,16 @@ RESPONSE = Raw("response/{task}", "plain answers (JSON) for callers that gave no
 EVENT = Topic("event", "what happened", document=m.Event)
 CONTROL = Topic("control/{verb}", "an order: replan, drain, profile (measure again)", document=m.ControlRequest)
 CONTROL_RESPONSE = Topic("control/{verb}/response", "what became of it", document=m.ControlResponse)
+BIND = Topic("bind/{binding}", "desired binding; empty removes it", retain=True, document=b.Binding)
+BRIDGE_STATE = Topic("bridge/state", "whether the bridge runs; last will offline", retain=True, document=b.BridgeState)
+BRIDGE_BINDING = Topic("bridge/binding/{binding}", "what became of it", retain=True, document=b.BindingReport)
+BRIDGE_NODE = Topic("bridge/node/{node}", "a node, for a dashboard", retain=True, document=b.BridgeNode)
+BRIDGE_PLANNER = Topic("bridge/planner", "the planner, for a dashboard", retain=True, document=b.BridgePlanner)
+BRIDGE_TASK = Topic("bridge/task/{task}", "whether it can be asked", retain=True, document=b.BridgeTask)
+BRIDGE_ANSWER = Topic("bridge/answer/{task}", "its last answer", retain=True, document=b.BridgeAnswer)
+BRIDGE_ANSWERED = Topic("bridge/answered/{task}", "each answer as it comes", document=b.BridgeAnswer)
+BRIDGE_PICTURE = Raw("bridge/picture/{task}", "the picture that was analysed last", retain=True)
+BRIDGE_ASK = Raw("bridge/ask/{task}", "a question in words, to a task that takes one")
 
 ALL: tuple[TopicPath, ...] = (
     PLANNER_STATE,
@@ -124,4 +135,14 @@ ALL: tuple[TopicPath, ...] = (
     EVENT,
     CONTROL,
     CONTROL_RESPONSE,
+    BIND,
+    BRIDGE_STATE,
+    BRIDGE_BINDING,
+    BRIDGE_NODE,
+    BRIDGE_PLANNER,
+    BRIDGE_TASK,
+    BRIDGE_ANSWER,
+    BRIDGE_ANSWERED,
+    BRIDGE_PICTURE,
+    BRIDGE_ASK,
 )

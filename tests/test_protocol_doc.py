@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas import messages, plain, topics
+from schemas import bridge, messages, plain, topics
 from schemas.codec import CONTENT_TYPE
 from schemas.errors import S2M3Error, error_from_code
 from schemas.values import pack_tensor
@@ -28,10 +28,10 @@ def test_no_topic_is_documented_that_is_not_there() -> None:
     assert set(rows) == {path.pattern for path in topics.ALL}
 
 
-@pytest.mark.parametrize("name", messages.__all__)
+@pytest.mark.parametrize("name", [*messages.__all__, *bridge.__all__])
 def test_every_field_of_every_document_is_named(name: str) -> None:
     paragraph = next(p for p in TEXT.split("\n\n") if p.startswith(f"**{name}**"))
-    fields = set(getattr(messages, name).model_fields)
+    fields = set(getattr(messages if name in messages.__all__ else bridge, name).model_fields)
     named = set(re.findall(r"`(\w+)`", paragraph)) - {"lost"}
     assert named == fields
 

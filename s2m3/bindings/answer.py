@@ -1,0 +1,47 @@
+"""What becomes of a binding's answer: whether it is published, and as which bytes. Pure."""
+
+import json
+
+from broker.outcomes import Result
+from schemas.bridge import Binding
+from schemas.errors import BadInputError, S2M3Error
+from schemas.plain import encode_plain_error, encode_plain_result, plain_value
+
+__all__ = ["error_payload", "payload_of", "wanted"]
+
+
+def wanted(binding: Binding, result: Result) -> bool:
+    """Returns whether an answer meets the binding's condition.
+
+    Raises:
+        BadInputError: It asks for a score, and the task's answers have none.
+    """
+    if binding.above is not None:
+        score = result.outputs.get("score")
+        if not isinstance(score, int | float):
+            raise BadInputError(f"the answers of {binding.task} have no score that could be above {binding.above:g}")
+        if not score > binding.above:
+            return False
+    return not binding.labels or result.outputs.get(result.answer[0]) in binding.labels
+
+
+def payload_of(binding: Binding, result: Result, topic: str) -> bytes:
+    """Returns the bytes of a result: a plain answer whose transaction is the source topic, or the value alone."""
+    answer = result.outputs.get(result.answer[0])
+    if binding.form == "value":
+        value = plain_value(answer)
+        return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
+    return encode_plain_result(
+        answer=answer,
+        outputs=result.outputs,
+        timings=result.timings,
+        latency_ms=result.latency_ms,
+        attempts=result.attempts,
+        request=result.request,
+        transaction=topic,
+    )
+
+
+def error_payload(binding: Binding, error: S2M3Error, request: bytes, topic: str) -> bytes | None:
+    """Returns the bytes of an error; None where only values are published: a caption stays a caption."""
+    return encode_plain_error(error, request=request, transaction=topic) if binding.form == "json" else None

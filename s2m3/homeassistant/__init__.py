@@ -1,0 +1,1 @@
+"""Home Assistant: nodes, tasks and the planner as devices on its dashboard, through MQTT discovery."""

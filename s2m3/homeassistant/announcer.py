@@ -1,0 +1,146 @@
+"""Tells a house what there is: retained states under our root, discovery documents under Home Assistant's."""
+
+import json
+import random
+from typing import Any
+
+import structlog
+
+from broker.link import Link
+from broker.loop import Loop
+from broker.message import Message, Outgoing
+from s2m3.homeassistant.discovery import Devices, without
+from s2m3.homeassistant.view import View
+from schemas import topics
+from schemas.bridge import BridgeAnswer
+from schemas.errors import S2M3Error
+
+__all__ = ["Announcer"]
+
+_log = structlog.get_logger(__name__)
+#: Changes that come this close together are told once.
+_SETTLE_S = 0.1
+#: Home Assistant has started: not all who hear it answer at the same moment.
+_BIRTH_S = (0.2, 3.0)
+#: A dashboard needs no larger picture, and the broker keeps one per task.
+_LARGEST_PICTURE = 4_000_000
+
+
+class Announcer:
+    """Keeps what is retained for a house in step with the view. In the loop's thread.
+
+    Args:
+        link: The bridge's.
+        loop: Ours.
+        view: What the bridge has heard.
+        devices: The discovery documents; None announces nothing to Home Assistant.
+    """
+
+    def __init__(self, link: Link, loop: Loop, view: View, devices: Devices | None) -> None:
+        self._link = link
+        self._loop = loop
+        self._view = view
+        self._devices = devices
+        self._retained: dict[str, bytes] = {}
+        self._documents: dict[str, dict[str, Any]] = {}
+        self._changed: set[tuple[str, str]] = set()
+        self._settling = False
+        if devices is not None:
+            link.subscribe(devices.birth, self._on_birth)
+
+    def changed(self, kind: str, name: str = "") -> None:
+        """Something about a node, a task or the planner is new: told soon."""
+        self._changed.add((kind, name))
+        if not self._settling:
+            self._settling = True
+            self._loop.after(_SETTLE_S, self._tell_changes)
+
+    def forget(self, kind: str, name: str) -> None:
+        """A node or task is gone: nothing of it is left over. The discovery document first, for it names the rest."""
+        self._changed.discard((kind, name))
+        if self._devices is not None:
+            topic = self._devices.topic(kind, name)
+            self._documents.pop(topic, None)
+            self._clear(topic)
+        paths: list[topics.TopicPath] = [topics.BRIDGE_NODE]
+        if kind == "task":
+            paths = [topics.BRIDGE_ANSWER, topics.BRIDGE_PICTURE, topics.BRIDGE_TASK]
+        for path in paths:
+            self._clear(path.at(self._link.root, **{kind: name}))
+
+    def answered(self, task: str, answer: BridgeAnswer, picture: bytes | None) -> None:
+        """Tells a task's answer, with the picture that it is about."""
+        root = self._link.root
+        if answer.event_type == "answered":  # the last answer stays while requests fail; `bridge/answered` tells both
+            if picture is not None and len(picture) <= _LARGEST_PICTURE:
+                self._tell(topics.BRIDGE_PICTURE.at(root, task=task), picture)
+            self._tell(topics.BRIDGE_ANSWER.at(root, task=task), answer.encode())
+        self._publish(Outgoing(topics.BRIDGE_ANSWERED.at(root, task=task), answer.encode()))
+
+    def last_picture(self, task: str) -> bytes | None:
+        """Returns the picture that a task analysed last."""
+        return self._retained.get(topics.BRIDGE_PICTURE.at(self._link.root, task=task))
+
+    def repeat(self) -> None:
+        """Tells everything again: the broker may have forgotten it, or Home Assistant has just started."""
+        for topic, payload in list(self._retained.items()):
+            self._publish(Outgoing(topic, payload, retain=True))
+
+    def _on_birth(self, message: Message) -> None:
+        if message.payload == b"online" and not message.retain:
+            wait = random.uniform(*_BIRTH_S)  # noqa: S311  # jitter
+            _log.info("homeassistant_started", repeat_in_s=round(wait, 1))
+            self._loop.after(wait, self.repeat)
+
+    def _tell_changes(self) -> None:
+        self._settling = False
+        changed, self._changed = self._changed, set()
+        for kind, name in sorted(changed):  # the planner's device before those that name it
+            if kind == "node":
+                self._tell_node(name)
+            elif kind == "task" and name in self._view.tasks:
+                self._tell_task(name)
+        document = self._view.planner_document()
+        self._announce("planner", "", self._devices.planner() if self._devices else None)
+        self._tell(topics.BRIDGE_PLANNER.at(self._link.root), document.encode())
+
+    def _tell_node(self, node: str) -> None:
+        document = self._view.node(node)
+        self._announce("node", node, self._devices.node(node, document.version) if self._devices else None)
+        self._tell(topics.BRIDGE_NODE.at(self._link.root, node=node), document.encode())
+
+    def _tell_task(self, task: str) -> None:
+        routed = self._view.routes.get(task)
+        self._announce("task", task, self._devices.task(task, routed) if self._devices else None)
+        self._tell(topics.BRIDGE_TASK.at(self._link.root, task=task), self._view.task(task).encode())
+
+    def _announce(self, kind: str, name: str, document: dict[str, Any] | None) -> None:
+        if self._devices is None or document is None:
+            return
+        topic = self._devices.topic(kind, name)
+        old = self._documents.get(topic)
+        if old == document:
+            return
+        self._documents[topic] = document
+        if old is not None and (gone := without(old, document)) is not None:
+            self._tell(topic, _json(gone))
+        self._tell(topic, _json(document))
+
+    def _tell(self, topic: str, payload: bytes) -> None:
+        if self._retained.get(topic) != payload:
+            self._retained[topic] = payload
+            self._publish(Outgoing(topic, payload, retain=True))
+
+    def _clear(self, topic: str) -> None:
+        self._retained.pop(topic, None)
+        self._publish(Outgoing(topic, b"", retain=True))
+
+    def _publish(self, message: Outgoing) -> None:
+        try:
+            self._link.publish(message)
+        except S2M3Error as error:  # told again on the next connect
+            _log.warning("not_told", topic=message.topic, error=str(error))
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False).encode()

@@ -1,0 +1,78 @@
+"""A task's answers as a house reads them: short enough for a state and its attributes. Pure."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from broker.outcomes import Result
+from s2m3.bindings.bound import Asked
+from schemas.bridge import BridgeAnswer
+from schemas.errors import S2M3Error
+from schemas.messages import ErrorBody
+from schemas.plain import plain_value
+
+__all__ = ["failure", "of_plain", "of_result"]
+
+#: Home Assistant refuses a longer state.
+_LONGEST_STATE = 255
+#: Its recorder refuses attributes of more than 16 KB.
+_LONGEST_ATTRIBUTE = 8_000
+
+
+def of_result(asked: Asked, result: Result, at: str) -> BridgeAnswer:
+    """Returns the document of an answer.
+
+    Args:
+        asked: What was asked.
+        result: What came of it.
+        at: Now, ISO 8601.
+    """
+    if result.error is not None:
+        return failure(asked, result.error, at)
+    outputs = {name: plain_value(value) for name, value in result.outputs.items()}
+    return _answered(asked, at, outputs, outputs.get(result.answer[0]), result.latency_ms, result.route)
+
+
+def of_plain(task: str, payload: bytes, at: str) -> BridgeAnswer | None:
+    """Returns the document of an answer that somebody else got on `response/<task>`; None if it is none."""
+    asked = Asked(task, "plain")
+    try:
+        answer = json.loads(payload)
+        if answer["status"] == "error":
+            return _failed(asked, at, ErrorBody.model_validate(answer["error"]))
+        route = {step: timing["node"] for step, timing in answer["steps"].items()}
+        return _answered(asked, at, answer["outputs"], answer["answer"], answer["latency_ms"], route)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def failure(asked: Asked, error: S2M3Error, at: str) -> BridgeAnswer:
+    """Returns the document of a request that failed."""
+    return _failed(asked, at, ErrorBody(**error.as_dict()))
+
+
+def _failed(asked: Asked, at: str, error: ErrorBody) -> BridgeAnswer:
+    return BridgeAnswer(
+        event_type="failed", at=at, source=asked.source, topic=asked.topic, question=asked.question, error=error
+    )
+
+
+def _answered(
+    asked: Asked, at: str, outputs: Mapping[str, Any], answer: Any, latency_ms: float, route: Mapping[str, str]
+) -> BridgeAnswer:
+    text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    score = outputs.get("score")
+    others = {name: value for name, value in list(outputs.items())[1:] if name != "score"}
+    return BridgeAnswer(
+        event_type="answered",
+        state=text if len(text) <= _LONGEST_STATE else text[: _LONGEST_STATE - 1] + "…",
+        answer=answer if len(text) <= _LONGEST_ATTRIBUTE else None,
+        score=round(score, 4) if isinstance(score, int | float) else None,
+        outputs=others if len(json.dumps(others)) <= _LONGEST_ATTRIBUTE else {},
+        latency_ms=round(latency_ms, 1),
+        at=at,
+        source=asked.source,
+        topic=asked.topic,
+        question=asked.question,
+        route=dict(route),
+    )

@@ -1,0 +1,204 @@
+"""Home Assistant's discovery documents of nodes, tasks and the planner: one device each, with its entities. Pure.
+
+Names are those of https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload, version 2024.11 and later.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from schemas import messages as m
+from schemas import topics
+from schemas.sessions import site_id
+
+__all__ = ["Devices", "without"]
+
+Component = dict[str, Any]
+#: Home Assistant's own word for "not known", of which it makes an unknown state.
+_NONE = "default('None')"
+_MEASUREMENT = {"p": "sensor", "stat_cla": "measurement"}
+_MEGABYTES = {**_MEASUREMENT, "dev_cla": "data_size", "unit_of_meas": "MB", "ent_cat": "diagnostic"}
+_MILLISECONDS = {**_MEASUREMENT, "dev_cla": "duration", "unit_of_meas": "ms", "sug_dsp_prc": 0}
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The documents of one site.
+
+    Args:
+        root: Of our topics.
+        prefix: Of Home Assistant's.
+        version: Ours.
+    """
+
+    root: str
+    prefix: str
+    version: str
+
+    def topic(self, kind: str, name: str = "") -> str:
+        """Returns where a device's document goes; an empty retained message there removes device and entities."""
+        return f"{self.prefix}/device/{self._id(kind, name)}/config"
+
+    @property
+    def birth(self) -> str:
+        """Where Home Assistant says that it has started."""
+        return f"{self.prefix}/status"
+
+    def node(self, node: str, version: str | None) -> dict[str, Any]:
+        """Returns a node's: connectivity, memory, queue, latency, and a button that takes it out."""
+        state = topics.BRIDGE_NODE.at(self.root, node=node)
+        drain = topics.CONTROL.at(self.root, verb="drain")
+        components = {
+            "connectivity": _connectivity(state, "value_json.connected") | {"avty": self._available()},
+            "memory-free": _MEGABYTES | {"name": "Free memory", **_value(state, "free_mb")},
+            "memory-used": _MEGABYTES | {"name": "Used memory", **_value(state, "used_mb")},
+            "queue": _MEASUREMENT
+            | {"name": "Queue", "unit_of_meas": "items", "ic": "mdi:tray-full", **_value(state, "queue")},
+            "latency": _MILLISECONDS
+            | {"name": "Latency", "sug_dsp_prc": 1, "ent_cat": "diagnostic", **_value(state, "latency_ms")},
+            "modules": _MEASUREMENT
+            | {
+                "name": "Modules",
+                "ic": "mdi:puzzle",
+                "ent_cat": "diagnostic",
+                "stat_t": state,
+                "val_tpl": "{{ value_json.modules | count }}",
+                "json_attr_t": state,
+                "json_attr_tpl": "{{ {'modules': value_json.modules} | tojson }}",
+            },
+            "drain": _button("Drain", drain, json.dumps({"node": node}), "mdi:tray-remove"),
+        }
+        available = self._available(state, "value_json.connected")
+        return self._device("node", node, components, available, model="node", version=version)
+
+    def task(self, task: str, doc: m.RouteDoc | None) -> dict[str, Any]:
+        """Returns a task's: its answer, what it was asked, and whether it can be asked.
+
+        Args:
+            task: Its name.
+            doc: Its route, which says what it takes and answers; None while it is not placed.
+        """
+        state, answer = (path.at(self.root, task=task) for path in (topics.BRIDGE_TASK, topics.BRIDGE_ANSWER))
+        components: dict[str, Component] = {
+            "answer": {"p": "sensor", "name": "Answer", "ic": "mdi:message-text", "json_attr_t": answer}
+            | _value(answer, "state"),
+            "latency": _MILLISECONDS | {"name": "Latency", **_value(answer, "latency_ms")},
+            "answered": {
+                "p": "event",
+                "name": "Answered",
+                "ic": "mdi:message-flash",
+                "evt_typ": ["answered", "failed"],
+                "stat_t": topics.BRIDGE_ANSWERED.at(self.root, task=task),
+            },
+            "problem": {"p": "sensor", "name": "Problem", "ic": "mdi:alert-circle-outline", "ent_cat": "diagnostic"}
+            | {"stat_t": state, "val_tpl": "{{ (value_json.problem | default('none'))[:255] }}"}
+            | {"avty": self._available()},
+        }
+        components |= self._of_kinds(task, answer, doc)
+        available = self._available(state, "value_json.ready")
+        return self._device("task", task, components, available, model=doc.model if doc else "task")
+
+    def planner(self) -> dict[str, Any]:
+        """Returns the planner's: whether it plans, what there is, and a button to plan afresh."""
+        state = topics.BRIDGE_PLANNER.at(self.root)
+        replan = topics.CONTROL.at(self.root, verb="replan")
+        count = {"p": "sensor", "stat_cla": "measurement", "avty": self._available()}
+        components = {
+            "connectivity": _connectivity(state, "value_json.online") | {"avty": self._available()},
+            "nodes": count | {"name": "Nodes", "unit_of_meas": "nodes", "ic": "mdi:chip", **_value(state, "nodes")},
+            "tasks": count | {"name": "Tasks", "unit_of_meas": "tasks", "ic": "mdi:list-box", **_value(state, "tasks")},
+            "ready": count
+            | {"name": "Ready tasks", "unit_of_meas": "tasks", "ic": "mdi:list-status", **_value(state, "ready")},
+            "replan": _button("Replan", replan, "{}", "mdi:map-search"),
+        }
+        return self._device(
+            "planner",
+            "",
+            components,
+            self._available(state, "value_json.online"),
+            model="planner",
+            version=self.version,
+        )
+
+    def _of_kinds(self, task: str, answer: str, doc: m.RouteDoc | None) -> dict[str, Component]:
+        """What only some tasks have: a score, a picture, a question."""
+        kinds, outputs = (set(doc.inputs.values()), doc.answer) if doc else (set(), [])
+        found: dict[str, Component] = {}
+        if "score" in outputs:
+            found["score"] = _MEASUREMENT | {"name": "Score", "sug_dsp_prc": 2, "ic": "mdi:percent-circle"}
+            found["score"] |= _value(answer, "score")
+        if kinds & {"image", "images"}:
+            picture = topics.BRIDGE_PICTURE.at(self.root, task=task)
+            found["picture"] = {"p": "image", "name": "Picture", "img_t": picture, "cont_type": "image/jpeg"}
+        if "text" in kinds:
+            found["question"] = {
+                "p": "text",
+                "name": "Question",
+                "ic": "mdi:chat-question",
+                "cmd_t": topics.BRIDGE_ASK.at(self.root, task=task),
+                "stat_t": answer,
+                "val_tpl": "{{ value_json.question | default('') }}",
+            }
+        return found
+
+    def _available(self, topic: str | None = None, condition: str = "") -> list[Component]:
+        """While the bridge runs (its last will tells), and a condition holds of what it says."""
+        bridge = {"t": topics.BRIDGE_STATE.at(self.root), "val_tpl": "{{ value_json.state }}"}
+        if topic is None:
+            return [bridge]
+        return [bridge, {"t": topic, "val_tpl": f"{{{{ 'online' if {condition} else 'offline' }}}}"}]
+
+    def _device(
+        self,
+        kind: str,
+        name: str,
+        components: Mapping[str, Component],
+        available: Iterable[Component],
+        *,
+        model: str,
+        version: str | None = None,
+    ) -> dict[str, Any]:
+        own = self._id(kind, name)
+        title = {"node": f"S2M3 node {name}", "task": f"S2M3 {name}", "planner": "S2M3 planner"}[kind]
+        device = {"ids": [own], "name": title, "mf": "S2M3", "mdl": model}
+        if version:
+            device["sw"] = version
+        if kind != "planner":
+            device["via_device"] = self._id("planner", "")
+        shared = {"avty": list(available), "avty_mode": "all"}
+        return {
+            "dev": device,
+            "o": {"name": "s2m3", "sw": self.version},
+            "cmps": {
+                key: {"uniq_id": f"{own}-{key}", "qos": 1, **shared, **component}
+                for key, component in components.items()
+            },
+        }
+
+    def _id(self, kind: str, name: str) -> str:
+        return "-".join(filter(None, (site_id(self.root), kind, name)))
+
+
+def without(old: Mapping[str, Any], new: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the new document with what only the old one had named as gone; None if there is nothing."""
+    gone = {key: {"p": component["p"]} for key, component in old["cmps"].items() if key not in new["cmps"]}
+    return new | {"cmps": new["cmps"] | gone} if gone else None
+
+
+def _value(topic: str, key: str) -> Component:
+    return {"stat_t": topic, "val_tpl": f"{{{{ value_json.{key} | {_NONE} }}}}"}
+
+
+def _connectivity(topic: str, condition: str) -> Component:
+    return {
+        "p": "binary_sensor",
+        "dev_cla": "connectivity",
+        "ent_cat": "diagnostic",
+        "stat_t": topic,
+        "val_tpl": f"{{{{ 'ON' if {condition} else 'OFF' }}}}",
+    }
+
+
+def _button(name: str, topic: str, payload: str, icon: str) -> Component:
+    return {"p": "button", "name": name, "cmd_t": topic, "pl_prs": payload, "ic": icon, "ent_cat": "config"}

@@ -1,0 +1,73 @@
+"""The site as a house reads it: one small document per node and task. Pure: facts in, documents out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from broker.nodes import Nodes
+from schemas import bridge as b
+from schemas import messages as m
+from schemas.values import Kind
+
+__all__ = ["View"]
+
+
+@dataclass(slots=True)
+class View:
+    """What the bridge has heard."""
+
+    planner: m.PlannerState | None = None
+    nodes: Nodes = field(default_factory=Nodes)
+    profiles: dict[str, m.NodeProfile] = field(default_factory=dict)
+    reported: dict[str, m.Reported] = field(default_factory=dict)
+    loads: dict[str, m.NodeLoad] = field(default_factory=dict)
+    tasks: dict[str, m.TaskSpec] = field(default_factory=dict)
+    routes: dict[str, m.RouteDoc] = field(default_factory=dict)
+    #: nodes that a broker which forgot everything has not heard of again
+    silent: set[str] = field(default_factory=set)
+
+    @property
+    def present(self) -> frozenset[str]:
+        """Nodes that are there."""
+        return self.nodes.present - self.silent
+
+    def kinds(self, task: str) -> Mapping[str, Kind]:
+        """Returns what a task takes; nothing while its route is not known."""
+        doc = self.routes.get(task)
+        return doc.inputs if doc else {}
+
+    def node(self, node: str) -> b.BridgeNode:
+        """Returns a node's document."""
+        profile, reported, load = self.profiles.get(node), self.reported.get(node), self.loads.get(node)
+        connected = node in self.present
+        free = reported.free_mb if reported and connected else None
+        return b.BridgeNode(
+            connected=connected,
+            state=self.nodes.state(node) or "lost",
+            memory_mb=round(profile.memory_mb) if profile else None,
+            free_mb=None if free is None else round(free),
+            used_mb=round(profile.memory_mb - free) if profile and free is not None else None,
+            latency_ms=round(profile.latency_ms, 2) if profile else None,
+            queue=sum(load.queues.values()) if load and connected else 0,
+            modules=sorted(name for name, r in reported.modules.items() if r.state == "ready") if reported else [],
+            version=profile.version if profile else None,
+        )
+
+    def task(self, task: str) -> b.BridgeTask:
+        """Returns a task's document."""
+        doc = self.routes.get(task)
+        ready = doc is not None and doc.ready_on(self.present)
+        return b.BridgeTask(ready=ready, model=self.tasks[task].model, problem=None if ready else self._why(doc))
+
+    def planner_document(self) -> b.BridgePlanner:
+        """Returns the planner's document."""
+        ready = sum(doc.ready_on(self.present) for task, doc in self.routes.items() if task in self.tasks)
+        online = self.planner is not None and self.planner.state == "online"
+        return b.BridgePlanner(online=online, nodes=len(self.present), tasks=len(self.tasks), ready=ready)
+
+    def _why(self, doc: m.RouteDoc | None) -> str:
+        if doc is None:
+            return "not placed yet"
+        if doc.error is not None:
+            return f"{doc.error.code}: {doc.error.detail}"
+        missing = [s.module for s in doc.steps.values() if not {r.node for r in s.replicas} & self.present]
+        return f"no node is ready for {', '.join(dict.fromkeys(missing))}"

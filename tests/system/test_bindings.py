@@ -1,0 +1,181 @@
+"""Bindings on both brokers, with real processes: any message becomes a task's input, and its answer goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from broker.launch import BrokerKind
+from s2m3.cluster import Cluster
+from s2m3.snapshot import Site
+from s2m3.tasks import add_task
+from schemas import messages as m
+from schemas import topics
+from schemas.bridge import Binding
+from tests.conftest import WAIT_S
+from tests.system.plain import PlainCaller
+
+V3 = 4
+
+
+@pytest.fixture(scope="module")
+def house(kind: BrokerKind) -> Iterator[Cluster]:
+    """One light node, the task `noop`, and the bridge."""
+    with Cluster({"a": 150.0}, kind=kind, threads=1, bridge=True) as cluster:
+        with Site(cluster.settings) as site:
+            add_task(site, "noop", m.TaskSpec(model="noop", deadline_s=10))
+            assert site.wait(lambda s: s.ready("noop") and _bridge_is(s, "online"), WAIT_S), cluster.log("bridge")
+        yield cluster
+
+
+@pytest.fixture
+def site(house: Cluster) -> Iterator[Site]:
+    with Site(house.settings) as site:
+        yield site
+        for name in list(site.bindings):
+            site.publish(topics.BIND, b"", binding=name)
+        assert site.wait(lambda s: not s.bindings and not s.reports, WAIT_S)
+
+
+def _bridge_is(site: Site, state: str) -> bool:
+    return site.bridge is not None and site.bridge.state == state
+
+
+def _bind(site: Site, name: str, source: str, publish: str, **fields: Any) -> None:
+    fields = {"input": "left", "inputs": {"right": "r"}, "every_s": 0.0, **fields}
+    binding = Binding(source=source, task="noop", publish=publish, **fields)
+    site.publish(topics.BIND, binding.encode(), binding=name)
+    assert site.wait(lambda s: name in s.reports, WAIT_S)
+
+
+def _s2m3(house: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "s2m3", *words, "--port", str(house.settings.port)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _listener(house: Cluster, *names: str) -> PlainCaller:
+    return PlainCaller(house.broker.port_v3, V3, names)
+
+
+def test_the_command_binds_a_topic_and_a_3_1_1_publisher_gets_its_answer(house: Cluster, site: Site) -> None:
+    words = ["bind", "cmd/+/door", "--task", "noop", "--input", "left", "--set", "right=r", "--publish", "cmd/{1}/said"]
+    done = _s2m3(house, *words, "--name", "cmd")
+    assert done.returncode == 0, done.stderr
+    with _listener(house, "cmd/+/said") as caller:
+        caller.send("cmd/front/door", b"knock")
+        message = caller.message()
+    assert message.topic == "cmd/front/said"
+    answer = json.loads(message.payload)
+    assert answer["transaction"] == "cmd/front/door"
+    assert answer["status"] == "ok"
+    assert site.wait(lambda s: s.reports["cmd"].published == 1, WAIT_S)
+    listed = json.loads(_s2m3(house, "bindings", "--json").stdout)
+    assert listed["cmd"]["state"] == "active"
+    assert _s2m3(house, "unbind", "cmd").returncode == 0
+    assert site.wait(lambda s: not s.bindings and not s.reports, WAIT_S)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["x/+", "--input", "left", "--publish", "x/{1}"], "never end"),
+        (["x", "--publish", "s2m3/v1/plan/a"], "under s2m3/v1"),
+        (["x", "--publish", "y", "--set", "left=l", "--path", "right=a["], "JMESPath"),
+        (["x", "--publish", "y", "--set", "middle=1"], "no input 'middle'"),
+        (["x", "--publish", "y", "--input", "left", "--set", "left=1"], "given twice"),
+        (["x", "--publish", "y", "--input", "left", "--above", "0.5", "--set", "right=r"], "no score"),
+    ],
+)
+def test_the_command_refuses_what_cannot_work(house: Cluster, words: list[str], why: str) -> None:
+    done = _s2m3(house, "bind", "--task", "noop", *words)
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_bindings_of_overlapping_topics_answer_each_message_once_each(house: Cluster, site: Site) -> None:
+    _bind(site, "one", "over/+/x", "got/one")
+    _bind(site, "two", "over/#", "got/two")
+    with _listener(house, "got/#") as caller:
+        for i in range(5):
+            caller.send("over/a/x", b"%d" % i)
+            assert {caller.message().topic for _ in range(2)} == {"got/one", "got/two"}
+        assert caller.answers.empty()
+
+
+def test_a_loop_over_two_bindings_is_refused_by_the_bridge_and_broken_by_removing_one(site: Site) -> None:
+    _bind(site, "to", "ring/a", "ring/b")
+    _bind(site, "back", "ring/b", "ring/a")
+    assert site.wait(lambda s: {r.state for r in s.reports.values()} == {"refused"}, WAIT_S)
+    assert "to -> back -> to" in str(site.reports["to"].error)
+    site.publish(topics.BIND, b"", binding="back")
+    assert site.wait(lambda s: s.reports["to"].state == "active", WAIT_S)
+
+
+def test_a_message_that_is_no_request_is_answered_with_its_error_and_counted(house: Cluster, site: Site) -> None:
+    _bind(site, "json", "bad/in", "bad/out", input=None, paths={"left": "image"})
+    with _listener(house, "bad/out", "s2m3/v1/event") as caller:
+        caller.send("bad/in", b"{}")
+        error = caller.answer()["error"]
+        assert error["code"] == "bad_input"
+        assert "nothing at 'image'" in error["detail"]
+        caller.send("bad/in", b'{"image": "fine"}')
+        assert caller.answer()["status"] == "ok"
+    assert site.wait(lambda s: s.reports["json"].failed == 1 and s.reports["json"].answered == 1, WAIT_S)
+
+
+def test_what_was_retained_before_anybody_listened_is_passed_over(house: Cluster, site: Site) -> None:
+    with _listener(house, "old/out") as caller:
+        caller.client.publish("old/in", b"stale", qos=1, retain=True).wait_for_publish(WAIT_S)
+        _bind(site, "old", "old/in", "old/out")
+        caller.client.publish("old/in", b"new", qos=1, retain=True).wait_for_publish(WAIT_S)
+        assert caller.answer()["status"] == "ok"
+        assert site.wait(lambda s: s.reports["old"].published == 1, WAIT_S)
+        assert site.reports["old"].received == 1
+
+
+def test_a_retained_answer_stays_for_those_who_come_later(house: Cluster, site: Site) -> None:
+    _bind(site, "keep", "keep/in", "keep/out", retain=True)
+    with _listener(house, "keep/out") as caller:
+        caller.send("keep/in", b"x")
+        caller.message()
+    with _listener(house, "keep/out") as later:
+        assert later.message().retain
+        later.client.publish("keep/out", b"", qos=1, retain=True).wait_for_publish(WAIT_S)
+
+
+def test_a_bridge_killed_and_started_again_takes_its_bindings_up(house: Cluster, site: Site) -> None:
+    _bind(site, "again", "again/in", "again/out")
+    house.kill("bridge")
+    assert site.wait(lambda s: _bridge_is(s, "offline"), WAIT_S)
+    house.start_bridge()
+    assert site.wait(lambda s: _bridge_is(s, "online"), WAIT_S)
+    with _listener(house, "again/out") as caller:
+        answered = False
+        while not answered:  # until the new bridge's own connection has subscribed
+            caller.send("again/in", b"x")
+            try:
+                answered = json.loads(caller.answers.get(timeout=0.5).payload)["status"] == "ok"
+            except Exception as error:  # noqa: BLE001
+                assert type(error).__name__ == "Empty"  # noqa: PT017
+
+
+def test_of_two_bridges_the_one_started_last_stays(house: Cluster, site: Site) -> None:
+    first = house.processes["bridge"]
+    before = site.bridge
+    house.start_bridge()
+    assert first.wait(WAIT_S) == 0
+    assert site.wait(lambda s: _bridge_is(s, "online") and s.bridge != before, WAIT_S)
+    assert house.processes["bridge"].poll() is None
+
+
+def test_a_bridge_that_is_told_to_end_says_so_before_it_goes(house: Cluster, site: Site) -> None:
+    house.processes["bridge"].send_signal(signal.SIGTERM)
+    assert house.processes["bridge"].wait(WAIT_S) == 0
+    assert site.wait(lambda s: _bridge_is(s, "offline"), WAIT_S)
+    house.start_bridge()
+    assert site.wait(lambda s: _bridge_is(s, "online"), WAIT_S)
