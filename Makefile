@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test chaos check bench clean mosquitto
+.PHONY: demo test chaos check bench dashboard clean mosquitto chromium npm
 
 demo: $(VENV)/.run
 	$(BIN)/s2m3 demo
 
-test: $(VENV)/.dev mosquitto check
+test: $(VENV)/.dev mosquitto chromium dashboard check
 	$(BIN)/python -m pytest
 
 # The long form of tests/chaos. `make chaos ARGS="--seed 7 -k nodes_die"` replays a run.
@@ -40,11 +40,34 @@ $(VENV)/.dev: $(VENV)/.run
 	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,exact,traces,dev]'
 	touch $@
 
+# The page, into s2m3/page. What npm brings is locked, and none of it is committed.
+PAGE := s2m3/page/index.html
+dashboard: npm
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(PAGE); fi
+
+$(PAGE): dashboard/node_modules $(wildcard dashboard/src/* dashboard/*.html dashboard/*.svg dashboard/*.mjs)
+	cd dashboard && npm run --silent check && npm run --silent build
+
+dashboard/node_modules: dashboard/package.json dashboard/package-lock.json
+	cd dashboard && npm ci --silent --ignore-scripts
+	touch $@
+
+# $(call apt,command,its packages,what is missing without it): installs them where we may.
+define apt
+@command -v $(1) >/dev/null || [ -x /usr/sbin/$(1) ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+  && { apt-get install -y -qq $(2) || { apt-get update -qq && apt-get install -y -qq $(2); }; } >/dev/null; } \
+  || echo "$(1) is not installed: $(3) (Debian: apt install $(2))"
+endef
+
 # The tests run on Mosquitto and on the embedded broker; without Mosquitto (and without apt) half of them are skipped.
 mosquitto:
-	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-	  && { apt-get install -y -qq mosquitto mosquitto-clients || { apt-get update -qq && apt-get install -y -qq mosquitto mosquitto-clients; }; } >/dev/null; } \
-	  || echo "mosquitto is not installed: its half of the tests will be skipped (Debian: apt install mosquitto mosquitto-clients)"
+	$(call apt,mosquitto,mosquitto mosquitto-clients,its half of the tests will be skipped)
+
+chromium:
+	$(call apt,chromium,chromium,the tests of the page will be skipped)
+
+npm:
+	$(call apt,npm,nodejs npm,the page is not built)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) s2m3/page dashboard/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,6 +9,8 @@ import threading
 import time
 from pathlib import Path
 
+from broker.websocket import PASSWORD_VARIABLE, PageDoor
+
 __all__ = ["main", "serve"]
 
 _LISTEN_S = 10.0
@@ -47,7 +49,7 @@ next_connection_delay_ms = 1
 _SEGMENT = 16 * 1024 * 1024
 
 
-def serve(port: int, port_v3: int, max_bytes: int, host: str = "127.0.0.1") -> None:
+def serve(port: int, port_v3: int, max_bytes: int, host: str = "127.0.0.1", page: PageDoor | None = None) -> None:
     """Runs the broker in this process; does not return.
 
     Args:
@@ -55,15 +57,19 @@ def serve(port: int, port_v3: int, max_bytes: int, host: str = "127.0.0.1") -> N
         port_v3: For MQTT 3.1.1 clients; both see each other's messages.
         max_bytes: Largest packet.
         host: Address to listen on. There is no login: loopback, unless the network is your own.
+        page: A websocket listener for the page, on loopback and with a login.
     """
     from iotcore.iotcore import IotCoreBroker  # noqa: PLC0415  # an extra: only this command needs it
 
     text = _CONFIG.format(host=host, port=port, port_v3=port_v3, max_bytes=max_bytes, segment=max(_SEGMENT, max_bytes))
+    if page is not None:
+        text += page.embedded(max_bytes)
     with tempfile.TemporaryDirectory(prefix="s2m3-rumqttd-") as folder:
         config = Path(folder) / "rumqttd.toml"
         config.write_text(text)
         native = IotCoreBroker(config_path=str(config))
-        threading.Thread(target=_without_delay, args=(port, port_v3), daemon=True).start()
+        ports = (port, port_v3, page.port) if page else (port, port_v3)
+        threading.Thread(target=_without_delay, args=ports, daemon=True).start()
         native.run_forever()
 
 
@@ -106,8 +112,10 @@ def main() -> None:
     parser.add_argument("--port-v3", type=int, required=True)
     parser.add_argument("--max-bytes", type=int, required=True)
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port-ws", type=int, help=f"for the page; its password is in {PASSWORD_VARIABLE}")
     given = parser.parse_args()
-    serve(given.port, given.port_v3, given.max_bytes, given.host)
+    page = PageDoor(given.port_ws, password=os.environ[PASSWORD_VARIABLE]) if given.port_ws else None
+    serve(given.port, given.port_v3, given.max_bytes, given.host, page)
 
 
 if __name__ == "__main__":

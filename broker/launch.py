@@ -1,6 +1,7 @@
 """Starts a broker for the local cluster and the tests: Mosquitto when it is on PATH, else the embedded one."""
 
 import getpass
+import os
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Literal, Self
 
+from broker.websocket import PASSWORD_VARIABLE, PageDoor
 from schemas.errors import S2M3Error
 
 __all__ = ["Broker", "BrokerKind", "default_kind", "free_port"]
@@ -18,6 +20,7 @@ BrokerKind = Literal["mosquitto", "embedded"]
 _START_S = 15.0
 
 _MOSQUITTO = """\
+per_listener_settings true
 listener {port} 127.0.0.1
 allow_anonymous true
 set_tcp_nodelay true
@@ -58,6 +61,8 @@ class Broker:
         kind: Which one.
         port: For MQTT v5; 0 picks a free one.
         port_v3: For MQTT 3.1.1; Mosquitto speaks both on `port`, the embedded broker needs a second (0 picks one).
+        ws_port: For the page's MQTT over websockets; 0 picks a free one, None opens none.
+        root: What the page may read and ask is under it.
         max_message_bytes: Largest payload.
         folder: For configuration and log; default: one of its own, removed at the end.
         persistence: Whether it remembers over a restart what it was told until it was stopped (Mosquitto only).
@@ -69,6 +74,8 @@ class Broker:
         *,
         port: int = 0,
         port_v3: int = 0,
+        ws_port: int | None = None,
+        root: str = "s2m3/v1",
         max_message_bytes: int = 32_000_000,
         folder: Path | None = None,
         persistence: bool = False,
@@ -79,6 +86,7 @@ class Broker:
         self._persistence = persistence
         self.port = port or free_port()
         self.port_v3 = self.port if kind == "mosquitto" else (port_v3 or free_port())
+        self.page = None if ws_port is None else PageDoor(ws_port or free_port(), root=root)
         self._max_bytes = max_message_bytes + 4_096
         self._own = tempfile.TemporaryDirectory(prefix="s2m3-broker-") if folder is None else None
         self._folder = folder or Path(self._own.name if self._own else ".")
@@ -99,18 +107,29 @@ class Broker:
         """
         log = self._folder / "broker.log"
         with log.open("ab") as out:
-            self.process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=out, stderr=out)  # noqa: S603
+            self.process = subprocess.Popen(  # noqa: S603  # a broker, by its path
+                self._command(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._environment()
+            )
         deadline = time.monotonic() + _START_S
-        while not all(_listens(port) for port in {self.port, self.port_v3}):
+        while not all(_listens(port) for port in self._ports()):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise S2M3Error(f"the {self.kind} broker did not start: {log.read_text(errors='replace')[-500:]}")
             time.sleep(0.02)
         return self
 
+    def _ports(self) -> set[int]:
+        return {self.port, self.port_v3} | ({self.page.port} if self.page else set())
+
+    def _environment(self) -> dict[str, str] | None:
+        """The page's password goes this way: a command line is for everybody to read."""
+        return {**os.environ, PASSWORD_VARIABLE: self.page.password} if self.page else None
+
     def _command(self) -> list[str]:
         if self.kind == "embedded":
             ports = ["--port", str(self.port), "--port-v3", str(self.port_v3)]
+            if self.page is not None:
+                ports += ["--port-ws", str(self.page.port)]
             return [sys.executable, "-m", "broker.embedded", *ports, "--max-bytes", str(self._max_bytes)]
         path = _mosquitto()
         if path is None:
@@ -118,15 +137,14 @@ class Broker:
                 "mosquitto is not installed (Debian: apt install mosquitto); the embedded broker needs only pip"
             )
         config = self._folder / "mosquitto.conf"
-        config.write_text(
-            _MOSQUITTO.format(
-                port=self.port,
-                max_bytes=self._max_bytes,
-                persistence=str(self._persistence).lower(),
-                folder=self._folder.absolute(),
-                user=getpass.getuser(),  # started as root it would become another, who may not write there
-            )
+        text = _MOSQUITTO.format(
+            port=self.port,
+            max_bytes=self._max_bytes,
+            persistence=str(self._persistence).lower(),
+            folder=self._folder.absolute(),
+            user=getpass.getuser(),  # started as root it would become another, who may not write there
         )
+        config.write_text(text + (self.page.mosquitto(self._folder.absolute()) if self.page else ""))
         return [path, "-c", str(config)]
 
     def stop(self) -> None:

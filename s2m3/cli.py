@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from s2m3 import asking, binding, local, offline, services, status, tasks
+from s2m3 import asking, binding, dashboard, local, offline, services, status, tasks
 from schemas.errors import BadInputError, NoCapacityError, S2M3Error
 
 __all__ = ["main"]
@@ -25,6 +25,7 @@ app.command()(local.up)
 app.command()(asking.ask)
 app.command("status")(status.status)
 app.command()(status.watch)
+app.command()(dashboard.dashboard)
 app.add_typer(task_app, name="task")
 task_app.command("add")(tasks.add)
 task_app.command("rm")(tasks.remove)

@@ -29,6 +29,7 @@ class Cluster:
         threads: Compute threads of each agent; None leaves the default.
         verbose: Agents and planner log everything.
         folder: For the logs; default: a temporary one, removed at the end.
+        page: Whether the broker opens a websocket listener for the page, on a free port.
         planner: False starts none: whoever tests or measures agents says what they hold.
         persistence: Whether the broker remembers over a restart (Mosquitto only).
         bridge: Start one, for bindings and Home Assistant.
@@ -39,6 +40,7 @@ class Cluster:
         nodes: Mapping[str, float],
         *,
         planner: bool = True,
+        page: bool = False,
         kind: BrokerKind | None = None,
         port: int = 0,
         threads: int | None = None,
@@ -54,7 +56,8 @@ class Cluster:
         self._bridge = bridge
         self._own = tempfile.TemporaryDirectory(prefix="s2m3-") if folder is None else None
         self.folder = folder or Path(self._own.name if self._own else ".")
-        self.broker = Broker(kind or default_kind(), port=port, persistence=persistence)
+        ws_port = 0 if page else None
+        self.broker = Broker(kind or default_kind(), port=port, ws_port=ws_port, persistence=persistence)
         self.settings = BrokerSettings(host="127.0.0.1", port=self.broker.port)
         #: process -> where it reaches the broker, if not at its own port (behind a proxy)
         self.ports: dict[str, int] = {}

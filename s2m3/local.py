@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -10,6 +12,7 @@ from broker.launch import BrokerKind
 from s2m3 import demonstration, logs, options
 from s2m3.cluster import Cluster
 from s2m3.demonstration import DEMO_NODES, TASKS
+from s2m3.pageserver import PageServer, page_is_built
 from s2m3.snapshot import Site
 from s2m3.tasks import add_task
 from schemas import messages as m
@@ -29,6 +32,7 @@ def demo(kind: _Kind = "embedded", *, as_json: options.Json = False, verbose: op
 def up(
     kind: _Kind = None,
     port: Annotated[int, typer.Option(help="of the broker; 0 picks a free one")] = 1883,
+    page_port: Annotated[int, typer.Option(help="of the page, where it is built; 0 picks a free one")] = 8130,
     *,
     verbose: options.Verbose = False,
 ) -> None:
@@ -37,16 +41,29 @@ def up(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with Cluster(DEMO_NODES, kind=_kind(kind), port=port, threads=1, verbose=verbose, bridge=True) as cluster:
+    with Cluster(
+        DEMO_NODES, kind=_kind(kind), port=port, page=True, bridge=True, threads=1, verbose=verbose
+    ) as cluster:
         where = cluster.settings.port
         with Site(cluster.settings) as site:
             for task in TASKS:
                 add_task(site, task, m.TaskSpec(model=task))
-        typer.echo(
-            _HOW.format(kind=cluster.broker.kind, port=where, port_v3=cluster.broker.port_v3, folder=cluster.folder)
-        )
-        while not stop.wait(0.5):
-            cluster.check()
+        with _page(cluster, page_port) as page:
+            kind, port_v3 = cluster.broker.kind, cluster.broker.port_v3
+            typer.echo(_HOW.format(kind=kind, port=where, port_v3=port_v3, folder=cluster.folder, page=page))
+            while not stop.wait(0.5):
+                cluster.check()
+
+
+@contextmanager
+def _page(cluster: Cluster, port: int) -> Iterator[str]:
+    """Serves the page where it is built; yields what to tell about it."""
+    door = cluster.broker.page
+    if door is None or not page_is_built():
+        yield "is not built: `make dashboard` builds it"
+        return
+    with PageServer(door.url, root=door.root, port=port, door=door) as server:
+        yield f"is at {server.url}"
 
 
 def _kind(name: str | None) -> BrokerKind | None:
@@ -57,6 +74,7 @@ def _kind(name: str | None) -> BrokerKind | None:
 
 _HOW = """\
 {kind} broker on 127.0.0.1:{port} (MQTT 3.1.1: {port_v3}); logs in {folder}
+the page {page}
 
   s2m3 status --port {port}
   s2m3 ask retrieval --image s2m3/samples/chelsea.jpg --text "a cat" --text "a rocket" --port {port}

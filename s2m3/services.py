@@ -47,6 +47,7 @@ class _Signals:
 def broker(
     port: Annotated[int, typer.Option(help="for MQTT v5 (Mosquitto: 3.1.1 too)")] = 1883,
     port_v3: Annotated[int, typer.Option(help="for MQTT 3.1.1 on the embedded broker")] = 1884,
+    port_ws: Annotated[int | None, typer.Option(help="for the page: MQTT over websockets; default: none")] = None,
     kind: Annotated[str | None, typer.Option(help="mosquitto | embedded; default: Mosquitto where installed")] = None,
     *,
     verbose: options.Verbose = False,
@@ -55,8 +56,10 @@ def broker(
     logs.configure(verbose=verbose)
     signals = _Signals()
     chosen = default_kind() if kind is None else "mosquitto" if kind == "mosquitto" else "embedded"
-    with Broker(chosen, port=port, port_v3=port_v3) as running:
+    with Broker(chosen, port=port, port_v3=port_v3, ws_port=port_ws, root=BrokerSettings.load().root) as running:
         typer.echo(f"{running.kind} broker on 127.0.0.1:{running.port} (MQTT 3.1.1: {running.port_v3})")
+        if door := running.page:
+            typer.echo(f"the page: s2m3 dashboard --broker {door.url}; user {door.username}, password {door.password}")
         while not signals.stop.wait(0.5):
             if running.process is not None and running.process.poll() is not None:
                 raise S2M3Error(f"the {running.kind} broker ended with {running.process.returncode}")

@@ -1,0 +1,37 @@
+// Starts the page: reads where the broker is, connects, and draws at most ten times a second, however much is said.
+import { render } from "preact";
+import "uplot/dist/uPlot.min.css";
+import { App } from "./app";
+import { type Config, Connection } from "./connection";
+import { Site } from "./site";
+import "./style.css";
+
+const DRAW_MS = 100;
+
+async function start(root: HTMLElement): Promise<void> {
+  const config = (await (await fetch("config.json")).json()) as Config;
+  const site = new Site();
+  let waiting = false;
+  const draw = () => {
+    waiting = false;
+    render(<App site={site} connection={connection} config={config} />, root);
+  };
+  const changed = () => {
+    if (waiting) return;
+    waiting = true;
+    setTimeout(() => requestAnimationFrame(draw), DRAW_MS);
+  };
+  const connection = new Connection(config, site, changed);
+  setInterval(() => {
+    site.tick(Date.now());
+    changed();
+  }, 1000);
+  document.addEventListener("visibilitychange", () => document.hidden || connection.wake());
+  draw();
+  connection.start(config.username ? { username: config.username, password: config.password ?? "" } : undefined);
+}
+
+const root = document.getElementById("page")!;
+start(root).catch((error: unknown) => {
+  root.textContent = `The page could not start: ${error instanceof Error ? error.message : "unknown error"}. Is \`s2m3 dashboard\` still running?`;
+});

@@ -1,0 +1,64 @@
+// Pictures and sound on their way into a request: made small, made into a format that every agent reads, made base64.
+const PICTURE_BYTES = 1_500_000;
+const PICTURE_PIXELS = 1_600;
+/** A request's file is at most this; brokers allow 32 MB, and base64 takes a third more. */
+const LARGEST = 16_000_000;
+const SOUND_HZ = 16_000;
+/** What the agents read as it is (libsndfile). */
+const SOUNDS = /\.(wav|flac|ogg|oga|mp3)$/i;
+
+/** A picture's bytes: as they are where small, else scaled down to a JPEG. */
+export async function picture(file: File): Promise<Uint8Array> {
+  if (file.size <= PICTURE_BYTES) return bytes(file);
+  const bitmap = await createImageBitmap(file).catch(() => null);
+  if (!bitmap) return bytes(file); // the agent will say what is wrong with it
+  const scale = Math.min(1, PICTURE_PIXELS / Math.max(bitmap.width, bitmap.height));
+  return bytes(await still(bitmap, Math.round(bitmap.width * scale), Math.round(bitmap.height * scale)));
+}
+
+/** What a video or bitmap shows now, as a JPEG. */
+export function still(source: CanvasImageSource, width: number, height: number): Promise<Blob> {
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  canvas.getContext("2d")!.drawImage(source, 0, 0, width, height);
+  return new Promise((done, failed) => canvas.toBlob((blob) => (blob ? done(blob) : failed(new Error("no picture could be made"))), "image/jpeg", 0.9));
+}
+
+/** A sound's bytes: as they are in a format that agents read, else whatever the browser can play, as a WAV. */
+export async function sound(file: File): Promise<Uint8Array> {
+  if (SOUNDS.test(file.name)) return bytes(file);
+  const context = new OfflineAudioContext(1, 1, SOUND_HZ); // decoding resamples to its rate
+  const decoded = await context.decodeAudioData(await file.arrayBuffer()).catch(() => {
+    throw new Error(`${file.name} cannot be played by this browser`);
+  });
+  return wav(mono(decoded));
+}
+
+function mono(buffer: AudioBuffer): Float32Array {
+  const mixed = new Float32Array(buffer.length);
+  for (let channel = 0; channel < buffer.numberOfChannels; channel++)
+    buffer.getChannelData(channel).forEach((value, index) => (mixed[index]! += value / buffer.numberOfChannels));
+  return mixed;
+}
+
+/** 16-bit PCM in a RIFF file (44 bytes of header), one channel. */
+function wav(samples: Float32Array): Uint8Array {
+  const view = new DataView(new ArrayBuffer(44 + samples.length * 2));
+  const word = (at: number, text: string) => [...text].forEach((letter, index) => view.setUint8(at + index, letter.charCodeAt(0)));
+  word(0, "RIFF"); view.setUint32(4, 36 + samples.length * 2, true); word(8, "WAVEfmt ");
+  view.setUint32(16, 16, true); view.setUint16(20, 1, true); view.setUint16(22, 1, true);
+  view.setUint32(24, SOUND_HZ, true); view.setUint32(28, SOUND_HZ * 2, true); view.setUint16(32, 2, true); view.setUint16(34, 16, true);
+  word(36, "data"); view.setUint32(40, samples.length * 2, true);
+  samples.forEach((value, index) => view.setInt16(44 + index * 2, Math.max(-1, Math.min(1, value)) * 32_767, true));
+  return new Uint8Array(view.buffer);
+}
+
+async function bytes(blob: Blob): Promise<Uint8Array> {
+  if (blob.size > LARGEST) throw new Error(`a file is over ${LARGEST / 1e6} MB`);
+  return new Uint8Array(await blob.arrayBuffer());
+}
+
+export function base64(data: Uint8Array): string {
+  let text = "";
+  for (let at = 0; at < data.length; at += 32_768) text += String.fromCharCode(...data.subarray(at, at + 32_768));
+  return btoa(text);
+}

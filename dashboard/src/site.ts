@@ -1,0 +1,225 @@
+// The site as its topics tell it: what was said is kept, views are derived. No I/O, and no clock of its own.
+import type { Answer, ErrorBody, Event, ModuleReport, NodeLoad, NodeProfile, NodeState, Plan, PlannerState, Reported, RouteDoc, Said, TaskSpec } from "./documents";
+
+export type Node = {
+  id: string;
+  state?: NodeState;
+  profile?: NodeProfile;
+  reported?: Reported;
+  plan?: Plan;
+  load?: NodeLoad & { at: number };
+  /** when its state last changed */
+  since: number;
+  /** the connection in which anything retained of it was last said */
+  round: number;
+};
+export type Task = { id: string; spec?: TaskSpec; route?: RouteDoc; round: number };
+export type Request = { key: number; at: number; task: string; answer: Answer };
+export type Happening = { key: number; at: number; event: Event };
+/** One second of the site's life. */
+export type Second = { at: number; finished: number; latencies: number[]; failed: number };
+export type Copy = {
+  node: string;
+  module: string;
+  state: "planned" | ModuleReport["state"];
+  progress: number;
+  /** of its tensors */
+  weights_mb: number;
+  /** what it takes of the node's memory */
+  memory_mb: number;
+  ms: number;
+  queue: number;
+  reason?: ErrorBody;
+};
+/** One module of the site: who uses it, who holds it. */
+export type Module = { id: string; role: string; weights_mb: number; tasks: string[]; copies: Copy[] };
+
+const REQUESTS = 100;
+const HAPPENINGS = 100;
+const SECONDS = 300;
+const LATENCIES = 500;
+/** More nodes or tasks than this are not shown; whoever floods the bus cannot fill the browser's memory. */
+export const MOST = 2_000;
+/** Telemetry comes each second while a node is busy: older than this, it says nothing about now. */
+const LOAD_MS = 3_000;
+
+export class Site {
+  readonly nodes = new Map<string, Node>();
+  readonly tasks = new Map<string, Task>();
+  readonly requests: Request[] = [];
+  readonly happenings: Happening[] = [];
+  readonly seconds: Second[] = [];
+  planner?: PlannerState;
+  /** grows when something that the picture shows has changed */
+  placement = 0;
+  round = 0;
+  /** messages that could not be read, and why the last one could not */
+  unread = { count: 0, last: "" };
+  private key = 0;
+  private readonly roles = new Map<string, string>();
+  private view?: { placement: number; modules: Map<string, Module> };
+
+  /** A connection begins: what is not said again in it is old. */
+  begin(): void {
+    this.round += 1;
+    this.placement += 1;
+  }
+
+  /** Forgets what was not said again since `begin`: a newcomer would not know of it either. */
+  forget(): void {
+    for (const kept of [this.nodes, this.tasks])
+      for (const [id, { round }] of kept) if (round < this.round) kept.delete(id);
+    this.placement += 1;
+  }
+
+  /** Takes in one message. */
+  apply(said: Said, now: number): void {
+    switch (said.kind) {
+      case "planner": this.planner = said.document ?? undefined; break;
+      case "state": this.keep(said.id, { state: said.document ?? undefined }, now); break;
+      case "profile": this.keep(said.id, { profile: said.document ?? undefined }, now); break;
+      case "reported": this.keep(said.id, { reported: said.document ?? undefined }, now); break;
+      case "plan": this.learn(said.document); this.keep(said.id, { plan: said.document ?? undefined }, now); break;
+      case "task": this.keepTask(said.id, { spec: said.document ?? undefined }); break;
+      case "route": this.keepTask(said.id, { route: said.document ?? undefined }); break;
+      case "load": if (said.document) this.count(said.id, said.document, now); break;
+      case "response": if (said.document) this.answered(said.id, said.document, now); break;
+      case "event": if (said.document) push(this.happenings, { key: this.key++, at: now, event: said.document }, HAPPENINGS); break;
+    }
+  }
+
+  /** Notes a message that could not be read. */
+  refuse(topic: string, why: string): void {
+    this.unread = { count: this.unread.count + 1, last: `${topic.slice(0, 120)}: ${why.slice(0, 200)}` };
+  }
+
+  /** Modules by name, with who uses and who holds them. */
+  modules(): Map<string, Module> {
+    if (this.view?.placement !== this.placement) this.view = { placement: this.placement, modules: this.derive() };
+    return this.view.modules;
+  }
+
+  /** What a node holds or is to hold; nothing once it is lost. */
+  copies(node: Node): Copy[] {
+    if (!present(node)) return [];
+    const reported = node.reported?.modules ?? {};
+    const planned = new Map((node.plan?.modules ?? []).map((module) => [module.id, module]));
+    const all = new Set([...Object.keys(reported), ...planned.keys()]);
+    return [...all].sort().map((module) => {
+      const report = reported[module];
+      return {
+        node: node.id, module, state: report?.state ?? "planned", progress: report?.progress ?? 0,
+        weights_mb: (report?.bytes ?? 0) / 1e6 || (planned.get(module)?.memory_mb ?? 0), memory_mb: report?.memory_mb ?? 0,
+        ms: report?.ms ?? 0, queue: node.load?.queues[module] ?? 0, reason: report?.reason ?? undefined,
+      };
+    });
+  }
+
+  /** Whether every step of a task has a ready copy on a node that is there. */
+  ready(task: Task): boolean {
+    const steps = Object.values(task.route?.steps ?? {});
+    const there = (node: string) => present(this.nodes.get(node));
+    return steps.length > 0 && steps.every((step) => step.replicas.some((replica) => there(replica.node)));
+  }
+
+  /** Lets seconds pass without messages: charts move on, old telemetry goes. */
+  tick(now: number): void {
+    this.second(now);
+    for (const node of this.nodes.values())
+      if (node.load && now - node.load.at > LOAD_MS) this.replace({ ...node, load: undefined });
+  }
+
+  /** MB of weights that sharing saves: a copy of each module for each task, less one for all. */
+  saved(): number {
+    let saved = 0;
+    for (const module of this.modules().values()) saved += Math.max(0, module.tasks.length - 1) * module.weights_mb;
+    return saved;
+  }
+
+  private keep(id: string, said: Partial<Node>, now: number): void {
+    const old = this.nodes.get(id);
+    if (!old && this.nodes.size >= MOST) return;
+    const changed = "state" in said && old?.state?.state !== said.state?.state;
+    const node: Node = { ...(old ?? { id, since: now }), ...said, since: changed || !old ? now : old.since, round: this.round };
+    if (node.state || node.profile || node.reported) this.replace(node);
+    else if (said.plan?.modules.length || said.plan?.fronts.length) this.replace(node);
+    else { this.nodes.delete(id); this.placement += 1; }
+  }
+
+  private keepTask(id: string, said: Partial<Task>): void {
+    const old = this.tasks.get(id);
+    if (!old && this.tasks.size >= MOST) return;
+    const task = { ...(old ?? { id }), ...said, round: this.round };
+    if (task.spec || task.route) this.tasks.set(id, task);
+    else this.tasks.delete(id);
+    this.placement += 1;
+  }
+
+  private learn(plan: Plan | null): void {
+    for (const { id, role } of plan?.modules ?? []) if (role && this.roles.size < MOST) this.roles.set(id, role);
+  }
+
+  private count(id: string, load: NodeLoad, now: number): void {
+    const node = this.nodes.get(id);
+    if (node) this.replace({ ...node, load: { ...load, at: now } });
+    for (const finished of Object.values(load.finished)) this.second(now).finished += finished;
+  }
+
+  private answered(task: string, answer: Answer, now: number): void {
+    push(this.requests, { key: this.key++, at: now, task, answer }, REQUESTS);
+    const second = this.second(now);
+    if (answer.status === "error") second.failed += 1;
+    else if (second.latencies.length < LATENCIES) second.latencies.push(answer.latency_ms);
+  }
+
+  private replace(node: Node): void {
+    this.nodes.set(node.id, node);
+    this.placement += 1;
+  }
+
+  private second(now: number): Second {
+    const at = Math.floor(now / 1000);
+    let last = this.seconds.at(-1);
+    const from = last === undefined ? at : Math.max(last.at + 1, at - SECONDS + 1);
+    for (let next = from; next <= at; next++) {
+      last = { at: next, finished: 0, latencies: [], failed: 0 };
+      push(this.seconds, last, SECONDS);
+    }
+    return last!;
+  }
+
+  private derive(): Map<string, Module> {
+    const modules = new Map<string, Module>();
+    const of = (id: string): Module => {
+      const found = modules.get(id) ?? { id, role: this.roles.get(id) ?? "", weights_mb: 0, tasks: [], copies: [] };
+      modules.set(id, found);
+      return found;
+    };
+    for (const node of this.nodes.values())
+      for (const copy of this.copies(node)) {
+        const module = of(copy.module);
+        module.copies.push(copy);
+        module.weights_mb = Math.max(module.weights_mb, copy.weights_mb);
+      }
+    for (const task of this.tasks.values())
+      for (const module of new Set(Object.values(task.route?.steps ?? {}).map((step) => step.module))) of(module).tasks.push(task.id);
+    for (const { tasks } of modules.values()) tasks.sort();
+    return modules;
+  }
+}
+
+/** Whether a node is there, ready or draining. */
+export function present(node: Node | undefined): boolean {
+  return node?.state !== undefined && node.state.state !== "lost";
+}
+
+/** The steps of a route that feed a step. */
+export function before(route: RouteDoc, step: string): string[] {
+  const from = Object.values(route.steps[step]?.inputs ?? {}).map((ref) => ref.split(".")[0] ?? "");
+  return [...new Set(from)].filter((name) => name !== "input" && name in route.steps);
+}
+
+function push<T>(all: T[], item: T, most: number): void {
+  all.push(item);
+  if (all.length > most) all.splice(0, all.length - most);
+}

@@ -1,0 +1,44 @@
+// One request's time, step by step: a bar for each, side by side where they ran side by side, and the same in words.
+import type { Answer, RouteDoc, Timing } from "./documents";
+import { before } from "./site";
+import { ms } from "./words";
+
+export type Span = Timing & { step: string; start: number };
+
+/** When each step could begin: once all that feed it were done. In milliseconds from the request's start. */
+export function spans(answer: Answer, route: RouteDoc | undefined): Span[] {
+  const found = new Map<string, Span>();
+  const place = (step: string, seen: readonly string[]): number => {
+    const known = found.get(step);
+    const timing = answer.steps[step];
+    if (known) return known.start + known.queued_ms + known.run_ms;
+    if (!timing || seen.includes(step)) return 0;
+    const start = Math.max(0, ...(route ? before(route, step) : []).map((name) => place(name, [...seen, step])));
+    found.set(step, { ...timing, step, start });
+    return start + timing.queued_ms + timing.run_ms;
+  };
+  for (const step of Object.keys(answer.steps)) place(step, []);
+  return [...found.values()].sort((a, b) => a.start - b.start);
+}
+
+export function Steps({ answer, route }: { answer: Answer; route: RouteDoc | undefined }) {
+  const all = spans(answer, route);
+  const worked = Math.max(0, ...all.map((span) => span.start + span.queued_ms + span.run_ms));
+  const whole = Math.max(answer.latency_ms, worked, 0.001);
+  const share = (amount: number) => `${(100 * amount) / whole}%`;
+  return (
+    <ul class="steps" aria-label="Time of each step">
+      {all.map((span) => (
+        <li key={span.step} data-step={span.step}>
+          <span class="name">{span.step} <small>on {span.node}</small></span>
+          <span class="track" aria-hidden="true">
+            <span class="queued" style={{ left: share(span.start), width: share(span.queued_ms) }} />
+            <span class="run" style={{ left: share(span.start + span.queued_ms), width: share(span.run_ms) }} />
+          </span>
+          <span class="number">{ms(span.run_ms)}{span.queued_ms >= 0.1 && <small> + {ms(span.queued_ms)} queued</small>}</span>
+        </li>
+      ))}
+      {answer.latency_ms > worked && <li class="rest"><span class="name">messages between</span><span class="track" /><span class="number">{ms(answer.latency_ms - worked)}</span></li>}
+    </ul>
+  );
+}

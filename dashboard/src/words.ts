@@ -1,0 +1,79 @@
+// Texts for people: errors and states in plain words, numbers as one says them. Knows nothing of the page.
+import type { ErrorBody, Event } from "./documents";
+
+const ERRORS: Record<string, string> = {
+  bad_input: "The input cannot be used",
+  unknown_task: "There is no task of this name",
+  no_capacity: "The modules do not fit on the devices there are",
+  too_large: "That is more than may be sent",
+  busy: "Too much at once: the queues are full. Try again in a moment",
+  timeout: "It took longer than it may",
+  module_failed: "A module could not be loaded, or failed",
+  not_ready: "Not ready yet",
+  unauthorised: "This login may not do that",
+};
+
+/** An error's code in plain words, then its own detail. */
+export function inWords(error: ErrorBody): string {
+  const head = ERRORS[error.code] ?? error.code;
+  return error.detail ? `${head}: ${error.detail}` : `${head}.`;
+}
+
+/** One line for something that happened. */
+export function eventInWords(event: Event): string {
+  const detail = event.detail ? `: ${event.detail}` : "";
+  switch (event.event) {
+    case "node_joined": return `${event.node ?? "A node"} joined${detail}`;
+    case "node_lost": return `${event.node ?? "A node"} was lost${detail}`;
+    case "plan_changed": return `The plan changed${detail}`;
+    case "module_failed": return `${event.module ?? "A module"} failed on ${event.node ?? "a node"}${detail}`;
+    case "request_failed": return `A request to ${event.task ?? "a task"} failed${detail}`;
+  }
+}
+
+const ROLES: Record<string, [letter: string, word: string]> = {
+  "vision-encoder": ["V", "vision encoder"],
+  "text-encoder": ["T", "text encoder"],
+  "audio-encoder": ["A", "audio encoder"],
+  decoder: ["D", "decoder"],
+  head: ["H", "head"],
+};
+
+/** A role's letter and words. Roles the page does not know keep their own name. */
+export function role(name: string): { letter: string; word: string } {
+  const [letter, word] = ROLES[name] ?? ["M", name || "module"];
+  return { letter, word };
+}
+export const KNOWN_ROLES = Object.keys(ROLES);
+
+/** Megabytes as one says them. */
+export function mb(amount: number): string {
+  if (amount >= 10_000) return `${(amount / 1000).toFixed(1)} GB`;
+  return amount >= 10 || amount === 0 ? `${Math.round(amount)} MB` : `${amount.toFixed(1)} MB`;
+}
+
+/** Milliseconds as one says them. */
+export function ms(amount: number): string {
+  if (amount >= 10_000) return `${(amount / 1000).toFixed(1)} s`;
+  return amount >= 10 ? `${Math.round(amount)} ms` : `${amount.toFixed(1)} ms`;
+}
+
+export function count(n: number, one: string, many = `${one}s`): string {
+  return `${n} ${n === 1 ? one : many}`;
+}
+
+/** Names in a sentence: "a", "a and b", "a, b and 3 more". */
+export function names(all: readonly string[], most = 4): string {
+  if (all.length > most) return `${all.slice(0, most - 1).join(", ")} and ${all.length - most + 1} more`;
+  return all.length < 2 ? (all[0] ?? "") : `${all.slice(0, -1).join(", ")} and ${all.at(-1)}`;
+}
+
+/** Any value of an answer as one short text. It is shown as text, whatever it says. */
+export function shown(value: unknown, most = 300): string {
+  const whole = typeof value === "string" ? value : value === undefined || value === null ? "no answer" : JSON.stringify(value);
+  return whole.length > most ? `${whole.slice(0, most)}…` : whole;
+}
+
+export function clock(at: number): string {
+  return new Date(at).toLocaleTimeString(undefined, { hour12: false });
+}

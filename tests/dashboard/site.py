@@ -1,0 +1,81 @@
+"""`s2m3 up` as a user starts it, in a process of its own, with what a test does to it: kill a node, end the broker."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from broker.launch import BrokerKind
+from tests.conftest import WAIT_S
+
+READY_S = 90.0
+SAMPLES = Path(__file__).parents[2] / "s2m3" / "samples"
+
+
+class Up:
+    """A running `s2m3 up`.
+
+    Args:
+        kind: Of broker.
+        folder: For what it prints.
+    """
+
+    def __init__(self, kind: BrokerKind, folder: Path) -> None:
+        self._broker_word = "broker.embedded" if kind == "embedded" else "-c"
+        self._printed = folder / "up.txt"
+        with self._printed.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "s2m3", "up", "--broker", kind, "--port", "0", "--page-port", "0"],
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        self.url = self._told(r"the page is at (\S+)")
+        self._restarted: subprocess.Popen[bytes] | None = None
+
+    def _told(self, pattern: str) -> str:
+        deadline = time.monotonic() + WAIT_S
+        while not (found := re.search(pattern, self._printed.read_text())):
+            assert self.process.poll() is None, self._printed.read_text()
+            assert time.monotonic() < deadline, self._printed.read_text()
+            time.sleep(0.05)
+        return found[1]
+
+    def kill_node(self, node: str) -> float:
+        """SIGKILL; returns when, on the clock that the browser's Date.now() reads too (ms)."""
+        child = self._child("--node", node)
+        at = time.time() * 1000
+        child.kill()
+        return at
+
+    def kill_broker(self) -> tuple[list[str], dict[str, str]]:
+        """SIGKILL; returns what to start it with again."""
+        child = self._child(self._broker_word)
+        command, env = child.cmdline(), child.environ()
+        child.kill()
+        return command, env
+
+    def start_broker(self, command: list[str], env: dict[str, str]) -> None:
+        self._restarted = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def _child(self, *words: str) -> psutil.Process:
+        for child in psutil.Process(self.process.pid).children():
+            if child.status() != psutil.STATUS_ZOMBIE and set(words) <= set(child.cmdline()):
+                return child
+        raise AssertionError(f"no process of {words}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(WAIT_S)
+        if self._restarted is not None:
+            self._restarted.kill()
+            self._restarted.wait(WAIT_S)

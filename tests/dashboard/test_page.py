@@ -1,0 +1,135 @@
+"""The page on `s2m3 up`, on both brokers: what a person sees when nodes work, when one dies, when the broker goes."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from broker.launch import BrokerKind
+from s2m3.demonstration import DEMO_NODES, TASKS
+from tests.conftest import WAIT_S
+from tests.dashboard.conftest import Open
+from tests.dashboard.site import READY_S, SAMPLES, Up
+
+LOST_MS = 2_000
+
+
+@pytest.fixture(scope="module")
+def up(kind: BrokerKind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with Up(kind, tmp_path_factory.mktemp("up")) as running:
+        yield running
+
+
+@pytest.fixture
+def page(up: Up, open_page: Open) -> Page:
+    """The page, with every task ready."""
+    opened = open_page(up.url)
+    for task in TASKS:
+        expect(opened.locator(f"[data-task='{task}'][data-ready=true]")).to_be_visible(timeout=READY_S * 1000)
+    return opened
+
+
+def test_the_page_shows_each_node_with_its_modules_and_memory(page: Page) -> None:
+    for node in DEMO_NODES:
+        card = page.locator(f"[data-node={node}]")
+        expect(card).to_have_attribute("data-state", "ready")
+        expect(card).to_contain_text("MB used")
+        expect(card.locator("[data-chip][data-state=ready]").first).to_be_visible()
+
+
+def test_a_module_says_which_tasks_share_it(page: Page) -> None:
+    page.locator("[data-chip^='minilm@']").first.click()
+    expect(page.locator(".caption")).to_contain_text("shared by 4 tasks: retrieval, spoken-intent")
+    assert page.locator(".task.uses").count() == 4
+
+
+def test_an_answer_appears_with_the_time_of_each_step(page: Page) -> None:
+    page.get_by_label("Task", exact=True).select_option("retrieval")
+    page.locator("input[name=image]").set_input_files(SAMPLES / "chelsea.jpg")
+    page.locator("textarea[name=text]").fill("a cat\na cup of coffee")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("[data-answer=retrieval]")).to_have_text("a cat")
+    for step in ("vision", "classes", "text", "rank"):
+        row = page.locator(f".outcome [data-step={step}]")
+        assert re.search(r"on (pi|laptop|desktop)", row.inner_text())
+        assert re.search(r"\d m?s", row.inner_text())
+    expect(page.locator(".requests li").first).to_contain_text("a cat")
+
+
+def test_a_sound_is_tried_as_well(page: Page) -> None:
+    page.get_by_label("Task", exact=True).select_option("transcription")
+    page.locator("input[name=audio]").set_input_files(SAMPLES / "hello-world.flac")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("[data-answer=transcription]")).to_contain_text(re.compile("hello", re.IGNORECASE))
+
+
+def test_what_cannot_be_used_is_said_in_plain_words(page: Page) -> None:
+    page.get_by_label("Task", exact=True).select_option("classification")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".outcome")).to_contain_text("image is missing")
+    broken = {"name": "broken.jpg", "mimeType": "image/jpeg", "buffer": b"\xff\xd8 not a picture"}
+    page.locator("input[name=image]").set_input_files(broken)  # type: ignore[arg-type]  # a plain dict is one
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".outcome")).to_contain_text("The input cannot be used")
+
+
+def test_a_broker_restart_is_shown_and_recovered_from_without_a_reload(up: Up, page: Page) -> None:
+    page.evaluate("document.mark = 'the same page'")
+    broker = up.kill_broker()
+    expect(page.locator("[data-problem=offline]")).to_contain_text("Disconnected since")
+    expect(page.locator("[data-problem=offline]")).to_contain_text("may be out of date")
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_disabled()
+    up.start_broker(*broker)
+    expect(page.locator("[data-phase=online]")).to_be_visible(timeout=READY_S * 1000)
+    for node in DEMO_NODES:
+        expect(page.locator(f"[data-node={node}]:not(.old)")).to_have_attribute(
+            "data-state", "ready", timeout=READY_S * 1000
+        )
+    expect(page.locator("[data-task=vqa]")).to_have_attribute("data-ready", "true", timeout=READY_S * 1000)
+    expect(page.locator("[data-problem]")).to_have_count(0)
+    assert page.evaluate("document.mark") == "the same page"
+
+
+def test_a_killed_node_turns_lost_and_its_modules_move(up: Up, page: Page) -> None:
+    last = _modules_held_once(page)
+    node = next(iter(last.values()))
+    moving = [module for module, holder in last.items() if holder == node]
+    page.evaluate(_WATCH, node)
+    killed = up.kill_node(node)
+    expect(page.locator(f"[data-node={node}]")).to_have_attribute("data-state", "lost")
+    lost = page.evaluate("window.lostAt") - killed
+    assert lost < LOST_MS, f"the page showed the loss after {lost:.0f} ms"
+    expect(page.locator("[data-problem=lost]")).to_contain_text(node)
+    for module in moving:
+        elsewhere = page.locator(f"[data-chip^='{module}@'][data-state=ready]")
+        expect(elsewhere.first).to_be_visible(timeout=READY_S * 1000)
+    assert page.evaluate("window.flights") >= len(moving), "modules jumped instead of flying"
+    expect(page.locator(f"[data-node={node}]")).to_contain_text("All of it runs elsewhere now", timeout=READY_S * 1000)
+
+
+#: Notes when the node turns lost, and counts the animations of modules.
+_WATCH = """(node) => {
+  window.flights = 0;
+  const animate = Element.prototype.animate;
+  Element.prototype.animate = function (...how) {
+    if (this.dataset.chip) window.flights += 1;
+    return animate.apply(this, how);
+  };
+  const card = document.querySelector(`[data-node=${node}]`);
+  new MutationObserver(() => { if (card.dataset.state === "lost") window.lostAt ??= Date.now(); })
+    .observe(card, { attributes: true });
+}"""
+
+
+def _modules_held_once(page: Page) -> dict[str, str]:
+    """Module -> its node, of those with one copy: when that node dies, they have to move."""
+    page.locator("[data-chip][data-state=loading]").first.wait_for(state="detached", timeout=WAIT_S * 1000)
+    chips = [
+        str(chip) for chip in page.evaluate("[...document.querySelectorAll('[data-chip]')].map(c=>c.dataset.chip)")
+    ]
+    held: dict[str, list[str]] = {}
+    for chip in chips:
+        module, node = chip.split("@")
+        held.setdefault(module, []).append(node)
+    return {module: nodes[0] for module, nodes in held.items() if len(nodes) == 1}
