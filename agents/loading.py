@@ -11,6 +11,7 @@ from queue import SimpleQueue
 import structlog
 
 from agents import zoo
+from agents.checkpoints.sources import CheckpointSources
 from agents.memory import give_back, rss_mb
 from agents.module import Module
 from broker import metrics
@@ -26,11 +27,12 @@ _TORCH_MB = 350.0
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A module in memory, and what loading it added to the process, in 10^6 bytes."""
+    """A module in memory, what loading it added to the process (10^6 bytes), and what it is by its content."""
 
     spec: ModuleSpec
     module: Module
     memory_mb: float
+    fingerprint: str
 
 
 Outcome = Callable[[ModuleSpec, Loaded | S2M3Error], None]
@@ -43,13 +45,17 @@ class Loader:
         node: Ours, for the log and the errors.
         memory_mb: Budget of the whole process.
         threads: Compute threads for torch; None leaves its default.
+        sources: The checkpoints on this device.
         outcome: Gets each loaded module, or why it was not; called in the loader's thread.
     """
 
-    def __init__(self, node: str, memory_mb: float, threads: int | None, outcome: Outcome) -> None:
+    def __init__(
+        self, node: str, memory_mb: float, threads: int | None, sources: CheckpointSources, outcome: Outcome
+    ) -> None:
         self._node = node
         self._memory_mb = memory_mb
         self._threads = threads
+        self._sources = sources
         self._outcome = outcome
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._base_mb = rss_mb()
@@ -102,8 +108,9 @@ class Loader:
                 raise NoCapacityError(  # noqa: TRY301
                     f"{spec.id} needs {spec.memory_mb:.0f} MB, {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
                 )
+            fingerprint = zoo.identify(spec, self._sources)
             before = rss_mb()
-            module = zoo.load(spec)
+            module = zoo.load(spec, self._sources)
         except Exception as error:  # noqa: BLE001  # the loader's one broad except: a bad checkpoint is a failed module
             known = (
                 error if isinstance(error, S2M3Error) else ModuleFailedError(f"{type(error).__name__}: {error}"[:300])
@@ -121,7 +128,7 @@ class Loader:
         metrics.LOAD_SECONDS.labels(spec.id).observe(seconds)
         metrics.MODULE_MEMORY.labels(spec.id).set(took * 1e6)
         _log.info("module_loaded", node=self._node, module=spec.id, memory_mb=round(took, 1), seconds=seconds)
-        return Loaded(spec, module, took)
+        return Loaded(spec, module, took, fingerprint)
 
     def _import_code(self, spec: ModuleSpec) -> None:
         """Imports what the class needs by itself, so that it is counted once and to no module."""

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 import structlog
 
 from agents import zoo
+from agents.checkpoints.sources import CheckpointSources
 from agents.speed import LinkSpeed
 from broker.link import Link
 from broker.message import Outgoing
@@ -36,6 +37,8 @@ class Presence:
         self._state = m.NodeState(state="ready", boot=boot)
         self._reported = m.Reported(boot=boot)
         self._profile: m.NodeProfile | None = None
+        #: sources that tasks named and that are here
+        self._named: set[str] = set()
         self._load: Mapping[str, int] = {}
 
     @property
@@ -44,11 +47,19 @@ class Presence:
         return self._state.state
 
     def introduce(
-        self, *, memory_mb: float, runtime_mb: float, gflops: float, link_speed: LinkSpeed, with_torch: bool
+        self,
+        *,
+        memory_mb: float,
+        runtime_mb: float,
+        gflops: float,
+        link_speed: LinkSpeed,
+        with_torch: bool,
+        sources: CheckpointSources,
     ) -> None:
         """Sets the profile and tells everything for the first time."""
         known = shipped_catalogue().modules.values()
         loadable = [s for s in known if zoo.can_load(s) and (with_torch or not zoo.needs_torch(s.class_))]
+        parts = [name for name in zoo.checkpoint_classes() if with_torch or not zoo.needs_torch(name)]
         self._profile = m.NodeProfile(
             boot=self._state.boot,
             version=_version(),
@@ -57,10 +68,18 @@ class Presence:
             gflops=gflops,
             latency_ms=link_speed.latency_ms,
             mbps=link_speed.mbps,
-            sources=sorted({spec.source for spec in loadable}),
-            classes=sorted({spec.class_ for spec in loadable}),
+            sources=sorted({*(spec.source for spec in loadable), *sources.offered(), *self._named}),
+            classes=sorted({*(spec.class_ for spec in loadable), *parts}),
         )
         self.tell_all()
+
+    def offer(self, sources: set[str]) -> None:
+        """Tells that these sources can be loaded here too."""
+        self._named |= sources
+        if self._profile is not None and not sources <= set(self._profile.sources):
+            update = {"sources": sorted({*self._profile.sources, *sources})}
+            self._profile = self._profile.model_copy(update=update)
+            self._tell(topics.NODE_PROFILE, self._profile)
 
     def tell_all(self) -> None:
         """Tells all that is retained: a broker that forgot everything is made whole. The state comes last."""

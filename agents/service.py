@@ -8,6 +8,7 @@ from functools import partial
 import structlog
 
 from agents.branches import Branches
+from agents.checkpoints.sources import CheckpointSources
 from agents.front import Front
 from agents.loading import Loaded, Loader
 from agents.memory import default_budget_mb
@@ -59,7 +60,8 @@ class Agent:
         self._presence = Presence(self.link, self._node, self._boot)
         self._dispatcher = Dispatcher(self.link, self._loop, f"node-{self._node}")
         self._branches = Branches(settings, self.link, self._loop)
-        self._loader = Loader(self._node, self._memory_mb, settings.threads, self._outcome)
+        self._sources = CheckpointSources(settings.checkpoints, settings.download)
+        self._loader = Loader(self._node, self._memory_mb, settings.threads, self._sources, self._outcome)
         self._plan = m.Plan(epoch=0, revision=0)
         self._reports: dict[str, m.ModuleReport] = {}
         self._leaving: set[str] = set()
@@ -84,6 +86,7 @@ class Agent:
         self._measure()
         listen(self.link, topics.CONTROL, self._on_profile, verb="profile")
         listen(self.link, topics.CONTROL, self._on_drain, verb="drain")
+        listen(self.link, topics.TASK, self._on_task)
         listen(self.link, topics.PLAN, self._on_plan, node=self._node)
         _log.info("agent_up", node=self._node, boot=self._boot, memory_mb=round(self._memory_mb))
 
@@ -95,6 +98,7 @@ class Agent:
             gflops=compute_gflops(),
             link_speed=link_speed(self.link, f"probe-{self._node}"),
             with_torch=self._loader.has_room_for_torch,
+            sources=self._sources,
         )
 
     def _tell_load(self) -> None:
@@ -141,6 +145,12 @@ class Agent:
     def _on_profile(self, _: str, order: m.ControlRequest | None) -> None:
         if order is not None and order.node in (None, self._node):
             threading.Thread(target=self._measure, name="measure", daemon=True).start()
+
+    def _on_task(self, _: str, task: m.TaskSpec | None) -> None:
+        """A task may bring modules whose checkpoints nobody listed: says so where they are on this device."""
+        if task is not None and task.definition is not None:
+            named = {spec.source for spec in task.definition.modules}
+            self._presence.offer({source for source in named if self._sources.holds(source)})
 
     def _start_draining(self) -> None:
         if self._presence.state == "ready":
@@ -202,7 +212,11 @@ class Agent:
             self._presence.event(m.Event(event="module_failed", node=self._node, module=spec.id, detail=str(outcome)))
         else:
             ready = m.ModuleReport(
-                state="ready", progress=1.0, bytes=outcome.module.nbytes, memory_mb=round(outcome.memory_mb, 2)
+                state="ready",
+                progress=1.0,
+                bytes=outcome.module.nbytes,
+                memory_mb=round(outcome.memory_mb, 2),
+                fingerprint=outcome.fingerprint,
             )
             self._branches.serve(spec.id, outcome.module, then=lambda: self._ready(spec.id, ready))
             return

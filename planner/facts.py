@@ -6,7 +6,8 @@ from statistics import median
 from broker.nodes import Nodes
 from planner.flapping import Flapping
 from planner.rates import Rates
-from schemas.definitions import Catalogue, ModelSpec, ModuleSpec
+from schemas.definitions import Catalogue, ModelSpec, ModuleSpec, is_hub_id, with_definition
+from schemas.errors import BadInputError, S2M3Error
 from schemas.messages import ErrorBody, ModuleReport, NodeProfile, Plan, Reported, TaskSpec
 
 __all__ = ["Facts"]
@@ -26,6 +27,7 @@ class _Failures:
 class Facts:
     """Desired tasks + node profiles + what nodes report: all that a placement follows from."""
 
+    #: all definitions known: in files, and in tasks
     catalogue: Catalogue
     tasks: dict[str, TaskSpec] = field(default_factory=dict)
     nodes: Nodes = field(default_factory=Nodes)
@@ -37,11 +39,42 @@ class Facts:
     sessions: set[str] = field(default_factory=set)
     rates: Rates = field(default_factory=Rates)
     flapping: Flapping = field(default_factory=Flapping)
+    #: tasks whose own definition cannot be used
+    refused: dict[str, S2M3Error] = field(default_factory=dict)
+    _in_files: Catalogue = field(init=False)
+    _own_models: dict[str, ModelSpec] = field(default_factory=dict)
     _failures: dict[tuple[str, str], _Failures] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._in_files = self.catalogue
+
     def model_of(self, task: str) -> ModelSpec | None:
-        """Returns the model of a task; None when no definition of it is known."""
+        """Returns the model of a task; None when no definition of it is known, or its own cannot be used."""
+        if self.tasks[task].definition is not None:
+            return self._own_models.get(task)
         return self.catalogue.models.get(self.tasks[task].model)
+
+    def want(self, task: str, spec: TaskSpec | None) -> bool:
+        """Takes in a desired task, with the definition it may carry; None removes it. Returns whether that is news."""
+        if self.tasks.get(task) == spec:
+            return False
+        if spec is None:
+            del self.tasks[task]
+        else:
+            self.tasks[task] = spec
+        self._take_definitions()
+        return True
+
+    def _take_definitions(self) -> None:
+        """Makes the catalogue of the definitions in files and in tasks, equal modules made one."""
+        self._own_models, self.refused, catalogue = {}, {}, self._in_files
+        for task, spec in sorted(self.tasks.items()):
+            if spec.definition is not None:
+                try:
+                    catalogue, self._own_models[task] = with_definition(catalogue, spec.definition)
+                except BadInputError as error:
+                    self.refused[task] = error
+        self.catalogue = catalogue
 
     def usable(self) -> list[str]:
         """Returns the nodes that may be given modules: ready, and their profile is of the same boot."""
@@ -103,7 +136,8 @@ class Facts:
     def can_load(self, spec: ModuleSpec, node: str, now: float) -> bool:
         """Returns whether a node has the module's source and class, and did not just fail to load it."""
         profile = self.profiles[node]
-        if spec.class_ not in profile.classes or spec.source not in profile.sources:
+        fetchable = is_hub_id(spec.source) and "hub" in profile.sources
+        if spec.class_ not in profile.classes or not (spec.source in profile.sources or fetchable):
             return False
         failures = self._failures.get((node, spec.id))
         return failures is None or failures.until <= now

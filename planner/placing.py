@@ -54,6 +54,8 @@ def build_instance(facts: Facts, tasks: list[str], now: float, nodes: list[str] 
 
 def _model(facts: Facts, task: str) -> ModelSpec:
     model = facts.model_of(task)
+    if task in facts.refused:
+        raise facts.refused[task]
     if model is None:
         known = ", ".join(sorted(facts.catalogue.models))
         raise UnknownTaskError(f"task {task} wants the model {facts.tasks[task].model!r}; known: {known}")

@@ -160,13 +160,12 @@ class Planner:
 
     def _on_task(self, task: str, spec: m.TaskSpec | None) -> None:
         if spec is None:
-            if self._facts.tasks.pop(task, None) is not None:
+            if self._facts.want(task, None):
                 _log.info("task_removed", task=task)
                 self._facts.sessions.discard(task)
                 self._loop.after(_CLOSE_S, partial(self._close_door, task))
                 self._plan_soon()
-        elif self._facts.tasks.get(task) != spec:
-            self._facts.tasks[task] = spec
+        elif self._facts.want(task, spec):
             _log.info("task_wanted", task=task, model=spec.model)
             self._improve = True
             self._plan_soon()

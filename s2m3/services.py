@@ -95,6 +95,8 @@ def planner(settings: PlannerSettings) -> None:
     node=Annotated[str | None, typer.Option(help="this device's name on the bus; default: its host name")],
     memory_mb=Annotated[float | None, typer.Option(help="of the whole process; default: half of what is free")],
     threads=Annotated[int | None, typer.Option(help="compute threads; default: all cores")],
+    checkpoints=Annotated[list[Path] | None, typer.Option(help="folder of checkpoints; repeat for several")],
+    download=Annotated[bool | None, typer.Option(help="fetch checkpoints from the model hub [no]")],
     queue=Annotated[int | None, typer.Option(help="items that may wait per module before `busy`")],
     metrics_port=options.MetricsPort,
 )

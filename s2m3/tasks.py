@@ -13,12 +13,15 @@ from s2m3 import options
 from s2m3.snapshot import Site
 from schemas import messages as m
 from schemas import topics
+from schemas.checkpoint import read_checkpoint
+from schemas.definitions import Definition
+from schemas.deriving import definition_of
 from schemas.errors import NotReadyError, UnknownTaskError, error_from_code
 from schemas.ids import check_id
 from schemas.plain import plain_inputs
 from schemas.settings import BrokerSettings
 
-__all__ = ["add", "add_task", "list_tasks", "models", "remove"]
+__all__ = ["add", "add_task", "checkpoint_definition", "list_tasks", "models", "remove"]
 
 _READY_S = 60.0
 
@@ -27,25 +30,55 @@ _READY_S = 60.0
 def add(
     settings: BrokerSettings,
     name: Annotated[str, typer.Argument(help="of the task")],
-    model: Annotated[str, typer.Option("--model", help="what it is a use of: see `s2m3 models`")],
+    model: Annotated[str, typer.Option("--model", help="see `s2m3 models`; or the folder of a checkpoint")],
     *,
     text: Annotated[list[str] | None, typer.Option("--text", help="default text; repeat for several")] = None,
     image: Annotated[list[Path] | None, typer.Option("--image", help="default picture; repeat for several")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="a checkpoint's name in the agents' folders, where its path is another there"),
+    ] = None,
     replicas: Annotated[int, typer.Option(help="copies of a module at most")] = 1,
     deadline: Annotated[float, typer.Option(help="seconds a request may take")] = 30.0,
     wait: Annotated[bool, typer.Option(help="until it can be asked")] = True,
 ) -> None:
-    """Add a task, or change it. `s2m3 task add porch --model retrieval --text "a cat" --text "a person"`."""
+    """Add a task, or change it. `s2m3 task add porch --model retrieval --text "a cat" --text "a person"`.
+
+    A local checkpoint is served by its folder: `s2m3 task add pets --model ./clip-vit-base-patch16`.
+    """
+    definition = checkpoint_definition(model, source)
     inputs: dict[str, Any] = {}
     if text:
         inputs["text"] = text if len(text) > 1 else text[0]
     if image:
         inputs["image"] = [path.read_bytes() for path in image] if len(image) > 1 else image[0].read_bytes()
-    spec = m.TaskSpec(model=model, inputs=plain_inputs(inputs), max_replicas=replicas, deadline_s=deadline)
+    spec = m.TaskSpec(
+        model=definition.model.id if definition else model,
+        definition=definition,
+        inputs=plain_inputs(inputs),
+        max_replicas=replicas,
+        deadline_s=deadline,
+    )
     with Site(settings) as site:
         add_task(site, name, spec)
         if wait:
             _wait_until_ready(site, name)
+
+
+def checkpoint_definition(model: str, source: str | None) -> Definition | None:
+    """Returns the definition of a checkpoint's folder; None where the model is named by its id.
+
+    Args:
+        model: An id, or the folder.
+        source: What its modules name as their source; None: the folder's path.
+
+    Raises:
+        BadInputError: The folder is not there, or holds no checkpoint that can be served.
+    """
+    folder = Path(model)
+    if not folder.is_dir() and not {"/", "\\", "."} & set(model):
+        return None
+    return definition_of(read_checkpoint(folder), source or str(folder.resolve()))
 
 
 def add_task(site: Site, name: str, spec: m.TaskSpec) -> None:

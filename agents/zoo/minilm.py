@@ -3,18 +3,17 @@
 Model: Wang et al., MiniLM, NeurIPS 2020; the pooling and the 256-token limit are sentence-transformers' own.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from cachetools import LRUCache
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import BertConfig, BertModel
 
+from agents.remembered import Ids, RememberedTexts, Tokens, pack
 from agents.zoo.checkpoints import fill, nbytes_of, read_safetensors
 from agents.zoo.checks import Config, port, read_config
 from agents.zoo.heads import Floats
@@ -29,13 +28,6 @@ __all__ = ["MAX_CHARACTERS", "MAX_TEXTS", "SentenceEncoder", "load_encoder"]
 MAX_CHARACTERS, MAX_TEXTS = 10_000, 1_000
 #: Tokens kept of a text, the two marks included.
 _MAX_TOKENS = 256
-#: Embeddings remembered: 1.5 KB each, and 1 KB for the longest keys.
-_REMEMBERED = 4_096
-#: Tokens of one forward pass: more gained nothing on a CPU, at any length of text.
-_TOKENS_AT_ONCE = 512
-
-#: A text's token ids as int32 bytes: short, bounded, and equal for texts that the model cannot tell apart.
-_Tokens = bytes
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class Texts:
     """An item's texts, and the tokens of each."""
 
     texts: list[str]
-    tokens: list[_Tokens]
+    tokens: list[Tokens]
 
 
 class SentenceEncoder:
@@ -58,10 +50,13 @@ class SentenceEncoder:
     def __init__(self, network: nn.Module, tokenizer: Tokenizer) -> None:
         self._network = network
         self._tokenizer = tokenizer
-        self._known: LRUCache[_Tokens, Floats] = LRUCache(_REMEMBERED)
+        self._remembered = RememberedTexts(self._forward)
         self.nbytes = nbytes_of(network)
-        #: Embeddings that did not have to be computed again, so far.
-        self.hits = 0
+
+    @property
+    def hits(self) -> int:
+        """Embeddings that did not have to be computed again, so far."""
+        return self._remembered.hits
 
     def prepare(self, inputs: Mapping[str, Value]) -> Texts:
         """Returns the item's texts as tokens, each cut after 256."""
@@ -75,46 +70,23 @@ class SentenceEncoder:
         except UnicodeEncodeError as error:  # JSON can carry it, UTF-8 cannot
             raise BadInputError("a text holds half of a surrogate pair") from error
         encoded = self._tokenizer.encode_batch_fast(texts)
-        return Texts(texts, [np.array(one.ids, np.int32).tobytes() for one in encoded])
+        return Texts(texts, [pack(one.ids) for one in encoded])
 
     def run(self, batch: Sequence[Texts], wanted: frozenset[str]) -> list[dict[str, Value]]:
         """Returns `embedding` and `text` of each item, as wanted."""
         results: list[dict[str, Value]] = [{"text": item.texts} if "text" in wanted else {} for item in batch]
         if "embedding" in wanted:
-            vectors = self._embeddings({tokens for item in batch for tokens in item.tokens})
+            vectors = self._remembered.rows({tokens for item in batch for tokens in item.tokens})
             for item, result in zip(batch, results, strict=True):
                 result["embedding"] = np.stack([vectors[tokens] for tokens in item.tokens])
         return results
 
-    def _embeddings(self, asked: set[_Tokens]) -> dict[_Tokens, Floats]:
-        """Returns the embedding of each text: the known ones from the cache, the others computed and remembered."""
-        vectors = {tokens: self._known[tokens] for tokens in asked if tokens in self._known}
-        self.hits += len(vectors)
-        new = asked - vectors.keys()
-        for group in _groups(new):
-            vectors |= zip(group, self._forward(group), strict=True)
-        # Copies: a row that is kept must not keep the rest of its group.
-        self._known.update({tokens: vectors[tokens].copy() for tokens in new})
-        return vectors
-
     @torch.inference_mode()
-    def _forward(self, group: Sequence[_Tokens]) -> Floats:
+    def _forward(self, ids: Ids) -> Floats:
         """Returns (texts, 384) for texts of one length: the mean over the tokens, at length 1."""
-        ids = np.frombuffer(bytearray().join(group), np.int32).reshape(len(group), -1)
         hidden = self._network(input_ids=torch.from_numpy(ids)).last_hidden_state
         vectors: Floats = nn.functional.normalize(hidden.mean(1), dim=-1).numpy()
         return vectors
-
-
-def _groups(texts: set[_Tokens]) -> Iterator[list[_Tokens]]:
-    """Yields the texts in groups of one length (bytes, 4 per token), each of a bounded number of tokens."""
-    by_length: defaultdict[int, list[_Tokens]] = defaultdict(list)
-    for tokens in texts:
-        by_length[len(tokens)].append(tokens)
-    for length, alike in by_length.items():
-        size = _TOKENS_AT_ONCE * np.dtype(np.int32).itemsize // length
-        for start in range(0, len(alike), size):
-            yield alike[start : start + size]
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""Sound files to samples: one file, checked and bounded before it is decoded, as 16 kHz mono."""
+"""Sound files to samples: one file, checked and bounded before it is decoded, as mono samples."""
 
 import io
 
@@ -44,8 +44,12 @@ def _read_mono(sound: soundfile.SoundFile) -> npt.NDArray[np.float32]:
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
 
-def decode_sound(data: bytes) -> npt.NDArray[np.float32]:
-    """Returns a sound file of any format that libsndfile reads (WAV, FLAC, Ogg, MP3) as 16 kHz mono samples in -1..1.
+def decode_sound(data: bytes, wanted: int = RATE) -> npt.NDArray[np.float32]:
+    """Returns a sound file of any format that libsndfile reads (WAV, FLAC, Ogg, MP3) as mono samples in -1..1.
+
+    Args:
+        data: The file.
+        wanted: Samples per second to return.
 
     Raises:
         BadInputError: Not a sound file, damaged, empty, not finite, or longer than MAX_SECONDS (found before decoding).
@@ -60,6 +64,6 @@ def decode_sound(data: bytes) -> npt.NDArray[np.float32]:
         raise BadInputError("the sound is empty")
     if not np.isfinite(samples).all():
         raise BadInputError("the sound holds samples that are not finite")
-    if rate != RATE:
-        samples = soxr.resample(samples, rate, RATE)
-    return samples[: MAX_SECONDS * RATE]
+    if rate != wanted:
+        samples = soxr.resample(samples, rate, wanted)
+    return samples[: MAX_SECONDS * wanted]

@@ -1,0 +1,1 @@
+"""Parts of transformers checkpoints served as modules: what each part is, schemas/architectures/ says."""

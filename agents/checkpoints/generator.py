@@ -1,0 +1,151 @@
+"""Class `text-generator`: a decoder or language model, started from an encoder's output and a prompt, to text."""
+
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from agents.checkpoints.generate import Start, Stop, greedy
+from agents.checkpoints.networks import build_network, build_projector
+from agents.checkpoints.opening import OpenPart
+from agents.checkpoints.preprocessing import read_tokenizer
+from agents.zoo.checkpoints import nbytes_of
+from agents.zoo.checks import Config, port, read_config, tensor_port
+from schemas.errors import BadInputError, ModuleFailedError
+from schemas.values import Value
+
+__all__ = ["GeneratorConfig", "TextGenerator", "load_text_generator"]
+
+_IMAGE = "<image>"
+_MAX_CHARACTERS = 10_000
+
+
+class GeneratorConfig(Config):
+    """The longest text, in tokens; the prompt of a model that takes one; the language of a multilingual Whisper."""
+
+    max_new_tokens: int = Field(default=128, ge=1, le=4096)
+    prompt: str | None = None
+    language: str = "en"
+
+
+class TextGenerator:
+    """`hidden` (what the decoder cross-attends to), or `tokens` and `text` (a picture in a prompt), to `text`."""
+
+    light = False
+    max_batch = 1
+
+    def __init__(
+        self, network: Any, projector: nn.Module | None, tokenizer: Any, prompt: "_Prompt", stop: Stop
+    ) -> None:
+        self._network = network
+        #: Whisper's decoder takes its encoder's whole result, the others its hidden states.
+        self._as_outputs = "encoder_outputs" in signature(network.forward).parameters
+        self._projector = projector
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        self._stop = stop
+        self.nbytes = nbytes_of(network) + (nbytes_of(projector) if projector else 0)
+
+    def prepare(self, inputs: Mapping[str, Value]) -> tuple[list[int], torch.Tensor]:
+        """Returns the item's prompt as tokens, and what came from the encoder."""
+        name = "tokens" if self._prompt.image_id is not None else "hidden"
+        given = tensor_port(inputs, name, (1, None, None))
+        return self._prompt.ids(self._tokenizer, inputs), torch.from_numpy(np.array(given))
+
+    @torch.inference_mode()
+    def run(self, batch: Sequence[tuple[list[int], torch.Tensor]], wanted: frozenset[str]) -> list[dict[str, Value]]:
+        """Returns `text` of each item."""
+        if "text" not in wanted:
+            return [{} for _ in batch]
+        return [{"text": self._said(greedy(self._network, self._start(*item), self._stop))} for item in batch]
+
+    def _said(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text.strip()
+
+    def _start(self, ids: list[int], given: torch.Tensor) -> Start:
+        projected = given if self._projector is None else self._projector(given)
+        if self._prompt.image_id is None:
+            crossing = {"encoder_outputs": (projected,)} if self._as_outputs else {"encoder_hidden_states": projected}
+            return Start(ids=torch.tensor([ids]), crossing=crossing)
+        at = ids.index(self._prompt.image_id)
+        embed = self._network.get_input_embeddings()
+        before, after = embed(torch.tensor([ids[:at]]).long()), embed(torch.tensor([ids[at + 1 :]]).long())
+        return Start(embeds=torch.cat([before, projected, after], dim=1))
+
+
+class _Prompt:
+    """What a text starts from: fixed tokens, or a template with a question and a picture in it."""
+
+    def __init__(self, opened: OpenPart, config: GeneratorConfig) -> None:
+        template = config.prompt or opened.part.options.get("prompt")
+        self._fixed: list[int] = []
+        self._template = ""
+        self.image_id: int | None = None
+        if template == "whisper":
+            self._fixed = _whisper_prompt(opened, config.language)
+        elif opened.part.start:
+            self._fixed = [_token(opened, "the token it starts from", opened.part.start)]
+        else:
+            self._template = str(template)
+            self.image_id = _token(opened, "the picture's token", ["image_token_index", "image_token_id"])
+
+    def ids(self, tokenizer: Any, inputs: Mapping[str, Value]) -> list[int]:
+        """Returns the tokens; in those of a template the picture's is there exactly once."""
+        if not self._template:
+            return self._fixed
+        question = port(inputs, "text", "text")
+        if len(question) > _MAX_CHARACTERS:
+            raise BadInputError(f"a text of {len(question)} characters; at most {_MAX_CHARACTERS}")
+        ids: list[int] = tokenizer(self._template.replace("{text}", question))["input_ids"]
+        if (count := ids.count(self.image_id or 0)) != 1:
+            raise BadInputError(f"the prompt has {_IMAGE} {count} times; it has to be there once, and not in the text")
+        return ids
+
+
+def _token(opened: OpenPart, what: str, paths: Sequence[str]) -> int:
+    found = opened.value(*paths)
+    if not isinstance(found, int):
+        raise ModuleFailedError(f"{opened.checkpoint.folder.name} does not say {what}: none of {', '.join(paths)}")
+    return found
+
+
+def _whisper_prompt(opened: OpenPart, language: str) -> list[int]:
+    """Returns start, language, task and no-timestamps, as far as the checkpoint has them."""
+    ids = [_token(opened, "the token it starts from", opened.part.start)]
+    languages, tasks = opened.value("generation.lang_to_id"), opened.value("generation.task_to_id")
+    if isinstance(languages, dict) and isinstance(tasks, dict):
+        if f"<|{language}|>" not in languages:
+            raise ModuleFailedError(f"module {opened.spec.id}: config.language: {language!r} is not one it knows")
+        ids += [languages[f"<|{language}|>"], tasks["transcribe"]]
+    silent = opened.value("generation.no_timestamps_token_id")
+    return [*ids, silent] if isinstance(silent, int) else ids
+
+
+def _tokens(found: object) -> list[int]:
+    return [found] if isinstance(found, int) else list(found) if isinstance(found, list) else []
+
+
+def load_text_generator(opened: OpenPart) -> TextGenerator:
+    """Builds class `text-generator`.
+
+    Raises:
+        ModuleFailedError: Weights, tokenizer or the tokens it starts from and ends with do not fit; the text names it.
+    """
+    config = read_config(opened.spec, GeneratorConfig)
+    ends = _tokens(opened.value(*opened.part.end))
+    if not ends:
+        raise ModuleFailedError(f"{opened.checkpoint.folder.name} does not say which token ends a text")
+    stop = Stop(
+        frozenset(ends),
+        config.max_new_tokens,
+        _tokens(opened.value("generation.suppress_tokens", "suppress_tokens")),
+        _tokens(opened.value("generation.begin_suppress_tokens", "begin_suppress_tokens")),
+    )
+    return TextGenerator(
+        build_network(opened), build_projector(opened), read_tokenizer(opened), _Prompt(opened, config), stop
+    )

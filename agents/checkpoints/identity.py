@@ -1,0 +1,147 @@
+"""What a part of a checkpoint is by its content: a hash of its tensors and configuration. Computed once, then cached.
+
+Floating-point numbers are hashed by value, as float32: the same weights stored in half precision and in single are the
+same module (LLaVA-1.5 stores CLIP's tower in float16). No torch.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agents.checkpoints.opening import OpenPart, read_floats, read_raw
+from schemas.checkpoint import TensorInfo
+from schemas.errors import ModuleFailedError
+
+__all__ = ["cache_folder", "check_identity", "fingerprint"]
+
+_log = structlog.get_logger(__name__)
+_FLOATS = ("F32", "F16", "BF16")
+#: Numbers of a float tensor that are converted at once.
+_AT_ONCE = 1 << 22
+
+
+def fingerprint(opened: OpenPart, names: frozenset[str] | None = None) -> str:
+    """Returns the hash of a part, 64 hex digits.
+
+    Args:
+        opened: The part.
+        names: Only these of its tensors; None is all of them.
+    """
+    tensors = {name: tensor for name, tensor in opened.tensors().items() if names is None or name in names}
+    whole = hashlib.sha256(json.dumps(_configuration(opened), sort_keys=True, default=str).encode())
+    for name, digest in sorted(_digests(tensors).items()):
+        whole.update(f"\0{name}\0{digest}".encode())
+    return whole.hexdigest()
+
+
+def check_identity(opened: OpenPart, others: list[OpenPart]) -> str:
+    """Returns a part's fingerprint after comparing it with what its definition says it is.
+
+    Args:
+        opened: The part that is to be served.
+        others: Parts of other checkpoints, here on this device, that are declared to be the same; each may hold fewer
+            tensors (a tower without its projection), and is compared by those that it has.
+
+    Raises:
+        ModuleFailedError: It is another module; both fingerprints are in the text.
+    """
+    own = fingerprint(opened)
+    if opened.spec.fingerprint and opened.spec.fingerprint != own:
+        raise ModuleFailedError(
+            f"module {opened.spec.id} is declared to be {opened.spec.fingerprint}, but {opened.spec.source} holds {own}"
+        )
+    for other in others:
+        names = frozenset(other.tensors())
+        theirs, ours = fingerprint(other), fingerprint(opened, names)
+        if theirs != ours:
+            raise ModuleFailedError(
+                f"module {opened.spec.id} is not the same in {opened.spec.source} ({ours}) and in "
+                f"{other.spec.source} ({theirs}), although it is declared to be"
+            )
+    return own
+
+
+def _configuration(opened: OpenPart) -> dict[str, Any]:
+    """What of the configuration changes what is computed."""
+    if "model_cfg" in opened.checkpoint.config:
+        return {"model_cfg": opened.checkpoint.config["model_cfg"]}
+    if not opened.part.network:
+        return {"labels": opened.value("id2label")} if opened.part.class_ == "classifier-head" else {}
+    from agents.checkpoints.configuration import identifying  # noqa: PLC0415  # light heads run without transformers
+
+    return identifying(opened)
+
+
+def _digests(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """Returns the hash of each tensor: from the cache where its file has not changed since."""
+    files: dict[Path, dict[str, TensorInfo]] = {}
+    for name, tensor in tensors.items():
+        files.setdefault(tensor.file, {})[name] = tensor
+    found: dict[str, str] = {}
+    for path, inside in files.items():
+        cache = _Cache(path)
+        for name, tensor in inside.items():
+            found[name] = cache.digest(tensor)
+        cache.save()
+    return found
+
+
+def _digest(tensor: TensorInfo) -> str:
+    content = hashlib.sha256(f"{tensor.shape}".encode())
+    if tensor.dtype not in _FLOATS:
+        content.update(f"\0{tensor.dtype}\0".encode())
+        content.update(read_raw(tensor).data)
+        return content.hexdigest()
+    width = tensor.nbytes // max(tensor.count, 1)
+    for start in range(0, tensor.count, _AT_ONCE):
+        count = min(_AT_ONCE, tensor.count - start)
+        piece = TensorInfo(tensor.file, tensor.dtype, (count,), tensor.begin + start * width)
+        content.update(read_floats(piece).data)
+    return content.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Returns where fingerprints are kept: the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "s2m3" / "fingerprints"
+
+
+class _Cache:
+    """The hashes of one file's tensors, kept under the file's path, size and time of change."""
+
+    def __init__(self, path: Path) -> None:
+        stat = path.stat()
+        what = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ino}"
+        self._path = cache_folder() / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
+        try:
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = {}
+        self._known: dict[str, str] = known if isinstance(known, dict) else {}
+        self._new = False
+
+    def digest(self, tensor: TensorInfo) -> str:
+        """Returns a tensor's hash, computing it if it is not known."""
+        key = f"{tensor.begin}:{tensor.dtype}:{tensor.shape}"
+        if key not in self._known:
+            self._known[key] = _digest(tensor)
+            self._new = True
+        return self._known[key]
+
+    def save(self) -> None:
+        """Writes what is new. A cache that cannot be written costs time, nothing else."""
+        if not self._new:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self._path.parent, delete=False, encoding="utf-8") as file:
+                json.dump(self._known, file)
+            Path(file.name).replace(self._path)
+        except OSError as error:
+            _log.warning("fingerprint_not_cached", error=str(error))

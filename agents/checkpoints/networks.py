@@ -1,0 +1,105 @@
+"""Builds the network of a part: transformers' own class, from the part's tensors alone. No weight is left random."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
+from transformers.utils import logging
+
+from agents.checkpoints.configuration import part_configuration, whole_configuration
+from agents.checkpoints.opening import OpenPart
+from agents.zoo.checkpoints import fill
+from schemas.errors import ModuleFailedError
+
+__all__ = ["build_network", "build_projector"]
+
+# What is wrong with a checkpoint is in our errors; the log is one line per event.
+logging.set_verbosity(logging.CRITICAL)
+logging.disable_progress_bar()
+
+_AUTO = {"AutoModel": MODEL_MAPPING, "AutoModelForCausalLM": MODEL_FOR_CAUSAL_LM_MAPPING}
+_PROJECTOR = "projector."
+
+
+def build_network(opened: OpenPart) -> Any:
+    """Returns a part's network, set to inference.
+
+    Raises:
+        ModuleFailedError: The configuration does not fit, or weights are missing, unexpected or of another shape; the
+            text names them.
+    """
+    state = _read(opened, lambda name: not name.startswith(_PROJECTOR))
+    config = part_configuration(opened)
+    network_class = _class(opened.part.network.replace("{architecture}", opened.architecture), config)
+    try:
+        network, info = network_class.from_pretrained(
+            None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True, **opened.part.init
+        )
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise ModuleFailedError(f"module {opened.spec.id} does not fit its configuration: {error}"[:500]) from error
+    wrong = {
+        "missing": info["missing_keys"],
+        "unexpected": info["unexpected_keys"],
+        "of another shape": [key for key, *_ in info["mismatched_keys"]],
+    }
+    if found := [f"{kind}: {', '.join(sorted(keys))}" for kind, keys in wrong.items() if keys]:
+        raise ModuleFailedError(f"the weights of {opened.spec.id} do not fit: {'; '.join(found)}"[:1000])
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def build_projector(opened: OpenPart) -> nn.Module | None:
+    """Returns what a decoder applies to the encoder's output first; None where its checkpoint has no such thing.
+
+    Raises:
+        ModuleFailedError: Its weights are missing or do not fit.
+    """
+    wanted = opened.part.projector
+    if wanted is None:
+        return None
+    found = _read(opened, lambda name: name.startswith(_PROJECTOR))
+    state = {name[len(_PROJECTOR) :]: tensor.float() for name, tensor in found.items()}
+    if not state and wanted.optional:
+        return None
+    if not state:
+        raise ModuleFailedError(f"the weights of {opened.spec.id} do not fit: missing: {' or '.join(wanted.prefixes)}…")
+    if wanted.network == "linear":
+        out, into = state["weight"].shape
+        projector: nn.Module = nn.Linear(into, out, bias="bias" in state)
+    else:
+        projector = _class(wanted.network, None)(whole_configuration(opened))
+    fill(projector, state, opened.spec.id)
+    return projector
+
+
+def _read(opened: OpenPart, wanted: Callable[[str], bool]) -> dict[str, torch.Tensor]:
+    """Returns the part's wanted tensors by their names in the part; nothing else of the files is read."""
+    files: dict[Any, list[str]] = {}
+    for name, inside in opened.names.items():
+        if wanted(inside):
+            files.setdefault(opened.checkpoint.tensors[name].file, []).append(name)
+    state: dict[str, torch.Tensor] = {}
+    for path, names in files.items():
+        try:
+            with safe_open(path, "pt") as file:
+                state |= {opened.names[name]: file.get_tensor(name) for name in names}
+        except (OSError, SafetensorError) as error:
+            raise ModuleFailedError(f"{path.name} cannot be read: {error}") from error
+    return state
+
+
+def _class(path: str, config: Any) -> Any:
+    """Returns a class of transformers by its name, or by its module's path there."""
+    if path in _AUTO:
+        mapping: Mapping[Any, Any] = _AUTO[path]
+        found = mapping[type(config)]
+        return found[0] if isinstance(found, tuple) else found
+    module, dot, name = path.rpartition(".")
+    found = getattr(import_module(f"transformers.{module}") if dot else transformers, name, None)
+    if found is None:
+        raise ModuleFailedError(f"this version of transformers has no {path}")
+    return found

@@ -1,0 +1,88 @@
+"""A checkpoint's own preprocessing: image processor (Pillow's), feature extractor, tokenizer. Its code is not run."""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoTokenizer
+
+from agents.checkpoints.opening import OpenPart
+from schemas.checkpoint import read_json
+from schemas.errors import BadInputError, ModuleFailedError
+
+__all__ = ["read_extractor", "read_image_processor", "read_tokenizer", "token_limit"]
+
+#: Architectures whose positions count from the padding token's id on: that many tokens fewer fit.
+_POSITIONS_AFTER_PADDING = ("roberta", "clap_text_model", "camembert")
+
+
+def read_image_processor(opened: OpenPart) -> Any:
+    """Returns the checkpoint's image processor.
+
+    Raises:
+        ModuleFailedError: It has none that is known.
+    """
+    if "model_cfg" in opened.checkpoint.config:
+        return _open_clip_processor(opened)
+    settings = _settings(opened.checkpoint.folder, "image_processor")
+    kind = str(settings.get("image_processor_type") or settings.get("feature_extractor_type"))
+    name = kind.removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
+    return _made(opened, f"{name}Pil", settings)
+
+
+def read_extractor(opened: OpenPart) -> Any:
+    """Returns the checkpoint's feature extractor for sound.
+
+    Raises:
+        ModuleFailedError: It has none that is known.
+    """
+    settings = _settings(opened.checkpoint.folder, "feature_extractor")
+    return _made(opened, str(settings.get("feature_extractor_type")), settings)
+
+
+def _settings(folder: Path, what: str) -> dict[str, Any]:
+    """Reads preprocessor_config.json, or where processor_config.json has it."""
+    whole, own = folder / "processor_config.json", folder / "preprocessor_config.json"
+    try:
+        inside = read_json(whole).get(what) if whole.is_file() else None
+        return inside if isinstance(inside, dict) else read_json(own)
+    except BadInputError as error:
+        raise ModuleFailedError(f"{folder.name}: {error.detail}") from error
+
+
+def _made(opened: OpenPart, name: str, settings: dict[str, Any]) -> Any:
+    kind = getattr(transformers, name, None)
+    if kind is None:
+        raise ModuleFailedError(f"{opened.checkpoint.folder.name} wants {name}, which transformers does not have")
+    try:
+        return kind.from_dict(settings)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ModuleFailedError(f"{opened.checkpoint.folder.name}: {name}: {error}"[:300]) from error
+
+
+def _open_clip_processor(opened: OpenPart) -> Any:
+    side = opened.value("model_cfg.vision_cfg.image_size")
+    settings = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    given = {"image_mean": opened.value("preprocess_cfg.mean"), "image_std": opened.value("preprocess_cfg.std")}
+    return _made(opened, "CLIPImageProcessorPil", settings | {k: v for k, v in given.items() if v is not None})
+
+
+def read_tokenizer(opened: OpenPart) -> Any:
+    """Returns the checkpoint's tokenizer.
+
+    Raises:
+        ModuleFailedError: It has none, or one that needs code of its own.
+    """
+    folder = opened.checkpoint.folder
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        raise ModuleFailedError(f"{folder.name} has no tokenizer that can be read: {error}"[:300]) from error
+
+
+def token_limit(tokenizer: Any, config: Any) -> int:
+    """Returns how many tokens of a text fit."""
+    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    if any(name in str(config.model_type) for name in _POSITIONS_AFTER_PADDING):
+        positions -= (config.pad_token_id or 0) + 1
+    return int(min(tokenizer.model_max_length, positions))

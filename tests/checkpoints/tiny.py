@@ -1,0 +1,221 @@
+"""Tiny checkpoints of every architecture, as transformers saves them, with weights that matter: N(0, 0.2)."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as t
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+WORDS = [
+    *("USER", "ASSISTANT", "a", "photo", "of", "the", "cat", "dog", "on", "mat", "what", "is", "this", "red", "blue"),
+    *("two", "one", "who", "sits", "there", "yes", "no"),
+]
+PAD, BOS, EOS, UNK, IMAGE = range(5)
+VOCABULARY = {name: i for i, name in enumerate(["[PAD]", "[BOS]", "[EOS]", "[UNK]", "<image>", *WORDS])}
+SIZE = len(VOCABULARY)
+_TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+_PICTURE = {**_TOWER, "image_size": 32, "patch_size": 8}
+_TEXT = {
+    **_TOWER,
+    "vocab_size": SIZE,
+    "max_position_embeddings": 40,
+    "pad_token_id": PAD,
+    "bos_token_id": BOS,
+    "eos_token_id": EOS,
+}
+
+
+def tokenizer(folder: Path, longest: int = 24) -> None:
+    made = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))  # noqa: S106 - no password
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.add_special_tokens(["<image>"])
+    marks = [("[BOS]", BOS), ("[EOS]", EOS)]
+    made.post_processor = processors.TemplateProcessing(single="[BOS] $A [EOS]", special_tokens=marks)
+    names = {"bos_token": "[BOS]", "eos_token": "[EOS]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    t.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=longest, **names).save_pretrained(folder)
+
+
+def pictures(folder: Path, kind: str = "CLIPImageProcessorPil") -> None:
+    size = {"height": 32, "width": 32}
+    settings = {"size": {"shortest_edge": 32}} if kind.startswith("ConvNext") else {"size": size}
+    settings |= {"crop_size": size} if kind.startswith("CLIP") else {}
+    getattr(t, kind)(**settings).save_pretrained(folder)
+
+
+def save(network: Any, folder: Path, **how: Any) -> Path:
+    """Saves a network with weights N(0, 0.2): the default initialisation can make any comparison come out equal."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.dim():
+                weight.normal_(0, 0.2, generator=generator)
+    network.eval().save_pretrained(folder, **how)
+    return folder
+
+
+def clip_config() -> Any:
+    return t.CLIPConfig(vision_config=_PICTURE, text_config=_TEXT, projection_dim=16)
+
+
+def make_clip(folder: Path) -> None:
+    save(t.CLIPModel(clip_config()), folder, max_shard_size="40KB")  # several shards
+    tokenizer(folder)
+    pictures(folder)
+
+
+def make_siglip(folder: Path) -> None:
+    config = t.SiglipConfig(vision_config=_PICTURE, text_config={**_TEXT, "projection_size": 32})
+    save(t.SiglipModel(config), folder)
+    tokenizer(folder)
+    pictures(folder, "SiglipImageProcessorPil")
+
+
+def make_clap(folder: Path) -> None:
+    sound = {"hidden_size": 64, "depths": [1, 1], "num_attention_heads": [2, 2], "patch_embeds_hidden_size": 32}
+    spectrum = {"num_mel_bins": 16, "spec_size": 32, "window_size": 4, "num_classes": 3}
+    config = t.ClapConfig(audio_config={**sound, **spectrum}, text_config=_TEXT, projection_dim=16)
+    save(t.ClapModel(config), folder)
+    tokenizer(folder)
+    t.ClapFeatureExtractor(
+        feature_size=16, sampling_rate=16_000, max_length_s=1, fft_window_size=512, hop_length=320, frequency_max=8000,
+        truncation="rand_trunc", padding="repeatpad",
+    ).save_pretrained(folder)  # fmt: skip
+
+
+def make_vit_gpt2(folder: Path) -> None:
+    words = t.GPT2Config(
+        n_embd=48, n_layer=2, n_head=4, vocab_size=SIZE, bos_token_id=BOS, eos_token_id=EOS, add_cross_attention=True,
+        is_decoder=True,
+    )  # fmt: skip
+    config = t.VisionEncoderDecoderConfig.from_encoder_decoder_configs(t.ViTConfig(**_PICTURE), words)
+    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = BOS, PAD, EOS
+    network = t.VisionEncoderDecoderModel(config)
+    network.generation_config = t.GenerationConfig(decoder_start_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD)
+    save(network, folder)
+    tokenizer(folder)
+    pictures(folder, "ViTImageProcessorPil")
+
+
+def _blip_config() -> Any:
+    return t.BlipConfig(
+        vision_config=_PICTURE,
+        text_config={**_TEXT, "encoder_hidden_size": 32, "sep_token_id": EOS, "projection_dim": 16},
+        projection_dim=16,
+    )
+
+
+def make_blip_captioning(folder: Path) -> None:
+    save(t.BlipForConditionalGeneration(_blip_config()), folder)
+    tokenizer(folder)
+    pictures(folder, "BlipImageProcessorPil")
+
+
+def make_blip_vqa(folder: Path) -> None:
+    save(t.BlipForQuestionAnswering(_blip_config()), folder)
+    tokenizer(folder)
+    pictures(folder, "BlipImageProcessorPil")
+
+
+def make_llava(folder: Path, tower: dict[str, Any] | None = None) -> None:
+    words = t.LlamaConfig(**{**_TEXT, "max_position_embeddings": 64}, num_key_value_heads=2)
+    vision = t.CLIPVisionConfig(**(tower or _PICTURE))
+    config = t.LlavaConfig(vision_config=vision, text_config=words, image_token_index=IMAGE)
+    save(t.LlavaForConditionalGeneration(config), folder, max_shard_size="60KB")
+    tokenizer(folder, longest=64)
+    pictures(folder)
+
+
+def make_whisper(folder: Path) -> None:
+    network = t.WhisperForConditionalGeneration(
+        t.WhisperConfig(
+            vocab_size=SIZE, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, num_mel_bins=16, max_source_positions=50,
+            max_target_positions=40, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, decoder_start_token_id=BOS,
+            suppress_tokens=[UNK], begin_suppress_tokens=[EOS],
+        )
+    )  # fmt: skip
+    network.generation_config = t.GenerationConfig(
+        decoder_start_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, suppress_tokens=[UNK],
+        begin_suppress_tokens=[EOS],
+    )  # fmt: skip
+    save(network, folder)
+    tokenizer(folder)
+    t.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
+
+
+_LABELS = {"id2label": {0: "cat", 1: "dog", 2: "bird"}, "label2id": {"cat": 0, "dog": 1, "bird": 2}}
+
+
+def make_vit_classifier(folder: Path) -> None:
+    save(t.ViTForImageClassification(t.ViTConfig(**_PICTURE, **_LABELS)), folder)
+    pictures(folder, "ViTImageProcessorPil")
+
+
+def make_resnet_classifier(folder: Path) -> None:
+    config = t.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **_LABELS)
+    save(t.ResNetForImageClassification(config), folder)
+    pictures(folder, "ConvNextImageProcessorPil")
+
+
+def make_text_classifier(folder: Path) -> None:
+    config = t.DistilBertConfig(
+        dim=32, n_layers=2, n_heads=4, hidden_dim=48, vocab_size=SIZE, pad_token_id=PAD, **_LABELS
+    )
+    save(t.DistilBertForSequenceClassification(config), folder)
+    tokenizer(folder)
+
+
+def make_fusion_head(folder: Path) -> None:
+    """The trained head of an encoder-only VQA over CLIP's two embeddings."""
+    folder.mkdir(exist_ok=True)
+    layers = torch.nn.Sequential(torch.nn.Linear(32, 24), torch.nn.ReLU(), torch.nn.Linear(24, 3))
+    generator = torch.Generator().manual_seed(8)
+    state = {
+        name: torch.empty_like(weight).normal_(0, 0.2, generator=generator)
+        for name, weight in layers.state_dict().items()
+    }
+    save_file(
+        {f"classifier.{'1' if name[0] == '2' else '0'}{name[1:]}": weight for name, weight in state.items()},
+        folder / "model.safetensors",
+    )
+    config = {"architectures": ["FusionClassifier"], "id2label": {"0": "yes", "1": "no", "2": "two"}}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "tiny-clip": make_clip,
+    "tiny-siglip": make_siglip,
+    "tiny-clap": make_clap,
+    "tiny-vit-gpt2": make_vit_gpt2,
+    "tiny-blip": make_blip_captioning,
+    "tiny-blip-vqa": make_blip_vqa,
+    "tiny-llava": make_llava,
+    "tiny-whisper": make_whisper,
+    "tiny-vit": make_vit_classifier,
+    "tiny-resnet": make_resnet_classifier,
+    "tiny-distilbert": make_text_classifier,
+    "tiny-fusion": make_fusion_head,
+}
+
+
+def make_all(folder: Path) -> Path:
+    t.logging.set_verbosity_error()
+    t.logging.disable_progress_bar()
+    for name, make in MAKERS.items():
+        make(folder / name)
+    return folder
+
+
+def alter(folder: Path, tensor: str) -> None:
+    """Changes one tensor of a checkpoint, in whichever file it is."""
+    for path in folder.glob("*.safetensors"):
+        weights = load_file(path)
+        if tensor in weights:
+            weights[tensor] = weights[tensor] + 0.5
+            save_file(weights, path)
+            return
+    raise KeyError(tensor)
