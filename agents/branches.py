@@ -17,9 +17,10 @@ from broker.link import Link
 from broker.loop import Loop
 from broker.message import Message, Outgoing
 from schemas import topics
-from schemas.codec import CONTENT_TYPE, attempt_of, decode_work, encode_answer
+from schemas.codec import CONTENT_TYPE, attempt_of, decode_work, encode_answer, encode_piece, is_stop
 from schemas.errors import S2M3Error
-from schemas.ids import REQUEST_ID_BYTES
+from schemas.generation import Piece
+from schemas.ids import REQUEST_ID_BYTES, is_id
 from schemas.replies import is_client_inbox
 from schemas.settings import AgentSettings
 from schemas.values import Value
@@ -31,6 +32,8 @@ _log = structlog.get_logger(__name__)
 _EXPIRE_S = 0.1
 #: Finished requests counted between two reports, at most.
 _FINISHED = 100_000
+#: What comes for a stopped request is dropped for so long, at most.
+_STOPPED_S = 600.0
 
 
 class Branches:
@@ -49,7 +52,7 @@ class Branches:
         self._loop = loop
         self._finished: deque[str] = deque(maxlen=_FINISHED)
         self._joins = Joins(settings.joins, self._node)
-        self.runner = Runner(self._node, settings.queue, self._done, self._answer_error)
+        self.runner = Runner(self._node, settings.queue, self._done, self._answer_error, self._tell)
 
     def start(self) -> None:
         """Starts the worker."""
@@ -76,6 +79,9 @@ class Branches:
     # ---- in (the loop's thread) -----------------------------------------------------------------------------------
 
     def _on_work(self, message: Message) -> None:
+        if is_stop(message.user):
+            self._on_stop(message)
+            return
         reply_to = message.reply_to
         if reply_to is None or not is_client_inbox(self._root, reply_to):
             _log.warning("bad_work", node=self._node, topic=message.topic, error="no client's inbox to answer to")
@@ -88,6 +94,16 @@ class Branches:
         if message.expiry_s is not None:  # the broker counts it down while a message waits there; ms_left it cannot
             work = replace(work, ms_left=min(work.ms_left, message.expiry_s * 1000.0))
         self._accept(work)
+
+    def _on_stop(self, message: Message) -> None:
+        request, step = message.correlation, message.user.get("step", "")
+        if request is None or len(request) != REQUEST_ID_BYTES or not is_id(step):
+            _log.warning("bad_work", node=self._node, topic=message.topic, error="an order to stop nothing")
+            return
+        attempt = attempt_of(message.user)
+        remembered_s = min(float(message.expiry_s or 0), _STOPPED_S)
+        self._joins.cancel(request, step, attempt, time.monotonic() + remembered_s)
+        self.runner.drop(request, step, attempt)
 
     def _accept(self, work: Work) -> None:
         now = time.monotonic()
@@ -126,6 +142,21 @@ class Branches:
                 traceparent=work.traceparent,
             )
             self._forward(branch)
+
+    def _tell(self, work: Work, seq: int, at: int, text: str) -> bool:
+        """Sends a piece of a text that is being written if there is room for it: the answer holds all of it."""
+        if not self._link.has_room:
+            return False
+        payload, user = encode_piece(Piece(work.request, work.step, work.attempt, seq, at, text))
+        try:
+            self._link.publish(
+                Outgoing(work.reply_to, payload, correlation=work.request, content_type=CONTENT_TYPE, user=user),
+                refused=lambda _: None,  # the answer will tell
+            )
+        except S2M3Error as error:
+            _log.debug("piece_unsent", node=self._node, request=work.request.hex(), error=str(error))
+            return False
+        return True
 
     def _forward(self, branch: Work) -> None:
         if branch.hop.node == self._node:

@@ -8,6 +8,7 @@ from functools import partial
 
 import structlog
 
+from agents.telling import Telling
 from broker.dispatch import Dispatcher
 from broker.link import Link
 from broker.loop import Loop, Timer
@@ -153,10 +154,16 @@ class Front:
             self._refuse(request, message, error)
             return
         self._under_way[request] = message
-        done = partial(self._on_result, plain)
-        traceparent = traceparent_of(message.user)
+        telling = Telling(request, plain.transaction, partial(self._publish, message)) if plain.stream else None
         self._dispatcher.submit(
-            self.task, plain.inputs, plain.deadline_s, done, request=request, traceparent=traceparent
+            self.task,
+            plain.inputs,
+            plain.deadline_s,
+            partial(self._on_result, plain, telling),
+            request=request,
+            traceparent=traceparent_of(message.user),
+            options=plain.options,
+            seen=telling.take if telling else None,
         )
 
     def _refuse(self, request: bytes, message: Message, error: S2M3Error) -> None:
@@ -169,9 +176,10 @@ class Front:
             return PlainRequest({ids["input"]: message.payload})
         return parse_plain(message.payload)
 
-    def _on_result(self, plain: PlainRequest, result: Result) -> None:
+    def _on_result(self, plain: PlainRequest, telling: Telling | None, result: Result) -> None:
+        seq = telling.told if telling is not None else None
         if result.error is not None:
-            payload = encode_plain_error(result.error, request=result.request, transaction=plain.transaction)
+            payload = encode_plain_error(result.error, request=result.request, transaction=plain.transaction, seq=seq)
             self._note_failure(result.request, result.error)
         else:
             payload = encode_plain_result(
@@ -182,6 +190,7 @@ class Front:
                 attempts=result.attempts,
                 request=result.request,
                 transaction=plain.transaction,
+                seq=seq,
             )
         self._answer(result.request, payload)
         while self._waiting and len(self._under_way) < self._settings.plain_inflight:
@@ -199,13 +208,10 @@ class Front:
         if message is None or link is None:
             return
         try:
-            refused = None
-            if message.reply_to:
-                answer = Outgoing(message.reply_to, payload, correlation=message.correlation)
-                refused = partial(self._may_not_answer, request, message)
-            else:  # a 3.1.1 client may listen: no properties (facts-mqtt.md)
-                answer = Outgoing(topics.RESPONSE.at(link.root, task=self.task), payload)
-            self._answers.publish(answer, delivered=partial(link.ack, message), refused=refused)
+            refused = partial(self._may_not_answer, request, message) if message.reply_to else None
+            self._answers.publish(
+                self._addressed(message, payload), delivered=partial(link.ack, message), refused=refused
+            )
         except S2M3Error as error:
             _log.warning(
                 "answer_unsent", node=self._settings.node, task=self.task, request=request.hex(), error=str(error)
@@ -219,6 +225,19 @@ class Front:
         self._note_failure(request, error)
         told = encode_plain_error(error, request=request, transaction=transaction_of(message.payload))
         self._again(request, replace(message, reply_to=None), told)
+
+    def _addressed(self, message: Message, payload: bytes) -> Outgoing:
+        if message.reply_to:
+            return Outgoing(message.reply_to, payload, correlation=message.correlation)
+        # a 3.1.1 client may listen: no properties (facts-mqtt.md)
+        return Outgoing(topics.RESPONSE.at(self._settings.root, task=self.task), payload)
+
+    def _publish(self, message: Message, payload: bytes) -> bool:
+        """Publishes a piece of a text if there is room for it: the answer holds it all the same."""
+        if not self._answers.has_room:
+            return False
+        self._answers.publish(self._addressed(message, payload), refused=lambda _: None)  # the answer will tell
+        return True
 
     def _again(self, request: bytes, message: Message, payload: bytes) -> None:
         self._under_way[request] = message

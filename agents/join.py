@@ -90,6 +90,15 @@ class Joins:
         left = max(0.0, (waiting.ends - now) * 1000)
         return replace(waiting.newest, inputs=inputs, timings=waiting.timings, ms_left=left)
 
+    def cancel(self, request: bytes, step: str, attempt: int, until: float) -> None:
+        """Forgets a step that nobody waits for any more; what still comes for it until then is dropped."""
+        key = (request, step)
+        waiting = self._waiting.get(key)
+        if waiting is not None and waiting.newest.attempt <= attempt:
+            del self._waiting[key]
+        ran = self._ran.get(key, (0, 0.0))
+        self._ran[key] = (max(attempt, ran[0]), max(until, ran[1]))
+
     def expire(self, now: float) -> list[Late]:
         """Forgets what is past its deadline; returns the joins that never became complete."""
         late = [key for key, waiting in self._waiting.items() if waiting.deadline <= now]

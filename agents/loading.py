@@ -27,7 +27,7 @@ _TORCH_MB = 350.0
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A module in memory, what loading it added to the process (10^6 bytes), and what it is by its content."""
+    """A module in memory, what it adds to the process (10^6 bytes: by loading, at most by writing), and its content."""
 
     spec: ModuleSpec
     module: Module
@@ -104,9 +104,10 @@ class Loader:
         began = time.monotonic()
         try:
             self._import_code(spec)
-            if spec.memory_mb > self.free_mb:
+            needed = spec.memory_mb + spec.cache_mb
+            if needed > self.free_mb:
                 raise NoCapacityError(  # noqa: TRY301
-                    f"{spec.id} needs {spec.memory_mb:.0f} MB, {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
+                    f"{spec.id} needs {needed:.0f} MB, {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
                 )
             fingerprint = zoo.identify(spec, self._sources)
             before = rss_mb()
@@ -122,7 +123,7 @@ class Loader:
             return known
         if module.nbytes:
             give_back()
-        took = max(rss_mb() - before, module.nbytes / 1e6)
+        took = max(rss_mb() - before, module.nbytes / 1e6) + spec.cache_mb
         self._held_mb[spec.id] = took
         seconds = round(time.monotonic() - began, 2)
         metrics.LOAD_SECONDS.labels(spec.id).observe(seconds)

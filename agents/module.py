@@ -1,11 +1,12 @@
-"""What a loaded module is to the runner: prepare one item, run a batch."""
+"""What a loaded module is to the runner: prepare one item, run a batch; or write texts token by token."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from schemas.generation import Options
 from schemas.values import Value
 
-__all__ = ["Module"]
+__all__ = ["Generator", "Module", "Row"]
 
 
 class Module(Protocol):
@@ -35,3 +36,44 @@ class Module(Protocol):
         Returns:
             One dict of outputs per item, in order.
         """
+
+
+class Row(Protocol):
+    """One text that a generator is writing."""
+
+    #: what it has said so far, without an end mark
+    tokens: list[int]
+    #: whether it has said its end mark
+    ended: bool
+
+
+class Generator(Module, Protocol):
+    """A module that writes a text token by token: many at once, each beginning and ending when it does.
+
+    Rows differ by identity; what one writes does not depend on the rows beside it.
+    """
+
+    #: The output that it writes.
+    generates: str
+    #: Tokens where a request names no number.
+    usual_tokens: int
+    #: Bytes that keys and values of all rows together may take.
+    cache_bytes: int
+
+    def most_tokens(self, prepared: Any) -> int:
+        """Returns how many tokens can follow a prepared item at all."""
+
+    def need_bytes(self, prepared: Any, tokens: int) -> int:
+        """Returns the bytes of keys and values that a prepared item takes once so many tokens have followed it."""
+
+    def begin(self, prepared: Any, options: Options) -> Row:
+        """Reads a prepared item and says its first token."""
+
+    def advance(self, rows: Sequence[Any]) -> None:
+        """Says one more token of each row: all that were begun, have not ended and were not dropped."""
+
+    def drop(self, rows: Sequence[Any]) -> None:
+        """Forgets rows; those that were forgotten already are let through."""
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Returns what tokens say."""

@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import structlog
 
-from agents.module import Module
+from agents.generating import Generating, Item
+from agents.module import Generator, Module
 from broker import metrics
 from schemas.errors import BusyError, ModuleFailedError, NotReadyError, RequestTimeoutError, S2M3Error
 from schemas.values import Value
@@ -24,26 +25,35 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Item:
-    work: Work
-    arrived: float
-    deadline: float
-
-
-@dataclass(slots=True)
 class _Served:
     module: Module
-    queue: deque[_Item] = field(default_factory=deque)
+    #: of a module that writes texts: what it is writing
+    generating: Generating | None = None
+    queue: deque[Item] = field(default_factory=deque)
     #: (request, step) -> its item in the queue
-    waiting: dict[tuple[bytes, str], _Item] = field(default_factory=dict)
+    waiting: dict[tuple[bytes, str], Item] = field(default_factory=dict)
     running: int = 0
+    #: when it last had its turn
+    turned: float = 0.0
     ms: float = 0.0
     leaving: Callable[[], None] | None = None
+
+    @property
+    def since(self) -> float | None:
+        """Since when it has had something to do, as far as it can be done now; None: nothing."""
+        times = []
+        if self.queue and (self.generating.room > 0 if self.generating else not self.running):
+            times.append(self.queue[0].arrived)
+        if self.generating is not None and self.running:
+            times.append(self.turned)
+        return min(times, default=None)
 
 
 #: (work, its outputs, what it took, milliseconds left of its deadline)
 Done = Callable[[Work, Mapping[str, Value], Timing, float], None]
 Failed = Callable[[Work, S2M3Error], None]
+#: (work, number, where in its text, text) -> whether there was room to send it
+Tell = Callable[[Work, int, int, str], bool]
 
 
 class Runner:
@@ -54,13 +64,15 @@ class Runner:
         bound: Items that may wait per module.
         done: Gets the outputs; called in the worker's thread.
         failed: Gets the error; called in the worker's thread.
+        tell: Gets the text of works that stream while it is written; called in the worker's thread.
     """
 
-    def __init__(self, node: str, bound: int, done: Done, failed: Failed) -> None:
+    def __init__(self, node: str, bound: int, done: Done, failed: Failed, tell: Tell) -> None:
         self._node = node
         self._bound = bound
         self._done = done
         self._failed = failed
+        self.tell = tell
         self._served: dict[str, _Served] = {}
         self._changed = threading.Condition()
         self._stopping = False
@@ -79,7 +91,8 @@ class Runner:
 
     def add(self, module_id: str, module: Module) -> None:
         """Takes a loaded module in."""
-        served = _Served(module)
+        writes = Generating(self._node, cast("Generator", module), self) if hasattr(module, "generates") else None
+        served = _Served(module, writes)
         metrics.QUEUE_ITEMS.labels(module_id).set_function(lambda: len(served.queue) + served.running)
         with self._changed:
             self._served[module_id] = served
@@ -111,7 +124,7 @@ class Runner:
                 return
             if len(served.queue) >= self._bound:
                 raise BusyError(f"{self._bound} items wait for {module_id}", step=work.step, node=self._node)
-            item = _Item(work, now, now + work.ms_left / 1000)
+            item = Item(work, now, now + work.ms_left / 1000)
             at_once = served.module.light and not served.queue and not served.running
             if at_once:
                 served.running = 1
@@ -121,6 +134,16 @@ class Runner:
                 self._changed.notify()
         if at_once:
             self._serve(served, [item])
+
+    def drop(self, request: bytes, step: str, attempt: int) -> None:
+        """Ends work that nobody waits for any more: in a queue, or between two tokens."""
+        with self._changed:
+            for served in self._served.values():
+                for item in (*served.queue, *(served.generating.items if served.generating else ())):
+                    if item.key == (request, step) and item.work.attempt <= attempt:
+                        item.dropped = True
+                        served.waiting.pop(item.key, None)
+                served.queue = deque(item for item in served.queue if not item.dropped)
 
     def queues(self) -> dict[str, int]:
         """Returns items waiting or running, per module that has any."""
@@ -148,7 +171,9 @@ class Runner:
             for leaver in gone:
                 if leaver.leaving is not None:
                     leaver.leaving()
-            if served is not None:
+            if served is not None and served.generating is not None:
+                self._write(served, served.generating, batch)
+            elif served is not None:
                 self._serve(served, batch)
 
     def _take_out(self, module_id: str) -> _Served:
@@ -156,9 +181,8 @@ class Runner:
         return self._served.pop(module_id)
 
     def _next(self) -> str | None:
-        """The module whose first item waits longest; not one that runs in the submitter's thread this moment."""
-        ready = ((name, s) for name, s in self._served.items() if s.queue and not s.running)
-        heads = [(s.queue[0].arrived, name) for name, s in ready]
+        """The module that waits longest; not one that runs in the submitter's thread this moment."""
+        heads = [(since, name) for name, s in self._served.items() if (since := s.since) is not None]
         return min(heads)[1] if heads else None
 
     def _left(self) -> list[str]:
@@ -168,17 +192,17 @@ class Runner:
             if s.leaving is not None and not s.queue and not s.running
         ]
 
-    def _serve(self, served: _Served, batch: list[_Item]) -> None:
+    def _serve(self, served: _Served, batch: list[Item]) -> None:
         began = time.monotonic()
-        ready: list[tuple[_Item, Any]] = []
+        ready: list[tuple[Item, Any]] = []
         for item in batch:
             if item.deadline <= began:
                 waited = f"{began - item.arrived:.1f} s"
-                self._fail(item, RequestTimeoutError(f"the deadline passed after {waited} in the queue"))
+                self.fail(item, RequestTimeoutError(f"the deadline passed after {waited} in the queue"))
                 continue
-            prepared = self._tried(item.work, partial(served.module.prepare, item.work.inputs))
+            prepared = self.tried(item.work, partial(served.module.prepare, item.work.inputs))
             if isinstance(prepared, S2M3Error):
-                self._fail(item, prepared)
+                self.fail(item, prepared)
             else:
                 ready.append((item, prepared))
         if ready:
@@ -188,7 +212,17 @@ class Runner:
             if served.queue or served.leaving is not None:
                 self._changed.notify()
 
-    def _tried(self, work: Work, call: Callable[[], T]) -> T | S2M3Error:
+    def _write(self, served: _Served, generating: Generating, new: list[Item]) -> None:
+        generating.turn(new)
+        if (took := generating.last_ms) is not None:
+            served.ms = took if not served.ms else served.ms + _SMOOTHING * (took - served.ms)
+            generating.last_ms = None
+        with self._changed:
+            served.running = len(generating.items)
+            served.turned = time.monotonic()
+
+    def tried(self, work: Work, call: Callable[[], T]) -> T | S2M3Error:
+        """Returns what the call returns, or the error that it raised as one of ours."""
         try:
             return call()
         except S2M3Error as error:
@@ -197,11 +231,11 @@ class Runner:
             _log.exception("module_raised", node=self._node, module=work.hop.module, request=work.request.hex())
             return ModuleFailedError(f"{type(error).__name__}: {error}"[:300])
 
-    def _compute(self, served: _Served, ready: list[tuple[_Item, Any]], began: float) -> None:
-        outputs = self._tried(ready[0][0].work, partial(_run_batch, served.module, ready))
+    def _compute(self, served: _Served, ready: list[tuple[Item, Any]], began: float) -> None:
+        outputs = self.tried(ready[0][0].work, partial(_run_batch, served.module, ready))
         if isinstance(outputs, S2M3Error):
             if len(ready) == 1:
-                self._fail(ready[0][0], outputs)
+                self.fail(ready[0][0], outputs)
                 return
             for pair in ready:  # one of them is to blame: the others must not pay for it
                 self._compute(served, [pair], time.monotonic())
@@ -213,39 +247,47 @@ class Runner:
         served.ms = per_item if not served.ms else served.ms + _SMOOTHING * (per_item - served.ms)
         for (item, _), found in zip(ready, outputs, strict=True):
             timing = Timing(self._node, (began - item.arrived) * 1000, run_ms, len(ready))
-            asked = item.work.hop.outputs
-            if missing := [name for name in asked if name not in found]:
-                self._fail(item, ModuleFailedError(f"{item.work.hop.module} gave no output {missing[0]!r}"))
-            else:
-                taken = {name: found[name] for name in asked}
-                self._done(item.work, taken, timing, (item.deadline - ended) * 1000)
+            self.finish(item, found, timing)
 
-    def _fail(self, item: _Item, error: S2M3Error) -> None:
+    def finish(self, item: Item, outputs: Mapping[str, Value], timing: Timing) -> None:
+        """Sends on what was asked for of the outputs."""
+        asked = item.work.hop.outputs
+        if missing := [name for name in asked if name not in outputs]:
+            self.fail(item, ModuleFailedError(f"{item.work.hop.module} gave no output {missing[0]!r}"))
+            return
+        ms_left = (item.deadline - time.monotonic()) * 1000
+        self._done(item.work, {name: outputs[name] for name in asked}, timing, ms_left)
+
+    def fail(self, item: Item, error: S2M3Error) -> None:
+        """Answers with an error, of this step on this node if it does not say of which."""
         error.step = error.step or item.work.step
         error.node = error.node or self._node
         metrics.MODULE_FAILURES.labels(item.work.hop.module, error.code).inc()
         self._failed(item.work, error)
 
 
-def _take(served: _Served) -> list[_Item]:
-    batch = [served.queue.popleft() for _ in range(min(len(served.queue), served.module.max_batch))]
+def _take(served: _Served) -> list[Item]:
+    room = served.generating.room if served.generating is not None else served.module.max_batch
+    batch = [served.queue.popleft() for _ in range(min(len(served.queue), room))]
     for item in batch:
-        served.waiting.pop((item.work.request, item.work.step), None)
-    served.running = len(batch)
+        served.waiting.pop(item.key, None)
+    served.running += len(batch)
     return batch
 
 
 def _replaced(served: _Served, work: Work, now: float) -> bool:
-    """Whether the work, or an older attempt of it that it now replaces, is in the queue."""
+    """Whether the work, or an older attempt of it that it now replaces, is in the queue or is being written."""
     item = served.waiting.get((work.request, work.step))
-    if item is None:
+    if item is None and served.generating is not None:
+        item = next((item for item in served.generating.items if item.key == (work.request, work.step)), None)
+    if item is None or item.dropped:
         return False
     if work.attempt > item.work.attempt:
         item.work, item.deadline = work, now + work.ms_left / 1000
     return True
 
 
-def _run_batch(module: Module, ready: list[tuple[_Item, Any]]) -> list[dict[str, Value]]:
+def _run_batch(module: Module, ready: list[tuple[Item, Any]]) -> list[dict[str, Value]]:
     wanted = frozenset(output for item, _ in ready for output in item.work.hop.outputs)
     outputs = module.run([prepared for _, prepared in ready], wanted)
     if len(outputs) != len(ready):

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -13,10 +14,11 @@ from broker.link import Link
 from broker.listening import listen
 from broker.loop import Loop, Timer
 from broker.message import Message, Outgoing
-from broker.outcomes import Action, Result, Send
+from broker.outcomes import Action, Finish, Result, Send, Show, Stop
+from broker.pieces import Shown
 from broker.requests import Requests
 from schemas import topics
-from schemas.codec import CONTENT_TYPE, decode_answer, encode_work
+from schemas.codec import CONTENT_TYPE, decode_answer, decode_piece, encode_stop, encode_work, is_piece
 from schemas.errors import NotReadyError, S2M3Error, UnknownTaskError
 from schemas.ids import new_request_id
 from schemas.messages import NodeLoad, NodeState, RouteDoc
@@ -27,6 +29,7 @@ __all__ = ["Dispatcher", "send_work"]
 
 _log = structlog.get_logger(__name__)
 Done = Callable[[Result], None]
+Seen = Callable[[Shown], None]
 
 
 def send_work(link: Link, work: Work, failed: Callable[[S2M3Error], None]) -> None:
@@ -56,11 +59,24 @@ def send_work(link: Link, work: Work, failed: Callable[[S2M3Error], None]) -> No
     link.publish(message, unheard=partial(failed, nobody), refused=failed)
 
 
+def send_stop(link: Link, work: Work) -> None:
+    """Tells the node of a work that nobody waits for it any more; lost, it costs the node what it writes in vain.
+
+    Raises:
+        BusyError: The link's queue is full.
+    """
+    topic = topics.MODULE_IN.at(link.root, module=work.hop.module, node=work.hop.node)
+    user = encode_stop(work)
+    message = Outgoing(topic, b"", correlation=work.request, expiry_s=work.ms_left / 1000, user=user)
+    link.publish(message, refused=lambda _: None)  # then it was not let in either
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Whom to tell of a request's end."""
+    """Whom to tell of a request's end, and of its text while it is written."""
 
     done: Done
+    seen: Seen | None
     span: tracing.RequestSpan
 
 
@@ -111,12 +127,28 @@ class Dispatcher:
         *,
         request: bytes | None = None,
         traceparent: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        seen: Seen | None = None,
     ) -> bytes:
-        """Starts a request, from any thread; `done` is called once, in the loop's thread. Returns the request id."""
+        """Starts a request, from any thread.
+
+        Args:
+            task: Its name.
+            inputs: By the task's names.
+            deadline_s: Seconds; None takes the task's.
+            done: Gets the result, once, in the loop's thread.
+            request: Its id, where the caller has one already.
+            traceparent: Of the caller's trace.
+            options: How text is to be written.
+            seen: Gets text as it is written, in the loop's thread; all of it has come when `done` is called.
+
+        Returns:
+            The request's id.
+        """
         request = request or new_request_id()
         # the span begins here: the trace context that it belongs to is the calling thread's
-        asked = _Asked(done, tracing.begin_request(task, request, traceparent))
-        self._loop.call(partial(self._submit, request, task, inputs, deadline_s, asked))
+        asked = _Asked(done, seen, tracing.begin_request(task, request, traceparent))
+        self._loop.call(partial(self._submit, request, task, inputs, deadline_s, options, asked=asked))
         return request
 
     def cancel(self, request: bytes) -> None:
@@ -129,16 +161,24 @@ class Dispatcher:
         return len(self._requests)
 
     def _submit(
-        self, request: bytes, task: str, inputs: Mapping[str, Value], deadline_s: float | None, asked: _Asked
+        self,
+        request: bytes,
+        task: str,
+        inputs: Mapping[str, Value],
+        deadline_s: float | None,
+        options: Mapping[str, Any] | None,
+        *,
+        asked: _Asked,
     ) -> None:
         self._asked[request] = asked
         metrics.UNDER_WAY.inc()
-        self._act(self._requests.submit(request, task, inputs, deadline_s, time.monotonic()))
+        now, stream = time.monotonic(), asked.seen is not None
+        self._act(self._requests.submit(request, task, inputs, deadline_s, now, options=options, stream=stream))
 
     def _cancel(self, request: bytes) -> None:
         if self._asked.pop(request, None) is not None:
             metrics.UNDER_WAY.dec()
-        self._requests.cancel(request)
+        self._act(self._requests.cancel(request))
 
     def _on_down(self) -> None:
         self._requests.on_link_down()
@@ -154,6 +194,10 @@ class Dispatcher:
                 then()
             return
         try:
+            if is_piece(message.user):
+                piece = decode_piece(message.payload, request=message.correlation, user=message.user)
+                self._act(self._requests.on_piece(piece))
+                return
             answer = decode_answer(message.payload, request=message.correlation, user=message.user)
         except S2M3Error as error:
             _log.warning("bad_answer", topic=message.topic, error=str(error))
@@ -171,10 +215,16 @@ class Dispatcher:
 
     def _act(self, actions: list[Action]) -> None:
         for action in actions:
-            if isinstance(action, Send):
-                self._send(action.work)
-            else:
-                self._finish(action.result)
+            match action:
+                case Send(work):
+                    self._send(work)
+                case Finish(result):
+                    self._finish(result)
+                case Show(request, shown):
+                    if (asked := self._asked.get(request)) is not None and asked.seen is not None:
+                        asked.seen(shown)
+                case Stop(work):
+                    self._stop(work)
         self._arm()
 
     def _send(self, work: Work) -> None:
@@ -186,6 +236,12 @@ class Dispatcher:
         except S2M3Error as error:
             error.step = error.step or work.step
             self._loop.call(partial(self._unsent, work, error))
+
+    def _stop(self, work: Work) -> None:
+        try:
+            send_stop(self._link, work)
+        except S2M3Error as error:  # its node finds out at its deadline
+            _log.debug("stop_unsent", request=work.request.hex(), error=str(error))
 
     def _unsent(self, work: Work, error: S2M3Error) -> None:
         answer = Answer(work.request, work.step, work.attempt, error=error)
@@ -204,6 +260,8 @@ class Dispatcher:
         if asked is not None:
             _count(result)
             asked.span.end(attempts=result.attempts, route=result.route, error=result.error)
+            if asked.seen is not None and result.rest is not None:
+                asked.seen(result.rest)
             asked.done(result)
 
     def _arm(self) -> None:

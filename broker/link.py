@@ -322,6 +322,11 @@ class Link:
         else:
             self._loop.call(self._flush)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether few enough messages wait that more may be sent that could as well be left out."""
+        return self._outbox.has_room
+
     def _flush(self) -> None:
         self._outbox.flush(self._connection.publish, connected=self._connected.is_set())
         self._connection.flush()

@@ -54,6 +54,11 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._sent)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether few enough messages wait that more may be sent that could as well be left out."""
+        return len(self) < _OUTGOING // 4
+
     def add(self, message: Outgoing, delivered: Then | None, unheard: Then | None, refused: Refused | None) -> None:
         """Takes a message in; see Link.publish.
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.pieces import Shown
 from schemas.errors import S2M3Error
 from schemas.values import Value
 from schemas.work import Work
 
-__all__ = ["Action", "Finish", "Result", "Send"]
+__all__ = ["Action", "Finish", "Result", "Send", "Show", "Stop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Result:
     outputs: Mapping[str, Value] = field(default_factory=dict)
     timings: Mapping[str, Any] = field(default_factory=dict)
     route: Mapping[str, str] = field(default_factory=dict)
+    #: of a streamed text: what is still to be shown
+    rest: Shown | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +44,19 @@ class Finish:
     result: Result
 
 
-Action = Send | Finish
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Give the caller this part of its text."""
+
+    request: bytes
+    shown: Shown
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Tell the node of this work that nobody waits for what it writes any more."""
+
+    work: Work
+
+
+Action = Send | Finish | Show | Stop

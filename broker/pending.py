@@ -1,9 +1,11 @@
 """One request that has no answer yet: what is known of it, and the result it ends with. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from broker.outcomes import Result, Send
+from broker.pieces import Streamed
 from schemas.errors import NotReadyError, RequestTimeoutError, S2M3Error, UnknownTaskError
 from schemas.messages import RouteDoc
 from schemas.values import Value
@@ -33,6 +35,14 @@ class Pending:
     failures: int = 0
     #: sent a second time over the same nodes, because no answer came and there were no others
     repeated: bool = False
+    #: how its text is to be written, as its caller has it
+    options: Mapping[str, Any] | None = None
+    #: of the draws, where tokens are drawn: one for all attempts, so that each writes the same
+    seed: int = 0
+    #: its text so far; None where nobody wants to see it
+    streamed: Streamed | None = None
+    #: attempt -> its work at the steps that write text: to be stopped once nobody waits for it
+    writing: dict[int, list[Work]] = field(default_factory=dict)
 
     @property
     def waits(self) -> bool:
@@ -41,23 +51,23 @@ class Pending:
 
     def sends(self, doc: RouteDoc, inputs: Mapping[str, Value], reply_to: str, ms_left: float) -> list[Send]:
         """Returns the messages of this attempt: one for each step that takes raw inputs."""
-        found = []
-        for step, hop in (self.route or {}).items():
-            own = {port: inputs[ref[6:]] for port, ref in hop.inputs.items() if ref.startswith("input.")}
-            if own:
-                work = Work(
-                    request=self.request,
-                    task=self.task,
-                    step=step,
-                    attempt=self.attempt,
-                    epoch=doc.epoch,
-                    reply_to=reply_to,
-                    inputs=own,
-                    route=self.route or {},
-                    ms_left=ms_left,
-                )
-                found.append(Send(work))
-        return found
+        route = self.route or {}
+        works = [
+            Work(
+                request=self.request,
+                task=self.task,
+                step=step,
+                attempt=self.attempt,
+                epoch=doc.epoch,
+                reply_to=reply_to,
+                inputs={port: inputs[ref[6:]] for port, ref in hop.inputs.items() if ref.startswith("input.")},
+                route=route,
+                ms_left=ms_left,
+            )
+            for step, hop in route.items()
+        ]
+        self.writing[self.attempt] = [replace(work, inputs={}) for work in works if work.hop.options is not None]
+        return [Send(work) for work in works if work.inputs]
 
     def too_late(self, doc: RouteDoc | None, lost: frozenset[str], now: float) -> S2M3Error:
         """Returns why there is no answer now that the deadline has passed."""
@@ -78,7 +88,9 @@ class Pending:
         )
 
     def result(self, now: float, error: S2M3Error | None, answer: Answer | None) -> Result:
-        """Returns what its caller is told."""
+        """Returns what its caller is told, and of a text that it sees written what it has not seen."""
+        text = answer.outputs.get(self.answer[0]) if answer is not None and self.answer else None
+        rest = self.streamed.end(text) if self.streamed is not None and isinstance(text, str) else None
         return Result(
             request=self.request,
             task=self.task,
@@ -89,6 +101,7 @@ class Pending:
             outputs=answer.outputs if answer else {},
             timings=answer.timings if answer else {},
             route=nodes_of(self.route) if self.route else {},
+            rest=rest,
         )
 
 

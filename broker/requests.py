@@ -4,11 +4,14 @@ import heapq
 import itertools
 import random
 from collections.abc import Mapping
+from typing import Any
 
 from broker.nodes import Nodes
-from broker.outcomes import Action, Finish, Result, Send
+from broker.outcomes import Action, Finish, Result, Send, Show
 from broker.pending import Pending, nodes_of
+from broker.pieces import Streamed
 from broker.routing import Backlog, choose_route
+from broker.writing import options_of, stops, told_how
 from schemas.errors import (
     BusyError,
     NotReadyError,
@@ -17,6 +20,7 @@ from schemas.errors import (
     UnknownTaskError,
     error_from_code,
 )
+from schemas.generation import Piece
 from schemas.messages import NodeState, RouteDoc
 from schemas.plain import read_inputs
 from schemas.values import Value
@@ -33,6 +37,7 @@ _PATIENCE = 0.5
 _BACKOFF_S = 0.05
 _BACKOFF_MAX_S = 1.0
 _MAX_PENDING = 10_000
+_SEED_BITS = 53
 
 
 class Requests:
@@ -64,7 +69,15 @@ class Requests:
     # ---- what the owner tells ---------------------------------------------------------------------------------
 
     def submit(
-        self, request: bytes, task: str, inputs: Mapping[str, Value], deadline_s: float | None, now: float
+        self,
+        request: bytes,
+        task: str,
+        inputs: Mapping[str, Value],
+        deadline_s: float | None,
+        now: float,
+        *,
+        options: Mapping[str, Any] | None = None,
+        stream: bool = False,
     ) -> list[Action]:
         """Takes a new request in.
 
@@ -74,9 +87,13 @@ class Requests:
             inputs: What was given; the task's defaults fill in.
             deadline_s: Seconds; None takes the task's.
             now: Monotonic seconds.
+            options: How text is to be written (schemas.generation.Options); the task's own fill in.
+            stream: Whether the caller wants to see the text while it is written.
         """
         deadline = None if deadline_s is None else now + deadline_s
-        pending = Pending(request, task, inputs, now, deadline)
+        pending = Pending(request, task, inputs, now, deadline, options=options)
+        pending.seed = self._rng.getrandbits(_SEED_BITS)
+        pending.streamed = Streamed() if stream else None
         if len(self._pending) >= _MAX_PENDING:
             return [self._finish(pending, now, BusyError(f"{_MAX_PENDING} requests are under way"))]
         self._pending[request] = pending
@@ -84,11 +101,13 @@ class Requests:
             return [self._finish(pending, now, RequestTimeoutError("the deadline was past when the request came"))]
         return self._dispatch(pending, now)
 
-    def cancel(self, request: bytes) -> None:
-        """Forgets a request: its answer will be dropped."""
+    def cancel(self, request: bytes) -> list[Action]:
+        """Forgets a request: its answer will be dropped, and what is being written for it stops."""
         pending = self._pending.pop(request, None)
-        if pending is not None:
-            self._count(pending, -1)
+        if pending is None:
+            return []
+        self._count(pending, -1)
+        return stops(pending.writing)
 
     def on_answer(self, answer: Answer, now: float) -> list[Action]:
         """Takes in an answer: the first result ends the request, duplicates and stale errors are dropped."""
@@ -96,7 +115,7 @@ class Requests:
         if pending is None:
             return []
         if answer.error is None:
-            return [self._finish(pending, now, None, answer)]
+            return [self._finish(pending, now, None, answer), *stops(pending.writing, but=answer.attempt)]
         if answer.attempt != pending.attempt or pending.retry_at is not None:
             return []
         error = answer.error
@@ -111,6 +130,14 @@ class Requests:
         self._note(pending)
         self._take_back(pending)
         return []
+
+    def on_piece(self, piece: Piece) -> list[Action]:
+        """Takes in a part of a text; returns what is to be shown of it."""
+        pending = self._pending.get(piece.request)
+        if pending is None or pending.streamed is None or piece.attempt > pending.attempt:
+            return []
+        shown = pending.streamed.add(piece)
+        return [Show(piece.request, shown)] if shown is not None else []
 
     def on_route(self, task: str, doc: RouteDoc | None, now: float) -> list[Action]:
         """Takes in a task's document (None: the task was removed) and sends what waited for it."""
@@ -233,14 +260,14 @@ class Requests:
             known = error_from_code(doc.error.code, doc.error.detail, step=doc.error.step, node=doc.error.node)
             return [self._finish(pending, now, known)]
         try:
-            inputs = read_inputs(doc.inputs, pending.given, doc.defaults)
+            inputs, options = read_inputs(doc.inputs, pending.given, doc.defaults), options_of(doc, pending)
         except S2M3Error as error:
             return [self._finish(pending, now, error)]
         route = choose_route(doc, self._backlog, lost=self._nodes.lost, avoid=pending.avoid)
         if route is None or self._up_since is None:  # waits for a node, a document or the broker, until the deadline
             self._note(pending)
             return []
-        return self._send(pending, doc, route, inputs, now)
+        return self._send(pending, doc, told_how(doc, route, options, stream=pending.streamed is not None), inputs, now)
 
     def _send(
         self, pending: Pending, doc: RouteDoc, route: Route, inputs: Mapping[str, Value], now: float
@@ -268,7 +295,7 @@ class Requests:
         if same and pending.repeated:
             return []
         try:
-            inputs = read_inputs(doc.inputs, pending.given, doc.defaults)
+            inputs, options = read_inputs(doc.inputs, pending.given, doc.defaults), options_of(doc, pending)
         except S2M3Error:  # the task takes other inputs by now: what is under way may still answer
             return []
         if same:  # what was sent may have met nobody; where it only waits in a queue, the node runs it once
@@ -276,7 +303,7 @@ class Requests:
         else:
             pending.avoid |= used
         self._take_back(pending)
-        return self._send(pending, doc, other, inputs, now)
+        return self._send(pending, doc, told_how(doc, other, options, stream=pending.streamed is not None), inputs, now)
 
     def _finish(self, pending: Pending, now: float, error: S2M3Error | None, answer: Answer | None = None) -> Finish:
         self._pending.pop(pending.request, None)

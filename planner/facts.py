@@ -114,7 +114,7 @@ class Facts:
         """Returns what a module takes: the most that loading it really took anywhere, else its estimate."""
         reports = (reported.modules.get(spec.id) for reported in self.reported.values())
         measured = [report.memory_mb for report in reports if report is not None and report.state == "ready"]
-        return max(measured, default=spec.memory_mb)
+        return max(measured, default=spec.memory_mb + spec.cache_mb)
 
     def seconds(self, spec: ModuleSpec, node: str) -> float:
         """Returns seconds per item on a node.

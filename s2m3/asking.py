@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from s2m3 import options
-from s2m3.client import Answer, Client
+from s2m3.client import Answer, Client, Stream
 from schemas.plain import plain_value
 from schemas.settings import BrokerSettings
 from schemas.values import Value
@@ -24,14 +24,43 @@ def ask(
     audio: Annotated[Path | None, typer.Option("--audio", help="sound file")] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="text; repeat for several")] = None,
     deadline: Annotated[float | None, typer.Option(help="seconds to wait; default: the task's")] = None,
+    max_tokens: options.MaxTokens = None,
+    stop: options.StopTexts = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
+    stream: Annotated[bool, typer.Option("--stream", help="print the text as it is written")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Ask a task. `s2m3 ask retrieval --image cat.jpg --text "a cat" --text "a dog"`."""
+    how = options.how_to_write(max_tokens, stop, temperature, seed)
     inputs: dict[str, Any] = {"text": text or None, "audio": _checked(audio)}
     inputs["image"] = [_checked(path) for path in image] if image else None
     with Client(settings=settings) as client:
-        answer = client.ask(task, deadline_s=deadline, **inputs)
-    typer.echo(json.dumps(_as_json(answer), ensure_ascii=False) if as_json else _as_text(answer))
+        if stream:
+            with client.stream(task, deadline_s=deadline, options=how, **inputs) as parts:
+                _print_parts(parts, as_json=as_json)
+                answer = parts.result()
+        else:
+            answer = client.ask(task, deadline_s=deadline, options=how, **inputs)
+    if as_json:
+        typer.echo(json.dumps(_as_json(answer), ensure_ascii=False))
+    else:
+        typer.echo(_as_text(answer, shown=stream and isinstance(answer.value, str)))
+
+
+def _print_parts(parts: Stream, *, as_json: bool) -> None:
+    """Prints text as it comes; as JSON one line each, and the answer's line is the last."""
+    text = ""
+    for part in parts:
+        if as_json:
+            typer.echo(json.dumps({"at": part.at, "text": part.text}, ensure_ascii=False))
+        elif part.at == len(text):
+            typer.echo(part.text, nl=False)
+        else:  # what is printed cannot be taken back: the text so far once more, on a line of its own
+            typer.echo(f"\n{part.after(text)}", nl=False)
+        text = part.after(text)
+    if text and not as_json:
+        typer.echo()
 
 
 def _checked(path: Path | None) -> Path | None:
@@ -52,8 +81,8 @@ def _as_json(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _as_text(answer: Answer) -> str:
-    lines = [_shown(answer.value)]
+def _as_text(answer: Answer, *, shown: bool) -> str:
+    lines = [] if shown else [_shown(answer.value)]
     lines += [f"  {name}: {_shown(value)}" for name, value in list(answer.outputs.items())[1:]]
     again = f", {answer.attempts} attempts" if answer.attempts > 1 else ""
     lines.append(f"\n{answer.latency_ms:.0f} ms{again}")

@@ -3,25 +3,29 @@
 import asyncio
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from broker.dispatch import Dispatcher
 from broker.link import Link
 from broker.loop import Loop
 from broker.outcomes import Result
+from broker.pieces import Shown
 from schemas.errors import RequestTimeoutError, S2M3Error
+from schemas.ids import new_request_id
 from schemas.settings import BrokerSettings
 from schemas.values import Value
 from schemas.work import Timing
 
-__all__ = ["Answer", "Client", "Reply"]
+__all__ = ["Answer", "Client", "Reply", "Stream"]
 
 #: The dispatcher ends every request at its deadline; this much later the caller stops waiting whatever happened.
 _GRACE_S = 5.0
+R = TypeVar("R", bound="Reply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,80 @@ class Answer:
 
 
 class Reply(Future[Answer]):
-    """An answer that is to come: `result(timeout)` waits for it, and so does `await`."""
+    """An answer that is to come: `result(timeout)` waits for it, and so does `await`. `cancel` ends the work for it."""
 
     def __await__(self) -> Generator[Any, None, Answer]:
         return asyncio.wrap_future(self).__await__()
+
+
+class Stream(Reply):
+    """A reply whose text can be read while it is written: iterate (`for` or `async for`), then take `result()`.
+
+    Each item is a part of the text: show it behind what there is so far. In the rare case that `at` is less than the
+    length of that, it replaces what is behind `at`: the text so far is always `part.after(text)`, and in the end it is
+    the answer. Leaving a `with` block early ends the work for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: deque[Shown] = deque()
+        self._lock = threading.Lock()
+        self._more: Future[None] = _running()
+        self.add_done_callback(lambda _: self._wake())
+
+    def put(self, shown: Shown) -> None:
+        """Takes a part in; the Client's to call."""
+        self._parts.append(shown)
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
+            more, self._more = self._more, _running()
+        more.set_result(None)
+
+    def _ready(self) -> Shown | Future[None] | None:
+        """The next part; what to wait for where there is none yet; None at the end."""
+        with self._lock:
+            ended = self.done()
+            if self._parts:
+                return self._parts.popleft()
+            if not ended:
+                return self._more
+        self.result()  # raises what the request failed with
+        return None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Shown:
+        while isinstance(found := self._ready(), Future):
+            found.result()
+        if found is None:
+            raise StopIteration
+        return found
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Shown:
+        while isinstance(found := self._ready(), Future):
+            await asyncio.wrap_future(found)
+        if found is None:
+            raise StopAsyncIteration
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+
+def _running() -> Future[None]:
+    """A future that whoever waits for it cannot cancel: several may."""
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
+    return future
 
 
 class Client:
@@ -96,38 +170,74 @@ class Client:
                 f"nothing comes back from the broker within {_GRACE_S:g} s: it is overloaded, or we may not read"
             )
 
-    def ask(self, task: str, *, deadline_s: float | None = None, **inputs: Any) -> Answer:
+    def ask(
+        self, task: str, *, deadline_s: float | None = None, options: Mapping[str, Any] | None = None, **inputs: Any
+    ) -> Answer:
         """Asks and waits.
 
         Args:
             task: Name of the task.
             deadline_s: Seconds to wait at most; default: the task's own.
+            options: How text is to be written: max_tokens, stop, temperature, seed; default: the task's own, greedy.
             **inputs: By the task's names: texts as str or list, pictures and sound as bytes or Path, or lists of them.
 
         Raises:
             S2M3Error: One of its subclasses, by code: what was wrong, and where.
         """
-        return self.submit(task, deadline_s=deadline_s, **inputs).result()
+        return self.submit(task, deadline_s=deadline_s, options=options, **inputs).result()
 
-    def submit(self, task: str, *, deadline_s: float | None = None, **inputs: Any) -> Reply:
+    def submit(
+        self, task: str, *, deadline_s: float | None = None, options: Mapping[str, Any] | None = None, **inputs: Any
+    ) -> Reply:
         """Asks without waiting; see `ask`. The reply ends by itself at the deadline.
 
         Raises:
             UnauthorisedError: The broker has taken our rights away.
         """
+        return self._submit(Reply(), None, task, deadline_s, options, inputs)
+
+    def stream(
+        self, task: str, *, deadline_s: float | None = None, options: Mapping[str, Any] | None = None, **inputs: Any
+    ) -> Stream:
+        """Asks for a text and returns it as it is written; see `ask`.
+
+        Example:
+            >>> with client.stream("transcription", audio=Path("hello.flac")) as words:
+            ...     for part in words:
+            ...         print(part, end="", flush=True)
+            ...     print(words.result().latency_ms)
+        """
+        stream = Stream()
+        return self._submit(stream, stream.put, task, deadline_s, options, inputs)
+
+    def _submit(
+        self,
+        reply: R,
+        seen: Callable[[Shown], None] | None,
+        task: str,
+        deadline_s: float | None,
+        options: Mapping[str, Any] | None,
+        inputs: Mapping[str, Any],
+    ) -> R:
         if self._link.refused is not None:
             raise self._link.refused
         values = {name: _read(value) for name, value in inputs.items() if value is not None}
-        reply = Reply()
-        reply.set_running_or_notify_cancel()
+        request = new_request_id()
         self._open.add(reply)
-        self._dispatcher.submit(task, values, deadline_s, self._settle(reply))
+        reply.add_done_callback(lambda _: self._ended(reply, request))
+        self._dispatcher.submit(
+            task, values, deadline_s, self._settle(reply), request=request, options=options, seen=seen
+        )
         return reply
+
+    def _ended(self, reply: Reply, request: bytes) -> None:
+        self._open.discard(reply)
+        if reply.cancelled():
+            self._dispatcher.cancel(request)
 
     def _settle(self, reply: Reply) -> Callable[[Result], None]:
         def done(result: Result) -> None:
-            self._open.discard(reply)
-            if reply.done():  # the link ended first
+            if reply.done() or not reply.set_running_or_notify_cancel():  # cancelled, or the link ended first
                 return
             if result.error is not None:
                 reply.set_exception(result.error)
@@ -158,7 +268,7 @@ class Client:
     def _fail_open(self, error: S2M3Error) -> None:
         while self._open:
             reply = self._open.pop()
-            if not reply.done():
+            if not reply.done() and reply.set_running_or_notify_cancel():
                 reply.set_exception(error)
 
     def __enter__(self) -> Self:

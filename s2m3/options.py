@@ -8,9 +8,20 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from s2m3 import logs
+from schemas.generation import read_options
 from schemas.settings import BrokerSettings
 
-__all__ = ["Json", "MetricsPort", "Verbose", "with_settings"]
+__all__ = [
+    "Json",
+    "MaxTokens",
+    "MetricsPort",
+    "Seed",
+    "StopTexts",
+    "Temperature",
+    "Verbose",
+    "how_to_write",
+    "with_settings",
+]
 
 S = TypeVar("S", bound=BrokerSettings)
 
@@ -35,6 +46,30 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log everything; 
 
 
 MetricsPort = Annotated[int | None, typer.Option(help="serve Prometheus metrics on this port of 127.0.0.1; 0: any")]
+
+
+def _writing(flag: str, text: str) -> Any:
+    return typer.Option(flag, help=text, rich_help_panel="Text that a model writes", show_default=False)
+
+
+MaxTokens = Annotated[int | None, _writing("--max-tokens", "end after so many [the module's own]")]
+StopTexts = Annotated[list[str] | None, _writing("--stop", "end before this text; repeat for several")]
+Temperature = Annotated[float | None, _writing("--temperature", "above 0 tokens are drawn, up to 2 [0: the likeliest]")]
+Seed = Annotated[int | None, _writing("--seed", "of the draws: the same one gives the same text")]
+
+
+def how_to_write(
+    max_tokens: int | None, stop: list[str] | None, temperature: float | None, seed: int | None
+) -> dict[str, Any]:
+    """Returns the options of a request or task that were given, checked.
+
+    Raises:
+        BadInputError: One of them is not possible.
+    """
+    found = {"max_tokens": max_tokens, "stop": stop or None, "temperature": temperature, "seed": seed}
+    given = {name: value for name, value in found.items() if value is not None}
+    read_options(given)
+    return given
 
 
 def with_settings(

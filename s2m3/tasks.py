@@ -38,6 +38,10 @@ def add(
         str | None,
         typer.Option(help="a checkpoint's name in the agents' folders, where its path is another there"),
     ] = None,
+    max_tokens: options.MaxTokens = None,
+    stop: options.StopTexts = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
     replicas: Annotated[int, typer.Option(help="copies of a module at most")] = 1,
     deadline: Annotated[float, typer.Option(help="seconds a request may take")] = 30.0,
     wait: Annotated[bool, typer.Option(help="until it can be asked")] = True,
@@ -56,6 +60,7 @@ def add(
         model=definition.model.id if definition else model,
         definition=definition,
         inputs=plain_inputs(inputs),
+        options=options.how_to_write(max_tokens, stop, temperature, seed),
         max_replicas=replicas,
         deadline_s=deadline,
     )

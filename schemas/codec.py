@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.errors import BadInputError, error_from_code
+from schemas.generation import Piece, read_options
 from schemas.ids import REQUEST_ID_BYTES, Id
 from schemas.values import Value, is_packed_tensor, pack_tensor, unpack_tensor
 from schemas.work import Answer, Hop, Timing, Work
@@ -17,9 +18,14 @@ __all__ = [
     "CONTENT_TYPE",
     "attempt_of",
     "decode_answer",
+    "decode_piece",
     "decode_work",
     "encode_answer",
+    "encode_piece",
+    "encode_stop",
     "encode_work",
+    "is_piece",
+    "is_stop",
     "traceparent_of",
 ]
 
@@ -44,6 +50,8 @@ class _Hop(_Wire):
     node: Id
     inputs: dict[_Name, _Name] = Field(min_length=1)
     outputs: tuple[_Name, ...]
+    options: dict[str, Any] | None = None
+    stream: bool = False
 
 
 class _Timing(_Wire):
@@ -74,8 +82,14 @@ class _Answer(_Wire):
     error: _Error | None = None
 
 
+class _Piece(_Wire):
+    text: str
+    at: int = Field(ge=0)
+
+
 _WORK = TypeAdapter(_Work)
 _ANSWER = TypeAdapter(_Answer)
+_PIECE = TypeAdapter(_Piece)
 
 
 def _pack_special(value: object) -> Any:
@@ -137,6 +151,12 @@ def _property(user: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
+def _request_id(correlation: bytes | None) -> bytes:
+    if correlation is None or len(correlation) != REQUEST_ID_BYTES:
+        raise BadInputError(f"correlation data must be {REQUEST_ID_BYTES} bytes")
+    return correlation
+
+
 def attempt_of(user: Mapping[str, str]) -> int:
     """Returns the attempt that a message's user properties name; 1 where they make no sense."""
     try:
@@ -178,15 +198,14 @@ def decode_work(payload: bytes, *, request: bytes | None, reply_to: str | None, 
     Raises:
         BadInputError: Anything that is not as the protocol has it.
     """
-    if request is None or len(request) != REQUEST_ID_BYTES:
-        raise BadInputError(f"correlation data must be {REQUEST_ID_BYTES} bytes")
+    request = _request_id(request)
     if not reply_to:
         raise BadInputError("work without a response topic")
     try:
         wire = _WORK.validate_python(_unpack(payload))
     except ValidationError as error:
         raise BadInputError(_first(error)) from error
-    route = {step: Hop(hop.module, hop.node, hop.inputs, hop.outputs) for step, hop in wire.route.items()}
+    route = {step: _hop(hop) for step, hop in wire.route.items()}
     step = user.get("step", "")
     if step not in route:
         raise BadInputError(f"step {step[:40]!r} is not in the message's route")
@@ -208,6 +227,11 @@ def decode_work(payload: bytes, *, request: bytes | None, reply_to: str | None, 
         timings=_timings(wire.timings),
         traceparent=traceparent_of(user),
     )
+
+
+def _hop(wire: _Hop) -> Hop:
+    options = None if wire.options is None else read_options(wire.options)
+    return Hop(wire.module, wire.node, wire.inputs, wire.outputs, options, wire.stream)
 
 
 def _check_wiring(step: str, hop: Hop, route: Mapping[str, Hop]) -> None:
@@ -240,8 +264,7 @@ def decode_answer(payload: bytes, *, request: bytes | None, user: Mapping[str, s
     Raises:
         BadInputError: Anything that is not as the protocol has it.
     """
-    if request is None or len(request) != REQUEST_ID_BYTES:
-        raise BadInputError(f"correlation data must be {REQUEST_ID_BYTES} bytes")
+    request = _request_id(request)
     try:
         wire = _ANSWER.validate_python(_unpack(payload))
     except ValidationError as error:
@@ -255,3 +278,39 @@ def decode_answer(payload: bytes, *, request: bytes | None, user: Mapping[str, s
         timings=_timings(wire.timings),
         error=error_from_code(e.code, e.detail, step=e.step, node=e.node) if e else None,
     )
+
+
+def encode_piece(piece: Piece) -> tuple[bytes, tuple[tuple[str, str], ...]]:
+    """Returns the payload and the user properties of a Piece."""
+    user = (("step", piece.step), ("attempt", str(piece.attempt)), ("seq", str(piece.seq)))
+    return _pack({"text": piece.text, "at": piece.at}), user
+
+
+def is_piece(user: Mapping[str, str]) -> bool:
+    """Returns whether a message to a client's inbox is a piece of a text, by its user properties; else an answer."""
+    return "seq" in user
+
+
+def decode_piece(payload: bytes, *, request: bytes | None, user: Mapping[str, str]) -> Piece:
+    """Checks and returns a Piece.
+
+    Raises:
+        BadInputError: Anything that is not as the protocol has it.
+    """
+    request = _request_id(request)
+    try:
+        wire = _PIECE.validate_python(_unpack(payload))
+    except ValidationError as error:
+        raise BadInputError(_first(error)) from error
+    step, attempt, seq = user.get("step", ""), _property(user, "attempt", 1), _property(user, "seq", 0)
+    return Piece(request, step, attempt, seq, wire.at, wire.text)
+
+
+def encode_stop(work: Work) -> tuple[tuple[str, str], ...]:
+    """Returns the user properties of the message that ends a work nobody waits for any more; it has no payload."""
+    return (("step", work.step), ("attempt", str(work.attempt)), ("stop", "1"))
+
+
+def is_stop(user: Mapping[str, str]) -> bool:
+    """Returns whether a message to a module's topic ends a work, by its user properties; else it is one."""
+    return "stop" in user

@@ -9,9 +9,9 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.errors import BadDefinitionError
 from schemas.ids import Id
@@ -69,13 +69,23 @@ class ModuleSpec(_Frozen):
     config: dict[str, Any] = {}
     inputs: dict[str, Kind] = Field(min_length=1)
     outputs: dict[str, Kind] = Field(min_length=1)
+    generates: str | None = Field(default=None, description="the output that it writes token by token: a text")
     memory_mb: float = Field(gt=0, description="weights in memory, 10^6 bytes")
+    cache_mb: float = Field(
+        default=0.0, ge=0, description="keys and values of texts being written, at most, 10^6 bytes"
+    )
     gflops: float = Field(default=0.0, ge=0, description="per item")
     input_kb: float = Field(default=1.0, ge=0, description="per item, on the wire")
     output_kb: float = Field(default=1.0, ge=0, description="per item, on the wire")
     fingerprint: str = Field(default="", description="what its content has to be: an agent refuses anything else")
     same_as: Id | None = Field(default=None, description="the module that it is: one copy serves both")
     also: list[Origin] = Field(default=[], description="set by the catalogue: the origins of modules declared the same")
+
+    @model_validator(mode="after")
+    def _writes_a_text(self) -> Self:
+        if self.generates is not None and self.outputs.get(self.generates) != "text":
+            raise ValueError(f"generates: {self.generates!r} is not an output of kind text")
+        return self
 
     @property
     def identity(self) -> str:

@@ -116,6 +116,8 @@ class TaskSpec(Document):
     definition: Definition | None = None
     #: defaults, in the form of a plain request's inputs
     inputs: dict[str, Any] = {}
+    #: how its text is to be written where a request says nothing else: schemas.generation.Options
+    options: dict[str, Any] = {}
     max_replicas: int = Field(default=1, ge=1, le=64)
     deadline_s: float = Field(default=30.0, gt=0, le=86_400)
 
@@ -144,6 +146,8 @@ class RouteStep(Document):
     module: Id
     inputs: dict[str, str] = Field(min_length=1)
     outputs: list[str]
+    #: the output that is written token by token
+    generates: str | None = None
     input_kb: float = 0.0
     output_kb: float = 0.0
     replicas: list[Replica] = []
@@ -163,6 +167,8 @@ class RouteDoc(Document):
     model: Id
     inputs: dict[str, Kind] = {}
     defaults: dict[str, Any] = {}
+    #: how its text is written where a request says nothing else
+    options: dict[str, Any] = {}
     #: the head's outputs that are sent; the first is the answer
     answer: list[str] = []
     deadline_s: float = Field(gt=0)
@@ -170,6 +176,16 @@ class RouteDoc(Document):
     steps: dict[Id, RouteStep] = {}
     #: why it cannot be served now, where the planner knows
     error: ErrorBody | None = None
+
+    @property
+    def generates(self) -> bool:
+        """Whether a step of it writes text token by token: then a request may say how."""
+        return any(step.generates for step in self.steps.values())
+
+    def streams(self, step: str) -> bool:
+        """Returns whether the text that a step writes is the answer: then it can be sent as it is written."""
+        followed = any(step in other.after for other in self.steps.values())
+        return not followed and bool(self.answer) and self.steps[step].generates == self.answer[0]
 
     @model_validator(mode="after")
     def _steps_or_why_not(self) -> Self:

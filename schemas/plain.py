@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from schemas.errors import BadInputError, S2M3Error
+from schemas.generation import read_options
 from schemas.values import Kind, Value, check_kind
 from schemas.work import Timing
 
 __all__ = [
     "PlainRequest",
     "encode_plain_error",
+    "encode_plain_piece",
     "encode_plain_result",
     "parse_plain",
     "plain_inputs",
@@ -37,13 +39,19 @@ class PlainRequest:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     transaction: str | int | None = None
     deadline_s: float | None = None
+    options: Mapping[str, Any] | None = None
+    #: whether pieces of the text are wanted as they are written
+    stream: bool = False
+
+
+_KEYS = ("inputs", "transaction", "deadline_s", "options", "stream")
 
 
 def parse_plain(payload: bytes) -> PlainRequest:
     """Reads a request's JSON.
 
     Raises:
-        BadInputError: Not an object of `inputs`, `transaction` and `deadline_s`.
+        BadInputError: Not an object of `inputs`, `transaction`, `deadline_s`, `options` and `stream`.
     """
     try:
         document = json.loads(payload)
@@ -51,16 +59,21 @@ def parse_plain(payload: bytes) -> PlainRequest:
         raise BadInputError(f"the request is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise BadInputError("the request is not a JSON object")
-    if unknown := document.keys() - {"inputs", "transaction", "deadline_s"}:
-        raise BadInputError(f"the request has an unknown key {min(unknown)!r}: inputs, transaction, deadline_s")
-    inputs, transaction, deadline = (document.get(key) for key in ("inputs", "transaction", "deadline_s"))
+    if unknown := document.keys() - set(_KEYS):
+        raise BadInputError(f"the request has an unknown key {min(unknown)!r}: {', '.join(_KEYS)}")
+    inputs, transaction, deadline, options, stream = (document.get(key) for key in _KEYS)
     if not isinstance(inputs, dict | None):
         raise BadInputError("inputs is not a JSON object")
     if transaction is not None and not _is_transaction(transaction):
         raise BadInputError(f"transaction is not a number or a text of at most {_LONGEST_TRANSACTION}")
     if deadline is not None and (type(deadline) not in (int, float) or not 0 < deadline <= _LONGEST_DEADLINE_S):
         raise BadInputError("deadline_s is not a number of seconds above 0 and at most a day")
-    return PlainRequest(inputs or {}, transaction, deadline)
+    if not isinstance(options, dict | None):
+        raise BadInputError("options is not a JSON object")
+    if not isinstance(stream, bool | None):
+        raise BadInputError("stream is neither true nor false")
+    read_options(options)
+    return PlainRequest(inputs or {}, transaction, deadline, options, bool(stream))
 
 
 def transaction_of(payload: bytes) -> str | int | None:
@@ -161,8 +174,9 @@ def encode_plain_result(
     attempts: int,
     request: bytes,
     transaction: str | int | None,
+    seq: int | None = None,
 ) -> bytes:
-    """Returns the JSON of a result."""
+    """Returns the JSON of a result; where a stream was asked for, with its number after the pieces'."""
     document = {
         "status": "ok",
         "transaction": transaction,
@@ -172,11 +186,39 @@ def encode_plain_result(
         "latency_ms": round(latency_ms, 1),
         "attempts": attempts,
         "steps": {step: timing.as_dict() for step, timing in timings.items()},
+        **_final(seq),
     }
     return json.dumps(document, ensure_ascii=False).encode()
 
 
-def encode_plain_error(error: S2M3Error, *, request: bytes, transaction: str | int | None) -> bytes:
-    """Returns the JSON of an error."""
-    document = {"status": "error", "transaction": transaction, "request": request.hex(), "error": error.as_dict()}
+def encode_plain_error(
+    error: S2M3Error, *, request: bytes, transaction: str | int | None, seq: int | None = None
+) -> bytes:
+    """Returns the JSON of an error; `seq` as for a result."""
+    document = {
+        "status": "error",
+        "transaction": transaction,
+        "request": request.hex(),
+        "error": error.as_dict(),
+        **_final(seq),
+    }
     return json.dumps(document, ensure_ascii=False).encode()
+
+
+def encode_plain_piece(*, at: int, text: str, seq: int, request: bytes, transaction: str | int | None) -> bytes:
+    """Returns the JSON of a piece of the text that is being written: it replaces what is behind `at`."""
+    document = {
+        "status": "piece",
+        "transaction": transaction,
+        "request": request.hex(),
+        "seq": seq,
+        "at": at,
+        "text": text,
+        "final": False,
+    }
+    return json.dumps(document, ensure_ascii=False).encode()
+
+
+def _final(seq: int | None) -> dict[str, Any]:
+    """What only those who asked for a stream are told: this is the last message, and its number."""
+    return {} if seq is None else {"seq": seq, "final": True}

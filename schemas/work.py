@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.errors import S2M3Error
+from schemas.generation import Options
 from schemas.values import Value
 
 __all__ = ["Answer", "Hop", "Route", "Timing", "Work", "following"]
@@ -20,15 +21,24 @@ class Hop:
     inputs: Mapping[str, str]
     #: the outputs that the next steps (or the answer) take; only these are computed and sent
     outputs: tuple[str, ...]
+    #: how it is to write, where it is a step that writes text token by token; None for every other step
+    options: Options | None = None
+    #: whether it sends the requester pieces of its text while it writes
+    stream: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the wire form."""
-        return {
+        document: dict[str, Any] = {
             "module": self.module,
             "node": self.node,
             "inputs": dict(self.inputs),
             "outputs": list(self.outputs),
         }
+        if self.options is not None:
+            document["options"] = self.options.as_dict()
+        if self.stream:
+            document["stream"] = True
+        return document
 
 
 #: step -> hop, for the whole request. Every message carries it, so an agent needs no model definitions.

@@ -9,6 +9,7 @@ import pytest
 from schemas import bridge, messages, plain, topics
 from schemas.codec import CONTENT_TYPE
 from schemas.errors import S2M3Error, error_from_code
+from schemas.generation import Options
 from schemas.values import pack_tensor
 
 TEXT = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text()
@@ -66,6 +67,21 @@ def test_the_example_answers_have_the_keys_that_are_really_sent() -> None:
     assert json.loads(answer).keys() == json.loads(result).keys()
     refused = plain.encode_plain_error(error_from_code("busy", "x"), request=b"1" * 16, transaction=None)
     assert json.loads(error).keys() == json.loads(refused).keys()
+
+
+def test_the_example_of_a_stream_is_read_by_the_real_parser_and_its_piece_is_what_is_sent() -> None:
+    (example,) = re.findall(r"```json stream\n(.*?)```", TEXT, flags=re.DOTALL)
+    request = plain.parse_plain(example.encode())
+    assert request.stream
+    assert request.options == {"max_tokens": 40, "stop": ["."]}
+    (piece,) = re.findall(r"```json piece\n(.*?)```", TEXT, flags=re.DOTALL)
+    sent = plain.encode_plain_piece(at=0, text="The quick", seq=0, request=bytes.fromhex("00"), transaction=8)
+    assert json.loads(piece) | {"request": "00"} == json.loads(sent)
+
+
+def test_every_option_of_a_written_text_is_documented() -> None:
+    named = set(re.findall(r"^\| `(\w+)` \|", TEXT.split("| option |")[1].split("\n\n")[0], flags=re.MULTILINE))
+    assert named == set(Options.model_fields)
 
 
 def test_content_type_and_tensor_types_are_those_of_the_code() -> None:

@@ -42,6 +42,7 @@ class _Loader:
 _NETWORK = ("torch", "transformers", "safetensors")
 _LOADERS = {
     "noop-encoder": _Loader("agents.zoo.noop", "load_encoder"),
+    "noop-writer": _Loader("agents.zoo.noop", "load_writer"),
     "noop-head": _Loader("agents.zoo.noop", "load_head"),
     "efficientnet-lite": _Loader("agents.zoo.efficientnet", "load_encoder", ("torch", "safetensors", "PIL")),
     "imagenet-linear": _Loader(

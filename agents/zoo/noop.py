@@ -1,15 +1,19 @@
 """Modules without weights that pass bytes on: for benches and fault tests. Imports nothing heavy, computes nothing."""
 
+import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pydantic import Field
 
+from agents.generating import write_all
 from agents.zoo.checks import Config, port, read_config
 from schemas.definitions import ModuleSpec
+from schemas.generation import Options
 from schemas.values import Value
 
-__all__ = ["NoopEncoder", "NoopHead", "load_encoder", "load_head"]
+__all__ = ["NoopEncoder", "NoopHead", "NoopWriter", "load_encoder", "load_head", "load_writer"]
 
 
 class NoopConfig(Config):
@@ -59,6 +63,73 @@ class NoopHead:
         return [{"echo": pair} if "echo" in wanted else {} for pair in batch]
 
 
+@dataclass(eq=False, slots=True)
+class _Words:
+    words: list[str]
+    draw: random.Random | None
+    tokens: list[int] = field(default_factory=list)
+    ended: bool = False
+
+
+class NoopWriter:
+    """Writes its `text` back word by word, each step taking `sleep_ms`; with a temperature, words drawn from it.
+
+    A token is a word's bytes as a number. Words count for a byte of the cache each.
+    """
+
+    nbytes = 0
+    light = False
+    max_batch = 8
+    generates = "text"
+    usual_tokens = 1_000
+
+    def __init__(self, sleep_ms: float, cache_mb: float) -> None:
+        self._seconds = sleep_ms / 1000
+        self.cache_bytes = int(cache_mb * 1e6)
+
+    def prepare(self, inputs: Mapping[str, Value]) -> list[str]:
+        """Returns the item's words."""
+        return list(port(inputs, "text", "text").split()[: self.usual_tokens])
+
+    def run(self, batch: Sequence[list[str]], wanted: frozenset[str]) -> list[dict[str, Value]]:
+        """Returns `text` of each item."""
+        return write_all(self, batch) if "text" in wanted else [{} for _ in batch]
+
+    def most_tokens(self, prepared: list[str]) -> int:
+        """Returns a number that no item comes near."""
+        return 10 * max(1, len(prepared))
+
+    def need_bytes(self, prepared: list[str], tokens: int) -> int:
+        """Returns a byte for each word."""
+        return len(prepared) + tokens
+
+    def begin(self, prepared: list[str], options: Options) -> _Words:
+        """Says the first word."""
+        words = _Words(prepared, random.Random(options.seed) if options.draws else None)  # noqa: S311  # repeatable
+        self._say(words)
+        return words
+
+    def advance(self, rows: Sequence[_Words]) -> None:
+        """Says the next word of each row."""
+        time.sleep(self._seconds)
+        for row in rows:
+            self._say(row)
+
+    def _say(self, row: _Words) -> None:
+        if len(row.tokens) >= len(row.words):
+            row.ended = True
+            return
+        word = row.draw.choice(row.words) if row.draw else row.words[len(row.tokens)]
+        row.tokens.append(int.from_bytes(word.encode()))
+
+    def drop(self, rows: Sequence[_Words]) -> None:
+        """Forgets nothing: a row holds all there is of it."""
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Returns the words of tokens."""
+        return " ".join(token.to_bytes((token.bit_length() + 7) // 8).decode() for token in tokens)
+
+
 def load_encoder(spec: ModuleSpec) -> NoopEncoder:
     """Builds class `noop-encoder`."""
     config = read_config(spec, NoopConfig)
@@ -69,3 +140,8 @@ def load_head(spec: ModuleSpec) -> NoopHead:
     """Builds class `noop-head`."""
     read_config(spec, Config)
     return NoopHead()
+
+
+def load_writer(spec: ModuleSpec) -> NoopWriter:
+    """Builds class `noop-writer`."""
+    return NoopWriter(read_config(spec, NoopConfig).sleep_ms, spec.cache_mb)

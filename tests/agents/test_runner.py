@@ -51,12 +51,17 @@ class Bench:
 
     def __init__(self) -> None:
         self.done: Queue[Outcome] = Queue()
+        self.told: Queue[tuple[Work, int, int, str]] = Queue()
         self.failed: Queue[tuple[Work, S2M3Error]] = Queue()
-        self.runner = Runner("here", 3, self._done, lambda work, error: self.failed.put((work, error)))
+        self.runner = Runner("here", 3, self._done, lambda work, error: self.failed.put((work, error)), self._tell)
         self.runner.start()
 
     def _done(self, work: Work, outputs: Mapping[str, Value], timing: Timing, ms_left: float) -> None:
         self.done.put((work, (dict(outputs), timing, ms_left)))
+
+    def _tell(self, work: Work, seq: int, at: int, text: str) -> bool:
+        self.told.put((work, seq, at, text))
+        return True
 
     def submit(self, text: str, module: str = "upper", ms_left: float = 60_000.0, attempt: int = 1) -> None:
         route = {"step": Hop(module, "here", {"text": "input.text"}, ("upper",))}
