@@ -4,7 +4,6 @@ import argparse
 import os
 import socket
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -28,7 +27,7 @@ max_segment_count = 4
 
 [v5.1]
 name = "v5"
-listen = "{host}:{port}"
+listen = "127.0.0.1:{port}"
 next_connection_delay_ms = 1
     [v5.1.connections]
     connection_timeout_ms = 10000
@@ -38,7 +37,7 @@ next_connection_delay_ms = 1
 
 [v4.1]
 name = "v4"
-listen = "{host}:{port_v3}"
+listen = "127.0.0.1:{port_v3}"
 next_connection_delay_ms = 1
     [v4.1.connections]
     connection_timeout_ms = 10000
@@ -49,28 +48,28 @@ next_connection_delay_ms = 1
 _SEGMENT = 16 * 1024 * 1024
 
 
-def serve(port: int, port_v3: int, max_bytes: int, host: str = "127.0.0.1", page: PageDoor | None = None) -> None:
+def serve(port: int, port_v3: int, max_bytes: int, folder: Path, page: PageDoor | None = None) -> None:
     """Runs the broker in this process; does not return.
 
     Args:
         port: For MQTT v5 clients.
         port_v3: For MQTT 3.1.1 clients; both see each other's messages.
         max_bytes: Largest packet.
-        host: Address to listen on. There is no login: loopback, unless the network is your own.
+        folder: For its configuration; the caller's to remove.
         page: A websocket listener for the page, on loopback and with a login.
     """
     from iotcore.iotcore import IotCoreBroker  # noqa: PLC0415  # an extra: only this command needs it
 
-    text = _CONFIG.format(host=host, port=port, port_v3=port_v3, max_bytes=max_bytes, segment=max(_SEGMENT, max_bytes))
+    text = _CONFIG.format(port=port, port_v3=port_v3, max_bytes=max_bytes, segment=max(_SEGMENT, max_bytes))
     if page is not None:
         text += page.embedded(max_bytes)
-    with tempfile.TemporaryDirectory(prefix="s2m3-rumqttd-") as folder:
-        config = Path(folder) / "rumqttd.toml"
-        config.write_text(text)
-        native = IotCoreBroker(config_path=str(config))
-        ports = (port, port_v3, page.port) if page else (port, port_v3)
-        threading.Thread(target=_without_delay, args=ports, daemon=True).start()
-        native.run_forever()
+    config = folder / "rumqttd.toml"
+    config.touch(mode=0o600)  # it may hold the page's password
+    config.write_text(text)
+    native = IotCoreBroker(config_path=str(config))
+    ports = (port, port_v3, page.port) if page else (port, port_v3)
+    threading.Thread(target=_without_delay, args=ports, daemon=True).start()
+    native.run_forever()
 
 
 def _without_delay(*ports: int) -> None:
@@ -111,11 +110,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--port-v3", type=int, required=True)
     parser.add_argument("--max-bytes", type=int, required=True)
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--port-ws", type=int, help=f"for the page; its password is in {PASSWORD_VARIABLE}")
     given = parser.parse_args()
     page = PageDoor(given.port_ws, password=os.environ[PASSWORD_VARIABLE]) if given.port_ws else None
-    serve(given.port, given.port_v3, given.max_bytes, given.host, page)
+    serve(given.port, given.port_v3, given.max_bytes, given.folder, page)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,8 @@ class Broker:
             ports = ["--port", str(self.port), "--port-v3", str(self.port_v3)]
             if self.page is not None:
                 ports += ["--port-ws", str(self.page.port)]
-            return [sys.executable, "-m", "broker.embedded", *ports, "--max-bytes", str(self._max_bytes)]
+            limits = ["--max-bytes", str(self._max_bytes), "--folder", str(self._folder.absolute())]
+            return [sys.executable, "-m", "broker.embedded", *ports, *limits]
         path = _mosquitto()
         if path is None:
             raise S2M3Error(
