@@ -22,12 +22,13 @@ export class Connection {
   reason = "";
   /** filters that the login may not read */
   denied: string[] = [];
+  /** whether it looks as if a login could help: some brokers close the socket without saying why */
+  mayNeedLogin = false;
   /** when the picture last was what the broker said */
   lastHeard = 0;
   private client?: MqttClient;
   private grace?: ReturnType<typeof setTimeout>;
   private everOnline = false;
-  private failures = 0;
 
   constructor(
     private readonly config: Config,
@@ -38,7 +39,6 @@ export class Connection {
   /** Connects, and from then on again and again by itself, until the broker refuses the login. */
   start(login?: Login): void {
     this.client?.end(true);
-    this.failures = 0;
     this.set("connecting", "");
     const client = mqtt.connect(this.config.url, {
       protocolVersion: 4,
@@ -73,7 +73,7 @@ export class Connection {
 
   private online(client: MqttClient): void {
     this.everOnline = true;
-    this.failures = 0;
+    this.mayNeedLogin = false;
     this.site.begin();
     const wanted = Object.fromEntries(FAMILIES.map(({ filter, qos }) => [`${this.config.root}/${filter}`, { qos }]));
     client.subscribe(wanted, (error, granted) => {
@@ -105,6 +105,7 @@ export class Connection {
     if (client !== this.client) return;
     if (typeof error.code === "number" && REFUSED.has(error.code)) {
       client.end(true);
+      this.mayNeedLogin = true;
       this.set("refused", "The broker refused this login.");
     }
   }
@@ -112,14 +113,9 @@ export class Connection {
   private closed(client: MqttClient): void {
     if (client !== this.client || this.phase === "refused") return;
     clearTimeout(this.grace);
-    this.failures += 1;
+    this.mayNeedLogin = !this.everOnline;
     const reason = this.everOnline ? "The broker is gone." : `No answer from ${this.config.url}. Is its websocket listener on, and the login right?`;
     this.set("offline", reason);
-  }
-
-  /** Whether it looks as if a login could help: some brokers close the socket without saying why. */
-  get mayNeedLogin(): boolean {
-    return this.phase === "refused" || (!this.everOnline && this.failures > 0);
   }
 
   private set(phase: Phase, reason: string): void {

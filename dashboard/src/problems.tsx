@@ -8,7 +8,8 @@ type Problem = { key: string; level: "error" | "warning"; text: string };
 export function Problems({ site, connection }: { site: Site; connection: Connection }) {
   const problems = [...ofConnection(site, connection), ...(connection.phase === "online" ? ofSite(site) : [])];
   return (
-    <ul class="problems" role="alert" aria-label="Problems">
+    <div role="alert">
+    <ul class="problems" aria-label="Problems">
       {problems.map(({ key, level, text }) => (
         <li key={key} class={level} data-problem={key}>
           <span class="mark" aria-hidden="true">{level === "error" ? "✕" : "!"}</span>
@@ -16,6 +17,7 @@ export function Problems({ site, connection }: { site: Site; connection: Connect
         </li>
       ))}
     </ul>
+    </div>
   );
 }
 
@@ -36,6 +38,8 @@ function ofConnection(site: Site, connection: Connection): Problem[] {
 
 function ofSite(site: Site): Problem[] {
   const problems: Problem[] = [];
+  if (site.planner === undefined && site.settled)
+    problems.push({ key: "planner", level: "warning", text: "Nothing is heard of a planner. Is one running, and may this login read its topics?" });
   if (site.planner?.state === "offline")
     problems.push({ key: "planner", level: "warning", text: "The planner is offline. Requests go on, but nothing is placed again until it is back." });
   const lost = [...site.nodes.values()].filter((node) => node.state && !present(node));

@@ -53,6 +53,8 @@ export class Site {
   /** grows when something that the picture shows has changed */
   placement = 0;
   round = 0;
+  /** whether all that is retained must have been told by now */
+  settled = false;
   /** messages that could not be read, and why the last one could not */
   unread = { count: 0, last: "" };
   private key = 0;
@@ -62,11 +64,13 @@ export class Site {
   /** A connection begins: what is not said again in it is old. */
   begin(): void {
     this.round += 1;
+    this.settled = false;
     this.placement += 1;
   }
 
   /** Forgets what was not said again since `begin`: a newcomer would not know of it either. */
   forget(): void {
+    this.settled = true;
     for (const kept of [this.nodes, this.tasks])
       for (const [id, { round }] of kept) if (round < this.round) kept.delete(id);
     this.placement += 1;
