@@ -86,12 +86,16 @@ class Presence:
         if self._profile is not None:
             self._tell(topics.NODE_PROFILE, self._profile)
             self._tell(topics.NODE_REPORTED, self._reported)
-            self._tell(topics.NODE_STATE, self._state)
+            self.tell_state()
+
+    def tell_state(self) -> None:
+        """Tells the state."""
+        self._tell(topics.NODE_STATE, self._state)
 
     def change_state(self, state: m.NodeState) -> None:
         """Tells a new state."""
         self._state = state
-        self._tell(topics.NODE_STATE, state)
+        self.tell_state()
 
     def report(self, reported: m.Reported) -> None:
         """Tells what the node holds, if anything worth telling changed."""

@@ -58,7 +58,7 @@ class Agent:
             on_connected=self._on_connected,
         )
         self._presence = Presence(self.link, self._node, self._boot)
-        self._dispatcher = Dispatcher(self.link, self._loop, f"node-{self._node}")
+        self._dispatcher = Dispatcher(self.link, self._loop, f"node-{self._node}", on_node_state=self._on_node_state)
         self._branches = Branches(settings, self.link, self._loop)
         self._sources = CheckpointSources(settings.checkpoints, settings.download)
         self._loader = Loader(self._node, self._memory_mb, settings.threads, self._sources, self._outcome)
@@ -81,6 +81,7 @@ class Agent:
         self._branches.start()
         self._loader.start()
         self._dispatcher.start()
+        self.link.watch(down=self._on_lost)
         self._loop.every(_LOAD_S, self._tell_load)
         self._loop.every(_REPORT_S, self._report)
         self._measure()
@@ -111,6 +112,20 @@ class Agent:
     def refused(self) -> UnauthorisedError | None:
         """Why the broker does not let this be an agent; None while it does."""
         return self.link.refused or next((f.refused for f in list(self._fronts.values()) if f.refused), None)
+
+    def _on_lost(self) -> None:
+        for front in self._fronts.values():
+            front.broker_lost()
+
+    def _on_node_state(self, node: str, state: m.NodeState | None) -> None:
+        """We were taken for lost while our connection was: others do our work by now. Here we are again."""
+        if node != self._node or state is None or self._presence.state == "lost":
+            return
+        if state.state == "lost" and state.boot == self._boot:
+            _log.info("taken_for_lost", node=node)
+            for front in self._fronts.values():
+                front.give_up()
+            self._presence.tell_state()
 
     def drain(self, timeout_s: float, unless: threading.Event) -> None:
         """Takes no new modules, and waits until the planner has moved ours. From another thread.

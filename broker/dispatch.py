@@ -87,15 +87,24 @@ class Dispatcher:
         link: Its connection.
         loop: The loop that runs the link's handlers.
         client: Its name: answers come to `client/<client>/in`.
+        on_node_state: Told too: two subscriptions to the same topics would deliver twice.
     """
 
-    def __init__(self, link: Link, loop: Loop, client: str) -> None:
+    def __init__(
+        self,
+        link: Link,
+        loop: Loop,
+        client: str,
+        *,
+        on_node_state: Callable[[str, NodeState | None], None] | None = None,
+    ) -> None:
         self._link = link
         self._loop = loop
         self._reply_to = topics.CLIENT_IN.at(link.root, client=client)
         self._requests = Requests(self._reply_to, random.Random())  # noqa: S311  # spreads retries, keeps no secret
         self._asked: dict[bytes, _Asked] = {}
         self._then: Callable[[], None] | None = None
+        self._tell_node_state = on_node_state
         self._timer: tuple[float, Timer] | None = None
 
     def start(self, then: Callable[[], None] | None = None) -> None:
@@ -209,6 +218,8 @@ class Dispatcher:
 
     def _on_node_state(self, node: str, state: NodeState | None) -> None:
         self._act(self._requests.on_node_state(node, state, time.monotonic()))
+        if self._tell_node_state is not None:
+            self._tell_node_state(node, state)
 
     def _on_load(self, node: str, load: NodeLoad | None) -> None:
         self._requests.on_load(node, load.queues if load else {})

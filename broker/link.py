@@ -71,8 +71,9 @@ class Link:
         self._handlers = Handlers()
         self._subscribing: dict[int, tuple[list[str], list[Then]]] = {}
         self._then: list[Then] = []
-        #: told of each connection after the first, and of each loss; the packet id whose confirmation makes it one
-        self._watchers: list[tuple[Then, Then]] = []
+        #: told of each connection after the first (once this packet is confirmed), and of each loss
+        self._ups: list[Then] = []
+        self._downs: list[Then] = []
         self._restoring: int | None = None
         self._outbox = Outbox(self._name, settings.max_message_bytes, self._refuse)
         self._manual_ack = manual_ack
@@ -193,7 +194,7 @@ class Link:
         if was_connected:
             metrics.CONNECTIONS_LOST.labels(self._name).inc()
             _log.info("disconnected", client=self._name)
-            for _, down in self._watchers:
+            for down in self._downs:
                 down()
         self._outbox.connection_lost()
         self._note(refused)
@@ -205,9 +206,10 @@ class Link:
         if first and not self._stopping and self._on_ended is not None:
             self._on_ended()
 
-    def watch(self, *, up: Then, down: Then) -> None:
+    def watch(self, *, up: Then | None = None, down: Then | None = None) -> None:
         """Calls `down` at each loss, and `up` at each return once the broker has confirmed the subscriptions."""
-        self._watchers.append((up, down))
+        self._ups += [up] if up else []
+        self._downs += [down] if down else []
 
     def _note(self, refused: UnauthorisedError | None) -> None:
         if refused is not None and self._refused is None:
@@ -272,7 +274,7 @@ class Link:
         for then in thens:
             then()
         if mid == self._restoring and self._generation > 1:
-            for up, _ in self._watchers:
+            for up in self._ups:
                 up()
 
     def unsubscribe(self, topic_filter: str) -> None:

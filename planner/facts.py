@@ -15,6 +15,8 @@ __all__ = ["Facts"]
 #: After the n-th failed load in a row, a module is not tried on that node for 2^n times this (at most 64 times).
 _RETRY_LOAD_S = 10.0
 _RETRY_MAX = 6
+#: A lost node may be on its way back (a restart, a broker that ended): so long no request is told that it cannot be.
+_HOPE_S = 10.0
 
 
 @dataclass(slots=True)
@@ -38,6 +40,7 @@ class Facts:
     #: tasks whose MQTT session is open at the broker: only these may have a front
     sessions: set[str] = field(default_factory=set)
     rates: Rates = field(default_factory=Rates)
+    hope_until: float = 0.0
     flapping: Flapping = field(default_factory=Flapping)
     #: tasks whose own definition cannot be used
     refused: dict[str, S2M3Error] = field(default_factory=dict)
@@ -173,8 +176,14 @@ class Facts:
     def next_retry(self, now: float) -> float | None:
         """Returns when the earliest waiting load may be tried again, or a node that came and went may be used."""
         waits = [f.until for f in self._failures.values() if f.until > now]
+        waits += [self.hope_until] if self.hope_until > now else []
         release = self.flapping.next_release(now)
         return min(waits if release is None else [*waits, release], default=None)
+
+    def note_loss(self, node: str, now: float) -> None:
+        """Remembers that a node was lost."""
+        self.flapping.left(node, now)
+        self.hope_until = now + _HOPE_S
 
     def failure_of(self, module: str) -> ErrorBody | None:
         """Returns why a module failed somewhere, if it did."""

@@ -91,7 +91,18 @@ def place(facts: Facts, solve: Solve, now: float, fill: Fill | None = None) -> P
         solve: Places modules.
         now: Monotonic seconds.
         fill: Puts further copies into spare memory.
+
+    Returns:
+        The places. Soon after a loss a task that does not fit is no error: what was lost may return.
     """
+    places = _place_on_the_steady(facts, solve, now, fill)
+    if now >= facts.hope_until:
+        return places
+    return replace(places, errors={t: e for t, e in places.errors.items() if not isinstance(e, NoCapacityError)})
+
+
+def _place_on_the_steady(facts: Facts, solve: Solve, now: float, fill: Fill | None) -> Places:
+    """On nodes that do not come and go, if that is enough."""
     usable, held = facts.usable(), facts.flapping.held(now)
     steady = [node for node in usable if node not in held]
     if len(steady) < len(usable):

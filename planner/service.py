@@ -195,7 +195,7 @@ class Planner:
             return
         self._event(m.Event(event=event, node=node))
         if event == "node_lost":
-            self._facts.flapping.left(node, time.monotonic())
+            self._facts.note_loss(node, time.monotonic())
         else:
             self._facts.flapping.came(node, time.monotonic())
 

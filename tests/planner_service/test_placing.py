@@ -123,6 +123,16 @@ def test_a_node_that_joins_can_be_given_modules() -> None:
     assert place(facts, SOLVE, 0.0).errors == {}
 
 
+def test_soon_after_a_loss_a_task_without_room_waits_and_then_is_told() -> None:
+    facts = make_facts("transcription", nodes={"a": 400.0})
+    lose(facts, "a")
+    facts.note_loss("a", 100.0)
+    assert place(facts, SOLVE, 101.0).errors == {}
+    retry = facts.next_retry(101.0)
+    assert retry is not None
+    assert place(facts, SOLVE, retry).errors["transcription"].code == "no_capacity"
+
+
 def _module(instance: Instance, module_id: str) -> dict[str, Any]:
     found = next(module for module in instance.modules if module.id == module_id)
     return {"memory_mb": found.memory_mb, "seconds": found.seconds}

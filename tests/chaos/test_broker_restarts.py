@@ -1,0 +1,112 @@
+"""The broker is killed and comes back, having forgotten everything or not: nothing under way is lost silently."""
+
+import json
+import random
+import threading
+import time
+from typing import Any
+
+import paho.mqtt.client as paho
+
+from broker.launch import BrokerKind
+from s2m3.snapshot import Site
+from schemas import messages as m
+from tests.chaos.conftest import Build, Say
+from tests.chaos.history import Verdict
+from tests.chaos.load import Direct, Load, Plain, echo
+from tests.chaos.rig import Rig
+from tests.conftest import WAIT_S
+from tests.system.plain import PlainCaller
+
+_BACK_S = 5.0
+_ANSWERED_S = 45.0
+
+
+def _retained(rig: Rig) -> dict[str, Any]:
+    """What a stranger who comes now is told, by topic."""
+    with PlainCaller(rig.broker.port_v3, paho.MQTTv311, ("s2m3/v1/#",)) as stranger:
+        found: dict[str, Any] = {}
+        known = -1
+        while known < len(found):
+            known = len(found)
+            threading.Event().wait(0.2)  # retained messages come at once, with nothing behind the last
+            while not stranger.answers.empty():
+                message = stranger.answers.get()
+                if message.retain:
+                    found[message.topic] = json.loads(message.payload)
+        return found
+
+
+def test_a_broker_that_forgot_everything_is_told_all_of_it_again(build: Build, say: Say) -> None:
+    rig = build()
+    with Site(rig.settings) as site:
+        rig.add(site, "noop", m.TaskSpec(model="noop"))
+        before = _retained(rig)
+    assert {topic.split("/")[2] for topic in before} == {"planner", "node", "task", "plan", "route"}
+    rig.restart_broker()
+    began = time.monotonic()
+    after: dict[str, Any] = {}
+    while not before.keys() <= after.keys() and time.monotonic() < began + WAIT_S:
+        after = _retained(rig)
+    took = time.monotonic() - began
+    say(f"{rig.broker.kind}: all {len(before)} retained documents were back {took:.1f} s after the broker")
+    for topic in before:  # plans, routes and reports may have gone on meanwhile
+        if topic.endswith("/state") or "/task/" in topic:
+            assert after[topic] == before[topic]
+    assert took < _BACK_S
+
+
+def _restart_with_requests_under_way(rig: Rig, *, gently: bool = False) -> Verdict:
+    with Site(rig.settings) as site:
+        rig.add(site, "slow", m.TaskSpec(model="slow"))
+        with (
+            Direct(rig.settings, rig.history) as direct,
+            Plain(rig.broker.port_v3, rig.settings.root, ["slow"], rig.history) as plain,
+        ):
+            for i in range(80):
+                direct.ask(f"direct{i}", echo(i, "slow"))
+            for i in range(40):  # as many as a front takes at once: others wait in the broker, and are gone with it
+                plain.ask(f"plain{i}", echo(i, "slow"))
+            assert site.wait(lambda s: any(load.finished.get("slow") for load in s.loads.values()), WAIT_S)
+            rig.restart_broker(gently=gently)
+            rig.history.wait_until_all_answered(_ANSWERED_S)
+            verdict = rig.history.verdict()
+            plain.wait_until_back()
+            direct.ask("after-direct", echo(1, "slow"))
+            plain.ask("after-plain", echo(2, "slow"))
+            assert rig.history.wait_until_all_answered(WAIT_S)
+    return verdict
+
+
+def test_requests_under_way_outlive_a_broker_that_forgets_everything(build: Build, say: Say) -> None:
+    rig = build()
+    verdict = _restart_with_requests_under_way(rig)
+    say(f"{rig.broker.kind}, no persistence: {verdict}")
+    assert verdict.holds, verdict
+
+
+def test_requests_under_way_outlive_a_broker_that_remembers(build: Build, kind: BrokerKind, say: Say) -> None:
+    if kind == "embedded":
+        return  # it keeps everything in memory
+    rig = build(persistence=True)
+    verdict = _restart_with_requests_under_way(rig, gently=True)
+    say(f"{rig.broker.kind}, persistence: {verdict}")
+    assert verdict.holds, verdict
+    assert not verdict.plain_duplicates
+
+
+def test_a_load_goes_on_over_restarts_of_the_broker(build: Build, rng: random.Random, say: Say) -> None:
+    rig = build()
+    with Site(rig.settings) as site:
+        rig.add(site, "noop", m.TaskSpec(model="noop"))
+        with (
+            Direct(rig.settings, rig.history) as direct,
+            Load([direct], [echo(i) for i in range(400)], count=400, per_s=60.0, rng=rng) as load,
+        ):
+            while load.lasts(1.5):
+                rig.restart_broker(away_s=rng.uniform(0.1, 1.0))
+            rig.history.wait_until_all_answered(_ANSWERED_S)
+    verdict = rig.history.verdict()
+    say(f"{rig.broker.kind}: {verdict}")
+    assert verdict.holds, verdict
+    assert not verdict.errors, verdict
