@@ -45,7 +45,7 @@ def build_instance(facts: Facts, tasks: list[str], now: float, nodes: list[str] 
                 }
                 for node in nodes
             ],
-            "modules": [_module(facts, module_id, nodes, now) for module_id in module_ids],
+            "modules": [_module(facts, module_id, list(models.values()), nodes, now) for module_id in module_ids],
             "tasks": [_task(task, models[task], facts.rates.rate(task, now)) for task in tasks],
             "max_replicas": max((facts.tasks[task].max_replicas for task in tasks), default=1),
         }
@@ -62,7 +62,7 @@ def _model(facts: Facts, task: str) -> ModelSpec:
     return model
 
 
-def _module(facts: Facts, module_id: str, nodes: list[str], now: float) -> dict[str, Any]:
+def _module(facts: Facts, module_id: str, models: list[ModelSpec], nodes: list[str], now: float) -> dict[str, Any]:
     spec = facts.catalogue.modules[module_id]
     able = [node for node in nodes if facts.can_load(spec, node, now)]
     if not able:
@@ -73,7 +73,7 @@ def _module(facts: Facts, module_id: str, nodes: list[str], now: float) -> dict[
         "id": module_id,
         "memory_mb": facts.memory_of(spec),
         "input_kb": spec.input_kb,
-        "output_kb": spec.output_kb,
+        "output_kb": max(model.sent_kb(spec) for model in models),
         "seconds": {node: facts.seconds(spec, node) for node in able},
     }
 

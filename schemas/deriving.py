@@ -1,22 +1,23 @@
 """From a checkpoint's configuration and headers to the definition that serves it. Pure: no weights, no torch."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from math import prod
 
-from schemas.architectures import Architecture, Part, PartStep, architecture_of
+from schemas.architectures import Architecture, Part, architecture_of
 from schemas.checkpoint import Checkpoint
-from schemas.definitions import Definition, ModelSpec, ModuleSpec, StepSpec
 from schemas.errors import BadDefinitionError
-from schemas.sizes import Size, sizes_of
+from schemas.sizes import Size, passed, sizes_of
+from schemas.specs import Definition, ModelSpec, ModuleSpec, StepSpec
 from schemas.values import Kind
 
-__all__ = ["definition_of"]
+__all__ = ["definition_of", "module_of", "tensors_of", "wired"]
 
 #: Weights are computed with as float32.
 _BYTES = 4
 _LEAST_MB = 0.1
-#: What a request's input usually is on the wire.
-_INPUT_KB: dict[Kind, float] = {
+#: kB of what is no tensor of known size: a camera's JPEG, some seconds of sound, a sentence, a ranking.
+_KB: dict[Kind, float] = {
     "image": 120.0,
     "images": 120.0,
     "audio": 64.0,
@@ -24,7 +25,7 @@ _INPUT_KB: dict[Kind, float] = {
     "texts": 0.2,
     "tensor": 1.0,
     "number": 0.1,
-    "data": 1.0,
+    "data": 0.4,
 }
 
 
@@ -39,14 +40,31 @@ def definition_of(checkpoint: Checkpoint, source: str, revision: str = "") -> De
     Raises:
         BadDefinitionError: Its architecture is not known, it is only a head, or a part has no tensors.
     """
-    family = architecture_of(checkpoint.config)
+    family, name = architecture_of(checkpoint.config), checkpoint.folder.name
     if not family.steps:
-        raise BadDefinitionError(f"{checkpoint.folder.name} is {family.description[0].lower()}{family.description[1:]}")
+        raise BadDefinitionError(f"{name} is {family.description[0].lower()}{family.description[1:]}")
     sizes = _sizes(family, checkpoint)
-    modules = {name: _module(checkpoint, name, part, source, revision) for name, part in family.parts.items()}
-    for step in family.steps.values():
-        modules[step.part] = _with_sizes(modules[step.part], family, step, sizes)
-    return Definition(model=_model(checkpoint, family, modules), modules=list(modules.values()))
+    modules = {}
+    for part_id, part in family.parts.items():
+        numbers = sum(checkpoint.tensors[on_disk].count for on_disk in tensors_of(checkpoint, part_id, part))
+        spec = module_of(part_id, part, numbers=numbers, size=sizes.get(part_id), source=source, revision=revision)
+        # Its id holds a piece of its identity: no two modules share one.
+        modules[part_id] = spec.model_copy(update={"id": f"{_id(name)[:40]}-{part_id}-{spec.identity[:6]}"})
+    ids = {part_id: spec.id for part_id, spec in modules.items()}
+    return Definition(model=wired(family, _id(name), ids), modules=list(modules.values()))
+
+
+def tensors_of(checkpoint: Checkpoint, part_id: str, part: Part) -> Iterable[str]:
+    """Returns the names on disk of a part's tensors.
+
+    Raises:
+        BadDefinitionError: It has none.
+    """
+    names = part.names(checkpoint.tensors)
+    if not names:
+        wanted = " or ".join(part.prefixes)
+        raise BadDefinitionError(f"{checkpoint.folder.name} holds no tensor {wanted}… for {part_id}")
+    return names
 
 
 def _sizes(family: Architecture, checkpoint: Checkpoint) -> Mapping[str, Size | None]:
@@ -57,56 +75,55 @@ def _sizes(family: Architecture, checkpoint: Checkpoint) -> Mapping[str, Size | 
         return {}
 
 
-def _module(checkpoint: Checkpoint, name: str, part: Part, source: str, revision: str) -> ModuleSpec:
-    """One part of a checkpoint as a module. Its id holds a piece of its identity: no two modules share one."""
-    names = part.names(checkpoint.tensors)
-    if not names:
-        raise BadDefinitionError(f"{checkpoint.folder.name} holds no tensor {' or '.join(part.prefixes)}… for {name}")
-    numbers = sum(checkpoint.tensors[on_disk].count for on_disk in names)
-    spec = ModuleSpec.model_validate(
+def module_of(
+    part_id: str, part: Part, *, numbers: int, size: Size | None, source: str, revision: str = ""
+) -> ModuleSpec:
+    """Returns a part of a checkpoint as a module, by the part's name.
+
+    Args:
+        part_id: The part's name.
+        part: What the architecture says of it.
+        numbers: In its tensors.
+        size: By the configuration; None where no formula is known.
+        source: Where its weights come from.
+        revision: Of a hub id.
+    """
+    shapes = passed(part, size)
+    sends = {name: _kb(output.kind, shapes.get(name)) for name, output in part.outputs.items()}
+    return ModuleSpec.model_validate(
         {
-            "id": name,
+            "id": part_id,
             "role": part.role,
             "class": part.class_,
             "source": source,
             "revision": revision,
-            "prefix": name,
+            "prefix": part_id,
             "inputs": part.inputs,
-            "outputs": {port: output.kind for port, output in part.outputs.items()},
+            "outputs": {name: output.kind for name, output in part.outputs.items()},
             "memory_mb": max(_LEAST_MB, round(numbers * _BYTES / 1e6, 2)),
-            "gflops": round(2 * numbers / 1e9, 4),
+            "gflops": round(size.gflops if size else 2 * numbers / 1e9, 4),
+            "input_kb": sum(_KB[kind] for kind in part.inputs.values()),
+            "output_kb": next(iter(sends.values())),
+            "sends_kb": sends,
         }
     )
-    return spec.model_copy(update={"id": f"{_id(checkpoint.folder.name)[:40]}-{name}-{spec.identity[:6]}"})
 
 
-def _with_sizes(spec: ModuleSpec, family: Architecture, step: PartStep, sizes: Mapping[str, Size | None]) -> ModuleSpec:
-    """The operations that the configuration tells, and what a step of the model takes and gives on the wire."""
-    size = sizes.get(step.part)
-    update = {} if size is None else {"gflops": round(size.gflops, 4)}
-    update["input_kb"] = sum(_port_kb(ref, family, sizes) for ref in step.inputs.values())
-    own = {name for name, other in family.steps.items() if other is step}
-    taken = {ref for other in family.steps.values() for ref in other.inputs.values() if ref.partition(".")[0] in own}
-    update["output_kb"] = sum(_port_kb(ref, family, sizes) for ref in taken) or 1.0
-    return spec.model_copy(update={name: round(value, 4) for name, value in update.items()})
+def _kb(kind: Kind, shape: tuple[int, ...] | None) -> float:
+    return _KB[kind] if shape is None else prod(shape) * _BYTES / 1000
 
 
-def _port_kb(ref: str, family: Architecture, sizes: Mapping[str, Size | None]) -> float:
-    step_id, _, port = ref.partition(".")
-    if step_id == "input":
-        return _INPUT_KB[family.inputs[port]]
-    part_id = family.steps[step_id].part
-    output, size = family.parts[part_id].outputs[port], sizes.get(part_id)
-    return (size.output_bytes(output.field, output.skip) if size else 0) / 1000 or 1.0
+def wired(family: Architecture, model_id: str, ids: Mapping[str, str]) -> ModelSpec:
+    """Returns the model that an architecture wires of its parts.
 
-
-def _model(checkpoint: Checkpoint, family: Architecture, modules: Mapping[str, ModuleSpec]) -> ModelSpec:
+    Args:
+        family: The architecture.
+        model_id: Of the model.
+        ids: part -> module.
+    """
+    steps = {name: StepSpec(module=ids[step.part], inputs=step.inputs) for name, step in family.steps.items()}
     return ModelSpec(
-        id=_id(checkpoint.folder.name),
-        description=family.description,
-        inputs=family.inputs,
-        steps={name: StepSpec(module=modules[step.part].id, inputs=step.inputs) for name, step in family.steps.items()},
-        answer=family.answer,
+        id=model_id, description=family.description, inputs=family.inputs, steps=steps, answer=family.answer
     )
 
 

@@ -1,6 +1,6 @@
 """How large a part of a checkpoint is and what it computes, from its configuration alone. It reads no weights."""
 
-from schemas.sizes.formulas import sizes_of
+from schemas.sizes.formulas import passed, sizes_of
 from schemas.sizes.size import ANSWER_TOKENS, QUESTION_TOKENS, TEXT_TOKENS, Size
 
-__all__ = ["ANSWER_TOKENS", "QUESTION_TOKENS", "TEXT_TOKENS", "Size", "sizes_of"]
+__all__ = ["ANSWER_TOKENS", "QUESTION_TOKENS", "TEXT_TOKENS", "Size", "passed", "sizes_of"]

@@ -14,7 +14,7 @@ from schemas.sizes import audio, decoders, encoders, openai
 from schemas.sizes.counting import Count, linear
 from schemas.sizes.size import Dims, Size
 
-__all__ = ["dims_of", "sizes_of"]
+__all__ = ["passed", "sizes_of"]
 
 #: The model_type of a part whose configuration says none.
 _TYPES = {
@@ -93,7 +93,7 @@ def _defaults() -> dict[str, dict[str, Any]]:
     return tomllib.loads(files("schemas").joinpath("sizes/defaults.toml").read_text(encoding="utf-8"))
 
 
-def dims_of(part: Part, config: Mapping[str, Any]) -> dict[str, Any]:
+def _dims_of(part: Part, config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a part's configuration, with what transformers assumes where config.json is silent."""
     own = dict(value_at(part.config, config) or {}) if part.config else dict(config)
     network = part.network.rpartition(".")[2]
@@ -121,7 +121,7 @@ def sizes_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[str,
         for step_id, step in architecture.steps.items():
             part = architecture.parts[step.part]
             size = sizes[step.part] = _size(part, config, _source(step, shapes))
-            shapes |= _shapes(step_id, part, size)
+            shapes |= {f"{step_id}.{name}": shape for name, shape in passed(part, size).items()}
         for name, part in architecture.parts.items():
             if name not in sizes:
                 sizes[name] = _size(part, config, None)
@@ -132,15 +132,15 @@ def sizes_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[str,
     return sizes
 
 
-def _shapes(step_id: str, part: Part, size: Size | None) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes that a step's outputs have on the wire, by `<step>.<output>`."""
+def passed(part: Part, size: Size | None) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each of a part's outputs that is a tensor of known size, as it is sent for one item."""
     if size is None:
         return {}
     found = {}
     for name, output in part.outputs.items():
         if output.field in size.outputs:
             first, *rest = size.outputs[output.field]
-            found[f"{step_id}.{name}"] = (first - output.skip, *rest)
+            found[name] = (first - output.skip, *rest)
     return found
 
 
@@ -151,7 +151,7 @@ def _source(step: PartStep, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int,
 def _size(part: Part, config: Mapping[str, Any], source: tuple[int, ...] | None) -> Size | None:
     if part.role == "head" and part.class_ != "text-classifier":
         return _head(part, config, source)
-    dims = dims_of(part, config)
+    dims = _dims_of(part, config)
     network = architecture_name(config) if part.network == "{architecture}" else part.network.rpartition(".")[2]
     formula = _FORMULAS.get(network) or _FORMULAS.get(f"{network}:{dims['model_type']}")
     if formula is None:

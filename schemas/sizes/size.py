@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from schemas.sizes.counting import Count
@@ -32,15 +31,3 @@ class Size:
     def gflops(self) -> float:
         """Operations for one item, 10^9."""
         return self.count.flops / 1e9
-
-    def output_bytes(self, field: str, skip: int = 0) -> int:
-        """Returns the bytes of an output as float32; 0 for one that is no tensor of ours.
-
-        Args:
-            field: Of the network's result.
-            skip: Tokens left out at the front.
-        """
-        shape = self.outputs.get(field)
-        if shape is None:
-            return 0
-        return 4 * (prod(shape) - skip * (shape[-1] if len(shape) > 1 else 0))

@@ -1,0 +1,150 @@
+"""What a checkpoint is made of: its parts, their sizes, what passes between them; from headers and configuration."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from schemas.architectures import Architecture, architecture_of
+from schemas.checkpoint import Checkpoint
+from schemas.deriving import tensors_of
+from schemas.errors import BadDefinitionError
+from schemas.sizes import passed, sizes_of
+
+__all__ = ["DTYPES", "Model", "PartSize", "Saving", "model_of", "parts_of", "peak_saving", "total_saving"]
+
+#: Bytes of a number in memory. int8: matrices that are multiplied with; what is looked up stays in 32 bits.
+DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class PartSize:
+    """One part of a checkpoint or of a known model.
+
+    Args:
+        name: As in the architecture.
+        identity: What it is: parts with equal identity are held once.
+        role: Of the architecture.
+        parameters: Numbers in its tensors.
+        lookup: Of these, those that are only looked up.
+        gflops: Operations for one item, 10^9; None where the network has no formula.
+        passes: Shape of what each of its outputs sends on for one item, of float32.
+        on_disk: Bytes of its tensors in their files; None where there are no files.
+    """
+
+    name: str
+    identity: str
+    role: str
+    parameters: int
+    lookup: int
+    gflops: float | None
+    passes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    on_disk: int | None = None
+
+    def nbytes(self, dtype: str = "float32") -> int:
+        """Returns the bytes that its weights take in memory."""
+        wide = self.lookup if dtype == "int8" else 0
+        return (self.parameters - wide) * DTYPES[dtype] + wide * DTYPES["float32"]
+
+    def passed_bytes(self, output: str) -> int:
+        """Returns the bytes of one output of one item."""
+        return 4 * prod(self.passes[output])
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model and its parts."""
+
+    name: str
+    parts: tuple[PartSize, ...]
+
+    def nbytes(self, dtype: str = "float32") -> int:
+        """Returns the bytes of all its weights in memory, each part once."""
+        return _together(self.parts, dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Bytes before and after, in one of the two conventions; a saving of one is never that of the other."""
+
+    before: int
+    after: int
+
+    @property
+    def saved(self) -> float:
+        """What part of it is saved, 0 to 1."""
+        return 1 - self.after / self.before if self.before else 0.0
+
+
+def _together(parts: Iterable[PartSize], dtype: str) -> int:
+    return sum({part.identity: part.nbytes(dtype) for part in parts}.values())
+
+
+def peak_saving(model: Model, dtype: str = "float32") -> Saving:
+    """Returns what one device must hold at least: the whole model, or its largest part when it is split."""
+    return Saving(model.nbytes(dtype), max(part.nbytes(dtype) for part in model.parts))
+
+
+def total_saving(models: Sequence[Model], dtype: str = "float32") -> Saving:
+    """Returns what all models together hold over all devices: a copy of each for itself, or each distinct part once."""
+    separate = sum(model.nbytes(dtype) for model in models)
+    return Saving(separate, _together([part for model in models for part in model.parts], dtype))
+
+
+def model_of(checkpoint: Checkpoint, name: str) -> Model:
+    """Returns the parts of a checkpoint.
+
+    Args:
+        checkpoint: Its configuration and all its headers.
+        name: What to call it; its parts' identity follows from it.
+
+    Raises:
+        BadDefinitionError: Its architecture is not known, or a part has no tensors.
+    """
+    family = architecture_of(checkpoint.config)
+    numbers: dict[str, tuple[int, int]] = {}
+    for part_name, part in family.parts.items():
+        tensors = [checkpoint.tensors[name] for name in tensors_of(checkpoint, part_name, part)]
+        numbers[part_name] = sum(tensor.count for tensor in tensors), sum(tensor.nbytes for tensor in tensors)
+    return Model(name, parts_of(family, checkpoint.config, name, numbers))
+
+
+def parts_of(
+    family: Architecture,
+    config: Mapping[str, Any],
+    origin: str,
+    numbers: Mapping[str, tuple[int, int]] | None = None,
+) -> tuple[PartSize, ...]:
+    """Returns a model's parts, in the order of the architecture.
+
+    Args:
+        family: The architecture.
+        config: As in config.json.
+        origin: What tells its parts from those of other checkpoints.
+        numbers: Parameters and bytes on disk of each part, by the headers; None: by the configuration alone.
+
+    Raises:
+        BadDefinitionError: The configuration is wrong, or no size follows from it and there are no headers.
+    """
+    sizes = sizes_of(family, config)
+    found = []
+    for name, part in family.parts.items():
+        size = sizes[name]
+        if size is None and numbers is None:
+            raise BadDefinitionError(
+                f"{origin}: the size of {name} ({part.network}) does not follow from its configuration"
+            )
+        parameters, on_disk = numbers[name] if numbers else (size.count.parameters if size else 0, None)
+        found.append(
+            PartSize(
+                name=name,
+                identity=f"{origin}#{name}",
+                role=part.role,
+                parameters=parameters,
+                lookup=size.count.lookup if size else 0,
+                gflops=size.gflops if size else None,
+                passes=passed(part, size),
+                on_disk=on_disk,
+            )
+        )
+    return tuple(found)
