@@ -37,7 +37,7 @@ $(VENV)/.run: pyproject.toml deploy/constraints.txt deploy/weights.txt | $(BIN)/
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,exact,traces,dev]'
+	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,exact,secure,traces,dev]'
 	touch $@
 
 # The page, into s2m3/page. What npm brings is locked, and none of it is committed.

@@ -20,7 +20,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from broker import properties
 from broker.loop import Loop, Timer, Watch
 from broker.message import Message, Outgoing, Will
-from broker.sockets import cork, no_delay, tls_context, tls_refusal
+from broker.sockets import Closes, cork, no_delay, tls_context
 from schemas.errors import UnauthorisedError
 from schemas.sessions import without_tag
 from schemas.settings import BrokerSettings
@@ -34,8 +34,6 @@ _MISC_S = 0.5
 _INFLIGHT = 100
 #: Fixed header, topic and properties beside the payload.
 _OVERHEAD = 1_024
-#: A broker without reason codes closes the socket on a refused login. So many in a row count as a refusal.
-_SILENT_REFUSALS = 3
 #: CONNACK reasons that trying again will not change.
 _FOR_GOOD = frozenset(
     {
@@ -100,7 +98,7 @@ class Connection:
         self._events = events
         self._session_expiry_s = session_expiry_s
         self._receive_maximum = receive_maximum
-        self._silent_refusals = 0
+        self._closes = Closes(settings, self._name)
         self._refused: UnauthorisedError | None = None
         self._connected = False
         self._sock: socket.socket | None = None
@@ -163,14 +161,17 @@ class Connection:
             )
         except (OSError, ValueError) as error:
             _log.debug("connect_failed", client=self._name, error=str(error))
-            refused = tls_refusal(error, self._settings) if isinstance(error, ssl.SSLError) else None
-            self._loop.call(lambda: self._failed_to_open(refused))
+            failed = error
+            self._loop.call(lambda: self._failed_to_open(failed))
         else:
             self._loop.call(self._opened)
 
-    def _failed_to_open(self, refused: UnauthorisedError | None) -> None:
-        self._silent_refusals = 0
-        self._events.down(refused)
+    def _failed_to_open(self, error: OSError | ValueError) -> None:
+        if isinstance(error, ssl.SSLError | ConnectionResetError):
+            self._refused = self._closes.before_an_answer(error)
+        else:
+            self._closes.forget()
+        self._events.down(self._refused)
 
     def _opened(self) -> None:
         sock: Any = self._client.socket()
@@ -193,13 +194,7 @@ class Connection:
             self._timer.cancel()
         if not self._connected and self._refused is None:
             # TLS 1.3: the broker looks at our certificate only after we think the handshake is over
-            self._refused = tls_refusal(self._client.alert, self._settings)
-            self._silent_refusals += 1
-            if self._silent_refusals >= _SILENT_REFUSALS and self._refused is None:
-                self._refused = UnauthorisedError(
-                    f"the broker closed {self._name}'s connection {self._silent_refusals} times before an answer: "
-                    "a refused login or certificate, or a listener that speaks TLS (tls_ca) or no MQTT v5"
-                )
+            self._refused = self._closes.before_an_answer(self._client.alert)
         self._connected = False
         refused = self._refused
         self._loop.call(lambda: self._events.down(refused))
@@ -254,7 +249,7 @@ class Connection:
     def _connack(
         self, _c: Client, _u: object, _flags: ConnectFlags, reason: ReasonCode, theirs: Properties | None
     ) -> None:
-        self._silent_refusals = 0
+        self._closes.forget()
         if reason.is_failure:
             if reason.getName() in _FOR_GOOD:
                 who = f" as {self._settings.username}" if self._settings.username else ""

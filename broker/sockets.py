@@ -7,8 +7,10 @@ from typing import Any
 from schemas.errors import BadInputError, UnauthorisedError
 from schemas.settings import BrokerSettings
 
-__all__ = ["cork", "no_delay", "tls_context", "tls_refusal"]
+__all__ = ["Closes", "cork", "no_delay", "tls_context"]
 
+#: A broker without reason codes closes the socket on a refused login. So many in a row count as a refusal.
+_SILENT_REFUSALS = 3
 #: Linux; elsewhere packets go out one by one
 _TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
 #: In OpenSSL's reason -> what it means to the person who set us up. What is not here may pass: it is tried again.
@@ -63,9 +65,37 @@ def _why(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def tls_refusal(error: ssl.SSLError | None, settings: BrokerSettings) -> UnauthorisedError | None:
-    """Returns what a TLS error means, if it is one that trying again will not change."""
-    if error is None:
+class Closes:
+    """Connections that the broker closed before it answered: what that means.
+
+    Args:
+        settings: Where the broker is.
+        name: Whose connections.
+    """
+
+    def __init__(self, settings: BrokerSettings, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._in_a_row = 0
+
+    def forget(self) -> None:
+        """The broker answered, or is not there at all."""
+        self._in_a_row = 0
+
+    def before_an_answer(self, error: OSError | None) -> UnauthorisedError | None:
+        """Returns the refusal that this was, if trying again would not change it."""
+        self._in_a_row += 1
+        refused = _tls_refusal(error, self._settings)
+        if refused is None and self._in_a_row >= _SILENT_REFUSALS:
+            return UnauthorisedError(
+                f"the broker closed {self._name}'s connection {self._in_a_row} times before an answer: "
+                "a refused login or certificate, no MQTT v5, or TLS on one side only (tls_ca)"
+            )
+        return refused
+
+
+def _tls_refusal(error: OSError | None, settings: BrokerSettings) -> UnauthorisedError | None:
+    if not isinstance(error, ssl.SSLError):
         return None
     where = f"the broker at {settings.host}:{settings.port}"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from s2m3 import asking, binding, dashboard, local, offline, services, status, tasks
+from s2m3.secured import commands as secured
 from schemas.errors import BadInputError, NoCapacityError, S2M3Error
 
 __all__ = ["main"]
@@ -27,6 +28,7 @@ app.command("status")(status.status)
 app.command()(status.watch)
 app.command()(dashboard.dashboard)
 app.add_typer(task_app, name="task")
+app.add_typer(secured.app, name="secure")
 task_app.command("add")(tasks.add)
 task_app.command("rm")(tasks.remove)
 task_app.command("ls")(tasks.list_tasks)
@@ -39,6 +41,7 @@ app.command()(binding.bind)
 app.command()(binding.unbind)
 app.command("bindings")(binding.list_bindings)
 app.command()(services.drain)
+app.command()(services.forget)
 app.command()(services.replan)
 app.command()(offline.plan)
 

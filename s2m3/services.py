@@ -21,10 +21,10 @@ from s2m3 import logs, options, telemetry
 from s2m3.snapshot import Site
 from schemas import messages as m
 from schemas import topics
-from schemas.errors import S2M3Error, error_from_code
+from schemas.errors import BadInputError, S2M3Error, error_from_code
 from schemas.settings import AgentSettings, BridgeSettings, BrokerSettings, PlannerSettings
 
-__all__ = ["agent", "bridge", "broker", "drain", "planner", "replan"]
+__all__ = ["agent", "bridge", "broker", "drain", "forget", "planner", "replan"]
 
 _ANSWER_S = 10.0
 _DRAIN_S = 20.0
@@ -156,6 +156,17 @@ def drain(settings: BrokerSettings, node: Annotated[str, typer.Argument(help="th
                 f"{node} takes no more work, but after {_DRAIN_S:g} s it still holds {held}: no other node can"
             )
     typer.echo(f"{node} is drained: it holds no modules and can be switched off")
+
+
+@options.with_settings(BrokerSettings)
+def forget(settings: BrokerSettings, node: Annotated[str, typer.Argument(help="the node that is gone")]) -> None:
+    """Clear what a node that will not return has left on the broker. `s2m3 forget pi5`."""
+    with Site(settings) as site:
+        if site.nodes.state(node) is None and node not in site.profiles:
+            raise BadInputError(f"no node {node!r}; there are: {', '.join(sorted(site.profiles)) or 'none'}")
+        for left in (topics.NODE_STATE, topics.NODE_REPORTED, topics.NODE_PROFILE):
+            site.publish(left, b"", node=node)
+    typer.echo(f"{node} is forgotten; if it still runs it tells of itself again")
 
 
 def _holds_anything(site: Site, node: str) -> bool:

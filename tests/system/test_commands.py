@@ -18,8 +18,23 @@ def _s2m3(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-COMMANDS = ["demo", "up", "ask", "status", "watch", "models", "broker", "planner", "agent", "drain", "replan", "plan"]
-TASK_COMMANDS = ["task add", "task rm", "task ls"]
+COMMANDS = [
+    "demo",
+    "up",
+    "ask",
+    "status",
+    "watch",
+    "models",
+    "broker",
+    "planner",
+    "agent",
+    "drain",
+    "forget",
+    "forget",
+    "replan",
+    "plan",
+]
+TASK_COMMANDS = ["task add", "task rm", "task ls", "secure init", "secure add", "secure revoke", "secure ls"]
 
 
 @pytest.mark.parametrize("command", COMMANDS + TASK_COMMANDS)

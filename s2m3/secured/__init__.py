@@ -1,0 +1,1 @@
+"""A secured site: certificates, passwords, access lists and settings, made on the operator's machine."""

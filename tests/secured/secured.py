@@ -1,0 +1,152 @@
+"""A secured site for tests: `s2m3 secure`'s own folder, the shipped Mosquitto configuration, ports of its own."""
+
+import os
+import pwd
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from broker.launch import free_port
+from broker.link import Link
+from broker.loop import Loop
+from broker.message import Outgoing
+from s2m3.secured.folder import SecuredFolder
+from schemas.errors import UnauthorisedError
+from schemas.settings import AgentSettings
+from tests.broker.test_link import _wait_for
+from tests.conftest import WAIT_S
+
+PORTS = (8883, 8884, 8885)
+
+
+class SecuredSite:
+    """Folder and broker. The broker runs as whoever runs the tests; everything else is as it is shipped."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "site"
+        self.ports = {shipped: free_port() for shipped in PORTS}
+        #: a listener without TLS, as an existing Mosquitto may have beside ours
+        self.plain = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._main = folder / "main.conf"
+        self._log = folder / "mosquitto.log"
+        self._own = folder
+
+    def open(self) -> SecuredFolder:
+        return SecuredFolder.open(self.folder)
+
+    def start(self) -> Self:
+        own = self.folder / "broker" / "mosquitto.conf"
+        text = own.read_text()
+        for shipped, port in self.ports.items():
+            text = re.sub(rf"^listener {shipped}$", f"listener {port} 127.0.0.1", text, flags=re.MULTILINE)
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        others = f"listener {self.plain} 127.0.0.1\nallow_anonymous true\nacl_file {self.folder}/broker/acl-others\n"
+        self._main.write_text(f"user {user}\npersistence_location {self._own}/\nlog_dest stderr\n{text}{others}")
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(["mosquitto", "-c", str(self._main)], stderr=log, stdout=log, env=_ENV)
+        for port in (*self.ports.values(), self.plain):
+            _wait_for(port)
+        return self
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(WAIT_S)
+
+    def reload(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def environment(self, login: str, **changes: str) -> dict[str, str]:
+        """What a process of this login is started with: its settings file, and the port of this test."""
+        config = self.folder / "logins" / login / "s2m3.toml"
+        shipped = 8884 if "password" in config.read_text() else 8883
+        port = str(self.ports[shipped])
+        return {**_ENV, "S2M3_CONFIG": str(config), "S2M3_PORT": port, **changes}
+
+    def settings(self, login: str, **changes: Any) -> AgentSettings:
+        before = dict(os.environ)
+        os.environ.update(self.environment(login))
+        try:
+            return AgentSettings.load(**changes)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def run(self, login: str, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command as the user of a login would."""
+        command = [sys.executable, "-m", "s2m3", *words]
+        env = self.environment(login, **changes)
+        return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=env)
+
+    def spawn(self, login: str, *words: str) -> subprocess.Popen[bytes]:
+        with (self._own / f"{login}.log").open("ab") as log:
+            command = [sys.executable, "-m", "s2m3", *words]
+            return subprocess.Popen(command, stdout=log, stderr=log, env=self.environment(login))
+
+
+_ENV = {name: value for name, value in os.environ.items() if not name.startswith("S2M3_")} | {
+    "PATH": f"{os.environ['PATH']}:/usr/sbin"
+}
+
+
+def secure(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "s2m3", "secure", *map(str, words)], capture_output=True, text=True, check=True, env=_ENV
+    )
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="s2m3-secured-") as name:
+        yield Path(name)
+
+
+@contextmanager
+def linked(site: SecuredSite, loop: Loop, login: str, **changes: Any) -> Iterator[Link]:
+    link = Link(site.settings(login, **changes), f"test-{login}-{os.urandom(4).hex()}", loop)
+    link.start(WAIT_S)
+    try:
+        yield link
+    finally:
+        link.stop()
+
+
+def published(link: Link, topic: str, payload: bytes = b"{}", *, retain: bool = False) -> None:
+    """Publishes and waits for the broker's word.
+
+    Raises:
+        UnauthorisedError: It was refused.
+    """
+    told = threading.Event()
+    errors: list[UnauthorisedError] = []
+
+    def refused(error: UnauthorisedError) -> None:
+        errors.append(error)
+        told.set()
+
+    link.publish(Outgoing(topic, payload, retain=retain), delivered=told.set, refused=refused)
+    assert told.wait(WAIT_S)
+    for error in errors:
+        raise error
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(WAIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(WAIT_S)

@@ -1,0 +1,158 @@
+"""On the shipped Mosquitto configuration, with TLS and access lists: every role does all that it must."""
+
+import json
+import queue
+import ssl
+import subprocess
+import time
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from broker.loop import Loop
+from s2m3.client import Client
+from s2m3.snapshot import Site
+from tests.conftest import WAIT_S
+from tests.secured.secured import SecuredSite, linked, published, secure
+
+ROOT = "s2m3/v1"
+
+
+class Password:
+    """Software that is not ours: a password over TLS, 3.1.1, plain or over websockets."""
+
+    def __init__(self, site: SecuredSite, login: str, topics: list[str], *, websockets: bool = False) -> None:
+        settings = site.settings(login)
+        assert settings.password is not None
+        self.messages: queue.Queue[paho.MQTTMessage] = queue.Queue()
+        self.subscribed: queue.Queue[None] = queue.Queue()
+        self.client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            protocol=MQTTProtocolVersion.MQTTv311,
+            transport="websockets" if websockets else "tcp",
+        )
+        self.client.tls_set_context(ssl.create_default_context(cafile=str(settings.tls_ca)))
+        self.client.username_pw_set(login, settings.password.get_secret_value())
+        self.client.on_message = lambda _c, _u, message: self.messages.put(message)
+        self.client.on_subscribe = lambda *_: self.subscribed.put(None)
+        self.client.connect("127.0.0.1", site.ports[8885 if websockets else 8884])
+        self.client.loop_start()
+        self.client.subscribe([(topic, 1) for topic in topics])
+        self.subscribed.get(timeout=WAIT_S)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def test_operator_and_viewer_see_the_whole_site(running: SecuredSite) -> None:
+    for login in ("operator", "wall"):
+        shown = running.run(login, "status", "--json")
+        assert shown.returncode == 0, shown.stderr
+        document = json.loads(shown.stdout)
+        assert {name: node["state"] for name, node in document["nodes"].items()} == {"a": "ready", "b": "ready"}
+        assert document["tasks"]["noop"]["ready"]
+        assert document["planner"]["state"] == "online"
+
+
+def test_a_client_asks_and_its_answers_come_to_its_own_inbox(running: SecuredSite) -> None:
+    with Client(settings=running.settings("alice")) as client:
+        answers = [client.ask("noop", left=i, right=i) for i in range(5)]
+    assert all(answer.attempts == 1 for answer in answers)
+    assert {node for answer in answers for node in answer.route.values()} <= {"a", "b"}
+
+
+def test_two_clients_of_one_login_each_get_their_own_answers(running: SecuredSite) -> None:
+    settings = running.settings("alice")
+    with Client(settings=settings) as one, Client(settings=settings) as other:
+        replies = [client.submit("noop", left=i, right=i) for i in range(20) for client in (one, other)]
+        assert len({reply.result(WAIT_S).request for reply in replies}) == 40
+
+
+@pytest.mark.parametrize("websockets", [False, True], ids=["tcp", "websockets"])
+def test_a_plain_device_asks_its_task_and_reads_the_answer(running: SecuredSite, websockets: bool) -> None:  # noqa: FBT001  # a parameter
+    device = Password(running, "bell", [f"{ROOT}/response/noop"], websockets=websockets)
+    body = {"transaction": 7, "inputs": {"left": 1, "right": 2}}
+    device.client.publish(f"{ROOT}/request/noop", json.dumps(body), qos=1)
+    answer = json.loads(device.messages.get(timeout=WAIT_S).payload)
+    device.close()
+    assert (answer["status"], answer["transaction"]) == ("ok", 7)
+
+
+def test_a_websockets_viewer_reads_what_is_told_to_all(running: SecuredSite) -> None:
+    viewer = Password(running, "wall", [f"{ROOT}/planner/state", f"{ROOT}/node/+/state"], websockets=True)
+    heard = {viewer.messages.get(timeout=WAIT_S).topic for _ in range(3)}
+    viewer.close()
+    assert heard == {f"{ROOT}/planner/state", f"{ROOT}/node/a/state", f"{ROOT}/node/b/state"}
+
+
+def test_home_assistant_asks_and_orders(running: SecuredSite, shared_loop: Loop) -> None:
+    with linked(running, shared_loop, "home") as link:
+        published(link, f"{ROOT}/request/noop", b'{"inputs": {"left": 1, "right": 2}}')
+        published(link, f"{ROOT}/control/replan", b"{}")
+        published(link, "homeassistant/status", b"online")
+
+
+def test_the_operator_replans_measures_and_changes_tasks(running: SecuredSite) -> None:
+    for words in (["replan", "--measure"], ["task", "add", "second", "--model", "noop"], ["task", "rm", "second"]):
+        done = running.run("operator", *words)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_task_s_session_goes_to_another_front_with_its_requests(running: SecuredSite) -> None:
+    """Planner, and whichever agent is the front, hold the same secret client id."""
+    with Site(running.settings("operator")) as seen:
+        (front,) = [node for node, plan in seen.plans.items() if "noop" in plan.fronts]
+        drained = running.run("operator", "drain", front)
+        assert drained.returncode == 0, drained.stderr
+        other = {"a": "b", "b": "a"}[front]
+        assert seen.wait(lambda s: other in s.plans and "noop" in s.plans[other].fronts, WAIT_S)
+    device = Password(running, "bell", [f"{ROOT}/response/noop"])
+    device.client.publish(f"{ROOT}/request/noop", b'{"inputs": {"left": 1, "right": 2}}', qos=1)
+    answer = json.loads(device.messages.get(timeout=WAIT_S).payload)
+    device.close()
+    assert answer["status"] == "ok"
+
+
+def test_a_login_made_while_the_broker_runs_works_after_a_reload_and_a_revoked_one_stops(
+    site: SecuredSite, shared_loop: Loop
+) -> None:
+    secure("add", site.folder, "client", "visitor")
+    site.reload()
+    settings = site.settings("visitor")  # read before `revoke` removes them, as a thief would
+    stolen = {path: path.read_bytes() for path in (site.folder / "logins" / "visitor").iterdir()}
+    with linked(site, shared_loop, "visitor") as link:
+        published(link, f"{ROOT}/request/noop")
+        secure("revoke", site.folder, "visitor")
+        site.reload()
+        _until_refused(lambda: published(link, f"{ROOT}/request/noop"))
+    for path, content in stolen.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    with pytest.raises(Exception, match=r"revoked|closed"):
+        Client(settings=settings)
+
+
+def _until_refused(attempt: Any) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        try:
+            attempt()
+        except Exception as error:  # noqa: BLE001  # its code is what is looked at
+            assert getattr(error, "code", "") == "unauthorised"  # noqa: PT017  # the same
+            return
+    raise AssertionError("the broker never heard of it")
+
+
+def test_secrets_are_neither_printed_nor_logged_nor_on_a_command_line(running: SecuredSite) -> None:
+    printed = secure("ls", running.folder).stdout + secure("add", running.folder, "device", "lamp").stdout
+    password, key = running.settings("lamp").password, running.settings("a").session_key
+    assert password is not None
+    assert key is not None
+    logs = "".join(path.read_text(errors="replace") for path in running.folder.parent.glob("*.log"))
+    commands = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert "PRIVATE KEY" not in printed + logs
+    for secret in (password.get_secret_value(), key.get_secret_value()):
+        assert secret not in printed + logs + commands
