@@ -50,6 +50,9 @@ def link_speed(link: Link, client: str) -> LinkSpeed:
     Returns:
         Half the best round trip, and the throughput of the best large one. If the broker does not answer in 2 s, what
         is known so far; at worst 1000 ms and 1 Mbit/s.
+
+    Raises:
+        UnauthorisedError: The broker does not let us be who we say we are.
     """
     topic = topics.CLIENT_IN.at(link.root, client=client)
     came = threading.Event()
@@ -59,7 +62,7 @@ def link_speed(link: Link, client: str) -> LinkSpeed:
         came.set()
 
     link.subscribe(topic, arrived, then=ready.set)
-    ready.wait(_WAIT_S)
+    link.wait_for(ready, _WAIT_S)
     try:
         small = min((_round_trip(link, topic, came, _SMALL) for _ in range(_ROUNDS)), default=1.0)
         large = min((_round_trip(link, topic, came, _LARGE) for _ in range(2)), default=1.0)
@@ -73,4 +76,4 @@ def _round_trip(link: Link, topic: str, came: threading.Event, size: int) -> flo
     came.clear()
     began = time.perf_counter()
     link.publish(Outgoing(topic, bytes(size), qos=0))
-    return time.perf_counter() - began if came.wait(_WAIT_S) else _WAIT_S
+    return time.perf_counter() - began if link.wait_for(came, _WAIT_S) else _WAIT_S

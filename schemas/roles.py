@@ -97,7 +97,7 @@ def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
         t.PLAN.at(root, node=name),
         t.MODULE_IN.all(root, node=name),
         *(t.CLIENT_IN.at(root, client=f"{kind}-{name}") for kind in ("node", "probe")),
-        *_all(root, t.ROUTE, t.NODE_STATE, t.NODE_LOAD),
+        *_all(root, t.TASK, t.ROUTE, t.NODE_STATE, t.NODE_LOAD),
         *_all(root, t.REQUEST, t.REQUEST_INPUT),  # any task may get this node as its front
         *(t.CONTROL.at(root, verb=verb) for verb in ("drain", "profile")),
     )

@@ -37,7 +37,9 @@ def site() -> Iterator[SecuredSite]:
 @pytest.fixture(scope="session")
 def running(site: SecuredSite) -> Iterator[SecuredSite]:
     """The same with a planner, two agents and the task `noop`, ready."""
-    processes = [site.spawn("planner", "planner"), *(site.spawn(n, "agent", "--memory-mb", "150") for n in ("a", "b"))]
+    agents = [site.spawn(node, "agent", "--memory-mb", "150") for node in ("a", "b")]
+    site.before = len(site.log())
+    processes = [site.spawn("planner", "planner"), site.spawn("bridge", "bridge"), *agents]
     try:
         with Site(site.settings("operator")) as seen:
             assert seen.wait(lambda s: s.nodes.ready == {"a", "b"}, READY_S), site.log()[-2000:]

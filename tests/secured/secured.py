@@ -32,6 +32,8 @@ class SecuredSite:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "site"
         self.ports = {shipped: free_port() for shipped in PORTS}
+        #: how much of the log is from before the cluster was started
+        self.before = 0
         #: a listener without TLS, as an existing Mosquitto may have beside ours
         self.plain = free_port()
         self.process: subprocess.Popen[bytes] | None = None
@@ -49,7 +51,9 @@ class SecuredSite:
             text = re.sub(rf"^listener {shipped}$", f"listener {port} 127.0.0.1", text, flags=re.MULTILINE)
         user = pwd.getpwuid(os.geteuid()).pw_name
         others = f"listener {self.plain} 127.0.0.1\nallow_anonymous true\nacl_file {self.folder}/broker/acl-others\n"
-        self._main.write_text(f"user {user}\npersistence_location {self._own}/\nlog_dest stderr\n{text}{others}")
+        self._main.write_text(
+            f"user {user}\npersistence_location {self._own}/\nlog_dest stderr\nlog_type all\n{text}{others}"
+        )
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(["mosquitto", "-c", str(self._main)], stderr=log, stdout=log, env=_ENV)
         for port in (*self.ports.values(), self.plain):
@@ -140,6 +144,13 @@ def published(link: Link, topic: str, payload: bytes = b"{}", *, retain: bool = 
     assert told.wait(WAIT_S)
     for error in errors:
         raise error
+
+
+def fits(levels: list[str], topic: list[str]) -> bool:
+    """Whether a filter matches a topic, or covers another filter."""
+    if not levels or not topic:
+        return not levels and not topic
+    return levels[0] == "#" or (levels[0] in ("+", topic[0]) and fits(levels[1:], topic[1:]))
 
 
 def ended(process: subprocess.Popen[bytes]) -> None:

@@ -13,7 +13,7 @@ from s2m3.secured import mosquitto
 from s2m3.secured.folder import SecuredFolder
 from schemas.errors import BadInputError
 from schemas.roles import ROLES, Rights, rights_of
-from tests.secured.secured import secure
+from tests.secured.secured import fits, secure
 
 ROOT = "s2m3/v1"
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -134,12 +134,6 @@ def test_no_extra_right_ever_matches_a_topic_of_the_site(levels: list[str]) -> N
         return
     for topic in (f"{ROOT}/plan/x", f"{ROOT}/x", ROOT + "/plan/v1/x"):
         assert not fits(levels, topic.split("/"))
-
-
-def fits(levels: list[str], topic: list[str]) -> bool:
-    if not levels or not topic:
-        return not levels and not topic
-    return levels[0] == "#" or (levels[0] in ("+", topic[0]) and fits(levels[1:], topic[1:]))
 
 
 @pytest.mark.parametrize("role", [role for role in ROLES if role not in ("planner", "neighbour")])

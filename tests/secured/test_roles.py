@@ -2,6 +2,7 @@
 
 import json
 import queue
+import re
 import ssl
 import subprocess
 import time
@@ -15,7 +16,7 @@ from broker.loop import Loop
 from s2m3.client import Client
 from s2m3.snapshot import Site
 from tests.conftest import WAIT_S
-from tests.secured.secured import SecuredSite, linked, published, secure
+from tests.secured.secured import SecuredSite, fits, linked, published, secure
 
 ROOT = "s2m3/v1"
 
@@ -144,6 +145,22 @@ def _until_refused(attempt: Any) -> None:
             assert getattr(error, "code", "") == "unauthorised"  # noqa: PT017  # the same
             return
     raise AssertionError("the broker never heard of it")
+
+
+def test_nobody_of_ours_subscribes_to_what_its_role_may_not_read(running: SecuredSite) -> None:
+    """Mosquitto confirms such a subscription and delivers nothing: it would be noticed by nobody."""
+    log = running.log()[running.before :]
+    logins = dict(re.findall(r" as (\S+) \(p\d, c\d, k\d+, u'([\w-]+)'\)", log))
+    subscribed = re.findall(r"^\d+: (s2m3-\S+) [01] (\S+)$", log, re.MULTILINE)
+    asked = {(logins[client], topic) for client, topic in subscribed}
+    assert {"planner", "a", "b", "operator", "alice", "wall", "bridge"} <= {login for login, _ in asked}
+    reads = {login: right.reads for login, right in running.open().registry.rights().items()}
+    unread = [
+        (login, topic)
+        for login, topic in sorted(asked)
+        if not any(fits(may.split("/"), topic.split("/")) for may in reads.get(login, ()))
+    ]
+    assert unread == []
 
 
 def test_secrets_are_neither_printed_nor_logged_nor_on_a_command_line(running: SecuredSite) -> None:
