@@ -11,6 +11,7 @@ import structlog
 from agents.join import Joins
 from agents.module import Module
 from agents.runner import Runner
+from agents.watch import Watch
 from broker import tracing
 from broker.dispatch import send_work
 from broker.link import Link
@@ -43,16 +44,17 @@ class Branches:
         settings: Of the agent.
         link: Its connection.
         loop: Its loop: all but the running of modules happens there.
+        watch: Is told what is being run.
     """
 
-    def __init__(self, settings: AgentSettings, link: Link, loop: Loop) -> None:
+    def __init__(self, settings: AgentSettings, link: Link, loop: Loop, watch: Watch) -> None:
         self._node = settings.node
         self._root = settings.root
         self._link = link
         self._loop = loop
         self._finished: deque[str] = deque(maxlen=_FINISHED)
         self._joins = Joins(settings.joins, self._node)
-        self.runner = Runner(self._node, settings.queue, self._done, self._answer_error, self._tell)
+        self.runner = Runner(self._node, settings.queue, self._done, self._answer_error, self._tell, watch=watch)
 
     def start(self) -> None:
         """Starts the worker."""

@@ -14,6 +14,7 @@ from agents import zoo
 from agents.checkpoints.sources import CheckpointSources
 from agents.memory import give_back, rss_mb
 from agents.module import Module
+from agents.watch import Watch
 from broker import metrics
 from schemas.definitions import ModuleSpec
 from schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error
@@ -47,16 +48,25 @@ class Loader:
         threads: Compute threads for torch; None leaves its default.
         sources: The checkpoints on this device.
         outcome: Gets each loaded module, or why it was not; called in the loader's thread.
+        watch: Is told what is being loaded.
     """
 
     def __init__(
-        self, node: str, memory_mb: float, threads: int | None, sources: CheckpointSources, outcome: Outcome
+        self,
+        node: str,
+        memory_mb: float,
+        threads: int | None,
+        sources: CheckpointSources,
+        outcome: Outcome,
+        *,
+        watch: Watch,
     ) -> None:
         self._node = node
         self._memory_mb = memory_mb
         self._threads = threads
         self._sources = sources
         self._outcome = outcome
+        self._watch = watch
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._base_mb = rss_mb()
         self._code_mb = 0.0
@@ -78,7 +88,7 @@ class Loader:
 
     def load(self, spec: ModuleSpec) -> None:
         """Queues a load."""
-        self._queue.put(lambda: self._outcome(spec, self._load(spec)))
+        self._queue.put(lambda: self._outcome(spec, self._watched_load(spec)))
 
     def forget(self, module_id: str) -> None:
         """Frees what an unloaded module held. The caller has dropped its own reference."""
@@ -99,6 +109,10 @@ class Loader:
     def _run(self) -> None:
         while (job := self._queue.get()) is not None:
             job()
+
+    def _watched_load(self, spec: ModuleSpec) -> Loaded | S2M3Error:
+        with self._watch.loading(spec.id):
+            return self._load(spec)
 
     def _load(self, spec: ModuleSpec) -> Loaded | S2M3Error:
         began = time.monotonic()

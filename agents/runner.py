@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -12,6 +13,7 @@ import structlog
 
 from agents.generating import Generating, Item
 from agents.module import Generator, Module
+from agents.watch import LOOP, WORKER, Watch
 from broker import metrics
 from schemas.errors import BusyError, ModuleFailedError, NotReadyError, RequestTimeoutError, S2M3Error
 from schemas.values import Value
@@ -65,14 +67,18 @@ class Runner:
         done: Gets the outputs; called in the worker's thread.
         failed: Gets the error; called in the worker's thread.
         tell: Gets the text of works that stream while it is written; called in the worker's thread.
+        watch: Is told what is under way.
     """
 
-    def __init__(self, node: str, bound: int, done: Done, failed: Failed, tell: Tell) -> None:
+    def __init__(
+        self, node: str, bound: int, done: Done, failed: Failed, tell: Tell, *, watch: Watch | None = None
+    ) -> None:
         self._node = node
         self._bound = bound
         self._done = done
         self._failed = failed
         self.tell = tell
+        self._watch = watch or Watch()
         self._served: dict[str, _Served] = {}
         self._changed = threading.Condition()
         self._stopping = False
@@ -112,8 +118,10 @@ class Runner:
             NotReadyError: The module is not served here.
             BusyError: Its queue is full.
             RequestTimeoutError: Its deadline is past.
+            ModuleFailedError: A process of this agent did not survive it.
         """
         module_id = work.hop.module
+        self._watch.refuse_deadly(work.request)
         if work.ms_left <= 0:
             raise RequestTimeoutError("the deadline was past before the work began", step=work.step, node=self._node)
         with self._changed:
@@ -133,7 +141,8 @@ class Runner:
                 served.waiting[work.request, work.step] = item
                 self._changed.notify()
         if at_once:
-            self._serve(served, [item])
+            with self._watched(LOOP, [item]):
+                self._serve(served, [item])
 
     def drop(self, request: bytes, step: str, attempt: int) -> None:
         """Ends work that nobody waits for any more: in a queue, or between two tokens."""
@@ -167,14 +176,22 @@ class Runner:
                 gone = [self._take_out(module_id) for module_id in self._left()]
                 module_id = self._next()
                 served = self._served[module_id] if module_id else None
-                batch = _take(served) if served else []
+                batch = _take(served, self._watch) if served else []
             for leaver in gone:
                 if leaver.leaving is not None:
                     leaver.leaving()
-            if served is not None and served.generating is not None:
-                self._write(served, served.generating, batch)
-            elif served is not None:
-                self._serve(served, batch)
+            if served is not None:
+                with self._watched(WORKER, [*batch, *(served.generating.items if served.generating else ())]):
+                    if served.generating is not None:
+                        self._write(served, served.generating, batch)
+                    else:
+                        self._serve(served, batch)
+
+    def _watched(self, slot: int, items: list[Item]) -> AbstractContextManager[None]:
+        if not items:  # all that was being written has been dropped meanwhile
+            return nullcontext()
+        patience_s = max(item.deadline for item in items) - time.monotonic()
+        return self._watch.running(slot, items[0].work.hop.module, [item.work.request for item in items], patience_s)
 
     def _take_out(self, module_id: str) -> _Served:
         metrics.QUEUE_ITEMS.remove(module_id)
@@ -266,9 +283,16 @@ class Runner:
         self._failed(item.work, error)
 
 
-def _take(served: _Served) -> list[Item]:
+def _take(served: _Served, watch: Watch) -> list[Item]:
+    """The next batch; work that may have been the end of a process before this one runs alone."""
     room = served.generating.room if served.generating is not None else served.module.max_batch
-    batch = [served.queue.popleft() for _ in range(min(len(served.queue), room))]
+    batch: list[Item] = []
+    while served.queue and len(batch) < room:
+        alone = watch.is_suspect(served.queue[0].work.request)
+        if not (alone and batch):
+            batch.append(served.queue.popleft())
+        if alone:
+            break
     for item in batch:
         served.waiting.pop(item.key, None)
     served.running += len(batch)

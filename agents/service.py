@@ -1,5 +1,6 @@
 """The agent: loads the modules its plan names, serves them, is the front of the tasks its plan names, and says so."""
 
+import os
 import threading
 import time
 import uuid
@@ -11,10 +12,12 @@ import structlog
 from agents.branches import Branches
 from agents.checkpoints.sources import CheckpointSources
 from agents.front import Front
+from agents.keeper import HUNG, Life
 from agents.loading import Loaded, Loader
 from agents.memory import default_budget_mb
 from agents.presence import Presence
 from agents.speed import compute_gflops, link_speed
+from agents.watch import Watch
 from broker.dispatch import Dispatcher
 from broker.link import Link
 from broker.listening import listen
@@ -23,7 +26,7 @@ from broker.message import Will
 from schemas import messages as m
 from schemas import topics
 from schemas.definitions import ModuleSpec
-from schemas.errors import S2M3Error, UnauthorisedError
+from schemas.errors import ModuleFailedError, S2M3Error, UnauthorisedError
 from schemas.sessions import node_client_id
 from schemas.settings import AgentSettings
 
@@ -32,6 +35,7 @@ __all__ = ["Agent"]
 _log = structlog.get_logger(__name__)
 _REPORT_S = 2.0
 _LOAD_S = 1.0
+_WATCH_S = 0.5
 #: Work that was sent by an older route still finds the module this long after the plan has dropped it.
 _LINGER_S = 1.0
 
@@ -41,9 +45,10 @@ class Agent:
 
     Args:
         settings: Of this node.
+        life: What its keeper gives it.
     """
 
-    def __init__(self, settings: AgentSettings) -> None:
+    def __init__(self, settings: AgentSettings, life: Life | None = None) -> None:
         self._settings = settings
         self._node = settings.node
         self._root = settings.root
@@ -60,9 +65,14 @@ class Agent:
         )
         self._presence = Presence(self.link, self._node, self._boot)
         self._dispatcher = Dispatcher(self.link, self._loop, f"node-{self._node}", on_node_state=self._on_node_state)
-        self._branches = Branches(settings, self.link, self._loop)
+        self._watch = Watch(life.blackbox if life else None, life.lessons if life else None, settings.hang_s)
+        self._branches = Branches(settings, self.link, self._loop, self._watch)
         self._sources = CheckpointSources(settings.checkpoints, settings.download)
-        self._loader = Loader(self._node, self._memory_mb, settings.threads, self._sources, self._outcome)
+        self._loader = Loader(
+            self._node, self._memory_mb, settings.threads, self._sources, self._outcome, watch=self._watch
+        )
+        #: modules that ended the processes before this one -> how: told as failed instead of loaded, once
+        self._fatal = dict(life.lessons.failed) if life else {}
         self._plan = m.Plan(epoch=0, revision=0)
         self._reports: dict[str, m.ModuleReport] = {}
         self._leaving: set[str] = set()
@@ -85,6 +95,7 @@ class Agent:
         self.link.watch(down=self._on_lost)
         self._loop.every(_LOAD_S, self._tell_load)
         self._loop.every(_REPORT_S, self._report)
+        self._loop.every(_WATCH_S, self._end_if_hung)
         self._measure()
         listen(self.link, topics.CONTROL, self._on_profile, verb="profile")
         listen(self.link, topics.CONTROL, self._on_drain, verb="drain")
@@ -127,6 +138,13 @@ class Agent:
             for front in self._fronts.values():
                 front.give_up()
             self._presence.tell_state()
+
+    def _end_if_hung(self) -> None:
+        """Code that does not return can be stopped only with its process; the broker then says that we are lost."""
+        hung = self._watch.check()
+        if hung is not None:
+            _log.error("hung", node=self._node, why=hung)
+            os._exit(HUNG)
 
     def drain(self, timeout_s: float, unless: threading.Event) -> None:
         """Takes no new modules, and waits until the planner has moved ours. From another thread.
@@ -189,8 +207,12 @@ class Agent:
         for module_id in [name for name in self._reports if name not in wanted]:
             self._unload(module_id)
         for module_id, spec in wanted.items():
-            if module_id not in self._reports and module_id not in self._leaving:
-                self._reports[module_id] = m.ModuleReport(state="loading")
+            if module_id in self._reports or module_id in self._leaving:
+                continue
+            self._reports[module_id] = m.ModuleReport(state="loading")
+            if module_id in self._fatal:
+                self._loaded(spec, ModuleFailedError(self._fatal.pop(module_id), node=self._node))
+            else:
                 self._loader.load(spec)
         for task in [task for task in self._fronts if task not in self._plan.fronts]:
             self._fronts.pop(task).close()

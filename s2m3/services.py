@@ -7,7 +7,7 @@ import socket
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from schemas import topics
 from schemas.errors import BadInputError, S2M3Error, error_from_code
 from schemas.settings import AgentSettings, BridgeSettings, BrokerSettings, PlannerSettings
 
+if TYPE_CHECKING:
+    from agents.keeper import Life
+
 __all__ = ["agent", "bridge", "broker", "drain", "forget", "planner", "replan"]
 
 _ANSWER_S = 10.0
@@ -31,15 +34,22 @@ _DRAIN_S = 20.0
 
 
 class _Signals:
-    """SIGINT ends at once, SIGTERM gently; a second one of either ends at once."""
+    """SIGINT ends at once, SIGTERM gently; a second one of either ends at once.
 
-    def __init__(self) -> None:
+    Args:
+        life: Of an agent, which gets its signals through its keeper.
+    """
+
+    def __init__(self, life: "Life | None" = None) -> None:
         self.stop = threading.Event()
         self.gently = False
+        if life is not None:
+            life.obey(self._on_signal)
+            return
         signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None = None) -> None:
         self.gently = number == signal.SIGTERM and not self.stop.is_set()
         self.stop.set()
 
@@ -98,25 +108,34 @@ def planner(settings: PlannerSettings) -> None:
     checkpoints=Annotated[list[Path] | None, typer.Option(help="folder of checkpoints; repeat for several")],
     download=Annotated[bool | None, typer.Option(help="fetch checkpoints from the model hub [no]")],
     queue=Annotated[int | None, typer.Option(help="items that may wait per module before `busy`")],
+    hang_s=Annotated[float | None, typer.Option(help="no batch is taken for hung before this many seconds [10]")],
     metrics_port=options.MetricsPort,
 )
 def agent(settings: AgentSettings) -> None:
     """Run an agent: this device serves modules. `s2m3 agent --host hub --node pi5 --memory-mb 1500`."""
     try:
-        from agents.service import Agent  # noqa: PLC0415  # a device that only asks has none of what it imports
+        from agents.keeper import can_keep, keep  # noqa: PLC0415  # a device that only asks has none of what it imports
+        from agents.service import Agent  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise S2M3Error(f"an agent needs more than is installed ({error.name}): pip install 's2m3[agent]'") from error
-    telemetry.start(settings, "s2m3-agent", settings.node)
-    signals = _Signals()
-    running = Agent(settings)
-    running.start()
-    while not signals.stop.wait(0.2):
-        if running.refused is not None:
-            raise running.refused
-    if signals.gently:
-        signals.stop.clear()
-        running.drain(_DRAIN_S, unless=signals.stop)
-    running.stop()
+
+    def run(life: "Life | None") -> None:
+        telemetry.start(settings, "s2m3-agent", settings.node)
+        signals = _Signals(life)
+        running = Agent(settings, life)
+        running.start()
+        while not signals.stop.wait(0.2):
+            if running.refused is not None:
+                raise running.refused
+        if signals.gently:
+            signals.stop.clear()
+            running.drain(_DRAIN_S, unless=signals.stop)
+        running.stop()
+
+    if can_keep():
+        keep(run)
+    else:
+        run(None)
 
 
 @options.with_settings(

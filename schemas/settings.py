@@ -127,6 +127,9 @@ class AgentSettings(ServiceSettings):
         default=(), description="folders whose folders are checkpoints that modules may name as their source"
     )
     download: bool = Field(default=False, description="checkpoints may be fetched from the model hub")
+    hang_s: float = Field(
+        default=10.0, gt=0, description="a batch longer than this, its deadline and 20 times the longest before hangs"
+    )
     plain_inflight: int = Field(default=64, gt=0, description="plain requests a front works on at once, per task")
 
     @field_validator("checkpoints", mode="before")

@@ -4,11 +4,13 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import Field
 
 from agents.generating import write_all
 from agents.zoo.checks import Config, port, read_config
+from agents.zoo.faulty import FaultyEncoder, load_faulty
 from schemas.definitions import ModuleSpec
 from schemas.generation import Options
 from schemas.values import Value
@@ -22,6 +24,8 @@ class NoopConfig(Config):
     sleep_ms: float = Field(default=0.0, ge=0.0, le=600_000.0)
     #: of bytes that come in, pass on only so many: an encoder's output is smaller than its input
     keep_bytes: int | None = Field(default=None, ge=0)
+    #: for tests only (agents/zoo/faulty.py): what its input says goes wrong, or loading does
+    faults: Literal["", "obeyed", "loading"] = ""
 
 
 class NoopEncoder:
@@ -130,9 +134,11 @@ class NoopWriter:
         return " ".join(token.to_bytes((token.bit_length() + 7) // 8).decode() for token in tokens)
 
 
-def load_encoder(spec: ModuleSpec) -> NoopEncoder:
+def load_encoder(spec: ModuleSpec) -> NoopEncoder | FaultyEncoder:
     """Builds class `noop-encoder`."""
     config = read_config(spec, NoopConfig)
+    if config.faults:
+        return load_faulty(spec.id, loads=config.faults == "obeyed")
     return NoopEncoder(config.sleep_ms, config.keep_bytes)
 
 

@@ -1,6 +1,5 @@
 """A cluster to break: parties behind proxies, frozen, killed; the broker killed and started again."""
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from schemas import messages as m
 from tests.chaos.history import History
 from tests.chaos.proxy import Proxy
 from tests.conftest import WAIT_S
+from tests.frozen import freeze, thaw
 
 _MODELS = Path(__file__).parent / "models"
 LIGHT = {"a": 150.0, "b": 150.0, "c": 150.0}
@@ -78,11 +78,11 @@ class Rig(Cluster):
 
     def freeze(self, name: str) -> None:
         self.history.fault(f"SIGSTOP {name}")
-        self.processes[name].send_signal(signal.SIGSTOP)
+        freeze(self.processes[name])
 
     def thaw(self, name: str) -> None:
         if self.processes[name].poll() is None:
-            self.processes[name].send_signal(signal.SIGCONT)
+            thaw(self.processes[name])
 
     def pull(self, name: str) -> None:
         self.history.fault(f"cable of {name} pulled")

@@ -10,6 +10,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from schemas.codec import CONTENT_TYPE, decode_answer
+from schemas.errors import S2M3Error
 from tests.conftest import WAIT_S
 
 
@@ -62,3 +64,26 @@ def reply_to(topic: str, correlation: bytes) -> Properties:
     properties.ResponseTopic = topic
     properties.CorrelationData = correlation
     return properties
+
+
+class RawClient(PlainCaller):
+    """Sends work as a Client would, byte by byte as the test wants it."""
+
+    INBOX = "s2m3/v1/client/test-raw/in"
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port, paho.MQTTv5, (self.INBOX,))
+
+    def work(self, topic: str, payload: bytes, request: bytes, user: list[tuple[str, str]]) -> None:
+        properties = reply_to(self.INBOX, request)
+        properties.ContentType = CONTENT_TYPE
+        properties.UserProperty = user
+        self.send(topic, payload, properties)
+
+    def error(self) -> S2M3Error:
+        message = self.message()
+        properties = properties_of(message)
+        user = dict(properties.UserProperty)
+        answer = decode_answer(bytes(message.payload), request=properties.CorrelationData, user=user)
+        assert answer.error is not None
+        return answer.error

@@ -12,11 +12,11 @@ from s2m3.cluster import Cluster
 from s2m3.snapshot import Site
 from schemas import errors, topics
 from schemas import messages as m
-from schemas.codec import CONTENT_TYPE, decode_answer, encode_work
+from schemas.codec import encode_work
 from schemas.ids import new_request_id
 from schemas.work import Hop, Work
 from tests.conftest import WAIT_S
-from tests.system.plain import PlainCaller, properties_of, reply_to
+from tests.system.plain import PlainCaller, RawClient, reply_to
 from tests.zoo.samples import sample
 
 ROOT = "s2m3/v1"
@@ -122,29 +122,6 @@ def test_a_plain_request_for_an_input_the_task_lacks_is_bad_input(zoo_cluster: C
         assert caller.answer()["error"]["code"] == "bad_input"
 
 
-class _RawClient(PlainCaller):
-    """Sends work as a Client would, byte by byte as the test wants it."""
-
-    INBOX = f"{ROOT}/client/test-raw/in"
-
-    def __init__(self, port: int) -> None:
-        super().__init__(port, paho.MQTTv5, (self.INBOX,))
-
-    def work(self, topic: str, payload: bytes, request: bytes, user: list[tuple[str, str]]) -> None:
-        properties = reply_to(self.INBOX, request)
-        properties.ContentType = CONTENT_TYPE
-        properties.UserProperty = user
-        self.send(topic, payload, properties)
-
-    def error(self) -> errors.S2M3Error:
-        message = self.message()
-        properties = properties_of(message)
-        user = dict(properties.UserProperty)
-        answer = decode_answer(bytes(message.payload), request=properties.CorrelationData, user=user)
-        assert answer.error is not None
-        return answer.error
-
-
 def _module_topics(cluster: Cluster) -> list[str]:
     """The topics of all ready modules, once nothing is loading any more."""
     with Site(cluster.settings) as site:
@@ -158,7 +135,7 @@ def _held(site: Site) -> list[tuple[str, str, m.ModuleReport]]:
 
 def test_garbage_on_every_topic_that_an_agent_listens_to_is_answered_or_logged(zoo_cluster: Cluster) -> None:
     module_topics = _module_topics(zoo_cluster)
-    with _RawClient(zoo_cluster.broker.port) as raw:
+    with RawClient(zoo_cluster.broker.port) as raw:
         for topic in module_topics:
             raw.work(topic, b"\xc1\xff garbage", new_request_id(), [("step", "vision")])
             assert raw.error().code == "bad_input"
@@ -181,9 +158,9 @@ def test_a_tensor_whose_length_does_not_fit_its_shape_is_bad_input(zoo_cluster: 
     route = {"classes": Hop("imagenet-linear", node, {"features": "input.features"}, ("label",))}
     tensor = {"dtype": "float32", "shape": [1, 1280], "bytes": bytes(100)}
     request = new_request_id()
-    work = Work(request, "classification", "classes", 1, 1, _RawClient.INBOX, {"features": tensor}, route, 5000.0)
+    work = Work(request, "classification", "classes", 1, 1, RawClient.INBOX, {"features": tensor}, route, 5000.0)
     payload, user = encode_work(work)
-    with _RawClient(zoo_cluster.broker.port) as raw:
+    with RawClient(zoo_cluster.broker.port) as raw:
         raw.work(topic, payload, request, list(user))
         error = raw.error()
     assert error.code == "bad_input"
@@ -196,9 +173,9 @@ def test_a_tensor_of_another_shape_than_the_module_takes_is_bad_input(zoo_cluste
     route = {"classes": Hop("imagenet-linear", node, {"features": "input.features"}, ("label",))}
     tensor = {"dtype": "float32", "shape": [3, 7], "bytes": bytes(84)}
     request = new_request_id()
-    work = Work(request, "classification", "classes", 1, 1, _RawClient.INBOX, {"features": tensor}, route, 5000.0)
+    work = Work(request, "classification", "classes", 1, 1, RawClient.INBOX, {"features": tensor}, route, 5000.0)
     payload, user = encode_work(work)
-    with _RawClient(zoo_cluster.broker.port) as raw:
+    with RawClient(zoo_cluster.broker.port) as raw:
         raw.work(topic, payload, request, list(user))
         assert raw.error().code == "bad_input"
 
@@ -208,9 +185,9 @@ def test_work_with_no_time_left_is_a_timeout_and_is_not_run(zoo_cluster: Cluster
     node = topic.split("/")[-2]
     route = {"text": Hop("minilm", node, {"text": "input.text"}, ("embedding",))}
     request = new_request_id()
-    work = Work(request, "retrieval", "text", 1, 1, _RawClient.INBOX, {"text": ["a"]}, route, -5.0)
+    work = Work(request, "retrieval", "text", 1, 1, RawClient.INBOX, {"text": ["a"]}, route, -5.0)
     payload, user = encode_work(work)
-    with _RawClient(zoo_cluster.broker.port) as raw:
+    with RawClient(zoo_cluster.broker.port) as raw:
         raw.work(topic, payload, request, list(user))
         assert raw.error().code == "timeout"
 

@@ -15,6 +15,7 @@ from s2m3.tasks import add_task
 from schemas import messages as m
 from schemas import topics
 from tests.conftest import WAIT_S
+from tests.frozen import freeze
 from tests.system.plain import PlainCaller
 
 
@@ -83,7 +84,7 @@ def test_plain_requests_that_wait_when_the_front_dies_are_answered_by_the_next_f
 ) -> None:
     front = _front(noop_site)
     with PlainCaller(noop_cluster.broker.port_v3, paho.MQTTv311, ("s2m3/v1/response/noop",)) as caller:
-        noop_cluster.processes[front].send_signal(signal.SIGSTOP)  # it holds what it was sent, and answers nothing
+        freeze(noop_cluster.processes[front])  # it holds what it was sent, and answers nothing
         for i in range(20):
             document = {"transaction": i, "inputs": {"left": i, "right": i}, "deadline_s": 20}
             caller.send("s2m3/v1/request/noop", json.dumps(document).encode())

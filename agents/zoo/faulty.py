@@ -1,0 +1,63 @@
+"""A no-op encoder that hangs, crashes or eats memory when its input says so: for the tests of what protects a node.
+
+No shipped definition asks for it, and it is not built unless the agent's environment has FAULTY_MODULES=1.
+"""
+
+import ctypes
+import os
+import threading
+from collections.abc import Mapping, Sequence
+
+from agents.zoo.checks import port
+from schemas.errors import ModuleFailedError
+from schemas.values import Value
+
+__all__ = ["FaultyEncoder", "load_faulty"]
+
+_ALLOWED = "FAULTY_MODULES"
+
+
+class FaultyEncoder:
+    """Passes `data` on as `code`; the texts `hang`, `spin`, `crash` and `hold <MB>` it does instead."""
+
+    nbytes = 0
+    light = False
+    max_batch = 8
+
+    def __init__(self) -> None:
+        self._held: list[bytearray] = []
+
+    def prepare(self, inputs: Mapping[str, Value]) -> Value:
+        """Returns the item's `data`."""
+        return port(inputs, "data", "data")
+
+    def run(self, batch: Sequence[Value], wanted: frozenset[str]) -> list[dict[str, Value]]:
+        """Returns `code` of each item, if it returns."""
+        for data in batch:
+            if isinstance(data, str):
+                self._do(data)
+        return [{"code": data} if "code" in wanted else {} for data in batch]
+
+    def _do(self, word: str) -> None:
+        match word.split():
+            case ["hang"]:
+                threading.Event().wait()
+            case ["spin"]:  # as native code that keeps Python's lock: no thread of this process runs any more
+                ctypes.PyDLL(None).sleep(3600)
+            case ["crash"]:
+                ctypes.string_at(0)
+            case ["hold", megabytes]:
+                self._held.append(bytearray(os.urandom(1)) * int(float(megabytes) * 1e6))
+
+
+def load_faulty(module_id: str, *, loads: bool) -> FaultyEncoder:
+    """Builds a `noop-encoder` with `faults`, or crashes.
+
+    Raises:
+        ModuleFailedError: This agent was not started for tests.
+    """
+    if os.environ.get(_ALLOWED) != "1":
+        raise ModuleFailedError(f"module {module_id}: faults are for tests ({_ALLOWED}=1)")
+    if not loads:
+        ctypes.string_at(0)
+    return FaultyEncoder()

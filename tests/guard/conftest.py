@@ -1,0 +1,59 @@
+"""Clusters with a module that hangs, crashes or eats memory when it is told to."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.launch import BrokerKind
+from s2m3.client import Client
+from s2m3.cluster import Cluster
+from s2m3.snapshot import Site
+from s2m3.tasks import add_task
+from schemas import messages as m
+from tests.conftest import WAIT_S
+
+_MODELS = Path(__file__).parent / "models"
+
+
+class FaultyCluster(Cluster):
+    """Agents that take a batch for hung after a second; a planner that knows the faulty models."""
+
+    def start_planner(self) -> None:
+        self._spawn("planner", "planner", "--models", str(_MODELS))
+
+    def start_agent(self, node: str) -> None:
+        flags = ["--node", node, "--memory-mb", str(self._nodes[node]), "--threads", "1", "--hang-s", "1"]
+        self._spawn(node, "agent", *flags)
+
+
+@pytest.fixture
+def lone(kind: BrokerKind, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyCluster]:
+    """One node, the task `faulty` ready on it."""
+    monkeypatch.setenv("FAULTY_MODULES", "1")
+    with FaultyCluster({"a": 150.0}, kind=kind) as cluster:
+        ready(cluster, "faulty")
+        yield cluster
+
+
+@pytest.fixture
+def pair(kind: BrokerKind, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyCluster]:
+    """Two nodes, the task `faulty` ready."""
+    monkeypatch.setenv("FAULTY_MODULES", "1")
+    with FaultyCluster({"a": 150.0, "b": 150.0}, kind=kind) as cluster:
+        ready(cluster, "faulty")
+        yield cluster
+
+
+def ready(cluster: Cluster, model: str) -> None:
+    with Site(cluster.settings) as site:
+        add_task(site, model, m.TaskSpec(model=model, deadline_s=10))
+        assert site.wait(lambda s: s.ready(model), WAIT_S), {n: cluster.log(n) for n in cluster.processes}
+
+
+@pytest.fixture
+def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    """A Client of whichever cluster the test has."""
+    name = next(name for name in ("lone", "pair") if name in request.fixturenames)
+    with Client(settings=request.getfixturevalue(name).settings) as made:
+        yield made
