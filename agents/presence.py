@@ -54,6 +54,7 @@ class Presence:
         gflops: float,
         link_speed: LinkSpeed,
         with_torch: bool,
+        front: bool,
         sources: CheckpointSources,
     ) -> None:
         """Sets the profile and tells everything for the first time."""
@@ -70,6 +71,7 @@ class Presence:
             mbps=link_speed.mbps,
             sources=sorted({*(spec.source for spec in loadable), *sources.offered(), *self._named}),
             classes=sorted({*(spec.class_ for spec in loadable), *parts}),
+            front=front,
         )
         self.tell_all()
 

@@ -111,6 +111,7 @@ class Agent:
             gflops=compute_gflops(),
             link_speed=link_speed(self.link, f"probe-{self._node}"),
             with_torch=self._loader.has_room_for_torch,
+            front=self._settings.front,
             sources=self._sources,
         )
 

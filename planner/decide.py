@@ -82,7 +82,7 @@ def _fitting(
 
 def _fronts(facts: Facts, places: Places) -> dict[str, str]:
     """One front per task: who is it stays; else the ready node with the fewest."""
-    usable = [node for node in facts.usable() if node not in places.held]
+    usable = [node for node in facts.usable() if node not in places.held and facts.profiles[node].front]
     fronts = {
         task: node for node in usable if node in facts.plans for task in facts.plans[node].fronts if task in facts.tasks
     }

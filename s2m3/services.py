@@ -108,6 +108,7 @@ def planner(settings: PlannerSettings) -> None:
     checkpoints=Annotated[list[Path] | None, typer.Option(help="folder of checkpoints; repeat for several")],
     download=Annotated[bool | None, typer.Option(help="fetch checkpoints from the model hub [no]")],
     queue=Annotated[int | None, typer.Option(help="items that may wait per module before `busy`")],
+    front=Annotated[bool | None, typer.Option(help="take plain requests; not behind a bridge between brokers [yes]")],
     hang_s=Annotated[float | None, typer.Option(help="no batch is taken for hung before this many seconds [10]")],
     metrics_port=options.MetricsPort,
 )

@@ -70,6 +70,8 @@ class NodeProfile(Document):
     #: which model sources and module classes it can load
     sources: list[str] = []
     classes: list[str] = []
+    #: whether it may be the front of a task; not behind a bridge between brokers (docs/scale.md)
+    front: bool = True
 
 
 class ModuleReport(Document):

@@ -130,6 +130,7 @@ class AgentSettings(ServiceSettings):
     hang_s: float = Field(
         default=10.0, gt=0, description="a batch longer than this, its deadline and 20 times the longest before hangs"
     )
+    front: bool = Field(default=True, description="may take plain requests; not behind a bridge between brokers")
     plain_inflight: int = Field(default=64, gt=0, description="plain requests a front works on at once, per task")
 
     @field_validator("checkpoints", mode="before")

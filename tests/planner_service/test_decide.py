@@ -90,6 +90,13 @@ def test_a_report_of_an_earlier_process_does_not_count() -> None:
     assert replicas(decide(facts, places(left="a", right="a", head="a")), "left") == []
 
 
+def test_a_node_that_takes_no_plain_requests_is_nobodys_front() -> None:
+    facts = make_facts("noop", "classification")
+    facts.profiles["a"] = facts.profiles["a"].model_copy(update={"front": False})
+    fronts = {node: a.fronts for node, a in decide(facts, Places()).assignments.items() if a.fronts}
+    assert fronts == {"b": ("classification", "noop")}
+
+
 def test_a_task_has_one_front_that_stays_and_another_when_its_node_is_lost() -> None:
     facts = make_facts("noop", "classification")
     first = decide(facts, Places())

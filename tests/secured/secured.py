@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from broker.launch import free_port
 from broker.link import Link
@@ -55,7 +55,9 @@ class SecuredSite:
             f"user {user}\npersistence_location {self._own}/\nlog_dest stderr\nlog_type all\n{text}{others}"
         )
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(["mosquitto", "-c", str(self._main)], stderr=log, stdout=log, env=_ENV)
+            self.process = subprocess.Popen(
+                ["mosquitto", "-c", str(self._main)], stderr=log, stdout=log, env=ENVIRONMENT
+            )
         for port in (*self.ports.values(), self.plain):
             _wait_for(port)
         return self
@@ -77,7 +79,7 @@ class SecuredSite:
         config = self.folder / "logins" / login / "s2m3.toml"
         shipped = 8884 if "password" in config.read_text() else 8883
         port = str(self.ports[shipped])
-        return {**_ENV, "S2M3_CONFIG": str(config), "S2M3_PORT": port, **changes}
+        return {**ENVIRONMENT, "S2M3_CONFIG": str(config), "S2M3_PORT": port, **changes}
 
     def settings(self, login: str, **changes: Any) -> AgentSettings:
         before = dict(os.environ)
@@ -96,18 +98,25 @@ class SecuredSite:
 
     def spawn(self, login: str, *words: str) -> subprocess.Popen[bytes]:
         with (self._own / f"{login}.log").open("ab") as log:
-            command = [sys.executable, "-m", "s2m3", *words]
-            return subprocess.Popen(command, stdout=log, stderr=log, env=self.environment(login))
+            return python_s2m3(*words, env=self.environment(login), log=log)
 
 
-_ENV = {name: value for name, value in os.environ.items() if not name.startswith("S2M3_")} | {
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("S2M3_")} | {
     "PATH": f"{os.environ['PATH']}:/usr/sbin"
 }
 
 
+def python_s2m3(*words: str, env: dict[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "s2m3", *words], stdout=log, stderr=log, env=env)
+
+
 def secure(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "s2m3", "secure", *map(str, words)], capture_output=True, text=True, check=True, env=_ENV
+        [sys.executable, "-m", "s2m3", "secure", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=ENVIRONMENT,
     )
 
 

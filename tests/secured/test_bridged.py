@@ -1,0 +1,95 @@
+"""Two bridged Mosquittos, by the shipped bridge.conf: nodes on both sides, requests that cross, deaths seen across."""
+
+import os
+import pwd
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.launch import free_port
+from s2m3.client import Client
+from s2m3.snapshot import Site
+from s2m3.tasks import add_task
+from schemas import messages as m
+from schemas.settings import BrokerSettings
+from tests.broker.test_link import _wait_for
+from tests.conftest import WAIT_S, has_mosquitto
+from tests.secured.conftest import READY_S
+from tests.secured.secured import ENVIRONMENT, SecuredSite, ended, python_s2m3, secure, short_folder
+from tests.system.plain import PlainCaller
+
+BRIDGE = Path(__file__).parents[2] / "deploy" / "bridge.conf"
+
+
+class Bridged:
+    """The secured hub, and the shed's own broker, open on loopback, bridged with a neighbour's login."""
+
+    def __init__(self, folder: Path) -> None:
+        self.hub = SecuredSite(folder)
+        logins = ["agent:a", "client:alice", "neighbour:shed"]
+        extra = [word for login in logins for word in ("--add", login)]
+        secure("init", self.hub.folder, "--host", "127.0.0.1", *extra)
+        self.hub.start()
+        self.shed = BrokerSettings(port=free_port())
+        bridge = BRIDGE.read_text().replace("hub.local:8883", f"127.0.0.1:{self.hub.ports[8883]}")
+        bridge = bridge.replace("/etc/mosquitto/shed", str(self.hub.folder / "logins" / "shed"))
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        own = f"user {user}\nlistener {self.shed.port} 127.0.0.1\nallow_anonymous true\nlog_dest stderr\n{bridge}"
+        (folder / "shed.conf").write_text(own)
+        self._log = (folder / "shed.log").open("ab")
+        self.broker = subprocess.Popen(["mosquitto", "-c", folder / "shed.conf"], stderr=self._log, env=ENVIRONMENT)
+        _wait_for(self.shed.port)
+        self.processes = {"planner": self.hub.spawn("planner", "planner"), "a": self.agent("a"), "c": self.agent("c")}
+
+    def agent(self, node: str) -> subprocess.Popen[bytes]:
+        """`a` is at the hub, `c` in the shed."""
+        words = ["agent", "--memory-mb", "150", "--node", node]
+        if node == "a":
+            return self.hub.spawn("a", *words)
+        return python_s2m3(*words, "--no-front", "--port", str(self.shed.port), env=ENVIRONMENT, log=self._log)
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            ended(process)
+        ended(self.broker)
+        self.hub.stop()
+        self._log.close()
+
+
+@pytest.fixture(scope="module")
+def bridged() -> Iterator[Bridged]:
+    if not has_mosquitto():
+        pytest.skip("mosquitto is not installed")
+    with short_folder() as folder:
+        made = Bridged(folder)
+        yield made
+        made.stop()
+
+
+def test_requests_answers_and_deaths_cross_the_bridge(bridged: Bridged) -> None:
+    with Site(bridged.hub.settings("operator")) as site:
+        assert site.wait(lambda s: s.nodes.ready == {"a", "c"}, READY_S)
+        add_task(site, "noop", m.TaskSpec(model="noop", deadline_s=15))
+        assert site.wait(lambda s: s.ready("noop"), READY_S)
+        for node, other in (("a", "c"), ("c", "a")):
+            bridged.processes[node].kill()
+            bridged.processes[node].wait(WAIT_S)
+            assert site.wait(lambda s, n=node: n in s.nodes.lost and s.ready("noop"), READY_S)  # type: ignore[misc]
+            for settings in (bridged.hub.settings("alice"), bridged.shed):
+                with Client(settings=settings) as client:
+                    answer = client.ask("noop", left=1, right=2)
+                assert set(answer.route.values()) == {other}
+            bridged.processes[node] = bridged.agent(node)
+            assert site.wait(lambda s: s.nodes.ready == {"a", "c"}, READY_S)
+
+
+def test_a_plain_request_in_the_shed_is_answered_there_by_the_front_at_the_hub(bridged: Bridged) -> None:
+    with Site(bridged.hub.settings("operator")) as site:
+        add_task(site, "plain", m.TaskSpec(model="noop", deadline_s=15))
+        assert site.wait(lambda s: s.ready("plain") and "plain" in s.plans["a"].fronts, READY_S)
+    with PlainCaller(bridged.shed.port, 4, ("s2m3/v1/response/plain",)) as caller:
+        caller.send("s2m3/v1/request/plain", b'{"transaction": 3, "inputs": {"left": 1, "right": 2}}')
+        answer = caller.answer()
+    assert (answer["status"], answer["transaction"]) == ("ok", 3)
