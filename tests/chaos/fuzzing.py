@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from schemas import bridge as b
 from schemas import messages as m
 from schemas import topics
 from schemas.codec import decode_answer, decode_work, encode_answer, encode_work
@@ -166,6 +167,7 @@ def documents() -> dict[str, m.Document]:
     }
     ready = m.ModuleReport(state="ready", bytes=7, memory_mb=1.5, ms=3.25)
     made: list[m.Document] = [
+        *_of_the_bridge(why),
         m.NodeState(state="ready", boot="b"),
         m.NodeProfile(boot="b", version="1", memory_mb=9, runtime_mb=1, gflops=2, latency_ms=1, mbps=10, classes=["x"]),
         m.Reported(boot="b", modules={"noop-left": ready, "vit": m.ModuleReport(state="failed", reason=why)}),
@@ -180,6 +182,18 @@ def documents() -> dict[str, m.Document]:
         m.ControlResponse(status="error", error=why, data={"revision": 7}, transaction=7),
     ]
     return {type(document).__name__: document for document in made}
+
+
+def _of_the_bridge(why: m.ErrorBody) -> list[m.Document]:
+    return [
+        b.Binding(source="cam/+/snapshot", task="porch", input="image", publish="home/{1}", labels=["cat"], above=0.5),
+        b.BindingReport(state="refused", error=why, received=3),
+        b.BridgeState(state="online", epoch=3),
+        b.BridgeNode(connected=True, state="ready", memory_mb=9.5, modules=["vit"]),
+        b.BridgePlanner(online=True, nodes=3),
+        b.BridgeTask(ready=False, model="noop", problem="x"),
+        b.BridgeAnswer(event_type="answered", state="a cat", answer=["a", 1.5], at="2026-11-25", source="plain"),
+    ]
 
 
 def _surfaces() -> list[Surface]:
