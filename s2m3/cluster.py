@@ -33,7 +33,7 @@ class Cluster:
         planner: False starts none: whoever tests or measures agents says what they hold.
         persistence: Whether the broker remembers over a restart (Mosquitto only).
         bridge: Start one, for bindings and Home Assistant.
-        checkpoints: Folder of the checkpoints that the agents can load by name.
+        checkpoints: Node -> folder of the checkpoints that it can load by name.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Cluster:
         folder: Path | None = None,
         persistence: bool = False,
         bridge: bool = False,
-        checkpoints: Path | None = None,
+        checkpoints: Mapping[str, Path] | None = None,
     ) -> None:
         self._nodes = dict(nodes)
         self._threads = threads
         self._verbose = verbose
         self._planner = planner
         self._bridge = bridge
-        self._checkpoints = checkpoints
+        self._checkpoints = dict(checkpoints or {})
         self._own = tempfile.TemporaryDirectory(prefix="s2m3-") if folder is None else None
         self.folder = folder or Path(self._own.name if self._own else ".")
         ws_port = 0 if page else None
@@ -94,8 +94,8 @@ class Cluster:
         flags = ["--node", node, "--memory-mb", str(self._nodes[node])]
         if self._threads is not None:
             flags += ["--threads", str(self._threads)]
-        if self._checkpoints is not None:
-            flags += ["--checkpoints", str(self._checkpoints)]
+        if node in self._checkpoints:
+            flags += ["--checkpoints", str(self._checkpoints[node])]
         self._spawn(node, "agent", *flags)
 
     def _spawn(self, name: str, command: str, *flags: str) -> None:

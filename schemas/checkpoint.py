@@ -75,7 +75,7 @@ def read_checkpoint(folder: Path, wanted: Callable[[str], bool] = lambda _: True
         folder,
         config,
         read_json(generation) if generation.is_file() else {},
-        _sharded(folder, wanted) if (folder / INDEX).is_file() else _single(folder, wanted),
+        _sharded(folder, wanted) if (folder / INDEX).is_file() else _single(folder, config, wanted),
     )
 
 
@@ -87,10 +87,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise BadInputError(f"{folder} is not a folder")
-    path = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
-    if path is None:
+    found = [read_json(folder / name) for name in CONFIGS if (folder / name).is_file()]
+    if not found:
         raise BadInputError(f"{folder.name} holds no {' or '.join(CONFIGS)}")
-    return read_json(path)
+    # a repository of open_clip's may hold a config.json of another kind beside its own
+    return next((config for config in found if "architectures" in config or "model_cfg" in config), found[0])
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -108,12 +109,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _single(folder: Path, wanted: Callable[[str], bool]) -> dict[str, TensorInfo]:
-    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+def _single(folder: Path, config: Mapping[str, Any], wanted: Callable[[str], bool]) -> dict[str, TensorInfo]:
+    names = WEIGHTS[1:] if "model_cfg" in config else WEIGHTS[:1]
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
         only = f", only {', '.join(pickles)}: other formats can run code and are never read" if pickles else ""
-        raise BadInputError(f"{folder.name} holds no {WEIGHTS[0]} or {INDEX}{only}")
+        raise BadInputError(f"{folder.name} holds no {names[0]} or {INDEX}{only}")
     return {name: tensor for name, tensor in _header(path).items() if wanted(name)}
 
 

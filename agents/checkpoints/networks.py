@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.utils import logging
 
 from agents.checkpoints.configuration import part_configuration, whole_configuration
+from agents.checkpoints.openclip import build_tower
 from agents.checkpoints.opening import OpenPart
 from agents.zoo.checkpoints import fill
 from schemas.errors import ModuleFailedError
@@ -23,7 +24,7 @@ logging.set_verbosity(logging.CRITICAL)
 logging.disable_progress_bar()
 
 _AUTO = {"AutoModel": MODEL_MAPPING, "AutoModelForCausalLM": MODEL_FOR_CAUSAL_LM_MAPPING}
-_PROJECTOR = "projector."
+_PROJECTOR, _OPEN_CLIP = "projector.", "open_clip."
 
 
 def build_network(opened: OpenPart) -> Any:
@@ -34,6 +35,9 @@ def build_network(opened: OpenPart) -> Any:
             text names them.
     """
     state = _read(opened, lambda name: not name.startswith(_PROJECTOR))
+    if opened.part.network.startswith(_OPEN_CLIP):
+        model = opened.checkpoint.config["model_cfg"]
+        return build_tower(opened.part.network.removeprefix(_OPEN_CLIP), model, state, opened.spec.id)
     config = part_configuration(opened)
     network_class = _class(opened.part.network.replace("{architecture}", opened.architecture), config)
     try:

@@ -59,7 +59,7 @@ def split(tiny: Path) -> Iterator[Cluster]:
     definitions = all_definitions(tiny)
     held = {module: node for definition in definitions.values() for module, node in held_by(definition).items()}
     specs = {spec.id: spec for definition in definitions.values() for spec in definition.modules}
-    with Cluster(NODES, planner=False, threads=1, checkpoints=tiny) as cluster:
+    with Cluster(NODES, planner=False, threads=1, checkpoints=dict.fromkeys(NODES, tiny)) as cluster:
         with Site(cluster.settings) as site:
             for node in NODES:
                 modules = [specs[module] for module, where in held.items() if where == node]

@@ -28,6 +28,7 @@ def _judged(folder: Path, image: bytes) -> dict[str, Any]:
 
 CASES: list[tuple[str, Whole, dict[str, Any]]] = [
     *(("tiny-clip", whole.clip, {"image": image, "text": TEXTS}) for image in (CAT, ROCKET)),
+    *(("tiny-clip-resnet", whole.clip_resnet, {"image": image, "text": TEXTS}) for image in (CAT, ROCKET)),
     *(("tiny-siglip", whole.siglip, {"image": image, "text": TEXTS}) for image in (CAT, ROCKET)),
     *(("tiny-clap", whole.clap, {"audio": sound, "text": TEXTS}) for sound in SOUNDS),
     *(("tiny-vit-gpt2", whole.encoder_decoder, {"image": image}) for image in (CAT, ROCKET)),
@@ -56,6 +57,13 @@ def test_a_split_checkpoint_answers_as_the_whole_one(
 
 def _folder(task: str) -> str:
     return task if task.startswith("tiny-") else "tiny-clip"
+
+
+def test_some_of_them_are_in_several_files(tiny: Path) -> None:
+    assert [path.parent.name for path in sorted(tiny.glob("*/model.safetensors.index.json"))] == [
+        "tiny-clip",
+        "tiny-llava",
+    ]
 
 
 def test_each_agent_holds_the_bytes_of_its_own_parts_and_says_what_they_are(split: Cluster) -> None:

@@ -29,12 +29,14 @@ _TEXT = {
 }
 
 
-def tokenizer(folder: Path, longest: int = 24) -> None:
+def tokenizer(folder: Path, longest: int = 24, *, marks_last: bool = False) -> None:
+    """`marks_last`: the end mark has the largest id, as in CLIP's own vocabulary."""
     made = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))  # noqa: S106 - no password
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.add_special_tokens(["<image>"])
-    marks = [("[BOS]", BOS), ("[EOS]", EOS)]
-    made.post_processor = processors.TemplateProcessing(single="[BOS] $A [EOS]", special_tokens=marks)
+    end = WORDS[-1] if marks_last else "[EOS]"
+    marks = [("[BOS]", BOS), (end, VOCABULARY[end])]
+    made.post_processor = processors.TemplateProcessing(single=f"[BOS] $A {end}", special_tokens=marks)
     names = {"bos_token": "[BOS]", "eos_token": "[EOS]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
     t.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=longest, **names).save_pretrained(folder)
 
@@ -46,13 +48,17 @@ def pictures(folder: Path, kind: str = "CLIPImageProcessorPil") -> None:
     getattr(t, kind)(**settings).save_pretrained(folder)
 
 
-def save(network: Any, folder: Path, **how: Any) -> Path:
-    """Saves a network with weights N(0, 0.2): the default initialisation can make any comparison come out equal."""
-    generator = torch.Generator().manual_seed(7)
+def save(network: Any, folder: Path, *, seed: int = 7, writer: float = 0.2, **how: Any) -> Path:
+    """Saves a network with weights N(0, 0.2): the default initialisation can make any comparison come out equal.
+
+    `writer` is the deviation of a text decoder's matrices: large enough that what it writes depends on the picture.
+    """
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for weight in network.parameters():
+        for name, weight in network.named_parameters():
             if weight.dim():
-                weight.normal_(0, 0.2, generator=generator)
+                deviation = writer if "decoder" in name and "bias" not in name else 0.2
+                weight.normal_(0, deviation, generator=generator)
     network.eval().save_pretrained(folder, **how)
     return folder
 
@@ -95,7 +101,7 @@ def make_vit_gpt2(folder: Path) -> None:
     config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = BOS, PAD, EOS
     network = t.VisionEncoderDecoderModel(config)
     network.generation_config = t.GenerationConfig(decoder_start_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD)
-    save(network, folder)
+    save(network, folder, writer=0.6)
     tokenizer(folder)
     pictures(folder, "ViTImageProcessorPil")
 
@@ -109,7 +115,7 @@ def _blip_config() -> Any:
 
 
 def make_blip_captioning(folder: Path) -> None:
-    save(t.BlipForConditionalGeneration(_blip_config()), folder)
+    save(t.BlipForConditionalGeneration(_blip_config()), folder, seed=8, writer=1.0)
     tokenizer(folder)
     pictures(folder, "BlipImageProcessorPil")
 
@@ -186,6 +192,61 @@ def make_fusion_head(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def make_open_clip_resnet(folder: Path) -> None:
+    """A CLIP ResNet in open_clip's format: names and shapes written out here, not taken from our own network."""
+    folder.mkdir(exist_ok=True)
+    width, embed, side, words = 16, 16, 64, 32
+    shapes: dict[str, tuple[int, ...]] = {"logit_scale": ()}
+
+    def conv(name: str, norm: str, inside: int, out: int, kernel: int) -> None:
+        shapes[f"visual.{name}.weight"] = (out, inside, kernel, kernel)
+        shapes.update({f"visual.{norm}.{key}": (out,) for key in ("weight", "bias", "running_mean", "running_var")})
+        shapes[f"visual.{norm}.num_batches_tracked"] = ()
+
+    for number, (inside, out) in enumerate(((3, width // 2), (width // 2, width // 2), (width // 2, width)), 1):
+        conv(f"conv{number}", f"bn{number}", inside, out, 3)
+    inside = width
+    for number in range(4):
+        planes = width * 2**number
+        for block in range(2 if number == 1 else 1):
+            at = f"layer{number + 1}.{block}"
+            for part, (a, b, kernel) in enumerate(
+                ((inside, planes, 1), (planes, planes, 3), (planes, 4 * planes, 1)), 1
+            ):
+                conv(f"{at}.conv{part}", f"{at}.bn{part}", a, b, kernel)
+            if block == 0:
+                conv(f"{at}.downsample.0", f"{at}.downsample.1", inside, 4 * planes, 1)
+            inside = 4 * planes
+    shapes["visual.attnpool.positional_embedding"] = ((side // 32) ** 2 + 1, inside)
+    for name, out in (("q_proj", inside), ("k_proj", inside), ("v_proj", inside), ("c_proj", embed)):
+        shapes |= {f"visual.attnpool.{name}.weight": (out, inside), f"visual.attnpool.{name}.bias": (out,)}
+    shapes |= {"token_embedding.weight": (SIZE, words), "positional_embedding": (24, words)}
+    shapes |= {"ln_final.weight": (words,), "ln_final.bias": (words,), "text_projection": (words, embed)}
+    for number in range(2):
+        at = f"transformer.resblocks.{number}"
+        shapes |= {f"{at}.ln_{n}.{key}": (words,) for n in (1, 2) for key in ("weight", "bias")}
+        shapes |= {f"{at}.attn.in_proj_weight": (3 * words, words), f"{at}.attn.in_proj_bias": (3 * words,)}
+        shapes |= {f"{at}.attn.out_proj.weight": (words, words), f"{at}.attn.out_proj.bias": (words,)}
+        shapes |= {f"{at}.mlp.c_fc.weight": (4 * words, words), f"{at}.mlp.c_fc.bias": (4 * words,)}
+        shapes |= {f"{at}.mlp.c_proj.weight": (words, 4 * words), f"{at}.mlp.c_proj.bias": (words,)}
+    generator = torch.Generator().manual_seed(9)
+    state = {name: torch.empty(shape).normal_(0, 0.2, generator=generator) for name, shape in shapes.items()}
+    state |= {name: weight.abs() + 0.5 for name, weight in state.items() if name.endswith("running_var")}
+    state |= {name: torch.tensor(7) for name in state if name.endswith("num_batches_tracked")}
+    save_file(state, folder / "open_clip_model.safetensors")
+    config = {
+        "model_cfg": {
+            "embed_dim": embed,
+            "quick_gelu": True,
+            "vision_cfg": {"image_size": side, "layers": [1, 2, 1, 1], "width": width, "patch_size": None},
+            "text_cfg": {"context_length": 24, "vocab_size": SIZE, "width": words, "heads": 4, "layers": 2},
+        },
+        "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.3, 0.3, 0.2]},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    tokenizer(folder, marks_last=True)
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "tiny-clip": make_clip,
     "tiny-siglip": make_siglip,
@@ -199,6 +260,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "tiny-resnet": make_resnet_classifier,
     "tiny-distilbert": make_text_classifier,
     "tiny-fusion": make_fusion_head,
+    "tiny-clip-resnet": make_open_clip_resnet,
 }
 
 
@@ -211,11 +273,12 @@ def make_all(folder: Path) -> Path:
 
 
 def alter(folder: Path, tensor: str) -> None:
-    """Changes one tensor of a checkpoint, in whichever file it is."""
+    """Changes one tensor of a checkpoint, in whichever file it is; not evenly, which a norm or a softmax would undo."""
     for path in folder.glob("*.safetensors"):
         weights = load_file(path)
         if tensor in weights:
-            weights[tensor] = weights[tensor] + 0.5
+            weight = weights[tensor]
+            weights[tensor] = 1 - 2 * weight.flip(0) if weight.dim() else weight + 0.5
             save_file(weights, path)
             return
     raise KeyError(tensor)

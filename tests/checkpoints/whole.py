@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
@@ -53,6 +54,101 @@ def clip(folder: Path, image: bytes, text: list[str]) -> dict[str, Any]:
     """The padded batch of texts of a whole CLIP: the split runs each at its true length."""
     result = network(folder)(pixel_values=pixels(folder, image), **tokens(folder, text, padding=True))
     return _ranked(text, result.logits_per_image[0].softmax(-1))
+
+
+def clip_resnet(folder: Path, image: bytes, text: list[str]) -> dict[str, Any]:
+    """Vision in torch's functions, text in transformers' own CLIP text tower with the weights renamed."""
+    state = load_file(folder / "open_clip_model.safetensors")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    pictures, words = (
+        _modified_resnet(state, _open_clip_pixels(config, image)),
+        _open_clip_text(folder, state, config, text),
+    )
+    pictures, words = F.normalize(pictures, dim=-1), F.normalize(words, dim=-1)
+    return _ranked(text, (state["logit_scale"].exp() * pictures @ words.T)[0].softmax(-1))
+
+
+def _open_clip_pixels(config: dict[str, Any], data: bytes) -> torch.Tensor:
+    """Resized to the shorter side, cut to the middle, normalised: as open_clip's own transform."""
+    side, norm = config["model_cfg"]["vision_cfg"]["image_size"], config["preprocess_cfg"]
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    scale = side / min(picture.size)
+    picture = picture.resize([int(length * scale) for length in picture.size], Image.Resampling.BICUBIC)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    cut = torch.from_numpy(np.array(picture.crop((left, top, left + side, top + side)))).permute(2, 0, 1) / 255
+    pixels: torch.Tensor = (cut - torch.tensor(norm["mean"])[:, None, None]) / torch.tensor(norm["std"])[:, None, None]
+    return pixels[None].float()
+
+
+def _modified_resnet(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    def conv(x: torch.Tensor, name: str, norm: str, stride: int = 1) -> torch.Tensor:
+        kernel = state[f"visual.{name}.weight"]
+        x = F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
+        mean, var, scale, shift = (
+            state[f"visual.{norm}.{k}"] for k in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(x, mean, var, scale, shift)
+
+    for number in (1, 2, 3):
+        x = F.relu(conv(x, f"conv{number}", f"bn{number}", 2 if number == 1 else 1))
+    x = F.avg_pool2d(x, 2)
+    for layer, blocks in enumerate((1, 2, 1, 1), 1):
+        for block in range(blocks):
+            at = f"layer{layer}.{block}"
+            pool = (lambda t: F.avg_pool2d(t, 2)) if layer > 1 and block == 0 else (lambda t: t)
+            y = F.relu(conv(x, f"{at}.conv1", f"{at}.bn1"))
+            y = pool(F.relu(conv(y, f"{at}.conv2", f"{at}.bn2")))
+            y = conv(y, f"{at}.conv3", f"{at}.bn3")
+            x = F.relu(y + (conv(pool(x), f"{at}.downsample.0", f"{at}.downsample.1") if block == 0 else x))
+    p = {name: state[f"visual.attnpool.{name}"] for name in ("positional_embedding", *_POOL)}
+    places = x.flatten(2).permute(2, 0, 1)
+    places = torch.cat([places.mean(0, keepdim=True), places]) + p["positional_embedding"][:, None]
+    pooled, _ = F.multi_head_attention_forward(
+        places[:1], places, places, places.shape[-1], 8, None,
+        torch.cat([p["q_proj.bias"], p["k_proj.bias"], p["v_proj.bias"]]), None, None, False, 0.0,  # noqa: FBT003 - torch's own order
+        p["c_proj.weight"], p["c_proj.bias"], training=False, need_weights=False, use_separate_proj_weight=True,
+        q_proj_weight=p["q_proj.weight"], k_proj_weight=p["k_proj.weight"], v_proj_weight=p["v_proj.weight"],
+    )  # fmt: skip
+    return pooled[0]
+
+
+_POOL = [f"{name}.{kind}" for name in ("q_proj", "k_proj", "v_proj", "c_proj") for kind in ("weight", "bias")]
+
+
+def _open_clip_text(
+    folder: Path, state: dict[str, torch.Tensor], config: dict[str, Any], text: list[str]
+) -> torch.Tensor:
+    model = config["model_cfg"]
+    words, width = model["text_cfg"], model["text_cfg"]["width"]
+    tower = t.CLIPTextModelWithProjection(
+        t.CLIPTextConfig(
+            vocab_size=words["vocab_size"], hidden_size=width, intermediate_size=4 * width,
+            num_hidden_layers=words["layers"], num_attention_heads=words["heads"], hidden_act="quick_gelu",
+            max_position_embeddings=words["context_length"], projection_dim=model["embed_dim"], eos_token_id=2,
+        )
+    )  # fmt: skip
+    renamed = {
+        "text_model.embeddings.token_embedding.weight": state["token_embedding.weight"],
+        "text_model.embeddings.position_embedding.weight": state["positional_embedding"],
+        "text_model.final_layer_norm.weight": state["ln_final.weight"],
+        "text_model.final_layer_norm.bias": state["ln_final.bias"],
+        "text_projection.weight": state["text_projection"].T,
+    }
+    for number in range(words["layers"]):
+        ours, theirs = f"transformer.resblocks.{number}", f"text_model.encoder.layers.{number}"
+        for kind in ("weight", "bias"):
+            for name, part in zip("qkv", state[f"{ours}.attn.in_proj_{kind}"].chunk(3), strict=True):
+                renamed[f"{theirs}.self_attn.{name}_proj.{kind}"] = part
+            for here, there in (
+                ("attn.out_proj", "self_attn.out_proj"), ("ln_1", "layer_norm1"), ("ln_2", "layer_norm2"),
+                ("mlp.c_fc", "mlp.fc1"), ("mlp.c_proj", "mlp.fc2"),
+            ):  # fmt: skip
+                renamed[f"{theirs}.{there}.{kind}"] = state[f"{ours}.{here}.{kind}"]
+    loaded, info = type(tower).from_pretrained(None, config=tower.config, state_dict=renamed, output_loading_info=True)
+    assert not info["missing_keys"]
+    ids = [t.AutoTokenizer.from_pretrained(folder)(one, return_tensors="pt")["input_ids"] for one in text]
+    embeds: torch.Tensor = torch.cat([loaded.eval()(input_ids=one).text_embeds for one in ids])
+    return embeds
 
 
 def siglip(folder: Path, image: bytes, text: list[str]) -> dict[str, Any]:
