@@ -36,7 +36,7 @@ ALTERED = [
     ("tiny-clip", "text_model.encoder.layers.0.mlp.fc1.bias", "match.ranking"),
     ("tiny-clip", "logit_scale", "match.ranking"),
     ("tiny-clip-resnet", "visual.attnpool.k_proj.weight", "match.ranking"),
-    ("tiny-clip-resnet", "visual.layer2.1.bn3.running_var", "match.ranking"),
+    ("tiny-clip-resnet", "visual.layer2.1.bn3.running_mean", "match.ranking"),
     ("tiny-clip-resnet", "transformer.resblocks.1.mlp.c_fc.weight", "match.ranking"),
     ("tiny-siglip", "vision_model.head.probe", "match.ranking"),
     ("tiny-siglip", "text_model.head.weight", "match.ranking"),
