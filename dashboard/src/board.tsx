@@ -53,10 +53,12 @@ export function Board({ site, picked, toggle, stale }: Props) {
 
 function Legend() {
   return (
-    <ul class="legend" aria-label="Letters and colours of modules">
+    <ul class="legend" aria-label="What letters and colours mean">
       {KNOWN_ROLES.map((name) => (
         <li key={name}><span class={`role ${name}`} aria-hidden="true">{role(name).letter}</span> {role(name).word}</li>
       ))}
+      <li><span class="swatch runtime" aria-hidden="true" /> memory of the runtime</li>
+      <li><span class="swatch held" aria-hidden="true" /> of modules</li>
     </ul>
   );
 }
@@ -70,7 +72,7 @@ const TaskButton = memo(({ task, ready, uses, toggle }: { task: Task; ready: boo
   <li>
     <button class={`task ${uses}`} data-task={task.id} data-ready={ready} aria-pressed={uses === "picked"} onClick={() => toggle({ kind: "task", id: task.id })}>
       <b>{task.id}</b>
-      <small><span aria-hidden="true">{ready ? "✓" : "✕"}</span> {ready ? "ready" : "not ready"}{uses === "uses" && ", uses it"}</small>
+      <small><span aria-hidden="true">{ready ? "✓" : "✕"}</span> <span class="word">{ready ? "ready" : "not ready"}</span>{uses === "uses" && ", uses it"}</small>
     </button>
   </li>
 ), (a, b) => a.task === b.task && a.ready === b.ready && a.uses === b.uses);
@@ -86,7 +88,7 @@ function card({ node, copies, modules, shown, old, toggle }: CardProps) {
     <li class={`node ${state} ${old ? "old" : ""}`} data-node={node.id} data-state={state}>
       <div class="title">
         <h4>{node.id}</h4>
-        <span class="state"><span aria-hidden="true">{mark}</span> {word}{old && ", out of date"}</span>
+        <span class="state"><span aria-hidden="true">{mark}</span> <span class="word">{word}</span>{old && ", out of date"}</span>
       </div>
       {present(node) && <Memory node={node} copies={copies} />}
       {state === "lost" && <p class="gone">{whereNow(node, modules)}</p>}
@@ -118,7 +120,7 @@ function Memory({ node, copies }: { node: Node; copies: Copy[] }) {
         <span class="runtime" style={share(runtime)} />
         {held.map((copy) => <span key={copy.module} class="held" style={share(copy.memory_mb)} />)}
       </div>
-      <p class="amounts">{Math.round(used)} of {mb(budget)} used<span class="wide">, {Math.round(runtime)} by the runtime</span></p>
+      <p class="amounts">{Math.round(used)} of {mb(budget)} used</p>
     </>
   );
 }

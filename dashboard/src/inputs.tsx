@@ -21,7 +21,7 @@ export function Field({ name, kind, usual, given, give, failed }: Props) {
           <legend>{name} <small>{kind === "audio" ? "a sound" : kind === "image" ? "a picture" : "pictures"}{hint && `; ${hint}`}</small></legend>
           <label class="file">
             <span>{kind === "audio" ? "Choose a file" : kind === "images" ? "Choose pictures" : "Choose a picture"}</span>
-            <input type="file" name={name} accept={kind === "audio" ? "audio/*,.flac,.ogg,.wav" : "image/*"} multiple={kind === "images"} onChange={(e) => add([...(e.currentTarget.files ?? [])])} />
+            <input type="file" name={name} accept={kind === "audio" ? "audio/*,.flac,.ogg,.wav" : "image/*"} multiple={kind === "images"} onChange={(e) => { add([...(e.currentTarget.files ?? [])]); e.currentTarget.value = ""; }} />
           </label>
           {kind === "audio" ? <Microphone taken={(file) => add([file])} failed={failed} /> : <Camera taken={(file) => add([file])} failed={failed} />}
           <Previews files={files} kind={kind} />

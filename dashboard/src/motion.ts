@@ -1,18 +1,23 @@
 // What moves on the picture: modules that fly to their new node, requests as dots, the picked task's way as lines.
 // It only reads the picture's layout and draws over it; reduced motion is respected.
 import type { Answer, RouteDoc } from "./documents";
-import { type Site, before } from "./site";
+import { MOST, type Site, before } from "./site";
 
 const FLIGHT_MS = 900;
 const HOP_MS = 320;
 const DOTS = 24;
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 type Point = { x: number; y: number };
+/** a step, and the node that did it */
+type Hop = [step: string, node: string];
+type Box = { left: number; right: number; y: number };
 
 export class Motion {
   private places = new Map<string, Point>();
   private last = -1;
   private flying = 0;
+  /** `task step` -> the node that did it last; cleared where it grows beyond any site */
+  private readonly used = new Map<string, string>();
   private task: { id: string; route?: RouteDoc } | null = null;
   private readonly resized: ResizeObserver;
 
@@ -62,19 +67,20 @@ export class Motion {
 
   /** Sends a dot along each branch of each new answer, as far as there is room for dots. */
   private flow(site: Site): void {
+    if (this.used.size > MOST) this.used.clear();
     const fresh = site.requests.filter(({ key }) => key > this.last);
     this.last = site.requests.at(-1)?.key ?? this.last;
-    if (STILL.matches || document.hidden) return;
     for (const { task, answer } of fresh) {
       const route = site.tasks.get(task)?.route;
+      for (const [step, { node }] of Object.entries(answer.steps)) this.used.set(`${task} ${step}`, node);
       if (route && answer.status === "ok") for (const way of ways(route, answer)) this.send(task, way, route);
     }
   }
 
-  private send(task: string, steps: readonly string[], route: RouteDoc): void {
-    const home = this.spot(this.board.querySelector(`[data-task="${task}"]`));
-    const stops = steps.map((step) => this.spot(this.board.querySelector(`[data-chip="${route.steps[step.split("@")[0]!]?.module}@${step.split("@")[1]}"]`)));
-    if (this.flying >= DOTS || !home || stops.some((stop) => !stop)) return;
+  private send(task: string, steps: readonly Hop[], route: RouteDoc): void {
+    const home = this.spot(`[data-task="${task}"]`);
+    const stops = steps.map(([step, node]) => this.spot(`[data-chip="${route.steps[step]?.module}@${node}"]`));
+    if (STILL.matches || document.hidden || this.flying >= DOTS || !home || stops.some((stop) => !stop)) return;
     const all = [home, ...(stops as Point[]), home];
     const dot = document.createElement("span");
     this.board.querySelector(".dots")!.append(dot);
@@ -86,24 +92,28 @@ export class Motion {
     };
   }
 
-  /** Draws the picked task's way: from the task to every copy of its first steps, and on to the next steps. */
+  /** Draws the picked task's way: of its latest answer, else over the first copy of each module. */
   private draw(): void {
     const svg = this.board.querySelector("svg.lines")!;
-    const route = this.task?.route;
-    const paths: string[] = [];
-    for (const step of Object.keys(route?.steps ?? {})) {
-      const from = before(route!, step);
-      const starts = from.length ? from.flatMap((name) => this.copies(route!, name)) : [this.spot(this.board.querySelector(`[data-task="${this.task!.id}"]`), "right")];
-      for (const a of starts) for (const b of this.copies(route!, step)) if (a) paths.push(curve(a, b));
-    }
+    const paths = this.task?.route ? this.paths(this.task.id, this.task.route) : [];
     while (svg.childElementCount > paths.length) svg.lastElementChild!.remove();
     while (svg.childElementCount < paths.length) svg.append(document.createElementNS("http://www.w3.org/2000/svg", "path"));
     paths.forEach((d, index) => svg.children[index]!.setAttribute("d", d));
   }
 
-  private copies(route: RouteDoc, step: string): Point[] {
-    const { module, replicas } = route.steps[step]!;
-    return replicas.map(({ node }) => this.spot(this.board.querySelector(`[data-chip="${module}@${node}"]`))).filter((point) => point !== null);
+  private paths(task: string, route: RouteDoc): string[] {
+    const home = this.box(`[data-task="${task}"]`);
+    const at = (step: string): Box | null => {
+      const { module, replicas } = route.steps[step]!;
+      const used = replicas.find(({ node }) => node === this.used.get(`${task} ${step}`)) ?? replicas[0];
+      return used ? this.box(`[data-chip="${module}@${used.node}"]`) : null;
+    };
+    return Object.keys(route.steps).flatMap((step) => {
+      const from = before(route, step);
+      const starts = from.length > 0 ? from.map(at) : [home];
+      const end = at(step);
+      return end ? starts.filter((start) => start !== null).map((start) => curve(start, end)) : [];
+    });
   }
 
   private measure(): Map<string, Point> {
@@ -116,11 +126,17 @@ export class Motion {
     return found;
   }
 
-  private spot(element: Element | null, side: "left" | "right" = "left"): Point | null {
+  private box(selector: string): Box | null {
+    const element = this.board.querySelector(selector);
     if (!element) return null;
     const origin = this.board.getBoundingClientRect();
     const { left, right, top, height } = element.getBoundingClientRect();
-    return { x: (side === "left" ? left + 14 : right) - origin.left, y: top + height / 2 - origin.top };
+    return { left: left - origin.left, right: right - origin.left, y: top - origin.top + height / 2 };
+  }
+
+  private spot(selector: string): Point | null {
+    const box = this.box(selector);
+    return box && { x: box.left + 14, y: box.y };
   }
 }
 
@@ -133,18 +149,22 @@ function arrive(chip: HTMLElement, from: Point, to: Point): void {
   flight.onfinish = () => (chip.style.zIndex = "");
 }
 
-/** Each branch of an answered request, from a first step to the head, as `step@node`. */
-export function ways(route: RouteDoc, answer: Answer): string[][] {
+/** Each branch of an answered request, from a first step to the head. */
+export function ways(route: RouteDoc, answer: Answer): Hop[][] {
   const steps = Object.keys(route.steps).filter((step) => answer.steps[step]);
-  const named = (step: string) => `${step}@${answer.steps[step]!.node}`;
-  const onwards = (step: string, seen: readonly string[]): string[] => {
+  const named = (step: string): Hop => [step, answer.steps[step]!.node];
+  const onwards = (step: string, seen: readonly string[]): Hop[] => {
     const next = steps.find((name) => !seen.includes(name) && before(route, name).includes(step));
     return next ? [named(step), ...onwards(next, [...seen, next])] : [named(step)];
   };
   return steps.filter((step) => before(route, step).length === 0).map((step) => onwards(step, [step]));
 }
 
-function curve(a: Point, b: Point): string {
-  const bend = Math.max(24, Math.abs(b.x - a.x) / 2);
-  return `M${a.x} ${a.y}C${a.x + bend} ${a.y} ${b.x - bend} ${b.y} ${b.x} ${b.y}`;
+/** From edge to edge: to the right, to the left, or around the left side of what stands above each other. */
+function curve(a: Box, b: Box): string {
+  const around = a.left < b.right && b.left < a.right;
+  const from = !around && b.left >= a.right ? a.right : a.left;
+  const to = around || b.left >= a.right ? b.left : b.right;
+  const bend = around ? -18 : Math.max(24, Math.abs(to - from) / 2) * Math.sign(to - from);
+  return `M${from} ${a.y}C${from + bend} ${a.y} ${to + (around ? bend : -bend)} ${b.y} ${to} ${b.y}`;
 }

@@ -31,14 +31,14 @@ export function Steps({ answer, route }: { answer: Answer; route: RouteDoc | und
       {all.map((span) => (
         <li key={span.step} data-step={span.step}>
           <span class="name">{span.step} <small>on {span.node}</small></span>
+          <span class="number">{span.queued_ms >= 0.1 && <small>{ms(span.queued_ms)} queued + </small>}{ms(span.run_ms)}</span>
           <span class="track" aria-hidden="true">
             <span class="queued" style={{ left: share(span.start), width: share(span.queued_ms) }} />
             <span class="run" style={{ left: share(span.start + span.queued_ms), width: share(span.run_ms) }} />
           </span>
-          <span class="number">{ms(span.run_ms)}{span.queued_ms >= 0.1 && <small> + {ms(span.queued_ms)} queued</small>}</span>
         </li>
       ))}
-      {answer.latency_ms > worked && <li class="rest"><span class="name">messages between</span><span class="track" /><span class="number">{ms(answer.latency_ms - worked)}</span></li>}
+      {answer.latency_ms > worked && <li class="rest"><span class="name">messages between them</span><span class="number">{ms(answer.latency_ms - worked)}</span></li>}
     </ul>
   );
 }

@@ -41,7 +41,7 @@ export function Try({ site, connection }: { site: Site; connection: Connection }
         <form onSubmit={submit} aria-busy={state.kind === "waiting"}>
           <div class="block">
             <label for="task">Task</label>
-            <select id="task" name="task" value={task?.id} onChange={(e) => { choose(e.currentTarget.value); give({}); }}>
+            <select id="task" name="task" value={task?.id} onChange={(e) => { if (e.currentTarget.value !== task?.id) give({}); choose(e.currentTarget.value); }}>
               {tasks.map(({ id }) => <option key={id} value={id}>{id}</option>)}
             </select>
           </div>

@@ -25,7 +25,7 @@ export function eventInWords(event: Event): string {
   switch (event.event) {
     case "node_joined": return `${event.node ?? "A node"} joined${detail}`;
     case "node_lost": return `${event.node ?? "A node"} was lost${detail}`;
-    case "plan_changed": return `The plan changed${detail}`;
+    case "plan_changed": return `${event.node ?? "A node"} is now to hold ${event.detail ? names(event.detail.split(" "), 8) : "nothing"}`;
     case "module_failed": return `${event.module ?? "A module"} failed on ${event.node ?? "a node"}${detail}`;
     case "request_failed": return `A request to ${event.task ?? "a task"} failed${detail}`;
   }

@@ -17,10 +17,13 @@ PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1360, "height": 900}
 
 
+FEW, MANY = 4, 14
+
+
 @pytest.fixture
-def busy(open_page: Open) -> Iterator[dict[str, Any]]:
+def busy(open_page: Open, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """A site in which a node was lost, a module failed and requests were answered; and the page's address."""
-    site = RecordedSite(nodes=4, modules=10, tasks=4)
+    site = RecordedSite(nodes=getattr(request, "param", FEW), modules=10, tasks=4)
     with Broker(default_kind(), ws_port=0) as broker, Teller(broker) as teller:
         assert broker.page is not None
         teller.tell(*site.retained(), *site.lost("node-02"))
@@ -34,7 +37,7 @@ def busy(open_page: Open) -> Iterator[dict[str, Any]]:
 
 def _opened(busy: dict[str, Any], **context: object) -> Page:
     page: Page = busy["open"](busy["url"], **context)
-    expect(page.locator("[data-node]")).to_have_count(4)
+    expect(page.locator("[data-node]")).to_have_count(len(busy["site"].names))
     busy["teller"].tell(*(busy["site"].answer() for _ in range(3)))
     page.locator(".requests button").first.click()
     page.locator("[data-chip]").first.click()
@@ -42,7 +45,7 @@ def _opened(busy: dict[str, Any], **context: object) -> Page:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.parametrize(("busy", "size"), [(FEW, DESKTOP), (FEW, PHONE), (MANY, PHONE)], indirect=["busy"])
 def test_axe_finds_nothing_serious(busy: dict[str, Any], scheme: str, size: dict[str, int]) -> None:
     page = _opened(busy, color_scheme=scheme, viewport=size, reduced_motion="reduce")
     page.evaluate(AXE.read_text())
@@ -89,7 +92,7 @@ def test_every_state_is_said_in_words_and_not_by_colour_alone(busy: dict[str, An
     expect(page.locator("[data-phase]")).to_have_text("✓ connected")
     for task in page.locator("[data-task]").all():
         assert "ready" in task.inner_text()
-    assert page.locator(".legend li").count() == 5
+    assert page.locator(".legend li").count() == 7
 
 
 def test_who_asks_for_less_motion_gets_none(busy: dict[str, Any]) -> None:
