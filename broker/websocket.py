@@ -8,27 +8,14 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schemas import topics
 from schemas.errors import S2M3Error
+from schemas.roles import rights_of
 
 __all__ = ["PASSWORD_VARIABLE", "PageDoor"]
 
 #: How the embedded broker's process is told the password: a command line is for everybody to read.
 PASSWORD_VARIABLE = "S2M3_WS_PASSWORD"  # noqa: S105  # its name, not the password
 
-_READS = (
-    topics.PLANNER_STATE,
-    topics.NODE_STATE,
-    topics.NODE_PROFILE,
-    topics.NODE_REPORTED,
-    topics.NODE_LOAD,
-    topics.TASK,
-    topics.PLAN,
-    topics.ROUTE,
-    topics.EVENT,
-    topics.RESPONSE,
-)
-_WRITES = (topics.REQUEST, topics.REQUEST_INPUT)
 _MOSQUITTO = """
 listener {port} 127.0.0.1
 protocol websockets
@@ -74,10 +61,10 @@ class PageDoor:
         return f"ws://127.0.0.1:{self.port}/"
 
     def acl(self) -> str:
-        """Returns Mosquitto's access list: a viewer reads what is told to all, and asks; nothing else."""
-        reads = [f"topic read {path.all(self.root)}" for path in _READS]
-        writes = [f"topic write {path.all(self.root)}" for path in _WRITES]
-        return "\n".join([f"user {self.username}", *reads, *writes, ""])
+        """Returns Mosquitto's access list: that of a viewer who may ask any task."""
+        rights = rights_of(self.root, "viewer", self.username, tasks=("+",))
+        lines = [f"topic read {topic}" for topic in rights.reads] + [f"topic write {topic}" for topic in rights.writes]
+        return "\n".join([f"user {self.username}", *lines, ""])
 
     def mosquitto(self, folder: Path) -> str:
         """Writes the password and the access list into a folder; returns the listener's lines of mosquitto.conf.
@@ -90,7 +77,7 @@ class PageDoor:
             path.touch(mode=0o600)
             path.write_text(text)
         try:
-            subprocess.run(["mosquitto_passwd", "-U", str(passwords)], check=True, capture_output=True)  # noqa: S603, S607
+            subprocess.run(["mosquitto_passwd", "-U", str(passwords)], check=True, capture_output=True)  # noqa: S603, S607  # its own tool
         except (OSError, subprocess.CalledProcessError) as error:
             raise S2M3Error(f"mosquitto_passwd could not hash the page's password: {error}") from error
         return _MOSQUITTO.format(port=self.port, passwords=passwords, acl=acl)
