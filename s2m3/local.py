@@ -45,14 +45,18 @@ def up(
         DEMO_NODES, kind=_kind(kind), port=port, page=True, bridge=True, threads=1, verbose=verbose
     ) as cluster:
         where = cluster.settings.port
-        with Site(cluster.settings) as site:
+        with Site(cluster.settings) as site, _page(cluster, page_port) as page:
             for task in TASKS:
                 add_task(site, task, m.TaskSpec(model=task))
-        with _page(cluster, page_port) as page:
             kind, port_v3 = cluster.broker.kind, cluster.broker.port_v3
             typer.echo(_HOW.format(kind=kind, port=where, port_v3=port_v3, folder=cluster.folder, page=page))
+            waiting = set(TASKS)
             while not stop.wait(0.5):
                 cluster.check()
+                ready = {task for task in waiting if site.ready(task)}
+                waiting -= ready
+                if ready:
+                    typer.echo(f"ready: {', '.join(sorted(ready))}" + ("" if waiting else ". All are."))
 
 
 @contextmanager
@@ -82,4 +86,4 @@ the page {page}
   mosquitto_pub -p {port_v3} -t s2m3/v1/request/classification/image -f s2m3/samples/coffee.jpg
   s2m3 bind 'cam/+/snapshot' --task classification --input image --publish 'cam/{{1}}/shows' --value --port {port}
 
-Ctrl-C ends it."""
+Ctrl-C ends it. The tasks come up now."""
