@@ -1,13 +1,25 @@
-"""Greedy generation: the likeliest next token, again and again, with the network's own cache. One text at a time."""
+"""Generation with the network's own cache: many texts at once, each beginning and ending when it does.
 
-from collections.abc import Mapping
+Texts of different lengths share a batch: the shorter ones are padded on the left, masked there, and count their own
+positions. What one says does not depend on those beside it, but for the order of sums.
+"""
+
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import DynamicCache, EncoderDecoderCache
 
-__all__ = ["Start", "Stop", "greedy"]
+from schemas.generation import Options
+
+__all__ = ["Decoding", "Said", "Start", "Stop"]
+
+#: Arguments of the network -> logits of the last position, (texts, vocabulary).
+Forward = Callable[..., torch.Tensor]
+#: Keys and values of each layer, each (texts, heads, tokens, width).
+Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -17,44 +29,173 @@ class Start:
     Args:
         ids: Tokens of the prompt, (1, tokens); or
         embeds: Their vectors, where a picture's tokens are among them, (1, tokens, width).
-        crossing: What the decoder cross-attends to, by its argument's name.
+        states: What the decoder cross-attends to, (1, states, width).
     """
 
     ids: torch.Tensor | None = None
     embeds: torch.Tensor | None = None
-    crossing: Mapping[str, Any] = field(default_factory=dict)
+    states: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Stop:
-    """When a text ends, and what is never in it.
+    """When a text ends by itself, and what is never in it.
 
     Args:
         ends: Tokens that end it.
-        longest: Tokens it has at most.
         never: Tokens that are never chosen.
         never_first: Nor these as the first.
     """
 
     ends: frozenset[int]
-    longest: int
     never: list[int] = field(default_factory=list)
     never_first: list[int] = field(default_factory=list)
 
 
-@torch.inference_mode()
-def greedy(network: Any, start: Start, stop: Stop) -> list[int]:
-    """Returns the tokens after the prompt, without the one that ended the text."""
-    cache = EncoderDecoderCache(DynamicCache(), DynamicCache()) if start.crossing else DynamicCache()
-    given = {"input_ids": start.ids} if start.embeds is None else {"inputs_embeds": start.embeds}
-    said: list[int] = []
-    while len(said) < stop.longest:
-        result = network(**given, **start.crossing, past_key_values=cache, use_cache=True)
-        logits = result.logits[0, -1].float()
-        logits[[*stop.never, *(stop.never_first if not said else [])]] = -torch.inf
-        token = int(logits.argmax())
-        if token in stop.ends:
-            break
-        said.append(token)
-        given = {"input_ids": torch.tensor([[token]])}
-    return said
+@dataclass(eq=False, slots=True)
+class Said:
+    """One text: what was said so far, without the token that ended it."""
+
+    options: Options
+    draw: random.Random
+    tokens: list[int] = field(default_factory=list)
+    ended: bool = False
+    #: the token said last, an end mark too
+    last: int = 0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Texts whose keys and values lie in the same tensors."""
+
+    rows: list[Said]
+    own: Layers
+    crossing: Layers
+    states: torch.Tensor | None
+    #: columns on the left that are not a text's own, per text
+    pads: list[int]
+
+    @property
+    def length(self) -> int:
+        return self.own[0][0].shape[2]
+
+    def joined(self, other: "_Batch") -> "_Batch":
+        longer = max(self.length, other.length)
+        parts = [part.padded(longer - part.length) for part in (self, other)]
+        one, two = parts
+        return _Batch(
+            one.rows + two.rows,
+            _stacked(one.own, two.own),
+            _stacked(one.crossing, two.crossing),
+            None if one.states is None or two.states is None else torch.cat([one.states, two.states]),
+            one.pads + two.pads,
+        )
+
+    def padded(self, columns: int) -> "_Batch":
+        if not columns:
+            return self
+        pad = (0, 0, columns, 0)
+        own = [(torch.nn.functional.pad(k, pad), torch.nn.functional.pad(v, pad)) for k, v in self.own]
+        return _Batch(self.rows, own, self.crossing, self.states, [n + columns for n in self.pads])
+
+    def without(self, gone: Sequence[Said]) -> "_Batch | None":
+        kept = [i for i, row in enumerate(self.rows) if row not in gone]
+        if len(kept) == len(self.rows) or not kept:
+            return self if kept else None
+        cut = min(self.pads[i] for i in kept)
+        return _Batch(
+            [self.rows[i] for i in kept],
+            [(k[kept, :, cut:], v[kept, :, cut:]) for k, v in self.own],
+            [(k[kept], v[kept]) for k, v in self.crossing],
+            None if self.states is None else self.states[kept],
+            [self.pads[i] - cut for i in kept],
+        )
+
+
+class Decoding:
+    """The texts that one network is saying.
+
+    Args:
+        forward: Calls the network; it takes `input_ids` or `inputs_embeds`, `past_key_values`, and where they are
+            needed `states`, `attention_mask` and `position_ids`.
+        stop: When texts end.
+    """
+
+    def __init__(self, forward: Forward, stop: Stop) -> None:
+        self._forward = forward
+        self._stop = stop
+        self._batches: list[_Batch] = []
+
+    @torch.inference_mode()
+    def begin(self, start: Start, options: Options) -> Said:
+        """Reads a start and says its first token."""
+        row = Said(options, random.Random(options.seed))  # noqa: S311  # repeatable, keeps no secret
+        given = {"input_ids": start.ids} if start.embeds is None else {"inputs_embeds": start.embeds}
+        crossing = {} if start.states is None else {"states": start.states}
+        cache = DynamicCache() if start.states is None else EncoderDecoderCache(DynamicCache(), DynamicCache())
+        logits = self._forward(**given, **crossing, past_key_values=cache)
+        self._say([row], logits, [*self._stop.never, *self._stop.never_first])
+        own, crossed = _layers(cache)
+        self._batches.append(_Batch([row], own, crossed, start.states, [0]))
+        return row
+
+    @torch.inference_mode()
+    def advance(self, rows: Sequence[Said]) -> None:
+        """Says one more token of each of these: all that began, have not ended and were not dropped."""
+        self._join()
+        for batch in self._batches:
+            if any(row in rows for row in batch.rows):
+                self._step(batch)
+
+    def drop(self, rows: Sequence[Said]) -> None:
+        """Forgets texts and what was kept for them."""
+        left = (batch.without(rows) for batch in self._batches)
+        self._batches = [batch for batch in left if batch is not None]
+
+    def _join(self) -> None:
+        """Makes one batch of those that cross-attend to equally many states."""
+        joined: dict[int, _Batch] = {}
+        for batch in self._batches:
+            states = 0 if batch.states is None else batch.states.shape[1]
+            joined[states] = joined[states].joined(batch) if states in joined else batch
+        self._batches = list(joined.values())
+
+    def _step(self, batch: _Batch) -> None:
+        own: Any = DynamicCache(batch.own)
+        cache = own if batch.states is None else EncoderDecoderCache(own, DynamicCache(batch.crossing))
+        extra = {} if batch.states is None else {"states": batch.states}
+        if any(batch.pads):
+            pads = torch.tensor(batch.pads)[:, None]
+            extra["attention_mask"] = (torch.arange(batch.length + 1) >= pads).long()
+            extra["position_ids"] = batch.length - pads
+        ids = torch.tensor([[row.last] for row in batch.rows])
+        logits = self._forward(input_ids=ids, past_key_values=cache, **extra)
+        batch.own, _ = _layers(cache)
+        self._say(batch.rows, logits, self._stop.never)
+
+    def _say(self, rows: Sequence[Said], logits: torch.Tensor, never: list[int]) -> None:
+        logits = logits.float()
+        logits[:, never] = -torch.inf
+        for row, token, line in zip(rows, logits.argmax(-1).tolist(), logits, strict=True):
+            row.last = _drawn(line, row) if row.options.draws else token
+            row.ended = row.last in self._stop.ends
+            if not row.ended:
+                row.tokens.append(row.last)
+
+
+def _drawn(logits: torch.Tensor, row: Said) -> int:
+    """Draws a token: one number of the text's own row of random numbers for each, whoever else is in the batch."""
+    reached = torch.softmax(logits.double() / row.options.temperature, -1).cumsum(-1)
+    at = int(torch.searchsorted(reached, row.draw.random() * reached[-1], right=True))
+    return min(at, len(logits) - 1)
+
+
+def _layers(cache: Any) -> tuple[Layers, Layers]:
+    """Returns the keys and values of a cache: the text's own, and those that it cross-attends to."""
+    if not isinstance(cache, EncoderDecoderCache):
+        return [(layer.keys, layer.values) for layer in cache.layers], []
+    return _layers(cache.self_attention_cache)[0], _layers(cache.cross_attention_cache)[0]
+
+
+def _stacked(one: Layers, two: Layers) -> Layers:
+    return [(torch.cat([k, k2]), torch.cat([v, v2])) for (k, v), (k2, v2) in zip(one, two, strict=True)]

@@ -1,6 +1,7 @@
 """Class `text-generator`: a decoder or language model, started from an encoder's output and a prompt, to text."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -9,13 +10,16 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from agents.checkpoints.generate import Start, Stop, greedy
+from agents.checkpoints.generate import Decoding, Said, Start, Stop
 from agents.checkpoints.networks import build_network, build_projector
 from agents.checkpoints.opening import OpenPart
 from agents.checkpoints.preprocessing import read_tokenizer
+from agents.checkpoints.room import room_of
+from agents.generating import write_all
 from agents.zoo.checkpoints import nbytes_of
 from agents.zoo.checks import Config, port, read_config, tensor_port
 from schemas.errors import BadInputError, ModuleFailedError
+from schemas.generation import Options
 from schemas.values import Value
 
 __all__ = ["GeneratorConfig", "TextGenerator", "load_text_generator"]
@@ -32,14 +36,31 @@ class GeneratorConfig(Config):
     language: str = "en"
 
 
+@dataclass(frozen=True)
+class _Item:
+    """A prompt's tokens, and what came from the encoder: (1, states, width)."""
+
+    ids: list[int]
+    given: torch.Tensor
+
+
 class TextGenerator:
     """`hidden` (what the decoder cross-attends to), or `tokens` and `text` (a picture in a prompt), to `text`."""
 
     light = False
-    max_batch = 1
+    max_batch = 8
+    generates = "text"
 
     def __init__(
-        self, network: Any, projector: nn.Module | None, tokenizer: Any, prompt: "_Prompt", stop: Stop
+        self,
+        network: Any,
+        projector: nn.Module | None,
+        *,
+        tokenizer: Any,
+        prompt: "_Prompt",
+        stop: Stop,
+        usual_tokens: int,
+        cache_bytes: int,
     ) -> None:
         self._network = network
         #: Whisper's decoder takes its encoder's whole result, the others its hidden states.
@@ -47,31 +68,66 @@ class TextGenerator:
         self._projector = projector
         self._tokenizer = tokenizer
         self._prompt = prompt
-        self._stop = stop
+        self._decoding = Decoding(self._forward, stop)
+        self._room = room_of(network.config, network.dtype.itemsize)
+        self.usual_tokens = usual_tokens
+        self.cache_bytes = cache_bytes
         self.nbytes = nbytes_of(network) + (nbytes_of(projector) if projector else 0)
 
-    def prepare(self, inputs: Mapping[str, Value]) -> tuple[list[int], torch.Tensor]:
+    def prepare(self, inputs: Mapping[str, Value]) -> _Item:
         """Returns the item's prompt as tokens, and what came from the encoder."""
         name = "tokens" if self._prompt.image_id is not None else "hidden"
         given = tensor_port(inputs, name, (1, None, None))
-        return self._prompt.ids(self._tokenizer, inputs), torch.from_numpy(np.array(given))
+        return _Item(self._prompt.ids(self._tokenizer, inputs), torch.from_numpy(np.array(given)))
+
+    def run(self, batch: Sequence[_Item], wanted: frozenset[str]) -> list[dict[str, Value]]:
+        """Returns `text` of each item."""
+        return write_all(self, batch) if "text" in wanted else [{} for _ in batch]
+
+    def most_tokens(self, prepared: _Item) -> int:
+        """Returns what the network's positions leave behind the prompt."""
+        return self._room.positions - self._sizes(prepared)[0]
+
+    def need_bytes(self, prepared: _Item, tokens: int) -> int:
+        """Returns the keys and values of a text of so many tokens, in bytes."""
+        return self._room.need_bytes(*self._sizes(prepared), tokens)
+
+    def _sizes(self, item: _Item) -> tuple[int, int]:
+        """Tokens of the prompt, with a picture's among them, and states that are cross-attended to."""
+        if self._prompt.image_id is None:
+            return len(item.ids), item.given.shape[1]
+        return len(item.ids) - 1 + item.given.shape[1], 0
 
     @torch.inference_mode()
-    def run(self, batch: Sequence[tuple[list[int], torch.Tensor]], wanted: frozenset[str]) -> list[dict[str, Value]]:
-        """Returns `text` of each item."""
-        if "text" not in wanted:
-            return [{} for _ in batch]
-        return [{"text": self._said(greedy(self._network, self._start(*item), self._stop))} for item in batch]
+    def begin(self, prepared: _Item, options: Options) -> Said:
+        """Reads the prompt and says the first token."""
+        return self._decoding.begin(self._start(prepared.ids, prepared.given), options)
 
-    def _said(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+    def advance(self, rows: Sequence[Said]) -> None:
+        """Says one more token of each."""
+        self._decoding.advance(rows)
+
+    def drop(self, rows: Sequence[Said]) -> None:
+        """Forgets texts."""
+        self._decoding.drop(rows)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Returns what tokens say, without the blank that some begin with."""
+        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
         return text.strip()
+
+    def _forward(self, states: torch.Tensor | None = None, **given: Any) -> torch.Tensor:
+        if states is not None and self._as_outputs:
+            given["encoder_outputs"] = (states,)
+        elif states is not None:
+            given["encoder_hidden_states"] = states
+        logits: torch.Tensor = self._network(**given, use_cache=True).logits[:, -1]
+        return logits
 
     def _start(self, ids: list[int], given: torch.Tensor) -> Start:
         projected = given if self._projector is None else self._projector(given)
         if self._prompt.image_id is None:
-            crossing = {"encoder_outputs": (projected,)} if self._as_outputs else {"encoder_hidden_states": projected}
-            return Start(ids=torch.tensor([ids]), crossing=crossing)
+            return Start(ids=torch.tensor([ids]), states=projected)
         at = ids.index(self._prompt.image_id)
         embed = self._network.get_input_embeddings()
         before, after = embed(torch.tensor([ids[:at]]).long()), embed(torch.tensor([ids[at + 1 :]]).long())
@@ -142,10 +198,15 @@ def load_text_generator(opened: OpenPart) -> TextGenerator:
         raise ModuleFailedError(f"{opened.checkpoint.folder.name} does not say which token ends a text")
     stop = Stop(
         frozenset(ends),
-        config.max_new_tokens,
         _tokens(opened.value("generation.suppress_tokens", "suppress_tokens")),
         _tokens(opened.value("generation.begin_suppress_tokens", "begin_suppress_tokens")),
     )
     return TextGenerator(
-        build_network(opened), build_projector(opened), read_tokenizer(opened), _Prompt(opened, config), stop
+        build_network(opened),
+        build_projector(opened),
+        tokenizer=read_tokenizer(opened),
+        prompt=_Prompt(opened, config),
+        stop=stop,
+        usual_tokens=config.max_new_tokens,
+        cache_bytes=int(opened.spec.cache_mb * 1e6),
     )

@@ -6,15 +6,19 @@ Each is built alone from its part of a CTranslate2 file. Model: Radford et al., 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import DynamicCache, EncoderDecoderCache, WhisperFeatureExtractor
+from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperEncoder
 
+from agents.checkpoints.generate import Decoding, Said, Start, Stop
+from agents.checkpoints.room import room_of
+from agents.generating import write_all
 from agents.zoo.checkpoints import fill, nbytes_of
 from agents.zoo.checks import Config, port, read_config, tensor_port
 from agents.zoo.ctranslate2 import read_tensors
@@ -24,16 +28,19 @@ from agents.zoo.sources import wheel_file
 from agents.zoo.whisper_weights import decoder_config, encoder_config, part_state
 from schemas.definitions import ModuleSpec
 from schemas.errors import ModuleFailedError
-from schemas.values import Tensor, Value
+from schemas.generation import Options
+from schemas.values import Value
 
 __all__ = ["SpeechDecoder", "SpeechEncoder", "load_decoder", "load_encoder"]
 
+#: Hidden states of 30 s of sound.
+_STATES = 1500
 #: Vocabulary of the English-only models, their end mark, and what every transcript starts from: start, no timestamps.
 _VOCABULARY, _END, _PROMPT = 51_864, 50_256, (50_257, 50_362)
 
 
 class SpeechDecoderConfig(Config):
-    """The longest transcript, in tokens."""
+    """Tokens of a transcript where a request names no number."""
 
     max_new_tokens: int = Field(ge=1, le=446)
 
@@ -67,53 +74,60 @@ class SpeechEncoder:
 
 
 class SpeechDecoder:
-    """Class `whisper-decoder`: `hidden` (1, 1500, 384) float32 to `text`, by greedy decoding."""
+    """Class `whisper-decoder`: `hidden` (1, 1500, 384) float32 to `text`."""
 
     #: Each step reads all the weights, whatever the batch: eight at once gain x2.
     light = False
     max_batch = 8
+    generates = "text"
 
-    def __init__(
-        self, network: WhisperDecoder, tokenizer: Tokenizer, never: Mapping[str, list[int]], longest: int
-    ) -> None:
+    def __init__(self, network: WhisperDecoder, tokenizer: Tokenizer, stop: Stop, usual: int, cache_bytes: int) -> None:
         self._network = network
         self._tokenizer = tokenizer
-        self._longest = longest
-        #: Added to the logits: no symbols or marks, and as the first token neither a blank nor the end.
-        self._mask = torch.zeros(_VOCABULARY)
-        self._mask[never["suppress_ids"]] = -torch.inf
-        self._first_mask = self._mask.clone()
-        self._first_mask[never["suppress_ids_begin"]] = -torch.inf
+        self._decoding = Decoding(self._forward, stop)
+        self._room = room_of(network.config, network.dtype.itemsize)
+        self.usual_tokens = usual
+        self.cache_bytes = cache_bytes
         self.nbytes = nbytes_of(network)
 
-    def prepare(self, inputs: Mapping[str, Value]) -> Tensor:
+    def prepare(self, inputs: Mapping[str, Value]) -> torch.Tensor:
         """Returns the item's hidden states."""
-        return tensor_port(inputs, "hidden", (1, 1500, self._network.config.d_model))
+        hidden = tensor_port(inputs, "hidden", (1, _STATES, self._network.config.d_model))
+        return torch.from_numpy(np.array(hidden))
 
-    def run(self, batch: Sequence[Tensor], wanted: frozenset[str]) -> list[dict[str, Value]]:
-        """Returns `text` of each item, without the blank that Whisper begins with."""
-        if "text" not in wanted:
-            return [{} for _ in batch]
-        rows = self._greedy(torch.from_numpy(np.concatenate(batch)))
-        return [{"text": self._tokenizer.decode(row, skip_special_tokens=True).strip()} for row in rows]
+    def run(self, batch: Sequence[torch.Tensor], wanted: frozenset[str]) -> list[dict[str, Value]]:
+        """Returns `text` of each item, greedily."""
+        return write_all(self, batch) if "text" in wanted else [{} for _ in batch]
 
-    @torch.inference_mode()
-    def _greedy(self, hidden: torch.Tensor) -> list[list[int]]:
-        """Returns the likeliest next token, again and again, until every item has ended: (items, 1500, 384) to ids."""
-        tokens = torch.tensor([_PROMPT] * len(hidden))
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        mask, going = self._first_mask, torch.ones(len(hidden), dtype=torch.bool)
-        said: list[torch.Tensor] = []
-        while going.any() and len(said) < self._longest:
-            states = self._network(
-                input_ids=tokens, encoder_hidden_states=hidden, past_key_values=cache, use_cache=True
-            ).last_hidden_state[:, -1]
-            logits = nn.functional.linear(states, self._network.embed_tokens.weight) + mask
-            token = logits.argmax(-1).where(going, _END)
-            said.append(token)
-            going &= token != _END
-            tokens, mask = token[:, None], self._mask
-        return [[token for token in row if token != _END] for row in torch.stack(said, 1).tolist()]
+    def most_tokens(self, prepared: torch.Tensor) -> int:  # noqa: ARG002  # all sounds are equally long
+        """Returns what the decoder's positions leave behind the prompt."""
+        return self._room.positions - len(_PROMPT)
+
+    def need_bytes(self, prepared: torch.Tensor, tokens: int) -> int:
+        """Returns the keys and values of a transcript of so many tokens, in bytes."""
+        return self._room.need_bytes(len(_PROMPT), prepared.shape[1], tokens)
+
+    def begin(self, prepared: torch.Tensor, options: Options) -> Said:
+        """Says the first token."""
+        return self._decoding.begin(Start(ids=torch.tensor([_PROMPT]), states=prepared), options)
+
+    def advance(self, rows: Sequence[Said]) -> None:
+        """Says one more token of each."""
+        self._decoding.advance(rows)
+
+    def drop(self, rows: Sequence[Said]) -> None:
+        """Forgets transcripts."""
+        self._decoding.drop(rows)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Returns the words, without the blank that Whisper begins with."""
+        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text.strip()
+
+    def _forward(self, states: torch.Tensor, **given: Any) -> torch.Tensor:
+        found = self._network(encoder_hidden_states=states, use_cache=True, **given).last_hidden_state[:, -1]
+        logits: torch.Tensor = nn.functional.linear(found, self._network.embed_tokens.weight)
+        return logits
 
 
 def _never(path: Path) -> dict[str, list[int]]:
@@ -156,4 +170,6 @@ def load_decoder(spec: ModuleSpec) -> SpeechDecoder:
         network = WhisperDecoder(config)
     fill(network, part_state(tensors, decoder=True), spec.id)
     tokenizer = Tokenizer.from_file(str(path.with_name("tokenizer.json")))
-    return SpeechDecoder(network, tokenizer, _never(path.with_name("config.json")), longest)
+    never = _never(path.with_name("config.json"))
+    stop = Stop(frozenset({_END}), never["suppress_ids"], never["suppress_ids_begin"])
+    return SpeechDecoder(network, tokenizer, stop, longest, int(spec.cache_mb * 1e6))
