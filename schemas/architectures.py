@@ -77,6 +77,11 @@ class Part(_Frozen):
     inputs: dict[str, Kind] = Field(min_length=1)
     outputs: dict[str, Output] = Field(min_length=1)
 
+    @property
+    def generates(self) -> str | None:
+        """The output that it writes token by token; None for every class but one."""
+        return next(iter(self.outputs)) if self.class_ == "text-generator" else None
+
     def name_of(self, on_disk: str) -> str | None:
         """Returns a tensor's name in the part, None where it is not of the part; projectors are not counted."""
         name = _renamed(self.prefixes, on_disk)

@@ -7,7 +7,7 @@ from math import prod
 from schemas.architectures import Architecture, Part, architecture_of
 from schemas.checkpoint import Checkpoint
 from schemas.errors import BadDefinitionError
-from schemas.sizes import Size, passed, sizes_of
+from schemas.sizes import Size, cache_mb, passed, sizes_of
 from schemas.specs import Definition, ModelSpec, ModuleSpec, StepSpec
 from schemas.values import Kind
 
@@ -16,6 +16,8 @@ __all__ = ["definition_of", "module_of", "tensors_of", "wired"]
 #: Weights are computed with as float32.
 _BYTES = 4
 _LEAST_MB = 0.1
+#: Keys and values of one text of a network without a formula.
+_TEXT_BYTES = 64_000_000
 #: kB of what is no tensor of known size: a camera's JPEG, some seconds of sound, a sentence, a ranking.
 _KB: dict[Kind, float] = {
     "image": 120.0,
@@ -90,6 +92,7 @@ def module_of(
     """
     shapes = passed(part, size)
     sends = {name: _kb(output.kind, shapes.get(name)) for name, output in part.outputs.items()}
+    weights_mb = max(_LEAST_MB, round(numbers * _BYTES / 1e6, 2))
     return ModuleSpec.model_validate(
         {
             "id": part_id,
@@ -100,7 +103,9 @@ def module_of(
             "prefix": part_id,
             "inputs": part.inputs,
             "outputs": {name: output.kind for name, output in part.outputs.items()},
-            "memory_mb": max(_LEAST_MB, round(numbers * _BYTES / 1e6, 2)),
+            "generates": part.generates,
+            "memory_mb": weights_mb,
+            "cache_mb": cache_mb(size.text_bytes if size else _TEXT_BYTES, weights_mb) if part.generates else 0.0,
             "gflops": round(size.gflops if size else 2 * numbers / 1e9, 4),
             "input_kb": sum(_KB[kind] for kind in part.inputs.values()),
             "output_kb": next(iter(sends.values())),

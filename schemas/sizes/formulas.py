@@ -11,6 +11,7 @@ from typing import Any
 from schemas.architectures import Architecture, Part, PartStep, architecture_name, value_at
 from schemas.errors import BadDefinitionError
 from schemas.sizes import audio, decoders, encoders, openai
+from schemas.sizes.cache import text_bytes
 from schemas.sizes.counting import Count, linear
 from schemas.sizes.size import Dims, Size
 
@@ -157,7 +158,9 @@ def _size(part: Part, config: Mapping[str, Any], source: tuple[int, ...] | None)
     if formula is None:
         return None
     size = formula(_Given(dims, config, source))
-    return Size(size.count + _projector(part, config, dims, source), size.outputs)
+    states, crossed = source[0] if source else 0, "hidden" in part.inputs
+    text = text_bytes(dims, states, crossed=crossed) if part.generates else 0
+    return Size(size.count + _projector(part, config, dims, source), size.outputs, text)
 
 
 def _projector(part: Part, config: Mapping[str, Any], dims: Dims, source: tuple[int, ...] | None) -> Count:

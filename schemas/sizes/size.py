@@ -26,6 +26,8 @@ class Size:
 
     count: Count
     outputs: Mapping[str, tuple[int, ...]]
+    #: keys and values of one text, of a network that writes
+    text_bytes: int = 0
 
     @property
     def gflops(self) -> float:
