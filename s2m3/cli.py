@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from s2m3 import asking, binding, dashboard, local, offline, services, status, tasks
+from s2m3 import asking, binding, dashboard, local, offline, services, splitting, status, tasks
 from s2m3.secured import commands as secured
 from schemas.errors import BadInputError, NoCapacityError, S2M3Error
 
@@ -44,6 +44,7 @@ app.command()(services.drain)
 app.command()(services.forget)
 app.command()(services.replan)
 app.command()(offline.plan)
+app.command()(splitting.split)
 
 
 def main() -> None:

@@ -10,10 +10,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from planner.catalogue import catalogue_of
+from planner.estimate import assumed_devices, estimated_instance
 from planner.solve import Method, Solution, solve
 from s2m3 import logs, options
+from schemas.checkpoint import read_json
 from schemas.errors import BadInputError, NoCapacityError
 from schemas.instance import Instance, load_instance
+from schemas.parts import DTYPES
 
 __all__ = ["plan"]
 
@@ -22,18 +26,37 @@ _NO_CAPACITY = 3
 
 
 def plan(
-    file: Annotated[Path, typer.Argument(help="instance file (docs/placement.md)")],
+    file: Annotated[Path | None, typer.Argument(help="instance file (docs/placement.md)")] = None,
     *,
+    models: Annotated[str | None, typer.Option(help="instead of a file: models, with commas between")] = None,
+    devices: Annotated[Path | None, typer.Option(help="what to place --models on, as examples/devices.json")] = None,
+    dtype: Annotated[str, typer.Option(help=f"of the weights of --models: {', '.join(DTYPES)}")] = "float32",
+    source: Annotated[str | None, typer.Option(help="the device that asks --models")] = None,
+    definitions: Annotated[Path | None, typer.Option(help="folder of further model definitions")] = None,
+    write: Annotated[Path | None, typer.Option(help="write the instance file of --models, and place nothing")] = None,
     method: Annotated[str, typer.Option(help=" | ".join(_METHODS))] = "auto",
     budget: Annotated[float | None, typer.Option(help="seconds it may take; default: 1 (auto), 60 (exact)")] = None,
     as_json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Place modules on devices, offline. `s2m3 plan examples/home.json`."""
+    """Place modules on devices, offline. `s2m3 plan examples/home.json`.
+
+    Or models of which nothing is there yet, their sizes by their configurations:
+    `s2m3 plan --models clip-vit-l14-336,llava-7b --devices examples/devices.json --dtype bfloat16`.
+    """
     logs.configure(verbose=verbose, quiet=True)
     if method not in _METHODS:
         raise BadInputError(f"--method is one of {', '.join(_METHODS)}, not {method!r}")
-    instance = load_instance(file)
+    if (file is None) == (models is None):
+        raise BadInputError("either an instance file, or --models and --devices")
+    if file is not None:
+        instance = load_instance(file)
+    else:
+        instance = _estimated(models or "", devices, dtype=dtype, source=source, definitions=definitions)
+    if write is not None:
+        write.write_text(instance.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
+        typer.echo(f"written to {write}; `s2m3 plan {write}` places it")
+        return
     try:
         solution = solve(instance, method=cast("Method", method), budget_s=budget)
     except NoCapacityError as error:
@@ -45,6 +68,17 @@ def plan(
         typer.echo(json.dumps(solution.to_json(), ensure_ascii=False))
     else:
         _show(instance, solution)
+
+
+def _estimated(
+    models: str, devices: Path | None, *, dtype: str, source: str | None, definitions: Path | None
+) -> Instance:
+    """The instance of models on devices that are assumed."""
+    if devices is None:
+        raise BadInputError("--models needs --devices, what to place them on (examples/devices.json)")
+    found = assumed_devices(read_json(devices), devices.name)
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    return estimated_instance(catalogue_of(definitions), names, found, dtype=dtype, source=source)
 
 
 def _show(instance: Instance, solution: Solution) -> None:

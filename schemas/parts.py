@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from schemas.architectures import Architecture, architecture_of
@@ -16,6 +17,9 @@ __all__ = ["DTYPES", "Model", "PartSize", "Saving", "model_of", "parts_of", "pea
 #: Bytes of a number in memory. int8: matrices that are multiplied with; what is looked up stays in 32 bits.
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
+#: Tensors of these are indices and counters.
+_NO_WEIGHTS = ("I64", "I32", "BOOL")
+
 
 @dataclass(frozen=True, slots=True)
 class PartSize:
@@ -25,7 +29,7 @@ class PartSize:
         name: As in the architecture.
         identity: What it is: parts with equal identity are held once.
         role: Of the architecture.
-        parameters: Numbers in its tensors.
+        parameters: Numbers in its tensors, indices and counters not counted.
         lookup: Of these, those that are only looked up.
         gflops: Operations for one item, 10^9; None where the network has no formula.
         passes: Shape of what each of its outputs sends on for one item, of float32.
@@ -53,10 +57,19 @@ class PartSize:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model and its parts."""
+    """A model and its parts.
+
+    Args:
+        name: What it was asked by.
+        description: What it does.
+        parts: In the order of its steps.
+        folder: Where its files are; None for one that is known by its configuration alone.
+    """
 
     name: str
+    description: str
     parts: tuple[PartSize, ...]
+    folder: Path | None = None
 
     def nbytes(self, dtype: str = "float32") -> int:
         """Returns the bytes of all its weights in memory, each part once."""
@@ -96,7 +109,7 @@ def model_of(checkpoint: Checkpoint, name: str) -> Model:
 
     Args:
         checkpoint: Its configuration and all its headers.
-        name: What to call it; its parts' identity follows from it.
+        name: What to call it.
 
     Raises:
         BadDefinitionError: Its architecture is not known, or a part has no tensors.
@@ -105,8 +118,10 @@ def model_of(checkpoint: Checkpoint, name: str) -> Model:
     numbers: dict[str, tuple[int, int]] = {}
     for part_name, part in family.parts.items():
         tensors = [checkpoint.tensors[name] for name in tensors_of(checkpoint, part_name, part)]
-        numbers[part_name] = sum(tensor.count for tensor in tensors), sum(tensor.nbytes for tensor in tensors)
-    return Model(name, parts_of(family, checkpoint.config, name, numbers))
+        weights = sum(tensor.count for tensor in tensors if tensor.dtype not in _NO_WEIGHTS)
+        numbers[part_name] = weights, sum(tensor.nbytes for tensor in tensors)
+    parts = parts_of(family, checkpoint.config, str(checkpoint.folder.resolve()), numbers)
+    return Model(name, family.description, parts, checkpoint.folder)
 
 
 def parts_of(

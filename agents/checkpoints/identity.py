@@ -18,7 +18,7 @@ from agents.checkpoints.opening import OpenPart, read_floats, read_raw
 from schemas.checkpoint import TensorInfo
 from schemas.errors import ModuleFailedError
 
-__all__ = ["cache_folder", "check_identity", "fingerprint"]
+__all__ = ["cache_folder", "check_identity", "fingerprint", "same_content"]
 
 _log = structlog.get_logger(__name__)
 _FLOATS = ("F32", "F16", "BF16")
@@ -65,6 +65,16 @@ def check_identity(opened: OpenPart, others: list[OpenPart]) -> str:
                 f"{other.spec.source} ({theirs}), although it is declared to be"
             )
     return own
+
+
+def same_content(one: OpenPart, other: OpenPart) -> bool:
+    """Returns whether two parts compute the same; one may hold fewer tensors, and is compared by those that it has."""
+    few, many = sorted((one, other), key=lambda opened: len(opened.names))
+    if few.spec.class_ != many.spec.class_ or not (names := frozenset(few.tensors())) <= many.tensors().keys():
+        return False
+    if any(few.tensors()[name].shape != many.tensors()[name].shape for name in names):
+        return False
+    return fingerprint(few) == fingerprint(many, names)
 
 
 def _configuration(opened: OpenPart) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from schemas.checkpoint import CONFIGS
 from schemas.definitions import ModuleSpec, is_hub_id
 from schemas.errors import ModuleFailedError
 
-__all__ = ["CheckpointSources"]
+__all__ = ["CheckpointSources", "hub_folder"]
 
 #: What a part needs of a hub repository besides its shards: configuration, tokenizer, preprocessing; never code.
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -52,7 +52,7 @@ class CheckpointSources:
             ModuleFailedError: It is not here, and may not or cannot be fetched.
         """
         if is_hub_id(spec.source):
-            return _hub_folder(spec, [*_SMALL_FILES, *files], download=self.download)
+            return hub_folder(spec.source, spec.revision, [*_SMALL_FILES, *files], download=self.download)
         found = self._local(spec.source)
         if found is None:
             raise ModuleFailedError(f"the checkpoint {spec.source} is not on this device")
@@ -72,15 +72,29 @@ def _cached_ids() -> Iterable[str]:
     return [path.name.removeprefix("models--").replace("--", "/", 1) for path in found]
 
 
-def _hub_folder(spec: ModuleSpec, files: list[str], *, download: bool) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  # see above
+def hub_folder(source: str, revision: str = "", files: Sequence[str] = _SMALL_FILES, *, download: bool = False) -> Path:
+    """Returns the folder of a hub repository in the local cache.
+
+    Args:
+        source: Its id, `owner/name`.
+        revision: Empty: what its main branch was when it was fetched.
+        files: What has to be there; patterns.
+        download: Whether they may be fetched.
+
+    Raises:
+        ModuleFailedError: It is not in the cache, and may not or cannot be fetched.
+    """
+    if find_spec("huggingface_hub") is None:
+        raise ModuleFailedError(f"{source}: hub ids need the package huggingface_hub (pip install s2m3[agent])")
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  # transformers brings it: see above
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
-    revision = spec.revision or None
     try:
         return Path(
-            snapshot_download(spec.source, revision=revision, allow_patterns=files, local_files_only=not download)
+            snapshot_download(
+                source, revision=revision or None, allow_patterns=list(files), local_files_only=not download
+            )
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         at = f" at {revision}" if revision else ""
-        raise ModuleFailedError(f"{spec.source}{at} cannot be had from the hub or its cache: {error}"[:300]) from error
+        raise ModuleFailedError(f"{source}{at} cannot be had from the hub or its cache: {error}"[:300]) from error

@@ -60,6 +60,7 @@ _FORMULAS: dict[str, Callable[[_Given], Size]] = {
     "BlipTextModel": lambda given: encoders.blip_text_encoder(given.dims, given.tokens[0]),
     "BlipTextLMHeadModel": lambda given: decoders.blip_decoder(given.dims, given.tokens),
     "BertForSequenceClassification": lambda given: _bert_classifier(given.dims),
+    "DistilBertForSequenceClassification": lambda given: _distilbert_classifier(given.dims),
     "AutoModelForCausalLM:gpt2": lambda given: decoders.gpt2(given.dims, given.source),
     "AutoModelForCausalLM:llama": lambda given: decoders.llama(given.dims, given.source),
     "AutoModelForCausalLM:mistral": lambda given: decoders.llama(given.dims, given.source),
@@ -82,6 +83,13 @@ _FORMULAS: dict[str, Callable[[_Given], Size]] = {
 def _bert_classifier(dims: Dims) -> Size:
     whole = encoders.bert(dims, pooled=True)
     return Size(whole.count + linear(dims["hidden_size"], _labels(dims)), {"logits": (_labels(dims),)})
+
+
+def _distilbert_classifier(dims: Dims) -> Size:
+    names = {"hidden_size": "dim", "intermediate_size": "hidden_dim", "num_hidden_layers": "n_layers"}
+    as_bert = {**dims, **{name: dims[theirs] for name, theirs in names.items()}, "type_vocab_size": 0}
+    whole = encoders.bert(as_bert, pooled=True)
+    return Size(whole.count + linear(dims["dim"], _labels(dims)), {"logits": (_labels(dims),)})
 
 
 def _labels(dims: Dims) -> int:

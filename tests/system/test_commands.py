@@ -30,9 +30,9 @@ COMMANDS = [
     "agent",
     "drain",
     "forget",
-    "forget",
     "replan",
     "plan",
+    "split",
 ]
 TASK_COMMANDS = ["task add", "task rm", "task ls", "secure init", "secure add", "secure revoke", "secure ls"]
 
@@ -57,6 +57,22 @@ def test_plan_prints_the_contracts_json() -> None:
     keys = {"method", "objective_s", "proven_optimal", "lower_bound_s", "placement", "tasks", "memory_mb", "solve_s"}
     assert document.keys() == keys
     assert set(document["tasks"]["retrieval"]) == {"latency_s", "route"}
+
+
+def test_plan_places_models_of_which_nothing_is_there(tmp_path: Path) -> None:
+    words = ["plan", "--models", "clip-vit-l14-336,llava-tinyllama", "--devices", str(HOME.parent / "devices.json")]
+    placed = json.loads(_s2m3(*words, "--dtype", "bfloat16", "--source", "pi5", "--json").stdout)
+    assert placed["proven_optimal"]
+    written = tmp_path / "instance.json"
+    assert _s2m3(*words, "--dtype", "bfloat16", "--source", "pi5", "--write", str(written)).returncode == 0
+    assert json.loads(_s2m3("plan", str(written), "--json").stdout)["objective_s"] == placed["objective_s"]
+
+
+@pytest.mark.parametrize("words", [[], [str(HOME), "--models", "clip-vit-b16"], ["--models", "clip-vit-b16"]])
+def test_plan_wants_a_file_or_models_and_devices(words: list[str]) -> None:
+    done = _s2m3("plan", *words)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_plan_exits_3_with_the_numbers_when_it_does_not_fit(tmp_path: Path) -> None:

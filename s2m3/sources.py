@@ -1,0 +1,95 @@
+"""What is named on the command line: a checkpoint's folder, a hub id in the local cache, or a model that is known."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+from agents.checkpoints.sources import CheckpointSources, hub_folder
+from schemas.architectures import architecture_of
+from schemas.checkpoint import read_checkpoint
+from schemas.definitions import Catalogue, ModuleSpec, is_hub_id
+from schemas.deriving import module_of
+from schemas.errors import BadInputError, ModuleFailedError
+from schemas.known import KnownCheckpoint, known_parts
+from schemas.parts import Model, PartSize, model_of
+
+__all__ = ["read_source", "with_content_compared"]
+
+
+def read_source(source: str, catalogue: Catalogue) -> Model:
+    """Returns the parts of what was named; only configurations and headers are read.
+
+    Raises:
+        BadInputError: There is no such thing, or it cannot be read; the text says what is wrong.
+    """
+    if source in catalogue.models:
+        return _known(source, catalogue)
+    if Path(source).is_dir():
+        return model_of(read_checkpoint(Path(source)), source)
+    if not is_hub_id(source):
+        raise BadInputError(f"{source} is neither a folder nor a model that is known; `s2m3 models` lists those")
+    name, published = next(((n, k) for n, k in catalogue.checkpoints.items() if k.source == source), (source, None))
+    try:
+        folder = hub_folder(source, published.revision if published else "")
+    except ModuleFailedError as error:
+        raise BadInputError(error.detail) from error
+    model = model_of(read_checkpoint(folder), source)
+    return _as_published(model, name, published) if published else model
+
+
+def _known(name: str, catalogue: Catalogue) -> Model:
+    """A model by its definition: the parts of checkpoints, and modules of other kinds by what their definitions say."""
+    parts = known_parts(catalogue.checkpoints)
+    model = catalogue.models[name]
+    found = [parts.get(module_id) or _plain(catalogue.modules[module_id]) for module_id in model.module_ids]
+    return Model(name, model.description, tuple(found))
+
+
+def _plain(spec: ModuleSpec) -> PartSize:
+    return PartSize(spec.id, spec.id, spec.role, round(spec.memory_mb * 1e6 / 4), 0, spec.gflops)
+
+
+def _as_published(model: Model, name: str, published: KnownCheckpoint) -> Model:
+    """The parts of a repository that a definition names are the modules that the definition says they are."""
+    known = {part.name: part.identity for part in known_parts({name: published}).values()}
+    return replace(model, parts=tuple(replace(part, identity=known[part.name]) for part in model.parts))
+
+
+def with_content_compared(models: Sequence[Model]) -> list[Model]:
+    """Returns the models with parts of equal content made one: every tensor of those that may be equal is read.
+
+    Raises:
+        ModuleFailedError: A file cannot be read.
+    """
+    from agents.checkpoints.identity import same_content  # noqa: PLC0415  # transformers, only if contents are compared
+    from agents.checkpoints.opening import open_part  # noqa: PLC0415
+
+    identities = {_key(model, part): part.identity for model in models for part in model.parts}
+    opened = {
+        f"{model.folder}#{spec.prefix}": open_part(spec, CheckpointSources())
+        for model in models
+        for spec in _specs(model)
+    }
+    for one, other in combinations(opened, 2):
+        if identities[one] != identities[other] and same_content(opened[one], opened[other]):
+            identities[other] = identities[one]
+    return [
+        replace(model, parts=tuple(replace(part, identity=identities[_key(model, part)]) for part in model.parts))
+        for model in models
+    ]
+
+
+def _key(model: Model, part: PartSize) -> str:
+    return f"{model.folder}#{part.name}"
+
+
+def _specs(model: Model) -> list[ModuleSpec]:
+    if model.folder is None:
+        return []
+    family = architecture_of(read_checkpoint(model.folder, lambda _: False).config)
+    source = str(model.folder.resolve())
+    return [
+        module_of(part.name, family.parts[part.name], numbers=part.parameters, size=None, source=source)
+        for part in model.parts
+    ]
