@@ -52,6 +52,7 @@ class Presence:
         memory_mb: float,
         runtime_mb: float,
         gflops: float,
+        keepalive_s: float,
         link_speed: LinkSpeed,
         with_torch: bool,
         front: bool,
@@ -69,6 +70,7 @@ class Presence:
             gflops=gflops,
             latency_ms=link_speed.latency_ms,
             mbps=link_speed.mbps,
+            keepalive_s=keepalive_s,
             sources=sorted({*(spec.source for spec in loadable), *sources.offered(), *self._named}),
             classes=sorted({*(spec.class_ for spec in loadable), *parts}),
             front=front,
@@ -105,9 +107,15 @@ class Presence:
             self._reported = reported
             self._tell(topics.NODE_REPORTED, reported)
 
-    def tell_load(self, queues: Mapping[str, int], finished: Mapping[str, int]) -> None:
-        """Tells the queues and what was finished while busy, and once more when the queues have become empty."""
-        if queues or finished or self._load:
+    def tell_load(self, queues: Mapping[str, int], finished: Mapping[str, int], *, idle_too: bool) -> None:
+        """Tells the queues and what was finished while busy, and once more when the queues have become empty.
+
+        Args:
+            queues: Items per module.
+            finished: Requests per task.
+            idle_too: Tell it whatever it is: a node that says nothing for long is taken for lost.
+        """
+        if queues or finished or self._load or idle_too:
             self._tell(topics.NODE_LOAD, m.NodeLoad(queues=dict(queues), finished=dict(finished)))
         self._load = queues
 

@@ -94,6 +94,7 @@ class Agent:
         self._dispatcher.start()
         self.link.watch(down=self._on_lost)
         self._loop.every(_LOAD_S, self._tell_load)
+        self._loop.every(self._settings.keepalive_s * m.HEARTBEAT, partial(self._tell_load, idle_too=True))
         self._loop.every(_REPORT_S, self._report)
         self._loop.every(_WATCH_S, self._end_if_hung)
         self._measure()
@@ -109,14 +110,16 @@ class Agent:
             memory_mb=self._memory_mb,
             runtime_mb=self._loader.runtime_mb,
             gflops=compute_gflops(),
+            keepalive_s=self._settings.keepalive_s,
             link_speed=link_speed(self.link, f"probe-{self._node}"),
             with_torch=self._loader.has_room_for_torch,
             front=self._settings.front,
             sources=self._sources,
         )
 
-    def _tell_load(self) -> None:
-        self._presence.tell_load(self._branches.runner.queues(), self._branches.take_finished())
+    def _tell_load(self, *, idle_too: bool = False) -> None:
+        finished = self._branches.take_finished()
+        self._presence.tell_load(self._branches.runner.queues(), finished, idle_too=idle_too)
 
     def _on_connected(self) -> None:
         self._presence.tell_all()

@@ -3,8 +3,9 @@
 from broker import metrics
 from planner.decide import Decision
 from planner.facts import Facts
+from schemas.messages import PlannerHealth
 
-__all__ = ["count_site"]
+__all__ = ["count_site", "health_of"]
 
 
 def count_site(facts: Facts, decision: Decision) -> None:
@@ -18,3 +19,10 @@ def count_site(facts: Facts, decision: Decision) -> None:
     ready = sum(1 for doc in docs if doc.error is None and all(step.replicas for step in doc.steps.values()))
     for state, count in (("ready", ready), ("refused", refused), ("waiting", len(docs) - ready - refused)):
         metrics.TASKS.labels(state).set(count)
+
+
+def health_of(facts: Facts, epoch: int, revision: int, plans: int) -> PlannerHealth:
+    """Returns what the planner tells of itself now and then."""
+    return PlannerHealth(
+        epoch=epoch, revision=revision, nodes=len(facts.nodes.present), tasks=len(facts.tasks), plans=plans
+    )

@@ -87,6 +87,11 @@ class Facts:
             if node in self.profiles and self.profiles[node].boot == self.nodes.boot(node)
         )
 
+    def keepalives(self) -> dict[str, float]:
+        """Returns the keepalive, seconds, of the nodes that are there and tell their load all the time."""
+        profiles = ((node, self.profiles.get(node)) for node in self.nodes.present)
+        return {node: profile.keepalive_s for node, profile in profiles if profile is not None and profile.keepalive_s}
+
     def holds(self, node: str, module: str) -> ModuleReport | None:
         """Returns what a present node reports of a module."""
         reported = self.reported.get(node)

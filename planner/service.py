@@ -3,7 +3,7 @@
 import threading
 import time
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -12,18 +12,20 @@ from broker.link import Link
 from broker.listening import listen
 from broker.loop import Loop, Timer
 from broker.message import Message, Outgoing, Will
-from planner.counting import count_site
+from planner.counting import count_site, health_of
 from planner.decide import decide
 from planner.documents import Documents
-from planner.doors import close_door, open_door
+from planner.doors import Doors
 from planner.facts import Facts
 from planner.live import Placer, second_copies_in_spare
+from planner.orders import follow
 from planner.placing import Places, place
+from planner.silence import Silence
 from planner.standby import next_epoch
 from schemas import messages as m
 from schemas import topics
 from schemas.definitions import Catalogue
-from schemas.errors import BadInputError, S2M3Error, UnauthorisedError
+from schemas.errors import S2M3Error, UnauthorisedError
 from schemas.sessions import planner_client_id
 from schemas.settings import PlannerSettings
 
@@ -33,9 +35,10 @@ _log = structlog.get_logger(__name__)
 _HEALTH_S = 10.0
 #: After the broker has confirmed the subscriptions, retained documents come at once; planning starts this much later.
 _REBUILD_S = 0.25
-_DOOR_RETRY_S = 1.0
-#: A removed task's front leaves its session first.
-_CLOSE_S = 1.0
+#: A broker that forgot everything is told of plans after the doors are open, or after this long.
+_DOORS_S = 2.0
+_SOON_S = 0.02
+_SILENCE_S = 0.25
 #: Measured times and links change what is best: looked at again this often.
 _IMPROVE_S = 60.0
 
@@ -61,12 +64,14 @@ class Planner:
         self._documents = Documents(self._root, self._epoch)
         self._rebuilt = False
         self._inherited: tuple[set[str], set[str]] = (set(), set())
-        self._opening: set[str] = set()
+        self._doors = Doors(settings, self._loop, self._facts, self._plan_now)
+        self._silence = Silence()
+        #: whether the broker has told us, since it is there, of the planner that we were
+        self._is_known = False
         self._places = Places()
         self._plans_made = 0
         self._timer: Timer | None = None
         self._retry: Timer | None = None
-        self._refused: UnauthorisedError | None = None
         self._stopping = False
         self.superseded = threading.Event()
         offline = m.PlannerState(state="offline", epoch=self._epoch)
@@ -100,7 +105,9 @@ class Planner:
         link.subscribe(topics.CONTROL.at(self._root, verb="drain"), self._on_control)
         link.subscribe(topics.CONTROL.at(self._root, verb="profile"), self._on_control)
         listen(link, topics.NODE_STATE, self._on_node_state, then=self._rebuild_soon)
+        link.watch(up=self._on_up)
         link.start()
+        self._loop.every(_SILENCE_S, self._look_for_silent)
         self._loop.every(_HEALTH_S, self._tell_health)
         self._loop.every(_IMPROVE_S, self._look_for_better)
         _log.info("planner_up", epoch=self._epoch, models=len(self._facts.catalogue.models))
@@ -108,7 +115,7 @@ class Planner:
     @property
     def refused(self) -> UnauthorisedError | None:
         """Why the broker does not let this be the planner; None while it does."""
-        return self.link.refused or self._refused
+        return self.link.refused or self._doors.refused
 
     def stop(self) -> None:
         """Says that nobody plans, and ends. Requests go on without us."""
@@ -120,15 +127,34 @@ class Planner:
         _log.info("planner_down", epoch=self._epoch)
 
     def _on_connected(self) -> None:
-        if self.superseded.is_set():
+        self._is_known = False
+        if not self._rebuilt and not self.superseded.is_set():
+            self._tell_state("online")
+
+    def _on_up(self) -> None:
+        """What the broker remembers comes at once: after that it is plain whether it forgot everything."""
+        self._loop.after(_REBUILD_S, self._restore)
+
+    def _restore(self) -> None:
+        if self.superseded.is_set() or not self._rebuilt:
+            return
+        if not self._is_known:
+            _log.warning("broker_forgot_everything", epoch=self._epoch)
+            self._facts.sessions.clear()
+            self._doors.open_all()
+        self._repeat(time.monotonic() + _DOORS_S)
+
+    def _repeat(self, at_last: float) -> None:
+        """Tells the broker all that is ours. Plans only once the doors are open: a front would be thrown out of its."""
+        if self._doors.opening and time.monotonic() < at_last:
+            self._loop.after(_SOON_S, partial(self._repeat, at_last))
             return
         self._tell_state("online")
-        if self._rebuilt:  # a broker that forgot everything is made whole
-            self._documents.repeat(self._publish_retained)
-            for task, spec in self._facts.tasks.items():
-                self._publish_retained(topics.TASK.at(self._root, task=task), spec.encode())
-            self._facts.sessions &= self._fronted()
-            self._plan_soon()
+        for task, spec in self._facts.tasks.items():
+            self._publish_retained(topics.TASK.at(self._root, task=task), spec.encode())
+        self._documents.repeat(self._publish_retained)
+        self._facts.sessions &= self._fronted()
+        self._plan_soon()
 
     def _rebuild_soon(self) -> None:
         self._loop.after(_REBUILD_S, self._rebuild)
@@ -152,6 +178,7 @@ class Planner:
     def _on_planner_state(self, _: str, state: m.PlannerState | None) -> None:
         if state is None:
             return
+        self._is_known = True
         if state.epoch > self._epoch and state.state == "online":
             _log.warning("superseded", epoch=self._epoch, by=state.epoch)
             self.superseded.set()
@@ -162,15 +189,23 @@ class Planner:
         if spec is None:
             if self._facts.want(task, None):
                 _log.info("task_removed", task=task)
-                self._facts.sessions.discard(task)
-                self._loop.after(_CLOSE_S, partial(self._close_door, task))
+                self._doors.close(task)
                 self._plan_soon()
         elif self._facts.want(task, spec):
             _log.info("task_wanted", task=task, model=spec.model)
             self._improve = True
             self._plan_soon()
 
+    def _look_for_silent(self) -> None:
+        """Tells everybody that a node is lost which the broker still takes to be there. If it is: it will say so."""
+        there = self._facts.keepalives() if self._rebuilt and self.link.connected else {}
+        for node in self._silence.look(there, time.monotonic()):
+            _log.warning("node_silent", node=node)
+            lost = m.NodeState(state="lost", boot=self._facts.nodes.boot(node) or "")
+            self._publish_retained(topics.NODE_STATE.at(self._root, node=node), lost.encode())
+
     def _on_node_state(self, node: str, state: m.NodeState | None) -> None:
+        self._silence.heard(node, time.monotonic())
         nodes = self._facts.nodes
         boot, was = nodes.boot(node), nodes.state(node)
         if not nodes.update(node, state):
@@ -200,6 +235,7 @@ class Planner:
             self._facts.flapping.came(node, time.monotonic())
 
     def _on_profile(self, node: str, profile: m.NodeProfile | None) -> None:
+        self._silence.heard(node, time.monotonic())
         if profile is None:
             self._facts.profiles.pop(node, None)
         else:
@@ -207,11 +243,13 @@ class Planner:
         self._plan_soon()
 
     def _on_reported(self, node: str, reported: m.Reported | None) -> None:
+        self._silence.heard(node, time.monotonic())
         for module in self._facts.take_report(node, reported, time.monotonic()):
             _log.warning("module_failed", node=node, module=module)
         self._plan_soon()
 
-    def _on_load(self, _: str, load: m.NodeLoad | None) -> None:
+    def _on_load(self, node: str, load: m.NodeLoad | None) -> None:
+        self._silence.heard(node, time.monotonic())
         for task, finished in (load.finished if load else {}).items():
             if task in self._facts.tasks:
                 self._facts.rates.add(task, finished, time.monotonic())
@@ -226,22 +264,14 @@ class Planner:
             self._inherited[1].add(task)
 
     def _on_control(self, message: Message) -> None:
-        ids = topics.CONTROL.ids(self._root, message.topic) or {}
-        transaction = None
-        try:
-            order = topics.CONTROL.decode(message.payload or b"{}")
-            transaction = order.transaction
-            if ids["verb"] == "drain" and (order.node is None or order.node not in self._facts.nodes.present):
-                raise BadInputError(f"drain needs the name of a node that is there, not {order.node!r}")
-        except S2M3Error as error:
-            body = m.ErrorBody(**error.as_dict())
-            response = m.ControlResponse(status="error", error=body, transaction=transaction)
-        else:
-            self._improve = True
-            self._plan()
-            data = {"epoch": self._epoch, "revision": self._documents.revision}
-            response = m.ControlResponse(status="ok", data=data, transaction=transaction)
-        self._publish(topics.CONTROL_RESPONSE.at(self._root, verb=ids["verb"]), response.encode())
+        verb = (topics.CONTROL.ids(self._root, message.topic) or {})["verb"]
+        response = follow(verb, message.payload, self._facts.nodes.present, self._plan_afresh)
+        self._publish(topics.CONTROL_RESPONSE.at(self._root, verb=verb), response.encode())
+
+    def _plan_afresh(self) -> dict[str, Any]:
+        self._improve = True
+        self._plan()
+        return {"epoch": self._epoch, "revision": self._documents.revision}
 
     # ---- planning -------------------------------------------------------------------------------------------------
 
@@ -264,7 +294,7 @@ class Planner:
             self._timer = None
         if not self._rebuilt or self.superseded.is_set():
             return
-        self._open_doors()
+        self._doors.open_all()
         now = time.monotonic()
         improve, self._improve = self._improve, False
         fill = second_copies_in_spare if self._settings.spare else None
@@ -296,30 +326,6 @@ class Planner:
         if when is not None:
             self._retry = self._loop.after(when - now + 0.01, self._plan)
 
-    # ---- doors ----------------------------------------------------------------------------------------------------
-
-    def _open_doors(self) -> None:
-        for task in self._facts.tasks.keys() - self._facts.sessions - self._opening:
-            self._opening.add(task)
-            open_door(self._settings, self._loop, task, then=partial(self._door_opened, task))
-
-    def _door_opened(self, task: str, worked: bool, refused: UnauthorisedError | None) -> None:  # noqa: FBT001  # doors.Opened
-        self._opening.discard(task)
-        if refused is not None:
-            self._refused = refused
-            return
-        if task not in self._facts.tasks:
-            return
-        if worked:
-            self._facts.sessions.add(task)
-            self._plan_now()
-        else:
-            self._loop.after(_DOOR_RETRY_S, self._plan_now)
-
-    def _close_door(self, task: str) -> None:
-        if task not in self._facts.tasks:
-            close_door(self._settings, self._loop, task)
-
     # ---- what goes out --------------------------------------------------------------------------------------------
 
     def _tell_state(self, state: str) -> None:
@@ -327,13 +333,7 @@ class Planner:
         self._publish_retained(topics.PLANNER_STATE.at(self._root), document.encode())
 
     def _tell_health(self) -> None:
-        health = m.PlannerHealth(
-            epoch=self._epoch,
-            revision=self._documents.revision,
-            nodes=len(self._facts.nodes.present),
-            tasks=len(self._facts.tasks),
-            plans=self._plans_made,
-        )
+        health = health_of(self._facts, self._epoch, self._documents.revision, self._plans_made)
         self._publish(topics.PLANNER_HEALTH.at(self._root), health.encode(), qos=0)
 
     def _event(self, event: m.Event) -> None:

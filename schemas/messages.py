@@ -67,6 +67,8 @@ class NodeProfile(Document):
     gflops: float = Field(gt=0)
     latency_ms: float = Field(ge=0, description="to the broker and back, halved")
     mbps: float = Field(gt=0)
+    #: seconds; it tells its load each HEARTBEAT of this, busy or not (0: an agent from before that)
+    keepalive_s: float = Field(default=0.0, ge=0)
     #: which model sources and module classes it can load
     sources: list[str] = []
     classes: list[str] = []
@@ -99,6 +101,10 @@ class Reported(Document):
     modules: dict[Id, ModuleReport] = {}
     runtime_mb: float = 0.0
     free_mb: float = 0.0
+
+
+#: An idle node tells its load each so many keepalives: whoever says nothing for longer is taken for lost.
+HEARTBEAT = 0.4
 
 
 class NodeLoad(Document):

@@ -94,7 +94,12 @@ PLANNER_HEALTH = Topic("planner/health", "counters each 10 s", qos=0, document=m
 NODE_STATE = Topic("node/{node}/state", "last will: lost, same boot", retain=True, document=m.NodeState)
 NODE_PROFILE = Topic("node/{node}/profile", "what the device has and can load", retain=True, document=m.NodeProfile)
 NODE_REPORTED = Topic("node/{node}/reported", "what it really holds", retain=True, document=m.Reported)
-NODE_LOAD = Topic("node/{node}/load", "queue per module, each second while busy", qos=0, document=m.NodeLoad)
+NODE_LOAD = Topic(
+    "node/{node}/load",
+    "queue per module: each second while busy, each 0.4 keepalives always",
+    qos=0,
+    document=m.NodeLoad,
+)
 TASK = Topic("task/{task}", "desired task; empty removes it", retain=True, document=m.TaskSpec)
 PLAN = Topic("plan/{node}", "what a node is to hold", retain=True, document=m.Plan)
 ROUTE = Topic("route/{task}", "ready copies per step", retain=True, document=m.RouteDoc)
