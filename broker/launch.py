@@ -2,12 +2,14 @@
 
 import getpass
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, Self
 
@@ -17,7 +19,8 @@ from schemas.errors import S2M3Error
 __all__ = ["Broker", "BrokerKind", "default_kind", "free_port"]
 
 BrokerKind = Literal["mosquitto", "embedded"]
-_START_S = 15.0
+_START_S = 30.0
+_PORTS = (10_240, 32_767)
 
 _MOSQUITTO = """\
 per_listener_settings true
@@ -38,11 +41,16 @@ log_type warning
 
 
 def free_port() -> int:
-    """Returns a port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Returns a port of 127.0.0.1 that nobody listens on now.
+
+    It is none of those that the kernel gives to outgoing connections (on Linux from 32768 up): one of them could have
+    it by the time the broker is started, or started again.
+    """
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.randint(*_PORTS)))  # noqa: S311  # no secret
+            port: int = probe.getsockname()[1]
+            return port
 
 
 def _mosquitto() -> str | None:

@@ -10,16 +10,24 @@ from typing import Any, Literal
 import pytest
 
 from broker.launch import BrokerKind
+from tests.chaos import WAIT_S
 from tests.chaos.rig import Rig
 
 Build = Callable[..., Rig]
 Say = Callable[[str], None]
+Bar = Callable[[float], float]
 Form = Literal["short", "long"]
 
 
 @pytest.fixture(scope="session")
 def form(request: pytest.FixtureRequest) -> Form:
     return "long" if request.config.getoption("--long") else "short"
+
+
+@pytest.fixture
+def bar(form: Form) -> Bar:
+    """A time that holds in the long form; the short one runs on machines that do other things meanwhile."""
+    return lambda seconds: seconds if form == "long" else WAIT_S
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -60,16 +60,14 @@ class History:
                 self._open.pop(entry["id"], None)
                 self._lock.notify_all()
 
-    @property
-    def under_way(self) -> int:
-        """Requests without an answer so far."""
+    def wait_until(self, enough: Callable[[int], bool], timeout_s: float) -> bool:
+        """Waits until so many requests have no answer; returns whether that came."""
         with self._lock:
-            return len(self._open)
+            return self._lock.wait_for(lambda: enough(len(self._open)), timeout_s)
 
     def wait_until_all_answered(self, timeout_s: float) -> bool:
         """Waits for the last answer; returns whether it came."""
-        with self._lock:
-            return self._lock.wait_for(lambda: not self._open, timeout_s)
+        return self.wait_until(lambda left: left == 0, timeout_s)
 
     def close(self) -> None:
         """Ends the record."""

@@ -20,8 +20,8 @@ from schemas import topics
 from schemas.plain import plain_inputs, plain_value
 from schemas.settings import BrokerSettings
 from schemas.values import Value
+from tests.chaos import WAIT_S
 from tests.chaos.history import History
-from tests.conftest import WAIT_S
 
 _RETURN_S = 1
 
@@ -134,6 +134,7 @@ class Load:
         count: How many to ask.
         per_s: Pace.
         rng: Picks the way.
+        prefix: Of the requests' ids.
     """
 
     def __init__(
@@ -144,7 +145,9 @@ class Load:
         count: int,
         per_s: float,
         rng: random.Random,
+        prefix: str = "r",
     ) -> None:
+        self._prefix = prefix
         self._ways = ways
         self._questions = itertools.islice(itertools.cycle(questions), count)
         self._per_s = per_s
@@ -174,4 +177,4 @@ class Load:
         for number, question in enumerate(self._questions):
             if self._stopping.wait(1 / self._per_s):
                 return
-            self._rng.choice(self._ways).ask(f"r{number}", question)
+            self._rng.choice(self._ways).ask(f"{self._prefix}{number}", question)

@@ -11,9 +11,9 @@ from s2m3.cluster import Cluster
 from s2m3.snapshot import Site
 from s2m3.tasks import add_task
 from schemas import messages as m
+from tests.chaos import WAIT_S
 from tests.chaos.history import History
 from tests.chaos.proxy import Proxy
-from tests.conftest import WAIT_S
 from tests.frozen import freeze, thaw
 
 _MODELS = Path(__file__).parent / "models"

@@ -11,15 +11,14 @@ import paho.mqtt.client as paho
 from broker.launch import BrokerKind
 from s2m3.snapshot import Site
 from schemas import messages as m
+from tests.chaos import WAIT_S
 from tests.chaos.conftest import Build, Say
 from tests.chaos.history import Verdict
 from tests.chaos.load import Direct, Load, Plain, echo
 from tests.chaos.rig import Rig
-from tests.conftest import WAIT_S
 from tests.system.plain import PlainCaller
 
 _BACK_S = 5.0
-_ANSWERED_S = 45.0
 
 
 def _retained(rig: Rig) -> dict[str, Any]:
@@ -69,7 +68,7 @@ def _restart_with_requests_under_way(rig: Rig, *, gently: bool = False) -> Verdi
                 plain.ask(f"plain{i}", echo(i, "slow"))
             assert site.wait(lambda s: any(load.finished.get("slow") for load in s.loads.values()), WAIT_S)
             rig.restart_broker(gently=gently)
-            rig.history.wait_until_all_answered(_ANSWERED_S)
+            rig.history.wait_until_all_answered(WAIT_S)
             verdict = rig.history.verdict()
             plain.wait_until_back()
             direct.ask("after-direct", echo(1, "slow"))
@@ -105,7 +104,7 @@ def test_a_load_goes_on_over_restarts_of_the_broker(build: Build, rng: random.Ra
         ):
             while load.lasts(1.5):
                 rig.restart_broker(away_s=rng.uniform(0.1, 1.0))
-            rig.history.wait_until_all_answered(_ANSWERED_S)
+            rig.history.wait_until_all_answered(WAIT_S)
     verdict = rig.history.verdict()
     say(f"{rig.broker.kind}: {verdict}")
     assert verdict.holds, verdict

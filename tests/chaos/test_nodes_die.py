@@ -6,12 +6,10 @@ import pytest
 
 from s2m3.snapshot import Site
 from schemas import messages as m
+from tests.chaos import WAIT_S
 from tests.chaos.conftest import Build, Form, Say
 from tests.chaos.load import Direct, Load, Plain, echo
 from tests.chaos.rig import Rig
-from tests.conftest import WAIT_S
-
-_ANSWERED_S = 40.0
 
 
 def _kill_at_random(rig: Rig, site: Site, load: Load, rng: random.Random, every_s: float) -> int:
@@ -44,7 +42,7 @@ def test_requests_outlive_nodes_that_are_killed_at_random(
             Load([direct, direct, plain], questions, count=count, per_s=60.0, rng=rng) as load,
         ):
             kills = _kill_at_random(rig, site, load, rng, every_s)
-            rig.history.wait_until_all_answered(_ANSWERED_S)
+            rig.history.wait_until_all_answered(WAIT_S)
     verdict = rig.history.verdict()
     say(f"{rig.broker.kind}: {kills} nodes killed; {verdict}")
     assert kills >= 2

@@ -1,0 +1,47 @@
+"""The planner is killed under load: no request notices, and the next one does what was left undone."""
+
+import random
+
+from s2m3.snapshot import Site
+from schemas import messages as m
+from tests.chaos import WAIT_S
+from tests.chaos.conftest import Bar, Build, Say
+from tests.chaos.load import Direct, Load, Plain, echo
+from tests.chaos.rig import Rig, holders_of, seconds_until
+
+_PLANNERS = ("planner", "standby")
+
+
+def _active(rig: Rig) -> str:
+    return next(name for name in _PLANNERS if "event=planner_up" in rig.log(name))
+
+
+def test_no_request_fails_when_the_planner_is_killed_and_the_standby_takes_over(
+    build: Build, rng: random.Random, say: Say, bar: Bar
+) -> None:
+    rig = build(planners=_PLANNERS, spare=False)
+    with Site(rig.settings) as site:
+        rig.add(site, "noop", m.TaskSpec(model="noop"))
+        with (
+            Direct(rig.settings, rig.history) as direct,
+            Plain(rig.broker.port_v3, rig.settings.root, ["noop"], rig.history) as plain,
+            Load([direct, plain], [echo(i) for i in range(300)], count=300, per_s=40.0, rng=rng) as load,
+        ):
+            load.lasts(1.0)
+            old = site.planner
+            assert old is not None
+            rig.kill(_active(rig))
+            victim = rng.choice(sorted(holders_of(site, "noop")))
+            rig.kill(victim)  # nobody plans now: its modules come back when somebody does
+            took = seconds_until(
+                site, lambda s: s.planner is not None and s.planner.state == "online" and s.planner.epoch > old.epoch
+            )
+            assert site.wait(lambda s: s.ready("noop") and victim not in holders_of(s, "noop"), WAIT_S)
+            while load.lasts(0.5):
+                continue
+            rig.history.wait_until_all_answered(WAIT_S)
+    verdict = rig.history.verdict()
+    say(f"{rig.broker.kind}: a second planner after {took:.1f} s; {verdict}")
+    assert verdict.holds, verdict
+    assert not verdict.errors, verdict
+    assert took < bar(10.0)
