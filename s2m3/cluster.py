@@ -34,6 +34,7 @@ class Cluster:
         persistence: Whether the broker remembers over a restart (Mosquitto only).
         bridge: Start one, for bindings and Home Assistant.
         checkpoints: Node -> folder of the checkpoints that it can load by name.
+        spare: Whether spare memory is filled with second copies.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Cluster:
         persistence: bool = False,
         bridge: bool = False,
         checkpoints: Mapping[str, Path] | None = None,
+        spare: bool = True,
     ) -> None:
         self._nodes = dict(nodes)
         self._threads = threads
@@ -57,6 +59,7 @@ class Cluster:
         self._planner = planner
         self._bridge = bridge
         self._checkpoints = dict(checkpoints or {})
+        self._spare = spare
         self._own = tempfile.TemporaryDirectory(prefix="s2m3-") if folder is None else None
         self.folder = folder or Path(self._own.name if self._own else ".")
         ws_port = 0 if page else None
@@ -83,7 +86,7 @@ class Cluster:
 
     def start_planner(self) -> None:
         """Starts the planner."""
-        self._spawn("planner", "planner")
+        self._spawn("planner", "planner", *([] if self._spare else ["--no-spare"]))
 
     def start_bridge(self, *flags: str) -> None:
         """Starts the bridge."""

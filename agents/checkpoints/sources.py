@@ -1,6 +1,5 @@
 """Where checkpoints lie on this device: folders by name, absolute paths, the hub's local cache. Imports no torch."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -59,7 +58,11 @@ class CheckpointSources:
         return found
 
     def _local(self, source: str) -> Path | None:
-        tries = [Path(source)] if os.path.isabs(source) else [folder / source for folder in self.folders]  # noqa: PTH117
+        if Path(source).is_absolute():
+            tries = [Path(source)]
+        else:  # a plain name: nothing that leads out of the folders
+            plain = Path(source).name == source and source != ".."
+            tries = [folder / source for folder in self.folders] if plain and source else []
         return next((path for path in tries if any((path / name).is_file() for name in CONFIGS)), None)
 
 
