@@ -96,6 +96,10 @@ class Loader:
             metrics.MODULE_MEMORY.remove(module_id)
         self._queue.put(give_back)
 
+    def trim(self) -> None:
+        """Gives back what the process keeps for nothing."""
+        self._queue.put(give_back)
+
     @property
     def runtime_mb(self) -> float:
         """What the process takes without modules: measured, and what torch is expected to add until it is imported."""

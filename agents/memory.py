@@ -6,7 +6,7 @@ import sys
 
 import psutil
 
-__all__ = ["default_budget_mb", "give_back", "rss_mb"]
+__all__ = ["available_mb", "default_budget_mb", "device_mb", "give_back", "rss_mb"]
 
 _MB = 1_000_000
 
@@ -16,9 +16,19 @@ def rss_mb() -> float:
     return psutil.Process().memory_info().rss / _MB
 
 
+def device_mb() -> float:
+    """Returns the memory of the device, in 10^6 bytes."""
+    return psutil.virtual_memory().total / _MB
+
+
+def available_mb() -> float:
+    """Returns what the device can still give without swapping, in 10^6 bytes."""
+    return psutil.virtual_memory().available / _MB
+
+
 def default_budget_mb() -> float:
     """Returns half of what the device has free now, in 10^6 bytes."""
-    return psutil.virtual_memory().available / 2 / _MB
+    return available_mb() / 2
 
 
 def give_back() -> None:

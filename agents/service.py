@@ -14,8 +14,9 @@ from agents.checkpoints.sources import CheckpointSources
 from agents.front import Front
 from agents.keeper import HUNG, Life
 from agents.loading import Loaded, Loader
-from agents.memory import default_budget_mb
+from agents.memory import available_mb, default_budget_mb, device_mb, rss_mb
 from agents.presence import Presence
+from agents.pressure import Pressure
 from agents.speed import compute_gflops, link_speed
 from agents.watch import Watch
 from broker.dispatch import Dispatcher
@@ -54,6 +55,7 @@ class Agent:
         self._root = settings.root
         self._boot = uuid.uuid4().hex
         self._memory_mb = settings.memory_mb or default_budget_mb()
+        self._pressure = Pressure(self._memory_mb, device_mb())
         self._loop = Loop("agent")
         lost = m.NodeState(state="lost", boot=self._boot)
         self.link = Link(
@@ -95,7 +97,7 @@ class Agent:
         self.link.watch(down=self._on_lost)
         self._loop.every(_LOAD_S, self._tell_load)
         self._loop.every(self._settings.keepalive_s * m.HEARTBEAT, partial(self._tell_load, idle_too=True))
-        self._loop.every(_REPORT_S, self._report)
+        self._loop.every(_REPORT_S, self._look_at_memory)
         self._loop.every(_WATCH_S, self._end_if_hung)
         self._measure()
         listen(self.link, topics.CONTROL, self._on_profile, verb="profile")
@@ -287,6 +289,13 @@ class Agent:
         _log.info("module_unloaded", node=self._node, module=module_id)
         self._follow_plan()
 
+    def _look_at_memory(self) -> None:
+        if self._pressure.look(rss_mb(), available_mb(), time.monotonic()):
+            _log.warning("memory_pressure", node=self._node, gives_up_mb=round(self._pressure.mb))
+        if self._pressure.wants:
+            self._loader.trim()
+        self._report()
+
     def _report(self) -> None:
         speeds = self._branches.runner.measured_ms()
         modules = {
@@ -300,6 +309,7 @@ class Agent:
                 revision=self._plan.revision,
                 modules=modules,
                 runtime_mb=round(self._loader.runtime_mb),
-                free_mb=round(self._loader.free_mb),
+                free_mb=round(max(0.0, self._loader.free_mb - self._pressure.mb)),
+                pressure_mb=round(self._pressure.mb),
             )
         )

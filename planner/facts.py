@@ -118,6 +118,11 @@ class Facts:
         runtime = reported.runtime_mb if reported and reported.boot == profile.boot else 0.0
         return max(0.0, profile.memory_mb - (runtime or profile.runtime_mb))
 
+    def pressure(self, node: str) -> float:
+        """Returns how much less a node can have because it is short of memory now, in 10^6 bytes."""
+        profile, reported = self.profiles[node], self.reported.get(node)
+        return reported.pressure_mb if reported and reported.boot == profile.boot else 0.0
+
     def memory_of(self, spec: ModuleSpec) -> float:
         """Returns what a module takes: the most that loading it really took anywhere, else its estimate."""
         reports = (reported.modules.get(spec.id) for reported in self.reported.values())

@@ -17,6 +17,10 @@ Solve = Callable[[Instance, Mapping[str, list[str]]], Mapping[str, list[str]]]
 Fill = Callable[[Instance, Mapping[str, list[str]], Mapping[str, list[str]]], Mapping[str, list[str]]]
 
 
+#: node -> what modules may take there, 10^6 bytes
+Room = Mapping[str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where modules are to be, and why some tasks cannot be served."""
@@ -29,9 +33,10 @@ class Places:
     held: Mapping[str, str] = field(default_factory=dict)
 
 
-def build_instance(facts: Facts, tasks: list[str], now: float, nodes: list[str] | None = None) -> Instance:
+def build_instance(facts: Facts, tasks: list[str], now: float, room: Room | None = None) -> Instance:
     """Returns the instance (design.md 6.1) of the given tasks on the given nodes, or on all that are usable."""
-    nodes = facts.usable() if nodes is None else nodes
+    room = _full_room(facts) if room is None else room
+    nodes = list(room)
     models = {task: _model(facts, task) for task in tasks}
     module_ids = dict.fromkeys(m for model in models.values() for m in model.module_ids)
     return parse_instance(
@@ -39,11 +44,11 @@ def build_instance(facts: Facts, tasks: list[str], now: float, nodes: list[str] 
             "devices": [
                 {
                     "id": node,
-                    "memory_mb": facts.memory_for_modules(node),
+                    "memory_mb": memory_mb,
                     "latency_ms": facts.profiles[node].latency_ms,
                     "mbps": facts.profiles[node].mbps,
                 }
-                for node in nodes
+                for node, memory_mb in room.items()
             ],
             "modules": [_module(facts, module_id, list(models.values()), nodes, now) for module_id in module_ids],
             "tasks": [_task(task, models[task], facts.rates.rate(task, now)) for task in tasks],
@@ -103,22 +108,31 @@ def place(facts: Facts, solve: Solve, now: float, fill: Fill | None = None) -> P
 
 def _place_on_the_steady(facts: Facts, solve: Solve, now: float, fill: Fill | None) -> Places:
     """On nodes that do not come and go, if that is enough."""
-    usable, held = facts.usable(), facts.flapping.held(now)
-    steady = [node for node in usable if node not in held]
-    if len(steady) < len(usable):
-        places = replace(_place_on(facts, solve, now, steady, fill), held=held)
+    held = facts.flapping.held(now)
+    full = _full_room(facts)
+    pressed = {node: max(0.0, room - facts.pressure(node)) for node, room in full.items()}
+    steady = {node: room for node, room in pressed.items() if node not in held}
+    if len(steady) < len(full):
+        places = replace(_place_in(facts, solve, now, steady, fill), held=held)
         if not places.errors:
             return places
-    return _place_on(facts, solve, now, usable, fill)
+    places = _place_in(facts, solve, now, pressed, fill)
+    if pressed != full and places.errors:  # what is there has to stay: only what is spare goes
+        return _place_in(facts, solve, now, full, None)
+    return places
 
 
-def _place_on(facts: Facts, solve: Solve, now: float, nodes: list[str], fill: Fill | None) -> Places:
-    current = _current(facts, nodes)
+def _full_room(facts: Facts) -> Room:
+    return {node: facts.memory_for_modules(node) for node in facts.usable()}
+
+
+def _place_in(facts: Facts, solve: Solve, now: float, room: Room, fill: Fill | None) -> Places:
+    current = _current(facts, room)
     errors: dict[str, S2M3Error] = {}
     tasks: list[str] = []
     for task in sorted(facts.tasks):
         try:
-            build_instance(facts, [task], now, nodes)
+            build_instance(facts, [task], now, room)
         except S2M3Error as error:
             errors[task] = error
         else:
@@ -126,23 +140,23 @@ def _place_on(facts: Facts, solve: Solve, now: float, nodes: list[str], fill: Fi
     if not tasks:
         return Places(errors=errors)
     try:
-        instance = build_instance(facts, tasks, now, nodes)
+        instance = build_instance(facts, tasks, now, room)
         places = solve(instance, current)
     except NoCapacityError:
-        some = _place_some(facts, solve, now, nodes, tasks)
+        some = _place_some(facts, solve, now, room, tasks)
         return replace(some, errors={**errors, **some.errors})
     return Places(places, fill(instance, places, current) if fill else {}, errors)
 
 
-def _place_some(facts: Facts, solve: Solve, now: float, nodes: list[str], tasks: list[str]) -> Places:
+def _place_some(facts: Facts, solve: Solve, now: float, room: Room, tasks: list[str]) -> Places:
     """Adds task by task while they fit."""
     errors: dict[str, S2M3Error] = {}
-    current = _current(facts, nodes)
+    current = _current(facts, room)
     fitting: list[str] = []
     places: Mapping[str, list[str]] = {}
     for task in sorted(tasks, key=lambda task: (not _served(facts, task), task)):
         try:
-            places = solve(build_instance(facts, [*fitting, task], now, nodes), current)
+            places = solve(build_instance(facts, [*fitting, task], now, room), current)
             fitting.append(task)
         except NoCapacityError as error:
             errors[task] = error
@@ -154,7 +168,7 @@ def _served(facts: Facts, task: str) -> bool:
     return model is not None and all(facts.ready_nodes(module_id) for module_id in model.module_ids)
 
 
-def _current(facts: Facts, nodes: list[str]) -> dict[str, list[str]]:
+def _current(facts: Facts, nodes: Room) -> dict[str, list[str]]:
     """Where modules are assigned now, on nodes that may keep them."""
     places: dict[str, list[str]] = {}
     for node in sorted(facts.plans):

@@ -101,6 +101,8 @@ class Reported(Document):
     modules: dict[Id, ModuleReport] = {}
     runtime_mb: float = 0.0
     free_mb: float = 0.0
+    #: how much less than its budget the node can have now: its process or its device is short of memory
+    pressure_mb: float = Field(default=0.0, ge=0)
 
 
 #: An idle node tells its load each so many keepalives: whoever says nothing for longer is taken for lost.

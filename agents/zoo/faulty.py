@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from agents.zoo.checks import port
+from schemas.definitions import ModuleSpec
 from schemas.errors import ModuleFailedError
 from schemas.values import Value
 
@@ -24,8 +25,8 @@ class FaultyEncoder:
     light = False
     max_batch = 8
 
-    def __init__(self) -> None:
-        self._held: list[bytearray] = []
+    def __init__(self, memory_mb: float) -> None:
+        self._held = [_memory(memory_mb)]
 
     def prepare(self, inputs: Mapping[str, Value]) -> Value:
         """Returns the item's `data`."""
@@ -47,17 +48,22 @@ class FaultyEncoder:
             case ["crash"]:
                 ctypes.string_at(0)
             case ["hold", megabytes]:
-                self._held.append(bytearray(os.urandom(1)) * int(float(megabytes) * 1e6))
+                self._held.append(_memory(float(megabytes)))
 
 
-def load_faulty(module_id: str, *, loads: bool) -> FaultyEncoder:
+def _memory(megabytes: float) -> bytearray:
+    """Memory that is really taken: written, not only asked for."""
+    return bytearray(b"1") * int(megabytes * 1e6)
+
+
+def load_faulty(spec: ModuleSpec, *, loads: bool) -> FaultyEncoder:
     """Builds a `noop-encoder` with `faults`, or crashes.
 
     Raises:
         ModuleFailedError: This agent was not started for tests.
     """
     if os.environ.get(_ALLOWED) != "1":
-        raise ModuleFailedError(f"module {module_id}: faults are for tests ({_ALLOWED}=1)")
+        raise ModuleFailedError(f"module {spec.id}: faults are for tests ({_ALLOWED}=1)")
     if not loads:
         ctypes.string_at(0)
-    return FaultyEncoder()
+    return FaultyEncoder(spec.memory_mb)

@@ -138,7 +138,7 @@ def load_encoder(spec: ModuleSpec) -> NoopEncoder | FaultyEncoder:
     """Builds class `noop-encoder`."""
     config = read_config(spec, NoopConfig)
     if config.faults:
-        return load_faulty(spec.id, loads=config.faults == "obeyed")
+        return load_faulty(spec, loads=config.faults == "obeyed")
     return NoopEncoder(config.sleep_ms, config.keep_bytes)
 
 

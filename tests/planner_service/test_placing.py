@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from planner.facts import Facts
 from planner.live import placer, second_copies_in_spare
 from planner.placing import build_instance, place
 from schemas.errors import NoCapacityError
@@ -146,3 +147,28 @@ def _used(*placements: Mapping[str, list[str]]) -> dict[str, float]:
             for node in nodes:
                 used[node] = used.get(node, 0.0) + modules[module].memory_mb
     return used
+
+
+def test_a_node_short_of_memory_loses_what_is_spare_and_no_last_copy() -> None:
+    facts = make_facts("retrieval", nodes={"a": 300.0, "b": 300.0})
+    before = place(facts, SOLVE, 0.0, second_copies_in_spare)
+    assert before.spare
+    for node in ("a", "b"):
+        mine = [m for m, nodes in [*before.modules.items(), *before.spare.items()] if node in nodes]
+        hold(facts, node, *mine)
+        _press(facts, node, 280.0)
+    after = place(facts, MEND, 0.0, second_copies_in_spare)
+    assert after.errors == {}
+    assert after.spare == {}
+    assert all(set(nodes) <= {*before.modules[m], *before.spare.get(m, ())} for m, nodes in after.modules.items())
+
+
+def test_a_node_short_of_memory_hands_over_to_one_that_has_room() -> None:
+    facts = make_facts("classification", nodes={"a": 100.0, "b": 100.0})
+    hold(facts, "a", "efficientnet-lite0", "imagenet-linear")
+    _press(facts, "a", 95.0)
+    assert place(facts, MEND, 0.0).modules["efficientnet-lite0"] == ["b"]
+
+
+def _press(facts: Facts, node: str, mb: float) -> None:
+    facts.reported[node] = facts.reported[node].model_copy(update={"pressure_mb": mb})

@@ -1,0 +1,52 @@
+"""When a node gives up memory, how much, and when it takes it back. The clock and the figures are the test's."""
+
+import pytest
+
+from agents.pressure import Pressure
+
+BUDGET, DEVICE, PLENTY = 500.0, 4_000.0, 2_000.0
+
+
+def looked(pressure: Pressure, rss: float, available: float, times: list[float]) -> list[float]:
+    """What is given up after each look."""
+    found = []
+    for now in times:
+        pressure.look(rss, available, now)
+        found.append(pressure.mb)
+    return found
+
+
+def test_a_process_within_its_budget_gives_up_nothing() -> None:
+    pressure = Pressure(BUDGET, DEVICE)
+    assert looked(pressure, 540.0, PLENTY, [0, 2, 4, 100]) == [0, 0, 0, 0]
+    assert not pressure.wants
+
+
+def test_too_much_is_looked_at_twice_before_anything_is_given_up() -> None:
+    pressure = Pressure(BUDGET, DEVICE)
+    assert looked(pressure, 600.0, PLENTY, [0]) == [0]
+    assert pressure.wants
+    assert looked(pressure, 500.0, PLENTY, [2]) == [0]
+    assert looked(pressure, 600.0, PLENTY, [4, 6]) == [0, 100]
+
+
+def test_more_is_demanded_only_after_the_planner_had_time_and_never_more_than_the_budget() -> None:
+    pressure = Pressure(BUDGET, DEVICE)
+    assert looked(pressure, 800.0, PLENTY, [0, 2, 4, 11, 12, 22]) == [0, 300, 300, 300, 500, 500]
+
+
+def test_a_device_that_runs_short_counts_although_the_process_is_within_its_budget() -> None:
+    pressure = Pressure(BUDGET, DEVICE)
+    assert looked(pressure, 300.0, 50.0, [0, 2]) == [0, 150]
+
+
+@pytest.mark.parametrize(
+    ("rss", "available", "then"), [(390.0, PLENTY, 0.0), (450.0, PLENTY, 100.0), (390.0, 250.0, 100.0)]
+)
+def test_what_was_given_up_comes_back_once_there_is_room_for_it_and_a_minute_of_calm(
+    rss: float, available: float, then: float
+) -> None:
+    pressure = Pressure(BUDGET, DEVICE)
+    assert looked(pressure, 600.0, PLENTY, [0, 2])[-1] == 100
+    assert looked(pressure, rss, available, [10, 40, 69]) == [100, 100, 100]
+    assert looked(pressure, rss, available, [70]) == [then]
