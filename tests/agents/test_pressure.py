@@ -18,16 +18,16 @@ def looked(pressure: Pressure, rss: float, available: float, times: list[float])
 
 def test_a_process_within_its_budget_gives_up_nothing() -> None:
     pressure = Pressure(BUDGET, DEVICE)
-    assert looked(pressure, 540.0, PLENTY, [0, 2, 4, 100]) == [0, 0, 0, 0]
+    assert looked(pressure, 620.0, PLENTY, [0, 2, 4, 100]) == [0, 0, 0, 0]
     assert not pressure.wants
 
 
 def test_too_much_is_looked_at_twice_before_anything_is_given_up() -> None:
     pressure = Pressure(BUDGET, DEVICE)
-    assert looked(pressure, 600.0, PLENTY, [0]) == [0]
+    assert looked(pressure, 650.0, PLENTY, [0]) == [0]
     assert pressure.wants
     assert looked(pressure, 500.0, PLENTY, [2]) == [0]
-    assert looked(pressure, 600.0, PLENTY, [4, 6]) == [0, 100]
+    assert looked(pressure, 650.0, PLENTY, [4, 6]) == [0, 150]
 
 
 def test_more_is_demanded_only_after_the_planner_had_time_and_never_more_than_the_budget() -> None:
@@ -41,12 +41,12 @@ def test_a_device_that_runs_short_counts_although_the_process_is_within_its_budg
 
 
 @pytest.mark.parametrize(
-    ("rss", "available", "then"), [(390.0, PLENTY, 0.0), (450.0, PLENTY, 100.0), (390.0, 250.0, 100.0)]
+    ("rss", "available", "then"), [(340.0, PLENTY, 0.0), (400.0, PLENTY, 150.0), (340.0, 300.0, 150.0)]
 )
 def test_what_was_given_up_comes_back_once_there_is_room_for_it_and_a_minute_of_calm(
     rss: float, available: float, then: float
 ) -> None:
     pressure = Pressure(BUDGET, DEVICE)
-    assert looked(pressure, 600.0, PLENTY, [0, 2])[-1] == 100
-    assert looked(pressure, rss, available, [10, 40, 69]) == [100, 100, 100]
+    assert looked(pressure, 650.0, PLENTY, [0, 2])[-1] == 150
+    assert looked(pressure, rss, available, [10, 40, 69]) == [150, 150, 150]
     assert looked(pressure, rss, available, [70]) == [then]
