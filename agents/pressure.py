@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 __all__ = ["Pressure"]
 
-#: A budget is reckoned, and what a batch needs while it runs comes on top (10 % in the demo): so much over is nothing yet.
+#: A budget is reckoned; what batches need while they run comes on top (10 % in the demo). So much is nothing yet.
 _TOLERATED = 0.25
 #: What a device keeps free, as a part of its memory and at most, 10^6 bytes: below, the kernel begins to kill.
 _FREE_PART, _FREE_MOST_MB = 0.05, 200.0
