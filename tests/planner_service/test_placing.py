@@ -29,7 +29,7 @@ def test_what_does_not_fit_gets_the_numbers_and_the_rest_is_served() -> None:
     assert set(found.modules) == {"efficientnet-lite0", "imagenet-linear"}
     error = found.errors["transcription"]
     assert isinstance(error, NoCapacityError)
-    assert "whisper-tiny-en-decoder needs 118.2 MB" in error.detail
+    assert "whisper-tiny-en-decoder needs 208.2 MB" in error.detail
 
 
 def test_what_is_served_now_is_not_given_up_for_a_task_that_comes_first_by_name() -> None:
