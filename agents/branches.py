@@ -52,7 +52,7 @@ class Branches:
         self._root = settings.root
         self._link = link
         self._loop = loop
-        self._finished: deque[str] = deque(maxlen=_FINISHED)
+        self._finished: deque[tuple[str, Mapping[str, Timing]]] = deque(maxlen=_FINISHED)
         self._joins = Joins(settings.joins, self._node)
         self.runner = Runner(self._node, settings.queue, self._done, self._answer_error, self._tell, watch=watch)
 
@@ -71,9 +71,10 @@ class Branches:
         self._link.unsubscribe(self._topic(module_id))
         self.runner.remove(module_id, partial(self._loop.call, then))
 
-    def take_finished(self) -> dict[str, int]:
-        """Returns how many requests of each task were finished here since the last call."""
-        return Counter(self._finished.popleft() for _ in range(len(self._finished)))
+    def take_finished(self) -> tuple[Counter[str], dict[str, Mapping[str, Timing]]]:
+        """Returns how many requests of each task were finished here since the last call, and the last one's timings."""
+        taken = [self._finished.popleft() for _ in range(len(self._finished))]
+        return Counter(task for task, _ in taken), dict(taken)
 
     def _topic(self, module_id: str) -> str:
         return topics.MODULE_IN.at(self._root, module=module_id, node=self._node)
@@ -127,7 +128,7 @@ class Branches:
         timings = {**work.timings, work.step: timing}
         next_steps = following(work.route, work.step)
         if not next_steps:
-            self._finished.append(work.task)
+            self._finished.append((work.task, timings))
             self._answer(work, Answer(work.request, work.step, work.attempt, outputs, timings))
         for step, taken in next_steps.items():
             branch = Work(

@@ -14,6 +14,7 @@ from schemas import messages as m
 from schemas import topics
 from schemas.definitions import shipped_catalogue
 from schemas.errors import S2M3Error
+from schemas.work import Timing
 
 __all__ = ["Presence"]
 
@@ -107,16 +108,28 @@ class Presence:
             self._reported = reported
             self._tell(topics.NODE_REPORTED, reported)
 
-    def tell_load(self, queues: Mapping[str, int], finished: Mapping[str, int], *, idle_too: bool) -> None:
+    def tell_load(
+        self,
+        queues: Mapping[str, int],
+        finished: Mapping[str, int],
+        latest: Mapping[str, Mapping[str, Timing]],
+        *,
+        idle_too: bool,
+    ) -> None:
         """Tells the queues and what was finished while busy, and once more when the queues have become empty.
 
         Args:
             queues: Items per module.
             finished: Requests per task.
+            latest: Of these, the timings of the last one per task.
             idle_too: Tell it whatever it is: a node that says nothing for long is taken for lost.
         """
         if queues or finished or self._load or idle_too:
-            self._tell(topics.NODE_LOAD, m.NodeLoad(queues=dict(queues), finished=dict(finished)))
+            steps = {
+                task: {step: m.StepTiming(**timing.as_dict()) for step, timing in timings.items()}
+                for task, timings in latest.items()
+            }
+            self._tell(topics.NODE_LOAD, m.NodeLoad(queues=dict(queues), finished=dict(finished), latest=steps))
         self._load = queues
 
     def event(self, event: m.Event) -> None:

@@ -120,8 +120,8 @@ class Agent:
         )
 
     def _tell_load(self, *, idle_too: bool = False) -> None:
-        finished = self._branches.take_finished()
-        self._presence.tell_load(self._branches.runner.queues(), finished, idle_too=idle_too)
+        queues, (finished, latest) = self._branches.runner.queues(), self._branches.take_finished()
+        self._presence.tell_load(queues, finished, latest, idle_too=idle_too)
 
     def _on_connected(self) -> None:
         self._presence.tell_all()

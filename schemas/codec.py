@@ -55,18 +55,18 @@ class _Hop(_Wire):
 
 
 class _Timing(_Wire):
-    node: str
-    queued_ms: float
-    run_ms: float
-    batch: int
+    node: Id
+    queued_ms: float = Field(ge=0)
+    run_ms: float = Field(ge=0)
+    batch: int = Field(ge=1)
 
 
 class _Work(_Wire):
-    task: str
+    task: Id
     inputs: dict[_Name, Any] = Field(min_length=1)
     route: dict[Id, _Hop] = Field(min_length=1, max_length=_MAX_STEPS)
     ms_left: Annotated[float, Field(le=_MAX_MS)]
-    timings: dict[str, _Timing] = Field(default={}, max_length=_MAX_STEPS)
+    timings: dict[Id, _Timing] = Field(default={}, max_length=_MAX_STEPS)
 
 
 class _Error(_Wire):
@@ -78,7 +78,7 @@ class _Error(_Wire):
 
 class _Answer(_Wire):
     outputs: dict[_Name, Any] = {}
-    timings: dict[str, _Timing] = Field(default={}, max_length=_MAX_STEPS)
+    timings: dict[Id, _Timing] = Field(default={}, max_length=_MAX_STEPS)
     error: _Error | None = None
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Reported",
     "RouteDoc",
     "RouteStep",
+    "StepTiming",
     "TaskSpec",
 ]
 
@@ -109,6 +110,15 @@ class Reported(Document):
 HEARTBEAT = 0.4
 
 
+class StepTiming(Document):
+    """What one step of a request took, in milliseconds."""
+
+    node: Id
+    queued_ms: float = Field(ge=0)
+    run_ms: float = Field(ge=0)
+    batch: int = Field(ge=1)
+
+
 class NodeLoad(Document):
     """How busy a node is."""
 
@@ -116,6 +126,8 @@ class NodeLoad(Document):
     queues: dict[Id, int]
     #: requests whose head ran here since the last time, per task
     finished: dict[Id, int] = {}
+    #: of these, the last one's steps, per task: a sample, once a second, that any viewer can follow
+    latest: dict[Id, dict[Id, StepTiming]] = {}
 
 
 class TaskSpec(Document):

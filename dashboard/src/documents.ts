@@ -29,7 +29,7 @@ export const Reported = v.object({
   modules: v.optional(table(ModuleReport), {}), runtime_mb: v.optional(amount, 0), free_mb: v.optional(number, 0),
 });
 const Step = v.object({ node: id, queued_ms: amount, run_ms: amount, batch: amount });
-export const NodeLoad = v.object({ queues: table(amount), finished: v.optional(table(amount), {}) });
+export const NodeLoad = v.object({ queues: table(amount), finished: v.optional(table(amount), {}), latest: v.optional(table(table(Step)), {}) });
 export const TaskSpec = v.object({ model: id });
 export const Plan = v.object({
   modules: v.optional(list(v.object({ id, role: v.optional(text, ""), memory_mb: v.optional(amount, 0) })), []),
@@ -52,6 +52,9 @@ export const Answer = v.object({
   steps: v.optional(table(Step), {}), error: maybe(ErrorBody),
 });
 
+/** A part of a text that is being written: it replaces what is behind `at`. */
+export const Piece = v.object({ status: v.literal("piece"), transaction: maybe(v.union([text, number])), at: amount, text });
+
 export type ErrorBody = v.InferOutput<typeof ErrorBody>;
 export type NodeState = v.InferOutput<typeof NodeState>;
 export type NodeProfile = v.InferOutput<typeof NodeProfile>;
@@ -64,6 +67,7 @@ export type RouteDoc = v.InferOutput<typeof RouteDoc>;
 export type PlannerState = v.InferOutput<typeof PlannerState>;
 export type Event = v.InferOutput<typeof Event>;
 export type Answer = v.InferOutput<typeof Answer>;
+export type Piece = v.InferOutput<typeof Piece>;
 export type Timing = v.InferOutput<typeof Step>;
 
 /** What a topic says: which family, of which node or task, and the document; null where a retained one was removed. */
@@ -76,7 +80,7 @@ export type Said =
   | { kind: "task"; id: string; document: TaskSpec | null }
   | { kind: "plan"; id: string; document: Plan | null }
   | { kind: "route"; id: string; document: RouteDoc | null }
-  | { kind: "response"; id: string; document: Answer | null }
+  | { kind: "response"; id: string; document: Answer | Piece | null }
   | { kind: "event"; document: Event | null };
 
 type Family = { pattern: RegExp; filter: string; kind: Said["kind"]; schema: v.GenericSchema; qos: 0 | 1 };
@@ -92,7 +96,7 @@ export const FAMILIES: readonly Family[] = [
   { filter: "node/+/reported", pattern: /^node\/([^/]+)\/reported$/, kind: "reported", schema: Reported, qos: 1 },
   { filter: "node/+/state", pattern: /^node\/([^/]+)\/state$/, kind: "state", schema: NodeState, qos: 1 },
   { filter: "node/+/load", pattern: /^node\/([^/]+)\/load$/, kind: "load", schema: NodeLoad, qos: 0 },
-  { filter: "response/+", pattern: /^response\/([^/]+)$/, kind: "response", schema: Answer, qos: 1 },
+  { filter: "response/+", pattern: /^response\/([^/]+)$/, kind: "response", schema: v.union([Answer, Piece]), qos: 1 },
 ];
 
 /** Bigger messages are not looked at: an answer that carries pictures is for whoever asked. */

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { Chart } from "./chart";
 import type { Request, Second, Site } from "./site";
-import { Steps } from "./steps";
+import { Steps, spans, worked } from "./steps";
 import { clock, inWords, ms, shown } from "./words";
 
 const SHOWN = 8;
@@ -27,14 +27,14 @@ export function Requests({ site }: { site: Site }) {
           <Chart times={times} unit="ms" height={130} lines={[{ label: "median", colour: "--accent", values: seconds.map((s) => quantile(s.latencies, 0.5)) }, { label: "slowest", colour: "--warm", values: seconds.map((s) => quantile(s.latencies, 1)) }]} />
         </figure>
       </div>
-      {latest.length === 0 && <p class="quiet">No answer yet. Answers to plain requests show up here, whoever asked; try one.</p>}
+      {latest.length === 0 && <p class="quiet">No answer yet. Requests show up here as they are answered, whoever asked; try one.</p>}
       <ol class="requests">
         {latest.map((request) => (
           <li key={request.key}>
             <button class="plain request" aria-expanded={open === request.key} onClick={() => setOpen(open === request.key ? null : request.key)}>
               <time>{clock(request.at)}</time><b>{request.task}</b>
               <span class={request.answer.status}>{said(request)}</span>
-              <span class="number">{request.answer.status === "ok" ? ms(request.answer.latency_ms) : "failed"}</span>
+              <span class="number">{took(request, site)}</span>
             </button>
             {open === request.key && <Steps answer={request.answer} route={site.tasks.get(request.task)?.route} />}
           </li>
@@ -44,7 +44,13 @@ export function Requests({ site }: { site: Site }) {
   );
 }
 
-function said({ answer }: Request): string {
+function took({ task, answer, sampled }: Request, site: Site): string {
+  if (answer.status === "error") return "failed";
+  return sampled ? `${ms(worked(spans(answer, site.tasks.get(task)?.route)))} of work` : ms(answer.latency_ms);
+}
+
+function said({ answer, sampled }: Request): string {
+  if (sampled) return "answered to its caller alone";
   if (answer.status === "ok") return shown(answer.answer, 120);
   return `✕ ${answer.error ? inWords(answer.error) : "failed without a reason"}`;
 }

@@ -1,5 +1,5 @@
 // The site as its topics tell it: what was said is kept, views are derived. No I/O, and no clock of its own.
-import type { Answer, ErrorBody, Event, ModuleReport, NodeLoad, NodeProfile, NodeState, Plan, PlannerState, Reported, RouteDoc, Said, TaskSpec } from "./documents";
+import type { Answer, ErrorBody, Event, ModuleReport, NodeLoad, NodeProfile, NodeState, Piece, Plan, PlannerState, Reported, RouteDoc, Said, TaskSpec } from "./documents";
 
 export type Node = {
   id: string;
@@ -14,7 +14,8 @@ export type Node = {
   round: number;
 };
 export type Task = { id: string; spec?: TaskSpec; route?: RouteDoc; round: number };
-export type Request = { key: number; at: number; task: string; answer: Answer };
+/** A request that was answered. Of one that is only sampled (node/+/load), the answer itself went to its caller alone. */
+export type Request = { key: number; at: number; task: string; answer: Answer; sampled: boolean };
 export type Happening = { key: number; at: number; event: Event };
 /** One second of the site's life. */
 export type Second = { at: number; finished: number; latencies: number[]; failed: number };
@@ -38,6 +39,8 @@ const REQUESTS = 100;
 const HAPPENINGS = 100;
 const SECONDS = 300;
 const LATENCIES = 500;
+const TEXTS = 20;
+const LONGEST_TEXT = 20_000;
 /** More nodes or tasks than this are not shown; whoever floods the bus cannot fill the browser's memory. */
 export const MOST = 2_000;
 /** Telemetry comes each second while a node is busy: older than this, it says nothing about now. */
@@ -57,6 +60,8 @@ export class Site {
   settled = false;
   /** messages that could not be read, and why the last one could not */
   unread = { count: 0, last: "" };
+  /** texts that are being written, by the transaction that asked for them */
+  readonly texts = new Map<string | number, string>();
   private key = 0;
   private readonly roles = new Map<string, string>();
   private view?: { placement: number; modules: Map<string, Module> };
@@ -87,7 +92,10 @@ export class Site {
       case "task": this.keepTask(said.id, { spec: said.document ?? undefined }); break;
       case "route": this.keepTask(said.id, { route: said.document ?? undefined }); break;
       case "load": if (said.document) this.count(said.id, said.document, now); break;
-      case "response": if (said.document) this.answered(said.id, said.document, now); break;
+      case "response":
+        if (said.document?.status === "piece") this.write(said.document);
+        else if (said.document) this.answered(said.id, said.document, now);
+        break;
       case "event": if (said.document) push(this.happenings, { key: this.key++, at: now, event: said.document }, HAPPENINGS); break;
     }
   }
@@ -167,10 +175,23 @@ export class Site {
     const node = this.nodes.get(id);
     if (node) this.replace({ ...node, load: { ...load, at: now } });
     for (const finished of Object.values(load.finished)) this.second(now).finished += finished;
+    for (const [task, steps] of Object.entries(load.latest)) {
+      const answer: Answer = { status: "ok", outputs: {}, latency_ms: 0, attempts: 1, steps };
+      if (!this.requests.some((seen) => seen.task === task && sameSteps(seen.answer, answer)))
+        push(this.requests, { key: this.key++, at: now, task, answer, sampled: true }, REQUESTS);
+    }
+  }
+
+  private write({ transaction, at, text }: Piece): void {
+    if (transaction === undefined || transaction === null) return;
+    const known = this.texts.get(transaction) ?? "";
+    this.texts.delete(transaction); // so that the oldest is first
+    if (at <= known.length) this.texts.set(transaction, (known.slice(0, at) + text).slice(0, LONGEST_TEXT));
+    if (this.texts.size > TEXTS) this.texts.delete(this.texts.keys().next().value!);
   }
 
   private answered(task: string, answer: Answer, now: number): void {
-    push(this.requests, { key: this.key++, at: now, task, answer }, REQUESTS);
+    push(this.requests, { key: this.key++, at: now, task, answer, sampled: false }, REQUESTS);
     const second = this.second(now);
     if (answer.status === "error") second.failed += 1;
     else if (second.latencies.length < LATENCIES) second.latencies.push(answer.latency_ms);
@@ -221,6 +242,11 @@ export function present(node: Node | undefined): boolean {
 export function before(route: RouteDoc, step: string): string[] {
   const from = Object.values(route.steps[step]?.inputs ?? {}).map((ref) => ref.split(".")[0] ?? "");
   return [...new Set(from)].filter((name) => name !== "input" && name in route.steps);
+}
+
+/** Whether two answers are of one request: no two take the same thousandths of milliseconds. */
+function sameSteps(a: Answer, b: Answer): boolean {
+  return Object.entries(b.steps).every(([step, { run_ms, queued_ms }]) => a.steps[step]?.run_ms === run_ms && a.steps[step].queued_ms === queued_ms);
 }
 
 function push<T>(all: T[], item: T, most: number): void {

@@ -21,10 +21,15 @@ export function spans(answer: Answer, route: RouteDoc | undefined): Span[] {
   return [...found.values()].sort((a, b) => a.start - b.start);
 }
 
+/** Milliseconds from the first step's start to the last one's end, messages not counted. */
+export function worked(all: readonly Span[]): number {
+  return Math.max(0, ...all.map((span) => span.start + span.queued_ms + span.run_ms));
+}
+
 export function Steps({ answer, route }: { answer: Answer; route: RouteDoc | undefined }) {
   const all = spans(answer, route);
-  const worked = Math.max(0, ...all.map((span) => span.start + span.queued_ms + span.run_ms));
-  const whole = Math.max(answer.latency_ms, worked, 0.001);
+  const busy = worked(all);
+  const whole = Math.max(answer.latency_ms, busy, 0.001);
   const share = (amount: number) => `${(100 * amount) / whole}%`;
   return (
     <ul class="steps" aria-label="Time of each step">
@@ -38,7 +43,7 @@ export function Steps({ answer, route }: { answer: Answer; route: RouteDoc | und
           </span>
         </li>
       ))}
-      {answer.latency_ms > worked && <li class="rest"><span class="name">messages between them</span><span class="number">{ms(answer.latency_ms - worked)}</span></li>}
+      {answer.latency_ms > busy && <li class="rest"><span class="name">messages between them</span><span class="number">{ms(answer.latency_ms - busy)}</span></li>}
     </ul>
   );
 }

@@ -29,7 +29,7 @@ export function Try({ site, connection }: { site: Site; connection: Connection }
     try {
       const inputs = await encode(route, given);
       setState({ kind: "waiting", asked });
-      await connection.ask(task.id, JSON.stringify({ transaction: asked.transaction, inputs }));
+      await connection.ask(task.id, JSON.stringify({ transaction: asked.transaction, inputs, stream: true }));
     } catch (error) {
       setState({ kind: "wrong", why: error instanceof Error ? error.message : "it could not be sent" });
     }
@@ -52,7 +52,7 @@ export function Try({ site, connection }: { site: Site; connection: Connection }
           {connection.phase !== "online" && <p class="quiet">Not connected: nothing can be asked now.</p>}
         </form>
       )}
-      <div role="status" class="outcome"><Outcome state={state} now={now} route={route} /></div>
+      <div role="status" class="outcome"><Outcome state={state} now={now} route={route} texts={site.texts} /></div>
     </section>
   );
 }
@@ -72,11 +72,19 @@ function useAnswer(requests: readonly Request[], state: State, set: (next: State
   });
 }
 
-function Outcome({ state, now, route }: { state: State; now: number; route: RouteDoc | undefined }) {
+type OutcomeProps = { state: State; now: number; route: RouteDoc | undefined; texts: ReadonlyMap<string | number, string> };
+
+function Outcome({ state, now, route, texts }: OutcomeProps) {
   switch (state.kind) {
     case "idle": return null;
     case "wrong": return <p class="error">✕ {state.why}</p>;
-    case "waiting": return <p>Asked {state.asked.task}, waiting {Math.max(0, Math.round((now - state.asked.at) / 1000))} s of at most {state.asked.deadline_s} s…</p>;
+    case "waiting":
+      return (
+        <>
+          <p class="answer" aria-hidden="true">{texts.get(state.asked.transaction)}</p>
+          <p>Asked {state.asked.task}, waiting {Math.max(0, Math.round((now - state.asked.at) / 1000))} s of at most {state.asked.deadline_s} s…</p>
+        </>
+      );
     case "answered": return <Answered asked={state.asked} answer={state.answer} route={route} />;
   }
 }

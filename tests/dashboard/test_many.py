@@ -86,6 +86,7 @@ _COUNT_PICTURES = """() => {
 }"""
 
 
+@pytest.mark.timeout(LONG_S + 300)
 def test_a_hundred_nodes_at_fifty_requests_a_second_stay_usable(
     telling: tuple[Page, Telling], request: pytest.FixtureRequest
 ) -> None:

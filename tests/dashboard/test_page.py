@@ -57,11 +57,13 @@ def test_an_answer_appears_with_the_time_of_each_step(page: Page) -> None:
     expect(page.locator(".requests li").first).to_contain_text("a cat")
 
 
-def test_a_sound_is_tried_as_well(page: Page) -> None:
+def test_a_sound_is_written_down_while_one_looks(page: Page) -> None:
+    page.evaluate(_WATCH_WRITING)
     page.get_by_label("Task", exact=True).select_option("transcription")
     page.locator("input[name=audio]").set_input_files(SAMPLES / "hello-world.flac")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("[data-answer=transcription]")).to_contain_text(re.compile("hello", re.IGNORECASE))
+    assert page.evaluate("window.written") > 0, "the text came at once, not while it was written"
 
 
 def test_what_cannot_be_used_is_said_in_plain_words(page: Page) -> None:
@@ -107,6 +109,15 @@ def test_a_killed_node_turns_lost_and_its_modules_move(up: Up, page: Page) -> No
     assert page.evaluate("window.flights") >= len(moving), "modules jumped instead of flying"
     expect(page.locator(f"[data-node={node}]")).to_contain_text("All of it runs elsewhere now", timeout=READY_S * 1000)
 
+
+#: Counts the texts that are shown before the answer is there.
+_WATCH_WRITING = """() => {
+  window.written = 0;
+  const look = () => {
+    if (document.querySelector(".outcome .answer:not([data-answer])")?.textContent) window.written += 1;
+  };
+  new MutationObserver(look).observe(document.body, { subtree: true, childList: true, characterData: true });
+}"""
 
 #: Notes when the node turns lost, and counts the animations of modules.
 _WATCH = """(node) => {

@@ -26,6 +26,7 @@ HOPS = {
 WORK = Work(REQUEST, "porch", "image", 1, 7, INBOX, {"picture": b"jpeg"}, HOPS, 1500.0)
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+ids = st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True)
 plain = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=8) | st.binary(max_size=8)
 numbers = st.floats(allow_nan=False)
 values = st.recursive(
@@ -38,7 +39,7 @@ values = st.recursive(
 )
 timings = st.dictionaries(
     st.sampled_from(["image", "rank"]),
-    st.builds(Timing, names, st.floats(0, 1e6).map(lambda x: round(x, 3)), st.just(1.5), st.integers(1, 64)),
+    st.builds(Timing, ids, st.floats(0, 1e6).map(lambda x: round(x, 3)), st.just(1.5), st.integers(1, 64)),
 )
 
 
