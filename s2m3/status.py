@@ -18,12 +18,15 @@ from schemas.settings import BrokerSettings
 __all__ = ["binding_table", "site_document", "status", "watch"]
 
 _REFRESH_S = 0.25
+_NOTHING = "no planner or agent was here yet, or this login may not read it (a broker may keep that to itself)"
 
 
 @options.with_settings(BrokerSettings)
 def status(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
     """Show nodes, modules and tasks: who holds what, and why something is not ready. `s2m3 status`."""
     with Site(settings) as site:
+        if site.planner is None and not _nodes(site) and not site.tasks:
+            typer.echo(f"nothing is told under {site.root}/: {_NOTHING}", err=True)
         if as_json:
             typer.echo(json.dumps(site_document(site), ensure_ascii=False))
         else:

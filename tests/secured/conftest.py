@@ -25,8 +25,8 @@ def site() -> Iterator[SecuredSite]:
             word for login in [*everybody, "client:late", "client:gone", "bridge:bridge"] for word in ("--add", login)
         ]
         secure("init", made.folder, "--host", "127.0.0.1", "--host", "localhost", *extra)
-        secure("add", made.folder, "device", "bell", "--task", "noop")
-        secure("add", made.folder, "device", "cam")
+        made.open().add("device", "bell", "password", tasks=["noop"])
+        made.open().add("device", "cam", "password")
         _expire(made, "late")
         _revoke(made, "gone")
         _replace_with_a_strangers(made, "bob")
@@ -70,7 +70,7 @@ def _revoke(site: SecuredSite, login: str) -> None:
     """The thief has a copy of what the device had."""
     kept = site.folder / "logins" / login
     stolen = {path.name: path.read_bytes() for path in kept.iterdir()}
-    secure("revoke", site.folder, login)
+    site.open().revoke(login)
     kept.mkdir()
     for name, content in stolen.items():
         (kept / name).write_bytes(content)

@@ -13,7 +13,7 @@ from broker.loop import Loop
 from broker.message import Message  # noqa: TC001  # annotations of local variables only
 from s2m3.client import Client
 from schemas.errors import UnauthorisedError
-from schemas.settings import AgentSettings
+from schemas.settings import AgentSettings, BrokerSettings
 from tests.conftest import WAIT_S
 from tests.secured.secured import SecuredSite, linked, published
 
@@ -187,6 +187,24 @@ def test_ends_with_exit_code_1_and_one_line(site: SecuredSite, name: str) -> Non
     assert line.startswith("s2m3: unauthorised: ")
     assert re.search(expected, line), line
     assert "Traceback" not in done.stderr
+
+
+def test_a_login_that_reads_nothing_is_told_that_this_may_be_why(site: SecuredSite) -> None:
+    done = site.run("cam", "status")
+    assert "this login may not read" in done.stderr
+
+
+@pytest.mark.parametrize("topic", ["plan/a", "task/noop", "client/alice/in", "module/x/a/in"])
+def test_a_listener_beside_ours_writes_anything_but_our_topics(
+    site: SecuredSite, shared_loop: Loop, topic: str
+) -> None:
+    """As an existing Mosquitto has one, with the access list that `secure` writes for it."""
+    link = Link(BrokerSettings(port=site.plain), "from-the-house", shared_loop)
+    link.start(WAIT_S)
+    published(link, "zigbee2mqtt/lamp", b"on")
+    with pytest.raises(UnauthorisedError, match=topic):
+        published(link, f"{ROOT}/{topic}")
+    link.stop()
 
 
 def test_a_front_s_session_cannot_be_taken_over_by_its_name(running: SecuredSite, shared_loop: Loop) -> None:
