@@ -85,9 +85,11 @@ def add(
     site = SecuredFolder.open(folder)
     renewed = name in site.registry.logins
     made = site.add(checked, name, _kind(checked, password), tasks=task or (), reads=read or (), writes=write or ())
-    word = f"{name} is renewed; what it had stays good until it expires" if renewed else f"{name} is a new {role}"
+    login = site.registry.logins[name]
+    old = "its old password is not good any more" if login.password else "its old certificate is good until it expires"
+    word = f"{name} is renewed, {old}" if renewed else f"{name} is a new {role}"
     typer.echo(f"{word}: carry {made} to it, and set S2M3_CONFIG to the s2m3.toml there")
-    if site.registry.logins[name].kind == "password":
+    if login.password:
         typer.echo(f"other software: the password is in {made}/s2m3.toml, the CA certificate in {made}/ca.crt")
     typer.echo(_RELOAD)
 

@@ -106,7 +106,9 @@ class SecuredFolder:
         reads: Iterable[str] = (),
         writes: Iterable[str] = (),
     ) -> Path:
-        """Makes a login, or renews one of the same role: then its older certificate stays good until it expires.
+        """Makes a login, or renews one of the same role, which keeps its rights where no others are given.
+
+        A renewed certificate leaves the older one good until it expires; a renewed password takes its place.
 
         Returns:
             Its folder: settings and certificates, to be carried to the device.
@@ -119,6 +121,8 @@ class SecuredFolder:
         if old is not None and (old.role, old.kind) != (role, kind):
             raise BadInputError(f"{name} is already a {old.role} with a {old.kind}: revoke it first")
         login = Login(role=role, kind=kind, tasks=tuple(tasks), reads=tuple(reads), writes=tuple(writes))
+        if old is not None and not (login.tasks or login.reads or login.writes):
+            login = old
         self.registry.model_copy(update={"logins": {name: login}}).rights()  # refused before anything is written
         folder = self.folder / "logins" / name
         for made in (self.folder / "logins", folder):

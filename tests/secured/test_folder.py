@@ -86,6 +86,13 @@ def test_a_renewed_login_keeps_its_old_certificate_until_it_is_revoked_with_the_
     assert "user pi5" not in (site.folder / "broker" / "acl").read_text()
 
 
+def test_a_renewed_login_keeps_its_rights_and_gets_another_password(site: SecuredFolder) -> None:
+    made = [site.add("device", "bell", "password", tasks=["porch"]), site.add("device", "bell", "password")]
+    assert site.registry.logins["bell"].tasks == ("porch",)
+    assert made[0] == made[1]
+    assert (site.folder / "broker" / "passwords").read_text().count("bell:") == 1
+
+
 def test_a_name_may_be_used_again_after_it_was_revoked(site: SecuredFolder) -> None:
     old = serial(site.add("client", "laptop", "certificate"))
     site.revoke("laptop")
