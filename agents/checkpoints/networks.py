@@ -44,8 +44,9 @@ def build_network(opened: OpenPart) -> Any:
         network, info = network_class.from_pretrained(
             None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True, **opened.part.init
         )
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise ModuleFailedError(f"module {opened.spec.id} does not fit its configuration: {error}"[:500]) from error
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise ModuleFailedError(f"module {opened.spec.id} does not fit its configuration: {why}"[:500]) from error
     wrong = {
         "missing": info["missing_keys"],
         "unexpected": info["unexpected_keys"],
