@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from broker.access import access_list
 from schemas.errors import S2M3Error
 from schemas.roles import rights_of
 
@@ -62,9 +63,7 @@ class PageDoor:
 
     def acl(self) -> str:
         """Returns Mosquitto's access list: that of a viewer who may ask any task."""
-        rights = rights_of(self.root, "viewer", self.username, tasks=("+",))
-        lines = [f"topic read {topic}" for topic in rights.reads] + [f"topic write {topic}" for topic in rights.writes]
-        return "\n".join([f"user {self.username}", *lines, ""])
+        return access_list({self.username: rights_of(self.root, "viewer", self.username, tasks=("+",))})
 
     def mosquitto(self, folder: Path) -> str:
         """Writes the password and the access list into a folder; returns the listener's lines of mosquitto.conf.

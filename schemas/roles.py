@@ -70,12 +70,15 @@ def rights_of(root: str, role: Role, name: str, *, tasks: tuple[str, ...] = (), 
         role: What it is.
         name: Its name, which is also its node's or its inbox's.
         tasks: A device: the only tasks it may ask, whose common answers it then reads too (default: all tasks, and
-            answers only in its inbox). A viewer: tasks that it may ask as well (default: none).
+            answers only in its inbox). A viewer: tasks that it may ask as well (default: none). `+` is all.
         extra: Topics outside the root, for bindings and home automation.
 
     Raises:
-        BadInputError: `extra` reaches into the root: rights there come by role only.
+        BadInputError: `extra` reaches into the root, where rights come by role only; or a task's name is no id.
     """
+    for task in tasks:
+        if task != "+":
+            check_id(task, "task")
     found = _BY_ROLE[role](root, name, tuple(tasks))
     if extra is None:
         return found

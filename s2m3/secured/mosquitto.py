@@ -5,6 +5,7 @@ import hashlib
 import secrets
 from importlib.resources import files
 
+from broker.access import access_list
 from schemas.roles import Rights
 
 __all__ = ["acl", "acl_for_others", "configuration", "hashed"]
@@ -24,13 +25,7 @@ def configuration(folder: str) -> str:
 
 def acl(rights: dict[str, Rights]) -> str:
     """Returns the access list: login -> rights. Who is not in it may do nothing."""
-    blocks = []
-    for name, right in rights.items():
-        lines = [f"user {name}"]
-        lines += [f"topic read {topic_filter}" for topic_filter in dict.fromkeys(right.reads)]
-        lines += [f"topic write {topic_filter}" for topic_filter in dict.fromkeys(right.writes)]
-        blocks.append("\n".join(lines))
-    return "# Written by `s2m3 secure`: changes belong there.\n\n" + "\n\n".join(blocks) + "\n"
+    return f"# Written by `s2m3 secure`: changes belong there.\n\n{access_list(rights)}"
 
 
 def acl_for_others(root: str) -> str:

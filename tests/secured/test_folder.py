@@ -116,6 +116,13 @@ def test_a_name_that_is_another_s_inbox_or_no_id_is_refused(site: SecuredFolder,
         site.add("client", name, "certificate")
 
 
+@pytest.mark.parametrize("task", ["#", "porch/#", "porch\ntopic write s2m3/v1/plan/+", "Porch", ""])
+def test_a_task_that_is_no_id_gives_no_right(site: SecuredFolder, task: str) -> None:
+    with pytest.raises(BadInputError):
+        site.add("device", "bell", "password", tasks=[task])
+    assert "bell" not in site.registry.logins
+
+
 def test_a_name_has_one_role(site: SecuredFolder) -> None:
     site.add("device", "bell", "password")
     with pytest.raises(BadInputError, match="revoke it first"):

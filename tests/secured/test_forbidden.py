@@ -2,9 +2,11 @@
 
 import queue
 import re
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -187,6 +189,15 @@ def test_ends_with_exit_code_1_and_one_line(site: SecuredSite, name: str) -> Non
     assert line.startswith("s2m3: unauthorised: ")
     assert re.search(expected, line), line
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["ca.crt", "client.crt", "client.key"])
+def test_a_missing_file_is_named_and_exits_2(site: SecuredSite, tmp_path: Path, missing: str) -> None:
+    shutil.copytree(site.folder / "logins" / "alice", tmp_path / "alice")
+    (tmp_path / "alice" / missing).unlink()
+    done = site.run("alice", "status", S2M3_CONFIG=str(tmp_path / "alice" / "s2m3.toml"))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert missing in done.stderr
 
 
 def test_a_login_that_reads_nothing_is_told_that_this_may_be_why(site: SecuredSite) -> None:

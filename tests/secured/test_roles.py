@@ -17,6 +17,7 @@ from s2m3.client import Client
 from s2m3.snapshot import Site
 from tests.conftest import WAIT_S
 from tests.secured.secured import SecuredSite, fits, linked, published, secure
+from tests.system.plain import reply_to
 
 ROOT = "s2m3/v1"
 
@@ -24,14 +25,22 @@ ROOT = "s2m3/v1"
 class Password:
     """Software that is not ours: a password over TLS, 3.1.1, plain or over websockets."""
 
-    def __init__(self, site: SecuredSite, login: str, topics: list[str], *, websockets: bool = False) -> None:
+    def __init__(
+        self,
+        site: SecuredSite,
+        login: str,
+        topics: list[str],
+        *,
+        websockets: bool = False,
+        version: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311,
+    ) -> None:
         settings = site.settings(login)
         assert settings.password is not None
         self.messages: queue.Queue[paho.MQTTMessage] = queue.Queue()
         self.subscribed: queue.Queue[None] = queue.Queue()
         self.client = paho.Client(
             CallbackAPIVersion.VERSION2,
-            protocol=MQTTProtocolVersion.MQTTv311,
+            protocol=version,
             transport="websockets" if websockets else "tcp",
         )
         self.client.tls_set_context(ssl.create_default_context(cafile=str(settings.tls_ca)))
@@ -145,6 +154,18 @@ def _until_refused(attempt: Any) -> None:
             assert getattr(error, "code", "") == "unauthorised"  # noqa: PT017  # the same
             return
     raise AssertionError("the broker never heard of it")
+
+
+def test_an_answer_to_a_topic_that_agents_may_not_write_is_an_error_where_all_may_read_it(running: SecuredSite) -> None:
+    device = Password(running, "bell", [f"{ROOT}/response/noop"], version=MQTTProtocolVersion.MQTTv5)
+    body = {"transaction": 8, "inputs": {"left": 1, "right": 2}}
+    elsewhere = reply_to("somewhere/else", b"1")
+    device.client.publish(f"{ROOT}/request/noop", json.dumps(body), qos=1, properties=elsewhere)
+    answer = json.loads(device.messages.get(timeout=WAIT_S).payload)
+    device.close()
+    assert (answer["transaction"], answer["error"]["code"]) == (8, "unauthorised")
+    assert "somewhere/else" in answer["error"]["detail"]
+    assert "." not in answer["error"]["detail"].split("let ")[1].split()[0]  # the client id's tag stays secret
 
 
 def test_nobody_of_ours_subscribes_to_what_its_role_may_not_read(running: SecuredSite) -> None:
