@@ -11,8 +11,8 @@ from schemas.work import Timing, Work
 __all__ = ["Joins", "Late"]
 
 #: A join gives up a little before its caller does, so that the caller hears which step was missing.
-_MARGIN = 0.05
-_MARGIN_MAX_S = 0.25
+_MARGIN = 0.1
+_MARGIN_MAX_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)

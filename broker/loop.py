@@ -114,7 +114,8 @@ class Loop:
 
     def unwatch(self, sock: socket.socket) -> None:
         """Forgets a socket, before it is closed. In the loop's thread."""
-        if sock.fileno() >= 0 and sock in self._selector.get_map():
+        watched = self._selector.get_map()  # None once the loop has ended
+        if sock.fileno() >= 0 and watched is not None and sock in watched:
             self._selector.unregister(sock)
 
     def _schedule(self, seconds: float, timer: Timer) -> Timer:

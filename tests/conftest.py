@@ -18,6 +18,7 @@ WAIT_S = 20.0
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="tests/chaos in its long form (make chaos)")
+    parser.addoption("--minutes", type=float, default=30.0, help="how long the soak of tests/chaos takes")
     parser.addoption("--seed", type=int, default=None, help="replay what chance decided in a run of tests/chaos")
 
 

@@ -74,7 +74,7 @@ def test_a_step_runs_again_for_a_later_attempt_only() -> None:
 def test_a_join_that_is_never_complete_says_which_step_on_which_node_was_missing_and_is_forgotten() -> None:
     joins = Joins(10, "c")
     joins.add(part({"x": 1, "z": 1}), 0.0)
-    assert joins.expire(0.9) == []
+    assert joins.expire(0.8) == []
     (late,) = joins.expire(1.0)
     assert (late.error.code, late.error.step, late.error.node) == ("timeout", "text", "b")
     assert "text on b" in late.error.detail

@@ -24,6 +24,13 @@ def form(request: pytest.FixtureRequest) -> Form:
     return "long" if request.config.getoption("--long") else "short"
 
 
+@pytest.fixture(scope="session")
+def minutes(request: pytest.FixtureRequest) -> float:
+    """How long the soak takes."""
+    found: float = request.config.getoption("--minutes")
+    return found
+
+
 @pytest.fixture
 def bar(form: Form) -> Bar:
     """A time that holds in the long form; the short one runs on machines that do other things meanwhile."""

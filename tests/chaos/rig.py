@@ -11,12 +11,16 @@ from s2m3.cluster import Cluster
 from s2m3.snapshot import Site
 from s2m3.tasks import add_task
 from schemas import messages as m
+from schemas import topics
+from schemas.definitions import Catalogue, load_catalogue, shipped_folder
 from tests.chaos import WAIT_S
 from tests.chaos.history import History
 from tests.chaos.proxy import Proxy
 from tests.frozen import freeze, thaw
 
 _MODELS = Path(__file__).parent / "models"
+#: what the planner of a rig knows: the shipped models and those here
+CATALOGUE: Catalogue = load_catalogue([*shipped_folder().glob("*.toml"), *_MODELS.glob("*.toml")])
 LIGHT = {"a": 150.0, "b": 150.0, "c": 150.0}
 
 
@@ -105,6 +109,44 @@ class Rig(Cluster):
         """Adds a task and waits until it is ready, its door too."""
         add_task(site, task, spec)
         assert site.wait(lambda s: s.ready(task) and front_of(s, task) is not None, timeout_s), self.log("planner")
+
+
+def place_by_hand(site: Site, model_id: str, at: Mapping[str, list[str]]) -> None:
+    """Says what each node holds, in the planner's place, and the model's route once they do.
+
+    Args:
+        site: Of a rig without planners.
+        model_id: The task's name too.
+        at: Step -> nodes.
+    """
+    model, modules = CATALOGUE.models[model_id], CATALOGUE.modules
+    nodes = {node for held in at.values() for node in held}
+    for node in nodes:
+        held = [modules[step.module] for name, step in model.steps.items() if node in at[name]]
+        site.publish(topics.PLAN, m.Plan(epoch=1, revision=1, modules=held).encode(), node=node)
+    assert site.wait(lambda s: all(node in s.nodes.ready and _holds_all(s, node) for node in nodes), WAIT_S)
+    steps = {
+        name: m.RouteStep(
+            module=step.module,
+            inputs=step.inputs,
+            outputs=list(model.wanted_outputs(name)),
+            replicas=[m.Replica(node=node, ms=1) for node in at[name]],
+        )
+        for name, step in model.steps.items()
+    }
+    doc = m.RouteDoc(
+        epoch=1, revision=1, model=model.id, inputs=model.inputs, answer=model.answer, deadline_s=WAIT_S, steps=steps
+    )
+    site.publish(topics.ROUTE, doc.encode(), task=model.id)
+
+
+def _holds_all(site: Site, node: str) -> bool:
+    """Of its own process: what the one before it reported is no more."""
+    reported = site.reported.get(node)
+    if reported is None or reported.boot != site.nodes.boot(node):
+        return False
+    wanted = {spec.id for spec in site.plans[node].modules}
+    return all(id_ in reported.modules and reported.modules[id_].state == "ready" for id_ in wanted)
 
 
 def front_of(site: Site, task: str) -> str | None:

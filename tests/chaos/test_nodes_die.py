@@ -12,7 +12,7 @@ from tests.chaos.load import Direct, Load, Plain, echo
 from tests.chaos.rig import Rig
 
 
-def _kill_at_random(rig: Rig, site: Site, load: Load, rng: random.Random, every_s: float) -> int:
+def kill_at_random(rig: Rig, site: Site, load: Load, rng: random.Random, every_s: float) -> int:
     """Kills a node, starts it again once the others have taken over, and so on while there is load."""
     kills = 0
     while load.lasts(every_s / 2):
@@ -41,7 +41,7 @@ def test_requests_outlive_nodes_that_are_killed_at_random(
             Plain(rig.broker.port_v3, rig.settings.root, tasks, rig.history) as plain,
             Load([direct, direct, plain], questions, count=count, per_s=60.0, rng=rng) as load,
         ):
-            kills = _kill_at_random(rig, site, load, rng, every_s)
+            kills = kill_at_random(rig, site, load, rng, every_s)
             rig.history.wait_until_all_answered(WAIT_S)
     verdict = rig.history.verdict()
     say(f"{rig.broker.kind}: {kills} nodes killed; {verdict}")

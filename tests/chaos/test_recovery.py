@@ -12,11 +12,11 @@ from tests.chaos import WAIT_S
 from tests.chaos.conftest import Bar, Build, Form, Say
 from tests.chaos.history import judge, read
 from tests.chaos.load import Direct, Load, echo
-from tests.chaos.rig import Rig, holders_of
+from tests.chaos.rig import Rig, holders_of, place_by_hand
 
-
-def _replicas(site: Site, task: str) -> int:
-    return min(len({r.node for r in step.replicas} & site.nodes.ready) for step in site.routes[task].steps.values())
+_TWO = {"a": 150.0, "b": 150.0}
+_EVERYWHERE = {step: list(_TWO) for step in ("left", "right", "head")}
+_PER_S = 20.0
 
 
 @pytest.mark.timeout(600)
@@ -24,28 +24,26 @@ def test_where_a_warm_copy_is_a_killed_node_adds_little(
     build: Build, rng: random.Random, form: Form, say: Say, bar: Bar
 ) -> None:
     count, kills = (2_000, 20) if form == "long" else (200, 2)
-    rig = build()
-    with Site(rig.settings) as site:
-        rig.add(site, "slow", m.TaskSpec(model="slow"))
-        assert site.wait(lambda s: _replicas(s, "slow") >= 2, WAIT_S)
-        with Direct(rig.settings, rig.history) as direct:
-            questions = [echo(i, "slow") for i in range(count)]
-            with Load([direct], questions, count=count // 4, per_s=20.0, rng=rng) as quiet:
-                while quiet.lasts(0.5):
-                    continue
-            assert rig.history.wait_until_all_answered(WAIT_S)
-            calm = rig.history.verdict()
-            with Load([direct], questions, count=count, per_s=20.0, rng=rng, prefix="k") as load:
-                for _ in range(kills):
-                    victim = rng.choice(sorted(holders_of(site, "slow")))
-                    load.lasts(count / 20.0 / kills / 3)
-                    rig.kill(victim)
-                    load.lasts(count / 20.0 / kills / 3)
-                    rig.start_agent(victim)
-                    assert site.wait(lambda s: _replicas(s, "slow") >= 2, WAIT_S)
-                while load.lasts(0.5):
-                    continue
-            assert rig.history.wait_until_all_answered(WAIT_S)
+    rig = build(nodes=_TWO, planners=())
+    with Site(rig.settings) as site, Direct(rig.settings, rig.history) as direct:
+        place_by_hand(site, "slow", _EVERYWHERE)
+        questions = [echo(i, "slow") for i in range(count)]
+        with Load([direct], questions, count=count // 4, per_s=_PER_S, rng=rng) as quiet:
+            while quiet.lasts(0.5):
+                continue
+        assert rig.history.wait_until_all_answered(WAIT_S)
+        calm = rig.history.verdict()
+        with Load([direct], questions, count=count, per_s=_PER_S, rng=rng, prefix="k") as load:
+            for _ in range(kills):
+                victim = rng.choice(list(_TWO))
+                load.lasts(count / _PER_S / kills / 3)
+                rig.kill(victim)
+                load.lasts(count / _PER_S / kills / 3)
+                rig.start_agent(victim)
+                place_by_hand(site, "slow", _EVERYWHERE)
+            while load.lasts(0.5):
+                continue
+        assert rig.history.wait_until_all_answered(WAIT_S)
     entries = read(rig.history.path)
     verdict = judge([entry for entry in entries if entry.get("id", "k").startswith("k")])
     added = verdict.percentile_s(0.99) - calm.percentile_s(0.5)

@@ -1,0 +1,55 @@
+"""The six tasks on real weights, with nodes killed at random: only in the long form (make chaos)."""
+
+import random
+
+import pytest
+
+from s2m3.demonstration import DEMO_NODES, TASKS
+from s2m3.snapshot import Site
+from schemas import messages as m
+from schemas.definitions import shipped_catalogue
+from tests.chaos import WAIT_S
+from tests.chaos.conftest import Build, Form, Say
+from tests.chaos.load import Direct, Load, Plain, Question
+from tests.chaos.test_nodes_die import kill_at_random
+from tests.zoo.samples import cases
+
+_READY_S = 180.0
+_DEADLINE_S = 120.0
+
+
+def _questions() -> list[Question]:
+    """Those of the samples' cases whose expected fields hold the answer itself."""
+    models = shipped_catalogue().models
+    found = [(task, inputs, expect, models[task].answer[0]) for task, inputs, expect in cases()]
+    return [
+        Question(task, inputs, expect[answer], _DEADLINE_S)
+        for task, inputs, expect, answer in found
+        if answer in expect
+    ]
+
+
+@pytest.mark.timeout(1800)
+def test_the_six_tasks_outlive_nodes_that_are_killed_at_random(
+    build: Build, rng: random.Random, form: Form, say: Say
+) -> None:
+    if form == "short":
+        pytest.skip("minutes of work: make chaos")
+    rig = build(nodes=DEMO_NODES)
+    with Site(rig.settings) as site:
+        for task in TASKS:
+            rig.add(site, task, m.TaskSpec(model=task), _READY_S)
+        questions = _questions()
+        assert {question.task for question in questions} == set(TASKS)
+        with (
+            Direct(rig.settings, rig.history) as direct,
+            Plain(rig.broker.port_v3, rig.settings.root, TASKS, rig.history) as plain,
+            Load([direct, plain], questions, count=500, per_s=3.0, rng=rng) as load,
+        ):
+            kills = kill_at_random(rig, site, load, rng, 20.0)
+            rig.history.wait_until_all_answered(_DEADLINE_S + WAIT_S)
+    verdict = rig.history.verdict()
+    say(f"{rig.broker.kind}: {kills} nodes killed; {verdict}")
+    assert verdict.asked == 500
+    assert verdict.holds, verdict
+    assert not verdict.errors, verdict
