@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.definitions import Catalogue, load_catalogue, shipped_catalogue
+from schemas.definitions import Catalogue, load_catalogue, shipped_catalogue, shipped_folder
 from schemas.errors import BadDefinitionError
 from schemas.known import known_parts
 
@@ -123,3 +123,15 @@ def test_imagebinds_encoders_have_the_sizes_that_are_known_of_them() -> None:
 def test_what_is_declared_the_same_is_one_part() -> None:
     parts = known_parts(shipped_catalogue().checkpoints)
     assert parts["llava-7b-vision"].identity == parts["clip-vit-l14-336-vision"].identity
+
+
+def test_the_definitions_in_the_document_load_beside_the_shipped_ones(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    door, clip = (block.partition("```")[0] for block in text.split("```toml\n")[1:3])
+    assert len(door.splitlines()) <= 10
+    (tmp_path / "door.toml").write_text(door, encoding="utf-8")
+    (tmp_path / "clip.toml").write_text(clip, encoding="utf-8")
+    catalogue = load_catalogue([*shipped_folder().glob("*.toml"), *tmp_path.glob("*.toml")])
+    assert {"pet-door", "my-clip"} <= catalogue.models.keys()
+    # The same source, revision, part and class: it is the shipped one.
+    assert catalogue.models["my-clip"].module_ids == catalogue.models["clip-vit-b16"].module_ids
