@@ -63,6 +63,9 @@ def init(
     typer.echo(f"{folder} holds the site's secrets: keep a copy in a safe place, and nowhere else")
     for name, login in site.registry.logins.items():
         typer.echo(f"  {login.role:<15} S2M3_CONFIG={folder}/logins/{name}/s2m3.toml")
+    if at is not None:
+        typer.echo(f"for Mosquitto: {folder}/broker, to be found as {at}; its mosquitto.conf is to be included")
+        return
     typer.echo(f"for Mosquitto: ln -s {site.registry.at}/mosquitto.conf /etc/mosquitto/conf.d/00-s2m3.conf")
     typer.echo("               systemctl restart mosquitto")
 

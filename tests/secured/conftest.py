@@ -46,6 +46,8 @@ def running(site: SecuredSite) -> Iterator[SecuredSite]:
         added = site.run("operator", "task", "add", "noop", "--model", "noop")
         assert added.returncode == 0, added.stderr + site.log()[-2000:]
         yield site
+        ended_by_themselves = [process.args for process in processes if process.poll() is not None]
+        assert ended_by_themselves == [], "something that a role must do was refused"
     finally:
         for process in processes:
             ended(process)

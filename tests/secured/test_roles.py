@@ -145,6 +145,16 @@ def test_a_login_made_while_the_broker_runs_works_after_a_reload_and_a_revoked_o
         Client(settings=settings)
 
 
+def test_a_client_whose_rights_are_taken_back_hears_so_from_its_next_question(running: SecuredSite) -> None:
+    running.open().add("client", "guest", "certificate")
+    running.reload()
+    with Client(settings=running.settings("guest")) as client:
+        client.ask("noop", left=1, right=2)
+        running.open().revoke("guest")
+        running.reload()
+        _until_refused(lambda: client.ask("noop", left=1, right=2))
+
+
 def _until_refused(attempt: Any) -> None:
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
@@ -179,7 +189,7 @@ def test_nobody_of_ours_subscribes_to_what_its_role_may_not_read(running: Secure
     unread = [
         (login, topic)
         for login, topic in sorted(asked)
-        if not any(fits(may.split("/"), topic.split("/")) for may in reads.get(login, ()))
+        if login in reads and not any(fits(may.split("/"), topic.split("/")) for may in reads[login])
     ]
     assert unread == []
 
