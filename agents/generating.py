@@ -107,13 +107,13 @@ class Generating:
         for item in new:
             self._take_in(item)
         self._let_go(time.monotonic())
-        began, before = time.monotonic(), list(self._active)
-        self._admit()
-        if before:
-            failed = self._hands.tried(before[0].item.work, partial(self._module.advance, [a.row for a in before]))
+        began = time.monotonic()
+        if self._active:
+            rows = [active.row for active in self._active]
+            failed = self._hands.tried(self._active[0].item.work, partial(self._module.advance, rows))
             if isinstance(failed, S2M3Error):
                 self._fail_all(failed)
-                return
+        self._admit()  # their first token comes with their beginning
         self._count(began)
         for active in self._active:
             active.writing.take(active.row.tokens, said_end=active.row.ended)

@@ -17,6 +17,7 @@ from agents.module import Module
 from agents.watch import Watch
 from broker import metrics
 from schemas.definitions import ModuleSpec
+from schemas.dtypes import SHARES, Dtype
 from schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error
 
 __all__ = ["Loaded", "Loader"]
@@ -49,6 +50,7 @@ class Loader:
         sources: The checkpoints on this device.
         outcome: Gets each loaded module, or why it was not; called in the loader's thread.
         watch: Is told what is being loaded.
+        dtype: Of weights whose definition names none.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Loader:
         outcome: Outcome,
         *,
         watch: Watch,
+        dtype: Dtype = "float32",
     ) -> None:
         self._node = node
         self._memory_mb = memory_mb
@@ -67,6 +70,7 @@ class Loader:
         self._sources = sources
         self._outcome = outcome
         self._watch = watch
+        self._dtype = dtype
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._base_mb = rss_mb()
         self._code_mb = 0.0
@@ -122,14 +126,15 @@ class Loader:
         began = time.monotonic()
         try:
             self._import_code(spec)
-            needed = spec.memory_mb + spec.cache_mb
+            dtype = spec.dtype or self._dtype
+            needed = spec.memory_mb * SHARES[dtype] + spec.cache_mb
             if needed > self.free_mb:
                 raise NoCapacityError(  # noqa: TRY301
                     f"{spec.id} needs {needed:.0f} MB, {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
                 )
             fingerprint = zoo.identify(spec, self._sources)
             before = rss_mb()
-            module = zoo.load(spec, self._sources)
+            module = zoo.load(spec.model_copy(update={"dtype": dtype}), self._sources)
         except Exception as error:  # noqa: BLE001  # the loader's one broad except: a bad checkpoint is a failed module
             known = (
                 error if isinstance(error, S2M3Error) else ModuleFailedError(f"{type(error).__name__}: {error}"[:300])

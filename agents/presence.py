@@ -13,6 +13,7 @@ from broker.message import Outgoing
 from schemas import messages as m
 from schemas import topics
 from schemas.definitions import shipped_catalogue
+from schemas.dtypes import Dtype
 from schemas.errors import S2M3Error
 from schemas.work import Timing
 
@@ -57,6 +58,7 @@ class Presence:
         link_speed: LinkSpeed,
         with_torch: bool,
         front: bool,
+        dtype: Dtype,
         sources: CheckpointSources,
     ) -> None:
         """Sets the profile and tells everything for the first time."""
@@ -75,6 +77,7 @@ class Presence:
             sources=sorted({*(spec.source for spec in loadable), *sources.offered(), *self._named}),
             classes=sorted({*(spec.class_ for spec in loadable), *parts}),
             front=front,
+            dtype=dtype,
         )
         self.tell_all()
 

@@ -71,7 +71,13 @@ class Agent:
         self._branches = Branches(settings, self.link, self._loop, self._watch)
         self._sources = CheckpointSources(settings.checkpoints, settings.download)
         self._loader = Loader(
-            self._node, self._memory_mb, settings.threads, self._sources, self._outcome, watch=self._watch
+            self._node,
+            self._memory_mb,
+            settings.threads,
+            self._sources,
+            self._outcome,
+            watch=self._watch,
+            dtype=settings.dtype,
         )
         #: modules that ended the processes before this one -> how: told as failed instead of loaded, once
         self._fatal = dict(life.lessons.failed) if life else {}
@@ -116,6 +122,7 @@ class Agent:
             link_speed=link_speed(self.link, f"probe-{self._node}"),
             with_torch=self._loader.has_room_for_torch,
             front=self._settings.front,
+            dtype=self._settings.dtype,
             sources=self._sources,
         )
 

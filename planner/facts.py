@@ -7,6 +7,7 @@ from broker.nodes import Nodes
 from planner.flapping import Flapping
 from planner.rates import Rates
 from schemas.definitions import Catalogue, ModelSpec, ModuleSpec, is_hub_id, with_definition
+from schemas.dtypes import SHARES
 from schemas.errors import BadInputError, S2M3Error
 from schemas.messages import ErrorBody, ModuleReport, NodeProfile, Plan, Reported, TaskSpec
 
@@ -112,11 +113,14 @@ class Facts:
         return found
 
     def memory_for_modules(self, node: str) -> float:
-        """Returns a node's budget less what its runtime takes, in 10^6 bytes."""
+        """Returns a node's budget less what its runtime takes, in 10^6 bytes of float32.
+
+        An agent that holds weights in half the bytes has room for twice as many: so one figure per module does.
+        """
         profile = self.profiles[node]
         reported = self.reported.get(node)
         runtime = reported.runtime_mb if reported and reported.boot == profile.boot else 0.0
-        return max(0.0, profile.memory_mb - (runtime or profile.runtime_mb))
+        return max(0.0, profile.memory_mb - (runtime or profile.runtime_mb)) / SHARES[profile.dtype]
 
     def pressure(self, node: str) -> float:
         """Returns how much less a node can have because it is short of memory now, in 10^6 bytes."""
@@ -124,10 +128,22 @@ class Facts:
         return reported.pressure_mb if reported and reported.boot == profile.boot else 0.0
 
     def memory_of(self, spec: ModuleSpec) -> float:
-        """Returns what a module takes: the most that loading it really took anywhere, else its estimate."""
-        reports = (reported.modules.get(spec.id) for reported in self.reported.values())
-        measured = [report.memory_mb for report in reports if report is not None and report.state == "ready"]
-        return max(measured, default=spec.memory_mb + spec.cache_mb)
+        """Returns what a module takes, in the measure of `memory_for_modules`.
+
+        The most that loading it really took anywhere, else its estimate. One that is to be in a dtype of its own takes
+        the same everywhere: counted as where an agent's own choice gives it the least room.
+        """
+        measured = [
+            reported.modules[spec.id].memory_mb / self._share(node)
+            for node, reported in self.reported.items()
+            if spec.id in reported.modules and reported.modules[spec.id].state == "ready"
+        ]
+        least = min((self._share(node) for node in self.usable()), default=1.0) if spec.dtype else 1.0
+        return max(measured, default=spec.memory_mb * SHARES[spec.dtype or "float32"] / least + spec.cache_mb)
+
+    def _share(self, node: str) -> float:
+        profile = self.profiles.get(node)
+        return SHARES[profile.dtype] if profile is not None else 1.0
 
     def seconds(self, spec: ModuleSpec, node: str) -> float:
         """Returns seconds per item on a node.

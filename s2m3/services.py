@@ -105,6 +105,7 @@ def planner(settings: PlannerSettings) -> None:
     node=Annotated[str | None, typer.Option(help="this device's name on the bus; default: its host name")],
     memory_mb=Annotated[float | None, typer.Option(help="of the whole process; default: half of what is free")],
     threads=Annotated[int | None, typer.Option(help="compute threads; default: all cores")],
+    dtype=Annotated[str | None, typer.Option(help="of weights: fp32, bf16, fp16, int8; default: fp32")],
     checkpoints=Annotated[list[Path] | None, typer.Option(help="folder of checkpoints; repeat for several")],
     download=Annotated[bool | None, typer.Option(help="fetch checkpoints from the model hub [no]")],
     queue=Annotated[int | None, typer.Option(help="items that may wait per module before `busy`")],

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.definitions import Definition, ModuleSpec
+from schemas.dtypes import Dtype
 from schemas.ids import Id
 from schemas.values import Kind
 
@@ -73,6 +74,8 @@ class NodeProfile(Document):
     #: which model sources and module classes it can load
     sources: list[str] = []
     classes: list[str] = []
+    #: of the weights it loads, where their definition names none
+    dtype: Dtype = "float32"
     #: whether it may be the front of a task; not behind a bridge between brokers (docs/scale.md)
     front: bool = True
 

@@ -17,6 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from schemas.dtypes import DtypeName
 from schemas.errors import BadInputError
 from schemas.ids import Id
 
@@ -130,6 +131,7 @@ class AgentSettings(ServiceSettings):
     hang_s: float = Field(
         default=10.0, gt=0, description="a batch longer than this, its deadline and 20 times the longest before hangs"
     )
+    dtype: DtypeName = Field(default="float32", description="of weights whose definition names none")
     front: bool = Field(default=True, description="may take plain requests; not behind a bridge between brokers")
     plain_inflight: int = Field(default=64, gt=0, description="plain requests a front works on at once, per task")
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.dtypes import DtypeName
 from schemas.ids import Id
 from schemas.values import Kind
 
@@ -50,6 +51,7 @@ class ModuleSpec(_Frozen):
     config: dict[str, Any] = {}
     inputs: dict[str, Kind] = Field(min_length=1)
     outputs: dict[str, Kind] = Field(min_length=1)
+    dtype: DtypeName | None = Field(default=None, description="its weights are held in; empty: as the agent chooses")
     generates: str | None = Field(default=None, description="the output that it writes token by token: a text")
     memory_mb: float = Field(gt=0, description="weights in memory, 10^6 bytes")
     cache_mb: float = Field(
@@ -72,7 +74,7 @@ class ModuleSpec(_Frozen):
     @property
     def identity(self) -> str:
         """Hash of what makes the module what it is: equal identity means one shared copy."""
-        what = [self.source, self.prefix, self.class_, self.config, *filter(None, [self.revision])]
+        what = [self.source, self.prefix, self.class_, self.config, *filter(None, [self.revision, self.dtype])]
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def kb_of(self, outputs: Iterable[str]) -> float:

@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.utils import logging
 
 from agents.checkpoints.configuration import part_configuration, whole_configuration
+from agents.checkpoints.dtypes import put_into
 from agents.checkpoints.openclip import build_tower
 from agents.checkpoints.opening import OpenPart
 from agents.zoo.checkpoints import fill
@@ -37,7 +38,9 @@ def build_network(opened: OpenPart) -> Any:
     state = _read(opened, lambda name: not name.startswith(_PROJECTOR))
     if opened.part.network.startswith(_OPEN_CLIP):
         model = opened.checkpoint.config["model_cfg"]
-        return build_tower(opened.part.network.removeprefix(_OPEN_CLIP), model, state, opened.spec.id)
+        tower = build_tower(opened.part.network.removeprefix(_OPEN_CLIP), model, state, opened.spec.id)
+        put_into(tower, opened.spec.dtype)
+        return tower
     config = part_configuration(opened)
     network_class = _class(opened.part.network.replace("{architecture}", opened.architecture), config)
     try:
@@ -54,7 +57,9 @@ def build_network(opened: OpenPart) -> Any:
     }
     if found := [f"{kind}: {', '.join(sorted(keys))}" for kind, keys in wrong.items() if keys]:
         raise ModuleFailedError(f"the weights of {opened.spec.id} do not fit: {'; '.join(found)}"[:1000])
-    return network.eval().requires_grad_(requires_grad=False)
+    network.eval().requires_grad_(requires_grad=False)
+    put_into(network, opened.spec.dtype)
+    return network
 
 
 def build_projector(opened: OpenPart) -> nn.Module | None:
@@ -77,7 +82,7 @@ def build_projector(opened: OpenPart) -> nn.Module | None:
         projector: nn.Module = nn.Linear(into, out, bias="bias" in state)
     else:
         projector = _class(wanted.network, None)(whole_configuration(opened))
-    fill(projector, state, opened.spec.id)
+    fill(projector, state, opened.spec.id, opened.spec.dtype)
     return projector
 
 

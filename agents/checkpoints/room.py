@@ -35,7 +35,8 @@ def room_of(config: Any, itemsize: int) -> Room:
     layers = getattr(config, "decoder_layers", None) or config.num_hidden_layers
     heads = getattr(config, "decoder_attention_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    own = getattr(config, "num_key_value_heads", None) or heads
+    shared = None if hasattr(config, "decoder_layers") else getattr(config, "num_key_value_heads", None)
+    own = shared or heads
     positions = getattr(config, "max_target_positions", None) or config.max_position_embeddings
     return Room(
         positions=positions,

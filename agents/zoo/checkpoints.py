@@ -8,6 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from agents.checkpoints.dtypes import put_into, tensors_of
+from schemas.dtypes import Dtype
 from schemas.errors import ModuleFailedError
 
 __all__ = ["fill", "nbytes_of", "read_pth", "read_safetensors"]
@@ -43,11 +45,12 @@ def read_safetensors(path: Path, keep: Callable[[str], bool]) -> dict[str, torch
         raise ModuleFailedError(f"{path.name} cannot be read: {error}") from error
 
 
-def fill(network: nn.Module, state: Mapping[str, torch.Tensor], name: str) -> None:
+def fill(network: nn.Module, state: Mapping[str, torch.Tensor], name: str, dtype: Dtype | None = None) -> None:
     """Puts weights into a network and sets it to inference; every weight must be given, and no other.
 
     A network built on the meta device takes the tensors themselves: no second copy, no random start. That is only for
-    networks without buffers outside the checkpoint; the others are built in memory and get copies.
+    networks without buffers outside the checkpoint; the others are built in memory and get copies. The weights are
+    then put into the dtype: see agents/checkpoints/dtypes.py.
 
     Raises:
         ModuleFailedError: Keys are missing or unexpected, or shapes differ; the detail names them.
@@ -63,9 +66,10 @@ def fill(network: nn.Module, state: Mapping[str, torch.Tensor], name: str) -> No
         raise ModuleFailedError(f"the weights of {name} do not fit: {'; '.join(found)}")
     network.load_state_dict(dict(state), assign=all(weight.is_meta for weight in network.parameters()))
     network.eval().requires_grad_(requires_grad=False)
+    put_into(network, dtype)
 
 
 def nbytes_of(network: nn.Module) -> int:
     """Returns the bytes of a network's parameters and buffers, shared ones counted once."""
-    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in (*network.parameters(), *network.buffers())}
+    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in tensors_of(network)}
     return sum(tensors.values())

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from agents.checkpoints.dtypes import put_into
 from agents.zoo.checkpoints import fill, nbytes_of, read_pth
 from agents.zoo.checks import Config, port, read_config
 from agents.zoo.pictures import square_pixels
@@ -183,4 +184,5 @@ def load_encoder(spec: ModuleSpec) -> VisionEncoder:
         network = EfficientNetLite(config.kind)
     fill(network, read_pth(wheel_file(spec.source, "models/*.pth"), lambda key: not key.startswith("_fc.")), spec.id)
     _fold_norms(network)
+    put_into(network, spec.dtype)
     return VisionEncoder(network.to(memory_format=torch.channels_last), config.pixels)  # type: ignore[call-overload]

@@ -113,5 +113,5 @@ def load_encoder(spec: ModuleSpec) -> SentenceEncoder:
         folder / "model.safetensors",
         lambda key: not key.startswith("pooler.") and key != "embeddings.position_ids",
     )
-    fill(network, weights, spec.id)
+    fill(network, weights, spec.id, spec.dtype)
     return SentenceEncoder(network, _read_tokenizer(folder / "tokenizer.json"))

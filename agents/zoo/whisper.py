@@ -126,7 +126,8 @@ class SpeechDecoder:
 
     def _forward(self, states: torch.Tensor, **given: Any) -> torch.Tensor:
         found = self._network(encoder_hidden_states=states, use_cache=True, **given).last_hidden_state[:, -1]
-        logits: torch.Tensor = nn.functional.linear(found, self._network.embed_tokens.weight)
+        weight = self._network.embed_tokens.weight
+        logits: torch.Tensor = nn.functional.linear(found.to(weight.dtype), weight)
         return logits
 
 
@@ -150,7 +151,7 @@ def load_encoder(spec: ModuleSpec) -> SpeechEncoder:
     config = encoder_config(tensors)
     with torch.device("meta"):
         network = WhisperEncoder(config)
-    fill(network, part_state(tensors, decoder=False), spec.id)
+    fill(network, part_state(tensors, decoder=False), spec.id, spec.dtype)
     return SpeechEncoder(network, config.num_mel_bins)
 
 
@@ -168,7 +169,7 @@ def load_decoder(spec: ModuleSpec) -> SpeechDecoder:
         raise ModuleFailedError(f"{path.name} has {config.vocab_size} tokens; English-only Whisper has {_VOCABULARY}")
     with torch.device("meta"):
         network = WhisperDecoder(config)
-    fill(network, part_state(tensors, decoder=True), spec.id)
+    fill(network, part_state(tensors, decoder=True), spec.id, spec.dtype)
     tokenizer = Tokenizer.from_file(str(path.with_name("tokenizer.json")))
     never = _never(path.with_name("config.json"))
     stop = Stop(frozenset({_END}), never["suppress_ids"], never["suppress_ids_begin"])

@@ -29,7 +29,7 @@ def test_what_does_not_fit_gets_the_numbers_and_the_rest_is_served() -> None:
     assert set(found.modules) == {"efficientnet-lite0", "imagenet-linear"}
     error = found.errors["transcription"]
     assert isinstance(error, NoCapacityError)
-    assert "whisper-tiny-en-decoder needs 208.2 MB" in error.detail
+    assert "whisper-tiny-en-decoder needs 208.2 MB" in error.detail  # its weights, and its cache
 
 
 def test_what_is_served_now_is_not_given_up_for_a_task_that_comes_first_by_name() -> None:
@@ -172,3 +172,14 @@ def test_a_node_short_of_memory_hands_over_to_one_that_has_room() -> None:
 
 def _press(facts: Facts, node: str, mb: float) -> None:
     facts.reported[node] = facts.reported[node].model_copy(update={"pressure_mb": mb})
+
+
+def test_an_agent_that_holds_weights_in_half_the_bytes_has_room_for_twice_as_many() -> None:
+    """Four modules in float32 take 350 MB: too much for 200 MB, and not for 200 MB of bfloat16."""
+    plain = make_facts("transcription", nodes={"a": 200.0})
+    assert "transcription" in place(plain, SOLVE, 0.0).errors
+    halved = make_facts("transcription", nodes={"a": 200.0})
+    halved.profiles["a"] = halved.profiles["a"].model_copy(update={"dtype": "bfloat16"})
+    found = place(halved, SOLVE, 0.0)
+    assert found.errors == {}
+    assert found.modules["whisper-tiny-en-decoder"] == ["a"]
