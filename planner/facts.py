@@ -123,9 +123,9 @@ class Facts:
         return max(0.0, profile.memory_mb - (runtime or profile.runtime_mb)) / SHARES[profile.dtype]
 
     def pressure(self, node: str) -> float:
-        """Returns how much less a node can have because it is short of memory now, in 10^6 bytes."""
+        """Returns how much less a node can have because it is short of memory now, as `memory_for_modules` measures."""
         profile, reported = self.profiles[node], self.reported.get(node)
-        return reported.pressure_mb if reported and reported.boot == profile.boot else 0.0
+        return reported.pressure_mb / SHARES[profile.dtype] if reported and reported.boot == profile.boot else 0.0
 
     def memory_of(self, spec: ModuleSpec) -> float:
         """Returns what a module takes, in the measure of `memory_for_modules`.
