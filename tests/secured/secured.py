@@ -67,6 +67,11 @@ class SecuredSite:
             self.process.terminate()
             self.process.wait(WAIT_S)
 
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(WAIT_S)
+
     def reload(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGHUP)

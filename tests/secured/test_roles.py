@@ -194,6 +194,18 @@ def test_nobody_of_ours_subscribes_to_what_its_role_may_not_read(running: Secure
     assert unread == []
 
 
+def test_everybody_comes_back_to_a_broker_that_was_killed(running: SecuredSite) -> None:
+    """A handshake that the broker's death cuts short is no refusal."""
+    with Client(settings=running.settings("alice")) as client, Site(running.settings("operator")) as seen:
+        for _ in range(2):
+            running.kill()
+            running.start()
+            assert seen.wait(lambda s: s.nodes.present == {"a", "b"} and s.ready("noop"), 2 * WAIT_S), running.log()[
+                -3000:
+            ]
+            assert client.ask("noop", left=1, right=2, deadline_s=WAIT_S).attempts >= 1
+
+
 def test_secrets_are_neither_printed_nor_logged_nor_on_a_command_line(running: SecuredSite) -> None:
     printed = secure("ls", running.folder).stdout + secure("add", running.folder, "device", "lamp").stdout
     password, key = running.settings("lamp").password, running.settings("a").session_key
