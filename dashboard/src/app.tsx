@@ -23,7 +23,9 @@ export function App({ site, connection, config }: Props) {
   const stale = connection.phase !== "online";
   return (
     <>
-      <a class="skip" href="#try">Skip to the form</a>
+      <a class="skip" href="#try">
+        Skip to the form
+      </a>
       <Header site={site} connection={connection} />
       <main class={stale ? "stale" : ""}>
         <Problems site={site} connection={connection} />
@@ -42,13 +44,19 @@ export function App({ site, connection, config }: Props) {
       </main>
       <footer>
         {connection.lastHeard > 0 && `Reads ${config.url}, topics under ${config.root}.`}
-        {site.unread.count > 0 && ` ${count(site.unread.count, "message")} could not be read; the last: ${site.unread.last}`}
+        {site.unread.count > 0 &&
+          ` ${count(site.unread.count, "message")} could not be read; the last: ${site.unread.last}`}
       </footer>
     </>
   );
 }
 
-const PHASES = { online: ["✓", "connected"], connecting: ["…", "connecting"], offline: ["✕", "disconnected"], refused: ["✕", "login refused"] } as const;
+const PHASES = {
+  online: ["✓", "connected"],
+  connecting: ["…", "connecting"],
+  offline: ["✕", "disconnected"],
+  refused: ["✕", "login refused"],
+} as const;
 
 function Header({ site, connection }: Omit<Props, "config">) {
   const [mark, word] = PHASES[connection.phase];
@@ -57,12 +65,18 @@ function Header({ site, connection }: Omit<Props, "config">) {
   const shared = [...site.modules().values()].filter((module) => module.tasks.length > 1).length;
   return (
     <header>
-      <h1><img src="icon.svg" alt="" width="28" height="28" /> S2M3</h1>
+      <h1>
+        <img src="icon.svg" alt="" width="28" height="28" /> S2M3
+      </h1>
       <p class={`pill ${connection.phase}`} role="status" data-phase={connection.phase}>
         <span aria-hidden="true">{mark}</span> {word}
       </p>
       <dl class="figures">
-        <Figure name={there === 1 ? "node" : "nodes"} value={`${there}`} of={site.nodes.size > there ? ` of ${site.nodes.size}` : ""} />
+        <Figure
+          name={there === 1 ? "node" : "nodes"}
+          value={`${there}`}
+          of={site.nodes.size > there ? ` of ${site.nodes.size}` : ""}
+        />
         <Figure name="tasks" value={`${site.tasks.size}`} />
         <Figure name="modules" value={`${site.modules().size}`} />
         <Figure name="of them shared" value={`${shared}`} />
@@ -76,7 +90,10 @@ function Figure({ name, value, of = "" }: { name: string; value: string; of?: st
   return (
     <div>
       <dt>{name}</dt>
-      <dd>{value}<small>{of}</small></dd>
+      <dd>
+        {value}
+        <small>{of}</small>
+      </dd>
     </div>
   );
 }

@@ -32,21 +32,49 @@ export function Board({ site, picked, toggle, stale }: Props) {
         <div>
           <h3 class="label">Tasks</h3>
           <ul class="tasks">
-            {tasks.map((task) => <TaskButton key={task.id} task={task} ready={site.ready(task)} uses={usesPicked(task, picked)} toggle={toggle} />)}
+            {tasks.map((task) => (
+              <TaskButton
+                key={task.id}
+                task={task}
+                ready={site.ready(task)}
+                uses={usesPicked(task, picked)}
+                toggle={toggle}
+              />
+            ))}
           </ul>
-          {tasks.length === 0 && <p class="quiet">No task yet: <code>s2m3 task add</code></p>}
+          {tasks.length === 0 && (
+            <p class="quiet">
+              No task yet: <code>s2m3 task add</code>
+            </p>
+          )}
         </div>
         <div>
           <h3 class="label">Nodes</h3>
           <ul class="nodes">
-            {nodes.map((node) => <NodeCard key={node.id} node={node} copies={site.copies(node)} modules={modules} shown={picked} old={node.round < site.round} toggle={toggle} />)}
+            {nodes.map((node) => (
+              <NodeCard
+                key={node.id}
+                node={node}
+                copies={site.copies(node)}
+                modules={modules}
+                shown={picked}
+                old={node.round < site.round}
+                toggle={toggle}
+              />
+            ))}
           </ul>
-          {nodes.length === 0 && <p class="quiet">No node yet: <code>s2m3 agent</code></p>}
+          {nodes.length === 0 && (
+            <p class="quiet">
+              No node yet: <code>s2m3 agent</code>
+            </p>
+          )}
         </div>
         <svg class="lines" aria-hidden="true" />
         <div class="dots" aria-hidden="true" />
       </div>
-      <p class="caption" role="status">{caption(site, picked)}</p>
+      <p class="caption" role="status">
+        {caption(site, picked)}
+      </p>
     </section>
   );
 }
@@ -55,10 +83,19 @@ function Legend() {
   return (
     <ul class="legend" aria-label="What letters and colours mean">
       {KNOWN_ROLES.map((name) => (
-        <li key={name}><span class={`role ${name}`} aria-hidden="true">{role(name).letter}</span> {role(name).word}</li>
+        <li key={name}>
+          <span class={`role ${name}`} aria-hidden="true">
+            {role(name).letter}
+          </span>{" "}
+          {role(name).word}
+        </li>
       ))}
-      <li><span class="swatch runtime" aria-hidden="true" /> memory of the runtime</li>
-      <li><span class="swatch held" aria-hidden="true" /> of modules</li>
+      <li>
+        <span class="swatch runtime" aria-hidden="true" /> memory of the runtime
+      </li>
+      <li>
+        <span class="swatch held" aria-hidden="true" /> of modules
+      </li>
     </ul>
   );
 }
@@ -68,18 +105,42 @@ function usesPicked(task: Task, picked: Picked): "picked" | "uses" | "" {
   return picked && Object.values(task.route?.steps ?? {}).some((step) => step.module === picked.id) ? "uses" : "";
 }
 
-const TaskButton = memo(({ task, ready, uses, toggle }: { task: Task; ready: boolean; uses: string; toggle: Toggle }) => (
-  <li>
-    <button class={`task ${uses}`} data-task={task.id} data-ready={ready} aria-pressed={uses === "picked"} onClick={() => toggle({ kind: "task", id: task.id })}>
-      <b>{task.id}</b>
-      <small><span aria-hidden="true">{ready ? "✓" : "✕"}</span> <span class="word">{ready ? "ready" : "not ready"}</span>{uses === "uses" && ", uses it"}</small>
-    </button>
-  </li>
-), (a, b) => a.task === b.task && a.ready === b.ready && a.uses === b.uses);
+const TaskButton = memo(
+  ({ task, ready, uses, toggle }: { task: Task; ready: boolean; uses: string; toggle: Toggle }) => (
+    <li>
+      <button
+        class={`task ${uses}`}
+        data-task={task.id}
+        data-ready={ready}
+        aria-pressed={uses === "picked"}
+        onClick={() => toggle({ kind: "task", id: task.id })}
+      >
+        <b>{task.id}</b>
+        <small>
+          <span aria-hidden="true">{ready ? "✓" : "✕"}</span> <span class="word">{ready ? "ready" : "not ready"}</span>
+          {uses === "uses" && ", uses it"}
+        </small>
+      </button>
+    </li>
+  ),
+  (a, b) => a.task === b.task && a.ready === b.ready && a.uses === b.uses,
+);
 
-const STATES = { ready: ["●", "ready"], draining: ["◐", "draining"], lost: ["✕", "lost"], unknown: ["?", "not heard of"] } as const;
+const STATES = {
+  ready: ["●", "ready"],
+  draining: ["◐", "draining"],
+  lost: ["✕", "lost"],
+  unknown: ["?", "not heard of"],
+} as const;
 
-type CardProps = { node: Node; copies: Copy[]; modules: Map<string, Module>; shown: Picked; old: boolean; toggle: Toggle };
+type CardProps = {
+  node: Node;
+  copies: Copy[];
+  modules: Map<string, Module>;
+  shown: Picked;
+  old: boolean;
+  toggle: Toggle;
+};
 
 function card({ node, copies, modules, shown, old, toggle }: CardProps) {
   const state = node.state?.state ?? "unknown";
@@ -88,20 +149,31 @@ function card({ node, copies, modules, shown, old, toggle }: CardProps) {
     <li class={`node ${state} ${old ? "old" : ""}`} data-node={node.id} data-state={state}>
       <div class="title">
         <h4>{node.id}</h4>
-        <span class="state"><span aria-hidden="true">{mark}</span> <span class="word">{word}</span>{old && ", out of date"}</span>
+        <span class="state">
+          <span aria-hidden="true">{mark}</span> <span class="word">{word}</span>
+          {old && ", out of date"}
+        </span>
       </div>
       {present(node) && <Memory node={node} copies={copies} />}
       {state === "lost" && <p class="gone">{whereNow(node, modules)}</p>}
       <ul class="chips" aria-label={`Modules on ${node.id}`}>
-        {copies.map((copy) => <Chip key={copy.module} copy={copy} module={modules.get(copy.module)} shown={shown} toggle={toggle} />)}
+        {copies.map((copy) => (
+          <Chip key={copy.module} copy={copy} module={modules.get(copy.module)} shown={shown} toggle={toggle} />
+        ))}
       </ul>
     </li>
   );
 }
 
 /** A card is drawn again when its own node changed, or what is picked, or (for names of sharing tasks) a module's tasks. */
-const NodeCard = memo(card, (a, b) =>
-  a.node === b.node && a.old === b.old && a.shown === b.shown && (a.modules === b.modules || (present(a.node) && sameSharing(a, b))));
+const NodeCard = memo(
+  card,
+  (a, b) =>
+    a.node === b.node &&
+    a.old === b.old &&
+    a.shown === b.shown &&
+    (a.modules === b.modules || (present(a.node) && sameSharing(a, b))),
+);
 
 function sameSharing(a: CardProps, b: CardProps): boolean {
   return b.copies.every(({ module }) => a.modules.get(module)?.tasks.length === b.modules.get(module)?.tasks.length);
@@ -118,9 +190,13 @@ function Memory({ node, copies }: { node: Node; copies: Copy[] }) {
     <>
       <div class="memory" aria-hidden="true">
         <span class="runtime" style={share(runtime)} />
-        {held.map((copy) => <span key={copy.module} class="held" style={share(copy.memory_mb)} />)}
+        {held.map((copy) => (
+          <span key={copy.module} class="held" style={share(copy.memory_mb)} />
+        ))}
       </div>
-      <p class="amounts">{Math.round(used)} of {mb(budget)} used</p>
+      <p class="amounts">
+        {Math.round(used)} of {mb(budget)} used
+      </p>
     </>
   );
 }
@@ -132,11 +208,24 @@ function Chip({ copy, module, shown, toggle }: { copy: Copy; module?: Module; sh
   const used = shown?.kind === "task" && tasks.includes(shown.id);
   return (
     <li>
-      <button class={`chip ${copy.state} ${picked ? "picked" : ""} ${used ? "uses" : ""}`} data-chip={`${copy.module}@${copy.node}`} data-state={copy.state}
-        aria-pressed={picked} onClick={() => toggle({ kind: "module", id: copy.module })} title={`${copy.module}, ${kind.word}: ${tasks.length ? `used by ${tasks.join(", ")}` : "no task uses it"}`}>
-        <span class={`role ${module?.role ?? ""}`} aria-hidden="true">{kind.letter}</span>
+      <button
+        class={`chip ${copy.state} ${picked ? "picked" : ""} ${used ? "uses" : ""}`}
+        data-chip={`${copy.module}@${copy.node}`}
+        data-state={copy.state}
+        aria-pressed={picked}
+        onClick={() => toggle({ kind: "module", id: copy.module })}
+        title={`${copy.module}, ${kind.word}: ${tasks.length ? `used by ${tasks.join(", ")}` : "no task uses it"}`}
+      >
+        <span class={`role ${module?.role ?? ""}`} aria-hidden="true">
+          {kind.letter}
+        </span>
         <span class="name">{copy.module}</span>
-        {tasks.length > 1 && <small class="shared"><span aria-hidden="true">×{tasks.length}</span><span class="unseen">, shared by {tasks.length} tasks</span></small>}
+        {tasks.length > 1 && (
+          <small class="shared">
+            <span aria-hidden="true">×{tasks.length}</span>
+            <span class="unseen">, shared by {tasks.length} tasks</span>
+          </small>
+        )}
         {copy.state === "loading" && <small class="note">loading {Math.round(100 * copy.progress)} %</small>}
         {copy.state === "planned" && <small class="note">to come</small>}
         {copy.state === "failed" && <small class="note">✕ failed</small>}
@@ -151,15 +240,25 @@ function whereNow(node: Node, modules: Map<string, Module>): string {
   if (lost.length === 0) return "Held nothing.";
   const nowhere = lost.filter((id) => !modules.get(id)?.copies.some((copy) => copy.state === "ready"));
   const held = `Held ${names(lost)}.`;
-  return nowhere.length === 0 ? `${held} All of it runs elsewhere now.` : `${held} Not running elsewhere yet: ${names(nowhere)}.`;
+  return nowhere.length === 0
+    ? `${held} All of it runs elsewhere now.`
+    : `${held} Not running elsewhere yet: ${names(nowhere)}.`;
 }
 
 function caption(site: Site, picked: Picked): string {
   if (picked?.kind === "module") {
     const module = site.modules().get(picked.id);
     if (!module) return `${picked.id} is not there any more.`;
-    const held = module.copies.map((copy) => `${copy.node}${copy.state === "ready" ? (copy.ms ? ` (${ms(copy.ms)} an item)` : "") : ` (${copy.state})`}`);
-    const users = module.tasks.length > 1 ? `shared by ${count(module.tasks.length, "task")}: ${names(module.tasks, 8)}` : module.tasks.length ? `used by ${module.tasks[0]}` : "used by no task";
+    const held = module.copies.map(
+      (copy) =>
+        `${copy.node}${copy.state === "ready" ? (copy.ms ? ` (${ms(copy.ms)} an item)` : "") : ` (${copy.state})`}`,
+    );
+    const users =
+      module.tasks.length > 1
+        ? `shared by ${count(module.tasks.length, "task")}: ${names(module.tasks, 8)}`
+        : module.tasks.length
+          ? `used by ${module.tasks[0]}`
+          : "used by no task";
     return `${module.id}, a ${role(module.role).word} of ${mb(module.weights_mb)}, ${users}. On ${held.length ? names(held, 6) : "no node"}.`;
   }
   if (picked?.kind === "task") {

@@ -13,19 +13,31 @@ export function Camera({ taken, failed }: Props) {
     if (video.current && stream) video.current.srcObject = stream;
     return () => stream?.getTracks().forEach((track) => track.stop());
   }, [stream]);
-  const open = () => media({ video: { facingMode: "environment" } }).then(setStream, () => failed("The camera cannot be used: there is none, or this page may not."));
+  const open = () =>
+    media({ video: { facingMode: "environment" } }).then(setStream, () =>
+      failed("The camera cannot be used: there is none, or this page may not."),
+    );
   const shoot = async () => {
     const { videoWidth, videoHeight } = video.current!;
     const blob = await still(video.current!, videoWidth, videoHeight);
     taken(new File([blob], "camera.jpg", { type: "image/jpeg" }));
     setStream(null);
   };
-  if (!stream) return <button type="button" onClick={open}>Use the camera</button>;
+  if (!stream)
+    return (
+      <button type="button" onClick={open}>
+        Use the camera
+      </button>
+    );
   return (
     <div class="camera">
       <video ref={video} autoPlay playsInline muted aria-label="What the camera sees" />
-      <button type="button" class="primary" onClick={shoot}>Take the picture</button>
-      <button type="button" onClick={() => setStream(null)}>Cancel</button>
+      <button type="button" class="primary" onClick={shoot}>
+        Take the picture
+      </button>
+      <button type="button" onClick={() => setStream(null)}>
+        Cancel
+      </button>
     </div>
   );
 }
@@ -50,7 +62,15 @@ export function Microphone({ taken, failed }: Props) {
       failed("The microphone cannot be used: there is none, or this page may not.");
     }
   };
-  return recorder ? <button type="button" class="primary" onClick={() => recorder.stop()}>■ Stop recording</button> : <button type="button" onClick={record}>Record</button>;
+  return recorder ? (
+    <button type="button" class="primary" onClick={() => recorder.stop()}>
+      ■ Stop recording
+    </button>
+  ) : (
+    <button type="button" onClick={record}>
+      Record
+    </button>
+  );
 }
 
 /** Browsers give devices only to pages of this machine, or over HTTPS. */

@@ -41,17 +41,34 @@ function options(lines: Line[], unit: string, width: number, height: number): uP
   const style = getComputedStyle(document.documentElement);
   const colour = (name: string) => style.getPropertyValue(name).trim();
   const axis: uPlot.Axis = {
-    stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif",
+    stroke: colour("--quiet"),
+    grid: { stroke: colour("--line"), width: 1 },
+    ticks: { show: false },
+    font: "12px system-ui, sans-serif",
   };
   return {
-    width, height, legend: { show: false }, cursor: { show: false }, padding: [8, 4, 0, 0],
-    scales: { x: { range: (_, __, last) => [last - SPAN_S, last] }, y: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] } },
-    axes: [{ ...axis, size: 26, space: 70, values: (_, ticks) => ticks.map(minute) }, { ...axis, size: 58, space: 28, values: (_, ticks) => ticks.map((tick) => `${tick} ${unit}`) }],
+    width,
+    height,
+    legend: { show: false },
+    cursor: { show: false },
+    padding: [8, 4, 0, 0],
+    scales: {
+      x: { range: (_, __, last) => [last - SPAN_S, last] },
+      y: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] },
+    },
+    axes: [
+      { ...axis, size: 26, space: 70, values: (_, ticks) => ticks.map(minute) },
+      { ...axis, size: 58, space: 28, values: (_, ticks) => ticks.map((tick) => `${tick} ${unit}`) },
+    ],
     series: [
       {},
       ...lines.map((line): uPlot.Series => ({
-        stroke: colour(line.colour), width: 2, fill: line.fill ? `${colour(line.colour)}30` : undefined, spanGaps: true,
-        points: { show: true, size: 5, fill: colour(line.colour) }, paths: uPlot.paths.linear!(),
+        stroke: colour(line.colour),
+        width: 2,
+        fill: line.fill ? `${colour(line.colour)}30` : undefined,
+        spanGaps: true,
+        points: { show: true, size: 5, fill: colour(line.colour) },
+        paths: uPlot.paths.linear!(),
       })),
     ],
   };

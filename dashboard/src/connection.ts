@@ -79,7 +79,9 @@ export class Connection {
     client.subscribe(wanted, (error, granted) => {
       if (client !== this.client) return;
       // an error names the first filter that was refused; what was granted is granted all the same
-      this.denied = error ? FAMILIES.map(({ filter }) => filter).filter((f) => !granted?.some((g) => g.topic.endsWith(f) && g.qos < 128)) : [];
+      this.denied = error
+        ? FAMILIES.map(({ filter }) => filter).filter((f) => !granted?.some((g) => g.topic.endsWith(f) && g.qos < 128))
+        : [];
       this.changed();
     });
     clearTimeout(this.grace);
@@ -114,7 +116,9 @@ export class Connection {
     if (client !== this.client || this.phase === "refused") return;
     clearTimeout(this.grace);
     this.mayNeedLogin = !this.everOnline;
-    const reason = this.everOnline ? "The broker is gone." : `No answer from ${this.config.url}. Is its websocket listener on, and the login right?`;
+    const reason = this.everOnline
+      ? "The broker is gone."
+      : `No answer from ${this.config.url}. Is its websocket listener on, and the login right?`;
     this.set("offline", reason);
   }
 

@@ -6,54 +6,96 @@ const LONGEST = 2_000;
 const MOST = 2_000;
 const ID = /^[a-z0-9][a-z0-9-]{0,63}$/;
 
-const text = v.pipe(v.string(), v.transform((s) => (s.length > LONGEST ? `${s.slice(0, LONGEST)}…` : s)));
+const text = v.pipe(
+  v.string(),
+  v.transform((s) => (s.length > LONGEST ? `${s.slice(0, LONGEST)}…` : s)),
+);
 const id = v.pipe(v.string(), v.regex(ID));
 const number = v.pipe(v.number(), v.finite());
 const amount = v.pipe(number, v.minValue(0));
 const maybe = <S extends v.GenericSchema>(schema: S) => v.nullish(schema);
 const list = <S extends v.GenericSchema>(schema: S) => v.pipe(v.array(schema), v.maxLength(MOST));
 const table = <S extends v.GenericSchema>(schema: S) =>
-  v.pipe(v.record(v.string(), schema), v.check((found) => Object.keys(found).length <= MOST && Object.keys(found).every((key) => ID.test(key))));
+  v.pipe(
+    v.record(v.string(), schema),
+    v.check((found) => Object.keys(found).length <= MOST && Object.keys(found).every((key) => ID.test(key))),
+  );
 
 export const ErrorBody = v.object({ code: text, detail: text, step: maybe(text), node: maybe(text) });
 export const NodeState = v.object({ state: v.picklist(["ready", "draining", "lost"]), boot: text });
 export const NodeProfile = v.object({
-  version: text, memory_mb: amount, runtime_mb: amount, gflops: amount, latency_ms: amount, mbps: amount,
+  version: text,
+  memory_mb: amount,
+  runtime_mb: amount,
+  gflops: amount,
+  latency_ms: amount,
+  mbps: amount,
 });
 export const ModuleReport = v.object({
   state: v.picklist(["loading", "ready", "failed"]),
-  progress: v.optional(amount, 0), bytes: v.optional(amount, 0), memory_mb: v.optional(amount, 0), ms: v.optional(amount, 0),
+  progress: v.optional(amount, 0),
+  bytes: v.optional(amount, 0),
+  memory_mb: v.optional(amount, 0),
+  ms: v.optional(amount, 0),
   reason: maybe(ErrorBody),
 });
 export const Reported = v.object({
-  modules: v.optional(table(ModuleReport), {}), runtime_mb: v.optional(amount, 0), free_mb: v.optional(number, 0),
+  modules: v.optional(table(ModuleReport), {}),
+  runtime_mb: v.optional(amount, 0),
+  free_mb: v.optional(number, 0),
 });
 const Step = v.object({ node: id, queued_ms: amount, run_ms: amount, batch: amount });
-export const NodeLoad = v.object({ queues: table(amount), finished: v.optional(table(amount), {}), latest: v.optional(table(table(Step)), {}) });
+export const NodeLoad = v.object({
+  queues: table(amount),
+  finished: v.optional(table(amount), {}),
+  latest: v.optional(table(table(Step)), {}),
+});
 export const TaskSpec = v.object({ model: id });
 export const Plan = v.object({
   modules: v.optional(list(v.object({ id, role: v.optional(text, ""), memory_mb: v.optional(amount, 0) })), []),
   fronts: v.optional(list(id), []),
 });
-const RouteStep = v.object({ module: id, inputs: v.record(v.string(), text), replicas: v.optional(list(v.object({ node: id, ms: amount })), []) });
+const RouteStep = v.object({
+  module: id,
+  inputs: v.record(v.string(), text),
+  replicas: v.optional(list(v.object({ node: id, ms: amount })), []),
+});
 export const RouteDoc = v.object({
-  model: id, inputs: v.optional(v.record(v.string(), text), {}), defaults: v.optional(v.record(v.string(), v.unknown()), {}),
-  deadline_s: amount, steps: v.optional(table(RouteStep), {}), error: maybe(ErrorBody),
+  model: id,
+  inputs: v.optional(v.record(v.string(), text), {}),
+  defaults: v.optional(v.record(v.string(), v.unknown()), {}),
+  deadline_s: amount,
+  steps: v.optional(table(RouteStep), {}),
+  error: maybe(ErrorBody),
 });
 export const PlannerState = v.object({ state: v.picklist(["online", "offline"]), epoch: amount });
 export const Event = v.object({
   event: v.picklist(["node_joined", "node_lost", "plan_changed", "module_failed", "request_failed"]),
-  node: maybe(text), task: maybe(text), module: maybe(text), request: maybe(text), detail: maybe(text),
+  node: maybe(text),
+  task: maybe(text),
+  module: maybe(text),
+  request: maybe(text),
+  detail: maybe(text),
 });
 /** A plain answer: `transaction` is whatever the caller chose. */
 export const Answer = v.object({
-  status: v.picklist(["ok", "error"]), transaction: maybe(v.union([text, number])), answer: v.optional(v.unknown()),
-  outputs: v.optional(v.record(v.string(), v.unknown()), {}), latency_ms: v.optional(amount, 0), attempts: v.optional(amount, 1),
-  steps: v.optional(table(Step), {}), error: maybe(ErrorBody),
+  status: v.picklist(["ok", "error"]),
+  transaction: maybe(v.union([text, number])),
+  answer: v.optional(v.unknown()),
+  outputs: v.optional(v.record(v.string(), v.unknown()), {}),
+  latency_ms: v.optional(amount, 0),
+  attempts: v.optional(amount, 1),
+  steps: v.optional(table(Step), {}),
+  error: maybe(ErrorBody),
 });
 
 /** A part of a text that is being written: it replaces what is behind `at`. */
-export const Piece = v.object({ status: v.literal("piece"), transaction: maybe(v.union([text, number])), at: amount, text });
+export const Piece = v.object({
+  status: v.literal("piece"),
+  transaction: maybe(v.union([text, number])),
+  at: amount,
+  text,
+});
 
 export type ErrorBody = v.InferOutput<typeof ErrorBody>;
 export type NodeState = v.InferOutput<typeof NodeState>;

@@ -12,7 +12,9 @@ export function Happenings({ site }: { site: Site }) {
       {latest.length === 0 && <p class="quiet">Nothing since this page was opened.</p>}
       <ol class="log">
         {latest.map(({ key, at, event }) => (
-          <li key={key}><time>{clock(at)}</time> <span>{eventInWords(event)}</span></li>
+          <li key={key}>
+            <time>{clock(at)}</time> <span>{eventInWords(event)}</span>
+          </li>
         ))}
       </ol>
     </section>

@@ -6,7 +6,14 @@ import { base64, picture, sound } from "./media";
 
 /** What the user gave for one input: files for pictures and sound, else what was typed. */
 export type Given = { files: File[]; text: string };
-type Props = { name: string; kind: string; usual: unknown; given: Given | undefined; give: (value: Given) => void; failed: (why: string) => void };
+type Props = {
+  name: string;
+  kind: string;
+  usual: unknown;
+  given: Given | undefined;
+  give: (value: Given) => void;
+  failed: (why: string) => void;
+};
 
 export function Field({ name, kind, usual, given, give, failed }: Props) {
   const hint = usual === undefined ? "" : "the task's own is used when left empty";
@@ -18,23 +25,68 @@ export function Field({ name, kind, usual, given, give, failed }: Props) {
     case "audio":
       return (
         <fieldset>
-          <legend>{name} <small>{kind === "audio" ? "a sound" : kind === "image" ? "a picture" : "pictures"}{hint && `; ${hint}`}</small></legend>
+          <legend>
+            {name}{" "}
+            <small>
+              {kind === "audio" ? "a sound" : kind === "image" ? "a picture" : "pictures"}
+              {hint && `; ${hint}`}
+            </small>
+          </legend>
           <label class="file">
-            <span>{kind === "audio" ? "Choose a file" : kind === "images" ? "Choose pictures" : "Choose a picture"}</span>
-            <input type="file" name={name} accept={kind === "audio" ? "audio/*,.flac,.ogg,.wav" : "image/*"} multiple={kind === "images"} onChange={(e) => { add([...(e.currentTarget.files ?? [])]); e.currentTarget.value = ""; }} />
+            <span>
+              {kind === "audio" ? "Choose a file" : kind === "images" ? "Choose pictures" : "Choose a picture"}
+            </span>
+            <input
+              type="file"
+              name={name}
+              accept={kind === "audio" ? "audio/*,.flac,.ogg,.wav" : "image/*"}
+              multiple={kind === "images"}
+              onChange={(e) => {
+                add([...(e.currentTarget.files ?? [])]);
+                e.currentTarget.value = "";
+              }}
+            />
           </label>
-          {kind === "audio" ? <Microphone taken={(file) => add([file])} failed={failed} /> : <Camera taken={(file) => add([file])} failed={failed} />}
+          {kind === "audio" ? (
+            <Microphone taken={(file) => add([file])} failed={failed} />
+          ) : (
+            <Camera taken={(file) => add([file])} failed={failed} />
+          )}
           <Previews files={files} kind={kind} />
-          {files.length > 0 && kind === "images" && <button type="button" onClick={() => give({ files: [], text: "" })}>Take all away</button>}
+          {files.length > 0 && kind === "images" && (
+            <button type="button" onClick={() => give({ files: [], text: "" })}>
+              Take all away
+            </button>
+          )}
         </fieldset>
       );
     case "tensor":
       return <p class="quiet">{name} takes a tensor: only programs can give one.</p>;
     default:
       return (
-        <label class="block">{name} <small>{kind === "texts" ? "one on each line" : kind === "data" ? "JSON or text" : kind}{hint && `; ${hint}`}</small>
-          {kind === "texts" ? <textarea name={name} rows={4} value={given?.text ?? ""} placeholder={placeholder(usual)} onInput={(e) => give({ files: [], text: e.currentTarget.value })} />
-            : <input name={name} inputMode={kind === "number" ? "decimal" : "text"} value={given?.text ?? ""} placeholder={placeholder(usual)} onInput={(e) => give({ files: [], text: e.currentTarget.value })} />}
+        <label class="block">
+          {name}{" "}
+          <small>
+            {kind === "texts" ? "one on each line" : kind === "data" ? "JSON or text" : kind}
+            {hint && `; ${hint}`}
+          </small>
+          {kind === "texts" ? (
+            <textarea
+              name={name}
+              rows={4}
+              value={given?.text ?? ""}
+              placeholder={placeholder(usual)}
+              onInput={(e) => give({ files: [], text: e.currentTarget.value })}
+            />
+          ) : (
+            <input
+              name={name}
+              inputMode={kind === "number" ? "decimal" : "text"}
+              value={given?.text ?? ""}
+              placeholder={placeholder(usual)}
+              onInput={(e) => give({ files: [], text: e.currentTarget.value })}
+            />
+          )}
         </label>
       );
   }
@@ -50,13 +102,23 @@ function Previews({ files, kind }: { files: File[]; kind: string }) {
   }, [files]);
   return (
     <div class="previews">
-      {urls.map((url, index) => (kind === "audio" ? <audio key={url} controls src={url} aria-label={files[index]?.name} /> : <img key={url} src={url} alt={files[index]?.name ?? ""} />))}
+      {urls.map((url, index) =>
+        kind === "audio" ? (
+          <audio key={url} controls src={url} aria-label={files[index]?.name} />
+        ) : (
+          <img key={url} src={url} alt={files[index]?.name ?? ""} />
+        ),
+      )}
     </div>
   );
 }
 
 function placeholder(usual: unknown): string {
-  if (Array.isArray(usual)) return usual.filter((one) => typeof one === "string").join("\n").slice(0, 400);
+  if (Array.isArray(usual))
+    return usual
+      .filter((one) => typeof one === "string")
+      .join("\n")
+      .slice(0, 400);
   return typeof usual === "string" ? usual.slice(0, 200) : "";
 }
 
@@ -78,14 +140,26 @@ async function value(kind: string, files: readonly File[], text: string): Promis
   const encoded = async (file: File) => ({ base64: base64(await (kind === "audio" ? sound(file) : picture(file))) });
   switch (kind) {
     case "image":
-    case "audio": return encoded(files[0]!);
-    case "images": return Promise.all(files.map(encoded));
-    case "texts": return text.split("\n").map((line) => line.trim()).filter(Boolean);
+    case "audio":
+      return encoded(files[0]!);
+    case "images":
+      return Promise.all(files.map(encoded));
+    case "texts":
+      return text
+        .split("\n")
+        .map((line) => line.trim())
+        .filter(Boolean);
     case "number": {
       if (Number.isNaN(Number(text))) throw new Error(`${text} is not a number`);
       return Number(text);
     }
-    case "data": try { return JSON.parse(text); } catch { return text; }
-    default: return text;
+    case "data":
+      try {
+        return JSON.parse(text);
+      } catch {
+        return text;
+      }
+    default:
+      return text;
   }
 }

@@ -14,8 +14,25 @@ export function Login({ connection, url }: { connection: Connection; url: string
       <h2 id="login-title">Log in to the broker</h2>
       <p>At {url}. Any user that may read the site will do; one that may ask can also try tasks.</p>
       <form onSubmit={submit}>
-        <label>User <input name="username" autocomplete="username" value={username} onInput={(e) => setUsername(e.currentTarget.value)} /></label>
-        <label>Password <input type="password" name="password" autocomplete="current-password" value={password} onInput={(e) => setPassword(e.currentTarget.value)} /></label>
+        <label>
+          User{" "}
+          <input
+            name="username"
+            autocomplete="username"
+            value={username}
+            onInput={(e) => setUsername(e.currentTarget.value)}
+          />
+        </label>
+        <label>
+          Password{" "}
+          <input
+            type="password"
+            name="password"
+            autocomplete="current-password"
+            value={password}
+            onInput={(e) => setPassword(e.currentTarget.value)}
+          />
+        </label>
         <button class="primary">Log in</button>
       </form>
     </section>

@@ -4,7 +4,11 @@ import "uplot/dist/uPlot.min.css";
 import { App } from "./app";
 import { type Config, Connection } from "./connection";
 import { Site } from "./site";
-import "./style.css";
+import "./styles/base.css";
+import "./styles/board.css";
+import "./styles/form.css";
+import "./styles/lists.css";
+import "./styles/many.css";
 
 const DRAW_MS = 100;
 

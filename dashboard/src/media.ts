@@ -20,7 +20,9 @@ export async function picture(file: File): Promise<Uint8Array> {
 export function still(source: CanvasImageSource, width: number, height: number): Promise<Blob> {
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   canvas.getContext("2d")!.drawImage(source, 0, 0, width, height);
-  return new Promise((done, failed) => canvas.toBlob((blob) => (blob ? done(blob) : failed(new Error("no picture could be made"))), "image/jpeg", 0.9));
+  return new Promise((done, failed) =>
+    canvas.toBlob((blob) => (blob ? done(blob) : failed(new Error("no picture could be made"))), "image/jpeg", 0.9),
+  );
 }
 
 /** A sound's bytes: as they are in a format that agents read, else whatever the browser can play, as a WAV. */
@@ -43,11 +45,20 @@ function mono(buffer: AudioBuffer): Float32Array {
 /** 16-bit PCM in a RIFF file (44 bytes of header), one channel. */
 function wav(samples: Float32Array): Uint8Array {
   const view = new DataView(new ArrayBuffer(44 + samples.length * 2));
-  const word = (at: number, text: string) => [...text].forEach((letter, index) => view.setUint8(at + index, letter.charCodeAt(0)));
-  word(0, "RIFF"); view.setUint32(4, 36 + samples.length * 2, true); word(8, "WAVEfmt ");
-  view.setUint32(16, 16, true); view.setUint16(20, 1, true); view.setUint16(22, 1, true);
-  view.setUint32(24, SOUND_HZ, true); view.setUint32(28, SOUND_HZ * 2, true); view.setUint16(32, 2, true); view.setUint16(34, 16, true);
-  word(36, "data"); view.setUint32(40, samples.length * 2, true);
+  const word = (at: number, text: string) =>
+    [...text].forEach((letter, index) => view.setUint8(at + index, letter.charCodeAt(0)));
+  word(0, "RIFF");
+  view.setUint32(4, 36 + samples.length * 2, true);
+  word(8, "WAVEfmt ");
+  view.setUint32(16, 16, true);
+  view.setUint16(20, 1, true);
+  view.setUint16(22, 1, true);
+  view.setUint32(24, SOUND_HZ, true);
+  view.setUint32(28, SOUND_HZ * 2, true);
+  view.setUint16(32, 2, true);
+  view.setUint16(34, 16, true);
+  word(36, "data");
+  view.setUint32(40, samples.length * 2, true);
   samples.forEach((value, index) => view.setInt16(44 + index * 2, Math.max(-1, Math.min(1, value)) * 32_767, true));
   return new Uint8Array(view.buffer);
 }

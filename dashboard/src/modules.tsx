@@ -6,17 +6,39 @@ import { mb, ms, role } from "./words";
 type Props = { site: Site; picked: Picked; toggle: (next: NonNullable<Picked>) => void };
 
 export function Modules({ site, picked, toggle }: Props) {
-  const modules = [...site.modules().values()].sort((a, b) => b.tasks.length - a.tasks.length || a.id.localeCompare(b.id));
+  const modules = [...site.modules().values()].sort(
+    (a, b) => b.tasks.length - a.tasks.length || a.id.localeCompare(b.id),
+  );
   return (
     <section class="panel" aria-labelledby="modules-title">
       <h2 id="modules-title">Modules and who shares them</h2>
       <div class="scroll" tabIndex={0} role="region" aria-labelledby="modules-title">
         <table class="modules">
-          <thead><tr><th scope="col">Module</th><th scope="col">Kind</th><th scope="col">Weights</th><th scope="col">Used by</th><th scope="col">On</th></tr></thead>
+          <thead>
+            <tr>
+              <th scope="col">Module</th>
+              <th scope="col">Kind</th>
+              <th scope="col">Weights</th>
+              <th scope="col">Used by</th>
+              <th scope="col">On</th>
+            </tr>
+          </thead>
           <tbody>
             {modules.map((module) => (
-              <tr key={module.id} data-module={module.id} class={picked?.kind === "module" && picked.id === module.id ? "picked" : ""}>
-                <th scope="row"><button class="plain" aria-pressed={picked?.kind === "module" && picked.id === module.id} onClick={() => toggle({ kind: "module", id: module.id })}>{module.id}</button></th>
+              <tr
+                key={module.id}
+                data-module={module.id}
+                class={picked?.kind === "module" && picked.id === module.id ? "picked" : ""}
+              >
+                <th scope="row">
+                  <button
+                    class="plain"
+                    aria-pressed={picked?.kind === "module" && picked.id === module.id}
+                    onClick={() => toggle({ kind: "module", id: module.id })}
+                  >
+                    {module.id}
+                  </button>
+                </th>
                 <td>{role(module.role).word}</td>
                 <td class="number">{mb(module.weights_mb)}</td>
                 <td>{usedBy(module)}</td>

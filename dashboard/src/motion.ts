@@ -85,7 +85,10 @@ export class Motion {
     const dot = document.createElement("span");
     this.board.querySelector(".dots")!.append(dot);
     this.flying += 1;
-    const flight = dot.animate(all.map(({ x, y }) => ({ transform: `translate(${x}px, ${y}px)`, easing: "ease-in-out" })), { duration: HOP_MS * (all.length - 1) });
+    const flight = dot.animate(
+      all.map(({ x, y }) => ({ transform: `translate(${x}px, ${y}px)`, easing: "ease-in-out" })),
+      { duration: HOP_MS * (all.length - 1) },
+    );
     flight.onfinish = flight.oncancel = () => {
       dot.remove();
       this.flying -= 1;
@@ -97,7 +100,8 @@ export class Motion {
     const svg = this.board.querySelector("svg.lines")!;
     const paths = this.task?.route ? this.paths(this.task.id, this.task.route) : [];
     while (svg.childElementCount > paths.length) svg.lastElementChild!.remove();
-    while (svg.childElementCount < paths.length) svg.append(document.createElementNS("http://www.w3.org/2000/svg", "path"));
+    while (svg.childElementCount < paths.length)
+      svg.append(document.createElementNS("http://www.w3.org/2000/svg", "path"));
     paths.forEach((d, index) => svg.children[index]!.setAttribute("d", d));
   }
 
@@ -143,7 +147,10 @@ export class Motion {
 function arrive(chip: HTMLElement, from: Point, to: Point): void {
   chip.style.zIndex = "5";
   const flight = chip.animate(
-    [{ transform: `translate(${from.x - to.x}px, ${from.y - to.y}px)`, boxShadow: "0 6px 20px #0006" }, { transform: "none" }],
+    [
+      { transform: `translate(${from.x - to.x}px, ${from.y - to.y}px)`, boxShadow: "0 6px 20px #0006" },
+      { transform: "none" },
+    ],
     { duration: FLIGHT_MS, easing: "cubic-bezier(.2,.8,.2,1)" },
   );
   flight.onfinish = () => (chip.style.zIndex = "");

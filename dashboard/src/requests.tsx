@@ -20,19 +20,41 @@ export function Requests({ site }: { site: Site }) {
       <div class="charts">
         <figure>
           <figcaption>Answered each second</figcaption>
-          <Chart times={times} unit="" height={130} lines={[{ label: "answered", colour: "--accent", values: seconds.map((s) => s.finished), fill: true }]} />
+          <Chart
+            times={times}
+            unit=""
+            height={130}
+            lines={[{ label: "answered", colour: "--accent", values: seconds.map((s) => s.finished), fill: true }]}
+          />
         </figure>
         <figure>
-          <figcaption>Latency: <span class="key median">● median</span> <span class="key slowest">● slowest</span></figcaption>
-          <Chart times={times} unit="ms" height={130} lines={[{ label: "median", colour: "--accent", values: seconds.map((s) => quantile(s.latencies, 0.5)) }, { label: "slowest", colour: "--warm", values: seconds.map((s) => quantile(s.latencies, 1)) }]} />
+          <figcaption>
+            Latency: <span class="key median">● median</span> <span class="key slowest">● slowest</span>
+          </figcaption>
+          <Chart
+            times={times}
+            unit="ms"
+            height={130}
+            lines={[
+              { label: "median", colour: "--accent", values: seconds.map((s) => quantile(s.latencies, 0.5)) },
+              { label: "slowest", colour: "--warm", values: seconds.map((s) => quantile(s.latencies, 1)) },
+            ]}
+          />
         </figure>
       </div>
-      {latest.length === 0 && <p class="quiet">No answer yet. Requests show up here as they are answered, whoever asked; try one.</p>}
+      {latest.length === 0 && (
+        <p class="quiet">No answer yet. Requests show up here as they are answered, whoever asked; try one.</p>
+      )}
       <ol class="requests">
         {latest.map((request) => (
           <li key={request.key}>
-            <button class="plain request" aria-expanded={open === request.key} onClick={() => setOpen(open === request.key ? null : request.key)}>
-              <time>{clock(request.at)}</time><b>{request.task}</b>
+            <button
+              class="plain request"
+              aria-expanded={open === request.key}
+              onClick={() => setOpen(open === request.key ? null : request.key)}
+            >
+              <time>{clock(request.at)}</time>
+              <b>{request.task}</b>
               <span class={request.answer.status}>{said(request)}</span>
               <span class="number">{took(request, site)}</span>
             </button>
@@ -60,7 +82,9 @@ function summary(seconds: readonly Second[]): string {
   const latencies = last.flatMap((second) => second.latencies);
   const answered = last.reduce((sum, second) => sum + second.finished, 0);
   const failed = last.reduce((sum, second) => sum + second.failed, 0);
-  const pace = latencies.length ? ` Half of those seen took less than ${ms(quantile(latencies, 0.5) ?? 0)}, the slowest ${ms(quantile(latencies, 1) ?? 0)}.` : "";
+  const pace = latencies.length
+    ? ` Half of those seen took less than ${ms(quantile(latencies, 0.5) ?? 0)}, the slowest ${ms(quantile(latencies, 1) ?? 0)}.`
+    : "";
   return `In the last minute: ${answered} answered, ${failed} failed.${pace}`;
 }
 

@@ -1,5 +1,20 @@
 // The site as its topics tell it: what was said is kept, views are derived. No I/O, and no clock of its own.
-import type { Answer, ErrorBody, Event, ModuleReport, NodeLoad, NodeProfile, NodeState, Piece, Plan, PlannerState, Reported, RouteDoc, Said, TaskSpec } from "./documents";
+import type {
+  Answer,
+  ErrorBody,
+  Event,
+  ModuleReport,
+  NodeLoad,
+  NodeProfile,
+  NodeState,
+  Piece,
+  Plan,
+  PlannerState,
+  Reported,
+  RouteDoc,
+  Said,
+  TaskSpec,
+} from "./documents";
 
 export type Node = {
   id: string;
@@ -84,19 +99,38 @@ export class Site {
   /** Takes in one message. */
   apply(said: Said, now: number): void {
     switch (said.kind) {
-      case "planner": this.planner = said.document ?? undefined; break;
-      case "state": this.keep(said.id, { state: said.document ?? undefined }, now); break;
-      case "profile": this.keep(said.id, { profile: said.document ?? undefined }, now); break;
-      case "reported": this.keep(said.id, { reported: said.document ?? undefined }, now); break;
-      case "plan": this.learn(said.document); this.keep(said.id, { plan: said.document ?? undefined }, now); break;
-      case "task": this.keepTask(said.id, { spec: said.document ?? undefined }); break;
-      case "route": this.keepTask(said.id, { route: said.document ?? undefined }); break;
-      case "load": if (said.document) this.count(said.id, said.document, now); break;
+      case "planner":
+        this.planner = said.document ?? undefined;
+        break;
+      case "state":
+        this.keep(said.id, { state: said.document ?? undefined }, now);
+        break;
+      case "profile":
+        this.keep(said.id, { profile: said.document ?? undefined }, now);
+        break;
+      case "reported":
+        this.keep(said.id, { reported: said.document ?? undefined }, now);
+        break;
+      case "plan":
+        this.learn(said.document);
+        this.keep(said.id, { plan: said.document ?? undefined }, now);
+        break;
+      case "task":
+        this.keepTask(said.id, { spec: said.document ?? undefined });
+        break;
+      case "route":
+        this.keepTask(said.id, { route: said.document ?? undefined });
+        break;
+      case "load":
+        if (said.document) this.count(said.id, said.document, now);
+        break;
       case "response":
         if (said.document?.status === "piece") this.write(said.document);
         else if (said.document) this.answered(said.id, said.document, now);
         break;
-      case "event": if (said.document) push(this.happenings, { key: this.key++, at: now, event: said.document }, HAPPENINGS); break;
+      case "event":
+        if (said.document) push(this.happenings, { key: this.key++, at: now, event: said.document }, HAPPENINGS);
+        break;
     }
   }
 
@@ -120,9 +154,15 @@ export class Site {
     return [...all].sort().map((module) => {
       const report = reported[module];
       return {
-        node: node.id, module, state: report?.state ?? "planned", progress: report?.progress ?? 0,
-        weights_mb: (report?.bytes ?? 0) / 1e6 || (planned.get(module)?.memory_mb ?? 0), memory_mb: report?.memory_mb ?? 0,
-        ms: report?.ms ?? 0, queue: node.load?.queues[module] ?? 0, reason: report?.reason ?? undefined,
+        node: node.id,
+        module,
+        state: report?.state ?? "planned",
+        progress: report?.progress ?? 0,
+        weights_mb: (report?.bytes ?? 0) / 1e6 || (planned.get(module)?.memory_mb ?? 0),
+        memory_mb: report?.memory_mb ?? 0,
+        ms: report?.ms ?? 0,
+        queue: node.load?.queues[module] ?? 0,
+        reason: report?.reason ?? undefined,
       };
     });
   }
@@ -152,10 +192,18 @@ export class Site {
     const old = this.nodes.get(id);
     if (!old && this.nodes.size >= MOST) return;
     const changed = "state" in said && old?.state?.state !== said.state?.state;
-    const node: Node = { ...(old ?? { id, since: now }), ...said, since: changed || !old ? now : old.since, round: this.round };
+    const node: Node = {
+      ...(old ?? { id, since: now }),
+      ...said,
+      since: changed || !old ? now : old.since,
+      round: this.round,
+    };
     if (node.state || node.profile || node.reported) this.replace(node);
     else if (said.plan?.modules.length || said.plan?.fronts.length) this.replace(node);
-    else { this.nodes.delete(id); this.placement += 1; }
+    else {
+      this.nodes.delete(id);
+      this.placement += 1;
+    }
   }
 
   private keepTask(id: string, said: Partial<Task>): void {
@@ -227,7 +275,8 @@ export class Site {
         module.weights_mb = Math.max(module.weights_mb, copy.weights_mb);
       }
     for (const task of this.tasks.values())
-      for (const module of new Set(Object.values(task.route?.steps ?? {}).map((step) => step.module))) of(module).tasks.push(task.id);
+      for (const module of new Set(Object.values(task.route?.steps ?? {}).map((step) => step.module)))
+        of(module).tasks.push(task.id);
     for (const { tasks } of modules.values()) tasks.sort();
     return modules;
   }
@@ -246,7 +295,9 @@ export function before(route: RouteDoc, step: string): string[] {
 
 /** Whether two answers are of one request: no two take the same thousandths of milliseconds. */
 function sameSteps(a: Answer, b: Answer): boolean {
-  return Object.entries(b.steps).every(([step, { run_ms, queued_ms }]) => a.steps[step]?.run_ms === run_ms && a.steps[step].queued_ms === queued_ms);
+  return Object.entries(b.steps).every(
+    ([step, { run_ms, queued_ms }]) => a.steps[step]?.run_ms === run_ms && a.steps[step].queued_ms === queued_ms,
+  );
 }
 
 function push<T>(all: T[], item: T, most: number): void {

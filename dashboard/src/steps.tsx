@@ -35,15 +35,25 @@ export function Steps({ answer, route }: { answer: Answer; route: RouteDoc | und
     <ul class="steps" aria-label="Time of each step">
       {all.map((span) => (
         <li key={span.step} data-step={span.step}>
-          <span class="name">{span.step} <small>on {span.node}</small></span>
-          <span class="number">{span.queued_ms >= 0.1 && <small>{ms(span.queued_ms)} queued + </small>}{ms(span.run_ms)}</span>
+          <span class="name">
+            {span.step} <small>on {span.node}</small>
+          </span>
+          <span class="number">
+            {span.queued_ms >= 0.1 && <small>{ms(span.queued_ms)} queued + </small>}
+            {ms(span.run_ms)}
+          </span>
           <span class="track" aria-hidden="true">
             <span class="queued" style={{ left: share(span.start), width: share(span.queued_ms) }} />
             <span class="run" style={{ left: share(span.start + span.queued_ms), width: share(span.run_ms) }} />
           </span>
         </li>
       ))}
-      {answer.latency_ms > busy && <li class="rest"><span class="name">messages between them</span><span class="number">{ms(answer.latency_ms - busy)}</span></li>}
+      {answer.latency_ms > busy && (
+        <li class="rest">
+          <span class="name">messages between them</span>
+          <span class="number">{ms(answer.latency_ms - busy)}</span>
+        </li>
+      )}
     </ul>
   );
 }

@@ -23,11 +23,16 @@ export function inWords(error: ErrorBody): string {
 export function eventInWords(event: Event): string {
   const detail = event.detail ? `: ${event.detail}` : "";
   switch (event.event) {
-    case "node_joined": return `${event.node ?? "A node"} joined${detail}`;
-    case "node_lost": return `${event.node ?? "A node"} was lost${detail}`;
-    case "plan_changed": return `${event.node ?? "A node"} is now to hold ${event.detail ? names(event.detail.split(" "), 8) : "nothing"}`;
-    case "module_failed": return `${event.module ?? "A module"} failed on ${event.node ?? "a node"}${detail}`;
-    case "request_failed": return `A request to ${event.task ?? "a task"} failed${detail}`;
+    case "node_joined":
+      return `${event.node ?? "A node"} joined${detail}`;
+    case "node_lost":
+      return `${event.node ?? "A node"} was lost${detail}`;
+    case "plan_changed":
+      return `${event.node ?? "A node"} is now to hold ${event.detail ? names(event.detail.split(" "), 8) : "nothing"}`;
+    case "module_failed":
+      return `${event.module ?? "A module"} failed on ${event.node ?? "a node"}${detail}`;
+    case "request_failed":
+      return `A request to ${event.task ?? "a task"} failed${detail}`;
   }
 }
 
@@ -70,7 +75,8 @@ export function names(all: readonly string[], most = 4): string {
 
 /** Any value of an answer as one short text. It is shown as text, whatever it says. */
 export function shown(value: unknown, most = 300): string {
-  const whole = typeof value === "string" ? value : value === undefined || value === null ? "no answer" : JSON.stringify(value);
+  const whole =
+    typeof value === "string" ? value : value === undefined || value === null ? "no answer" : JSON.stringify(value);
   return whole.length > most ? `${whole.slice(0, most)}…` : whole;
 }
 

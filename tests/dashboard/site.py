@@ -37,6 +37,7 @@ class Up:
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
         self.url = self._told(r"the page is at (\S+)")
+        self.port = int(self._told(r"broker on 127\.0\.0\.1:(\d+)"))
         self._restarted: subprocess.Popen[bytes] | None = None
 
     def _told(self, pattern: str) -> str:

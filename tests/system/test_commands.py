@@ -24,6 +24,7 @@ COMMANDS = [
     "ask",
     "status",
     "watch",
+    "dashboard",
     "models",
     "broker",
     "planner",
