@@ -24,6 +24,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python bench/bus.py
 	$(BIN)/python bench/placement.py
+	$(BIN)/python bench/split_memory.py
 	$(BIN)/python bench/sharing.py
 
 # Debian keeps venv in a package of its own: virtualenv from pip does the same.

@@ -166,8 +166,10 @@ def claims() -> dict[str, Any]:
         print(f"    CLIP {name:<9} full towers {full:6.1%}   without the token embedding {without:6.1%}")
     print("  all of four tasks when shared, 1 - shared / unshared (retrieval, encoder VQA, alignment, classification):")
     shared = {}
-    vision_m, audio_m = 86.19, 86.24
-    for convention, text_m in (("full towers", 63.43), ("without token embedding", 63.43 - 25.30)):
+    vision_m, full_m = (tower.millions for tower in paper.CLIPS["b16"])
+    audio_m = paper.MODULES["imagebind-audio"].millions
+    conventions = {"full towers": full_m, "without token embedding": full_m - paper.TOKEN_EMBEDDING["b16"]}
+    for convention, text_m in conventions.items():
         once, separately = vision_m + text_m + audio_m, 4 * vision_m + 3 * text_m + audio_m
         shared[convention] = 1 - once / separately
         print(f"    {convention:<25} {separately:.0f} M -> {once:.0f} M: {shared[convention]:.1%} less")

@@ -15,7 +15,7 @@ def modified_resnet(model: Dims) -> Size:
         model: open_clip's `model_cfg`.
     """
     vision: dict[str, Any] = model["vision_cfg"]
-    width, side, out = vision["width"], vision["image_size"] // 2, model["embed_dim"]
+    width, side, out = vision.get("width", 64), vision["image_size"] // 2, model["embed_dim"]
     count = _conv_norm(3, width // 2, 9, side) + _conv_norm(width // 2, width // 2, 9, side)
     count += _conv_norm(width // 2, width, 9, side)
     side, channels = side // 2, width
@@ -80,9 +80,14 @@ def imagebind_text(dims: Dims) -> Size:
 
 
 def imagebind_audio(dims: Dims) -> Size:
-    """Returns the size of ImageBind's audio encoder: a spectrogram of one clip, 16 x 16 patches at a stride of 10."""
+    """Returns the size of ImageBind's audio encoder: 16 x 16 patches of a spectrogram at a stride of 10.
+
+    A sound is heard as several clips of 2 s, whose embeddings are averaged.
+    """
     width, patch, stride = dims["hidden_size"], dims["patch_size"], dims["stride"]
     rows, columns = ((length - patch) // stride + 1 for length in (dims["num_mel_bins"], dims["frames"]))
     tokens = rows * columns + 1
     count = conv(1, width, patch**2, tokens - 1, bias=False) + norm(width) + Count(width + tokens * width)
-    return Size(count + _imagebind(dims, tokens, keys=1), {"audio_embeds": (dims["projection_dim"],)})
+    clip = count + _imagebind(dims, tokens, keys=1)
+    heard = Count(clip.parameters, clip.lookup, clip.flops * dims["clips"])
+    return Size(heard, {"audio_embeds": (dims["projection_dim"],)})

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel, BlipTextModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from agents.checkpoints.openclip import ModifiedResNet
 from schemas.architectures import architecture_of
 from schemas.errors import BadDefinitionError
 from schemas.sizes import ANSWER_TOKENS, QUESTION_TOKENS, TEXT_TOKENS, Size, sizes_of
@@ -319,6 +320,19 @@ def test_operations_of_whisper_are_those_that_torch_counts() -> None:
     prompt = {"input_ids": torch.ones(1, 4, dtype=torch.long)}
     last = 2 * 32 * 50 * ANSWER_TOKENS
     assert found["decoder"].count.flops == last + written(writer, prompt, torch.zeros(1, 30, 32))
+
+
+def test_operations_of_a_clip_resnet_are_those_that_torch_counts() -> None:
+    config = resnet(16, [1, 2, 1, 1], 64, 24, 32)
+    config["model_cfg"]["text_cfg"] |= {"layers": 2, "heads": 4, "vocab_size": 50, "context_length": 11}
+    found = sizes("", config)
+    with torch.device("meta"):
+        eye = ModifiedResNet(config["model_cfg"]).eval()
+    assert found["vision"].count.parameters == counted(eye)
+    # The one query of the pooling: scaled_dot_product_attention is not counted on every device.
+    pooling = 4 * 1 * 5 * 512
+    seen = operations(lambda: eye(torch.zeros(1, 3, 64, 64, device="meta")))
+    assert found["vision"].count.flops - seen in (0, pooling)
 
 
 # What is not known, and what is wrong.
