@@ -14,9 +14,9 @@ from s2m3.snapshot import Site
 from schemas import messages as m
 from schemas import topics
 from schemas.checkpoint import read_checkpoint
-from schemas.definitions import Definition
+from schemas.definitions import Definition, is_hub_id
 from schemas.deriving import definition_of
-from schemas.errors import NotReadyError, UnknownTaskError, error_from_code
+from schemas.errors import BadInputError, NotReadyError, UnknownTaskError, error_from_code
 from schemas.ids import check_id
 from schemas.plain import plain_inputs
 from schemas.settings import BrokerSettings
@@ -65,9 +65,10 @@ def add(
         deadline_s=deadline,
     )
     with Site(settings) as site:
+        stale = _stale_route(site, name, spec)
         add_task(site, name, spec)
         if wait:
-            _wait_until_ready(site, name)
+            _wait_until_ready(site, name, stale)
 
 
 def checkpoint_definition(model: str, source: str | None) -> Definition | None:
@@ -81,6 +82,8 @@ def checkpoint_definition(model: str, source: str | None) -> Definition | None:
         BadInputError: The folder is not there, or holds no checkpoint that can be served.
     """
     folder = Path(model)
+    if not folder.is_dir() and is_hub_id(model):
+        raise BadInputError(f"{model} is no folder here; what is on the hub is served by a definition (docs/models.md)")
     if not folder.is_dir() and not {"/", "\\", "."} & set(model):
         return None
     return definition_of(read_checkpoint(folder), source or str(folder.resolve()))
@@ -92,15 +95,29 @@ def add_task(site: Site, name: str, spec: m.TaskSpec) -> None:
     site.publish(topics.TASK, spec.encode(), task=name)
 
 
-def _wait_until_ready(site: Site, name: str) -> None:
+def _stale_route(site: Site, name: str, spec: m.TaskSpec) -> m.RouteDoc | None:
+    """Returns the route that a task of this name has from before, if it was a use of another model."""
+    before = site.tasks.get(name)
+    alike = before is not None and (before.model, before.definition) == (spec.model, spec.definition)
+    return None if alike else site.routes.get(name)
+
+
+def _wait_until_ready(site: Site, name: str, stale: m.RouteDoc | None) -> None:
     """Waits until a task can be asked, saying what is loading.
+
+    Args:
+        site: Where it was added.
+        name: Of the task.
+        stale: A route that says nothing of it any more.
 
     Raises:
         NoCapacityError: It does not fit.
         NotReadyError: Not in time; the text says what is missing.
     """
     with Console(stderr=True).status(f"placing {name}"):
-        settled = site.wait(lambda s: s.ready(name) or _refused(s, name) is not None, _READY_S)
+        settled = site.wait(
+            lambda s: s.routes.get(name) is not stale and (s.ready(name) or _refused(s, name) is not None), _READY_S
+        )
     refusal = _refused(site, name)
     if refusal is not None and not site.ready(name):
         raise error_from_code(refusal.code, refusal.detail)

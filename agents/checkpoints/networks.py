@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 from transformers.utils import logging
@@ -14,8 +13,9 @@ from transformers.utils import logging
 from agents.checkpoints.configuration import part_configuration, whole_configuration
 from agents.checkpoints.dtypes import put_into
 from agents.checkpoints.openclip import build_tower
-from agents.checkpoints.opening import OpenPart
+from agents.checkpoints.opening import OpenPart, read_raw
 from agents.zoo.checkpoints import fill
+from schemas.checkpoint import TensorInfo
 from schemas.errors import ModuleFailedError
 
 __all__ = ["build_network", "build_projector"]
@@ -24,6 +24,23 @@ __all__ = ["build_network", "build_projector"]
 logging.set_verbosity(logging.CRITICAL)
 logging.disable_progress_bar()
 
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 _AUTO = {"AutoModel": MODEL_MAPPING, "AutoModelForCausalLM": MODEL_FOR_CAUSAL_LM_MAPPING}
 _PROJECTOR, _OPEN_CLIP = "projector.", "open_clip."
 
@@ -88,18 +105,16 @@ def build_projector(opened: OpenPart) -> nn.Module | None:
 
 def _read(opened: OpenPart, wanted: Callable[[str], bool]) -> dict[str, torch.Tensor]:
     """Returns the part's wanted tensors by their names in the part; nothing else of the files is read."""
-    files: dict[Any, list[str]] = {}
-    for name, inside in opened.names.items():
-        if wanted(inside):
-            files.setdefault(opened.checkpoint.tensors[name].file, []).append(name)
-    state: dict[str, torch.Tensor] = {}
-    for path, names in files.items():
-        try:
-            with safe_open(path, "pt") as file:
-                state |= {opened.names[name]: file.get_tensor(name) for name in names}
-        except (OSError, SafetensorError) as error:
-            raise ModuleFailedError(f"{path.name} cannot be read: {error}") from error
-    return state
+    names = {name: inside for name, inside in opened.names.items() if wanted(inside)}
+    return {inside: _tensor(opened.checkpoint.tensors[name]) for name, inside in names.items()}
+
+
+def _tensor(info: TensorInfo) -> torch.Tensor:
+    """Returns one tensor; numbers in float32 at once, so that no second copy of all of them is ever held."""
+    dtype = _DTYPES[info.dtype]
+    raw = read_raw(info)
+    tensor = torch.from_numpy(raw).view(dtype) if raw.nbytes else torch.empty(0, dtype=dtype)
+    return (tensor.float() if dtype.is_floating_point else tensor).reshape(info.shape)
 
 
 def _class(path: str, config: Any) -> Any:

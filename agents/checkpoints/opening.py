@@ -89,10 +89,20 @@ def _part(spec: ModuleSpec, family: Architecture) -> Part:
 
 
 def read_raw(tensor: TensorInfo) -> npt.NDArray[np.uint8]:
-    """Returns a tensor's bytes, mapped from the file: read only as far as they are looked at."""
-    if not tensor.nbytes:
-        return np.zeros(0, np.uint8)
-    return np.memmap(tensor.file, np.uint8, "r", offset=tensor.begin, shape=(tensor.nbytes,))
+    """Returns a tensor's bytes, read into memory of our own.
+
+    Not mapped: a checkpoint that somebody saves anew in its place must not take the agent with it (SIGBUS).
+
+    Raises:
+        ModuleFailedError: The file cannot be read, or has become shorter.
+    """
+    try:
+        raw = np.fromfile(tensor.file, np.uint8, tensor.nbytes, offset=tensor.begin)
+    except OSError as error:
+        raise ModuleFailedError(f"{tensor.file.name} cannot be read: {error}") from error
+    if raw.nbytes != tensor.nbytes:
+        raise ModuleFailedError(f"{tensor.file.name} was cut off while it was read")
+    return raw
 
 
 def read_floats(tensor: TensorInfo) -> Floats:
@@ -105,7 +115,7 @@ def read_floats(tensor: TensorInfo) -> Floats:
     if tensor.dtype == "BF16":  # the upper half of a float32
         floats: Floats = (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
     elif tensor.dtype in _FLOATS:
-        floats = raw.view(_FLOATS[tensor.dtype]).astype(np.float32)
+        floats = raw.view(_FLOATS[tensor.dtype]).astype(np.float32, copy=False)
     else:
         raise ModuleFailedError(f"{tensor.file.name} holds {tensor.dtype} where floating-point numbers are wanted")
     return floats.reshape(tensor.shape)

@@ -1,5 +1,6 @@
 """Parts by themselves: a wrong weight is noticed, only what is asked for is computed, batches change nothing."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from agents.checkpoints.sources import CheckpointSources
 from agents.zoo import load
@@ -216,3 +218,23 @@ def test_only_the_files_that_hold_the_part_are_opened(tiny: Path, tmp_path: Path
     for path in others:
         path.write_bytes(b"garbage")
     assert loaded(tmp_path, spec).nbytes > 0
+
+
+def test_a_checkpoint_that_is_cut_off_while_it_is_served_takes_nothing_with_it(tiny: Path, tmp_path: Path) -> None:
+    """Weights are not mapped: a file that changes under a mapping kills the process (SIGBUS)."""
+    shutil.copytree(tiny / "tiny-vit", tmp_path / "tiny-vit")
+    vision = loaded(tmp_path, part(tmp_path, "tiny-vit", "vision"))
+    before = run_module(vision, {"image": CAT}, "features")["features"]
+    os.truncate(tmp_path / "tiny-vit" / "model.safetensors", 100)
+    np.testing.assert_array_equal(run_module(vision, {"image": CAT}, "features")["features"], before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_precision_are_computed_with_in_float32(tiny: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    shutil.copytree(tiny / "tiny-vit", tmp_path / "tiny-vit")
+    path = tmp_path / "tiny-vit" / "model.safetensors"
+    save_file({name: weight.to(dtype) for name, weight in load_file(path).items()}, path)
+    stored = run_module(loaded(tmp_path, part(tmp_path, "tiny-vit", "vision")), {"image": CAT}, "features")
+    exact = run_module(loaded(tiny, part(tiny, "tiny-vit", "vision")), {"image": CAT}, "features")
+    assert stored["features"].dtype == np.float32
+    np.testing.assert_allclose(stored["features"], exact["features"], atol=0.1 if dtype != torch.float64 else 1e-6)

@@ -197,6 +197,21 @@ def test_a_checkpoint_that_fits_nowhere_is_no_capacity(site: Cluster, tiny: Path
         assert "needs 5000 MB" in error.detail
 
 
+def test_a_name_that_was_another_model_waits_for_its_own_route(site: Cluster, tiny: Path) -> None:
+    refused = s2m3(site, "task", "add", "again", "--model", "no-such-model")
+    assert refused.returncode == 1
+    added = s2m3(site, "task", "add", "again", "--model", str(tiny / "tiny-vit"))
+    assert added.returncode == 0, added.stderr
+    assert "classes on" in added.stdout
+    changed = s2m3(site, "task", "add", "again", "--model", str(tiny / "tiny-clip"), "--text", "a cat")
+    assert "match on" in changed.stdout
+
+
+def test_a_hub_id_is_told_from_a_folder() -> None:
+    with pytest.raises(BadInputError, match="is no folder here; what is on the hub is served by a definition"):
+        checkpoint_definition("openai/clip-vit-base-patch16", None)
+
+
 def test_a_folder_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="is not a folder"):
         checkpoint_definition(str(tmp_path / "nowhere"), None)
