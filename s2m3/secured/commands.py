@@ -50,7 +50,7 @@ def init(
     if (folder / "site.json").exists():
         site = SecuredFolder.open(folder)
         site.renew_server(hosts)
-        typer.echo(f"the broker's certificate is renewed for {', '.join(site.registry.hosts)}: restart Mosquitto")
+        typer.echo(f"the broker's certificate is renewed for {', '.join(site.registry.hosts)}; {_RELOAD}")
     elif not hosts:
         raise BadInputError("--host: the name or address by which devices reach the broker")
     else:

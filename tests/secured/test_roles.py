@@ -145,6 +145,17 @@ def test_a_login_made_while_the_broker_runs_works_after_a_reload_and_a_revoked_o
         Client(settings=settings)
 
 
+def test_a_renewed_certificate_of_the_broker_is_shown_after_a_reload(running: SecuredSite) -> None:
+    running.open().renew_server(("renewed.local",))
+    expected = (running.folder / "broker" / "server.crt").read_text().strip()
+    running.reload()
+    deadline = time.monotonic() + WAIT_S
+    while ssl.get_server_certificate(("127.0.0.1", running.ports[8884])).strip() != expected:
+        assert time.monotonic() < deadline
+    with Client(settings=running.settings("alice")) as client:
+        client.ask("noop", left=1, right=2)
+
+
 def test_a_client_whose_rights_are_taken_back_hears_so_from_its_next_question(running: SecuredSite) -> None:
     running.open().add("client", "guest", "certificate")
     running.reload()
