@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import paho.mqtt.client as paho
+import pytest
 
 from broker.launch import BrokerKind
 from s2m3.snapshot import Site
@@ -15,7 +16,7 @@ from tests.chaos import WAIT_S
 from tests.chaos.conftest import Build, Say
 from tests.chaos.history import Verdict
 from tests.chaos.load import Direct, Load, Plain, echo
-from tests.chaos.rig import Rig
+from tests.chaos.rig import Rig, holders_of, seconds_until
 from tests.system.plain import PlainCaller
 
 _BACK_S = 5.0
@@ -86,7 +87,7 @@ def test_requests_under_way_outlive_a_broker_that_forgets_everything(build: Buil
 
 def test_requests_under_way_outlive_a_broker_that_remembers(build: Build, kind: BrokerKind, say: Say) -> None:
     if kind == "embedded":
-        return  # it keeps everything in memory
+        pytest.skip("it keeps everything in memory")
     rig = build(persistence=True)
     verdict = _restart_with_requests_under_way(rig, gently=True)
     say(f"{rig.broker.kind}, persistence: {verdict}")
@@ -107,5 +108,30 @@ def test_a_load_goes_on_over_restarts_of_the_broker(build: Build, rng: random.Ra
             rig.history.wait_until_all_answered(WAIT_S)
     verdict = rig.history.verdict()
     say(f"{rig.broker.kind}: {verdict}")
+    assert verdict.holds, verdict
+    assert not verdict.errors, verdict
+
+
+@pytest.mark.parametrize("persistence", [False, True])
+def test_a_node_that_died_while_the_broker_was_away_is_lost_all_the_same(
+    build: Build, kind: BrokerKind, rng: random.Random, say: Say, *, persistence: bool
+) -> None:
+    """No broker publishes its last will any more; one that remembers even goes on saying that it is ready."""
+    if persistence and kind == "embedded":
+        pytest.skip("it keeps everything in memory")
+    rig = build(persistence=persistence, spare=False)
+    with Site(rig.settings) as site:
+        rig.add(site, "noop", m.TaskSpec(model="noop"))
+        victim = rng.choice(sorted(holders_of(site, "noop")))
+        rig.broker.kill()
+        rig.kill(victim)
+        rig.broker.start()
+    with Site(rig.settings) as site, Direct(rig.settings, rig.history) as direct:
+        took = seconds_until(site, lambda s: s.ready("noop") and victim not in holders_of(s, "noop"))
+        direct.ask("after", echo(1))
+        assert rig.history.wait_until_all_answered(WAIT_S)
+        assert victim not in site.nodes.present
+    verdict = rig.history.verdict()
+    say(f"{rig.broker.kind}, persistence {persistence}: its modules were elsewhere after {took:.1f} s; {verdict}")
     assert verdict.holds, verdict
     assert not verdict.errors, verdict
