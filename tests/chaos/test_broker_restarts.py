@@ -85,6 +85,7 @@ def test_requests_under_way_outlive_a_broker_that_forgets_everything(build: Buil
     assert verdict.holds, verdict
 
 
+@pytest.mark.long
 def test_requests_under_way_outlive_a_broker_that_remembers(build: Build, kind: BrokerKind, say: Say) -> None:
     if kind == "embedded":
         pytest.skip("it keeps everything in memory")
@@ -95,6 +96,7 @@ def test_requests_under_way_outlive_a_broker_that_remembers(build: Build, kind: 
     assert not verdict.plain_duplicates
 
 
+@pytest.mark.long
 def test_a_load_goes_on_over_restarts_of_the_broker(build: Build, rng: random.Random, say: Say) -> None:
     rig = build()
     with Site(rig.settings) as site:
@@ -112,7 +114,8 @@ def test_a_load_goes_on_over_restarts_of_the_broker(build: Build, rng: random.Ra
     assert not verdict.errors, verdict
 
 
-@pytest.mark.parametrize("persistence", [False, True])
+@pytest.mark.parametrize("persistence", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.short_on("mosquitto")
 def test_a_node_that_died_while_the_broker_was_away_is_lost_all_the_same(
     build: Build, kind: BrokerKind, rng: random.Random, say: Say, *, persistence: bool
 ) -> None:

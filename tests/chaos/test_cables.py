@@ -32,8 +32,9 @@ def _faults(rng: random.Random) -> list[Callable[[Proxy], None]]:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.short_on("embedded")
 def test_requests_outlive_bad_cables(build: Build, rng: random.Random, form: Form, say: Say) -> None:
-    count = 4_000 if form == "long" else 300
+    count = 4_000 if form == "long" else 200
     rig = build(behind=_PARTIES)
     faults = 0
     with Site(rig.settings) as site:
@@ -56,6 +57,7 @@ def test_requests_outlive_bad_cables(build: Build, rng: random.Random, form: For
     assert not verdict.errors, verdict
 
 
+@pytest.mark.short_on("mosquitto")
 def test_flipped_bits_end_connections_and_no_service(build: Build, rng: random.Random, say: Say) -> None:
     """MQTT has no checksum: an answer may come out wrong, or an error, but there is one, and all is well afterwards."""
     rig = build(behind=("a", "b", "c"))

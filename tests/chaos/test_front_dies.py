@@ -12,7 +12,7 @@ from tests.chaos.rig import front_of
 
 @pytest.mark.timeout(400)
 def test_plain_requests_outlive_their_front(build: Build, form: Form, say: Say) -> None:
-    rounds = 20 if form == "long" else 3
+    rounds = 20 if form == "long" else 2
     rig = build()
     with (
         Site(rig.settings) as site,

@@ -29,7 +29,7 @@ def kill_at_random(rig: Rig, site: Site, load: Load, rng: random.Random, every_s
 def test_requests_outlive_nodes_that_are_killed_at_random(
     build: Build, rng: random.Random, form: Form, say: Say
 ) -> None:
-    count, every_s = (10_000, 10.0) if form == "long" else (500, 2.0)
+    count, every_s = (10_000, 10.0) if form == "long" else (400, 2.0)
     rig = build()
     tasks = ["noop", "slow"]
     with Site(rig.settings) as site:

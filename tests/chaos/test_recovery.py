@@ -20,10 +20,11 @@ _PER_S = 20.0
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.short_on("mosquitto")
 def test_where_a_warm_copy_is_a_killed_node_adds_little(
     build: Build, rng: random.Random, form: Form, say: Say, bar: Bar
 ) -> None:
-    count, kills = (2_000, 20) if form == "long" else (200, 2)
+    count, kills = (2_000, 20) if form == "long" else (100, 1)
     rig = build(nodes=_TWO, planners=())
     with Site(rig.settings) as site, Direct(rig.settings, rig.history) as direct:
         place_by_hand(site, "slow", _EVERYWHERE)
@@ -55,6 +56,7 @@ def test_where_a_warm_copy_is_a_killed_node_adds_little(
     assert added < bar(1.0)
 
 
+@pytest.mark.short_on("embedded")
 def test_where_no_copy_is_the_task_is_back_after_one_load(build: Build, rng: random.Random, say: Say, bar: Bar) -> None:
     rig = build(spare=False)
     with Site(rig.settings) as site:

@@ -18,7 +18,8 @@ from tests.frozen import agent_of
 _SEEN_S = 7.5
 
 
-@pytest.mark.parametrize("how", ["frozen", "cut off"])
+@pytest.mark.parametrize("how", ["frozen", pytest.param("cut off", marks=pytest.mark.long)])
+@pytest.mark.short_on("mosquitto")
 def test_a_silent_node_is_taken_for_lost_and_a_request_that_met_it_is_answered(
     build: Build, rng: random.Random, say: Say, bar: Bar, how: str
 ) -> None:
@@ -48,6 +49,7 @@ def test_a_silent_node_is_taken_for_lost_and_a_request_that_met_it_is_answered(
     assert took < bar(_SEEN_S)
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_branch_that_never_answers_is_a_timeout_that_names_it_and_its_memory_is_freed(build: Build, say: Say) -> None:
     """Each step at a node of its own: the head's keeps the other branch of 10 requests, 500 kB each."""
     rig = build(nodes=dict.fromkeys(("left", "right", "head"), 400.0), planners=())
@@ -72,13 +74,14 @@ def _rss_mb(rig: Rig, node: str) -> float:
     return rss / 1e6
 
 
+@pytest.mark.short_on("embedded")
 def test_1500_requests_to_a_stalled_module_are_refused_as_busy_and_none_is_dropped(build: Build, say: Say) -> None:
     rig = build()
     with Site(rig.settings) as site:
         rig.add(site, "stalled", m.TaskSpec(model="stalled"))
         with Direct(rig.settings, rig.history) as direct:
             for i in range(1500):
-                direct.ask(str(i), echo(i, "stalled", deadline_s=6.0))
+                direct.ask(str(i), echo(i, "stalled", deadline_s=4.0))
             assert rig.history.wait_until_all_answered(WAIT_S)
     verdict = rig.history.verdict()
     say(f"{rig.broker.kind}: {verdict}")

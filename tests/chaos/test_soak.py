@@ -11,7 +11,7 @@ import pytest
 from s2m3.snapshot import Site
 from schemas import messages as m
 from tests.chaos import WAIT_S
-from tests.chaos.conftest import Build, Form, Say
+from tests.chaos.conftest import Build, Say
 from tests.chaos.load import Direct, Load, Plain, echo
 from tests.chaos.proxy import Proxy
 from tests.chaos.rig import Rig
@@ -59,9 +59,8 @@ def _break_something(rig: Rig, site: Site, rng: random.Random) -> None:
 
 
 @pytest.mark.timeout(2400)
-def test_nothing_grows(build: Build, rng: random.Random, form: Form, minutes: float, say: Say) -> None:
-    if form == "short":
-        pytest.skip("half an hour: make chaos")
+@pytest.mark.long
+def test_nothing_grows(build: Build, rng: random.Random, minutes: float, say: Say) -> None:
     rig = build(behind=("a", "b", "planner"))
     seconds = minutes * 60
     samples: list[dict[str, _Sample]] = []
@@ -70,16 +69,17 @@ def test_nothing_grows(build: Build, rng: random.Random, form: Form, minutes: fl
         for task in tasks:
             rig.add(site, task, m.TaskSpec(model=task))
         questions = [echo(i, tasks[i % 5 == 0]) for i in range(1000)]
+        count = int(seconds * _PER_S)
         with (
             Direct(rig.settings, rig.history) as direct,
             Plain(rig.broker.port_v3, rig.settings.root, tasks, rig.history) as plain,
-            Load([direct, direct, plain], questions, count=int(seconds * _PER_S), per_s=_PER_S, rng=rng) as load,
         ):
             ends = time.monotonic() + seconds
-            while load.lasts(_EVERY_S) and time.monotonic() < ends:
-                samples.append(_look(rig, ["a", "b", "planner"]))
-                _break_something(rig, site, rng)
-        rig.history.wait_until_all_answered(WAIT_S)
+            with Load([direct, direct, plain], questions, count=count, per_s=_PER_S, rng=rng) as load:
+                while load.lasts(_EVERY_S) and time.monotonic() < ends:
+                    samples.append(_look(rig, ["a", "b", "planner"]))
+                    _break_something(rig, site, rng)
+            rig.history.wait_until_all_answered(WAIT_S)
         logs_mb = sum(path.stat().st_size for path in rig.folder.glob("*.log")) / 1e6
     verdict = rig.history.verdict()
     say(f"{rig.broker.kind}: {minutes:g} minutes, {logs_mb:.2f} MB of logs; {verdict}")

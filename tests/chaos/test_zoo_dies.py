@@ -9,7 +9,7 @@ from s2m3.snapshot import Site
 from schemas import messages as m
 from schemas.definitions import shipped_catalogue
 from tests.chaos import WAIT_S
-from tests.chaos.conftest import Build, Form, Say
+from tests.chaos.conftest import Build, Say
 from tests.chaos.load import Direct, Load, Plain, Question
 from tests.chaos.test_nodes_die import kill_at_random
 from tests.zoo.samples import cases
@@ -30,11 +30,8 @@ def _questions() -> list[Question]:
 
 
 @pytest.mark.timeout(1800)
-def test_the_six_tasks_outlive_nodes_that_are_killed_at_random(
-    build: Build, rng: random.Random, form: Form, say: Say
-) -> None:
-    if form == "short":
-        pytest.skip("minutes of work: make chaos")
+@pytest.mark.long
+def test_the_six_tasks_outlive_nodes_that_are_killed_at_random(build: Build, rng: random.Random, say: Say) -> None:
     rig = build(nodes=DEMO_NODES)
     with Site(rig.settings) as site:
         for task in TASKS:
