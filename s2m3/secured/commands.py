@@ -1,8 +1,6 @@
 """The commands `secure init`, `add`, `revoke`, `ls`: who may do what on your Mosquitto. They talk to no broker."""
 
 import json
-import os
-import pwd
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +41,7 @@ def init(
 
     `s2m3 secure init /etc/s2m3 --host hub.local --add agent:hub`
     """
-    from s2m3.secured.folder import SecuredFolder  # noqa: PLC0415  # cryptography: an extra
+    from s2m3.secured.folder import SecuredFolder, mosquittos_user  # noqa: PLC0415  # cryptography: an extra
 
     hosts = tuple(host or ())
     logins = [_role_and_name(pair) for pair in add or ()]
@@ -55,7 +53,7 @@ def init(
         raise BadInputError("--host: the name or address by which devices reach the broker")
     else:
         site = SecuredFolder.create(
-            folder, hosts, root=BrokerSettings(root=root).root, at=at, owner=owner or _mosquittos_user()
+            folder, hosts, root=BrokerSettings(root=root).root, at=at, owner=owner or mosquittos_user()
         )
         logins = [("planner", "planner"), ("operator", "operator"), *logins]
     for role, name in logins:
@@ -152,9 +150,3 @@ def _role_and_name(pair: str) -> tuple[Role, str]:
 def _kind(role: Role, password: bool | None) -> Kind:  # noqa: FBT001  # the option as it was given, or not
     chosen = role in _PASSWORDS if password is None else password
     return "password" if chosen else "certificate"
-
-
-def _mosquittos_user() -> str | None:
-    if os.geteuid() != 0:
-        return None
-    return next((user.pw_name for user in pwd.getpwall() if user.pw_name == "mosquitto"), None)

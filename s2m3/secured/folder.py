@@ -21,7 +21,7 @@ from s2m3.secured.registry import Certificate, Kind, Login, Registry, Revoked
 from schemas.errors import BadInputError
 from schemas.roles import Role, check_login_name
 
-__all__ = ["CERTIFICATE_PORT", "PASSWORD_PORT", "SecuredFolder"]
+__all__ = ["CERTIFICATE_PORT", "PASSWORD_PORT", "SecuredFolder", "mosquittos_user"]
 
 CERTIFICATE_PORT, PASSWORD_PORT = 8883, 8884
 _LOGIN_DAYS = _SERVER_DAYS = 825
@@ -206,6 +206,13 @@ class SecuredFolder:
             os.chown(path, uid, gid)
         os.chown(self.folder, -1, gid)
         self.folder.chmod(0o710)  # to pass through, not to look around
+
+
+def mosquittos_user() -> str | None:
+    """Returns the user that Debian's Mosquitto runs as, if there is one and we may give it files."""
+    if os.geteuid() != 0:
+        return None
+    return next((user.pw_name for user in pwd.getpwall() if user.pw_name == "mosquitto"), None)
 
 
 def _user(owner: str | None) -> tuple[int, int] | None:
