@@ -17,7 +17,7 @@ from agents.checkpoints.preprocessing import read_tokenizer
 from agents.checkpoints.room import room_of
 from agents.generating import write_all
 from agents.zoo.checkpoints import nbytes_of
-from agents.zoo.checks import Config, port, read_config, tensor_port
+from agents.zoo.checks import Config, read_config, tensor_port, text_port
 from schemas.errors import BadInputError, ModuleFailedError
 from schemas.generation import Options
 from schemas.values import Value
@@ -25,7 +25,6 @@ from schemas.values import Value
 __all__ = ["GeneratorConfig", "TextGenerator", "load_text_generator"]
 
 _IMAGE = "<image>"
-_MAX_CHARACTERS = 10_000
 
 
 class GeneratorConfig(Config):
@@ -154,9 +153,7 @@ class _Prompt:
         """Returns the tokens; in those of a template the picture's is there exactly once."""
         if not self._template:
             return self._fixed
-        question = port(inputs, "text", "text")
-        if len(question) > _MAX_CHARACTERS:
-            raise BadInputError(f"a text of {len(question)} characters; at most {_MAX_CHARACTERS}")
+        question = text_port(inputs, "text")
         ids: list[int] = tokenizer(self._template.replace("{text}", question))["input_ids"]
         if (count := ids.count(self.image_id or 0)) != 1:
             raise BadInputError(f"the prompt has {_IMAGE} {count} times; it has to be there once, and not in the text")

@@ -13,14 +13,11 @@ from agents.checkpoints.outputs import Asked, asked_outputs, take
 from agents.checkpoints.preprocessing import read_tokenizer, token_limit
 from agents.remembered import Ids, RememberedTexts, Tokens, pack
 from agents.zoo.checkpoints import nbytes_of
-from agents.zoo.checks import port, tensor_port
+from agents.zoo.checks import tensor_port, text_port, texts_port
 from schemas.errors import BadInputError
 from schemas.values import Kind, Tensor, Value
 
 __all__ = ["TextEncoder", "TokenizedTexts", "load_text_encoder"]
-
-#: Characters of one text, and texts of one item.
-_MAX_CHARACTERS, _MAX_TEXTS = 10_000, 1_000
 
 
 class TokenizedTexts:
@@ -43,16 +40,7 @@ class TokenizedTexts:
         Raises:
             BadInputError: Too many, too long, or not UTF-8.
         """
-        given = port(inputs, "text", kind)
-        texts = [given] if isinstance(given, str) else given
-        if len(texts) > _MAX_TEXTS:
-            raise BadInputError(f"{len(texts)} texts; at most {_MAX_TEXTS}")
-        if (longest := max(map(len, texts))) > _MAX_CHARACTERS:
-            raise BadInputError(f"a text of {longest} characters; at most {_MAX_CHARACTERS}")
-        try:
-            "".join(texts).encode()
-        except UnicodeEncodeError as error:  # JSON can carry it, UTF-8 cannot
-            raise BadInputError("a text holds half of a surrogate pair") from error
+        texts = [text_port(inputs, "text")] if kind == "text" else texts_port(inputs, "text")
         ids = self._tokenizer(texts, truncation=True, max_length=self._limit, padding=self._padding)["input_ids"]
         if not all(ids):
             raise BadInputError("a text without a single token")

@@ -10,7 +10,10 @@ from schemas.definitions import ModuleSpec
 from schemas.errors import BadInputError, ModuleFailedError
 from schemas.values import Kind, Tensor, Value, check_kind
 
-__all__ = ["Config", "port", "read_config", "tensor_port"]
+__all__ = ["Config", "port", "read_config", "tensor_port", "text_port", "texts_port"]
+
+#: Characters of one text, and texts of one item.
+_MAX_CHARACTERS, _MAX_TEXTS = 10_000, 1_000
 
 
 class Config(BaseModel):
@@ -45,6 +48,30 @@ def port(inputs: Mapping[str, Value], name: str, kind: Kind) -> Value:
     if name not in inputs:
         raise BadInputError(f"input {name!r} is missing")
     return check_kind(name, kind, inputs[name])
+
+
+def texts_port(inputs: Mapping[str, Value], name: str) -> list[str]:
+    """Returns the texts of an input port that a tokenizer can read.
+
+    Raises:
+        BadInputError: Missing, of another kind, too many, too long, or not UTF-8.
+    """
+    texts: list[str] = port(inputs, name, "texts")
+    if len(texts) > _MAX_TEXTS:
+        raise BadInputError(f"{len(texts)} texts; at most {_MAX_TEXTS}")
+    if (longest := max(map(len, texts))) > _MAX_CHARACTERS:
+        raise BadInputError(f"a text of {longest} characters; at most {_MAX_CHARACTERS}")
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:  # JSON can carry it, UTF-8 cannot
+        raise BadInputError("a text holds half of a surrogate pair") from error
+    return texts
+
+
+def text_port(inputs: Mapping[str, Value], name: str) -> str:
+    """Returns the one text of an input port; raises as texts_port does."""
+    text: str = port(inputs, name, "text")
+    return texts_port({name: text}, name)[0]
 
 
 def tensor_port(inputs: Mapping[str, Value], name: str, shape: tuple[int | None, ...]) -> Tensor:

@@ -15,17 +15,15 @@ from transformers import BertConfig, BertModel
 
 from agents.remembered import Ids, RememberedTexts, Tokens, pack
 from agents.zoo.checkpoints import fill, nbytes_of, read_safetensors
-from agents.zoo.checks import Config, port, read_config
+from agents.zoo.checks import Config, read_config, texts_port
 from agents.zoo.heads import Floats
 from agents.zoo.sources import wheel_file
 from schemas.definitions import ModuleSpec
-from schemas.errors import BadInputError, ModuleFailedError
+from schemas.errors import ModuleFailedError
 from schemas.values import Value
 
-__all__ = ["MAX_CHARACTERS", "MAX_TEXTS", "SentenceEncoder", "load_encoder"]
+__all__ = ["SentenceEncoder", "load_encoder"]
 
-#: Characters of one text, and texts of one item.
-MAX_CHARACTERS, MAX_TEXTS = 10_000, 1_000
 #: Tokens kept of a text, the two marks included.
 _MAX_TOKENS = 256
 
@@ -60,15 +58,7 @@ class SentenceEncoder:
 
     def prepare(self, inputs: Mapping[str, Value]) -> Texts:
         """Returns the item's texts as tokens, each cut after 256."""
-        texts = port(inputs, "text", "texts")
-        if len(texts) > MAX_TEXTS:
-            raise BadInputError(f"{len(texts)} texts; at most {MAX_TEXTS}")
-        if (longest := max(map(len, texts))) > MAX_CHARACTERS:
-            raise BadInputError(f"a text of {longest} characters; at most {MAX_CHARACTERS}")
-        try:
-            "".join(texts).encode()
-        except UnicodeEncodeError as error:  # JSON can carry it, UTF-8 cannot
-            raise BadInputError("a text holds half of a surrogate pair") from error
+        texts = texts_port(inputs, "text")
         encoded = self._tokenizer.encode_batch_fast(texts)
         return Texts(texts, [pack(one.ids) for one in encoded])
 

