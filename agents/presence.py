@@ -97,8 +97,9 @@ class Presence:
             self.tell_state()
 
     def tell_state(self) -> None:
-        """Tells the state."""
-        self._tell(topics.NODE_STATE, self._state)
+        """Tells the state, once we are introduced."""
+        if self._profile is not None:
+            self._tell(topics.NODE_STATE, self._state)
 
     def change_state(self, state: m.NodeState) -> None:
         """Tells a new state."""

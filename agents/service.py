@@ -143,14 +143,18 @@ class Agent:
             front.broker_lost()
 
     def _on_node_state(self, node: str, state: m.NodeState | None) -> None:
-        """We were taken for lost while our connection was: others do our work by now. Here we are again."""
-        if node != self._node or state is None or self._presence.state == "lost":
+        """Somebody says that we are lost: we say that we are here.
+
+        With our boot, our connection was lost and others do our work by now. With another, it is the will of a process
+        before us that came late: whoever was here knows that, but whoever comes would find it.
+        """
+        if node != self._node or state is None or state.state != "lost" or self._presence.state == "lost":
             return
-        if state.state == "lost" and state.boot == self._boot:
+        if state.boot == self._boot:
             _log.info("taken_for_lost", node=node)
             for front in self._fronts.values():
                 front.give_up()
-            self._presence.tell_state()
+        self._presence.tell_state()
 
     def _end_if_hung(self) -> None:
         """Code that does not return can be stopped only with its process; the broker then says that we are lost."""

@@ -21,6 +21,8 @@ __all__ = ["Link"]
 
 _log = structlog.get_logger(__name__)
 _GOODBYE_S = 0.01
+#: A connection that lived shorter was no success: the wait before the next one grows on.
+_STEADY_S = 2.0
 _LOOK_S = 0.02
 
 
@@ -79,6 +81,7 @@ class Link:
         self._manual_ack = manual_ack
         self._unacknowledged = Acknowledgements()
         self._attempt = 0
+        self._up_since = 0.0
         self._generation = 0
         self._stopping = False
         self._connected = threading.Event()
@@ -171,7 +174,7 @@ class Link:
         if self._stopping:  # ended while it was connecting
             self._connection.disconnect()
             return
-        self._attempt = 0
+        self._up_since = time.monotonic()
         self._generation += 1
         self._unacknowledged.clear()
         self._outbox.limit = limit
@@ -192,6 +195,8 @@ class Link:
             self._then += then  # confirmed by the next connection
         self._subscribing.clear()
         if was_connected:
+            if time.monotonic() - self._up_since > _STEADY_S:  # else somebody with our client id comes back at once too
+                self._attempt = 0
             metrics.CONNECTIONS_LOST.labels(self._name).inc()
             _log.info("disconnected", client=self._name)
             for down in self._downs:

@@ -1,5 +1,6 @@
 """The planner: listens to tasks and nodes, decides where modules live, and publishes plans and routes. One writer."""
 
+import secrets
 import threading
 import time
 from functools import partial
@@ -64,7 +65,7 @@ class Planner:
         self._documents = Documents(self._root, self._epoch)
         self._rebuilt = False
         self._inherited: tuple[set[str], set[str]] = (set(), set())
-        self._doors = Doors(settings, self._loop, self._facts, self._plan_now)
+        self._doors = Doors(settings, self._loop, self._facts, self._plan)
         self._silence = Silence()
         #: whether the broker has told us, since it is there, of the planner that we were
         self._is_known = False
@@ -74,14 +75,16 @@ class Planner:
         self._retry: Timer | None = None
         self._stopping = False
         self.superseded = threading.Event()
-        offline = m.PlannerState(state="offline", epoch=self._epoch)
+        offline = m.PlannerState(state="offline", epoch=self._epoch).encode()
         self.link = Link(
             settings,
             planner_client_id(settings),
             self._loop,
-            will=Will(topics.PLANNER_STATE.at(self._root), offline.encode()),
+            will=Will(topics.PLANNER_STATE.at(self._root), offline),
             on_connected=self._on_connected,
         )
+        #: hears of a planner that has our client id now: rumqttd tells its connection our own will instead of its state
+        self._observer = Link(settings, f"s2m3-standby-{secrets.token_hex(6)}", self._loop)
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
@@ -95,18 +98,19 @@ class Planner:
         link = self.link
         self._loop.start()
         listen(link, topics.PLANNER_STATE, self._on_planner_state)
+        listen(self._observer, topics.PLANNER_STATE, self._on_planner_state)
         listen(link, topics.TASK, self._on_task)
         listen(link, topics.NODE_PROFILE, self._on_profile)
         listen(link, topics.NODE_REPORTED, self._on_reported)
         listen(link, topics.NODE_LOAD, self._on_load)
         listen(link, topics.PLAN, self._on_plan)
         listen(link, topics.ROUTE, self._on_route)
-        link.subscribe(topics.CONTROL.at(self._root, verb="replan"), self._on_control)
-        link.subscribe(topics.CONTROL.at(self._root, verb="drain"), self._on_control)
-        link.subscribe(topics.CONTROL.at(self._root, verb="profile"), self._on_control)
+        for verb in ("replan", "drain", "profile"):
+            link.subscribe(topics.CONTROL.at(self._root, verb=verb), self._on_control)
         listen(link, topics.NODE_STATE, self._on_node_state, then=self._rebuild_soon)
         link.watch(up=self._on_up)
         link.start()
+        self._observer.begin()
         self._loop.every(_SILENCE_S, self._look_for_silent)
         self._loop.every(_HEALTH_S, self._tell_health)
         self._loop.every(_IMPROVE_S, self._look_for_better)
@@ -122,6 +126,7 @@ class Planner:
         self._stopping = True  # before we hear ourselves say it
         if not self.superseded.is_set():
             self._tell_state("offline")
+        self._observer.stop()
         self.link.stop()
         self._loop.stop()
         _log.info("planner_down", epoch=self._epoch)
@@ -176,14 +181,14 @@ class Planner:
     # ---- what comes in --------------------------------------------------------------------------------------------
 
     def _on_planner_state(self, _: str, state: m.PlannerState | None) -> None:
-        if state is None:
+        if state is None or self.superseded.is_set():
             return
         self._is_known = True
-        if state.epoch > self._epoch and state.state == "online":
+        if state.epoch > self._epoch:  # online or gone again: nodes refuse plans of our epoch since
             _log.warning("superseded", epoch=self._epoch, by=state.epoch)
             self.superseded.set()
-        elif state.state == "offline" and not self.superseded.is_set() and not self._stopping:
-            self._tell_state("online")  # an old will that came late
+        elif (state.epoch < self._epoch or state.state == "offline") and not self._stopping:
+            self._tell_state("online")  # an old will that came late, or a planner that does not know of us yet
 
     def _on_task(self, task: str, spec: m.TaskSpec | None) -> None:
         if spec is None:
@@ -217,7 +222,7 @@ class Planner:
         if state is not None and state.state == "lost":
             metrics.NODES_LOST.labels(node).inc()
             self._note("node_lost", node)
-            self._plan_now()
+            self._plan()
             return
         if was in (None, "lost") and state is not None:
             self._note("node_joined", node)
@@ -226,13 +231,10 @@ class Planner:
 
     def _note(self, event: Literal["node_joined", "node_lost"], node: str) -> None:
         _log.info(event, node=node)
-        if not self._rebuilt:  # how long it has been there, nobody can tell
-            return
-        self._event(m.Event(event=event, node=node))
-        if event == "node_lost":
-            self._facts.note_loss(node, time.monotonic())
-        else:
-            self._facts.flapping.came(node, time.monotonic())
+        if self._rebuilt:  # before that, nobody can tell how long it has been there
+            self._event(m.Event(event=event, node=node))
+            note = self._facts.note_loss if event == "node_lost" else self._facts.flapping.came
+            note(node, time.monotonic())
 
     def _on_profile(self, node: str, profile: m.NodeProfile | None) -> None:
         self._silence.heard(node, time.monotonic())
@@ -283,10 +285,6 @@ class Planner:
     def _look_for_better(self) -> None:
         self._improve = True
         self._plan_soon()
-
-    def _plan_now(self) -> None:
-        if self._rebuilt:
-            self._plan()
 
     def _plan(self) -> None:
         if self._timer is not None:

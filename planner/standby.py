@@ -18,10 +18,17 @@ __all__ = ["wait_for_turn"]
 _log = structlog.get_logger(__name__)
 #: A retained state comes at once; if none has after this long, nobody plans.
 _NOBODY_S = 0.5
+#: A planner whose will came while it lives, for it had lost its connection, says so in less.
+_CONTRADICTED_S = 1.0
+#: A planner tells its health each 10 s: this long without, and it hangs.
+_SILENT_S = 25.0
 
 
 def wait_for_turn(settings: BrokerSettings, stopping: threading.Event) -> int:
-    """Returns when nobody plans, with the newest epoch seen (0: none).
+    """Returns when nobody plans, or whoever does has fallen silent, with the newest epoch seen (0: none).
+
+    A planner that hangs, or whose cable was pulled, is not missed by every broker (rumqttd waits for its socket): its
+    health, which it tells each ten seconds, is.
 
     Args:
         settings: Where the broker is.
@@ -37,29 +44,45 @@ def wait_for_turn(settings: BrokerSettings, stopping: threading.Event) -> int:
     seen: list[m.PlannerState] = []
     confirmed = threading.Event()
     changed = threading.Event()
+    heard = [time.monotonic()]
 
     def keep(_: str, state: m.PlannerState | None) -> None:
-        if state is not None:
-            seen.append(state)
+        if state is not None and (not seen or state.epoch >= seen[-1].epoch):  # else an old will that came late
+            seen[:] = [state]
             changed.set()
 
+    def hear(_: str, _health: m.PlannerHealth | None) -> None:
+        heard[0] = time.monotonic()
+
     loop.start()
+    listen(link, topics.PLANNER_HEALTH, hear)
     listen(link, topics.PLANNER_STATE, keep, then=confirmed.set)
     try:
         link.start()
         link.wait_for(confirmed, _NOBODY_S)
         changed.wait(_NOBODY_S)
-        while seen and seen[-1].state == "online" and not stopping.is_set():
-            _log.info("standing_by", epoch=seen[-1].epoch)
+        while seen and not stopping.is_set():
             changed.clear()
-            while not changed.wait(0.2) and not stopping.is_set():
+            if seen[-1].state == "offline":
+                if not changed.wait(_CONTRADICTED_S):
+                    break
                 continue
+            _log.info("standing_by", epoch=seen[-1].epoch)
+            while not changed.wait(0.2) and not stopping.is_set():
+                if link.connected and time.monotonic() > heard[0] + _SILENT_S:
+                    _log.warning("planner_silent", epoch=seen[-1].epoch)
+                    return seen[-1].epoch
+                if not link.connected:  # nobody is heard while the broker is away
+                    heard[0] = time.monotonic()
     finally:
         link.stop(timeout_s=1.0)
         loop.stop()
-    return max((state.epoch for state in seen), default=0)
+    return seen[-1].epoch if seen else 0
 
 
 def next_epoch(seen: int) -> int:
-    """Returns an epoch above the newest seen, and above any that a broker forgot: milliseconds since 1970."""
-    return max(seen + 1, int(time.time() * 1000))
+    """Returns an epoch above the newest seen, and above any that a broker forgot: milliseconds since 1970.
+
+    Up to a second more, by chance: two planners started at once must not have the same.
+    """
+    return max(seen + 1, int(time.time() * 1000) + secrets.randbelow(1000))
