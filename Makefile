@@ -26,6 +26,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/placement.py
 	$(BIN)/python bench/split_memory.py
 	$(BIN)/python bench/sharing.py
+	$(BIN)/python bench/generation.py
 
 # Debian keeps venv in a package of its own: virtualenv from pip does the same.
 $(BIN)/python:
@@ -39,7 +40,7 @@ $(VENV)/.run: pyproject.toml deploy/constraints.txt deploy/weights.txt | $(BIN)/
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,exact,secure,traces,dev]'
+	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,exact,int8,secure,traces,dev]'
 	touch $@
 
 # The page, into s2m3/page. What npm brings is locked, and none of it is committed.

@@ -1,6 +1,5 @@
 """Puts a network's weights into another dtype; what goes in and comes out stays float32, so nobody else need know."""
 
-import logging
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -30,11 +29,10 @@ def put_into(network: nn.Module, dtype: Dtype | None) -> None:
         network.register_forward_pre_hook(lambda _, args, kwargs: _cast((args, kwargs), half), with_kwargs=True)
         network.register_forward_hook(lambda _, __, found: _cast(found, torch.float32))
     elif dtype == "int8":
-        logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # of torchao's own enums, at its import
         try:
             from torchao.quantization import Int8WeightOnlyConfig, quantize_  # noqa: PLC0415  # only where it is chosen
         except ImportError as error:
-            raise ModuleFailedError("int8 needs the package torchao (pip install s2m3[agent])") from error
+            raise ModuleFailedError("int8 needs the package torchao (pip install s2m3[int8])") from error
         quantize_(network, Int8WeightOnlyConfig())
 
 

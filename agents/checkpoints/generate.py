@@ -79,18 +79,6 @@ class _Batch:
     def length(self) -> int:
         return self.own[0][0].shape[2]
 
-    def joined(self, other: "_Batch") -> "_Batch":
-        longer = max(self.length, other.length)
-        parts = [part.padded(longer - part.length) for part in (self, other)]
-        one, two = parts
-        return _Batch(
-            one.rows + two.rows,
-            _stacked(one.own, two.own),
-            _stacked(one.crossing, two.crossing),
-            None if one.states is None or two.states is None else torch.cat([one.states, two.states]),
-            one.pads + two.pads,
-        )
-
     def padded(self, columns: int) -> "_Batch":
         if not columns:
             return self
@@ -154,11 +142,10 @@ class Decoding:
 
     def _join(self) -> None:
         """Makes one batch of those that cross-attend to equally many states."""
-        joined: dict[int, _Batch] = {}
+        alike: dict[int, list[_Batch]] = {}
         for batch in self._batches:
-            states = 0 if batch.states is None else batch.states.shape[1]
-            joined[states] = joined[states].joined(batch) if states in joined else batch
-        self._batches = list(joined.values())
+            alike.setdefault(0 if batch.states is None else batch.states.shape[1], []).append(batch)
+        self._batches = [_joined(batches) for batches in alike.values()]
 
     def _step(self, batch: _Batch) -> None:
         own: Any = DynamicCache(batch.own)
@@ -197,5 +184,21 @@ def _layers(cache: Any) -> tuple[Layers, Layers]:
     return _layers(cache.self_attention_cache)[0], _layers(cache.cross_attention_cache)[0]
 
 
-def _stacked(one: Layers, two: Layers) -> Layers:
-    return [(torch.cat([k, k2]), torch.cat([v, v2])) for (k, v), (k2, v2) in zip(one, two, strict=True)]
+def _joined(batches: Sequence[_Batch]) -> _Batch:
+    """Returns one batch of several that cross-attend to equally many states, copying each once."""
+    if len(batches) == 1:
+        return batches[0]
+    longest = max(batch.length for batch in batches)
+    parts = [batch.padded(longest - batch.length) for batch in batches]
+    states = [part.states for part in parts if part.states is not None]
+    return _Batch(
+        [row for part in parts for row in part.rows],
+        _stacked([part.own for part in parts]),
+        _stacked([part.crossing for part in parts]),
+        torch.cat(states) if states else None,
+        [pad for part in parts for pad in part.pads],
+    )
+
+
+def _stacked(parts: Sequence[Layers]) -> Layers:
+    return [(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in zip(*parts, strict=True)]
