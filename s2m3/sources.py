@@ -1,20 +1,28 @@
 """What is named on the command line: a checkpoint's folder, a hub id in the local cache, or a model that is known."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agents.checkpoints.sources import CheckpointSources, hub_folder
 from schemas.architectures import architecture_of
 from schemas.checkpoint import read_checkpoint
 from schemas.definitions import Catalogue, ModuleSpec, is_hub_id
-from schemas.deriving import module_of
+from schemas.deriving import definition_of, module_of
 from schemas.errors import BadInputError, ModuleFailedError
 from schemas.known import KnownCheckpoint, known_parts
 from schemas.parts import Model, PartSize, model_of
+from schemas.sizes import ANSWER_TOKENS
+from schemas.values import Kind, Value
 
-__all__ = ["read_source", "with_content_compared"]
+if TYPE_CHECKING:
+    from agents.checkpoints.checking import Distances
+
+__all__ = ["distances_of", "read_source", "with_content_compared"]
+
+_SAMPLES = Path(__file__).parent / "samples"
 
 
 def read_source(source: str, catalogue: Catalogue) -> Model:
@@ -78,6 +86,37 @@ def with_content_compared(models: Sequence[Model]) -> list[Model]:
         replace(model, parts=tuple(replace(part, identity=identities[_key(model, part)]) for part in model.parts))
         for model in models
     ]
+
+
+def distances_of(model: Model) -> "Distances":
+    """Returns how far each part of a model with weights here is from float32 in other dtypes, on the samples shipped.
+
+    Raises:
+        BadInputError: Its weights are not here, or it is a head alone.
+        ModuleFailedError: A part cannot be loaded, or not in a dtype.
+    """
+    from agents.checkpoints.checking import distances  # noqa: PLC0415  # torch, only if weights are run
+
+    if model.folder is None:
+        raise BadInputError(
+            f"{model.name} has no weights here to check: name its folder, or its hub id if it is cached"
+        )
+    definition = definition_of(read_checkpoint(model.folder), str(model.folder.resolve()))
+    modules = [
+        spec.model_copy(update={"config": {"max_new_tokens": ANSWER_TOKENS}}) if spec.generates else spec
+        for spec in definition.modules
+    ]
+    items = [_sample(definition.model.inputs, number) for number in range(2)]
+    return distances(definition.model_copy(update={"modules": modules}), items)
+
+
+def _sample(inputs: Mapping[str, Kind], number: int) -> dict[str, Value]:
+    picture = (_SAMPLES / ("chelsea.jpg", "coffee.jpg")[number]).read_bytes()
+    sound = (_SAMPLES / ("hello-world.flac", "weather-today.flac")[number]).read_bytes()
+    text = ("a photo of a cat", "what is in the cup")[number]
+    values: dict[Kind, Value] = {"image": picture, "images": [picture], "audio": sound}
+    values |= {"text": text, "texts": [text, "a dog"]}
+    return {name: values[kind] for name, kind in inputs.items()}
 
 
 def _key(model: Model, part: PartSize) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from planner.catalogue import catalogue_of
 from s2m3 import options
 from s2m3.snapshot import Site
-from s2m3.sources import read_source, with_content_compared
+from s2m3.sources import distances_of, read_source, with_content_compared
 from schemas.definitions import Catalogue
 from schemas.errors import BadInputError
 from schemas.parts import DTYPES, Model, PartSize, Saving, peak_saving, total_saving
@@ -35,6 +36,9 @@ def split(
     folder: Annotated[Path | None, typer.Option("--models", help="folder of further definitions")] = None,
     served: Annotated[bool, typer.Option("--served", help="say which tasks on the bus use the parts")] = False,
     content: Annotated[bool, typer.Option("--content", help="compare the weights themselves; reads them all")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="load the parts: outputs in other dtypes against fp32")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Say what checkpoints are made of and what sharing saves. `s2m3 split ./my-clip clip-vit-l14-336 llava-7b`.
@@ -52,6 +56,10 @@ def split(
     if served:
         users = _merged(users, _tasks(settings, catalogue))
     document = _document(models, users, dtype)
+    if check:
+        for model, said in zip(models, document["models"], strict=True):
+            with Console(stderr=True).status(f"running {model.name}"):
+                said["distances"] = _distances(model)
     if as_json:
         typer.echo(json.dumps(document, ensure_ascii=False))
     else:
@@ -128,11 +136,21 @@ def _part(part: PartSize, model: str, users: _Users, named: _Users) -> dict[str,
     }
 
 
+def _distances(model: Model) -> dict[str, Any]:
+    """Part -> dtype -> output -> cosine, max_abs (None for texts) and same."""
+    return {
+        part: {dtype: {name: asdict(found) for name, found in outputs.items()} for dtype, outputs in dtypes.items()}
+        for part, dtypes in distances_of(model).items()
+    }
+
+
 def _show(models: Sequence[Model], document: dict[str, Any], dtype: str) -> None:
     console = Console()
     for model, said in zip(models, document["models"], strict=True):
         console.print(f"\n[bold]{model.name}[/bold]  {model.description}")
         console.print(_table(model, said, dtype))
+        if "distances" in said:
+            console.print(_distance_table(said["distances"]))
         peak = peak_saving(model, dtype)
         console.print(f"one device's peak: whole {_mb(peak.before)}, largest part {_mb(peak.after)}{_less(peak)}")
     if len(models) > 1:
@@ -155,6 +173,20 @@ def _table(model: Model, said: dict[str, Any], dtype: str) -> Table:
         cells += [_mb(part.nbytes(dtype)), "?" if part.gflops is None else f"{part.gflops:,.1f}", passes or "-"]
         table.add_row(*cells, "\n".join(row["shared_with"]) or "-")
     return table
+
+
+def _distance_table(distances: dict[str, Any]) -> Table:
+    """Against float32: the least cosine of an item's numbers; of texts, how many are the same."""
+    others = list(DTYPES)[1:]
+    table = Table("part", "output", *others, title="cosine with float32", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for part, dtypes in distances.items():
+        for name in dtypes[others[0]]:
+            table.add_row(part, name, *(_distance(dtypes[dtype][name]) for dtype in others))
+    return table
+
+
+def _distance(found: dict[str, Any]) -> str:
+    return f"{found['same']:.0%} same" if found["cosine"] is None else f"{found['cosine']:.5f}"
 
 
 def _less(saving: Saving) -> str:

@@ -34,7 +34,12 @@ finally:
 def s2m3(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "s2m3", "split", *words]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
 
@@ -196,6 +201,21 @@ def test_a_hub_id_is_read_from_the_local_cache_and_is_the_module_that_is_known(t
     assert "model clip-vqa" in shared(document, 0, "vision")
 
 
+# How far other dtypes are.
+
+
+def test_check_says_how_far_each_part_is_from_float32_in_other_dtypes(tiny: Path) -> None:
+    document = said(str(tiny / "tiny-vit-gpt2"), "--check")
+    distances = document["models"][0]["distances"]
+    assert distances.keys() == {"vision", "decoder"}
+    for dtype in ("bfloat16", "float16", "int8"):
+        hidden = distances["vision"][dtype]["hidden"]
+        assert 0.99 < hidden["cosine"] < 1
+        assert hidden["max_abs"] > 0
+        assert distances["decoder"][dtype]["text"]["cosine"] is None
+    assert distances["vision"]["float16"]["hidden"]["cosine"] > distances["vision"]["bfloat16"]["hidden"]["cosine"]
+
+
 # What is wrong.
 
 
@@ -204,6 +224,7 @@ def test_a_hub_id_is_read_from_the_local_cache_and_is_the_module_that_is_known(t
     [
         (["no-such"], "no-such is neither a folder nor a model that is known"),
         (["someone/nothing"], "someone/nothing cannot be had from the hub or its cache"),
+        (["clip-vit-b16", "--check"], "clip-vit-b16 has no weights here to check"),
         (["clip-vit-b16", "--dtype", "int3"], "--dtype is one of float32, bfloat16, float16, int8, not 'int3'"),
     ],
 )
