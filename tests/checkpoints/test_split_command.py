@@ -37,7 +37,7 @@ def s2m3(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=170,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
