@@ -19,7 +19,8 @@ type Props = { site: Site; connection: Connection; config: Config };
 
 export function App({ site, connection, config }: Props) {
   const [picked, pick] = useState<Picked>(null);
-  const toggle = (next: NonNullable<Picked>) => pick(picked?.kind === next.kind && picked.id === next.id ? null : next);
+  const toggle = (next: NonNullable<Picked>) =>
+    pick((now) => (now?.kind === next.kind && now.id === next.id ? null : next));
   const stale = connection.phase !== "online";
   return (
     <>

@@ -44,7 +44,13 @@ export function Board({ site, picked, toggle, stale }: Props) {
           </ul>
           {tasks.length === 0 && (
             <p class="quiet">
-              No task yet: <code>s2m3 task add</code>
+              {stale ? (
+                "Not known: not connected."
+              ) : (
+                <>
+                  No task yet: <code>s2m3 task add</code>
+                </>
+              )}
             </p>
           )}
         </div>
@@ -65,7 +71,13 @@ export function Board({ site, picked, toggle, stale }: Props) {
           </ul>
           {nodes.length === 0 && (
             <p class="quiet">
-              No node yet: <code>s2m3 agent</code>
+              {stale ? (
+                "Not known: not connected."
+              ) : (
+                <>
+                  No node yet: <code>s2m3 agent</code>
+                </>
+              )}
             </p>
           )}
         </div>
@@ -176,7 +188,8 @@ const NodeCard = memo(
 );
 
 function sameSharing(a: CardProps, b: CardProps): boolean {
-  return b.copies.every(({ module }) => a.modules.get(module)?.tasks.length === b.modules.get(module)?.tasks.length);
+  const users = (of: CardProps, module: string) => of.modules.get(module)?.tasks.join();
+  return b.copies.every(({ module }) => users(a, module) === users(b, module));
 }
 
 function Memory({ node, copies }: { node: Node; copies: Copy[] }) {
