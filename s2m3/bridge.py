@@ -73,7 +73,7 @@ class Bridge:
         self._view = View()
         prefix = settings.discovery_prefix
         devices = Devices(self._root, prefix, version("s2m3")) if settings.homeassistant else None
-        self._announcer = Announcer(self._link, self._loop, self._view, devices)
+        self._announcer = Announcer(self._link, self._loop, self._view, devices, self._tell_again)
         self._bindings = Bindings(settings, self._loop, self, self._process)
         self._reports: dict[str, b.BindingReport] = {}
         self._questions = 0
@@ -131,16 +131,20 @@ class Bridge:
         if self.superseded.is_set():
             return
         view = self._view
-        self._tell_state("online")
         self._unheard |= {("node", n) for n in view.nodes.present | view.nodes.lost}
         self._unheard |= {("task", task) for task in view.tasks} | {("binding", n) for n in self._bindings.wanted}
         self._announcer.changed("planner")
-        self._announcer.repeat()
+        self._tell_again()
         self._loop.after(_SETTLED_S, self._settled)
         if self._forgetting is not None:
             self._forgetting.cancel()
         self._forgetting = self._loop.after(self._settings.forget_s, self._forget_unheard)
         self._reports = {}
+
+    def _tell_again(self) -> None:
+        """The broker may have forgotten what we retain, or Home Assistant has just started."""
+        self._tell_state("online")
+        self._announcer.repeat()
 
     def _settled(self) -> None:
         """A broker that forgot everything is told what is wanted; a node that it does not know is not there."""

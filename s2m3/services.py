@@ -145,6 +145,7 @@ def agent(settings: AgentSettings) -> None:
     quiet=False,
     homeassistant=Annotated[bool | None, typer.Option(help="announce nodes and tasks to Home Assistant [yes]")],
     discovery_prefix=Annotated[str | None, typer.Option(help="as set in Home Assistant [homeassistant]")],
+    forget_s=Annotated[float | None, typer.Option(help="what nobody tells again so long after a connect is gone [30]")],
     metrics_port=options.MetricsPort,
 )
 def bridge(settings: BridgeSettings) -> None:

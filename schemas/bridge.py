@@ -123,7 +123,7 @@ class BridgeAnswer(Document):
     event_type: Literal["answered", "failed"]
     #: the answer as text, cut at 255 characters
     state: str | None = None
-    #: the whole of it, where it is no longer than 8,000
+    #: the whole of it, where it is at most 6,000 bytes
     answer: Any = None
     score: float | None = None
     outputs: dict[str, Any] = Field(default_factory=dict)

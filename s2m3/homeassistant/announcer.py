@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -34,9 +35,13 @@ class Announcer:
         loop: Ours.
         view: What the bridge has heard.
         devices: The discovery documents; None announces nothing to Home Assistant.
+        tell_again: All that the bridge retains, when Home Assistant has started.
     """
 
-    def __init__(self, link: Link, loop: Loop, view: View, devices: Devices | None) -> None:
+    def __init__(
+        self, link: Link, loop: Loop, view: View, devices: Devices | None, tell_again: Callable[[], None]
+    ) -> None:
+        self._tell_again = tell_again
         self._link = link
         self._loop = loop
         self._view = view
@@ -82,7 +87,7 @@ class Announcer:
         return self._retained.get(topics.BRIDGE_PICTURE.at(self._link.root, task=task))
 
     def repeat(self) -> None:
-        """Tells everything again: the broker may have forgotten it, or Home Assistant has just started."""
+        """Tells everything again."""
         for topic, payload in list(self._retained.items()):
             self._publish(Outgoing(topic, payload, retain=True))
 
@@ -90,7 +95,7 @@ class Announcer:
         if message.payload == b"online" and not message.retain:
             wait = random.uniform(*_BIRTH_S)  # noqa: S311  # jitter
             _log.info("homeassistant_started", repeat_in_s=round(wait, 1))
-            self._loop.after(wait, self.repeat)
+            self._loop.after(wait, self._tell_again)
 
     def _tell_changes(self) -> None:
         self._settling = False

@@ -15,8 +15,8 @@ __all__ = ["failure", "of_plain", "of_result"]
 
 #: Home Assistant refuses a longer state.
 _LONGEST_STATE = 255
-#: Its recorder refuses attributes of more than 16 KB.
-_LONGEST_ATTRIBUTE = 8_000
+#: Bytes as JSON; its recorder refuses attributes of more than 16 KB in all.
+_LONGEST_ATTRIBUTE = 6_000
 
 
 def of_result(asked: Asked, result: Result, at: str) -> BridgeAnswer:
@@ -66,9 +66,9 @@ def _answered(
     return BridgeAnswer(
         event_type="answered",
         state=text if len(text) <= _LONGEST_STATE else text[: _LONGEST_STATE - 1] + "…",
-        answer=answer if len(text) <= _LONGEST_ATTRIBUTE else None,
+        answer=answer if _fits(answer) else None,
         score=round(score, 4) if isinstance(score, int | float) else None,
-        outputs=others if len(json.dumps(others)) <= _LONGEST_ATTRIBUTE else {},
+        outputs=others if _fits(others) else {},
         latency_ms=round(latency_ms, 1),
         at=at,
         source=asked.source,
@@ -76,3 +76,7 @@ def _answered(
         question=asked.question,
         route=dict(route),
     )
+
+
+def _fits(value: Any) -> bool:
+    return len(json.dumps(value, ensure_ascii=False).encode()) <= _LONGEST_ATTRIBUTE

@@ -18,7 +18,7 @@ Component = dict[str, Any]
 #: Home Assistant's own word for "not known", of which it makes an unknown state.
 _NONE = "default('None')"
 _MEASUREMENT = {"p": "sensor", "stat_cla": "measurement"}
-_MEGABYTES = {**_MEASUREMENT, "dev_cla": "data_size", "unit_of_meas": "MB", "ent_cat": "diagnostic"}
+_MEGABYTES = {**_MEASUREMENT, "dev_cla": "data_size", "unit_of_meas": "MB", "sug_dsp_prc": 0}
 _MILLISECONDS = {**_MEASUREMENT, "dev_cla": "duration", "unit_of_meas": "ms", "sug_dsp_prc": 0}
 
 
@@ -52,7 +52,7 @@ class Devices:
         components = {
             "connectivity": _connectivity(state, "value_json.connected") | {"avty": self._available()},
             "memory-free": _MEGABYTES | {"name": "Free memory", **_value(state, "free_mb")},
-            "memory-used": _MEGABYTES | {"name": "Used memory", **_value(state, "used_mb")},
+            "memory-used": _MEGABYTES | {"name": "Used memory", "ent_cat": "diagnostic", **_value(state, "used_mb")},
             "queue": _MEASUREMENT
             | {"name": "Queue", "unit_of_meas": "items", "ic": "mdi:tray-full", **_value(state, "queue")},
             "latency": _MILLISECONDS
@@ -60,6 +60,7 @@ class Devices:
             "modules": _MEASUREMENT
             | {
                 "name": "Modules",
+                "unit_of_meas": "modules",
                 "ic": "mdi:puzzle",
                 "ent_cat": "diagnostic",
                 "stat_t": state,
@@ -194,7 +195,6 @@ def _connectivity(topic: str, condition: str) -> Component:
     return {
         "p": "binary_sensor",
         "dev_cla": "connectivity",
-        "ent_cat": "diagnostic",
         "stat_t": topic,
         "val_tpl": f"{{{{ 'ON' if {condition} else 'OFF' }}}}",
     }

@@ -1,0 +1,147 @@
+"""What a house sees, on both brokers with real processes: true while it lives, gone when gone, back after restarts."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from broker.launch import BrokerKind
+from s2m3.cluster import Cluster
+from s2m3.snapshot import Site
+from s2m3.tasks import add_task
+from schemas import messages as m
+from schemas import topics
+from schemas.bridge import Binding
+from tests.conftest import WAIT_S
+from tests.homeassistant.reader import UNAVAILABLE, Reader
+
+PLANNER, NODE, TASK = "s2m3-planner", "s2m3-node-a", "s2m3-task-noop"
+
+
+@pytest.fixture(scope="module")
+def cluster(kind: BrokerKind) -> Iterator[Cluster]:
+    with Cluster({"a": 150.0, "b": 150.0}, kind=kind, threads=1, bridge=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def house(cluster: Cluster) -> Cluster:
+    """Two light nodes, the task `noop`, and a bridge; what the test before ended is started again."""
+    start = {"planner": cluster.start_planner, "bridge": cluster.start_bridge}
+    for name, process in list(cluster.processes.items()):
+        if process.poll() is not None:
+            start[name]() if name in start else cluster.start_agent(name)
+    with Site(cluster.settings) as site:
+        add_task(site, "noop", m.TaskSpec(model="noop", deadline_s=10))
+        assert site.wait(lambda s: s.ready("noop") and {"a", "b"} <= s.nodes.ready, WAIT_S), cluster.log("planner")
+    return cluster
+
+
+@pytest.fixture
+def reader(house: Cluster) -> Iterator[Reader]:
+    with Reader(house.broker.port_v3) as reader:
+        assert reader.wait(_all_there, WAIT_S), (reader.topics, house.log("bridge"))
+        yield reader
+
+
+def _all_there(reader: Reader) -> bool:
+    there = {PLANNER, NODE, "s2m3-node-b", TASK} <= reader.devices.keys()
+    return there and _shows(reader, "on") and reader.state(TASK, "problem") == "none"
+
+
+def _shows(reader: Reader, word: str) -> bool:
+    states = {reader.state(PLANNER, "connectivity"), reader.state(NODE, "connectivity")}
+    return states == ({"ON"} if word == "on" else {UNAVAILABLE})
+
+
+def test_a_node_killed_is_disconnected_and_its_figures_are_unavailable(house: Cluster, reader: Reader) -> None:
+    assert float(reader.state(NODE, "memory-free")) > 0
+    assert reader.state(NODE, "queue") == "0"
+    house.kill("a")
+    assert reader.wait(lambda r: r.state(NODE, "connectivity") == "OFF", WAIT_S)
+    assert reader.state(NODE, "memory-free") == UNAVAILABLE
+    house.kill("b")
+    assert reader.wait(lambda r: r.state(TASK, "answer") == UNAVAILABLE, WAIT_S)
+    assert "no node is ready" in reader.state(TASK, "problem") or "no_capacity" in reader.state(TASK, "problem")
+    house.start_agent("a")
+    assert reader.wait(lambda r: r.state(TASK, "answer") != UNAVAILABLE, WAIT_S)
+
+
+def test_without_the_bridge_nothing_claims_to_be_available(house: Cluster, reader: Reader) -> None:
+    house.kill("bridge")
+    assert reader.wait(lambda r: _shows(r, "off"), WAIT_S)
+    assert reader.state(TASK, "answer") == UNAVAILABLE
+    house.start_bridge()
+    assert reader.wait(_all_there, WAIT_S)
+
+
+def test_without_a_planner_its_button_is_unavailable_and_tasks_are_not(house: Cluster, reader: Reader) -> None:
+    house.kill("planner")
+    assert reader.wait(lambda r: r.state(PLANNER, "connectivity") == "OFF", WAIT_S)
+    assert reader.state(TASK, "answer") != UNAVAILABLE
+
+
+def test_when_home_assistant_starts_everything_is_told_again(reader: Reader) -> None:
+    reader.forget()
+    reader.say("homeassistant/status", "online")
+    assert reader.wait(_all_there, WAIT_S)
+
+
+def test_after_a_broker_restart_everything_is_back(house: Cluster, reader: Reader) -> None:
+    reader.forget()
+    house.broker.kill()
+    house.broker.start()
+    assert reader.wait(_all_there, WAIT_S * 2), house.log("bridge")
+
+
+def test_what_is_removed_leaves_nothing_over(house: Cluster, reader: Reader) -> None:
+    with Site(house.settings) as site:
+        binding = Binding(source="x", task="noop", input="left", inputs={"right": "r"}, publish="y")
+        site.publish(topics.BIND, binding.encode(), binding="x")
+        assert site.wait(lambda s: "x" in s.reports, WAIT_S)
+        reader.say("x", "hello")
+        assert reader.wait(lambda r: any("bridge/answer/" in topic for topic in r.topics), WAIT_S)
+        site.publish(topics.BIND, b"", binding="x")
+        site.publish(topics.TASK, b"", task="noop")
+        house.kill("a")
+        for path in (topics.NODE_PROFILE, topics.NODE_REPORTED, topics.NODE_STATE):
+            site.publish(path, b"", node="a")
+    assert reader.wait(lambda r: not {TASK, NODE} & r.devices.keys(), WAIT_S)
+    gone = ("noop", "node/a", "node-a", "binding/x")
+    assert reader.wait(lambda r: not [t for t in r.topics if t.endswith(gone) and "answered" not in t], WAIT_S)
+
+
+def test_what_was_removed_while_no_bridge_ran_is_cleared_by_the_next(house: Cluster, reader: Reader) -> None:
+    house.kill("bridge")
+    assert reader.wait(lambda r: _shows(r, "off"), WAIT_S)
+    with Site(house.settings) as site:
+        site.publish(topics.TASK, b"", task="noop")
+    assert TASK in reader.devices
+    house.start_bridge("--forget-s", "1")
+    assert reader.wait(lambda r: TASK not in r.devices, WAIT_S)
+    assert reader.wait(lambda r: _shows(r, "on"), WAIT_S)
+
+
+def test_the_buttons_do_what_they_say(house: Cluster, reader: Reader) -> None:
+    with Site(house.settings) as site:
+        revision = site.routes["noop"].revision
+        reader.press(PLANNER, "replan")
+        reader.press(NODE, "drain")
+        assert site.wait(lambda s: s.nodes.state("a") == "draining", WAIT_S)
+        assert site.wait(lambda s: s.routes["noop"].revision >= revision, WAIT_S)
+    assert reader.wait(lambda r: "draining" in (r.payload("s2m3/v1/bridge/node/a") or b"").decode(), WAIT_S)
+    assert reader.state(NODE, "connectivity") == "ON"
+    house.kill("a")
+
+
+def test_answers_come_from_plain_callers_and_questions_that_make_no_sense_are_told(
+    house: Cluster, reader: Reader
+) -> None:
+    reader.say("s2m3/v1/request/noop", json.dumps({"inputs": {"left": "l", "right": "r"}}))
+    answered = "s2m3/v1/bridge/answered/noop"
+    assert reader.wait(lambda r: r.payload(answered) is not None, WAIT_S), house.log("bridge")
+    assert json.loads(reader.payload(answered) or b"")["source"] == "plain"
+    assert reader.wait(lambda r: r.state(TASK, "answer") not in (UNAVAILABLE, "unknown"), WAIT_S)
+    assert reader.attributes(TASK, "answer")["route"]
+    reader.say("s2m3/v1/bridge/ask/noop", "what?")
+    assert reader.wait(lambda r: "takes no question" in (r.payload(answered) or b"").decode(), WAIT_S)
