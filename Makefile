@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test chaos check bench dashboard clean mosquitto chromium npm
+.PHONY: demo test chaos check bench dashboard clean mosquitto chromium npm homeassistant
 
 demo: $(VENV)/.run
 	$(BIN)/s2m3 demo
@@ -72,5 +72,12 @@ chromium:
 npm:
 	$(call apt,npm,nodejs npm,the page is not built)
 
+# Home Assistant's own core, for the tests that ask it itself (tests/homeassistant); it needs Python 3.13.
+HASS_PYTHON ?= python3.13
+homeassistant: .hass/bin/hass
+.hass/bin/hass:
+	$(HASS_PYTHON) -m venv .hass
+	.hass/bin/python -m pip install -q homeassistant==2025.4.4 home-assistant-frontend==20250411.0 paho-mqtt==2.1.0
+
 clean:
-	rm -rf $(VENV) s2m3/page dashboard/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .hass s2m3/page dashboard/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
