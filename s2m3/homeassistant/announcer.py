@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -23,6 +24,9 @@ _log = structlog.get_logger(__name__)
 _SETTLE_S = 0.1
 #: Home Assistant has started: not all who hear it answer at the same moment.
 _BIRTH_S = (0.2, 3.0)
+#: What was removed while Home Assistant was down is announced to it once more, and removed so much later.
+_BURY_S = 5.0
+_MOST_BURIED = 100
 #: A dashboard needs no larger picture, and the broker keeps one per task.
 _LARGEST_PICTURE = 4_000_000
 
@@ -50,6 +54,8 @@ class Announcer:
         self._documents: dict[str, dict[str, Any]] = {}
         self._changed: set[tuple[str, str]] = set()
         self._settling = False
+        self._is_home = False
+        self._buried: dict[str, bytes] = {}
         if devices is not None:
             link.subscribe(devices.birth, self._on_birth)
 
@@ -66,6 +72,8 @@ class Announcer:
         if self._devices is not None:
             topic = self._devices.topic(kind, name)
             self._documents.pop(topic, None)
+            if not self._is_home and topic in self._retained and len(self._buried) < _MOST_BURIED:
+                self._buried[topic] = self._retained[topic]
             self._clear(topic)
         paths: list[topics.TopicPath] = [topics.BRIDGE_NODE]
         if kind == "task":
@@ -92,10 +100,24 @@ class Announcer:
             self._publish(Outgoing(topic, payload, retain=True))
 
     def _on_birth(self, message: Message) -> None:
-        if message.payload == b"online" and not message.retain:
+        self._is_home = message.payload == b"online"
+        if self._is_home and not message.retain:
             wait = random.uniform(*_BIRTH_S)  # noqa: S311  # jitter
             _log.info("homeassistant_started", repeat_in_s=round(wait, 1))
             self._loop.after(wait, self._tell_again)
+            self._loop.after(wait, self._bury)
+
+    def _bury(self) -> None:
+        """Home Assistant keeps what was removed behind its back, and removes only what it has been told of since."""
+        buried, self._buried = self._buried, {}
+        for topic, document in buried.items():
+            if topic not in self._retained:
+                self._publish(Outgoing(topic, document))
+                self._loop.after(_BURY_S, partial(self._clear_if_gone, topic))
+
+    def _clear_if_gone(self, topic: str) -> None:
+        if topic not in self._retained:
+            self._clear(topic)
 
     def _tell_changes(self) -> None:
         self._settling = False
