@@ -8,6 +8,7 @@ type Props = { taken: (file: File) => void; failed: (why: string) => void };
 
 export function Camera({ taken, failed }: Props) {
   const [stream, setStream] = useState<MediaStream | null>(null);
+  const [shows, setShows] = useState(false);
   const video = useRef<HTMLVideoElement>(null);
   useEffect(() => {
     if (video.current && stream) video.current.srcObject = stream;
@@ -19,9 +20,17 @@ export function Camera({ taken, failed }: Props) {
     );
   const shoot = async () => {
     const { videoWidth, videoHeight } = video.current!;
-    const blob = await still(video.current!, videoWidth, videoHeight);
-    taken(new File([blob], "camera.jpg", { type: "image/jpeg" }));
+    try {
+      const blob = await still(video.current!, videoWidth, videoHeight);
+      taken(new File([blob], "camera.jpg", { type: "image/jpeg" }));
+    } catch {
+      failed("The camera gave no picture.");
+    }
+    close();
+  };
+  const close = () => {
     setStream(null);
+    setShows(false);
   };
   if (!stream)
     return (
@@ -31,11 +40,18 @@ export function Camera({ taken, failed }: Props) {
     );
   return (
     <div class="camera">
-      <video ref={video} autoPlay playsInline muted aria-label="What the camera sees" />
-      <button type="button" class="primary" onClick={shoot}>
+      <video
+        ref={video}
+        autoPlay
+        playsInline
+        muted
+        aria-label="What the camera sees"
+        onLoadedData={() => setShows(true)}
+      />
+      <button type="button" class="primary" disabled={!shows} onClick={shoot}>
         Take the picture
       </button>
-      <button type="button" onClick={() => setStream(null)}>
+      <button type="button" onClick={close}>
         Cancel
       </button>
     </div>
@@ -44,6 +60,15 @@ export function Camera({ taken, failed }: Props) {
 
 export function Microphone({ taken, failed }: Props) {
   const [recorder, setRecorder] = useState<MediaRecorder | null>(null);
+  useEffect(
+    () => () => {
+      if (recorder?.state !== "recording") return; // the form went on to another task
+      recorder.onstop = null;
+      recorder.stop();
+      recorder.stream.getTracks().forEach((track) => track.stop());
+    },
+    [recorder],
+  );
   const record = async () => {
     try {
       const stream = await media({ audio: true });

@@ -67,6 +67,24 @@ def test_a_sound_is_written_down_while_one_looks(page: Page) -> None:
     assert page.evaluate("window.written") > 0, "the text came at once, not while it was written"
 
 
+def test_a_picture_comes_from_the_camera(page: Page) -> None:
+    page.get_by_label("Task", exact=True).select_option("classification")
+    page.get_by_role("button", name="Use the camera").click()
+    page.get_by_role("button", name="Take the picture").click()
+    expect(page.locator(".previews img")).to_be_visible()
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("[data-answer=classification]")).not_to_be_empty()
+
+
+def test_a_sound_comes_from_the_microphone_as_a_format_that_agents_read(page: Page) -> None:
+    page.get_by_label("Task", exact=True).select_option("transcription")
+    page.get_by_role("button", name="Record").click()
+    page.get_by_role("button", name="Stop recording").click(delay=500)
+    expect(page.locator(".previews audio")).to_be_visible()
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("[data-answer=transcription]")).to_be_attached()
+
+
 def test_a_programs_request_is_seen_to_flow_though_its_answer_is_for_it_alone(up: Up, page: Page) -> None:
     page.evaluate(_COUNT_DOTS)
     with Client("127.0.0.1", port=up.port) as client:
