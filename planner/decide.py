@@ -31,10 +31,11 @@ def decide(facts: Facts, places: Places) -> Decision:
     """Returns the documents that follow from the facts and the places.
 
     Make before break: a ready copy that is not to stay is kept while its module has no ready copy where it is to be;
-    routes name ready copies only, those that stay first of all. A node that is held back and keeps nothing is told
-    nothing, however often it comes.
+    routes name ready copies only, those that stay first of all. A node that drains keeps what no other node has a place
+    for. A node that is held back and keeps nothing is told nothing, however often it comes.
     """
     wanted = {module: [*nodes, *places.spare.get(module, ())] for module, nodes in places.modules.items()}
+    wanted.update({module: [] for module in _placeless(facts, places)})
     holders = {module: _holders(facts, module, nodes) for module, nodes in wanted.items()}
     fronts = _fronts(facts, places)
     told = facts.nodes.present - (places.held.keys() & facts.nodes.ready)
@@ -48,6 +49,13 @@ def decide(facts: Facts, places: Places) -> Decision:
     }
     routes = {task: _route(facts, task, places, holders) for task in sorted(facts.tasks)}
     return Decision(assignments, routes)
+
+
+def _placeless(facts: Facts, places: Places) -> set[str]:
+    """Modules of tasks that fit nowhere, which only nodes that drain still serve."""
+    models = [model for task in places.errors if (model := facts.model_of(task)) is not None]
+    modules = {module for model in models for module in model.module_ids} - places.modules.keys()
+    return {module for module in modules if (ready := facts.ready_nodes(module)) and not facts.nodes.ready & {*ready}}
 
 
 def _holders(facts: Facts, module: str, wanted: list[str]) -> list[str]:
@@ -83,6 +91,7 @@ def _fitting(
 def _fronts(facts: Facts, places: Places) -> dict[str, str]:
     """One front per task: who is it stays; else the ready node with the fewest."""
     usable = [node for node in facts.usable() if node not in places.held and facts.profiles[node].front]
+    usable = usable or [node for node in sorted(facts.nodes.present) if node in facts.plans]  # they drain, and serve
     fronts = {
         task: node for node in usable if node in facts.plans for task in facts.plans[node].fronts if task in facts.tasks
     }
@@ -112,6 +121,8 @@ def _route(facts: Facts, task: str, places: Places, holders: Mapping[str, list[s
             output_kb=module.output_kb,
             replicas=[_replica(facts, module, node) for node in _serving(facts, module, holders)],
         )
+    if all(step.replicas for step in steps.values()):  # it has no place, but is served where it was
+        why_not = None
     return RouteDoc(
         epoch=0,
         revision=0,

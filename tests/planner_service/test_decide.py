@@ -83,6 +83,18 @@ def test_a_draining_node_serves_until_its_modules_are_ready_elsewhere() -> None:
     assert replicas(decision, "left") == ["b"]
 
 
+def test_the_last_node_that_drains_goes_on_serving_what_nobody_else_can() -> None:
+    facts = make_facts("noop", nodes={"a": 100.0})
+    hold(facts, "a", *NOOP)
+    facts.plans["a"] = facts.plans["a"].model_copy(update={"fronts": ["noop"]})
+    facts.nodes.update("a", NodeState(state="draining", boot="1"))
+    decision = decide(facts, place(facts, lambda _instance, _current: {}, 0.0))
+    assert modules(decision, "a") == sorted(NOOP)
+    assert decision.assignments["a"].fronts == ("noop",)
+    assert replicas(decision, "left") == ["a"]
+    assert decision.routes["noop"].error is None
+
+
 def test_a_report_of_an_earlier_process_does_not_count() -> None:
     facts = make_facts("noop")
     hold(facts, "a", *NOOP)

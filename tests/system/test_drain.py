@@ -1,0 +1,38 @@
+"""`s2m3 drain`: a node that is not there, and one that nobody can replace."""
+
+import subprocess
+import sys
+
+from s2m3.client import Client
+from s2m3.cluster import Cluster
+from s2m3.snapshot import Site
+from tests.conftest import WAIT_S
+
+
+def _drain(cluster: Cluster, node: str) -> subprocess.CompletedProcess[str]:
+    asked = [sys.executable, "-m", "s2m3", "drain", node, "--port", str(cluster.settings.port)]
+    return subprocess.run(asked, capture_output=True, text=True, check=False, timeout=90)
+
+
+def test_a_node_that_is_not_there_cannot_be_drained(noop_cluster: Cluster) -> None:
+    done = _drain(noop_cluster, "nobody")
+    assert done.returncode == 2
+    assert "'nobody'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_holder_of_the_last_copy_goes_on_serving_and_the_command_says_so(
+    noop_cluster: Cluster, noop_client: Client, noop_site: Site
+) -> None:
+    for node in ("a", "b"):
+        noop_cluster.kill(node)
+    assert noop_site.wait(lambda s: s.nodes.lost == {"a", "b"} and s.ready("noop"), 2 * WAIT_S)
+    done = _drain(noop_cluster, "c")
+    assert done.returncode == 1
+    assert "it still holds" in done.stderr
+    assert noop_site.nodes.state("c") == "draining"
+    assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
+    noop_cluster.start_agent("a")
+    moved = noop_site.wait(lambda s: s.ready("noop") and not s.reported["c"].modules, 2 * WAIT_S)
+    assert moved, noop_cluster.log("planner")
+    assert noop_client.ask("noop", left=3, right=4).value == [3, 4]
