@@ -52,8 +52,8 @@ def decide(facts: Facts, places: Places) -> Decision:
 
 
 def _placeless(facts: Facts, places: Places) -> set[str]:
-    """Modules of tasks that fit nowhere, which only nodes that drain still serve."""
-    models = [model for task in places.errors if (model := facts.model_of(task)) is not None]
+    """Modules that have no place now, and that only nodes that drain still serve."""
+    models = [model for task in facts.tasks if (model := facts.model_of(task)) is not None]
     modules = {module for model in models for module in model.module_ids} - places.modules.keys()
     return {module for module in modules if (ready := facts.ready_nodes(module)) and not facts.nodes.ready & {*ready}}
 
