@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.definitions import Catalogue, ModelSpec, ModuleSpec
+from schemas.dtypes import SHARES
 from schemas.errors import BadDefinitionError, BadInputError
 from schemas.instance import Instance, parse_instance
-from schemas.parts import DTYPES
 from schemas.sizes import ANSWER_TOKENS
 
 __all__ = ["AssumedDevice", "assumed_devices", "estimated_instance", "seconds_of"]
@@ -72,19 +72,19 @@ def estimated_instance(
         catalogue: The definitions known.
         models: Ids of models.
         devices: Where they may be placed.
-        dtype: Of the weights in memory; one of DTYPES.
+        dtype: Of the weights in memory; one of SHARES.
         source: The device that asks; None: somewhere behind the broker.
 
     Raises:
         BadInputError: A model or the dtype is not known.
         BadDefinitionError: The source is not one of the devices, or a device is there twice.
     """
-    if dtype not in DTYPES:
-        raise BadInputError(f"the dtype is one of {', '.join(DTYPES)}, not {dtype!r}")
+    share = next((part for name, part in SHARES.items() if name == dtype), None)
+    if share is None:
+        raise BadInputError(f"the dtype is one of {', '.join(SHARES)}, not {dtype!r}")
     if unknown := [model for model in models if model not in catalogue.models]:
         raise BadInputError(f"no model {unknown[0]!r}; there are: {', '.join(catalogue.models)}")
     specs = [catalogue.models[model] for model in dict.fromkeys(models)]
-    share = DTYPES[dtype] / DTYPES["float32"]
     used = {module_id: catalogue.modules[module_id] for spec in specs for module_id in spec.module_ids}
     return parse_instance(
         {
@@ -99,14 +99,14 @@ def estimated_instance(
 def _module(
     module: ModuleSpec, models: Sequence[ModelSpec], devices: Sequence[AssumedDevice], share: float
 ) -> dict[str, object]:
-    memory_mb, writes = module.memory_mb * share, module.role == "decoder"
+    weights_mb, writes = module.memory_mb * share, module.role == "decoder"
     return {
         "id": module.id,
-        "memory_mb": memory_mb,
+        "memory_mb": weights_mb + module.cache_mb,
         "input_kb": module.input_kb,
         "output_kb": max(model.sent_kb(module) for model in models),
         "seconds": {
-            device.id: seconds_of(gflops=module.gflops, memory_mb=memory_mb, writes=writes, device=device)
+            device.id: seconds_of(gflops=module.gflops, memory_mb=weights_mb, writes=writes, device=device)
             for device in devices
         },
     }

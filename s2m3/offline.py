@@ -15,9 +15,9 @@ from planner.estimate import assumed_devices, estimated_instance
 from planner.solve import Method, Solution, solve
 from s2m3 import logs, options
 from schemas.checkpoint import read_json
+from schemas.dtypes import SHARES
 from schemas.errors import BadInputError, NoCapacityError
 from schemas.instance import Instance, load_instance
-from schemas.parts import DTYPES
 
 __all__ = ["plan"]
 
@@ -30,7 +30,7 @@ def plan(
     *,
     models: Annotated[str | None, typer.Option(help="instead of a file: models, with commas between")] = None,
     devices: Annotated[Path | None, typer.Option(help="what to place --models on, as examples/devices.json")] = None,
-    dtype: Annotated[str, typer.Option(help=f"of the weights of --models: {', '.join(DTYPES)}")] = "float32",
+    dtype: Annotated[str, typer.Option(help=f"of the weights of --models: {', '.join(SHARES)}")] = "float32",
     source: Annotated[str | None, typer.Option(help="the device that asks --models")] = None,
     definitions: Annotated[Path | None, typer.Option(help="folder of further model definitions")] = None,
     write: Annotated[Path | None, typer.Option(help="write the instance file of --models, and place nothing")] = None,
@@ -54,7 +54,10 @@ def plan(
     else:
         instance = _estimated(models or "", devices, dtype=dtype, source=source, definitions=definitions)
     if write is not None:
-        write.write_text(instance.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
+        try:
+            write.write_text(instance.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise BadInputError(f"--write: {error}") from error
         typer.echo(f"written to {write}; `s2m3 plan {write}` places it")
         return
     try:

@@ -136,7 +136,7 @@ def sizes_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[str,
                 sizes[name] = _size(part, config, None)
     except KeyError as error:
         raise BadDefinitionError(f"config.json: {error.args[0]} is missing") from error
-    except (TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
+    except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise BadDefinitionError(f"config.json: sizes do not follow from it: {error}") from error
     return sizes
 

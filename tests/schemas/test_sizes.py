@@ -349,6 +349,7 @@ def test_a_network_without_a_formula_has_no_size() -> None:
         ({"vision_config": {"hidden_size": "wide"}, "text_config": {}}, "sizes do not follow"),
         ({"vision_config": {"patch_size": 0}, "text_config": {}}, "sizes do not follow"),
         ({"vision_config": 3, "text_config": {}}, "sizes do not follow"),
+        ({"vision_config": {"image_size": float("inf")}, "text_config": {}}, "sizes do not follow"),
     ],
 )
 def test_a_wrong_configuration_is_refused(config: dict[str, Any], said: str) -> None:
