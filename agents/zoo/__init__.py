@@ -6,13 +6,15 @@ A class's code, and with it torch or transformers, is imported when the first mo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+import structlog
+
 from agents.checkpoints.identity import check_identity
-from agents.checkpoints.opening import open_part
+from agents.checkpoints.opening import OpenPart, open_part
 from agents.checkpoints.sources import CheckpointSources
 from agents.module import Module
 from agents.zoo.sources import missing_source
@@ -21,6 +23,7 @@ from schemas.errors import ModuleFailedError
 
 __all__ = ["can_load", "checkpoint_classes", "identify", "import_code", "load", "needs_torch"]
 
+_log = structlog.get_logger(__name__)
 NO_CHECKPOINTS = CheckpointSources()
 
 _Build = Callable[[Any], Module]
@@ -146,4 +149,14 @@ def identify(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> s
     if loader is None or not loader.checkpoint or _missing(spec, loader, sources):
         return ""  # `load` says what is missing
     others = [spec.model_copy(update=origin.model_dump()) for origin in spec.also if sources.has(origin.source)]
-    return check_identity(open_part(spec, sources), [open_part(other, sources) for other in others])
+    found = [_at_hand(other, sources) for other in others]
+    return check_identity(open_part(spec, sources), [other for other in found if other is not None])
+
+
+def _at_hand(other: ModuleSpec, sources: CheckpointSources) -> OpenPart | None:
+    """Returns what a part can be compared with; None where a device has only other parts of that checkpoint."""
+    try:
+        return open_part(other, replace(sources, download=False))
+    except ModuleFailedError as error:
+        _log.info("identity_not_compared", module=other.id, source=other.source, error=error.detail)
+        return None

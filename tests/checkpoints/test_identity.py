@@ -19,6 +19,7 @@ from s2m3.cluster import Cluster
 from s2m3.snapshot import Site
 from s2m3.tasks import add_task
 from schemas import messages as m
+from schemas.checkpoint import read_checkpoint
 from schemas.definitions import Definition, ModuleSpec, shipped_catalogue, with_definition
 from schemas.errors import BadDefinitionError, ModuleFailedError
 from tests.checkpoints import whole
@@ -183,6 +184,16 @@ def test_a_tower_that_is_not_what_it_is_declared_to_be_is_refused_with_both_fing
 def test_a_device_that_has_only_one_of_the_checkpoints_serves_it(kin: Path, tmp_path: Path) -> None:
     catalogue, model = with_definition(shipped_catalogue(), shared(kin))
     shutil.copytree(kin / "tiny-clip", tmp_path / "tiny-clip")
+    tower = catalogue.modules[model.steps["image"].module]
+    assert identify(tower, CheckpointSources((tmp_path,))) == print_of(kin, "tiny-clip")
+
+
+def test_a_device_that_has_only_other_parts_of_the_second_checkpoint_serves_it(kin: Path, tmp_path: Path) -> None:
+    for name in ("tiny-clip", "tiny-llava"):
+        shutil.copytree(kin / name, tmp_path / name)
+    tensors = read_checkpoint(tmp_path / "tiny-llava").tensors
+    next(tensor.file for name, tensor in tensors.items() if name.startswith("vision_tower.")).unlink()
+    catalogue, model = with_definition(shipped_catalogue(), shared(kin))
     tower = catalogue.modules[model.steps["image"].module]
     assert identify(tower, CheckpointSources((tmp_path,))) == print_of(kin, "tiny-clip")
 
