@@ -12,12 +12,14 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from broker.pieces import Streamed
 from schemas import bridge as b
 from schemas import messages as m
 from schemas import topics
-from schemas.codec import decode_answer, decode_work, encode_answer, encode_work
+from schemas.codec import decode_answer, decode_piece, decode_work, encode_answer, encode_piece, encode_work
 from schemas.definitions import shipped_catalogue
 from schemas.errors import BadInputError, BusyError
+from schemas.generation import Piece
 from schemas.plain import encode_plain_error, encode_plain_result, parse_plain, read_inputs, transaction_of
 from schemas.work import Answer, Hop, Timing, Work
 
@@ -146,6 +148,12 @@ def _answer(payload: bytes) -> object:
     return result, encode_answer(answer)
 
 
+def _piece(payload: bytes) -> object:
+    piece = decode_piece(payload, request=REQUEST, user={"step": "words", "seq": "0"})
+    streamed = Streamed()
+    return streamed.add(piece), streamed.end("a whole text"), encode_piece(piece)
+
+
 def _plain(payload: bytes) -> object:
     error = encode_plain_error(BusyError("full"), request=REQUEST, transaction=transaction_of(payload))
     return error, read_inputs({"image": "image", "text": "texts"}, parse_plain(payload).inputs, {"text": ["a"]})
@@ -203,9 +211,11 @@ def _surfaces() -> list[Surface]:
         Answer(REQUEST, "rank", 1, error=BusyError("full", node="pi5", step="rank")),
     ]
     asked = {"transaction": "7", "inputs": {"image": {"base64": "/9j/4AAQ"}, "text": ["a", "b"]}, "deadline_s": 1.5}
+    asked |= {"stream": True, "options": {"max_tokens": 4, "stop": ["."], "temperature": 0.5, "seed": 1}}
     found = [
         Surface("work", _work, [encode_work(work)[0] for work in works]),
         Surface("answer", _answer, [encode_answer(answer)[0] for answer in answers]),
+        Surface("piece", _piece, [encode_piece(Piece(REQUEST, "words", 1, 0, 4, "a text"))[0]]),
         Surface("plain request", _plain, [json.dumps(asked).encode()]),
     ]
     known = documents()
