@@ -119,14 +119,12 @@ def test_a_stream_that_fails_raises_at_its_end(client: Client) -> None:
         list(stream)
 
 
-def test_leaving_a_stream_early_frees_the_device_for_others(writing: Cluster, client: Client) -> None:
+def test_leaving_a_stream_early_frees_the_device_for_others(client: Client) -> None:
     """Each of these texts would be written for half a minute; eight fit at once, so the ninth would have to wait."""
-    before = {node: len(writing.log(node)) for node in ("a", "b")}
     for _ in range(16):
         with client.stream("words", text="word " * 600) as stream:
             next(stream)
     assert client.ask("words", text=TEXT, deadline_s=WAIT_S).value == TEXT
-    assert not any("deadline" in writing.log(node)[length:] for node, length in before.items())
 
 
 def test_a_stream_goes_on_when_its_node_is_killed(noop_cluster: Cluster) -> None:
