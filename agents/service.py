@@ -39,6 +39,7 @@ _LOAD_S = 1.0
 _WATCH_S = 0.5
 #: Work that was sent by an older route still finds the module this long after the plan has dropped it.
 _LINGER_S = 1.0
+_FAREWELL_S = 0.5
 
 
 class Agent:
@@ -84,6 +85,8 @@ class Agent:
         self._plan = m.Plan(epoch=0, revision=0)
         self._reports: dict[str, m.ModuleReport] = {}
         self._leaving: set[str] = set()
+        #: of the connection, so far
+        self._losses = 0
         self._fronts: dict[str, Front] = {}
 
     # ---- life -----------------------------------------------------------------------------------------------------
@@ -139,6 +142,7 @@ class Agent:
         return self.link.refused or next((f.refused for f in list(self._fronts.values()) if f.refused), None)
 
     def _on_lost(self) -> None:
+        self._losses += 1
         for front in self._fronts.values():
             front.broker_lost()
 
@@ -152,9 +156,14 @@ class Agent:
             return
         if state.boot == self._boot:
             _log.info("taken_for_lost", node=node)
+            self._loop.after(_FAREWELL_S, partial(self._give_up, self._losses))
+        self._presence.tell_state()
+
+    def _give_up(self, losses: int) -> None:
+        """Not if the connection went right after: a broker that is told to end says farewell with every last will."""
+        if losses == self._losses:
             for front in self._fronts.values():
                 front.give_up()
-        self._presence.tell_state()
 
     def _end_if_hung(self) -> None:
         """Code that does not return can be stopped only with its process; the broker then says that we are lost."""

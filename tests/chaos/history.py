@@ -90,6 +90,7 @@ class Verdict:
     duplicates: list[str] = field(default_factory=list)
     plain_duplicates: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    #: of Clients: a plain request's time runs from when a front takes it, and how long it waited until then nobody says
     late: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     #: code -> how many
@@ -148,12 +149,16 @@ def judge(entries: Iterable[Entry]) -> Verdict:
         duplicates=[i for i in twice if asked[i]["kind"] == "direct"],
         plain_duplicates=[i for i in twice if asked[i]["kind"] == "plain"],
         wrong=[i for i in asked if any(a["code"] is None and a["value"] != asked[i]["expected"] for a in answers[i])],
-        late=[i for i, a in successes.items() if _took_s(asked[i], a) > asked[i]["deadline_s"] + _LATE_S],
+        late=[i for i, a in successes.items() if asked[i]["kind"] == "direct" and _is_late(asked[i], a)],
         unknown=[i for i in answers if i not in asked],
         errors=Counter(a["code"] for i in asked for a in answers[i] if a["code"] is not None),
         latencies_s=sorted(_took_s(asked[i], a) for i, a in successes.items()),
         resent=sum(1 for a in successes.values() if a["attempts"] > 1),
     )
+
+
+def _is_late(asked: Entry, answered: Entry) -> bool:
+    return _took_s(asked, answered) > float(asked["deadline_s"]) + _LATE_S
 
 
 def _took_s(asked: Entry, answered: Entry) -> float:

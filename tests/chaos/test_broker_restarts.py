@@ -78,10 +78,12 @@ def _restart_with_requests_under_way(rig: Rig, *, gently: bool = False) -> Verdi
     return verdict
 
 
-def test_requests_under_way_outlive_a_broker_that_forgets_everything(build: Build, say: Say) -> None:
+@pytest.mark.parametrize("how", ["killed", pytest.param("stopped", marks=pytest.mark.long)])
+def test_requests_under_way_outlive_a_broker_that_forgets_everything(build: Build, say: Say, how: str) -> None:
+    """Mosquitto, when it is told to end, says farewell with everybody's last will."""
     rig = build()
-    verdict = _restart_with_requests_under_way(rig)
-    say(f"{rig.broker.kind}, no persistence: {verdict}")
+    verdict = _restart_with_requests_under_way(rig, gently=how == "stopped")
+    say(f"{rig.broker.kind}, {how}, no persistence: {verdict}")
     assert verdict.holds, verdict
 
 

@@ -71,3 +71,7 @@ def test_a_history_is_on_disk_line_by_line_with_its_seed(tmp_path: Path) -> None
     assert history.wait_until_all_answered(0.0)
     verdict = history.verdict()
     assert (verdict.holds, verdict.seed, verdict.resent) == (True, 42, 1)
+
+
+def test_a_plain_request_that_waited_in_the_broker_is_not_late() -> None:
+    assert judge([_asked(kind="plain"), _answered(t=11.0)]).holds
