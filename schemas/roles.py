@@ -88,7 +88,7 @@ def rights_of(root: str, role: Role, name: str, *, tasks: tuple[str, ...] = (), 
 
 
 def _planner(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
-    reads = [p for p in _TOLD_TO_ALL if p not in (t.PLANNER_HEALTH, t.EVENT)]
+    reads = [p for p in _TOLD_TO_ALL if p != t.EVENT]
     writes = (t.PLANNER_STATE, t.PLANNER_HEALTH, t.TASK, t.PLAN, t.ROUTE, t.EVENT, t.CONTROL_RESPONSE)
     # it opens each task's session, with the subscriptions of the front that will follow
     doors = (t.REQUEST.all(root), t.REQUEST_INPUT.all(root))

@@ -32,7 +32,8 @@ def changed(module_id: str, **fields: Any) -> ModuleSpec:
 def in_new_process(code: str) -> Any:
     """Runs code that prints one JSON line."""
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
+    # transformers imports torchao wherever it is installed (the extra int8), which tells what this machine lacks for it
+    assert [line for line in done.stderr.splitlines() if "torchao" not in line and "_pytree" not in line] == []
     return json.loads(done.stdout)
 
 
@@ -146,11 +147,12 @@ def test_a_loaded_part_keeps_no_tensor_of_the_rest(module_id: str) -> None:
 def test_loading_the_audio_encoder_takes_the_memory_of_its_part_alone() -> None:
     """Highest resident memory, over what the imports take: the whole file is 75 MB, in float32 151 MB."""
     peak = in_new_process(
-        "import json, resource\n"
+        "import json, re\n"
+        "from pathlib import Path\n"
         "import agents.zoo.whisper\n"
         "from agents.zoo import load\n"
         "from schemas.definitions import shipped_catalogue\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000\n"
+        "peak = lambda: int(re.search('VmHWM:\\\\s+(\\\\d+)', Path('/proc/self/status').read_text())[1]) / 1000\n"
         "spec = shipped_catalogue().modules['whisper-tiny-en-encoder']\n"
         "before = peak()\n"
         "module = load(spec)\n"
