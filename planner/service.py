@@ -69,6 +69,8 @@ class Planner:
         self._silence = Silence()
         #: whether the broker has told us, since it is there, of the planner that we were
         self._is_known = False
+        #: since the last connect: whether what the broker remembers was heard (a newer planner?) and ours told again
+        self._in_touch = False
         self._places = Places()
         self._plans_made = 0
         self._timer: Timer | None = None
@@ -132,7 +134,7 @@ class Planner:
         _log.info("planner_down", epoch=self._epoch)
 
     def _on_connected(self) -> None:
-        self._is_known = False
+        self._is_known = self._in_touch = False
         if not self._rebuilt and not self.superseded.is_set():
             self._tell_state("online")
 
@@ -154,6 +156,7 @@ class Planner:
         if self._doors.opening and time.monotonic() < at_last:
             self._loop.after(_SOON_S, partial(self._repeat, at_last))
             return
+        self._in_touch = True
         self._tell_state("online")
         for task, spec in self._facts.tasks.items():
             self._publish_retained(topics.TASK.at(self._root, task=task), spec.encode())
@@ -166,7 +169,7 @@ class Planner:
 
     def _rebuild(self) -> None:
         """All that is retained is here: what a planner before us said is taken over, not torn down."""
-        self._rebuilt = True
+        self._rebuilt = self._in_touch = True
         self.link.unsubscribe(topics.PLAN.all(self._root))
         self.link.unsubscribe(topics.ROUTE.all(self._root))
         plans, routes = self._inherited
@@ -290,8 +293,8 @@ class Planner:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._rebuilt or self.superseded.is_set():
-            return
+        if not (self._in_touch and self.link.connected) or self.superseded.is_set():
+            return  # `_repeat` plans as soon as the broker is back
         self._doors.open_all()
         now = time.monotonic()
         improve, self._improve = self._improve, False
