@@ -164,6 +164,10 @@ class Dispatcher:
         """Forgets a request, from any thread: `done` will not be called."""
         self._loop.call(partial(self._cancel, request))
 
+    def close(self) -> None:
+        """Forgets all that is under way, from any thread: no `done` will be called, and what is being written stops."""
+        self._loop.call(self._forget)
+
     @property
     def under_way(self) -> int:
         """Requests without an answer yet."""
@@ -188,6 +192,10 @@ class Dispatcher:
         if self._asked.pop(request, None) is not None:
             metrics.UNDER_WAY.dec()
         self._act(self._requests.cancel(request))
+
+    def _forget(self) -> None:
+        for request in list(self._asked):
+            self._cancel(request)
 
     def _on_down(self) -> None:
         self._requests.on_link_down()

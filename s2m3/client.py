@@ -258,11 +258,13 @@ class Client:
 
     def close(self) -> None:
         """Disconnects; what is still open fails."""
+        self._dispatcher.close()
         self._link.stop()
         self._loop.stop()
         self._fail_open(S2M3Error("the client was closed"))
 
     def _link_ended(self) -> None:
+        self._dispatcher.close()
         self._fail_open(self._link.refused or S2M3Error("the connection to the broker ended"))
 
     def _fail_open(self, error: S2M3Error) -> None:

@@ -33,7 +33,7 @@ def built_page() -> None:
         pytest.skip("the page is not built: make dashboard")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it lives, playwright's event loop counts as running in this thread
 def browser() -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:

@@ -89,6 +89,7 @@ def test_a_client_counts_its_requests_by_task_and_code_and_a_task_nobody_knows_i
     def count(task: str, code: str) -> float:
         return REGISTRY.get_sample_value("s2m3_requests_total", {"task": task, "code": code}) or 0.0
 
+    under_way = REGISTRY.get_sample_value("s2m3_requests_under_way")
     before = {key: count(*key) for key in (("noop", "ok"), ("noop", "bad_input"), ("", "unknown_task"))}
     with Client(settings=settings) as client:
         client.ask("noop", left=1, right=2)
@@ -97,7 +98,15 @@ def test_a_client_counts_its_requests_by_task_and_code_and_a_task_nobody_knows_i
         with pytest.raises(UnknownTaskError):
             client.ask("no-such-task", left=1)
     assert {key: count(*key) - was for key, was in before.items()} == dict.fromkeys(before, 1.0)
-    assert REGISTRY.get_sample_value("s2m3_requests_under_way") == 0
+    assert REGISTRY.get_sample_value("s2m3_requests_under_way") == under_way
+
+
+def test_what_a_closed_client_left_open_is_no_longer_under_way(settings: BrokerSettings) -> None:
+    before = REGISTRY.get_sample_value("s2m3_requests_under_way")
+    with Client(settings=settings) as client:
+        replies = [client.submit("nobody-serves-this", deadline_s=60.0) for _ in range(3)]
+    assert all(isinstance(reply.exception(WAIT_S), S2M3Error) for reply in replies)
+    assert REGISTRY.get_sample_value("s2m3_requests_under_way") == before
 
 
 def test_a_port_that_is_taken_is_said() -> None:
