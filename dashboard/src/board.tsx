@@ -103,10 +103,8 @@ function Legend() {
         </li>
       ))}
       <li>
-        <span class="swatch runtime" aria-hidden="true" /> memory of the runtime
-      </li>
-      <li>
-        <span class="swatch held" aria-hidden="true" /> of modules
+        memory of <span class="swatch runtime" aria-hidden="true" /> runtime and{" "}
+        <span class="swatch held" aria-hidden="true" /> modules
       </li>
     </ul>
   );

@@ -1,4 +1,7 @@
-"""`s2m3 up` as a user starts it, in a process of its own, with what a test does to it: kill a node, end the broker."""
+"""`s2m3 up` as a user starts it, in a process of its own, with what a test does to it: kill a node, end the broker.
+
+And what the page must show of a killed node, whoever started it.
+"""
 
 import os
 import re
@@ -10,11 +13,14 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+from playwright.sync_api import Page, expect
 
 from broker.launch import BrokerKind
 from tests.conftest import WAIT_S
 
 READY_S = 90.0
+#: From a node's death to the page's word for it.
+LOST_MS = 2_000
 SAMPLES = Path(__file__).parents[2] / "s2m3" / "samples"
 
 
@@ -80,3 +86,28 @@ class Up:
         if self._restarted is not None:
             self._restarted.kill()
             self._restarted.wait(WAIT_S)
+
+
+def watch_for_loss(page: Page, node: str) -> None:
+    """Has the page note when the node turns lost, and count the modules that fly."""
+    page.evaluate(_WATCH, node)
+
+
+def assert_lost_in_time(page: Page, node: str, killed: float) -> None:
+    """Args: killed: when, on the clock that the browser's Date.now() reads too (ms)."""
+    expect(page.locator(f"[data-node={node}]")).to_have_attribute("data-state", "lost")
+    lost = page.evaluate("window.lostAt") - killed
+    assert lost < LOST_MS, f"the page showed the loss after {lost:.0f} ms"
+
+
+_WATCH = """(node) => {
+  window.flights = 0;
+  const animate = Element.prototype.animate;
+  Element.prototype.animate = function (...how) {
+    if (this.dataset.chip) window.flights += 1;
+    return animate.apply(this, how);
+  };
+  const card = document.querySelector(`[data-node=${node}]`);
+  new MutationObserver(() => { if (card.dataset.state === "lost") window.lostAt ??= Date.now(); })
+    .observe(card, { attributes: true });
+}"""

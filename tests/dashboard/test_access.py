@@ -92,7 +92,8 @@ def test_every_state_is_said_in_words_and_not_by_colour_alone(busy: dict[str, An
     expect(page.locator("[data-phase]")).to_have_text("✓ connected")
     for task in page.locator("[data-task]").all():
         assert "ready" in task.inner_text()
-    assert page.locator(".legend li").count() == 7
+    expect(page.locator(".legend .role")).to_have_count(5)
+    expect(page.locator(".legend")).to_contain_text("memory of runtime and modules")
 
 
 def test_who_asks_for_less_motion_gets_none(busy: dict[str, Any]) -> None:

@@ -1,0 +1,71 @@
+"""A node that holds the only copies is killed: on the picture they fly to the nodes that are left, on both brokers.
+
+Modules without weights fit everywhere, so here they have to move: nothing on the page may excuse them.
+"""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from broker.launch import BrokerKind
+from s2m3.client import Client
+from s2m3.cluster import Cluster
+from s2m3.pageserver import PageServer
+from s2m3.snapshot import Site
+from s2m3.tasks import add_task
+from schemas import messages as m
+from tests.dashboard.conftest import Open
+from tests.dashboard.site import READY_S, assert_lost_in_time, watch_for_loss
+
+NODES = {"attic": 200.0, "cellar": 200.0, "hall": 200.0}
+TASK = "echo"
+MODULES = ("noop-head", "noop-left", "noop-right")
+
+
+@pytest.fixture
+def cluster(kind: BrokerKind) -> Iterator[Cluster]:
+    with Cluster(NODES, kind=kind, page=True, threads=1, spare=False) as running:
+        with Site(running.settings) as site:
+            add_task(site, TASK, m.TaskSpec(model="noop"))
+        yield running
+
+
+@pytest.fixture
+def page(cluster: Cluster, open_page: Open) -> Iterator[Page]:
+    """The page on three nodes that are ready, with the task ready too."""
+    door = cluster.broker.page
+    assert door is not None
+    with PageServer(door.url, root=door.root, door=door) as server:
+        opened = open_page(server.url)
+        expect(opened.locator("[data-node][data-state=ready]")).to_have_count(len(NODES), timeout=READY_S * 1000)
+        expect(opened.locator(f"[data-task={TASK}][data-ready=true]")).to_be_visible(timeout=READY_S * 1000)
+        expect(opened.locator("[data-chip][data-state=ready]")).to_have_count(len(MODULES), timeout=READY_S * 1000)
+        yield opened
+
+
+def test_a_killed_node_turns_lost_and_its_modules_move_to_the_others(cluster: Cluster, page: Page) -> None:
+    held = dict(chip.split("@") for chip in page.evaluate(_CHIPS))
+    assert sorted(held) == sorted(MODULES), "one copy of each"
+    victim = held["noop-head"]
+    moving = [module for module, node in held.items() if node == victim]
+    watch_for_loss(page, victim)
+    killed = time.time() * 1000
+    cluster.kill(victim)
+    assert_lost_in_time(page, victim, killed)
+    for module in moving:
+        copy = page.locator(f"[data-chip^='{module}@'][data-state=ready]")
+        expect(copy).to_have_count(1)
+        assert copy.get_attribute("data-chip") != f"{module}@{victim}"
+    assert page.evaluate("window.flights") >= len(moving), "modules jumped instead of flying"
+    expect(page.locator(f"[data-node={victim}] [data-chip]")).to_have_count(0)
+    expect(page.locator(f"[data-node={victim}]")).to_contain_text("All of it runs elsewhere now")
+    expect(page.locator("[data-problem=lost]")).to_contain_text(victim)
+    expect(page.locator(f"[data-task={TASK}]")).to_have_attribute("data-ready", "true")
+    with Client(settings=cluster.settings) as client:
+        answer = client.ask(TASK, left=b"l", right=b"r")
+    assert victim not in answer.route.values()
+
+
+_CHIPS = "[...document.querySelectorAll('[data-chip]')].map(chip => chip.dataset.chip)"
