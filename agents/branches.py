@@ -3,7 +3,6 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -90,12 +89,16 @@ class Branches:
             _log.warning("bad_work", node=self._node, topic=message.topic, error="no client's inbox to answer to")
             return
         try:
-            work = decode_work(message.payload, request=message.correlation, reply_to=reply_to, user=message.user)
+            work = decode_work(
+                message.payload,
+                request=message.correlation,
+                reply_to=reply_to,
+                user=message.user,
+                expiry_s=message.expiry_s,
+            )
         except S2M3Error as error:
             self._answer_undecoded(message, reply_to, error)
             return
-        if message.expiry_s is not None:  # the broker counts it down while a message waits there; ms_left it cannot
-            work = replace(work, ms_left=min(work.ms_left, message.expiry_s * 1000.0))
         self._accept(work)
 
     def _on_stop(self, message: Message) -> None:

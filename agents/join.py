@@ -1,6 +1,6 @@
 """Waits, per request and step, until all inputs are there. Pure: it is told the time and returns what is complete."""
 
-from collections import OrderedDict
+import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -48,8 +48,10 @@ class Joins:
     def __init__(self, bound: int, node: str) -> None:
         self._bound = bound
         self._node = node
-        self._waiting: OrderedDict[tuple[bytes, str], _Waiting] = OrderedDict()
-        self._ran: OrderedDict[tuple[bytes, str], tuple[int, float]] = OrderedDict()
+        self._waiting: dict[tuple[bytes, str], _Waiting] = {}
+        self._ran: dict[tuple[bytes, str], tuple[int, float]] = {}
+        #: when they may be forgotten, the earliest first
+        self._ends: list[tuple[float, tuple[bytes, str]]] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -70,6 +72,9 @@ class Joins:
         if ran is not None and work.attempt <= ran[0]:
             return None
         waiting = self._waiting.get(key)
+        if waiting is None and not work.hop.inputs.keys() - work.inputs.keys():  # all in one message: nothing to join
+            self._remember(key, work.attempt, now + max(work.ms_left, 0.0) / 1000)
+            return work
         if waiting is None:
             if len(self._waiting) >= self._bound:
                 raise BusyError(f"{self._bound} requests wait for a branch", step=work.step, node=self._node)
@@ -85,7 +90,7 @@ class Joins:
         if wanted.keys() - waiting.inputs.keys():
             return None
         del self._waiting[key]
-        self._ran[key] = (waiting.newest.attempt, waiting.deadline)
+        self._remember(key, waiting.newest.attempt, waiting.deadline)
         inputs = {name: waiting.inputs[name] for name in wanted}
         left = max(0.0, (waiting.ends - now) * 1000)
         return replace(waiting.newest, inputs=inputs, timings=waiting.timings, ms_left=left)
@@ -97,13 +102,19 @@ class Joins:
         if waiting is not None and waiting.newest.attempt <= attempt:
             del self._waiting[key]
         ran = self._ran.get(key, (0, 0.0))
-        self._ran[key] = (max(attempt, ran[0]), max(until, ran[1]))
+        self._remember(key, max(attempt, ran[0]), max(until, ran[1]))
+
+    def _remember(self, key: tuple[bytes, str], attempt: int, until: float) -> None:
+        self._ran[key] = (attempt, until)
+        heapq.heappush(self._ends, (until, key))
 
     def expire(self, now: float) -> list[Late]:
         """Forgets what is past its deadline; returns the joins that never became complete."""
         late = [key for key, waiting in self._waiting.items() if waiting.deadline <= now]
-        for key in [key for key, (_, deadline) in self._ran.items() if deadline <= now]:
-            del self._ran[key]
+        while self._ends and self._ends[0][0] <= now:
+            _, key = heapq.heappop(self._ends)
+            if key in self._ran and self._ran[key][1] <= now:  # else it ran again since: that has its own end
+                del self._ran[key]
         return [self._late(self._waiting.pop(key), now) for key in late]
 
     def _late(self, waiting: _Waiting, now: float) -> Late:

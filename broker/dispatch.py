@@ -54,9 +54,12 @@ def send_work(link: Link, work: Work, failed: Callable[[S2M3Error], None]) -> No
         expiry_s=work.ms_left / 1000,
         user=user,
     )
+    link.publish(message, unheard=partial(_unheard, work, failed), refused=failed)
+
+
+def _unheard(work: Work, failed: Callable[[S2M3Error], None]) -> None:
     hop = work.hop
-    nobody = NotReadyError(f"nobody serves {hop.module} on {hop.node}", step=work.step, node=hop.node)
-    link.publish(message, unheard=partial(failed, nobody), refused=failed)
+    failed(NotReadyError(f"nobody serves {hop.module} on {hop.node}", step=work.step, node=hop.node))
 
 
 def send_stop(link: Link, work: Work) -> None:

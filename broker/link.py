@@ -236,10 +236,9 @@ class Link:
     # ---- in ---------------------------------------------------------------------------------------------------------
 
     def _message(self, message: Message) -> None:
-        if message.mid:
+        if self._manual_ack and message.mid:
             message = replace(message, generation=self._generation)
-            if self._manual_ack:
-                self._unacknowledged.came(message.mid)
+            self._unacknowledged.came(message.mid)
         self._handlers.handle(message)
 
     def subscribe(self, topic_filter: str, handler: Handler, *, qos: int = 1, then: Then | None = None) -> None:

@@ -1,7 +1,7 @@
 """One request that has no answer yet: what is known of it, and the result it ends with. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from broker.outcomes import Result, Send
@@ -52,22 +52,27 @@ class Pending:
     def sends(self, doc: RouteDoc, inputs: Mapping[str, Value], reply_to: str, ms_left: float) -> list[Send]:
         """Returns the messages of this attempt: one for each step that takes raw inputs."""
         route = self.route or {}
-        works = [
-            Work(
-                request=self.request,
-                task=self.task,
-                step=step,
-                attempt=self.attempt,
-                epoch=doc.epoch,
-                reply_to=reply_to,
-                inputs={port: inputs[ref[6:]] for port, ref in hop.inputs.items() if ref.startswith("input.")},
-                route=route,
-                ms_left=ms_left,
-            )
-            for step, hop in route.items()
+        self.writing[self.attempt] = [
+            self._work(doc, step, {}, reply_to, ms_left) for step, hop in route.items() if hop.options is not None
         ]
-        self.writing[self.attempt] = [replace(work, inputs={}) for work in works if work.hop.options is not None]
-        return [Send(work) for work in works if work.inputs]
+        taken = {
+            step: {port: inputs[ref[6:]] for port, ref in hop.inputs.items() if ref.startswith("input.")}
+            for step, hop in route.items()
+        }
+        return [Send(self._work(doc, step, given, reply_to, ms_left)) for step, given in taken.items() if given]
+
+    def _work(self, doc: RouteDoc, step: str, inputs: Mapping[str, Value], reply_to: str, ms_left: float) -> Work:
+        return Work(
+            request=self.request,
+            task=self.task,
+            step=step,
+            attempt=self.attempt,
+            epoch=doc.epoch,
+            reply_to=reply_to,
+            inputs=inputs,
+            route=self.route or {},
+            ms_left=ms_left,
+        )
 
     def too_late(self, doc: RouteDoc | None, lost: frozenset[str], now: float) -> S2M3Error:
         """Returns why there is no answer now that the deadline has passed."""

@@ -7,6 +7,7 @@ copy of the payload for each. That was a third of what a hop costs; these two ta
 import math
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from broker.message import Message, Outgoing
@@ -65,6 +66,12 @@ def _field(data: bytes) -> bytes:
     return struct.pack("!H", len(data)) + data
 
 
+@lru_cache(maxsize=1024)
+def _user(name: str, value: str) -> bytes:
+    """A user property: a few of them (step, attempt, epoch) are on every message."""
+    return b"\x26" + _field(name.encode()) + _field(value.encode())
+
+
 def _length(n: int) -> bytes:
     out = bytearray()
     while True:
@@ -89,7 +96,7 @@ def pack(message: Outgoing, expiry_s: int | None) -> bytes:
         parts.append(b"\x08" + _field(message.reply_to.encode()))
     if message.correlation is not None:
         parts.append(b"\x09" + _field(message.correlation))
-    parts += [b"\x26" + _field(name.encode()) + _field(value.encode()) for name, value in message.user]
+    parts += [_user(name, value) for name, value in message.user]
     body = b"".join(parts)
     return _length(len(body)) + body
 

@@ -10,7 +10,7 @@ from broker.nodes import Nodes
 from broker.outcomes import Action, Finish, Result, Send, Show
 from broker.pending import Pending, nodes_of
 from broker.pieces import Streamed
-from broker.routing import Backlog, choose_route
+from broker.routing import Backlog, Router
 from broker.writing import options_of, stops, told_how
 from schemas.errors import (
     BusyError,
@@ -54,7 +54,7 @@ class Requests:
         self._reply_to = reply_to
         self._rng = rng
         self._pending: dict[bytes, Pending] = {}
-        self._routes: dict[str, RouteDoc] = {}
+        self._routers: dict[str, Router] = {}
         self._nodes = Nodes()
         self._backlog = Backlog()
         #: when to look at which request; entries that are out of date are seen to when they come up
@@ -142,11 +142,11 @@ class Requests:
     def on_route(self, task: str, doc: RouteDoc | None, now: float) -> list[Action]:
         """Takes in a task's document (None: the task was removed) and sends what waited for it."""
         if doc is None:
-            self._routes.pop(task, None)
+            self._routers.pop(task, None)
             for pending in self._pending.values():
                 self._note(pending)
             return []
-        self._routes[task] = doc
+        self._routers[task] = Router(doc)
         return self._dispatch_waiting(now, task)
 
     def on_link_down(self) -> None:
@@ -175,7 +175,7 @@ class Requests:
         if state.state != "lost" and not new_process:
             return self._dispatch_waiting(now)
         if new_process:  # it serves nothing yet, whatever the documents of its last life say
-            self._routes = {task: _without(doc, node) for task, doc in self._routes.items()}
+            self._routers = {task: Router(_without(router.doc, node)) for task, router in self._routers.items()}
         self._backlog.queued = {key: n for key, n in self._backlog.queued.items() if key[0] != node}
         for pending in self._pending.values():
             if pending.route is not None and any(hop.node == node for hop in pending.route.values()):
@@ -203,7 +203,8 @@ class Requests:
 
     def _look_at(self, pending: Pending, now: float) -> list[Action]:
         if pending.deadline is not None and now >= pending.deadline:
-            doc = self._routes.get(pending.task)
+            router = self._routers.get(pending.task)
+            doc = router.doc if router else None
             return [self._finish(pending, now, pending.too_late(doc, self._nodes.lost, now))]
         if pending.retry_at is not None and now >= pending.retry_at:
             pending.retry_at = None
@@ -231,7 +232,7 @@ class Requests:
 
     def _is_unheard_of(self, pending: Pending) -> bool:
         """No task of its name; one that was removed while the request was under way may still answer it."""
-        return pending.task not in self._routes and pending.route is None
+        return pending.task not in self._routers and pending.route is None
 
     def _unknown_at(self, pending: Pending) -> float:
         if self._up_since is None:
@@ -250,10 +251,11 @@ class Requests:
         return [action for pending in waiting for action in self._dispatch(pending, now)]
 
     def _dispatch(self, pending: Pending, now: float) -> list[Action]:
-        doc = self._routes.get(pending.task)
-        if doc is None:
+        router = self._routers.get(pending.task)
+        if router is None:
             self._note(pending)
             return []
+        doc = router.doc
         if pending.deadline is None:
             pending.deadline = pending.started + doc.deadline_s
         if doc.error is not None:
@@ -263,7 +265,7 @@ class Requests:
             inputs, options = read_inputs(doc.inputs, pending.given, doc.defaults), options_of(doc, pending)
         except S2M3Error as error:
             return [self._finish(pending, now, error)]
-        route = choose_route(doc, self._backlog, lost=self._nodes.lost, avoid=pending.avoid)
+        route = router.choose(self._backlog, lost=self._nodes.lost, avoid=pending.avoid)
         if route is None or self._up_since is None:  # waits for a node, a document or the broker, until the deadline
             self._note(pending)
             return []
@@ -284,11 +286,12 @@ class Requests:
 
     def _try_elsewhere(self, pending: Pending, now: float) -> list[Action]:
         pending.patience_ends = float("inf")
-        doc = self._routes.get(pending.task)
-        if doc is None or pending.route is None or pending.deadline is None:
+        router = self._routers.get(pending.task)
+        if router is None or pending.route is None or pending.deadline is None:
             return []
         used = {hop.node for hop in pending.route.values()}
-        other = choose_route(doc, self._backlog, lost=self._nodes.lost, avoid=pending.avoid | used)
+        doc = router.doc
+        other = router.choose(self._backlog, lost=self._nodes.lost, avoid=pending.avoid | used)
         if other is None:
             return []
         same = nodes_of(other) == nodes_of(pending.route)

@@ -11,6 +11,17 @@ __all__ = ["Closes", "cork", "no_delay", "tls_context"]
 
 #: A broker without reason codes closes the socket on a refused login. So many in a row count as a refusal.
 _SILENT_REFUSALS = 3
+#: CONNACK reasons that trying again will not change.
+_FOR_GOOD = frozenset(
+    {
+        "Bad user name or password",
+        "Not authorized",
+        "Client identifier not valid",
+        "Banned",
+        "Bad authentication method",
+        "Unsupported protocol version",
+    }
+)
 #: Linux; elsewhere packets go out one by one
 _TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
 #: In OpenSSL's reason -> what it means to the person who set us up. What is not here may pass: it is tried again.
@@ -66,7 +77,7 @@ def _why(error: OSError) -> str:
 
 
 class Closes:
-    """Connections that the broker closed before it answered: what that means.
+    """Connections that came to nothing: what that means.
 
     Args:
         settings: Where the broker is.
@@ -81,6 +92,14 @@ class Closes:
     def forget(self) -> None:
         """The broker answered, or is not there at all."""
         self._in_a_row = 0
+
+    def with_reason(self, reason: str) -> UnauthorisedError | None:
+        """Returns the refusal that the broker's reason (of CONNACK, in MQTT's words) is; None if it may pass."""
+        if reason not in _FOR_GOOD:
+            return None
+        who = f" as {self._settings.username}" if self._settings.username else ""
+        hint = "check username and password, and whether this login was revoked"
+        return UnauthorisedError(f"the broker refuses {self._name}{who}: {reason}; {hint}")
 
     def before_an_answer(self, error: OSError | None) -> UnauthorisedError | None:
         """Returns the refusal that this was, if trying again would not change it."""

@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, NoReturn
 
 import msgpack
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from schemas.errors import BadInputError, error_from_code
 from schemas.generation import Piece, read_options
-from schemas.ids import REQUEST_ID_BYTES, Id
+from schemas.ids import ID_PATTERN, REQUEST_ID_BYTES
 from schemas.values import Value, is_packed_tensor, pack_tensor, unpack_tensor
-from schemas.work import Answer, Hop, Timing, Work
+from schemas.work import Answer, Hop, Route, Timing, Work
 
 __all__ = [
     "CONTENT_TYPE",
@@ -38,7 +39,13 @@ _MAX_DIGITS = 15
 #: a day: a longer deadline is a mistake, and would keep joins that long
 _MAX_MS = 86_400_000.0
 
+#: Routes repeat from request to request: one of at most so many bytes is checked once, and kept.
+_ROUTE_BYTES = 8_192
+_ROUTES = 256
+
 _Name = Annotated[str, Field(min_length=1, max_length=128)]
+#: as schemas.ids.Id, but checked without a call into Python: a message holds a dozen
+_Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 
 
 class _Wire(BaseModel):
@@ -46,8 +53,8 @@ class _Wire(BaseModel):
 
 
 class _Hop(_Wire):
-    module: Id
-    node: Id
+    module: _Id
+    node: _Id
     inputs: dict[_Name, _Name] = Field(min_length=1)
     outputs: tuple[_Name, ...]
     options: dict[str, Any] | None = None
@@ -55,18 +62,18 @@ class _Hop(_Wire):
 
 
 class _Timing(_Wire):
-    node: Id
+    node: _Id
     queued_ms: float = Field(ge=0)
     run_ms: float = Field(ge=0)
     batch: int = Field(ge=1)
 
 
 class _Work(_Wire):
-    task: Id
+    task: _Id
     inputs: dict[_Name, Any] = Field(min_length=1)
-    route: dict[Id, _Hop] = Field(min_length=1, max_length=_MAX_STEPS)
+    route: dict[str, Any]
     ms_left: Annotated[float, Field(le=_MAX_MS)]
-    timings: dict[Id, _Timing] = Field(default={}, max_length=_MAX_STEPS)
+    timings: dict[_Id, _Timing] = Field(default={}, max_length=_MAX_STEPS)
 
 
 class _Error(_Wire):
@@ -78,7 +85,7 @@ class _Error(_Wire):
 
 class _Answer(_Wire):
     outputs: dict[_Name, Any] = {}
-    timings: dict[Id, _Timing] = Field(default={}, max_length=_MAX_STEPS)
+    timings: dict[_Id, _Timing] = Field(default={}, max_length=_MAX_STEPS)
     error: _Error | None = None
 
 
@@ -88,6 +95,7 @@ class _Piece(_Wire):
 
 
 _WORK = TypeAdapter(_Work)
+_ROUTE = TypeAdapter(Annotated[dict[_Id, _Hop], Field(min_length=1, max_length=_MAX_STEPS)])
 _ANSWER = TypeAdapter(_Answer)
 _PIECE = TypeAdapter(_Piece)
 
@@ -139,9 +147,9 @@ def _unpack(payload: bytes) -> Any:
         raise BadInputError(f"not msgpack of this protocol: {error}") from error
 
 
-def _first(error: ValidationError) -> str:
+def _first(error: ValidationError, *where: str) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'message'}: {first['msg']}"
+    return f"{'.'.join(map(str, (*where, *first['loc']))) or 'message'}: {first['msg']}"
 
 
 def _property(user: Mapping[str, str], name: str, default: int) -> int:
@@ -186,7 +194,14 @@ def encode_work(work: Work) -> tuple[bytes, tuple[tuple[str, str], ...]]:
     return payload, user if work.traceparent is None else (*user, ("traceparent", work.traceparent))
 
 
-def decode_work(payload: bytes, *, request: bytes | None, reply_to: str | None, user: Mapping[str, str]) -> Work:
+def decode_work(
+    payload: bytes,
+    *,
+    request: bytes | None,
+    reply_to: str | None,
+    user: Mapping[str, str],
+    expiry_s: float | None = None,
+) -> Work:
     """Checks and returns a Work.
 
     Args:
@@ -194,6 +209,8 @@ def decode_work(payload: bytes, *, request: bytes | None, reply_to: str | None, 
         request: Its Correlation Data.
         reply_to: Its Response Topic.
         user: Its user properties.
+        expiry_s: Its Message Expiry Interval: what is left of the deadline is no more than that. The broker counts it
+            down while a message waits there; what the payload says it cannot.
 
     Raises:
         BadInputError: Anything that is not as the protocol has it.
@@ -205,12 +222,11 @@ def decode_work(payload: bytes, *, request: bytes | None, reply_to: str | None, 
         wire = _WORK.validate_python(_unpack(payload))
     except ValidationError as error:
         raise BadInputError(_first(error)) from error
-    route = {step: _hop(hop) for step, hop in wire.route.items()}
+    packed = _pack(wire.route)
+    route = (_checked_route if len(packed) <= _ROUTE_BYTES else _checked_route.__wrapped__)(packed)
     step = user.get("step", "")
     if step not in route:
         raise BadInputError(f"step {step[:40]!r} is not in the message's route")
-    for name, hop in route.items():
-        _check_wiring(name, hop, route)
     inputs = {name: _restore(value) for name, value in wire.inputs.items()}
     if stray := inputs.keys() - route[step].inputs.keys():
         raise BadInputError(f"step {step} takes no input {min(stray)!r}", step=step)
@@ -223,10 +239,27 @@ def decode_work(payload: bytes, *, request: bytes | None, reply_to: str | None, 
         reply_to=reply_to,
         inputs=inputs,
         route=route,
-        ms_left=wire.ms_left,
+        ms_left=wire.ms_left if expiry_s is None else min(wire.ms_left, expiry_s * 1000.0),
         timings=_timings(wire.timings),
         traceparent=traceparent_of(user),
     )
+
+
+@lru_cache(maxsize=_ROUTES)
+def _checked_route(packed: bytes) -> Route:
+    """Returns the route that came as these bytes (msgpack).
+
+    Raises:
+        BadInputError: It is not as the protocol has it.
+    """
+    try:
+        wire = _ROUTE.validate_python(msgpack.unpackb(packed))
+    except ValidationError as error:
+        raise BadInputError(_first(error, "route")) from error
+    route = {step: _hop(hop) for step, hop in wire.items()}
+    for name, hop in route.items():
+        _check_wiring(name, hop, route)
+    return route
 
 
 def _hop(wire: _Hop) -> Hop:

@@ -10,16 +10,18 @@ from pydantic import AfterValidator, StringConstraints
 
 from schemas.errors import BadInputError
 
-__all__ = ["REQUEST_ID_BYTES", "Id", "check_id", "is_id", "new_request_id"]
+__all__ = ["ID_PATTERN", "REQUEST_ID_BYTES", "Id", "check_id", "is_id", "new_request_id"]
 
-_ID = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
 _LONGEST = 64
+#: For what checks many: Python's `re` and pydantic's engine read it alike, but for `$` (see is_id).
+ID_PATTERN = rf"^[a-z0-9][a-z0-9-]{{0,{_LONGEST - 1}}}$"
+_ID = re.compile(ID_PATTERN)
 REQUEST_ID_BYTES = 16
 
 
 def is_id(value: str) -> bool:
     """Returns whether a name is an id."""
-    return len(value) <= _LONGEST and _ID.match(value) is not None
+    return _ID.fullmatch(value) is not None
 
 
 def check_id(value: str, what: str = "id") -> str:

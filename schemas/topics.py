@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Generic, Literal, TypeVar
 
 from pydantic import ValidationError
@@ -34,9 +35,7 @@ class TopicPath:
         Raises:
             BadInputError: A name that is not an id would change the topic's shape.
         """
-        for name, value in ids.items():
-            check_id(value, name)
-        return f"{root}/{self.pattern.format(**ids)}"
+        return _filled(self.pattern, root, *ids.items())
 
     def all(self, root: str, **ids: str) -> str:
         """Returns the filter of all its topics, or of those with the given ids."""
@@ -60,6 +59,14 @@ class TopicPath:
             elif part != want:
                 return None
         return found
+
+
+@lru_cache(maxsize=4096)
+def _filled(pattern: str, root: str, *ids: tuple[str, str]) -> str:
+    """A message's topic is one of a few: to make it anew took as long as to pack the message."""
+    for name, value in ids:
+        check_id(value, name)
+    return f"{root}/{pattern.format(**dict(ids))}"
 
 
 @dataclass(frozen=True)

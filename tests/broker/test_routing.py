@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.routing import Backlog, choose_route
+from broker.routing import Backlog, Router
 from schemas.messages import Replica, RouteDoc, RouteStep
 
 
@@ -29,7 +29,7 @@ def two_encoders(image: list[Replica], text: list[Replica], head: list[Replica],
 
 
 def nodes_of(doc: RouteDoc, backlog: Backlog | None = None, **how: frozenset[str]) -> dict[str, str]:
-    route = choose_route(doc, backlog or Backlog(), **how)
+    route = Router(doc).choose(backlog or Backlog(), **how)
     assert route is not None
     return {step: hop.node for step, hop in route.items()}
 
@@ -80,7 +80,7 @@ def test_lost_nodes_are_never_used() -> None:
     both = [replica("a", 1), replica("b", 1000)]
     doc = two_encoders(both, both, both)
     assert set(nodes_of(doc, lost=frozenset({"a"})).values()) == {"b"}
-    assert choose_route(doc, Backlog(), lost=frozenset({"a", "b"})) is None
+    assert Router(doc).choose(Backlog(), lost=frozenset({"a", "b"})) is None
 
 
 def test_a_node_to_avoid_is_used_only_where_there_is_no_other() -> None:
@@ -96,11 +96,11 @@ def test_a_lost_node_is_not_used_because_the_other_is_to_be_avoided() -> None:
 
 
 def test_a_step_without_a_ready_replica_gives_no_route() -> None:
-    assert choose_route(two_encoders([replica("a", 1)], [], [replica("a", 1)]), Backlog()) is None
+    assert Router(two_encoders([replica("a", 1)], [], [replica("a", 1)])).choose(Backlog()) is None
 
 
 def test_a_route_carries_the_wiring() -> None:
-    route = choose_route(two_encoders([replica("a", 1)], [replica("b", 1)], [replica("a", 1)]), Backlog())
+    route = Router(two_encoders([replica("a", 1)], [replica("b", 1)], [replica("a", 1)])).choose(Backlog())
     assert route is not None
     assert route["head"].inputs == {"a": "image.e", "b": "text.e"}
     assert route["head"].outputs == ("y",)
@@ -134,7 +134,7 @@ def test_every_step_has_a_ready_node_that_is_not_lost_or_there_is_no_route(
     image: list[Replica], text: list[Replica], head: list[Replica], lost: set[str], avoid: set[str]
 ) -> None:
     doc = two_encoders(image, text, head)
-    route = choose_route(doc, Backlog(), lost=frozenset(lost), avoid=frozenset(avoid))
+    route = Router(doc).choose(Backlog(), lost=frozenset(lost), avoid=frozenset(avoid))
     able = {name: {r.node for r in step.replicas} - lost for name, step in doc.steps.items()}
     assert (route is None) == (not all(able.values()))
     for name, hop in (route or {}).items():
