@@ -26,7 +26,8 @@ def test_the_holder_of_the_last_copy_goes_on_serving_and_the_command_says_so(
 ) -> None:
     for node in ("a", "b"):
         noop_cluster.kill(node)
-    assert noop_site.wait(lambda s: s.nodes.lost == {"a", "b"} and s.ready("noop"), 2 * WAIT_S)
+    alone = noop_site.wait(lambda s: s.nodes.lost == {"a", "b"} and s.ready("noop"), 2 * WAIT_S)
+    assert alone, noop_cluster.log("planner")
     done = _drain(noop_cluster, "c")
     assert done.returncode == 1
     assert "it still holds" in done.stderr
