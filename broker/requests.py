@@ -55,6 +55,8 @@ class Requests:
         self._rng = rng
         self._pending: dict[bytes, Pending] = {}
         self._routers: dict[str, Router] = {}
+        #: task -> epoch and revision of the newest document that came over this connection
+        self._newest: dict[str, tuple[int, int]] = {}
         self._nodes = Nodes()
         self._backlog = Backlog()
         #: when to look at which request; entries that are out of date are seen to when they come up
@@ -140,18 +142,29 @@ class Requests:
         return [Show(piece.request, shown)] if shown is not None else []
 
     def on_route(self, task: str, doc: RouteDoc | None, now: float) -> list[Action]:
-        """Takes in a task's document (None: the task was removed) and sends what waited for it."""
+        """Takes in a task's document (None: the task was removed) and sends what waited for it.
+
+        One that is older than what came before it over the same connection is refused: of a planner that another has
+        replaced, or late. A new connection begins anew: its broker may have forgotten everything, and a planner whose
+        clock is behind may have begun again there.
+        """
         if doc is None:
             self._routers.pop(task, None)
+            self._newest.pop(task, None)
             for pending in self._pending.values():
                 self._note(pending)
             return []
+        stamp = (doc.epoch, doc.revision)
+        if stamp < self._newest.get(task, stamp):
+            return []
+        self._newest[task] = stamp
         self._routers[task] = Router(doc)
         return self._dispatch_waiting(now, task)
 
     def on_link_down(self) -> None:
         """The broker is away: nothing is sent, and no node is taken to be there until it is heard of again."""
         self._up_since = None
+        self._newest.clear()
         self._nodes.forget()
         self._backlog.queued.clear()
         for pending in self._pending.values():

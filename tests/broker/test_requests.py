@@ -273,3 +273,56 @@ def test_a_node_that_was_started_again_gets_nothing_before_a_document_names_it_a
     made.submit(ID, "t", {"x": "a"}, None, 0.0)
     assert made.on_node_state("a", ready("2"), 1.0) == []
     assert sent(made.on_route("t", route("a"), 1.5)).attempt == 2
+
+
+@pytest.mark.parametrize("stamp", [{"epoch": 2, "revision": 99}, {"epoch": 3, "revision": 4}])
+def test_a_document_older_than_the_one_held_is_refused(stamp: dict[str, int]) -> None:
+    made = requests()
+    made.on_route("t", route("a", epoch=3, revision=5), 0.0)
+    assert made.on_route("t", route("b", **stamp), 1.0) == []
+    assert sent(made.submit(ID, "t", {"x": "a"}, None, 1.0)).hop.node == "a"
+
+
+@pytest.mark.parametrize(
+    "stamp", [{"epoch": 3, "revision": 5}, {"epoch": 3, "revision": 6}, {"epoch": 4, "revision": 1}]
+)
+def test_one_of_the_same_age_or_newer_replaces_it(stamp: dict[str, int]) -> None:
+    made = requests()
+    made.on_route("t", route("a", epoch=3, revision=5), 0.0)
+    made.on_route("t", route("b", **stamp), 1.0)
+    assert sent(made.submit(ID, "t", {"x": "a"}, None, 1.0)).hop.node == "b"
+
+
+def test_an_old_document_of_one_task_says_nothing_of_another() -> None:
+    made = requests()
+    made.on_route("t", route("a", epoch=3, revision=5), 0.0)
+    made.on_route("other", route("b", epoch=3, revision=2), 0.0)
+    assert sent(made.submit(ID, "other", {"x": "a"}, None, 1.0)).hop.node == "b"
+
+
+def test_what_waits_is_not_sent_by_an_old_document() -> None:
+    made = requests()
+    made.on_route("t", route(revision=5), 0.0)
+    assert made.submit(ID, "t", {"x": "a"}, None, 0.0) == []
+    assert made.on_route("t", route("a", revision=4), 1.0) == []
+    assert sent(made.on_route("t", route("b", revision=6), 2.0)).hop.node == "b"
+
+
+def test_a_task_that_is_removed_and_added_again_may_begin_at_any_age() -> None:
+    made = requests("a")
+    made.on_route("t", None, 1.0)
+    made.on_route("t", route("b", epoch=1), 2.0)
+    assert sent(made.submit(ID, "t", {"x": "a"}, None, 2.0)).hop.node == "b"
+
+
+def test_over_a_new_connection_the_broker_is_believed_whatever_it_remembers() -> None:
+    """A broker without persistence and a planner whose clock is behind: an epoch may be smaller than the one before."""
+    made = requests("a")
+    made.on_link_down()
+    made.on_link_up(1.0)
+    made.on_node_state("b", NodeState(state="ready", boot="1"), 1.0)
+    made.on_route("t", route("b", epoch=1), 1.0)
+    assert sent(made.submit(ID, "t", {"x": "a"}, None, 2.0)).hop.node == "b"
+    made.on_route("t", route("a", epoch=0), 3.0)
+    other = sent(made.submit(b"2" * 16, "t", {"x": "a"}, None, 3.0))
+    assert other.hop.node == "b"
