@@ -203,11 +203,14 @@ class Branches:
     def _publish_answer(self, reply_to: str, answer: Answer) -> None:
         try:
             payload, user = encode_answer(answer)
-            self._link.publish(
-                Outgoing(reply_to, payload, correlation=answer.request, content_type=CONTENT_TYPE, user=user)
-            )
+            message = Outgoing(reply_to, payload, correlation=answer.request, content_type=CONTENT_TYPE, user=user)
+            self._link.publish(message, refused=partial(self._not_let, answer))
         except S2M3Error as error:
             _log.warning("answer_unsent", node=self._node, request=answer.request.hex(), error=str(error))
             if answer.error is None:
                 error.node = self._node
                 self._publish_answer(reply_to, Answer(answer.request, answer.step, answer.attempt, error=error))
+
+    def _not_let(self, answer: Answer, refused: S2M3Error) -> None:
+        """Whoever asked named an inbox that we may not write: its own loss, and not this node's connection."""
+        _log.warning("answer_refused", node=self._node, request=answer.request.hex(), error=refused.detail)

@@ -79,6 +79,10 @@ class SecuredSite:
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
+    def told(self, login: str) -> str:
+        """What the process of a login has logged."""
+        return (self._own / f"{login}.log").read_text(errors="replace")
+
     def environment(self, login: str, **changes: str) -> dict[str, str]:
         """What a process of this login is started with: its settings file, and the port of this test."""
         config = self.folder / "logins" / login / "s2m3.toml"

@@ -15,6 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from broker.loop import Loop
 from s2m3.client import Client
 from s2m3.snapshot import Site
+from schemas.errors import RequestTimeoutError
 from tests.conftest import WAIT_S
 from tests.secured.secured import SecuredSite, fits, linked, published, secure
 from tests.system.plain import reply_to
@@ -187,6 +188,31 @@ def test_an_answer_to_a_topic_that_agents_may_not_write_is_an_error_where_all_ma
     assert (answer["transaction"], answer["error"]["code"]) == (8, "unauthorised")
     assert "somewhere/else" in answer["error"]["detail"]
     assert "." not in answer["error"]["detail"].split("let ")[1].split()[0]  # the client id's tag stays secret
+
+
+def test_an_inbox_that_agents_may_not_write_costs_its_owner_the_answer_and_no_agent_its_connection(
+    running: SecuredSite,
+) -> None:
+    running.open().add("client", "mute", "certificate")
+    listed = running.folder / "broker" / "acl"
+    kept = listed.read_text()
+    listed.write_text(re.sub(r"^user [ab]$", rf"\g<0>\ntopic deny {ROOT}/client/mute/in", kept, flags=re.MULTILINE))
+    running.reload()
+    with (
+        Client(settings=running.settings("mute")) as mute,
+        Client(settings=running.settings("alice")) as alice,
+        Site(running.settings("operator")) as seen,
+    ):
+        boots = {node: seen.nodes.boot(node) for node in ("a", "b")}
+        with pytest.raises(RequestTimeoutError):  # nobody could tell it
+            mute.ask("noop", left=1, right=2, deadline_s=2)
+        assert alice.ask("noop", left=1, right=2).value == [1, 2]
+        assert {node: seen.nodes.boot(node) for node in seen.nodes.ready} == boots
+    assert any("answer_refused" in running.told(node) for node in ("a", "b"))
+    listed.write_text(kept)
+    running.reload()
+    with Client(settings=running.settings("mute")) as mute:
+        assert mute.ask("noop", left=1, right=2).value == [1, 2]
 
 
 def test_nobody_of_ours_subscribes_to_what_its_role_may_not_read(running: SecuredSite) -> None:
