@@ -42,8 +42,13 @@ class RememberedTexts:
         #: Rows that did not have to be computed again, so far.
         self.hits = 0
 
-    def rows(self, asked: set[Tokens]) -> dict[Tokens, Floats]:
-        """Returns the row of each text: the known ones from the cache, the others computed and remembered."""
+    def rows(self, items: Sequence[Sequence[Tokens]]) -> list[Floats]:
+        """Returns for each item the rows of its texts, float32 (texts, width)."""
+        rows = self._rows({tokens for item in items for tokens in item})
+        return [np.stack([rows[tokens] for tokens in item]) for item in items]
+
+    def _rows(self, asked: set[Tokens]) -> dict[Tokens, Floats]:
+        """The known ones from the cache, the others computed and remembered."""
         rows = {tokens: self._known[tokens] for tokens in asked if tokens in self._known}
         self.hits += len(rows)
         new = asked - rows.keys()

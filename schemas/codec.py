@@ -1,18 +1,16 @@
-"""Bytes <-> Work and Answer: msgpack with checked tensors. Whatever comes off the wire is checked here, before use."""
+"""Bytes <-> Work, Answer and Piece. Whatever comes off the wire is checked here, before use."""
 
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-import msgpack
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from schemas.errors import BadInputError, error_from_code
 from schemas.generation import Piece, read_options
 from schemas.ids import ID_PATTERN, REQUEST_ID_BYTES
-from schemas.values import Value, is_packed_tensor, pack_tensor, unpack_tensor
+from schemas.packing import pack, restore, unpack
 from schemas.work import Answer, Hop, Route, Timing, Work
 
 __all__ = [
@@ -33,7 +31,6 @@ __all__ = [
 CONTENT_TYPE = "application/vnd.s2m3.v1+msgpack"
 #: W3C Trace Context, version 00.
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_MAX_DEPTH = 16
 _MAX_STEPS = 64
 _MAX_DIGITS = 15
 #: a day: a longer deadline is a mistake, and would keep joins that long
@@ -100,53 +97,6 @@ _ANSWER = TypeAdapter(_Answer)
 _PIECE = TypeAdapter(_Piece)
 
 
-def _pack_special(value: object) -> Any:
-    if isinstance(value, np.ndarray):
-        return pack_tensor(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    raise BadInputError(f"{type(value).__name__} does not travel")
-
-
-def _pack(document: Mapping[str, Any]) -> bytes:
-    try:
-        packed: bytes = msgpack.packb(document, default=_pack_special, use_bin_type=True)
-    except (ValueError, OverflowError, TypeError, RecursionError) as error:
-        raise BadInputError(f"this does not travel: {error}") from error
-    return packed
-
-
-def _no_extensions(code: int, _data: bytes) -> NoReturn:
-    raise BadInputError(f"msgpack extension type {code} is not part of this protocol")
-
-
-def _restore(value: Any, depth: int = 0) -> Value:
-    """Turns packed tensors back into arrays, at any depth."""
-    if isinstance(value, str | bytes | int | float | type(None)):
-        return value
-    if depth >= _MAX_DEPTH:
-        raise BadInputError(f"values nest deeper than {_MAX_DEPTH}")
-    if isinstance(value, list):
-        return [_restore(item, depth + 1) for item in value]
-    if is_packed_tensor(value):
-        return unpack_tensor(value)
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):  # msgpack's strict_map_key lets binary ones through
-            raise BadInputError("a map with a key that is not text is not part of this protocol")
-        return {key: _restore(item, depth + 1) for key, item in value.items()}
-    raise BadInputError(f"{type(value).__name__} is not part of this protocol")
-
-
-def _unpack(payload: bytes) -> Any:
-    try:
-        # strict_map_key: only strings as keys; timestamps (extension -1) come as a value that _restore refuses
-        return msgpack.unpackb(payload, raw=False, strict_map_key=True, ext_hook=_no_extensions)
-    except BadInputError:
-        raise
-    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
-        raise BadInputError(f"not msgpack of this protocol: {error}") from error
-
-
 def _first(error: ValidationError, *where: str) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
     return f"{'.'.join(map(str, (*where, *first['loc']))) or 'message'}: {first['msg']}"
@@ -181,7 +131,7 @@ def traceparent_of(user: Mapping[str, str]) -> str | None:
 
 def encode_work(work: Work) -> tuple[bytes, tuple[tuple[str, str], ...]]:
     """Returns the payload and the user properties of a Work; the other v5 properties are the sender's to set."""
-    payload = _pack(
+    payload = pack(
         {
             "task": work.task,
             "inputs": work.inputs,
@@ -219,15 +169,15 @@ def decode_work(
     if not reply_to:
         raise BadInputError("work without a response topic")
     try:
-        wire = _WORK.validate_python(_unpack(payload))
+        wire = _WORK.validate_python(unpack(payload))
     except ValidationError as error:
         raise BadInputError(_first(error)) from error
-    packed = _pack(wire.route)
+    packed = pack(wire.route)
     route = (_checked_route if len(packed) <= _ROUTE_BYTES else _checked_route.__wrapped__)(packed)
     step = user.get("step", "")
     if step not in route:
         raise BadInputError(f"step {step[:40]!r} is not in the message's route")
-    inputs = {name: _restore(value) for name, value in wire.inputs.items()}
+    inputs = {name: restore(value) for name, value in wire.inputs.items()}
     if stray := inputs.keys() - route[step].inputs.keys():
         raise BadInputError(f"step {step} takes no input {min(stray)!r}", step=step)
     return Work(
@@ -253,7 +203,7 @@ def _checked_route(packed: bytes) -> Route:
         BadInputError: It is not as the protocol has it.
     """
     try:
-        wire = _ROUTE.validate_python(msgpack.unpackb(packed))
+        wire = _ROUTE.validate_python(unpack(packed))
     except ValidationError as error:
         raise BadInputError(_first(error, "route")) from error
     route = {step: _hop(hop) for step, hop in wire.items()}
@@ -288,7 +238,7 @@ def encode_answer(answer: Answer) -> tuple[bytes, tuple[tuple[str, str], ...]]:
         document["outputs"] = answer.outputs
     else:
         document["error"] = answer.error.as_dict()
-    return _pack(document), (("step", answer.step), ("attempt", str(answer.attempt)))
+    return pack(document), (("step", answer.step), ("attempt", str(answer.attempt)))
 
 
 def decode_answer(payload: bytes, *, request: bytes | None, user: Mapping[str, str]) -> Answer:
@@ -299,7 +249,7 @@ def decode_answer(payload: bytes, *, request: bytes | None, user: Mapping[str, s
     """
     request = _request_id(request)
     try:
-        wire = _ANSWER.validate_python(_unpack(payload))
+        wire = _ANSWER.validate_python(unpack(payload))
     except ValidationError as error:
         raise BadInputError(_first(error)) from error
     e = wire.error
@@ -307,7 +257,7 @@ def decode_answer(payload: bytes, *, request: bytes | None, user: Mapping[str, s
         request=request,
         step=user.get("step", ""),
         attempt=_property(user, "attempt", 1),
-        outputs={name: _restore(value) for name, value in wire.outputs.items()},
+        outputs={name: restore(value) for name, value in wire.outputs.items()},
         timings=_timings(wire.timings),
         error=error_from_code(e.code, e.detail, step=e.step, node=e.node) if e else None,
     )
@@ -316,7 +266,7 @@ def decode_answer(payload: bytes, *, request: bytes | None, user: Mapping[str, s
 def encode_piece(piece: Piece) -> tuple[bytes, tuple[tuple[str, str], ...]]:
     """Returns the payload and the user properties of a Piece."""
     user = (("step", piece.step), ("attempt", str(piece.attempt)), ("seq", str(piece.seq)))
-    return _pack({"text": piece.text, "at": piece.at}), user
+    return pack({"text": piece.text, "at": piece.at}), user
 
 
 def is_piece(user: Mapping[str, str]) -> bool:
@@ -332,7 +282,7 @@ def decode_piece(payload: bytes, *, request: bytes | None, user: Mapping[str, st
     """
     request = _request_id(request)
     try:
-        wire = _PIECE.validate_python(_unpack(payload))
+        wire = _PIECE.validate_python(unpack(payload))
     except ValidationError as error:
         raise BadInputError(_first(error)) from error
     step, attempt, seq = user.get("step", ""), _property(user, "attempt", 1), _property(user, "seq", 0)

@@ -84,9 +84,8 @@ class TextEncoder:
         if self._crosses:
             return [{**result, **self._crossed(item, wanted)} for item, result in zip(batch, results, strict=True)]
         if "embedding" in wanted:
-            rows = self._remembered.rows({tokens for item in batch for tokens in item.tokens})
-            for item, result in zip(batch, results, strict=True):
-                result["embedding"] = np.stack([rows[tokens] for tokens in item.tokens])
+            for result, rows in zip(results, self._remembered.rows([item.tokens for item in batch]), strict=True):
+                result["embedding"] = rows
         return results
 
     @torch.inference_mode()

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import nn
@@ -66,9 +65,8 @@ class SentenceEncoder:
         """Returns `embedding` and `text` of each item, as wanted."""
         results: list[dict[str, Value]] = [{"text": item.texts} if "text" in wanted else {} for item in batch]
         if "embedding" in wanted:
-            vectors = self._remembered.rows({tokens for item in batch for tokens in item.tokens})
-            for item, result in zip(batch, results, strict=True):
-                result["embedding"] = np.stack([vectors[tokens] for tokens in item.tokens])
+            for result, rows in zip(results, self._remembered.rows([item.tokens for item in batch]), strict=True):
+                result["embedding"] = rows
         return results
 
     @torch.inference_mode()
