@@ -148,9 +148,12 @@ def _show(models: Sequence[Model], document: dict[str, Any], dtype: str) -> None
     console = Console()
     for model, said in zip(models, document["models"], strict=True):
         console.print(f"\n[bold]{model.name}[/bold]  {model.description}")
-        console.print(_table(model, said, dtype))
+        console.print(_table(model, dtype))
         if "distances" in said:
             console.print(_distance_table(said["distances"]))
+        for part in said["parts"]:
+            if part["shared_with"]:
+                console.print(f"{part['name']} is shared with {', '.join(part['shared_with'])}", highlight=False)
         peak = peak_saving(model, dtype)
         console.print(f"one device's peak: whole {_mb(peak.before)}, largest part {_mb(peak.after)}{_less(peak)}")
     if len(models) > 1:
@@ -161,17 +164,16 @@ def _show(models: Sequence[Model], document: dict[str, Any], dtype: str) -> None
         )
 
 
-def _table(model: Model, said: dict[str, Any], dtype: str) -> Table:
+def _table(model: Model, dtype: str) -> Table:
     disk = model.folder is not None
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     for column in ["part", "numbers", *(["on disk"] if disk else []), dtype, "GFLOPs", "passes on"]:
         table.add_column(column, no_wrap=True)
-    table.add_column("shared with", overflow="fold")
-    for part, row in zip(model.parts, said["parts"], strict=True):
+    for part in model.parts:
         passes = "\n".join(f"{name} {_kb(part.passed_bytes(name))}" for name in part.passes)
         cells = [part.name, _count(part.parameters), *([_mb(part.on_disk or 0)] if disk else [])]
         cells += [_mb(part.nbytes(dtype)), "?" if part.gflops is None else f"{part.gflops:,.1f}", passes or "-"]
-        table.add_row(*cells, "\n".join(row["shared_with"]) or "-")
+        table.add_row(*cells)
     return table
 
 

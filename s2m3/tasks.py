@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -177,9 +178,13 @@ def models(
     if as_json:
         typer.echo(json.dumps({name: model.model_dump() for name, model in catalogue.models.items()}))
         return
-    table = Table("model", "takes", "modules", "MB", "does")
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("model", no_wrap=True)  # a name is there to be copied
+    for column in ("takes", "MB", "does, with these modules"):
+        table.add_column(column)
     for name, model in catalogue.models.items():
         modules = catalogue.modules_of(name)
         size = f"{sum(spec.memory_mb for spec in modules):.0f}"
-        table.add_row(name, ", ".join(model.inputs), ", ".join(s.id for s in modules), size, model.description)
-    Console().print(table)
+        does = f"{model.description}\n[dim]{', '.join(spec.id for spec in modules)}[/dim]"
+        table.add_row(name, ", ".join(model.inputs), size, does)
+    Console(highlight=False).print(table)
