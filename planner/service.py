@@ -13,6 +13,7 @@ from broker.link import Link
 from broker.listening import listen
 from broker.loop import Loop, Timer
 from broker.message import Message, Outgoing, Will
+from broker.turn import next_epoch
 from planner.counting import count_site, health_of
 from planner.decide import decide
 from planner.documents import Documents
@@ -22,7 +23,6 @@ from planner.live import Placer, second_copies_in_spare
 from planner.orders import follow
 from planner.placing import Places, place
 from planner.silence import Silence
-from planner.standby import next_epoch
 from schemas import messages as m
 from schemas import topics
 from schemas.definitions import Catalogue

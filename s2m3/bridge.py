@@ -5,7 +5,6 @@ A service of its own: the planner is not on the data path, and with the bridge d
 
 import secrets
 import threading
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +19,7 @@ from broker.listening import listen
 from broker.loop import Loop, Timer
 from broker.message import Message, Outgoing, Will
 from broker.outcomes import Result
+from broker.turn import next_epoch
 from s2m3.bindings.bound import Asked
 from s2m3.bindings.running import Bindings
 from s2m3.homeassistant.announcer import Announcer
@@ -38,6 +38,8 @@ __all__ = ["Bridge"]
 
 _log = structlog.get_logger(__name__)
 _REPORT_S = 1.0
+#: A bridge that stands by takes over when it has not heard this for 2.5 times as long (broker/turn.py).
+_BEAT_S = 5.0
 #: After the broker has confirmed, retained documents come at once: what has not come by then, it does not have.
 _SETTLED_S = 1.0
 _MOST_QUESTIONS = 8
@@ -49,15 +51,15 @@ class Bridge:
 
     Args:
         settings: Of this process.
+        epoch: The newest seen of a bridge before us; 0: none.
     """
 
-    def __init__(self, settings: BridgeSettings) -> None:
+    def __init__(self, settings: BridgeSettings, epoch: int = 0) -> None:
         self._settings = settings
         self._root = settings.root
         self._loop = Loop("bridge")
-        self._epoch = int(time.time() * 1000)
+        self._epoch = next_epoch(epoch)
         self._process = secrets.token_hex(4)
-        self._is_new = True
         self._stopping = False
         self.superseded = threading.Event()
         offline = b.BridgeState(state="offline", epoch=self._epoch)
@@ -109,6 +111,7 @@ class Bridge:
         self._asking.start()
         link.start()
         self._loop.every(_REPORT_S, self._tell_reports)
+        self._loop.every(_BEAT_S, self._beat)
         _log.info("bridge_up", epoch=self._epoch, homeassistant=self._settings.homeassistant)
 
     def stop(self) -> None:
@@ -148,7 +151,6 @@ class Bridge:
 
     def _settled(self) -> None:
         """A broker that forgot everything is told what is wanted; a node that it does not know is not there."""
-        self._is_new = False
         bindings = self._bindings.wanted
         if bindings and all(("binding", name) in self._unheard for name in bindings):
             for name, binding in bindings.items():
@@ -178,14 +180,11 @@ class Bridge:
     def _on_bridge_state(self, _: str, state: b.BridgeState | None) -> None:
         if state is None or self._stopping:
             return
-        if state.epoch > self._epoch and self._is_new:  # of one before us whose clock was ahead
-            self._epoch = state.epoch + 1
-            self._tell_state("online")
-        elif state.epoch > self._epoch and state.state == "online":
+        if state.epoch > self._epoch and state.state == "online":
             _log.warning("superseded", epoch=self._epoch, by=state.epoch)
             self.superseded.set()
-        elif state.state == "offline" and not self.superseded.is_set():
-            self._tell_state("online")  # an old will that came late
+        elif state.epoch < self._epoch or state.state == "offline":  # one that thawed, or an old will that came late
+            self._tell_state("online")
 
     def _on_left(self, path: topics.TopicPath, message: Message) -> None:
         kind, name = next(iter((path.ids(self._root, message.topic) or {"": ""}).items()))
@@ -300,7 +299,13 @@ class Bridge:
 
     # ---- what goes out --------------------------------------------------------------------------------------------
 
+    def _beat(self) -> None:
+        if self._link.connected:
+            self._tell_state("online")
+
     def _tell_state(self, state: str) -> None:
+        if state == "online" and self.superseded.is_set():
+            return
         document = b.BridgeState.model_validate({"state": state, "epoch": self._epoch})
         self._retain(topics.BRIDGE_STATE.at(self._root), document.encode())
 

@@ -5,23 +5,24 @@ import secrets
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
 from broker.launch import Broker, default_kind
 from broker.listening import listen
+from broker.turn import BRIDGE, PLANNER, Turn, wait_for_turn
 from planner.catalogue import catalogue_of
 from planner.live import placer
 from planner.service import Planner
-from planner.standby import wait_for_turn
 from s2m3 import logs, options, telemetry
 from s2m3.snapshot import Site
 from schemas import messages as m
 from schemas import topics
-from schemas.errors import BadInputError, S2M3Error, error_from_code
+from schemas.errors import BadInputError, S2M3Error, UnauthorisedError, error_from_code
 from schemas.settings import AgentSettings, BridgeSettings, BrokerSettings, PlannerSettings
 
 if TYPE_CHECKING:
@@ -86,12 +87,36 @@ def planner(settings: PlannerSettings) -> None:
     """Run the planner: places modules on the nodes there are. A second one stands by. `s2m3 planner --host hub`."""
     catalogue = catalogue_of(settings.models)
     telemetry.start(settings, "s2m3-planner", socket.gethostname())
+    _in_turn(
+        PLANNER, settings, lambda epoch: Planner(settings, catalogue, placer=placer(settings.budget_s), epoch=epoch)
+    )
+
+
+class _InTurn(Protocol):
+    """What the planner and the bridge have in common: a site has one of each at work."""
+
+    superseded: threading.Event
+
+    @property
+    def refused(self) -> UnauthorisedError | None: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+def _in_turn(turn: Turn, settings: BrokerSettings, make: Callable[[int], _InTurn]) -> None:
+    """Stands by, works, and stands by again when a newer one has come, until a signal.
+
+    Args:
+        turn: At what.
+        settings: Where the broker is.
+        make: Of the newest epoch seen: what is to be started.
+    """
     signals = _Signals()
     while not signals.stop.is_set():
-        epoch = wait_for_turn(settings, signals.stop)
+        epoch = wait_for_turn(turn, settings, signals.stop)
         if signals.stop.is_set():
             return
-        running = Planner(settings, catalogue, placer=placer(settings.budget_s), epoch=epoch)
+        running = make(epoch)
         running.start()
         while not signals.stop.wait(0.2) and not running.superseded.is_set():
             if running.refused is not None:
@@ -149,7 +174,7 @@ def agent(settings: AgentSettings) -> None:
     metrics_port=options.MetricsPort,
 )
 def bridge(settings: BridgeSettings) -> None:
-    """Run the bridge to a house: bindings (`s2m3 bind`) and Home Assistant. `s2m3 bridge --host hub`."""
+    """Run the bridge to a house: bindings, Home Assistant. A second one stands by. `s2m3 bridge --host hub`."""
     try:
         from s2m3.bridge import Bridge  # noqa: PLC0415  # a device that only asks has not all that it imports
     except ModuleNotFoundError as error:
@@ -157,13 +182,7 @@ def bridge(settings: BridgeSettings) -> None:
             f"the bridge needs more than is installed ({error.name}): pip install 's2m3[bridge]'"
         ) from error
     telemetry.start(settings, "s2m3-bridge", socket.gethostname())
-    signals = _Signals()
-    running = Bridge(settings)
-    running.start()
-    while not signals.stop.wait(0.2) and not running.superseded.is_set():
-        if running.refused is not None:
-            raise running.refused
-    running.stop()
+    _in_turn(BRIDGE, settings, lambda epoch: Bridge(settings, epoch))
 
 
 @options.with_settings(BrokerSettings)

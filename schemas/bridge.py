@@ -75,10 +75,10 @@ class BindingReport(Document):
 
 
 class BridgeState(Document):
-    """Whether the bridge runs. The last will is `offline`."""
+    """Whether the bridge runs, told each 5 s. The last will is `offline`."""
 
     state: Literal["online", "offline"]
-    #: milliseconds since 1970 at its start: of two, the one started last stays
+    #: above every bridge's before it: of two, the one that took over last stays
     epoch: int = Field(ge=0)
 
 

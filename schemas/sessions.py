@@ -59,8 +59,8 @@ def front_client_id(settings: BrokerSettings, task: str) -> str:
 def bridge_client_id(settings: BrokerSettings, process: str, connection: str = "") -> str:
     """One of the bridge's connections: its own, the one it asks on, and one for each binding.
 
-    The process is in the name: when a second bridge starts, the first hears of it and leaves, instead of being thrown
-    out, coming back, and throwing the second out.
+    The process is in the name: when a second bridge takes over, the first hears of it and stands by, instead of being
+    thrown out, coming back, and throwing the second out.
     """
     return _client_id(settings, "bridge", *filter(None, (process, connection)))
 

@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 _SETTLE_S = 0.1
 #: Home Assistant has started: not all who hear it answer at the same moment.
 _BIRTH_S = (0.2, 3.0)
-#: What was removed while Home Assistant was down is announced to it once more, and removed so much later.
+#: What was removed while Home Assistant may have been down is announced to it once more, and removed so much later.
 _BURY_S = 5.0
 _MOST_BURIED = 100
 #: A dashboard needs no larger picture, and the broker keeps one per task.
@@ -55,7 +55,7 @@ class Announcer:
         self._changed: set[tuple[str, str]] = set()
         self._settling = False
         self._is_home = False
-        self._buried: dict[str, bytes] = {}
+        self._buried: set[tuple[str, str]] = set()
         if devices is not None:
             link.subscribe(devices.birth, self._on_birth)
 
@@ -72,8 +72,8 @@ class Announcer:
         if self._devices is not None:
             topic = self._devices.topic(kind, name)
             self._documents.pop(topic, None)
-            if not self._is_home and topic in self._retained and len(self._buried) < _MOST_BURIED:
-                self._buried[topic] = self._retained[topic]
+            if not self._is_home and len(self._buried) < _MOST_BURIED:
+                self._buried.add((kind, name))
             self._clear(topic)
         paths: list[topics.TopicPath] = [topics.BRIDGE_NODE]
         if kind == "task":
@@ -109,10 +109,10 @@ class Announcer:
 
     def _bury(self) -> None:
         """Home Assistant keeps what was removed behind its back, and removes only what it has been told of since."""
-        buried, self._buried = self._buried, {}
-        for topic, document in buried.items():
-            if topic not in self._retained:
-                self._publish(Outgoing(topic, document))
+        buried, self._buried = self._buried, set()
+        for kind, name in buried:
+            if self._devices is not None and (topic := self._devices.topic(kind, name)) not in self._retained:
+                self._publish(Outgoing(topic, _json(self._devices.gone(kind, name))))
                 self._loop.after(_BURY_S, partial(self._clear_if_gone, topic))
 
     def _clear_if_gone(self, topic: str) -> None:

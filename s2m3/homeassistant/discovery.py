@@ -80,6 +80,11 @@ class Devices:
             task: Its name.
             doc: Its route, which says what it takes and answers; None while it is not placed.
         """
+        if doc is None:
+            return self._task(task, set(), set(), "task")
+        return self._task(task, set(doc.inputs.values()), set(doc.answer), doc.model)
+
+    def _task(self, task: str, kinds: set[str], outputs: set[str], model: str) -> dict[str, Any]:
         state, answer = (path.at(self.root, task=task) for path in (topics.BRIDGE_TASK, topics.BRIDGE_ANSWER))
         components: dict[str, Component] = {
             "answer": {"p": "sensor", "name": "Answer", "ic": "mdi:message-text", "json_attr_t": answer}
@@ -96,9 +101,15 @@ class Devices:
             | {"stat_t": state, "val_tpl": "{{ (value_json.problem | default('none'))[:255] }}"}
             | {"avty": self._available()},
         }
-        components |= self._of_kinds(task, answer, doc)
+        components |= self._of_kinds(task, answer, kinds, outputs)
         available = self._available(state, "value_json.ready")
-        return self._device("task", task, components, available, model=doc.model if doc else "task")
+        return self._device("task", task, components, available, model=model)
+
+    def gone(self, kind: str, name: str) -> dict[str, Any]:
+        """Returns one with all that a node or task can have: whoever hears it and then nothing removes all of it."""
+        if kind == "node":
+            return self.node(name, None)
+        return self._task(name, {"image", "text"}, {"score"}, "task")
 
     def planner(self) -> dict[str, Any]:
         """Returns the planner's: whether it plans, what there is, and a button to plan afresh."""
@@ -122,9 +133,8 @@ class Devices:
             version=self.version,
         )
 
-    def _of_kinds(self, task: str, answer: str, doc: m.RouteDoc | None) -> dict[str, Component]:
+    def _of_kinds(self, task: str, answer: str, kinds: set[str], outputs: set[str]) -> dict[str, Component]:
         """What only some tasks have: a score, a picture, a question."""
-        kinds, outputs = (set(doc.inputs.values()), doc.answer) if doc else (set(), [])
         found: dict[str, Component] = {}
         if "score" in outputs:
             found["score"] = _MEASUREMENT | {"name": "Score", "sug_dsp_prc": 2, "ic": "mdi:percent-circle"}

@@ -53,8 +53,7 @@ def test_the_unit_is_given_the_files_that_secure_makes_and_the_memory_it_may_tak
     assert {name for name, _ in given} == {source for _, source in given} == made
     assert "Environment=S2M3_CONFIG=%d/s2m3.toml" in text
     assert re.search(r"^MemoryMax=\d+[M%]$", text, re.MULTILINE)
-    # of two bridges the older gives way: it must not come back and throw the newer one out
-    assert f"Restart={'on-failure' if unit.stem == 's2m3-bridge' else 'always'}\n" in text
+    assert "Restart=always\n" in text
 
 
 class _Strict(BaseModel):

@@ -47,8 +47,8 @@ OURS = """
 
 @pytest.fixture(scope="module")
 def house(kind: BrokerKind) -> Iterator[Cluster]:
-    """Two nodes with the tasks `porch` (which text fits the picture) and `ask` (a question about a picture)."""
-    nodes = dict(list(DEMO_NODES.items())[:2])
+    """Two nodes with the tasks `porch` (which text fits the picture) and `ask` (a question about a picture); a shed."""
+    nodes = {**dict(list(DEMO_NODES.items())[:2]), "shed": 100.0}
     with Cluster(nodes, kind=kind, threads=1, bridge=True) as cluster, Site(cluster.settings) as site:
         add_task(site, "porch", m.TaskSpec(model="retrieval", inputs={"text": TEXTS}))
         add_task(site, "ask", m.TaskSpec(model="vqa"))
@@ -192,7 +192,7 @@ def test_the_bridges_death_makes_all_unavailable(house: Cluster, hass: HomeAssis
     for entity in ("sensor.s2m3_porch_answer", "sensor.s2m3_porch_problem", "sensor.s2m3_planner_nodes"):
         hass.wait(entity, "unavailable", timeout_s=10)
     house.start_bridge()
-    hass.wait("sensor.s2m3_planner_nodes", "2", timeout_s=120)
+    hass.wait("sensor.s2m3_planner_nodes", "3", timeout_s=120)
 
 
 def test_a_task_removed_while_home_assistant_was_down_leaves_no_entity_over(
@@ -204,8 +204,31 @@ def test_a_task_removed_while_home_assistant_was_down_leaves_no_entity_over(
         hass.stop()
         site.publish(topics.TASK, b"", task="brief")
         hass.start()
-    assert "sensor.s2m3_brief_problem" in hass.states()  # its registry remembers
+    hass.wait("sensor.s2m3_brief_problem", "unavailable", "unknown")  # its registry remembers
     hass.wait_gone("s2m3_brief_")
+
+
+def test_a_task_and_a_node_that_went_while_all_were_down_leave_no_entity_over(
+    house: Cluster, hass: HomeAssistant
+) -> None:
+    with Site(house.settings) as site:
+        add_task(site, "late", m.TaskSpec(model="vqa"))
+        hass.wait("sensor.s2m3_late_problem", "none", timeout_s=120)
+        hass.wait("sensor.s2m3_node_shed_free_memory")
+        hass.stop()
+        house.kill("bridge")
+        house.kill("shed")
+        site.publish(topics.TASK, b"", task="late")
+        for left in (topics.NODE_PROFILE, topics.NODE_REPORTED, topics.NODE_STATE):
+            site.publish(left, b"", node="shed")
+        house.start_bridge("--forget-s", "1")
+        assert site.wait(lambda _: house.log("bridge").count("event=forgotten") >= 2, WAIT_S), house.log("bridge")
+        hass.start()
+    for entity in ("text.s2m3_late_question", "sensor.s2m3_node_shed_free_memory"):
+        hass.wait(entity, "unavailable", "unknown")  # its registry remembers
+    hass.wait_gone("s2m3_late_")
+    hass.wait_gone("s2m3_node_shed_")
+    hass.wait("sensor.s2m3_porch_answer", TEXTS[1])
 
 
 def test_a_task_that_is_removed_leaves_no_entity_over(house: Cluster, hass: HomeAssistant) -> None:

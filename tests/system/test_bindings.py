@@ -17,6 +17,7 @@ from schemas import messages as m
 from schemas import topics
 from schemas.bridge import Binding
 from tests.conftest import WAIT_S
+from tests.frozen import freeze, thaw
 from tests.system.plain import PlainCaller
 
 V3 = 4
@@ -43,6 +44,10 @@ def site(house: Cluster) -> Iterator[Site]:
 
 def _bridge_is(site: Site, state: str) -> bool:
     return site.bridge is not None and site.bridge.state == state
+
+
+def _epoch(site: Site) -> int:
+    return site.bridge.epoch if site.bridge is not None else 0
 
 
 def _bind(site: Site, name: str, source: str, publish: str, **fields: Any) -> None:
@@ -164,13 +169,23 @@ def test_a_bridge_killed_and_started_again_takes_its_bindings_up(house: Cluster,
                 assert type(error).__name__ == "Empty"  # noqa: PT017
 
 
-def test_of_two_bridges_the_one_started_last_stays(house: Cluster, site: Site) -> None:
-    first = house.processes["bridge"]
-    before = site.bridge
-    house.start_bridge()
-    assert first.wait(WAIT_S) == 0
-    assert site.wait(lambda s: _bridge_is(s, "online") and s.bridge != before, WAIT_S)
-    assert house.processes["bridge"].poll() is None
+def test_a_second_bridge_stands_by_and_takes_over_when_the_first_hangs_or_dies(house: Cluster, site: Site) -> None:
+    first, before = house.processes["bridge"], _epoch(site)
+    house._spawn("second", "bridge")  # noqa: SLF001  # a cluster has one bridge
+    assert site.wait(lambda _: "standing_by" in house.log("second"), WAIT_S)
+    assert _epoch(site) == before
+    freeze(first)
+    assert site.wait(lambda s: _bridge_is(s, "online") and _epoch(s) > before, 2 * WAIT_S), house.log("second")
+    thaw(first)
+    assert site.wait(lambda _: "superseded" in house.log("bridge"), WAIT_S)
+    assert site.wait(lambda _: "standing_by" in house.log("bridge"), WAIT_S)
+    assert _bridge_is(site, "online")
+    taken = _epoch(site)
+    _bind(site, "after", "after/in", "after/out")
+    house.kill("second")
+    assert site.wait(lambda s: _bridge_is(s, "online") and _epoch(s) > taken, WAIT_S), house.log("bridge")
+    assert site.wait(lambda _: house.log("bridge").count("binding_active binding=after") == 1, WAIT_S)
+    assert first.poll() is None
 
 
 def test_a_bridge_that_is_told_to_end_says_so_before_it_goes(house: Cluster, site: Site) -> None:

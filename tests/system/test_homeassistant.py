@@ -55,7 +55,8 @@ def _shows(reader: Reader, word: str) -> bool:
 
 
 def test_a_node_killed_is_disconnected_and_its_figures_are_unavailable(house: Cluster, reader: Reader) -> None:
-    assert float(reader.state(NODE, "memory-free")) > 0
+    unmeasured = (UNAVAILABLE, "unknown", "0.0")  # a node's first report may come before it has looked
+    assert reader.wait(lambda r: r.state(NODE, "memory-free") not in unmeasured, WAIT_S)
     assert reader.state(NODE, "queue") == "0"
     house.kill("a")
     assert reader.wait(lambda r: r.state(NODE, "connectivity") == "OFF", WAIT_S)
@@ -120,6 +121,26 @@ def test_what_was_removed_while_no_bridge_ran_is_cleared_by_the_next(house: Clus
     house.start_bridge("--forget-s", "1")
     assert reader.wait(lambda r: TASK not in r.devices, WAIT_S)
     assert reader.wait(lambda r: _shows(r, "on"), WAIT_S)
+
+
+def test_what_went_while_both_were_down_is_announced_once_more_and_removed_when_home_assistant_is_back(
+    house: Cluster, reader: Reader
+) -> None:
+    """Home Assistant has it in its registry, and removes only what it has been told of since it started."""
+    house.kill("bridge")
+    house.kill("b")
+    with Site(house.settings) as site:
+        site.publish(topics.TASK, b"", task="noop")
+        for path in (topics.NODE_PROFILE, topics.NODE_REPORTED, topics.NODE_STATE):
+            site.publish(path, b"", node="b")
+    house.start_bridge("--forget-s", "1")
+    gone = {TASK, "s2m3-node-b"}
+    assert reader.wait(lambda r: not gone & r.devices.keys(), WAIT_S)
+    reader.say("homeassistant/status", "online")
+    assert reader.wait(lambda r: gone <= r.devices.keys(), WAIT_S), house.log("bridge")
+    assert {"answer", "score", "picture", "question"} <= reader.devices[TASK]["cmps"].keys()
+    assert reader.state(TASK, "problem") in (UNAVAILABLE, "unknown")
+    assert reader.wait(lambda r: not gone & r.devices.keys(), WAIT_S)
 
 
 def test_the_buttons_do_what_they_say(house: Cluster, reader: Reader) -> None:
