@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import typer
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -109,7 +110,15 @@ def _as_tables(site: Site) -> RenderableType:
 
 
 def _node_table(site: Site) -> Table:
-    table = Table("node", "state", "free / budget MB", "modules (MB, ms per item)", title="nodes", title_justify="left")
+    table = Table(
+        "node",
+        "state",
+        "free / budget MB",
+        "modules (MB, ms per item)",
+        title="nodes",
+        title_justify="left",
+        box=box.SIMPLE,
+    )
     for node in _nodes(site):
         facts = _node(site, node)
         held = [_module_line(name, report) for name, report in facts["modules"].items()]
@@ -127,7 +136,9 @@ def _module_line(name: str, report: dict[str, Any]) -> str:
 
 
 def _task_table(site: Site) -> Table:
-    table = Table("task", "model", "state", "step: module on nodes", title="tasks", title_justify="left")
+    table = Table(
+        "task", "model", "state", "step: module on nodes", title="tasks", title_justify="left", box=box.SIMPLE
+    )
     for task, spec in sorted(site.tasks.items()):
         steps = site.routes[task].steps if task in site.routes else {}
         lines = [f"{s}: {r.module} on {', '.join(x.node for x in r.replicas) or '-'}" for s, r in steps.items()]
@@ -138,7 +149,7 @@ def _task_table(site: Site) -> Table:
 
 def binding_table(site: Site) -> Table:
     """Returns the bindings, and what became of each."""
-    table = Table("binding", "from, task, to", "state", title="bindings", title_justify="left")
+    table = Table("binding", "from, task, to", "state", title="bindings", title_justify="left", box=box.SIMPLE)
     running = site.bridge is not None and site.bridge.state == "online"
     for name, binding in sorted(site.bindings.items()):
         report = site.reports.get(name) if running else None

@@ -155,7 +155,7 @@ def list_tasks(settings: BrokerSettings, *, as_json: options.Json = False) -> No
     if as_json:
         typer.echo(json.dumps([{"task": task, "model": model, "state": state} for task, model, state in rows]))
         return
-    table = Table("task", "model", "state")
+    table = Table("task", "model", "state", box=box.SIMPLE)
     for row in rows:
         table.add_row(*row)
     Console().print(table)

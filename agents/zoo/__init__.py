@@ -5,6 +5,7 @@ The shipped modules' code is beside this file, that of parts of any checkpoint i
 A class's code, and with it torch or transformers, is imported when the first module of that class is loaded.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -27,6 +28,10 @@ _log = structlog.get_logger(__name__)
 NO_CHECKPOINTS = CheckpointSources()
 
 _Build = Callable[[Any], Module]
+
+# transformers imports torchao where it is installed, which then warns of CUDA kernels and of torch's own internals
+for _chatty in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_chatty).setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
