@@ -9,8 +9,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 demo: $(VENV)/.run
 	$(BIN)/s2m3 demo
 
+# Tests mostly wait (for processes to start, for a node to be missed): three files at a time fill two cores.
+# `make test JOBS=0` runs them one after the other.
+JOBS ?= 3
 test: $(VENV)/.dev mosquitto chromium dashboard check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # The long form of tests/chaos. `make chaos ARGS="--seed 7 -k nodes_die"` replays a run.
 chaos: $(VENV)/.dev mosquitto

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich import box
@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from planner.catalogue import catalogue_of
-from planner.estimate import assumed_devices, estimated_instance
-from planner.solve import Method, Solution, solve
 from s2m3 import logs, options
 from schemas.checkpoint import read_json
 from schemas.dtypes import SHARES
 from schemas.errors import BadInputError, NoCapacityError
 from schemas.instance import Instance, load_instance
+
+if TYPE_CHECKING:
+    from planner.solve import Method, Solution
 
 __all__ = ["plan"]
 
@@ -60,6 +61,8 @@ def plan(
             raise BadInputError(f"--write: {error}") from error
         typer.echo(f"written to {write}; `s2m3 plan {write}` places it")
         return
+    from planner.solve import solve  # noqa: PLC0415  # half of the planner, which no other command needs
+
     try:
         solution = solve(instance, method=cast("Method", method), budget_s=budget)
     except NoCapacityError as error:
@@ -77,6 +80,8 @@ def _estimated(
     models: str, devices: Path | None, *, dtype: str, source: str | None, definitions: Path | None
 ) -> Instance:
     """The instance of models on devices that are assumed."""
+    from planner.estimate import assumed_devices, estimated_instance  # noqa: PLC0415  # as above
+
     if devices is None:
         raise BadInputError("--models needs --devices, what to place them on (examples/devices.json)")
     found = assumed_devices(read_json(devices), devices.name)
@@ -84,7 +89,7 @@ def _estimated(
     return estimated_instance(catalogue_of(definitions), names, found, dtype=dtype, source=source)
 
 
-def _show(instance: Instance, solution: Solution) -> None:
+def _show(instance: Instance, solution: "Solution") -> None:
     console = Console()
     table = Table("device", "memory MB", "holds", box=box.SIMPLE)
     for device in instance.devices:

@@ -15,9 +15,6 @@ import typer
 from broker.launch import Broker, default_kind
 from broker.listening import listen
 from broker.turn import BRIDGE, PLANNER, Turn, wait_for_turn
-from planner.catalogue import catalogue_of
-from planner.live import placer
-from planner.service import Planner
 from s2m3 import logs, options, telemetry
 from s2m3.snapshot import Site
 from schemas import messages as m
@@ -85,6 +82,10 @@ def broker(
 )
 def planner(settings: PlannerSettings) -> None:
     """Run the planner: places modules on the nodes there are. A second one stands by. `s2m3 planner --host hub`."""
+    from planner.catalogue import catalogue_of  # noqa: PLC0415  # an agent, started by this file too, has no use for it
+    from planner.live import placer  # noqa: PLC0415
+    from planner.service import Planner  # noqa: PLC0415
+
     catalogue = catalogue_of(settings.models)
     telemetry.start(settings, "s2m3-planner", socket.gethostname())
     _in_turn(
@@ -186,15 +187,20 @@ def bridge(settings: BridgeSettings) -> None:
 
 
 @options.with_settings(BrokerSettings)
-def drain(settings: BrokerSettings, node: Annotated[str, typer.Argument(help="the node to take out")]) -> None:
-    """Take a node out gently: its modules move first. `s2m3 drain pi5`."""
+def drain(
+    settings: BrokerSettings,
+    node: Annotated[str, typer.Argument(help="the node to take out")],
+    *,
+    wait: Annotated[float, typer.Option(min=0, help="seconds that other nodes have to take its modules over")] = 20,
+) -> None:
+    """Take a node out gently: its modules move first. `s2m3 drain pi5`, for large modules with `--wait 300`."""
     with Site(settings) as site:
         _order(site, "drain", node)
-        moved = site.wait(lambda s: not _holds_anything(s, node), _DRAIN_S)
+        moved = site.wait(lambda s: not _holds_anything(s, node), wait)
         if not moved:
             held = ", ".join(spec.id for spec in site.plans[node].modules) if node in site.plans else "nothing"
             raise S2M3Error(
-                f"{node} takes no more work, but after {_DRAIN_S:g} s it still holds {held}: no other node can"
+                f"{node} takes no more work, but after {wait:g} s it still holds {held}: no other node can, or not yet"
             )
     typer.echo(f"{node} is drained: it holds no modules and can be switched off")
 

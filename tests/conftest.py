@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from broker.launch import Broker, BrokerKind
@@ -14,6 +15,9 @@ from schemas.settings import BrokerSettings
 KINDS: tuple[BrokerKind, ...] = ("mosquitto", "embedded")
 #: Seconds that anything awaited may take: generous, because two cores are shared with whatever else runs.
 WAIT_S = 20.0
+#: For the same reason no example has a time of its own.
+hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("shared")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

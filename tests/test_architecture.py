@@ -64,6 +64,12 @@ def test_neither_asking_nor_planning_nor_starting_an_agent_imports_torch(module:
     assert done.stdout.strip() == "[]"
 
 
+def test_starting_an_agent_loads_nothing_of_the_planner() -> None:
+    code = "import sys, s2m3.cli, agents.service; print([m for m in sys.modules if m.startswith('planner.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "['planner.catalogue']"
+
+
 def test_files_stay_short_enough_to_read() -> None:
     long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for _, path in _sources()}
     assert {name: lines for name, lines in long.items() if lines > LONGEST_FILE} == {}

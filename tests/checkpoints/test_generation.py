@@ -84,7 +84,7 @@ def alone(name: str, seed: int, limit: int, options: Options) -> list[int]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 @given(plan=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 8), st.integers(1, 12)), min_size=1, max_size=6))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_texts_that_begin_and_end_at_different_times_say_what_each_says_alone(
     name: str, plan: list[tuple[int, int, int]]
 ) -> None:

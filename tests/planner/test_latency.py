@@ -18,7 +18,7 @@ from tests.planner import naive
 DOC = Path(__file__).parents[2] / "docs" / "placement.md"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(naive.tiny_instances())
 def test_every_route_takes_what_a_walk_through_time_says(instance: Instance) -> None:
     problem = Problem(instance)

@@ -59,7 +59,7 @@ def _fits(placement: Mapping[str, set[str]]) -> bool:
     return all(sum(SIZE[m] for m, devices in placement.items() if d in devices) <= room for d, room in ROOM.items())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(placements.filter(_fits), placements.filter(_fits), st.data())
 def test_on_the_way_everything_serves_and_fits(
     current: dict[str, set[str]], desired: dict[str, set[str]], data: st.DataObject

@@ -40,7 +40,7 @@ def _check(instance: Instance, solution: Solution) -> None:
 
 
 @needs_highs
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(naive.tiny_instances())
 def test_exact_is_what_trying_everything_finds(instance: Instance) -> None:
     best = naive.best_objective_s(instance)
@@ -54,7 +54,7 @@ def test_exact_is_what_trying_everything_finds(instance: Instance) -> None:
     assert solution.objective_s == pytest.approx(best, rel=1e-7, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(naive.tiny_instances())
 def test_greedy_fits_wherever_anything_fits_and_its_bound_is_below_the_best(instance: Instance) -> None:
     best = naive.best_objective_s(instance)
@@ -68,7 +68,7 @@ def test_greedy_fits_wherever_anything_fits_and_its_bound_is_below_the_best(inst
         assert solution.lower_bound_s <= best + 1e-9 <= solution.objective_s + 2e-9
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(naive.tiny_instances())
 def test_auto_is_what_trying_everything_finds(instance: Instance) -> None:
     best = naive.best_objective_s(instance)
@@ -84,7 +84,7 @@ def test_auto_is_what_trying_everything_finds(instance: Instance) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_auto_proves_instances_of_home_size(seed: int, replicas: int) -> None:
     instance = naive.home_instance(seed, max_replicas=replicas)
-    solution = solve(instance, budget_s=5.0)
+    solution = solve(instance, budget_s=60.0)
     _check(instance, solution)
     assert solution.proven_optimal
     exact = solve(instance, method="exact")
@@ -149,7 +149,7 @@ def test_the_same_instance_gives_the_same_plan() -> None:
 
 def test_a_better_current_placement_is_kept() -> None:
     instance = naive.home_instance(5)
-    best = solve(instance, budget_s=5.0)
+    best = solve(instance, budget_s=60.0)
     again = solve(instance, budget_s=0.0, current=best.placement)
     assert again.objective_s <= best.objective_s + 1e-9
 

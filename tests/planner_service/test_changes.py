@@ -46,7 +46,7 @@ def fronts(documents: Documents) -> dict[str, str]:
     return {task: node for node, plan in documents.plans.items() for task in plan.fronts}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(sites)
 def test_a_loss_is_told_to_the_nodes_that_take_over_and_to_the_tasks_that_used_it(
     site: tuple[set[str], list[float], str],
@@ -67,7 +67,7 @@ def test_a_loss_is_told_to_the_nodes_that_take_over_and_to_the_tasks_that_used_i
     assert told == concerned | {f"r/plan/{victim}"} | {f"r/route/{task}" for task in used}
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(sites)
 def test_a_node_that_joins_and_is_not_needed_is_told_that_it_holds_nothing_and_nobody_else_hears(
     site: tuple[set[str], list[float], str],

@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -276,7 +276,7 @@ def harmless(payload: bytes, user: dict[str, str]) -> None:
     assert answer.error is None or isinstance(answer.error, S2M3Error)
 
 
-@settings(max_examples=1500, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1500)
 @given(mutated())
 def test_a_mangled_payload_raises_nothing_but_bad_input(payload: bytes) -> None:
     harmless(payload, {"step": "image", "attempt": "1", "epoch": "0"})

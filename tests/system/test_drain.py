@@ -9,8 +9,8 @@ from s2m3.snapshot import Site
 from tests.conftest import WAIT_S
 
 
-def _drain(cluster: Cluster, node: str) -> subprocess.CompletedProcess[str]:
-    asked = [sys.executable, "-m", "s2m3", "drain", node, "--port", str(cluster.settings.port)]
+def _drain(cluster: Cluster, node: str, *options: str) -> subprocess.CompletedProcess[str]:
+    asked = [sys.executable, "-m", "s2m3", "drain", node, *options, "--port", str(cluster.settings.port)]
     return subprocess.run(asked, capture_output=True, text=True, check=False, timeout=90)
 
 
@@ -28,9 +28,9 @@ def test_the_holder_of_the_last_copy_goes_on_serving_and_the_command_says_so(
         noop_cluster.kill(node)
     alone = noop_site.wait(lambda s: s.nodes.lost == {"a", "b"} and s.ready("noop"), 2 * WAIT_S)
     assert alone, noop_cluster.log("planner")
-    done = _drain(noop_cluster, "c")
+    done = _drain(noop_cluster, "c", "--wait", "3")
     assert done.returncode == 1
-    assert "it still holds" in done.stderr
+    assert "after 3 s it still holds" in done.stderr
     assert noop_site.nodes.state("c") == "draining"
     assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
     noop_cluster.start_agent("a")
