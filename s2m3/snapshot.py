@@ -37,6 +37,8 @@ class Site:
 
     def __init__(self, settings: BrokerSettings) -> None:
         self.root = settings.root
+        #: whether the broker asks who comes: then it may also refuse, without a word, what a login may not read
+        self.is_secured = settings.tls_ca is not None or settings.username is not None
         self.planner: m.PlannerState | None = None
         self.nodes = Nodes()
         self.profiles: dict[str, m.NodeProfile] = {}

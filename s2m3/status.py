@@ -154,8 +154,22 @@ def binding_table(site: Site) -> Table:
     for name, binding in sorted(site.bindings.items()):
         report = site.reports.get(name) if running else None
         way = f"{binding.source}\n{binding.task}\n{binding.publish}"
-        table.add_row(name, way, _binding_state(report))
+        table.add_row(name, way, _silent_why(site, binding.source, report) or _binding_state(report))
     return table
+
+
+def _silent_why(site: Site, source: str, report: b.BindingReport | None) -> Text | None:
+    """Returns what to look at when an active binding has heard nothing; None when it has, or is not active.
+
+    Mosquitto confirms a subscription that its access list forbids, and delivers nothing.
+    """
+    if not site.is_secured or report is None or report.error is not None or report.received > 0:
+        return None
+    return Text(
+        "nothing heard yet. If somebody publishes there, the bridge's login may not read it: "
+        f"s2m3 secure add … bridge … --read '{source}'",
+        style="yellow",
+    )
 
 
 def _binding_state(report: b.BindingReport | None) -> Text:

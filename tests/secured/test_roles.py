@@ -231,6 +231,29 @@ def test_nobody_of_ours_subscribes_to_what_its_role_may_not_read(running: Secure
     assert unread == []
 
 
+def test_a_binding_that_the_bridge_may_not_read_says_what_to_look_at_until_it_hears(
+    running: SecuredSite, shared_loop: Loop
+) -> None:
+    running.open().add("client", "bench", "certificate", writes=["elsewhere/#"])
+    running.reload()
+    what = ("--task", "noop", "--input", "left", "--set", "right=r", "--publish", "answers/noop", "--name", "silent")
+    bound = running.run("operator", "bind", "elsewhere/+", *what)
+    assert bound.returncode == 0, bound.stderr
+    with linked(running, shared_loop, "bench") as link, Site(running.settings("operator")) as site:
+        published(link, "elsewhere/one")
+        said = " ".join(running.run("operator", "bindings").stdout.split())
+        assert "nothing heard yet" in said
+        assert "--read 'elsewhere/+'" in said.replace("│ ", "")
+        running.open().add("bridge", "bridge", "certificate", reads=["elsewhere/+"], writes=["answers/noop"])
+        running.reload()
+        deadline = time.monotonic() + WAIT_S
+        while not site.wait(lambda s: s.reports["silent"].published > 0, 1.0):  # the broker takes its time to reload
+            assert time.monotonic() < deadline, site.reports
+            published(link, "elsewhere/two")
+    assert "nothing heard yet" not in running.run("operator", "bindings").stdout
+    assert running.run("operator", "unbind", "silent").returncode == 0
+
+
 def test_everybody_comes_back_to_a_broker_that_was_killed(running: SecuredSite) -> None:
     """A handshake that the broker's death cuts short is no refusal."""
     with Client(settings=running.settings("alice")) as client, Site(running.settings("operator")) as seen:
