@@ -218,6 +218,7 @@ def test_a_task_and_a_node_that_went_while_all_were_down_leave_no_entity_over(
         hass.stop()
         house.kill("bridge")
         house.kill("shed")
+        assert site.wait(lambda s: s.nodes.state("shed") == "lost", WAIT_S)
         site.publish(topics.TASK, b"", task="late")
         for left in (topics.NODE_PROFILE, topics.NODE_REPORTED, topics.NODE_STATE):
             site.publish(left, b"", node="shed")

@@ -105,6 +105,7 @@ def test_what_is_removed_leaves_nothing_over(house: Cluster, reader: Reader) -> 
         site.publish(topics.BIND, b"", binding="x")
         site.publish(topics.TASK, b"", task="noop")
         house.kill("a")
+        assert site.wait(lambda s: s.nodes.state("a") == "lost", WAIT_S)
         for path in (topics.NODE_PROFILE, topics.NODE_REPORTED, topics.NODE_STATE):
             site.publish(path, b"", node="a")
     assert reader.wait(lambda r: not {TASK, NODE} & r.devices.keys(), WAIT_S)
@@ -130,6 +131,7 @@ def test_what_went_while_both_were_down_is_announced_once_more_and_removed_when_
     house.kill("bridge")
     house.kill("b")
     with Site(house.settings) as site:
+        assert site.wait(lambda s: s.nodes.state("b") == "lost", WAIT_S)
         site.publish(topics.TASK, b"", task="noop")
         for path in (topics.NODE_PROFILE, topics.NODE_REPORTED, topics.NODE_STATE):
             site.publish(path, b"", node="b")
