@@ -56,7 +56,7 @@ class Planner:
 
     def __init__(self, settings: PlannerSettings, catalogue: Catalogue, *, placer: Placer, epoch: int = 0) -> None:
         self._settings = settings
-        self._root = settings.root
+        self._root, self._events = settings.root, topics.EVENT.at(settings.root)
         self._placer = placer
         self._improve = False
         self._facts = Facts(catalogue)
@@ -172,8 +172,7 @@ class Planner:
         self._rebuilt = self._in_touch = True
         self.link.unsubscribe(topics.PLAN.all(self._root))
         self.link.unsubscribe(topics.ROUTE.all(self._root))
-        plans, routes = self._inherited
-        self._documents.inherit(sorted(plans), sorted(routes))
+        self._documents.inherit(*map(sorted, self._inherited))
         self._facts.sessions |= self._fronted()
         self._improve = not self._facts.plans  # a planner that takes over moves nothing just because it is new
         self._plan()
@@ -190,8 +189,14 @@ class Planner:
         if state.epoch > self._epoch:  # online or gone again: nodes refuse plans of our epoch since
             _log.warning("superseded", epoch=self._epoch, by=state.epoch)
             self.superseded.set()
-        elif (state.epoch < self._epoch or state.state == "offline") and not self._stopping:
-            self._tell_state("online")  # an old will that came late, or a planner that does not know of us yet
+        elif state.epoch < self._epoch or state.state == "offline":
+            self._loop.after(_REBUILD_S, self._contradict)
+
+    def _contradict(self) -> None:
+        """An old will that came late, or a planner that does not know of us yet; unless our own loss is read late."""
+        is_ours = not (self._stopping or self.superseded.is_set())
+        if is_ours and self.link.connected and (self._in_touch or not self._rebuilt):
+            self._tell_state("online")
 
     def _on_task(self, task: str, spec: m.TaskSpec | None) -> None:
         if spec is None:
@@ -235,7 +240,7 @@ class Planner:
     def _note(self, event: Literal["node_joined", "node_lost"], node: str) -> None:
         _log.info(event, node=node)
         if self._rebuilt:  # before that, nobody can tell how long it has been there
-            self._event(m.Event(event=event, node=node))
+            self._publish(self._events, m.Event(event=event, node=node).encode())
             note = self._facts.note_loss if event == "node_lost" else self._facts.flapping.came
             note(node, time.monotonic())
 
@@ -315,7 +320,7 @@ class Planner:
             plan = self._facts.plans.get(node)
             held = [spec.id for spec in plan.modules] if plan else []
             _log.info("plan_changed", node=node, revision=self._documents.revision, modules=" ".join(held))
-            self._event(m.Event(event="plan_changed", node=node, detail=" ".join(held)))
+            self._publish(self._events, m.Event(event="plan_changed", node=node, detail=" ".join(held)).encode())
         for task, error in self._places.errors.items():
             _log.warning("task_not_placed", task=task, error=str(error))
         self._plan_again_at(self._facts.next_retry(now), now)
@@ -323,9 +328,7 @@ class Planner:
     def _plan_again_at(self, when: float | None, now: float) -> None:
         if self._retry is not None:
             self._retry.cancel()
-            self._retry = None
-        if when is not None:
-            self._retry = self._loop.after(when - now + 0.01, self._plan)
+        self._retry = None if when is None else self._loop.after(when - now + 0.01, self._plan)
 
     # ---- what goes out --------------------------------------------------------------------------------------------
 
@@ -336,9 +339,6 @@ class Planner:
     def _tell_health(self) -> None:
         health = health_of(self._facts, self._epoch, self._documents.revision, self._plans_made)
         self._publish(topics.PLANNER_HEALTH.at(self._root), health.encode(), qos=0)
-
-    def _event(self, event: m.Event) -> None:
-        self._publish(topics.EVENT.at(self._root), event.encode())
 
     def _publish_retained(self, topic: str, payload: bytes) -> None:
         self._publish(topic, payload, retain=True)
