@@ -6,8 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 from paho.mqtt.client import Client, ConnectFlags, MQTTMessage, MQTTv5
@@ -18,14 +17,17 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from broker import properties
+from broker.events import Events
 from broker.loop import Loop, Timer, Watch
 from broker.message import Message, Outgoing, Will
 from broker.sockets import Closes, cork, no_delay, tls_context
-from schemas.errors import UnauthorisedError
 from schemas.sessions import without_tag
 from schemas.settings import BrokerSettings
 
-__all__ = ["Connection", "Events"]
+if TYPE_CHECKING:
+    from schemas.errors import UnauthorisedError
+
+__all__ = ["Connection"]
 
 _log = structlog.get_logger(__name__)
 _CONNECT_TIMEOUT_S = 5.0
@@ -35,25 +37,12 @@ _INFLIGHT = 100
 #: Fixed header, topic and properties beside the payload.
 _OVERHEAD = 1_024
 _NO_SUBSCRIBERS = 0x10
+#: More than a TLS record holds (16 KiB): what the socket itself has read is then never left lying there.
+_AHEAD = 65_536
 _QOS, _QOS_2 = 0b110, 0b100
 #: A PUBACK that holds a packet id and nothing else: taken. Paho takes 10 us to say so in objects made anew.
 _PUBACK_BYTES = 2
 _TAKEN, _NO_PROPERTIES = ReasonCode(PacketTypes.PUBACK), Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
-
-
-@dataclass(frozen=True, slots=True)
-class Events:
-    """What a connection tells its owner, always in the loop's thread."""
-
-    #: connected; the largest payload the broker takes
-    up: Callable[[int], None]
-    #: not connected any more, or never was; the error where trying again would not help
-    down: Callable[[UnauthorisedError | None], None]
-    message: Callable[[Message], None]
-    #: packet id, and the reason of each refused filter (None: granted)
-    subscribed: Callable[[int, list[str | None]], None]
-    #: packet id, why the broker refused it (None: it did not), and whether somebody was subscribed as far as it tells
-    acknowledged: Callable[[int, str | None, bool], None]
 
 
 class Connection:
@@ -143,6 +132,7 @@ class Connection:
         ours.MaximumPacketSize = self._settings.max_message_bytes + _OVERHEAD
         if self._session_expiry_s is not None:
             ours.SessionExpiryInterval = self._session_expiry_s
+        self._client.forget()
         try:
             self._client.connect(
                 self._settings.host,
@@ -208,7 +198,7 @@ class Connection:
     def _readable(self) -> None:
         try:
             self._client.loop_read()
-            while self._sock is not None and isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+            while self._sock is not None and self._client.has_more:
                 self._client.loop_read()
         except Exception:  # noqa: BLE001  # paho lets whatever a mangled packet makes it raise through: that connection is over
             _log.exception("connection_broken", client=self._name)
@@ -303,17 +293,33 @@ class _Client(Client):
     takes_acks: bool
     #: the last TLS error of the socket: paho itself only says that the connection is lost
     alert: ssl.SSLError | None = None
+    #: what came from the socket last, and how much of it paho has asked for
+    _ahead: bytes = b""
+    _taken: int = 0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something that the socket will not wake us for is still to be read."""
+        return self._taken < len(self._ahead)
+
+    def forget(self) -> None:
+        """Drops what is still to be read: the connection is another one."""
+        self._ahead, self._taken = b"", 0
 
     def break_off(self) -> None:
         """Closes the socket without a goodbye; reading on would handle the same mangled packet again."""
         self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
 
     def _sock_recv(self, bufsize: int) -> bytes:
-        try:
-            return super()._sock_recv(bufsize)
-        except ssl.SSLError as error:
-            self.alert = error
-            raise
+        """Reads ahead: paho asks for each packet's type, each byte of its length, and the rest, one by one."""
+        if not self.has_more:
+            try:
+                self._ahead, self._taken = super()._sock_recv(_AHEAD), 0
+            except ssl.SSLError as error:
+                self.alert = error
+                raise
+        begin, self._taken = self._taken, min(self._taken + bufsize, len(self._ahead))
+        return self._ahead[begin : self._taken]
 
     def _handle_publish(self) -> MQTTErrorCode:
         header, packet = self._in_packet["command"], self._in_packet["packet"]

@@ -8,7 +8,8 @@ import structlog
 
 from broker import metrics
 from broker.backoff import delay_s
-from broker.connection import Connection, Events
+from broker.connection import Connection
+from broker.events import Events
 from broker.handlers import Acknowledgements, Handler, Handlers
 from broker.loop import Loop
 from broker.message import Message, Outgoing, Will
