@@ -235,6 +235,7 @@ class Connection:
         if reason.is_failure:
             self._refused = self._closes.with_reason(reason.getName())
             return
+        self._closes.let_in()
         self._connected = True
         limit = getattr(theirs, "MaximumPacketSize", None) or 2**31
         payload = min(self._settings.max_message_bytes, limit - _OVERHEAD)

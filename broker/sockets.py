@@ -11,6 +11,9 @@ __all__ = ["Closes", "cork", "no_delay", "tls_context"]
 
 #: A broker without reason codes closes the socket on a refused login. So many in a row count as a refusal.
 _SILENT_REFUSALS = 3
+#: Broker and login of every connection that was ever let in: from there on a close without a word is a cut cable, a
+#: broker that starts, or something between us (a proxy, a container's port) that accepts while it is away.
+_let_in: set[tuple[object, ...]] = set()
 #: CONNACK reasons that trying again will not change.
 _FOR_GOOD = frozenset(
     {
@@ -90,8 +93,12 @@ class Closes:
         self._in_a_row = 0
 
     def forget(self) -> None:
-        """The broker answered, or is not there at all."""
+        """The broker is not there at all, or its answer came."""
         self._in_a_row = 0
+
+    def let_in(self) -> None:
+        """The broker takes this login."""
+        _let_in.add(_login(self._settings))
 
     def with_reason(self, reason: str) -> UnauthorisedError | None:
         """Returns the refusal that the broker's reason (of CONNACK, in MQTT's words) is; None if it may pass."""
@@ -105,12 +112,16 @@ class Closes:
         """Returns the refusal that this was, if trying again would not change it."""
         self._in_a_row += 1
         refused = _tls_refusal(error, self._settings)
-        if refused is None and self._in_a_row >= _SILENT_REFUSALS:
+        if refused is None and self._in_a_row >= _SILENT_REFUSALS and _login(self._settings) not in _let_in:
             return UnauthorisedError(
                 f"the broker closed {self._name}'s connection {self._in_a_row} times before an answer: "
                 "a refused login or certificate, no MQTT v5, or TLS on one side only (tls_ca)"
             )
         return refused
+
+
+def _login(settings: BrokerSettings) -> tuple[object, ...]:
+    return settings.host, settings.port, settings.username, settings.password, settings.tls_cert
 
 
 def _tls_refusal(error: OSError | None, settings: BrokerSettings) -> UnauthorisedError | None:

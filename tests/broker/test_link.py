@@ -3,7 +3,8 @@
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
@@ -19,6 +20,7 @@ from broker.loop import Loop
 from broker.message import Message, Outgoing, Will
 from schemas.errors import BusyError, S2M3Error, TooLargeError, UnauthorisedError
 from schemas.settings import BrokerSettings
+from tests.chaos.proxy import Proxy
 from tests.conftest import WAIT_S, has_mosquitto
 
 
@@ -30,6 +32,13 @@ def linked(settings: BrokerSettings, loop: Loop, client_id: str, **options: Any)
         yield link
     finally:
         link.stop()
+
+
+def reached(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + WAIT_S
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
 
 
 def heard(link: Link, topic_filter: str) -> "Queue[Message]":
@@ -253,6 +262,23 @@ def test_a_listener_that_closes_without_a_word_counts_as_a_refusal(loop: Loop) -
         finally:
             stop.set()
             thread.join()
+
+
+def test_a_login_that_was_taken_once_is_not_refused_by_connections_that_are_cut(
+    settings: BrokerSettings, loop: Loop
+) -> None:
+    """Nor is that of another link with the same login: a front's, which the agent opens while its cable is bad."""
+    with Proxy(settings.port) as proxy:
+        through = settings.model_copy(update={"port": proxy.port})
+        with linked(through, loop, "cut") as link:
+            proxy.cut()
+            second = Link(through, "second", loop)
+            second.begin()
+            assert reached(lambda: proxy.refused >= 8)  # each waits longer before it tries again
+            assert (link.refused, second.refused) == (None, None)
+            proxy.mend()
+            assert reached(lambda: link.connected and second.connected)
+            second.stop()
 
 
 def test_nobody_listening_is_said_within_the_time_given(loop: Loop) -> None:

@@ -45,6 +45,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.corrupted = 0
+        #: how many came while it was cut
+        self.refused = 0
         self._thread = threading.Thread(target=self._accept, name=f"proxy-{self.port}", daemon=True)
 
     # ---- faults ---------------------------------------------------------------------------------------------------
@@ -66,7 +68,7 @@ class Proxy:
         self._set(Faults(corrupt=probability))
 
     def cut(self) -> None:
-        """Resets what is connected and refuses whoever comes."""
+        """Resets what is connected, and hangs up on whoever comes."""
         self._set(Faults(down=True))
         self.drop()
 
@@ -115,8 +117,8 @@ class Proxy:
             except OSError:
                 return
             if self._faults.down:
-                _reset(near)
-                near.close()
+                near.close()  # as a container's port does while what is in it is away
+                self.refused += 1
                 continue
             threading.Thread(target=self._connect, args=(near,), daemon=True).start()
 
