@@ -7,13 +7,9 @@ import { Login } from "./login";
 import { Modules } from "./modules";
 import { Problems } from "./problems";
 import { Requests } from "./requests";
-import type { Site } from "./site";
-import { present } from "./site";
+import { type Picked, type Site, present } from "./site";
 import { Try } from "./try";
 import { count, mb } from "./words";
-
-/** A task or a module that the user has picked to follow. */
-export type Picked = { kind: "task" | "module"; id: string } | null;
 
 type Props = { site: Site; connection: Connection; config: Config };
 

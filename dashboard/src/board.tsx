@@ -1,9 +1,8 @@
 // The picture: tasks, nodes, and on each node the modules it holds. Modules fly when they move, requests when they flow.
 import { memo } from "preact/compat";
 import { useLayoutEffect, useRef } from "preact/hooks";
-import type { Picked } from "./app";
 import { Motion } from "./motion";
-import { type Copy, type Module, type Node, type Site, type Task, present } from "./site";
+import { type Copy, type Module, type Node, type Picked, type Site, type Task, present } from "./site";
 import { KNOWN_ROLES, count, mb, ms, names, role } from "./words";
 
 type Toggle = (next: NonNullable<Picked>) => void;

@@ -1,6 +1,5 @@
 // The table of modules: the same as the picture in words, with who shares what.
-import type { Picked } from "./app";
-import type { Copy, Module, Site } from "./site";
+import type { Copy, Module, Picked, Site } from "./site";
 import { mb, ms, role } from "./words";
 
 type Props = { site: Site; picked: Picked; toggle: (next: NonNullable<Picked>) => void };

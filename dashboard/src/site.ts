@@ -49,6 +49,8 @@ export type Copy = {
 };
 /** One module of the site: who uses it, who holds it. */
 export type Module = { id: string; role: string; weights_mb: number; tasks: string[]; copies: Copy[] };
+/** A task or a module that the user has picked to follow. */
+export type Picked = { kind: "task" | "module"; id: string } | null;
 
 const REQUESTS = 100;
 const HAPPENINGS = 100;
