@@ -8,7 +8,7 @@ import typer
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from s2m3 import options
@@ -149,7 +149,8 @@ def _task_table(site: Site) -> Table:
 
 def binding_table(site: Site) -> Table:
     """Returns the bindings, and what became of each."""
-    table = Table("binding", "from, task, to", "state", title="bindings", title_justify="left", box=box.SIMPLE)
+    whole = [Column(name, overflow="fold") for name in ("binding", "from, task, to")]  # they are typed again
+    table = Table(*whole, "state", title="bindings", title_justify="left", box=box.SIMPLE)
     running = site.bridge is not None and site.bridge.state == "online"
     for name, binding in sorted(site.bindings.items()):
         report = site.reports.get(name) if running else None

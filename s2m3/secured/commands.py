@@ -33,6 +33,9 @@ def init(
     host: Annotated[list[str] | None, typer.Option(help="name or address of the broker; repeat for several")] = None,
     add: Annotated[list[str] | None, typer.Option(help="ROLE:NAME, a login to make at once; repeat")] = None,
     *,
+    read: Annotated[list[str] | None, typer.Option(help="topics outside ours that an added bridge may read")] = None,
+    write: Annotated[list[str] | None, typer.Option(help="topics outside ours that an added bridge may write")] = None,
+    existing: Annotated[str | None, typer.Option(help="Home Assistant's name on your own listener")] = None,
     root: Annotated[str, typer.Option(help="first levels of every topic")] = "s2m3/v1",
     at: Annotated[str | None, typer.Option(help="where the broker will find broker/, if not here")] = None,
     owner: Annotated[str | None, typer.Option(help="user of the broker [mosquitto, if you are root]")] = None,
@@ -57,10 +60,16 @@ def init(
         )
         logins = [("planner", "planner"), ("operator", "operator"), *logins]
     for role, name in logins:
-        site.add(role, name, _kind(role, None))
+        outside = (read or (), write or ()) if role == "bridge" else ((), ())
+        site.add(role, name, _kind(role, None), reads=outside[0], writes=outside[1])
+    if existing is not None:
+        site.admit(existing)
     typer.echo(f"{folder} holds the site's secrets: keep a copy in a safe place, and nowhere else")
     for name, login in site.registry.logins.items():
-        typer.echo(f"  {login.role:<15} S2M3_CONFIG={folder}/logins/{name}/s2m3.toml")
+        where = f"S2M3_CONFIG={folder}/logins/{name}/s2m3.toml"
+        if login.kind == "existing":
+            where = f"{name}, on listeners with acl_file {site.registry.at}/acl-others"
+        typer.echo(f"  {login.role:<15} {where}")
     if at is not None:
         typer.echo(f"for Mosquitto: {folder}/broker, to be found as {at}; its mosquitto.conf is to be included")
         return
@@ -78,12 +87,22 @@ def add(
     read: Annotated[list[str] | None, typer.Option(help="topics outside ours that it may read; repeat")] = None,
     write: Annotated[list[str] | None, typer.Option(help="topics outside ours that it may write; repeat")] = None,
     password: Annotated[bool | None, typer.Option("--password/--certificate", help="[by role]")] = None,
+    existing: Annotated[
+        bool, typer.Option("--existing", help="home-assistant: by the name it has on your own listener")
+    ] = False,
 ) -> None:
     """Add a login, or renew one. `s2m3 secure add /etc/s2m3 agent pi5`."""
     from s2m3.secured.folder import SecuredFolder  # noqa: PLC0415  # cryptography: an extra
 
     checked = _role(role)
     site = SecuredFolder.open(folder)
+    if existing:
+        if checked != "home-assistant" or password is not None or task or read or write:
+            raise BadInputError("--existing is for home-assistant, and alone: your own listener says what else it may")
+        site.admit(name)
+        typer.echo(f"{name} may do what Home Assistant does on listeners with acl_file {site.registry.at}/acl-others")
+        typer.echo(_RELOAD)
+        return
     renewed = name in site.registry.logins
     made = site.add(checked, name, _kind(checked, password), tasks=task or (), reads=read or (), writes=write or ())
     login = site.registry.logins[name]

@@ -6,6 +6,7 @@ Folders are 0700 and files 0600. Only `broker/` is Mosquitto's user's, and the f
 import json
 import os
 import pwd
+import re
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -26,6 +27,8 @@ __all__ = ["CERTIFICATE_PORT", "PASSWORD_PORT", "SecuredFolder", "mosquittos_use
 CERTIFICATE_PORT, PASSWORD_PORT = 8883, 8884
 _LOGIN_DAYS = _SERVER_DAYS = 825
 _PASSWORD_BYTES = 18
+#: Mosquitto's users may be called nearly anything; in an access list a name ends with its line.
+_USER = re.compile(r"[^\s:#+/]{1,64}")
 
 
 class SecuredFolder:
@@ -142,6 +145,19 @@ class SecuredFolder:
         self._keep(logins={**self.registry.logins, name: login.model_copy(update=update)})
         return folder
 
+    def admit(self, name: str) -> None:
+        """Gives Home Assistant's rights to a login that a listener of the household's own checks.
+
+        Raises:
+            BadInputError: The name is one of ours, or none that Mosquitto could have.
+        """
+        old = self.registry.logins.get(name)
+        if old is not None and old.kind != "existing":
+            raise BadInputError(f"{name} is already a {old.role} with a {old.kind}: revoke it first")
+        if not _USER.fullmatch(name):
+            raise BadInputError(f"{name!r} is no user of Mosquitto's")
+        self._keep(logins={**self.registry.logins, name: Login(role="home-assistant", kind="existing")})
+
     def revoke(self, name: str) -> Login:
         """Takes a login away; returns what it was.
 
@@ -190,7 +206,7 @@ class SecuredFolder:
             ("ca.crt", (self.folder / "ca.crt").read_bytes()),
             ("revoked.crl", self._authority().revocations(serials)),
             ("acl", mosquitto.acl(registry.rights()).encode()),
-            ("acl-others", mosquitto.acl_for_others(registry.root).encode()),
+            ("acl-others", mosquitto.acl_for_others(registry.root, registry.rights(existing=True)).encode()),
             ("passwords", "".join(f"{name}:{secret}\n" for name, secret in hashes.items()).encode()),
             ("mosquitto.conf", mosquitto.configuration(registry.at).encode()),
         ):

@@ -28,11 +28,15 @@ def acl(rights: dict[str, Rights]) -> str:
     return f"# Written by `s2m3 secure`: changes belong there.\n\n{access_list(rights)}"
 
 
-def acl_for_others(root: str) -> str:
-    """Returns an access list for listeners that are not ours: everything but our topics, for anybody who is let in."""
-    return (
-        f"# For your own listeners: what the site does is kept from them.\npattern readwrite #\npattern deny {root}/#\n"
-    )
+def acl_for_others(root: str, rights: dict[str, Rights]) -> str:
+    """Returns an access list for listeners that are not ours: everything but our topics, for anybody who is let in.
+
+    Args:
+        root: First levels of ours.
+        rights: Login there -> what it may do inside all the same. Mosquitto looks at these first.
+    """
+    kept = f"pattern readwrite #\npattern deny {root}/#\n"
+    return f"# For your own listeners: what the site does is kept from them.\n{access_list(rights)}\n{kept}"
 
 
 def hashed(password: str) -> str:

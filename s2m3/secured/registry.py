@@ -9,7 +9,8 @@ from schemas.roles import Rights, Role, rights_of
 
 __all__ = ["Certificate", "Login", "Registry", "Revoked"]
 
-Kind = Literal["certificate", "password"]
+#: `existing`: a login of a listener that is not ours, which checks it
+Kind = Literal["certificate", "password", "existing"]
 
 
 class _Kept(BaseModel):
@@ -58,9 +59,10 @@ class Registry(_Kept):
     logins: dict[str, Login] = {}
     revoked: tuple[Revoked, ...] = ()
 
-    def rights(self) -> dict[str, Rights]:
-        """Returns what every login may do."""
+    def rights(self, *, existing: bool = False) -> dict[str, Rights]:
+        """Returns what every login of our listeners may do, or every one of others' listeners."""
         return {
             name: rights_of(self.root, login.role, name, tasks=login.tasks, extra=Rights(login.reads, login.writes))
             for name, login in self.logins.items()
+            if (login.kind == "existing") == existing
         }

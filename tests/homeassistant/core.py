@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,12 +35,12 @@ logger:
 """
 
 
-def _mqtt_entry(port: int) -> dict[str, Any]:
-    """What the integration's dialogue stores when a user types host and port."""
+def _mqtt_entry(port: int, login: Mapping[str, str]) -> dict[str, Any]:
+    """What the integration's dialogue stores when a user types host, port and a login."""
     entry: dict[str, Any] = {
         "created_at": "2025-01-01T00:00:00+00:00",
         "modified_at": "2025-01-01T00:00:00+00:00",
-        "data": {"broker": "127.0.0.1", "port": port, "discovery": True, "discovery_prefix": "homeassistant"},
+        "data": {"broker": "127.0.0.1", "port": port, "discovery": True, "discovery_prefix": "homeassistant", **login},
         "disabled_by": None,
         "discovery_keys": {},
         "domain": "mqtt",
@@ -64,9 +65,12 @@ class HomeAssistant:
         folder: For its configuration, log and store.
         mqtt_port: Of the broker, for MQTT 3.1.1.
         automations: YAML, as in automations.yaml.
+        login: At the broker: username and password, certificate (of the authority, PEM).
     """
 
-    def __init__(self, folder: Path, mqtt_port: int, automations: str) -> None:
+    def __init__(
+        self, folder: Path, mqtt_port: int, automations: str = "", login: Mapping[str, str] | None = None
+    ) -> None:
         self._folder = folder
         self._port = free_port()
         self._url = f"http://127.0.0.1:{self._port}"
@@ -78,7 +82,7 @@ class HomeAssistant:
         blueprints = folder / "blueprints" / "automation" / "s2m3"
         blueprints.mkdir(parents=True)
         shutil.copy(ROOT / "deploy" / "homeassistant" / "answer.yaml", blueprints)
-        (folder / ".storage" / "core.config_entries").write_text(json.dumps(_mqtt_entry(mqtt_port)))
+        (folder / ".storage" / "core.config_entries").write_text(json.dumps(_mqtt_entry(mqtt_port, login or {})))
 
     @property
     def log(self) -> str:

@@ -116,6 +116,18 @@ def test_a_name_that_is_another_s_inbox_or_no_id_is_refused(site: SecuredFolder,
         site.add("client", name, "certificate")
 
 
+@pytest.mark.parametrize("name", ["two words", "line\nuser planner", "a/b", ""])
+def test_an_existing_login_s_name_changes_nothing_but_its_own_line(site: SecuredFolder, name: str) -> None:
+    with pytest.raises(BadInputError):
+        site.admit(name)
+
+
+def test_one_of_our_own_logins_is_not_taken_for_an_existing_one(site: SecuredFolder) -> None:
+    site.add("agent", "pi5", "certificate")
+    with pytest.raises(BadInputError, match="already"):
+        site.admit("pi5")
+
+
 @pytest.mark.parametrize("task", ["#", "porch/#", "porch\ntopic write s2m3/v1/plan/+", "Porch", ""])
 def test_a_task_that_is_no_id_gives_no_right(site: SecuredFolder, task: str) -> None:
     with pytest.raises(BadInputError):

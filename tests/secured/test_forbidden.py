@@ -1,14 +1,17 @@
 """On the shipped Mosquitto configuration: what each role must not do is refused, and our side says so in one line."""
 
+import json
 import queue
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from broker.link import Link
 from broker.loop import Loop
@@ -17,7 +20,7 @@ from s2m3.client import Client
 from schemas.errors import UnauthorisedError
 from schemas.settings import AgentSettings, BrokerSettings
 from tests.conftest import WAIT_S
-from tests.secured.secured import SecuredSite, linked, published
+from tests.secured.secured import SecuredSite, linked, published, secure
 
 ROOT = "s2m3/v1"
 
@@ -216,6 +219,34 @@ def test_a_listener_beside_ours_writes_anything_but_our_topics(
     with pytest.raises(UnauthorisedError, match=topic):
         published(link, f"{ROOT}/{topic}")
     link.stop()
+
+
+def test_home_assistant_on_a_listener_beside_ours_keeps_its_login_and_gets_its_rights(
+    site: SecuredSite, shared_loop: Loop
+) -> None:
+    """Its one connection is for all that a household has: it stays where it is."""
+    secure("add", site.folder, "home-assistant", "mqtt_user", "--existing")
+    site.reload()
+    theirs = BrokerSettings(port=site.plain, username="mqtt_user", password=SecretStr("checked by that listener"))
+    link = Link(theirs, "their-home-assistant", shared_loop)
+    link.start(WAIT_S)
+    heard = threading.Event()
+    link.subscribe(f"{ROOT}/bridge/task/+", lambda _: heard.set())
+    bridge = Link(site.settings("bridge"), "test-bridge", shared_loop)
+    bridge.start(WAIT_S)
+    deadline = time.monotonic() + WAIT_S
+    while not heard.wait(0.5):  # the broker takes its time to reload
+        assert time.monotonic() < deadline
+        published(bridge, f"{ROOT}/bridge/task/noop")
+    published(link, f"{ROOT}/bridge/ask/noop", b"what?")
+    published(link, "zigbee2mqtt/lamp", b"on")
+    with pytest.raises(UnauthorisedError, match="plan/a"):
+        published(link, f"{ROOT}/plan/a")
+    for one in (link, bridge):
+        one.stop()
+    assert json.loads(secure("ls", site.folder, "--json").stdout)[-1]["login"] == "existing"
+    secure("revoke", site.folder, "mqtt_user")
+    assert "mqtt_user" not in (site.folder / "broker" / "acl-others").read_text()
 
 
 def test_a_front_s_session_cannot_be_taken_over_by_its_name(running: SecuredSite, shared_loop: Loop) -> None:
