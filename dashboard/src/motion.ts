@@ -14,6 +14,8 @@ type Box = { left: number; right: number; y: number };
 
 export class Motion {
   private places = new Map<string, Point>();
+  /** module -> where a copy of it was that went: the next one comes from there, however long it takes to load */
+  private readonly left = new Map<string, Point>();
   private last = -1;
   private flying = 0;
   /** `task step` -> the node that did it last; cleared where it grows beyond any site */
@@ -50,6 +52,8 @@ export class Motion {
     if (chips.length === this.places.size && chips.every((chip) => this.places.has(chip.dataset.chip!))) return;
     const now = this.measure();
     const known = this.places.size > 0;
+    if (this.left.size > MOST) this.left.clear();
+    for (const [name, place] of this.places) if (!now.has(name)) this.left.set(name.split("@")[0]!, place);
     for (const chip of chips) {
       const name = chip.dataset.chip!;
       const to = now.get(name);
@@ -62,7 +66,7 @@ export class Motion {
 
   private origin(module: string, now: Map<string, Point>): Point | undefined {
     const copies = [...this.places].filter(([name]) => name.startsWith(`${module}@`));
-    return (copies.find(([name]) => !now.has(name)) ?? copies[0])?.[1];
+    return (copies.find(([name]) => !now.has(name)) ?? copies[0])?.[1] ?? this.left.get(module);
   }
 
   /** Sends a dot along each branch of each new answer, as far as there is room for dots. */
