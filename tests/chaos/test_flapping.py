@@ -93,19 +93,20 @@ def test_a_node_that_flaps_gets_nothing_soon_no_last_copy_is_removed_and_all_is_
         with (
             Direct(rig.settings, rig.history) as direct,
             Plain(rig.broker.port_v3, rig.settings.root, ["noop"], rig.history) as plain,
-            Load([direct, plain], [echo(i) for i in range(100)], count=100_000, per_s=20.0, rng=rng) as load,
         ):
-            for life in range(lives):
-                load.lasts(up_s)
-                rig.kill("b")
-                assert site.wait(lambda s: s.nodes.state("b") == "lost", WAIT_S)
-                assert site.wait(lambda s: s.ready("noop"), WAIT_S), rig.log("planner")
-                if life + 1 == _SHORT_LIVES:
-                    settled = time.monotonic()
-                load.lasts(down_s)
-                rig.start_agent("b")
-                assert site.wait(lambda s: s.nodes.state("b") == "ready", WAIT_S), rig.log("b")
-        assert rig.history.wait_until_all_answered(WAIT_S)
+            questions = [echo(i) for i in range(100)]
+            with Load([direct, plain], questions, count=100_000, per_s=20.0, rng=rng) as load:
+                for life in range(lives):
+                    load.lasts(up_s)
+                    rig.kill("b")
+                    assert site.wait(lambda s: s.nodes.state("b") == "lost", WAIT_S)
+                    assert site.wait(lambda s: s.ready("noop"), WAIT_S), rig.log("planner")
+                    if life + 1 == _SHORT_LIVES:
+                        settled = time.monotonic()
+                    load.lasts(down_s)
+                    rig.start_agent("b")
+                    assert site.wait(lambda s: s.nodes.state("b") == "ready", WAIT_S), rig.log("b")
+            assert rig.history.wait_until_all_answered(WAIT_S)
     record = Record()
     while not listener.answers.empty():
         message = listener.answers.get()
