@@ -29,12 +29,14 @@ class Spare:
 
     Args:
         lost: How likely it is that a request meets a device that has just been lost.
+        notice_s: What passes until a device's loss is noticed, planned for and told, however little there is to load.
         load_mb_s: How fast a device loads a module in its place, 10^6 bytes a second.
         keep_free: The part of each device's memory that stays free.
         sticky: By how much another copy has to be worth more than one that is there already.
     """
 
     lost: float = 0.01
+    notice_s: float = 0.3
     load_mb_s: float = 100.0
     keep_free: float = 0.1
     sticky: float = 1.25
@@ -121,7 +123,7 @@ def _offer(queue: Queue, layout: Layout, module: int, spare: Spare, held: Held) 
 def _worth_s(layout: Layout, module: int, devices: Ints, spare: Spare) -> Floats:
     """What a second copy at each device is worth, seconds of the objective."""
     problem = layout.problem
-    load_s = problem.size_mb[module] / spare.load_mb_s
+    load_s = spare.notice_s + problem.size_mb[module] / spare.load_mb_s
     worth = np.zeros(len(devices))
     for t in problem.users[module]:
         weight = problem.tasks[t].weight

@@ -117,6 +117,14 @@ def test_spare_memory_holds_second_copies_and_never_more_than_there_is_room_for(
         assert not set(nodes) & set(found.modules[module])
 
 
+@pytest.mark.parametrize("model", ["noop", "retrieval"])
+def test_modules_of_almost_no_size_have_second_copies_too(model: str) -> None:
+    """A warm encoder helps nobody while its head is away."""
+    facts = make_facts(model, nodes={"a": 1000.0, "b": 1000.0})
+    found = place(facts, SOLVE, 0.0, second_copies_in_spare)
+    assert set(found.spare) == set(found.modules)
+
+
 def test_a_node_that_joins_can_be_given_modules() -> None:
     facts = make_facts("transcription", nodes={"a": 50.0})
     assert "transcription" in place(facts, SOLVE, 0.0).errors
