@@ -1,6 +1,7 @@
 """Nodes are killed at random under load: every request gets one right answer, and moved work is back in seconds."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -12,8 +13,8 @@ from tests.chaos.load import Direct, Load, Plain, echo
 from tests.chaos.rig import Rig
 
 
-def kill_at_random(rig: Rig, site: Site, load: Load, rng: random.Random, every_s: float) -> int:
-    """Kills a node, starts it again once the others have taken over, and so on while there is load."""
+def kill_at_random(rig: Rig, site: Site, load: Load, tasks: Sequence[str], rng: random.Random, every_s: float) -> int:
+    """Kills a node, starts it again after a while, and the next once all tasks are ready: there is capacity left."""
     kills = 0
     while load.lasts(every_s / 2):
         victim = rng.choice(sorted(site.nodes.ready))
@@ -22,6 +23,7 @@ def kill_at_random(rig: Rig, site: Site, load: Load, rng: random.Random, every_s
         load.lasts(every_s / 2)
         rig.start_agent(victim)
         assert site.wait(lambda s, v=victim: s.nodes.state(v) == "ready", WAIT_S), rig.log(victim)  # type: ignore[misc]
+        assert site.wait(lambda s: all(s.ready(task) for task in tasks), 2 * WAIT_S), rig.log("planner")
     return kills
 
 
@@ -41,7 +43,7 @@ def test_requests_outlive_nodes_that_are_killed_at_random(
             Plain(rig.broker.port_v3, rig.settings.root, tasks, rig.history) as plain,
             Load([direct, direct, plain], questions, count=count, per_s=60.0, rng=rng) as load,
         ):
-            kills = kill_at_random(rig, site, load, rng, every_s)
+            kills = kill_at_random(rig, site, load, tasks, rng, every_s)
             rig.history.wait_until_all_answered(WAIT_S)
     verdict = rig.history.verdict()
     say(f"{rig.broker.kind}: {kills} nodes killed; {verdict}")

@@ -43,7 +43,7 @@ def test_the_six_tasks_outlive_nodes_that_are_killed_at_random(build: Build, rng
             Plain(rig.broker.port_v3, rig.settings.root, TASKS, rig.history) as plain,
             Load([direct, plain], questions, count=500, per_s=1.2, rng=rng) as load,
         ):
-            kills = kill_at_random(rig, site, load, rng, 30.0)
+            kills = kill_at_random(rig, site, load, TASKS, rng, 30.0)
             rig.history.wait_until_all_answered(_DEADLINE_S + WAIT_S)
     verdict = rig.history.verdict()
     say(f"{rig.broker.kind}: {kills} nodes killed; {verdict}")
