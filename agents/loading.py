@@ -17,7 +17,7 @@ from agents.module import Module
 from agents.watch import Watch
 from broker import metrics
 from schemas.definitions import ModuleSpec
-from schemas.dtypes import SHARES, Dtype
+from schemas.dtypes import Dtype
 from schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error
 
 __all__ = ["Loaded", "Loader"]
@@ -125,9 +125,9 @@ class Loader:
     def _load(self, spec: ModuleSpec) -> Loaded | S2M3Error:
         began = time.monotonic()
         try:
-            self._import_code(spec)
             dtype = spec.dtype or self._dtype
-            needed = spec.memory_mb * SHARES[dtype] + spec.cache_mb
+            self._import_code(spec, dtype)
+            needed = spec.weights_mb(dtype) + spec.cache_mb
             if needed > self.free_mb:
                 raise NoCapacityError(  # noqa: TRY301
                     f"{spec.id} needs {needed:.0f} MB, {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
@@ -154,10 +154,10 @@ class Loader:
         _log.info("module_loaded", node=self._node, module=spec.id, memory_mb=round(took, 1), seconds=seconds)
         return Loaded(spec, module, took, fingerprint)
 
-    def _import_code(self, spec: ModuleSpec) -> None:
+    def _import_code(self, spec: ModuleSpec, dtype: Dtype) -> None:
         """Imports what the class needs by itself, so that it is counted once and to no module."""
         before = rss_mb()
-        zoo.import_code(spec.class_)
+        zoo.import_code(spec.class_, dtype)
         if self._threads is not None and zoo.needs_torch(spec.class_):
             import_module("torch").set_num_threads(self._threads)
         self._code_mb += max(0.0, rss_mb() - before)

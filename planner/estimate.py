@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.definitions import Catalogue, ModelSpec, ModuleSpec
-from schemas.dtypes import SHARES
+from schemas.dtypes import Dtype, read_dtype
 from schemas.errors import BadDefinitionError, BadInputError
 from schemas.instance import Instance, parse_instance
 from schemas.sizes import ANSWER_TOKENS
@@ -72,16 +72,14 @@ def estimated_instance(
         catalogue: The definitions known.
         models: Ids of models.
         devices: Where they may be placed.
-        dtype: Of the weights in memory; one of SHARES.
+        dtype: Of the weights in memory; by name.
         source: The device that asks; None: somewhere behind the broker.
 
     Raises:
         BadInputError: A model or the dtype is not known.
         BadDefinitionError: The source is not one of the devices, or a device is there twice.
     """
-    share = next((part for name, part in SHARES.items() if name == dtype), None)
-    if share is None:
-        raise BadInputError(f"the dtype is one of {', '.join(SHARES)}, not {dtype!r}")
+    held_in = read_dtype(dtype)
     if unknown := [model for model in models if model not in catalogue.models]:
         raise BadInputError(f"no model {unknown[0]!r}; there are: {', '.join(catalogue.models)}")
     specs = [catalogue.models[model] for model in dict.fromkeys(models)]
@@ -89,7 +87,7 @@ def estimated_instance(
     return parse_instance(
         {
             "devices": [device.model_dump(include={"id", "memory_mb", "latency_ms", "mbps"}) for device in devices],
-            "modules": [_module(module, specs, devices, share) for module in used.values()],
+            "modules": [_module(module, specs, devices, held_in) for module in used.values()],
             "tasks": [_task(spec, source) for spec in specs],
         },
         "models on devices",
@@ -97,9 +95,9 @@ def estimated_instance(
 
 
 def _module(
-    module: ModuleSpec, models: Sequence[ModelSpec], devices: Sequence[AssumedDevice], share: float
+    module: ModuleSpec, models: Sequence[ModelSpec], devices: Sequence[AssumedDevice], dtype: Dtype
 ) -> dict[str, object]:
-    weights_mb, writes = module.memory_mb * share, module.role == "decoder"
+    weights_mb, writes = module.weights_mb(dtype), module.role == "decoder"
     return {
         "id": module.id,
         "memory_mb": weights_mb + module.cache_mb,

@@ -7,7 +7,7 @@ from broker.nodes import Nodes
 from planner.flapping import Flapping
 from planner.rates import Rates
 from schemas.definitions import Catalogue, ModelSpec, ModuleSpec, is_hub_id, with_definition
-from schemas.dtypes import SHARES
+from schemas.dtypes import SHARES, Dtype
 from schemas.errors import BadInputError, S2M3Error
 from schemas.messages import ErrorBody, ModuleReport, NodeProfile, Plan, Reported, TaskSpec
 
@@ -130,16 +130,18 @@ class Facts:
     def memory_of(self, spec: ModuleSpec) -> float:
         """Returns what a module takes, in the measure of `memory_for_modules`.
 
-        The most that loading it really took anywhere, else its estimate. One that is to be in a dtype of its own takes
-        the same everywhere: counted as where an agent's own choice gives it the least room.
+        The most that loading it really took anywhere, else its estimate. Where nodes hold different dtypes, the least
+        of its estimates: an agent without room refuses, and it is placed elsewhere; what is not tried is not found out.
         """
         measured = [
             reported.modules[spec.id].memory_mb / self._share(node)
             for node, reported in self.reported.items()
             if spec.id in reported.modules and reported.modules[spec.id].state == "ready"
         ]
-        least = min((self._share(node) for node in self.usable()), default=1.0) if spec.dtype else 1.0
-        return max(measured, default=spec.memory_mb * SHARES[spec.dtype or "float32"] / least + spec.cache_mb)
+        if measured:
+            return max(measured)
+        dtypes: set[Dtype] = {self.profiles[node].dtype for node in self.usable()} or {"float32"}
+        return min((spec.weights_mb(spec.dtype or dtype) + spec.cache_mb) / SHARES[dtype] for dtype in dtypes)
 
     def _share(self, node: str) -> float:
         profile = self.profiles.get(node)

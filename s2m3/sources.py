@@ -55,7 +55,8 @@ def _known(name: str, catalogue: Catalogue) -> Model:
 
 
 def _plain(spec: ModuleSpec) -> PartSize:
-    return PartSize(spec.id, spec.id, spec.role, round(spec.memory_mb * 1e6 / 4), 0, spec.gflops)
+    numbers, linear = (round(mb * 1e6 / 4) for mb in (spec.memory_mb, spec.linear_mb or 0.0))
+    return PartSize(spec.id, spec.id, spec.role, numbers, 0, linear, spec.gflops)
 
 
 def _as_published(model: Model, name: str, published: KnownCheckpoint) -> Model:
@@ -129,6 +130,8 @@ def _specs(model: Model) -> list[ModuleSpec]:
     family = architecture_of(read_checkpoint(model.folder, lambda _: False).config)
     source = str(model.folder.resolve())
     return [
-        module_of(part.name, family.parts[part.name], numbers=part.parameters, size=None, source=source)
+        module_of(
+            part.name, family.parts[part.name], numbers=part.parameters, linear=part.linear, size=None, source=source
+        )
         for part in model.parts
     ]

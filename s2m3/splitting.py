@@ -16,7 +16,7 @@ from s2m3 import options
 from s2m3.snapshot import Site
 from s2m3.sources import distances_of, read_source, with_content_compared
 from schemas.definitions import Catalogue
-from schemas.errors import BadInputError
+from schemas.dtypes import read_dtype
 from schemas.parts import DTYPES, Model, PartSize, Saving, peak_saving, total_saving
 from schemas.settings import BrokerSettings
 
@@ -45,8 +45,7 @@ def split(
 
     Sizes are those of the headers or, of a model without files here, those that follow from its configuration.
     """
-    if dtype not in DTYPES:
-        raise BadInputError(f"--dtype is one of {', '.join(DTYPES)}, not {dtype!r}")
+    dtype = read_dtype(dtype)
     catalogue = catalogue_of(folder)
     models = [read_source(source, catalogue) for source in sources]
     if content:
@@ -126,6 +125,7 @@ def _part(part: PartSize, model: str, users: _Users, named: _Users) -> dict[str,
         "role": part.role,
         "parameters": part.parameters,
         "lookup_parameters": part.lookup,
+        "linear_parameters": part.linear,
         "on_disk_bytes": part.on_disk,
         "bytes": {dtype: part.nbytes(dtype) for dtype in DTYPES},
         "gflops": None if part.gflops is None else round(part.gflops, 4),

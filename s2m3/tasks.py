@@ -17,6 +17,7 @@ from schemas import topics
 from schemas.checkpoint import read_checkpoint
 from schemas.definitions import Definition, is_hub_id
 from schemas.deriving import definition_of
+from schemas.dtypes import read_dtype
 from schemas.errors import BadInputError, NotReadyError, UnknownTaskError, error_from_code
 from schemas.ids import check_id
 from schemas.plain import plain_inputs
@@ -39,6 +40,10 @@ def add(
         str | None,
         typer.Option(help="a checkpoint's name in the agents' folders, where its path is another there"),
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="of a checkpoint's weights: fp32, bf16, fp16, int8; default: as each agent chooses"),
+    ] = None,
     max_tokens: options.MaxTokens = None,
     stop: options.StopTexts = None,
     temperature: options.Temperature = None,
@@ -51,7 +56,7 @@ def add(
 
     A local checkpoint is served by its folder: `s2m3 task add pets --model ./clip-vit-base-patch16`.
     """
-    definition = checkpoint_definition(model, source)
+    definition = checkpoint_definition(model, source, dtype)
     inputs: dict[str, Any] = {}
     if text:
         inputs["text"] = text if len(text) > 1 else text[0]
@@ -72,22 +77,27 @@ def add(
             _wait_until_ready(site, name, stale)
 
 
-def checkpoint_definition(model: str, source: str | None) -> Definition | None:
+def checkpoint_definition(model: str, source: str | None, dtype: str | None = None) -> Definition | None:
     """Returns the definition of a checkpoint's folder; None where the model is named by its id.
 
     Args:
         model: An id, or the folder.
         source: What its modules name as their source; None: the folder's path.
+        dtype: Of its weights; None: as each agent chooses.
 
     Raises:
-        BadInputError: The folder is not there, or holds no checkpoint that can be served.
+        BadInputError: The folder is not there, or holds no checkpoint that can be served; or a dtype for what a file
+            defines.
     """
     folder = Path(model)
     if not folder.is_dir() and is_hub_id(model):
         raise BadInputError(f"{model} is no folder here; what is on the hub is served by a definition (docs/models.md)")
     if not folder.is_dir() and not {"/", "\\", "."} & set(model):
+        if dtype is not None:
+            raise BadInputError(f"--dtype is for a checkpoint's folder; {model} has the dtype that its definition says")
         return None
-    return definition_of(read_checkpoint(folder), source or str(folder.resolve()))
+    held_in = read_dtype(dtype) if dtype is not None else None
+    return definition_of(read_checkpoint(folder), source or str(folder.resolve()), dtype=held_in)
 
 
 def add_task(site: Site, name: str, spec: m.TaskSpec) -> None:

@@ -5,17 +5,21 @@ from collections.abc import Iterable, Mapping
 from math import prod
 
 from schemas.architectures import Architecture, Part, architecture_of
-from schemas.checkpoint import Checkpoint
+from schemas.checkpoint import Checkpoint, TensorInfo
+from schemas.dtypes import Dtype
 from schemas.errors import BadDefinitionError
 from schemas.sizes import Size, cache_mb, passed, sizes_of
 from schemas.specs import Definition, ModelSpec, ModuleSpec, StepSpec
 from schemas.values import Kind
 
-__all__ = ["definition_of", "module_of", "tensors_of", "wired"]
+__all__ = ["definition_of", "linear_by_shape", "module_of", "tensors_of", "wired"]
 
 #: Weights are computed with as float32.
 _BYTES = 4
 _LEAST_MB = 0.1
+_MATRIX = 2
+#: In names of matrices that are looked up.
+_TABLE = re.compile(r"embed|position|table|\bwte\b|\bwpe\b")
 #: Keys and values of one text of a network without a formula.
 _TEXT_BYTES = 64_000_000
 #: kB of what is no tensor of known size: a camera's JPEG, some seconds of sound, a sentence, a ranking.
@@ -31,13 +35,14 @@ _KB: dict[Kind, float] = {
 }
 
 
-def definition_of(checkpoint: Checkpoint, source: str, revision: str = "") -> Definition:
+def definition_of(checkpoint: Checkpoint, source: str, revision: str = "", dtype: Dtype | None = None) -> Definition:
     """Returns the model that a checkpoint is, and its modules.
 
     Args:
         checkpoint: Configuration and the headers of all its files.
         source: What its modules are to name as their source.
         revision: Of a hub id.
+        dtype: Of the weights of its networks; None: as each agent chooses.
 
     Raises:
         BadDefinitionError: Its architecture is not known, it is only a head, or a part has no tensors.
@@ -48,8 +53,12 @@ def definition_of(checkpoint: Checkpoint, source: str, revision: str = "") -> De
     sizes = _sizes(family, checkpoint)
     modules = {}
     for part_id, part in family.parts.items():
-        numbers = sum(checkpoint.tensors[on_disk].count for on_disk in tensors_of(checkpoint, part_id, part))
-        spec = module_of(part_id, part, numbers=numbers, size=sizes.get(part_id), source=source, revision=revision)
+        tensors = {on_disk: checkpoint.tensors[on_disk] for on_disk in tensors_of(checkpoint, part_id, part)}
+        numbers, size = sum(tensor.count for tensor in tensors.values()), sizes.get(part_id)
+        linear = size.count.linear if size else linear_by_shape(tensors)
+        spec = module_of(part_id, part, numbers=numbers, linear=linear, size=size, source=source, revision=revision)
+        if part.network:
+            spec = spec.model_copy(update={"dtype": dtype})
         # Its id holds a piece of its identity: no two modules share one.
         modules[part_id] = spec.model_copy(update={"id": f"{_id(name)[:40]}-{part_id}-{spec.identity[:6]}"})
     ids = {part_id: spec.id for part_id, spec in modules.items()}
@@ -69,6 +78,11 @@ def tensors_of(checkpoint: Checkpoint, part_id: str, part: Part) -> Iterable[str
     return names
 
 
+def linear_by_shape(tensors: Mapping[str, TensorInfo]) -> int:
+    """Returns how many numbers are in matrices of linear layers, for a network without a formula: judged by shape."""
+    return sum(t.count for name, t in tensors.items() if len(t.shape) == _MATRIX and not _TABLE.search(name))
+
+
 def _sizes(family: Architecture, checkpoint: Checkpoint) -> Mapping[str, Size | None]:
     """Sizes are estimates until a part was measured: a configuration that tells none is served all the same."""
     try:
@@ -78,7 +92,7 @@ def _sizes(family: Architecture, checkpoint: Checkpoint) -> Mapping[str, Size | 
 
 
 def module_of(
-    part_id: str, part: Part, *, numbers: int, size: Size | None, source: str, revision: str = ""
+    part_id: str, part: Part, *, numbers: int, linear: int, size: Size | None, source: str, revision: str = ""
 ) -> ModuleSpec:
     """Returns a part of a checkpoint as a module, by the part's name.
 
@@ -86,6 +100,7 @@ def module_of(
         part_id: The part's name.
         part: What the architecture says of it.
         numbers: In its tensors.
+        linear: Of these, in matrices of linear layers.
         size: By the configuration; None where no formula is known.
         source: Where its weights come from.
         revision: Of a hub id.
@@ -105,6 +120,7 @@ def module_of(
             "outputs": {name: output.kind for name, output in part.outputs.items()},
             "generates": part.generates,
             "memory_mb": weights_mb,
+            "linear_mb": min(weights_mb, round(linear * _BYTES / 1e6, 2)),
             "cache_mb": cache_mb(size.text_bytes if size else _TEXT_BYTES, weights_mb) if part.generates else 0.0,
             "gflops": round(size.gflops if size else 2 * numbers / 1e9, 4),
             "input_kb": sum(_KB[kind] for kind in part.inputs.values()),

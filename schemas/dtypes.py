@@ -4,13 +4,29 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator
 
-__all__ = ["SHARES", "Dtype", "DtypeName"]
+from schemas.errors import BadInputError
+
+__all__ = ["INT8_MATRIX", "SHARES", "Dtype", "DtypeName", "read_dtype"]
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
+#: Part of its float32 bytes that a matrix takes in int8, with a scale for each output.
+INT8_MATRIX = 0.26
 #: Part of the memory of float32: an estimate until a module was loaded. int8: embeddings, norms and scales stay.
 SHARES: dict[Dtype, float] = dict(zip(get_args(Dtype), (1.0, 0.5, 0.5, 0.3), strict=True))
+
+
+def read_dtype(given: str) -> Dtype:
+    """Returns a dtype by its long or short name.
+
+    Raises:
+        BadInputError: There is none of that name.
+    """
+    known = next((name for name in SHARES if name == _long(given)), None)
+    if known is None:
+        raise BadInputError(f"the dtype is one of {', '.join(SHARES)}, not {given!r}")
+    return known
 
 
 def _long(given: object) -> object:

@@ -55,6 +55,7 @@ def known_modules(name: str, known: KnownCheckpoint) -> list[ModuleSpec]:
             part.name,
             family.parts[part.name],
             numbers=part.parameters,
+            linear=part.linear,
             size=sizes[part.name],
             source=known.source,
             revision=known.revision,

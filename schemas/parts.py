@@ -8,17 +8,26 @@ from typing import Any
 
 from schemas.architectures import Architecture, architecture_of
 from schemas.checkpoint import Checkpoint
-from schemas.deriving import tensors_of
+from schemas.deriving import linear_by_shape, tensors_of
 from schemas.errors import BadDefinitionError
-from schemas.sizes import passed, sizes_of
+from schemas.sizes import Count, passed, sizes_of
 
-__all__ = ["DTYPES", "Model", "PartSize", "Saving", "model_of", "parts_of", "peak_saving", "total_saving"]
+__all__ = ["DTYPES", "Model", "Numbers", "PartSize", "Saving", "model_of", "parts_of", "peak_saving", "total_saving"]
 
-#: Bytes of a number in memory. int8: matrices that are multiplied with; what is looked up stays in 32 bits.
+#: Bytes of a number in memory. int8: of the matrices of linear layers; everything else stays in 32 bits.
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 #: Tensors of these are indices and counters.
 _NO_WEIGHTS = ("I64", "I32", "BOOL")
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What the headers of a part say: parameters, those in matrices of linear layers by their shapes, bytes on disk."""
+
+    parameters: int
+    linear: int
+    on_disk: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,7 @@ class PartSize:
         role: Of the architecture.
         parameters: Numbers in its tensors, indices and counters not counted.
         lookup: Of these, those that are only looked up.
+        linear: Of these, the matrices of linear layers.
         gflops: Operations for one item, 10^9; None where the network has no formula.
         passes: Shape of what each of its outputs sends on for one item, of float32.
         on_disk: Bytes of its tensors in their files; None where there are no files.
@@ -41,13 +51,14 @@ class PartSize:
     role: str
     parameters: int
     lookup: int
+    linear: int
     gflops: float | None
     passes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     on_disk: int | None = None
 
     def nbytes(self, dtype: str = "float32") -> int:
         """Returns the bytes that its weights take in memory."""
-        wide = self.lookup if dtype == "int8" else 0
+        wide = self.parameters - self.linear if dtype == "int8" else 0
         return (self.parameters - wide) * DTYPES[dtype] + wide * DTYPES["float32"]
 
     def passed_bytes(self, output: str) -> int:
@@ -115,11 +126,12 @@ def model_of(checkpoint: Checkpoint, name: str) -> Model:
         BadDefinitionError: Its architecture is not known, or a part has no tensors.
     """
     family = architecture_of(checkpoint.config)
-    numbers: dict[str, tuple[int, int]] = {}
+    numbers: dict[str, Numbers] = {}
     for part_name, part in family.parts.items():
-        tensors = [checkpoint.tensors[name] for name in tensors_of(checkpoint, part_name, part)]
-        weights = sum(tensor.count for tensor in tensors if tensor.dtype not in _NO_WEIGHTS)
-        numbers[part_name] = weights, sum(tensor.nbytes for tensor in tensors)
+        tensors = {name: checkpoint.tensors[name] for name in tensors_of(checkpoint, part_name, part)}
+        weights = sum(tensor.count for tensor in tensors.values() if tensor.dtype not in _NO_WEIGHTS)
+        on_disk = sum(tensor.nbytes for tensor in tensors.values())
+        numbers[part_name] = Numbers(weights, linear_by_shape(tensors), on_disk)
     parts = parts_of(family, checkpoint.config, str(checkpoint.folder.resolve()), numbers)
     return Model(name, family.description, parts, checkpoint.folder)
 
@@ -128,7 +140,7 @@ def parts_of(
     family: Architecture,
     config: Mapping[str, Any],
     origin: str,
-    numbers: Mapping[str, tuple[int, int]] | None = None,
+    numbers: Mapping[str, Numbers] | None = None,
 ) -> tuple[PartSize, ...]:
     """Returns a model's parts, in the order of the architecture.
 
@@ -136,7 +148,7 @@ def parts_of(
         family: The architecture.
         config: As in config.json.
         origin: What tells its parts from those of other checkpoints.
-        numbers: Parameters and bytes on disk of each part, by the headers; None: by the configuration alone.
+        numbers: Of each part, by the headers; None: by the configuration alone.
 
     Raises:
         BadDefinitionError: The configuration is wrong, or no size follows from it and there are no headers.
@@ -149,17 +161,19 @@ def parts_of(
             raise BadDefinitionError(
                 f"{origin}: the size of {name} ({part.network}) does not follow from its configuration"
             )
-        parameters, on_disk = numbers[name] if numbers else (size.count.parameters if size else 0, None)
+        count = size.count if size else Count()
+        read = numbers[name] if numbers else None
         found.append(
             PartSize(
                 name=name,
                 identity=f"{origin}#{name}",
                 role=part.role,
-                parameters=parameters,
-                lookup=size.count.lookup if size else 0,
+                parameters=read.parameters if read else count.parameters,
+                lookup=count.lookup,
+                linear=read.linear if read and size is None else count.linear,
                 gflops=size.gflops if size else None,
                 passes=passed(part, size),
-                on_disk=on_disk,
+                on_disk=read.on_disk if read else None,
             )
         )
     return tuple(found)

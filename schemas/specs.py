@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.dtypes import DtypeName
+from schemas.dtypes import INT8_MATRIX, SHARES, Dtype, DtypeName
 from schemas.ids import Id
 from schemas.values import Kind
 
@@ -54,6 +54,11 @@ class ModuleSpec(_Frozen):
     dtype: DtypeName | None = Field(default=None, description="its weights are held in; empty: as the agent chooses")
     generates: str | None = Field(default=None, description="the output that it writes token by token: a text")
     memory_mb: float = Field(gt=0, description="weights in memory, 10^6 bytes")
+    linear_mb: float | None = Field(
+        default=None,
+        ge=0,
+        description="of these, matrices of linear layers: what int8 makes smaller; empty: nearly all",
+    )
     cache_mb: float = Field(
         default=0.0, ge=0, description="keys and values of texts being written, at most, 10^6 bytes"
     )
@@ -76,6 +81,12 @@ class ModuleSpec(_Frozen):
         """Hash of what makes the module what it is: equal identity means one shared copy."""
         what = [self.source, self.prefix, self.class_, self.config, *filter(None, [self.revision, self.dtype])]
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def weights_mb(self, dtype: Dtype) -> float:
+        """Returns an estimate of what its weights take in a dtype, 10^6 bytes."""
+        if dtype != "int8" or self.linear_mb is None:
+            return self.memory_mb * SHARES[dtype]
+        return self.memory_mb - self.linear_mb * (1 - INT8_MATRIX)
 
     def kb_of(self, outputs: Iterable[str]) -> float:
         """Returns kB of some of its outputs together, per item, on the wire."""

@@ -5,12 +5,15 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from schemas.dtypes import Dtype
 from schemas.errors import ModuleFailedError
 
 __all__ = ["put_into", "tensors_of"]
 
+#: transformers' Conv1D: by its name, for a network may have been built without transformers.
+_TURNED = "Conv1D"
 _HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -18,7 +21,8 @@ def put_into(network: nn.Module, dtype: Dtype | None) -> None:
     """Converts a network in place.
 
     bfloat16 and float16: all its numbers. int8: the matrices of its linear layers (torchao, weights only, a scale for
-    each output); embeddings, convolutions and norms stay.
+    each output); embeddings, convolutions and norms stay, and so does a last layer that is the embedding itself: in
+    int8 it would be a second copy.
 
     Raises:
         ModuleFailedError: int8, and torchao is not installed.
@@ -33,7 +37,31 @@ def put_into(network: nn.Module, dtype: Dtype | None) -> None:
             from torchao.quantization import Int8WeightOnlyConfig, quantize_  # noqa: PLC0415  # only where it is chosen
         except ImportError as error:
             raise ModuleFailedError("int8 needs the package torchao (pip install s2m3[int8])") from error
-        quantize_(network, Int8WeightOnlyConfig())
+        _as_linear(network)
+        tables = {layer.weight.data_ptr() for layer in network.modules() if isinstance(layer, nn.Embedding)}
+        quantize_(network, Int8WeightOnlyConfig(), lambda layer, _: _is_matrix(layer) and _at(layer) not in tables)
+
+
+def _is_matrix(layer: nn.Module) -> bool:
+    """Whether it is a linear layer that multiplies itself: the last one of torch's own attention does not."""
+    return isinstance(layer, nn.Linear) and not isinstance(layer, NonDynamicallyQuantizableLinear)
+
+
+def _at(layer: nn.Module) -> int:
+    weight: torch.Tensor = layer.weight  # type: ignore[assignment]
+    return weight.data_ptr()
+
+
+def _as_linear(network: nn.Module) -> None:
+    """GPT-2's layers are linear ones by another name, their matrices turned."""
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if type(layer).__name__ == _TURNED:
+                state = layer.state_dict()
+                matrix = state["weight"].T.contiguous()
+                linear = nn.Linear(matrix.shape[1], matrix.shape[0], device="meta")
+                linear.load_state_dict({"weight": matrix, "bias": state["bias"]}, assign=True)
+                setattr(parent, name, linear.requires_grad_(requires_grad=False))
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

@@ -20,6 +20,7 @@ from agents.checkpoints.sources import CheckpointSources
 from agents.module import Module
 from agents.zoo.sources import missing_source
 from schemas.definitions import ModuleSpec
+from schemas.dtypes import Dtype
 from schemas.errors import ModuleFailedError
 
 __all__ = ["can_load", "checkpoint_classes", "identify", "import_code", "load", "needs_torch"]
@@ -119,11 +120,13 @@ def can_load(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> b
     return loader is not None and _missing(spec, loader, sources) is None
 
 
-def import_code(class_name: str) -> None:
+def import_code(class_name: str, dtype: Dtype = "float32") -> None:
     """Imports what a class's builder needs (torch, transformers, …) and builds nothing; an unknown class: nothing."""
     loader = _LOADERS.get(class_name)
     if loader is not None:
         import_module(loader.python)
+    if dtype == "int8" and needs_torch(class_name) and find_spec("torchao") is not None:
+        import_module("torchao.quantization")
 
 
 def load(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> Module:

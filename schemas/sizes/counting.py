@@ -1,7 +1,7 @@
 """What layers take: parameters and operations, as sums. Pure arithmetic; nothing here knows an architecture."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
 __all__ = [
     "Count",
@@ -22,21 +22,23 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Parameters, how many of them are only looked up (embeddings of tokens), and operations for one item.
+    """Parameters, and operations for one item.
 
-    A multiplication and an addition are two operations; matrix products and convolutions alone are counted, as
-    torch.utils.flop_counter does.
+    Of the parameters, `lookup` are only looked up (embeddings of tokens), `linear` are the matrices of linear layers:
+    what int8 makes smaller. A multiplication and an addition are two operations; matrix products and convolutions alone
+    are counted, as torch.utils.flop_counter does.
     """
 
     parameters: int = 0
     lookup: int = 0
+    linear: int = 0
     flops: int = 0
 
     def __add__(self, other: "Count") -> "Count":
-        return Count(self.parameters + other.parameters, self.lookup + other.lookup, self.flops + other.flops)
+        return Count(*(ours + theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, times: int) -> "Count":
-        return Count(self.parameters * times, self.lookup * times, self.flops * times)
+        return Count(*(number * times for number in astuple(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,12 @@ class Span:
 
 def linear(wide: int, out: int, tokens: int = 1, *, bias: bool = True) -> Count:
     """Counts a linear layer over some tokens."""
-    return Count(wide * out + out * bias, flops=2 * wide * out * tokens)
+    return Count(wide * out + out * bias, linear=wide * out, flops=2 * wide * out * tokens)
 
 
 def conv(channels: int, out: int, kernel: int, positions: int, *, bias: bool = True) -> Count:
     """Counts a convolution: `kernel` is its area, `positions` the number of places in its output."""
-    return linear(channels * kernel, out, positions, bias=bias)
+    return replace(linear(channels * kernel, out, positions, bias=bias), linear=0)
 
 
 def norm(width: int, *, bias: bool = True) -> Count:

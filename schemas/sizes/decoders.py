@@ -98,7 +98,7 @@ def llama(dims: Dims, source: tuple[int, ...] | None) -> Size:
         )
         return layer * int(dims["num_hidden_layers"]) + norm(width, bias=False)
 
-    untied = Count() if dims.get("tie_word_embeddings") else Count(vocabulary * width)
+    untied = Count() if dims.get("tie_word_embeddings") else Count(vocabulary * width, linear=vocabulary * width)
     prompt = QUESTION_TOKENS + (source[0] if source else 0)
     whole = table(vocabulary, width) + untied + generate(forward, prompt, ANSWER_TOKENS)
     return _written(whole, linear(width, vocabulary))

@@ -1,5 +1,7 @@
 """Sizes of encoders of pictures and texts, from their configurations. Held against transformers by the tests."""
 
+from dataclasses import replace
+
 from schemas.sizes.counting import (
     Count,
     Span,
@@ -78,6 +80,7 @@ def siglip_vision(dims: Dims) -> Size:
     count = Count(tokens * width) + _patching(dims, bias=True) + _layers(dims, tokens) + norm(width)
     if dims["vision_use_head"]:
         pool = linear(width, width) * 2 + linear(width, width, tokens) * 2 + attend(width, 1, tokens)
+        pool = replace(pool, linear=0)  # torch's own attention packs its matrices
         count += Count(width) + pool + norm(width) + mlp(width, dims["intermediate_size"], 1)
     return _vision(count, dims, tokens)
 

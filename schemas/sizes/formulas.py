@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
@@ -187,4 +187,4 @@ def _head(part: Part, config: Mapping[str, Any], source: tuple[int, ...] | None)
         return Size(Count(len(part.prefixes)), {})
     widths = config.get("widths") or ([source[-1], _labels(config)] if source else [])
     layers = (linear(wide, out) for wide, out in pairwise(widths))
-    return Size(sum(layers, Count()), {"logits": (widths[-1],)} if widths else {})
+    return Size(replace(sum(layers, Count()), linear=0), {"logits": (widths[-1],)} if widths else {})

@@ -1,5 +1,6 @@
 """Sizes of what transformers does not have: OpenAI's CLIP ResNets, as open_clip configures them, and ImageBind."""
 
+from dataclasses import replace
 from typing import Any
 
 from schemas.sizes.counting import Count, attend, conv, encoder_layer, linear, norm, table
@@ -50,10 +51,11 @@ def openclip_text(model: Dims) -> Size:
     """Returns the size of open_clip's text tower, CLIP's by other names; operations at its full length."""
     text: dict[str, Any] = model["text_cfg"]
     width, tokens = text["width"], text.get("context_length", 77)
-    layers = encoder_layer(width, 4 * width, tokens) * text["layers"]
+    layer = encoder_layer(width, 4 * width, tokens)
+    layers = replace(layer, linear=2 * 4 * width**2) * text["layers"]  # torch's own attention packs its matrices
     count = table(text.get("vocab_size", 49408), width) + Count(tokens * width) + layers + norm(width)
     out = model["embed_dim"]
-    return Size(count + linear(width, out, bias=False), {"text_embeds": (out,)})
+    return Size(count + replace(linear(width, out, bias=False), linear=0), {"text_embeds": (out,)})
 
 
 def _imagebind(dims: Dims, tokens: int, *, keys: int = 0) -> Count:
@@ -89,5 +91,4 @@ def imagebind_audio(dims: Dims) -> Size:
     tokens = rows * columns + 1
     count = conv(1, width, patch**2, tokens - 1, bias=False) + norm(width) + Count(width + tokens * width)
     clip = count + _imagebind(dims, tokens, keys=1)
-    heard = Count(clip.parameters, clip.lookup, clip.flops * dims["clips"])
-    return Size(heard, {"audio_embeds": (dims["projection_dim"],)})
+    return Size(replace(clip, flops=clip.flops * dims["clips"]), {"audio_embeds": (dims["projection_dim"],)})

@@ -83,7 +83,7 @@ def test_the_parts_are_said_with_their_sizes_and_what_passes_between_them(tiny: 
     )
     assert vision["parameters"] + text["parameters"] + head["parameters"] == whole
     assert vision["on_disk_bytes"] == vision["bytes"]["float32"] == 2 * vision["bytes"]["bfloat16"]
-    assert text["bytes"]["int8"] == text["parameters"] + 3 * text["lookup_parameters"]
+    assert text["bytes"]["int8"] == 4 * text["parameters"] - 3 * text["linear_parameters"]
     assert vision["passes"]["embedding"] == {"shape": [16], "bytes": 64}
     assert vision["passes"]["tokens"] == {"shape": [16, 32], "bytes": 2048}
     peak = document["models"][0]["peak"]
@@ -227,7 +227,7 @@ def test_check_says_how_far_each_part_is_from_float32_in_other_dtypes(tiny: Path
         (["no-such"], "no-such is neither a folder nor a model that is known"),
         (["someone/nothing"], "someone/nothing cannot be had from the hub or its cache"),
         (["clip-vit-b16", "--check"], "clip-vit-b16 has no weights here to check"),
-        (["clip-vit-b16", "--dtype", "int3"], "--dtype is one of float32, bfloat16, float16, int8, not 'int3'"),
+        (["clip-vit-b16", "--dtype", "int3"], "the dtype is one of float32, bfloat16, float16, int8, not 'int3'"),
     ],
 )
 def test_what_is_not_there_is_refused_in_one_line(words: list[str], text: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from planner.facts import Facts
 from planner.live import placer, second_copies_in_spare
 from planner.placing import build_instance, place
+from schemas.definitions import shipped_catalogue
 from schemas.errors import NoCapacityError
 from schemas.instance import Instance
 from schemas.messages import ModuleReport, Reported
@@ -191,3 +192,12 @@ def test_an_agent_that_holds_weights_in_half_the_bytes_has_room_for_twice_as_man
     found = place(halved, SOLVE, 0.0)
     assert found.errors == {}
     assert found.modules["whisper-tiny-en-decoder"] == ["a"]
+
+
+def test_what_a_module_takes_is_counted_in_the_dtype_that_the_nodes_hold() -> None:
+    """MiniLM is half an embedding: in int8 it takes 65 % of its float32 bytes, not 30."""
+    facts, spec = make_facts("retrieval"), shipped_catalogue().modules["minilm"]
+    for node, profile in list(facts.profiles.items()):
+        facts.profiles[node] = profile.model_copy(update={"dtype": "int8"})
+    share = facts.memory_of(spec) / facts.memory_for_modules("a")
+    assert share * facts.profiles["a"].memory_mb == pytest.approx(0.65 * spec.memory_mb, rel=0.02)
