@@ -86,6 +86,12 @@ class Camera:
         self.answers.append({"at": now, "number": self._analysed, "age_s": age, "right": right})
 
 
+def resident_mb(pid: int) -> float:
+    """Returns the memory of a process and of what it keeps: an agent is the child of its keeper."""
+    process = psutil.Process(pid)
+    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 1e6
+
+
 def watch_memory(pids: dict[str, int], stop: threading.Event) -> dict[str, list[float]]:
     """Returns the resident memory of processes, MB, each second until told to stop."""
     found: dict[str, list[float]] = {name: [] for name in pids}
@@ -93,7 +99,7 @@ def watch_memory(pids: dict[str, int], stop: threading.Event) -> dict[str, list[
     def look() -> None:
         while not stop.wait(1.0):
             for name, pid in pids.items():
-                found[name].append(psutil.Process(pid).memory_info().rss / 1e6)
+                found[name].append(resident_mb(pid))
 
     threading.Thread(target=look, daemon=True).start()
     return found
