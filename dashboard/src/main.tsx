@@ -11,19 +11,23 @@ import "./styles/lists.css";
 import "./styles/many.css";
 
 const DRAW_MS = 100;
+/** Between two drawings, however long they take: what was said meanwhile is taken in, and keys are heard. */
+const REST_MS = 30;
 
 async function start(root: HTMLElement): Promise<void> {
   const config = (await (await fetch("config.json")).json()) as Config;
   const site = new Site();
   let waiting = false;
+  let drawn = 0;
   const draw = () => {
     waiting = false;
+    drawn = performance.now();
     render(<App site={site} connection={connection} config={config} />, root);
   };
   const changed = () => {
     if (waiting) return;
     waiting = true;
-    setTimeout(() => requestAnimationFrame(draw), DRAW_MS);
+    setTimeout(() => requestAnimationFrame(draw), Math.max(REST_MS, drawn + DRAW_MS - performance.now()));
   };
   const connection = new Connection(config, site, changed);
   setInterval(() => {

@@ -27,6 +27,12 @@ api:
 config:
 image:
 automation: !include automations.yaml
+light:  # one that tells on MQTT what it was told
+  - platform: template
+    lights:
+      kitchen:
+        turn_on: {{action: mqtt.publish, data: {{topic: test/lamp, payload: "on"}}}}
+        turn_off: {{action: mqtt.publish, data: {{topic: test/lamp, payload: "off"}}}}
 http:
   server_host: 127.0.0.1
   server_port: {port}

@@ -12,7 +12,6 @@ import pytest
 
 from broker.launch import BrokerKind
 from s2m3.cluster import Cluster
-from s2m3.demonstration import DEMO_NODES
 from s2m3.snapshot import Site
 from s2m3.tasks import add_task
 from schemas import messages as m
@@ -48,7 +47,7 @@ OURS = """
 @pytest.fixture(scope="module")
 def house(kind: BrokerKind) -> Iterator[Cluster]:
     """Two nodes with the tasks `porch` (which text fits the picture) and `ask` (a question about a picture); a shed."""
-    nodes = {**dict(list(DEMO_NODES.items())[:2]), "shed": 100.0}
+    nodes = {"pi": 900.0, "laptop": 900.0, "shed": 100.0}
     with Cluster(nodes, kind=kind, threads=1, bridge=True) as cluster, Site(cluster.settings) as site:
         add_task(site, "porch", m.TaskSpec(model="retrieval", inputs={"text": TEXTS}))
         add_task(site, "ask", m.TaskSpec(model="vqa"))
@@ -119,6 +118,21 @@ def test_the_blueprint_acts_on_each_wanted_answer_also_on_the_same_again(house: 
             said = {caller.message().topic for _ in range(1 + fires)}
             assert said == ({"test/fired", "home/yard/caption"} if fires else {"home/yard/caption"})
     assert hass.states()["automation.test"]["state"] == "on"
+
+
+def test_the_documented_automation_switches_the_lamp_that_was_spoken_of(house: Cluster, hass: HomeAssistant) -> None:
+    spoken = Binding(source="satellite/+/audio", task="commands", input="audio", publish="home/{1}/command")
+    with Site(house.settings) as site, PlainCaller(house.broker.port_v3, 4, ("test/lamp",)) as caller:
+        texts = ["switch a lamp on", "play music"]
+        add_task(site, "commands", m.TaskSpec(model="spoken-intent", inputs={"text": texts}))
+        site.publish(topics.BIND, spoken.encode(), binding="commands")
+        assert site.wait(lambda s: s.ready("commands") and "commands" in s.reports, 120), site.reports
+        hass.wait("event.s2m3_commands_answered", "unknown")
+        caller.send("satellite/kitchen/audio", (SAMPLES / "kitchen-light.flac").read_bytes())
+        assert caller.message().payload == b"on", hass.log
+        site.publish(topics.BIND, b"", binding="commands")
+        site.publish(topics.TASK, b"", task="commands")
+    hass.wait_gone("s2m3_commands_")
 
 
 def test_a_cameras_picture_gets_its_answer_score_and_picture_onto_the_dashboard(
