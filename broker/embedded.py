@@ -14,7 +14,8 @@ __all__ = ["main", "serve"]
 
 _LISTEN_S = 10.0
 
-# The log that rumqttd keeps per topic filter is segment size x count: here at most 64 MB before the oldest goes.
+# rumqttd keeps what it was sent in a log per topic filter, read or not, until that has count segments: here 12 to 16
+# MB, or the last four messages if they are larger. Its memory grows to that for each filter in use, and no further.
 _CONFIG = """\
 id = 0
 
@@ -45,7 +46,7 @@ next_connection_delay_ms = 1
     max_inflight_count = 200
     dynamic_filters = true
 """
-_SEGMENT = 16 * 1024 * 1024
+_SEGMENT = 4 * 1024 * 1024
 
 
 def serve(port: int, port_v3: int, max_bytes: int, folder: Path, page: PageDoor | None = None) -> None:
@@ -60,7 +61,7 @@ def serve(port: int, port_v3: int, max_bytes: int, folder: Path, page: PageDoor 
     """
     from iotcore.iotcore import IotCoreBroker  # noqa: PLC0415  # an extra: only this command needs it
 
-    text = _CONFIG.format(port=port, port_v3=port_v3, max_bytes=max_bytes, segment=max(_SEGMENT, max_bytes))
+    text = _CONFIG.format(port=port, port_v3=port_v3, max_bytes=max_bytes, segment=_SEGMENT)
     if page is not None:
         text += page.embedded(max_bytes)
     config = folder / "rumqttd.toml"

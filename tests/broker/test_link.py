@@ -11,6 +11,7 @@ from queue import Queue
 from typing import Any
 
 import paho.mqtt.client as paho
+import psutil
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -216,6 +217,20 @@ def test_a_queue_that_nobody_empties_is_busy_at_its_bound(kind: BrokerKind, loop
     broker.kill()
     assert 1000 <= _publish_until_busy(link) <= 10_000
     link.stop(timeout_s=0.2)
+
+
+@pytest.mark.parametrize("kind", ["embedded"], scope="session")
+def test_the_embedded_broker_keeps_a_bounded_log_of_what_was_read(broker: Broker, loop: Loop) -> None:
+    process = psutil.Process(broker.pid)
+    used = []
+    with linked(BrokerSettings(port=broker.port), loop, "reader") as link:
+        messages = heard(link, "log/+")
+        for round_ in range(3):
+            for i in range(40):
+                link.publish(Outgoing(f"log/{round_}", bytes(1_000_000)))
+                assert len(messages.get(timeout=WAIT_S).payload) == 1_000_000, i
+            used.append(process.memory_info().rss / 1e6)
+    assert used[2] - used[0] < 20, used
 
 
 @pytest.mark.skipif(not has_mosquitto(), reason="mosquitto is not installed")

@@ -22,6 +22,8 @@ _WARM_UP = 1 / 6
 _SAMPLES = 5
 _LOGS_MB = 2.0
 _PER_S = 30.0
+#: The embedded broker keeps the last 16 MB of each of about 30 topic filters: it grows for hours, to this at most.
+_EMBEDDED_MB = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def test_nothing_grows(build: Build, rng: random.Random, minutes: float, say: Sa
 
 
 def _growth(samples: list[dict[str, _Sample]], say: Say, kind: str) -> list[str]:
-    """Says what each process had and has; returns those that grew by more than 5 % of memory, or by a descriptor."""
+    """Says what each process had and has; returns those that grew by 5 % of memory, or by a descriptor."""
     first = int(len(samples) * _WARM_UP)
     grown = []
     for name in samples[0]:
@@ -101,6 +103,7 @@ def _growth(samples: list[dict[str, _Sample]], say: Say, kind: str) -> list[str]
         fds = [statistics.median(sample.fds for sample in part) for part in (before, after)]
         threads = [statistics.median(sample.threads for sample in part) for part in (before, after)]
         say(f"{kind}: {name}: MB {mb[0]:.1f} -> {mb[1]:.1f}, descriptors {fds}, threads {threads}")
-        if mb[1] > mb[0] * 1.05 or fds[1] > fds[0] + 2 or threads[1] > threads[0] + 1:
+        most = _EMBEDDED_MB if (kind, name) == ("embedded", "broker") else mb[0] * 1.05
+        if mb[1] > most or fds[1] > fds[0] + 2 or threads[1] > threads[0] + 1:
             grown.append(name)
     return grown
