@@ -147,6 +147,7 @@ def test_what_went_while_both_were_down_is_announced_once_more_and_removed_when_
 
 def test_the_buttons_do_what_they_say(house: Cluster, reader: Reader) -> None:
     with Site(house.settings) as site:
+        assert site.wait(lambda s: s.ready("noop"), WAIT_S)
         revision = site.routes["noop"].revision
         reader.press(PLANNER, "replan")
         reader.press(NODE, "drain")
