@@ -27,7 +27,7 @@ from broker.message import Will
 from schemas import messages as m
 from schemas import topics
 from schemas.definitions import ModuleSpec
-from schemas.errors import ModuleFailedError, S2M3Error, UnauthorisedError
+from schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error, UnauthorisedError
 from schemas.sessions import node_client_id
 from schemas.settings import AgentSettings
 
@@ -274,6 +274,8 @@ class Agent:
         if not any(wanted.id == spec.id for wanted in self._plan.modules):
             self._reports.pop(spec.id, None)
             self._loader.forget(spec.id)
+        elif isinstance(outcome, NoCapacityError) and self._leaving:
+            self._reports.pop(spec.id, None)  # what leaves may make room: `_unloaded` follows the plan again
         elif isinstance(outcome, S2M3Error):
             body = m.ErrorBody(**outcome.as_dict())
             self._reports[spec.id] = m.ModuleReport(state="failed", reason=body)

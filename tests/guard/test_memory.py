@@ -2,6 +2,8 @@
 
 from s2m3.client import Client
 from s2m3.snapshot import Site
+from schemas import messages as m
+from schemas import topics
 from tests.conftest import WAIT_S
 from tests.guard.conftest import FaultyCluster
 
@@ -38,3 +40,25 @@ def test_a_last_copy_stays_whatever_its_node_takes(lone: FaultyCluster, client: 
         assert holders(site) == {"a"}
         assert site.plans["a"].revision == plans
     assert lone.log("a").count("module_unloaded") == 0
+
+
+def test_a_module_that_fits_only_once_another_has_left_waits_for_that_and_does_not_fail(lone: FaultyCluster) -> None:
+    """A plan that takes one away and gives another in its place; what leaves serves for a second more."""
+    lone.kill("planner")
+    with Site(lone.settings) as site:
+        assert site.wait(lambda s: s.planner is not None and s.planner.state == "offline", WAIT_S)
+        small = next(spec for spec in site.plans["a"].modules if spec.id == "faulty-left")
+        roomy = round(0.6 * (site.reported["a"].free_mb + small.memory_mb))
+        for revision, name in enumerate(("faulty-one", "faulty-two")):
+            big = small.model_copy(update={"id": name, "prefix": name, "memory_mb": roomy})
+            plan = m.Plan(epoch=site.plans["a"].epoch + 1, revision=revision, modules=[big])
+            site.publish(topics.PLAN, plan.encode(), node="a")
+            assert site.wait(lambda s, n=name: is_ready(s, n), WAIT_S), lone.log("a")  # type: ignore[misc]
+        assert site.wait(lambda s: set(s.reported["a"].modules) == {"faulty-two"}, WAIT_S)
+
+
+def is_ready(site: Site, module: str) -> bool:
+    """Whether node a holds it; told as failed, it never will."""
+    report = site.reported["a"].modules.get(module)
+    assert report is None or report.state != "failed", report
+    return report is not None and report.state == "ready"
