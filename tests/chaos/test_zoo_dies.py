@@ -14,8 +14,8 @@ from tests.chaos.load import Direct, Load, Plain, Question
 from tests.chaos.test_nodes_die import kill_at_random
 from tests.zoo.samples import cases
 
-#: Any two hold all modules with room to spare, so that there is capacity left. The demo's budgets are a tighter fit: under
-#: load the runtime takes up to 480 MB, and the largest module needs 208.
+#: Any two hold all modules with room to spare: there is capacity left. The demo's budgets are a tighter fit: under load
+#: an agent's runtime takes more than 440 MB, and the largest module needs 208.
 _NODES = {"pi": 900.0, "laptop": 900.0, "desktop": 900.0}
 _READY_S = 180.0
 _DEADLINE_S = 120.0
