@@ -59,7 +59,7 @@ def test_a_branch_that_never_answers_is_a_timeout_that_names_it_and_its_memory_i
         rig.freeze("left")
         held = []
         for _ in range(2):  # before the broker misses it
-            replies = [client.submit("noop", left=1, right=b"x" * 500_000, deadline_s=3.0) for _ in range(10)]
+            replies = [client.submit("noop", left=1, right=b"x" * 500_000, deadline_s=3.5) for _ in range(10)]
             for reply in replies:
                 error = reply.exception(WAIT_S)
                 assert isinstance(error, RequestTimeoutError)
