@@ -61,6 +61,8 @@ class Bridge:
         self._epoch = next_epoch(epoch)
         self._process = secrets.token_hex(4)
         self._stopping = False
+        #: since the last connect we have heard what the broker remembers, and that nobody has taken over
+        self._settled = False
         self.superseded = threading.Event()
         offline = b.BridgeState(state="offline", epoch=self._epoch)
         self._link = Link(
@@ -81,7 +83,8 @@ class Bridge:
         self._questions = 0
         #: what was known, or retained, and has not been told again since the last connect
         self._unheard: set[tuple[str, str]] = set()
-        self._forgetting: Timer | None = None
+        #: of the last connect
+        self._timers: list[Timer] = []
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
@@ -136,12 +139,15 @@ class Bridge:
         view = self._view
         self._unheard |= {("node", n) for n in view.nodes.present | view.nodes.lost}
         self._unheard |= {("task", task) for task in view.tasks} | {("binding", n) for n in self._bindings.wanted}
+        self._settled = False
+        self._announcer.hold()
         self._announcer.changed("planner")
-        self._tell_again()
-        self._loop.after(_SETTLED_S, self._settled)
-        if self._forgetting is not None:
-            self._forgetting.cancel()
-        self._forgetting = self._loop.after(self._settings.forget_s, self._forget_unheard)
+        for timer in self._timers:
+            timer.cancel()
+        self._timers = [
+            self._loop.after(_SETTLED_S, self._settle),
+            self._loop.after(self._settings.forget_s, self._forget_unheard),
+        ]
         self._reports = {}
 
     def _tell_again(self) -> None:
@@ -149,8 +155,13 @@ class Bridge:
         self._tell_state("online")
         self._announcer.repeat()
 
-    def _settled(self) -> None:
+    def _settle(self) -> None:
         """A broker that forgot everything is told what is wanted; a node that it does not know is not there."""
+        if self.superseded.is_set() or not self._link.connected:
+            return
+        self._settled = True
+        self._announcer.release()
+        self._tell_again()
         bindings = self._bindings.wanted
         if bindings and all(("binding", name) in self._unheard for name in bindings):
             for name, binding in bindings.items():
@@ -300,7 +311,7 @@ class Bridge:
     # ---- what goes out --------------------------------------------------------------------------------------------
 
     def _beat(self) -> None:
-        if self._link.connected:
+        if self._settled and self._link.connected:
             self._tell_state("online")
 
     def _tell_state(self, state: str) -> None:
@@ -310,6 +321,8 @@ class Bridge:
         self._retain(topics.BRIDGE_STATE.at(self._root), document.encode())
 
     def _tell_reports(self) -> None:
+        if not self._settled:
+            return
         reports = self._bindings.reports()
         for name, report in reports.items():
             if self._reports.get(name) != report:

@@ -56,8 +56,20 @@ class Announcer:
         self._settling = False
         self._is_home = False
         self._buried: set[tuple[str, str]] = set()
+        #: topic -> what is to be retained there and is not told yet; None: all is told at once
+        self._held: dict[str, Outgoing] | None = None
         if devices is not None:
             link.subscribe(devices.birth, self._on_birth)
+
+    def hold(self) -> None:
+        """Has nothing retained until `release`: another bridge may have taken over."""
+        self._held = {}
+
+    def release(self) -> None:
+        """Tells what was held back, and everything from now on."""
+        held, self._held = self._held or {}, None
+        for message in held.values():
+            self._publish(message)
 
     def changed(self, kind: str, name: str = "") -> None:
         """Something about a node, a task or the planner is new: told soon."""
@@ -163,6 +175,9 @@ class Announcer:
         self._publish(Outgoing(topic, b"", retain=True))
 
     def _publish(self, message: Outgoing) -> None:
+        if self._held is not None and message.retain:
+            self._held[message.topic] = message
+            return
         try:
             self._link.publish(message)
         except S2M3Error as error:  # told again on the next connect

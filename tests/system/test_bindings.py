@@ -18,6 +18,7 @@ from schemas import topics
 from schemas.bridge import Binding
 from tests.conftest import WAIT_S
 from tests.frozen import freeze, thaw
+from tests.homeassistant.reader import Reader
 from tests.system.plain import PlainCaller
 
 V3 = 4
@@ -174,11 +175,22 @@ def test_a_second_bridge_stands_by_and_takes_over_when_the_first_hangs_or_dies(h
     house._spawn("second", "bridge")  # noqa: SLF001  # a cluster has one bridge
     assert site.wait(lambda _: "standing_by" in house.log("second"), WAIT_S)
     assert _epoch(site) == before
+    add_task(site, "brief", m.TaskSpec(model="noop"))
+    assert site.wait(lambda s: s.ready("brief"), WAIT_S)
     freeze(first)
     assert site.wait(lambda s: _bridge_is(s, "online") and _epoch(s) > before, 2 * WAIT_S), house.log("second")
+    site.publish(topics.TASK, b"", task="brief")
+    assert site.wait(lambda s: "brief" not in s.routes, WAIT_S)
     thaw(first)
     assert site.wait(lambda _: "superseded" in house.log("bridge"), WAIT_S)
     assert site.wait(lambda _: "standing_by" in house.log("bridge"), WAIT_S)
+    with Reader(house.broker.port_v3) as reader:  # one that slept does not tell what it remembers
+        assert reader.wait(lambda r: "s2m3-task-noop" in r.devices, WAIT_S)  # it listens
+        reader.say("homeassistant/marker", "behind all that is retained")
+        assert reader.wait(lambda r: "homeassistant/marker" in r.topics, WAIT_S)
+        forgotten_s = 30 + WAIT_S  # where the second had not heard of it before it went
+        assert reader.wait(lambda r: "s2m3-task-brief" not in r.devices, forgotten_s), house.log("bridge")
+        assert reader.wait(lambda r: "s2m3/v1/bridge/task/brief" not in r.topics, WAIT_S)
     assert _bridge_is(site, "online")
     taken = _epoch(site)
     _bind(site, "after", "after/in", "after/out")
