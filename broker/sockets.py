@@ -121,7 +121,7 @@ class Closes:
 
 
 def _login(settings: BrokerSettings) -> tuple[object, ...]:
-    return settings.host, settings.port, settings.username, settings.password, settings.tls_cert
+    return settings.host, settings.port, settings.tls_ca, settings.username, settings.password, settings.tls_cert
 
 
 def _tls_refusal(error: OSError | None, settings: BrokerSettings) -> UnauthorisedError | None:
