@@ -77,12 +77,11 @@ class Planner:
         self._retry: Timer | None = None
         self._stopping = False
         self.superseded = threading.Event()
-        offline = m.PlannerState(state="offline", epoch=self._epoch).encode()
         self.link = Link(
             settings,
             planner_client_id(settings),
             self._loop,
-            will=Will(topics.PLANNER_STATE.at(self._root), offline),
+            will=Will(topics.PLANNER_STATE.at(self._root), m.PlannerState(state="offline", epoch=self._epoch).encode()),
             on_connected=self._on_connected,
         )
         #: hears of a planner that has our client id now: rumqttd tells its connection our own will instead of its state
@@ -153,8 +152,11 @@ class Planner:
 
     def _repeat(self, at_last: float) -> None:
         """Tells the broker all that is ours. Plans only once the doors are open: a front would be thrown out of its."""
-        if self._doors.opening and time.monotonic() < at_last:
+        too_soon = self._doors.opening or not self._observer.connected  # it may hear of a newer planner
+        if too_soon and time.monotonic() < at_last:
             self._loop.after(_SOON_S, partial(self._repeat, at_last))
+            return
+        if self.superseded.is_set():
             return
         self._in_touch = True
         self._tell_state("online")
@@ -303,8 +305,7 @@ class Planner:
         self._doors.open_all()
         now = time.monotonic()
         improve, self._improve = self._improve, False
-        fill = second_copies_in_spare if self._settings.spare else None
-        before = self._places.held
+        fill, before = second_copies_in_spare if self._settings.spare else None, self._places.held
         with metrics.PLAN_SECONDS.time():
             self._places = place(self._facts, self._placer(improve), now, fill)
             decision = decide(self._facts, self._places)
@@ -317,8 +318,7 @@ class Planner:
         for node in changed:
             self._plans_made += 1
             metrics.PLAN_CHANGES.labels(node).inc()
-            plan = self._facts.plans.get(node)
-            held = [spec.id for spec in plan.modules] if plan else []
+            held = [spec.id for spec in self._facts.plans[node].modules] if node in self._facts.plans else []
             _log.info("plan_changed", node=node, revision=self._documents.revision, modules=" ".join(held))
             self._publish(self._events, m.Event(event="plan_changed", node=node, detail=" ".join(held)).encode())
         for task, error in self._places.errors.items():
