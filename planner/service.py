@@ -1,6 +1,5 @@
 """The planner: listens to tasks and nodes, decides where modules live, and publishes plans and routes. One writer."""
 
-import secrets
 import threading
 import time
 from functools import partial
@@ -20,6 +19,7 @@ from planner.documents import Documents
 from planner.doors import Doors
 from planner.facts import Facts
 from planner.live import Placer, second_copies_in_spare
+from planner.observer import Observer
 from planner.orders import follow
 from planner.placing import Places, place
 from planner.silence import Silence
@@ -75,6 +75,7 @@ class Planner:
         self._plans_made = 0
         self._timer: Timer | None = None
         self._retry: Timer | None = None
+        self._waiting: Timer | None = None
         self._stopping = False
         self.superseded = threading.Event()
         self.link = Link(
@@ -84,8 +85,7 @@ class Planner:
             will=Will(topics.PLANNER_STATE.at(self._root), m.PlannerState(state="offline", epoch=self._epoch).encode()),
             on_connected=self._on_connected,
         )
-        #: hears of a planner that has our client id now: rumqttd tells its connection our own will instead of its state
-        self._observer = Link(settings, f"s2m3-standby-{secrets.token_hex(6)}", self._loop)
+        self._observer = Observer(settings, self._loop, self._on_planner_state)
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
@@ -98,8 +98,6 @@ class Planner:
         """
         link = self.link
         self._loop.start()
-        listen(link, topics.PLANNER_STATE, self._on_planner_state)
-        listen(self._observer, topics.PLANNER_STATE, self._on_planner_state)
         listen(link, topics.TASK, self._on_task)
         listen(link, topics.NODE_PROFILE, self._on_profile)
         listen(link, topics.NODE_REPORTED, self._on_reported)
@@ -109,9 +107,7 @@ class Planner:
         for verb in ("replan", "drain", "profile"):
             link.subscribe(topics.CONTROL.at(self._root, verb=verb), self._on_control)
         listen(link, topics.NODE_STATE, self._on_node_state, then=self._rebuild_soon)
-        link.watch(up=self._on_up)
         link.start()
-        self._observer.begin()
         self._loop.every(_SILENCE_S, self._look_for_silent)
         self._loop.every(_HEALTH_S, self._tell_health)
         self._loop.every(_IMPROVE_S, self._look_for_better)
@@ -120,29 +116,31 @@ class Planner:
     @property
     def refused(self) -> UnauthorisedError | None:
         """Why the broker does not let this be the planner; None while it does."""
-        return self.link.refused or self._doors.refused
+        return self.link.refused or self._doors.refused or self._observer.refused
 
     def stop(self) -> None:
         """Says that nobody plans, and ends. Requests go on without us."""
         self._stopping = True  # before we hear ourselves say it
         if not self.superseded.is_set():
             self._tell_state("offline")
-        self._observer.stop()
+        self._loop.call(self._observer.stop)
         self.link.stop()
         self._loop.stop()
         _log.info("planner_down", epoch=self._epoch)
 
     def _on_connected(self) -> None:
         self._is_known = self._in_touch = False
-        if not self._rebuilt and not self.superseded.is_set():
+        if self.superseded.is_set():
+            return
+        if not self._rebuilt:
             self._tell_state("online")
-
-    def _on_up(self) -> None:
-        """What the broker remembers comes at once: after that it is plain whether it forgot everything."""
-        self._loop.after(_REBUILD_S, self._restore)
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._observer.ask(self._restore)
 
     def _restore(self) -> None:
-        if self.superseded.is_set() or not self._rebuilt:
+        """What the broker remembers was heard: now it is plain whether it forgot everything."""
+        if self.superseded.is_set() or self._in_touch or not self._rebuilt:
             return
         if not self._is_known:
             _log.warning("broker_forgot_everything", epoch=self._epoch)
@@ -152,9 +150,8 @@ class Planner:
 
     def _repeat(self, at_last: float) -> None:
         """Tells the broker all that is ours. Plans only once the doors are open: a front would be thrown out of its."""
-        too_soon = self._doors.opening or not self._observer.connected  # it may hear of a newer planner
-        if too_soon and time.monotonic() < at_last:
-            self._loop.after(_SOON_S, partial(self._repeat, at_last))
+        if self._doors.opening and time.monotonic() < at_last:
+            self._waiting = self._loop.after(_SOON_S, partial(self._repeat, at_last))
             return
         if self.superseded.is_set():
             return
@@ -184,8 +181,8 @@ class Planner:
 
     # ---- what comes in --------------------------------------------------------------------------------------------
 
-    def _on_planner_state(self, _: str, state: m.PlannerState | None) -> None:
-        if state is None or self.superseded.is_set():
+    def _on_planner_state(self, state: m.PlannerState) -> None:
+        if self.superseded.is_set():
             return
         self._is_known = True
         if state.epoch > self._epoch:  # online or gone again: nodes refuse plans of our epoch since
