@@ -30,11 +30,9 @@ class Documents:
     _routes: dict[str, m.RouteDoc | None] = field(default_factory=dict)
 
     def inherit(self, plans: list[str], routes: list[str]) -> None:
-        """Takes over documents of a planner before us: what the decision does not name will be cleared."""
-        for node in plans:
-            self._plans.setdefault(node, None)
-        for task in routes:
-            self._routes.setdefault(task, None)
+        """Takes over documents of a planner before us: the next update replaces each, or clears it."""
+        self._plans.update(dict.fromkeys(plans))
+        self._routes.update(dict.fromkeys(routes))
 
     def update(self, decision: Decision, publish: Publish) -> list[str]:
         """Publishes what changed, routes before plans; returns the nodes whose plan changed."""

@@ -64,7 +64,6 @@ class Planner:
         self._epoch = next_epoch(epoch)
         self._documents = Documents(self._root, self._epoch)
         self._rebuilt = False
-        self._inherited: tuple[set[str], set[str]] = (set(), set())
         self._doors = Doors(settings, self._loop, self._facts, self._plan)
         self._silence = Silence()
         #: whether the broker has told us, since it is there, of the planner that we were
@@ -169,9 +168,6 @@ class Planner:
     def _rebuild(self) -> None:
         """All that is retained is here: what a planner before us said is taken over, not torn down."""
         self._rebuilt = self._in_touch = True
-        self.link.unsubscribe(topics.PLAN.all(self._root))
-        self.link.unsubscribe(topics.ROUTE.all(self._root))
-        self._documents.inherit(*map(sorted, self._inherited))
         self._facts.sessions |= self._fronted()
         self._improve = not self._facts.plans  # a planner that takes over moves nothing just because it is new
         self._plan()
@@ -264,13 +260,17 @@ class Planner:
                 self._facts.rates.add(task, finished, time.monotonic())
 
     def _on_plan(self, node: str, plan: m.Plan | None) -> None:
-        if not self._rebuilt and plan is not None:
-            self._inherited[0].add(node)
-            self._facts.plans[node] = plan
+        """What a planner before us said; perhaps only now, for it had that under way when it was frozen or cut off."""
+        if plan is not None and plan.epoch < self._epoch:
+            if not self._rebuilt:
+                self._facts.plans[node] = plan
+            self._documents.inherit([node], [])
+            self._plan_soon()
 
     def _on_route(self, task: str, doc: m.RouteDoc | None) -> None:
-        if not self._rebuilt and doc is not None:
-            self._inherited[1].add(task)
+        if doc is not None and doc.epoch < self._epoch:
+            self._documents.inherit([], [task])
+            self._plan_soon()
 
     def _on_control(self, message: Message) -> None:
         verb = (topics.CONTROL.ids(self._root, message.topic) or {})["verb"]

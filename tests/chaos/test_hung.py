@@ -25,7 +25,7 @@ def test_an_agent_whose_module_keeps_pythons_lock_is_ended_by_its_keeper_and_ser
 ) -> None:
     monkeypatch.setenv("FAULTY_MODULES", "1")
     with FaultyCluster({"a": 150.0}, kind=kind, folder=tmp_path) as cluster:
-        ready(cluster, "faulty")
+        ready(cluster, "faulty", 1)
         with Client(settings=cluster.settings) as client, Site(cluster.settings) as site:
             agent, began = agent_of(cluster.processes["a"]), time.monotonic()
             with pytest.raises(S2M3Error):

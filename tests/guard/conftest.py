@@ -32,7 +32,7 @@ def lone(kind: BrokerKind, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyCl
     """One node, the task `faulty` ready on it."""
     monkeypatch.setenv("FAULTY_MODULES", "1")
     with FaultyCluster({"a": 150.0}, kind=kind) as cluster:
-        ready(cluster, "faulty")
+        ready(cluster, "faulty", 1)
         yield cluster
 
 
@@ -41,14 +41,15 @@ def pair(kind: BrokerKind, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyCl
     """Two nodes, the task `faulty` ready."""
     monkeypatch.setenv("FAULTY_MODULES", "1")
     with FaultyCluster({"a": 150.0, "b": 150.0}, kind=kind) as cluster:
-        ready(cluster, "faulty")
+        ready(cluster, "faulty", 2)
         yield cluster
 
 
-def ready(cluster: Cluster, model: str) -> None:
+def ready(cluster: Cluster, model: str, nodes: int) -> None:
     with Site(cluster.settings) as site:
         add_task(site, model, m.TaskSpec(model=model, deadline_s=10))
-        assert site.wait(lambda s: s.ready(model), WAIT_S), {n: cluster.log(n) for n in cluster.processes}
+        came = site.wait(lambda s: s.ready(model) and len(s.nodes.ready) == nodes, WAIT_S)
+        assert came, {n: cluster.log(n) for n in cluster.processes}
 
 
 @pytest.fixture

@@ -40,8 +40,14 @@ def noop_cluster(kind: BrokerKind) -> Iterator[Cluster]:
     with Cluster({"a": 150.0, "b": 150.0, "c": 150.0}, kind=kind, threads=1) as cluster:
         with Site(cluster.settings) as site:
             add_task(site, "noop", m.TaskSpec(model="noop", deadline_s=10))
-            assert site.wait(lambda s: s.ready("noop"), WAIT_S), cluster.log("planner")
+            assert site.wait(_all_are_there, WAIT_S), cluster.log("planner")
         yield cluster
+
+
+def _all_are_there(site: Site) -> bool:
+    """The slowest node too: whoever kills it must have seen it, and nothing may move when it comes."""
+    nodes = {"a", "b", "c"}
+    return site.ready("noop") and site.nodes.ready == nodes and set(site.plans) == nodes
 
 
 @pytest.fixture

@@ -103,6 +103,25 @@ def test_a_plan_of_an_old_epoch_is_refused(noop_cluster: Cluster, noop_client: C
     assert {node: sorted(reported.modules) for node, reported in noop_site.reported.items()} == held
 
 
+def test_what_an_old_planner_still_had_under_way_is_replaced_for_whoever_comes_next(
+    noop_cluster: Cluster, noop_client: Client, noop_site: Site
+) -> None:
+    route, plan = noop_site.routes["noop"], noop_site.plans["a"]
+    late = {"epoch": route.epoch - 1, "revision": 10**6}
+    for task in ("gone", "noop"):
+        noop_site.publish(topics.ROUTE, route.model_copy(update=late).encode(), task=task)
+    noop_site.publish(topics.PLAN, m.Plan.model_validate(late).encode(), node="a")
+
+    def replaced(site: Site) -> bool:
+        documents = (site.routes["noop"], site.plans["a"])
+        return all(d.epoch == route.epoch and d.revision > max(route.revision, plan.revision) for d in documents)
+
+    assert noop_site.wait(replaced, WAIT_S), noop_cluster.log("planner")
+    assert noop_site.wait(lambda s: "gone" not in s.routes, WAIT_S)
+    assert noop_site.plans["a"].modules == plan.modules
+    assert noop_client.ask("noop", left=1, right=2).attempts == 1
+
+
 def test_a_will_of_a_process_before_that_comes_late_takes_nobody_down(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:
