@@ -22,7 +22,7 @@ def listen(
     path: Topic[D],
     handler: Callable[[str, D | None], None],
     *,
-    then: Callable[[], None] | None = None,
+    then: Callable[[], object] | None = None,
     **ids: str,
 ) -> str:
     """Subscribes to a family of topics, or to those with the given ids.

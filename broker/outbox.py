@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 _OUTGOING = 2_000
 _NOT_AUTHORISED = "Not authorized"
 
-Then = Callable[[], None]
+Then = Callable[[], object]
 Refused = Callable[[UnauthorisedError], None]
 
 

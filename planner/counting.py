@@ -2,6 +2,7 @@
 
 from broker import metrics
 from planner.decide import Decision
+from planner.documents import Documents
 from planner.facts import Facts
 from schemas.messages import PlannerHealth
 
@@ -21,8 +22,12 @@ def count_site(facts: Facts, decision: Decision) -> None:
         metrics.TASKS.labels(state).set(count)
 
 
-def health_of(facts: Facts, epoch: int, revision: int, plans: int) -> PlannerHealth:
+def health_of(facts: Facts, documents: Documents) -> PlannerHealth:
     """Returns what the planner tells of itself now and then."""
     return PlannerHealth(
-        epoch=epoch, revision=revision, nodes=len(facts.nodes.present), tasks=len(facts.tasks), plans=plans
+        epoch=documents.epoch,
+        revision=documents.revision,
+        nodes=len(facts.nodes.present),
+        tasks=len(facts.tasks),
+        plans=documents.plans_changed,
     )

@@ -25,6 +25,7 @@ class Documents:
     root: str
     epoch: int
     revision: int = 0
+    plans_changed: int = 0
     #: None: a planner before us said something there, which we replace or clear
     _plans: dict[str, m.Plan | None] = field(default_factory=dict)
     _routes: dict[str, m.RouteDoc | None] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Documents:
             changed.append(node)
             del self._plans[node]
             publish(topics.PLAN.at(self.root, node=node), b"")
+        self.plans_changed += len(changed)
         return changed
 
     def repeat(self, publish: Publish) -> None:

@@ -173,6 +173,13 @@ class Facts:
         failures = self._failures.get((node, spec.id))
         return failures is None or failures.until <= now
 
+    def take_profile(self, node: str, profile: NodeProfile | None) -> None:
+        """Takes in what a node can do (None: it was cleared)."""
+        if profile is None:
+            self.profiles.pop(node, None)
+        else:
+            self.profiles[node] = profile
+
     def take_report(self, node: str, reported: Reported | None, now: float) -> list[str]:
         """Takes in what a node holds (None: it was cleared); returns the modules that failed since its last report."""
         before = self.reported.get(node)
@@ -189,6 +196,11 @@ class Facts:
         for module in failed:
             self.note_failure(node, module, now)
         return failed
+
+    def epoch_followed(self) -> int:
+        """Returns the epoch that half of the nodes present follow at least, or a newer one; 0 while there are none."""
+        epochs = sorted(self.reported[node].epoch for node in self.nodes.present if node in self.reported)
+        return epochs[len(epochs) // 2] if epochs else 0
 
     def note_failure(self, node: str, module: str, now: float) -> None:
         """Remembers that a load failed: the next try there waits, longer each time."""

@@ -49,7 +49,8 @@ class Observer:
         self.stop()
         self._then = then
         link = self._link = Link(self._settings, f"s2m3-standby-{secrets.token_hex(6)}", self._loop)
-        listen(link, topics.PLANNER_STATE, partial(self._take, link), then=partial(self._subscribed, link))
+        nothing = partial(self._loop.after, _NOTHING_S, partial(self._answered, link))
+        listen(link, topics.PLANNER_STATE, partial(self._take, link), then=nothing)
         link.begin()
 
     @property
@@ -62,9 +63,6 @@ class Observer:
         if self._link is not None:
             self._link.stop()
         self._link = self._then = None
-
-    def _subscribed(self, link: Link) -> None:
-        self._loop.after(_NOTHING_S, partial(self._answered, link))
 
     def _take(self, link: Link, _: str, state: m.PlannerState | None) -> None:
         if link is self._link and state is not None:

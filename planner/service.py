@@ -66,17 +66,17 @@ class Planner:
         self._rebuilt = False
         self._doors = Doors(settings, self._loop, self._facts, self._plan)
         self._silence = Silence()
-        #: whether the broker has told us, since it is there, of the planner that we were
-        self._is_known = False
         #: since the last connect: whether what the broker remembers was heard (a newer planner?) and ours told again
         self._in_touch = False
+        #: and whether it told us of any planner: else it has forgotten everything
+        self._is_known = False
         self._places = Places()
-        self._plans_made = 0
         self._timer: Timer | None = None
         self._retry: Timer | None = None
-        self._waiting: Timer | None = None
         self._stopping = False
         self.superseded = threading.Event()
+        #: the newest epoch known of another; and whether that one is gone, and forgotten by the broker
+        self.newest, self._is_outlived = epoch, False
         self.link = Link(
             settings,
             planner_client_id(settings),
@@ -105,7 +105,7 @@ class Planner:
         listen(link, topics.ROUTE, self._on_route)
         for verb in ("replan", "drain", "profile"):
             link.subscribe(topics.CONTROL.at(self._root, verb=verb), self._on_control)
-        listen(link, topics.NODE_STATE, self._on_node_state, then=self._rebuild_soon)
+        listen(link, topics.NODE_STATE, self._on_node_state, then=partial(self._loop.after, _REBUILD_S, self._rebuild))
         link.start()
         self._loop.every(_SILENCE_S, self._look_for_silent)
         self._loop.every(_HEALTH_S, self._tell_health)
@@ -120,7 +120,7 @@ class Planner:
     def stop(self) -> None:
         """Says that nobody plans, and ends. Requests go on without us."""
         self._stopping = True  # before we hear ourselves say it
-        if not self.superseded.is_set():
+        if self._is_outlived or not self.superseded.is_set():
             self._tell_state("offline")
         self._loop.call(self._observer.stop)
         self.link.stop()
@@ -133,8 +133,8 @@ class Planner:
             return
         if not self._rebuilt:
             self._tell_state("online")
-        if self._waiting is not None:
-            self._waiting.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
         self._observer.ask(self._restore)
 
     def _restore(self) -> None:
@@ -150,7 +150,7 @@ class Planner:
     def _repeat(self, at_last: float) -> None:
         """Tells the broker all that is ours. Plans only once the doors are open: a front would be thrown out of its."""
         if self._doors.opening and time.monotonic() < at_last:
-            self._waiting = self._loop.after(_SOON_S, partial(self._repeat, at_last))
+            self._retry = self._loop.after(_SOON_S, partial(self._repeat, at_last))
             return
         if self.superseded.is_set():
             return
@@ -161,9 +161,6 @@ class Planner:
         self._documents.repeat(self._publish_retained)
         self._facts.sessions &= self._fronted()
         self._plan_soon()
-
-    def _rebuild_soon(self) -> None:
-        self._loop.after(_REBUILD_S, self._rebuild)
 
     def _rebuild(self) -> None:
         """All that is retained is here: what a planner before us said is taken over, not torn down."""
@@ -182,10 +179,14 @@ class Planner:
             return
         self._is_known = True
         if state.epoch > self._epoch:  # online or gone again: nodes refuse plans of our epoch since
-            _log.warning("superseded", epoch=self._epoch, by=state.epoch)
-            self.superseded.set()
+            self._give_way(state.epoch)
         elif state.epoch < self._epoch or state.state == "offline":
             self._loop.after(_REBUILD_S, self._contradict)
+
+    def _give_way(self, newest: int) -> None:
+        _log.warning("superseded", epoch=self._epoch, by=newest)
+        self.newest = newest
+        self.superseded.set()
 
     def _contradict(self) -> None:
         """An old will that came late, or a planner that does not know of us yet; unless our own loss is read late."""
@@ -241,10 +242,7 @@ class Planner:
 
     def _on_profile(self, node: str, profile: m.NodeProfile | None) -> None:
         self._silence.heard(node, time.monotonic())
-        if profile is None:
-            self._facts.profiles.pop(node, None)
-        else:
-            self._facts.profiles[node] = profile
+        self._facts.take_profile(node, profile)
         self._plan_soon()
 
     def _on_reported(self, node: str, reported: m.Reported | None) -> None:
@@ -299,6 +297,10 @@ class Planner:
             self._timer = None
         if not (self._in_touch and self.link.connected) or self.superseded.is_set():
             return  # `_repeat` plans as soon as the broker is back
+        if (followed := self._facts.epoch_followed()) > self._epoch:  # its clock was ahead of ours
+            self._is_outlived = True
+            self._give_way(followed)
+            return
         self._doors.open_all()
         now = time.monotonic()
         improve, self._improve = self._improve, False
@@ -313,7 +315,6 @@ class Planner:
         count_site(self._facts, decision)
         self._facts.plans = dict(self._documents.plans)
         for node in changed:
-            self._plans_made += 1
             metrics.PLAN_CHANGES.labels(node).inc()
             held = [spec.id for spec in self._facts.plans[node].modules] if node in self._facts.plans else []
             _log.info("plan_changed", node=node, revision=self._documents.revision, modules=" ".join(held))
@@ -334,7 +335,7 @@ class Planner:
         self._publish_retained(topics.PLANNER_STATE.at(self._root), document.encode())
 
     def _tell_health(self) -> None:
-        health = health_of(self._facts, self._epoch, self._documents.revision, self._plans_made)
+        health = health_of(self._facts, self._documents)
         self._publish(topics.PLANNER_HEALTH.at(self._root), health.encode(), qos=0)
 
     def _publish_retained(self, topic: str, payload: bytes) -> None:

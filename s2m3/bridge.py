@@ -63,7 +63,7 @@ class Bridge:
         self._stopping = False
         #: since the last connect we have heard what the broker remembers, and that nobody has taken over
         self._settled = False
-        self.superseded = threading.Event()
+        self.superseded, self.newest = threading.Event(), epoch
         offline = b.BridgeState(state="offline", epoch=self._epoch)
         self._link = Link(
             settings,
@@ -193,6 +193,7 @@ class Bridge:
             return
         if state.epoch > self._epoch and state.state == "online":
             _log.warning("superseded", epoch=self._epoch, by=state.epoch)
+            self.newest = state.epoch
             self.superseded.set()
         elif state.epoch < self._epoch or state.state == "offline":  # one that thawed, or an old will that came late
             self._tell_state("online")

@@ -97,6 +97,8 @@ class _InTurn(Protocol):
     """What the planner and the bridge have in common: a site has one of each at work."""
 
     superseded: threading.Event
+    #: the newest epoch it knows of another
+    newest: int
 
     @property
     def refused(self) -> UnauthorisedError | None: ...
@@ -113,8 +115,9 @@ def _in_turn(turn: Turn, settings: BrokerSettings, make: Callable[[int], _InTurn
         make: Of the newest epoch seen: what is to be started.
     """
     signals = _Signals()
+    newest = 0
     while not signals.stop.is_set():
-        epoch = wait_for_turn(turn, settings, signals.stop)
+        epoch = max(newest, wait_for_turn(turn, settings, signals.stop))
         if signals.stop.is_set():
             return
         running = make(epoch)
@@ -123,6 +126,7 @@ def _in_turn(turn: Turn, settings: BrokerSettings, make: Callable[[int], _InTurn
             if running.refused is not None:
                 raise running.refused
         running.stop()
+        newest = running.newest
 
 
 @options.with_settings(

@@ -122,6 +122,18 @@ def test_what_an_old_planner_still_had_under_way_is_replaced_for_whoever_comes_n
     assert noop_client.ask("noop", left=1, right=2).attempts == 1
 
 
+def test_a_planner_whose_clock_is_behind_one_that_the_broker_forgot_is_obeyed(
+    noop_cluster: Cluster, noop_client: Client, noop_site: Site
+) -> None:
+    ahead = (noop_site.planner.epoch if noop_site.planner else 0) + 3_600_000
+    for node, plan in noop_site.plans.items():  # as that one left them
+        noop_site.publish(topics.PLAN, plan.model_copy(update={"epoch": ahead}).encode(), node=node)
+    assert noop_site.wait(lambda s: is_online(s, ahead), WAIT_S), noop_cluster.log("planner")
+    assert noop_site.wait(lambda s: all(reported.epoch > ahead for reported in s.reported.values()), WAIT_S)
+    assert noop_cluster.processes["planner"].poll() is None
+    assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
+
+
 def test_a_will_of_a_process_before_that_comes_late_takes_nobody_down(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:
