@@ -12,6 +12,10 @@ from broker.loop import Loop
 from s2m3 import logs
 from schemas.settings import BrokerSettings
 
+#: Folders whose files share one cluster.
+_ONE_CLUSTER = ("six_tasks",)
+#: Folders whose tests take longest: they are begun first, so that all workers end at the same time.
+_ORDER = {name: place for place, name in enumerate(("system", "six_tasks", "guard", "chaos", "dashboard", "secured"))}
 KINDS: tuple[BrokerKind, ...] = ("mosquitto", "embedded")
 #: Seconds that anything awaited may take: generous, because two cores are shared with whatever else runs.
 WAIT_S = 20.0
@@ -24,6 +28,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="tests/chaos in its long form (make chaos)")
     parser.addoption("--minutes", type=float, default=30.0, help="how long the soak of tests/chaos takes")
     parser.addoption("--seed", type=int, default=None, help="replay what chance decided in a run of tests/chaos")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deals the tests out (make test): what shares fixtures goes to one worker, what starts processes goes first."""
+    for item in items:
+        shares = item.path.parent.name if item.path.parent.name in _ONE_CLUSTER else item.path.stem
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        item.add_marker(pytest.mark.xdist_group(f"{shares}-{params.get('kind', '')}"))
+    items.sort(key=lambda item: _ORDER.get(item.path.parent.name, len(_ORDER)))  # stable: files stay together
 
 
 def has_mosquitto() -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from schemas.deriving import definition_of
 from schemas.dtypes import Dtype
 from schemas.parts import model_of
 from schemas.specs import Definition
-from tests.checkpoints.conftest import READY_S
+from tests import command
 from tests.checkpoints.inprocess import loaded, run_all
 from tests.checkpoints.models import definition
 from tests.checkpoints.tiny import pictures, save
@@ -89,8 +88,7 @@ def site(shelf: Path) -> Iterator[Cluster]:
 
 
 def s2m3(site: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "s2m3", *words, "--port", str(site.settings.port)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=READY_S, check=False)
+    return command.s2m3(*words, port=site.settings.port)
 
 
 def report_of(site: Site, task: str, step: str) -> m.ModuleReport:

@@ -18,6 +18,7 @@ from schemas.architectures import architecture_of
 from schemas.checkpoint import read_checkpoint
 from schemas.parts import model_of
 from schemas.sizes import sizes_of
+from tests import command
 from tests.checkpoints.tiny import MAKERS, alter
 
 #: Runs the command in its process and says on stderr what memory that took, in MB.
@@ -34,15 +35,7 @@ finally:
 
 
 def s2m3(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "s2m3", "split", *words]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
+    return command.s2m3("split", *words, env=environment) if environment else command.s2m3_here("split", *words)
 
 
 def said(*words: str, **environment: str) -> dict[str, Any]:
@@ -134,8 +127,8 @@ def sparse_7b(folder: Path) -> Path:
 
 def test_a_7b_checkpoint_is_read_by_its_headers_alone(tmp_path: Path) -> None:
     folder = sparse_7b(tmp_path / "llava")
-    command = [sys.executable, "-c", MEASURED, "split", str(folder), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    measured = [sys.executable, "-c", MEASURED, "split", str(folder), "--json"]
+    done = subprocess.run(measured, capture_output=True, text=True, timeout=120, check=True)
     vision, decoder = json.loads(done.stdout)["models"][0]["parts"]
     assert vision["parameters"] / 1e6 == pytest.approx(303.5, abs=0.1)
     assert decoder["parameters"] / 1e6 == pytest.approx(6738.4 + 0.5 + 21.0, abs=0.1)

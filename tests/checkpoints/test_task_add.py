@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from s2m3.snapshot import Site
 from s2m3.tasks import add_task, checkpoint_definition
 from schemas import messages as m
 from schemas.errors import BadInputError
+from tests import command
 from tests.checkpoints.conftest import READY_S
 from tests.conftest import WAIT_S
 from tests.zoo.samples import FOLDER
@@ -49,13 +49,7 @@ def _alive_after(site: Cluster) -> Iterator[None]:
 
 
 def s2m3(site: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "s2m3", *words, "--port", str(site.settings.port)],
-        capture_output=True,
-        text=True,
-        timeout=READY_S,
-        check=False,
-    )
+    return command.s2m3(*words, port=site.settings.port)
 
 
 def test_a_local_checkpoint_is_served_by_one_command(site: Cluster, tiny: Path) -> None:

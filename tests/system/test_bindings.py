@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from s2m3.tasks import add_task
 from schemas import messages as m
 from schemas import topics
 from schemas.bridge import Binding
+from tests import command
 from tests.conftest import WAIT_S
 from tests.frozen import freeze, thaw
 from tests.homeassistant.reader import Reader
@@ -59,8 +59,7 @@ def _bind(site: Site, name: str, source: str, publish: str, **fields: Any) -> No
 
 
 def _s2m3(house: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "s2m3", *words, "--port", str(house.settings.port)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return command.s2m3(*words, port=house.settings.port)
 
 
 def _listener(house: Cluster, *names: str) -> PlainCaller:

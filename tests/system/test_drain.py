@@ -1,17 +1,16 @@
 """`s2m3 drain`: a node that is not there, and one that nobody can replace."""
 
 import subprocess
-import sys
 
 from s2m3.client import Client
 from s2m3.cluster import Cluster
 from s2m3.snapshot import Site
+from tests.command import s2m3
 from tests.conftest import WAIT_S
 
 
 def _drain(cluster: Cluster, node: str, *options: str) -> subprocess.CompletedProcess[str]:
-    asked = [sys.executable, "-m", "s2m3", "drain", node, *options, "--port", str(cluster.settings.port)]
-    return subprocess.run(asked, capture_output=True, text=True, check=False, timeout=90)
+    return s2m3("drain", node, *options, port=cluster.settings.port)
 
 
 def test_a_node_that_is_not_there_cannot_be_drained(noop_cluster: Cluster) -> None:

@@ -4,7 +4,6 @@ import base64
 import json
 import shutil
 import subprocess
-import sys
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -15,6 +14,7 @@ from s2m3.cluster import Cluster
 from s2m3.demonstration import DEMO_NODES, TASKS
 from s2m3.snapshot import Site
 from schemas.definitions import shipped_catalogue
+from tests import command
 from tests.conftest import WAIT_S
 from tests.system.plain import PlainCaller, properties_of, reply_to
 from tests.zoo import whole
@@ -158,8 +158,4 @@ def test_status_tells_who_holds_what(zoo_cluster: Cluster) -> None:
 
 
 def _s2m3(cluster: Cluster, *words: str) -> str:
-    port = ["--port", str(cluster.settings.port)]
-    done = subprocess.run(
-        [sys.executable, "-m", "s2m3", *words, *port], capture_output=True, text=True, check=True, timeout=60
-    )
-    return done.stdout
+    return command.s2m3(*words, port=cluster.settings.port, check=True).stdout

@@ -1,0 +1,33 @@
+"""The demo's cluster of real processes: a broker, a planner, three agents of which none can hold everything."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from broker.launch import BrokerKind
+from s2m3.client import Client
+from s2m3.cluster import Cluster
+from s2m3.demonstration import DEMO_NODES, TASKS
+from s2m3.snapshot import Site
+from s2m3.tasks import add_task
+from schemas import messages as m
+
+READY_S = 90.0
+
+
+@pytest.fixture(scope="package")
+def zoo_cluster(kind: BrokerKind) -> Iterator[Cluster]:
+    """The six tasks, ready, on three nodes."""
+    with Cluster(DEMO_NODES, kind=kind, threads=1) as cluster:
+        with Site(cluster.settings) as site:
+            for task in TASKS:
+                add_task(site, task, m.TaskSpec(model=task, deadline_s=30))
+            ready = site.wait(lambda s: all(s.ready(task) for task in TASKS), READY_S)
+            assert ready, {name: cluster.log(name)[-1500:] for name in cluster.processes}
+        yield cluster
+
+
+@pytest.fixture(scope="package")
+def zoo_client(zoo_cluster: Cluster) -> Iterator[Client]:
+    with Client(settings=zoo_cluster.settings) as client:
+        yield client
