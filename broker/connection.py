@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
@@ -100,9 +101,8 @@ class Connection:
         client.max_queued_messages_set(0)  # the link keeps its own bound
         client.max_inflight_messages_set(_INFLIGHT)
         if settings.username is not None:
-            client.username_pw_set(
-                settings.username, settings.password.get_secret_value() if settings.password else None
-            )
+            password = settings.password.get_secret_value() if settings.password else None
+            client.username_pw_set(settings.username, password)
         context = tls_context(settings)
         if context is not None:
             client.tls_set_context(context)
@@ -127,7 +127,7 @@ class Connection:
         threading.Thread(target=self._connect, name=f"connect-{self._name}", daemon=True).start()
 
     def _connect(self) -> None:
-        ours = _properties(PacketTypes.CONNECT)
+        ours = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         ours.ReceiveMaximum = self._receive_maximum
         ours.MaximumPacketSize = self._settings.max_message_bytes + _OVERHEAD
         if self._session_expiry_s is not None:
@@ -143,8 +143,7 @@ class Connection:
             )
         except (OSError, ValueError) as error:
             _log.debug("connect_failed", client=self._name, error=str(error))
-            failed = error
-            self._loop.call(lambda: self._failed_to_open(failed))
+            self._loop.call(partial(self._failed_to_open, error))
         else:
             self._loop.call(self._opened)
 
@@ -178,8 +177,7 @@ class Connection:
             # TLS 1.3: the broker looks at our certificate only after we think the handshake is over
             self._refused = self._closes.before_an_answer(self._client.alert)
         self._connected = False
-        refused = self._refused
-        self._loop.call(lambda: self._events.down(refused))
+        self._loop.call(partial(self._events.down, self._refused))
 
     def disconnect(self) -> None:
         """Says goodbye: no last will follows."""
@@ -228,9 +226,7 @@ class Connection:
 
     # ---- what comes in: paho calls these from loop_read; handlers run after it ---------------------------------------
 
-    def _connack(
-        self, _c: Client, _u: object, _flags: ConnectFlags, reason: ReasonCode, theirs: Properties | None
-    ) -> None:
+    def _connack(self, _c: Client, _u: object, _f: ConnectFlags, reason: ReasonCode, theirs: Properties | None) -> None:
         self._closes.forget()
         if reason.is_failure:
             self._refused = self._closes.with_reason(reason.getName())
@@ -279,10 +275,6 @@ class Connection:
         self._client.ack(mid, 1)
 
 
-def _properties(packet_type: int) -> Properties:
-    return Properties(packet_type)  # type: ignore[no-untyped-call]
-
-
 class _Client(Client):
     """Paho with a shorter way for what comes in: see broker/properties.py for what it saves.
 
@@ -321,6 +313,14 @@ class _Client(Client):
                 raise
         begin, self._taken = self._taken, min(self._taken + bufsize, len(self._ahead))
         return self._ahead[begin : self._taken]
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        try:
+            return super()._sock_send(buf)
+        except (ssl.SSLEOFError, ConnectionError):  # the broker was faster: why it closed is still to be read
+            with suppress(OSError):
+                self._sock_recv(1)
+            raise
 
     def _handle_publish(self) -> MQTTErrorCode:
         header, packet = self._in_packet["command"], self._in_packet["packet"]

@@ -13,7 +13,7 @@ from s2m3 import logs
 from schemas.settings import BrokerSettings
 
 #: Folders whose files share one cluster.
-_ONE_CLUSTER = ("six_tasks",)
+_ONE_CLUSTER = ("six_tasks", "secured")
 #: Folders whose tests take longest: they are begun first, so that all workers end at the same time.
 _ORDER = {name: place for place, name in enumerate(("system", "six_tasks", "guard", "chaos", "dashboard", "secured"))}
 KINDS: tuple[BrokerKind, ...] = ("mosquitto", "embedded")

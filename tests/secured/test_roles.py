@@ -6,16 +6,18 @@ import re
 import ssl
 import subprocess
 import time
+from functools import partial
 from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from broker.link import Link
 from broker.loop import Loop
 from s2m3.client import Client
 from s2m3.snapshot import Site
-from schemas.errors import RequestTimeoutError
+from schemas.errors import RequestTimeoutError, UnauthorisedError
 from tests.conftest import WAIT_S
 from tests.secured.secured import SecuredSite, fits, linked, published, secure
 from tests.system.plain import reply_to
@@ -144,6 +146,17 @@ def test_a_login_made_while_the_broker_runs_works_after_a_reload_and_a_revoked_o
         path.write_bytes(content)
     with pytest.raises(Exception, match=r"revoked|closed"):
         Client(settings=settings)
+
+
+def test_a_revoked_login_hears_why_although_the_broker_closed_before_it_spoke(site: SecuredSite) -> None:
+    """With TLS 1.3 the broker judges a certificate while a busy device has yet to send its first packet."""
+    busy = Loop("test-busy")
+    busy.start()
+    busy.every(0.01, partial(time.sleep, 0.2))
+    link = Link(site.settings("gone"), "s2m3-busy", busy)
+    with pytest.raises(UnauthorisedError, match="was revoked"):
+        link.start()
+    busy.stop()
 
 
 def test_a_renewed_certificate_of_the_broker_is_shown_after_a_reload(running: SecuredSite) -> None:
