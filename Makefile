@@ -10,12 +10,14 @@ demo: $(VENV)/.run
 	$(BIN)/s2m3 demo
 
 # Tests mostly wait (for processes to start, for a node to be missed): three at a time fill two cores.
-# `make test JOBS=0` runs them one after the other. Some 500 processes are started: what Python compiled is kept.
+# `make test JOBS=0` runs them one after the other. Some 500 processes are started: what Python compiled is
+# kept, and none computes on all cores.
 JOBS ?= 3
 test: export PYTHONDONTWRITEBYTECODE =
+test: export OMP_NUM_THREADS = 1
 test: export OPENBLAS_NUM_THREADS = 1
 test: $(VENV)/.dev mosquitto chromium dashboard check
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 # The long form of tests/chaos. `make chaos ARGS="--seed 7 -k nodes_die"` replays a run.
 chaos: $(VENV)/.dev mosquitto

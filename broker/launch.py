@@ -1,8 +1,8 @@
 """Starts a broker for the local cluster and the tests: Mosquitto when it is on PATH, else the embedded one."""
 
 import getpass
+import itertools
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -21,6 +21,9 @@ __all__ = ["Broker", "BrokerKind", "default_kind", "free_port"]
 BrokerKind = Literal["mosquitto", "embedded"]
 _START_S = 30.0
 _PORTS = (10_240, 32_767)
+#: So many ports lie between those of two processes whose ids follow each other.
+_APART = 331
+_taken = itertools.count()
 
 _MOSQUITTO = """\
 per_listener_settings true
@@ -44,12 +47,14 @@ def free_port() -> int:
     """Returns a port of 127.0.0.1 that nobody listens on now.
 
     It is none of those that the kernel gives to outgoing connections (on Linux from 32768 up): one of them could have
-    it by the time the broker is started, or started again.
+    it by the time the broker is started, or started again. For the same reason each process takes its ports in turn,
+    from a place of its own: two that look at the same time must not find the same.
     """
+    first, last = _PORTS
     while True:
+        port = first + (os.getpid() * _APART + next(_taken)) % (last - first + 1)
         with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", random.randint(*_PORTS)))  # noqa: S311  # no secret
-            port: int = probe.getsockname()[1]
+            probe.bind(("127.0.0.1", port))
             return port
 
 

@@ -1,11 +1,13 @@
 """Fixtures that the whole suite shares: a real broker of each kind, and clusters of real processes on it."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from broker.launch import Broker, BrokerKind
 from broker.loop import Loop
@@ -13,9 +15,21 @@ from s2m3 import logs
 from schemas.settings import BrokerSettings
 
 #: Folders whose files share one cluster.
-_ONE_CLUSTER = ("six_tasks", "secured")
-#: Folders whose tests take longest: they are begun first, so that all workers end at the same time.
-_ORDER = {name: place for place, name in enumerate(("system", "six_tasks", "guard", "chaos", "dashboard", "secured"))}
+_ONE_CLUSTER = ("tests/six_tasks", "tests/secured")
+#: Files and folders that take longest: they are begun first, so that all workers end at the same time.
+_LONGEST = (
+    "system/test_planners",
+    "system/test_churn",
+    "six_tasks/",
+    "guard/",
+    "secured/",
+    "dashboard/test_page",
+    "checkpoints/test_task_add",
+    "chaos/",
+    "system/",
+    "dashboard/",
+    "checkpoints/",
+)
 KINDS: tuple[BrokerKind, ...] = ("mosquitto", "embedded")
 #: Seconds that anything awaited may take: generous, because two cores are shared with whatever else runs.
 WAIT_S = 20.0
@@ -30,14 +44,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="replay what chance decided in a run of tests/chaos")
 
 
+class _Dealer(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not typed
+    """Deals the tests out (make test): what shares fixtures goes to one worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = str(Path(file).parent)
+        kind = next((kind for kind in KINDS if re.search(rf"[\[-]{kind}[]-]", nodeid)), "")
+        return f"{folder if folder in _ONE_CLUSTER else file} {kind}"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Dealer:
+    return _Dealer(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deals the tests out (make test): what shares fixtures goes to one worker, what starts processes goes first."""
-    for item in items:
-        shares = item.path.parent.name if item.path.parent.name in _ONE_CLUSTER else item.path.stem
-        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        item.add_marker(pytest.mark.xdist_group(f"{shares}-{params.get('kind', '')}"))
-    items.sort(key=lambda item: _ORDER.get(item.path.parent.name, len(_ORDER)))  # stable: files stay together
+    """Begins with what takes long, and with what waits beside what computes."""
+    items.sort(key=lambda item: _place(item.path.relative_to(item.config.rootpath / "tests").as_posix()))
+
+
+def _place(file: str) -> int:
+    """Returns where a file comes: stable, so that those of one place stay in order."""
+    return next((place for place, start in enumerate(_LONGEST) if file.startswith(start)), len(_LONGEST))
 
 
 def has_mosquitto() -> bool:
