@@ -67,6 +67,8 @@ class Cluster:
         self.settings = BrokerSettings(host="127.0.0.1", port=self.broker.port)
         #: process -> where it reaches the broker, if not at its own port (behind a proxy)
         self.ports: dict[str, int] = {}
+        #: settings that have no flag: S2M3_... -> value
+        self.environment: dict[str, str] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> Self:
@@ -105,7 +107,7 @@ class Cluster:
         where = ["--host", self.settings.host, "--port", str(self.ports.get(name, self.settings.port))]
         loud = ["--verbose"] if self._verbose else []
         # its settings are these flags alone: the user's own S2M3_* variables are for the user's own site
-        env = {name: value for name, value in os.environ.items() if not name.startswith("S2M3_")}
+        env = {name: value for name, value in os.environ.items() if not name.startswith("S2M3_")} | self.environment
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(  # noqa: S603  # our own command
                 [sys.executable, "-m", "s2m3", command, *where, *flags, *loud],

@@ -36,6 +36,7 @@ class Rig(Cluster):
         persistence: Whether the broker (Mosquitto) remembers over a restart.
         spare: Whether the planner fills spare memory with second copies.
         planners: How many; the second stands by.
+        keepalive_s: Of all processes.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Rig(Cluster):
         persistence: bool = False,
         spare: bool = True,
         planners: tuple[str, ...] = ("planner",),
+        keepalive_s: int = 5,
     ) -> None:
         super().__init__(nodes, kind=kind, threads=1, folder=folder, persistence=persistence)
         self.history = History(folder / "history.jsonl", seed)
@@ -56,6 +58,7 @@ class Rig(Cluster):
         self.ports = {name: proxy.port for name, proxy in self.proxies.items()}
         self._flags = ["--models", str(_MODELS), *([] if spare else ["--no-spare"])]
         self._planners = planners
+        self.environment["S2M3_KEEPALIVE_S"] = str(keepalive_s)
 
     def start(self) -> Self:
         for proxy in self.proxies.values():

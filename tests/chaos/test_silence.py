@@ -51,15 +51,13 @@ def test_a_silent_node_is_taken_for_lost_and_a_request_that_met_it_is_answered(
 
 
 @pytest.mark.short_on("mosquitto")
-def test_a_branch_that_never_answers_is_a_timeout_that_names_it_and_its_memory_is_freed(
-    build: Build, say: Say, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_branch_that_never_answers_is_a_timeout_that_names_it_and_its_memory_is_freed(build: Build, say: Say) -> None:
     """Each step at a node of its own: the head's keeps the other branch of 10 requests, 1 MB each, four times.
 
     What one round took the process keeps, for the next one: kept by the joins it would be four times as much.
     """
-    monkeypatch.setenv("S2M3_KEEPALIVE_S", "30")  # the broker does not miss it before we are through
-    rig = build(nodes=dict.fromkeys(("left", "right", "head"), 400.0), planners=())
+    nodes = dict.fromkeys(("left", "right", "head"), 400.0)
+    rig = build(nodes=nodes, planners=(), keepalive_s=30)  # the broker does not miss it before we are through
     with Site(rig.settings) as site, Client(settings=rig.settings) as client:
         place_by_hand(site, "noop", {"left": ["left"], "right": ["right"], "head": ["head"]})
         assert client.ask("noop", left=1, right=2).value == [1, 2]
