@@ -15,8 +15,9 @@ from tests.chaos.rig import Rig, holders_of
 _PLANNERS = ("planner", "standby")
 
 
-def _active(rig: Rig) -> str:
-    return next(name for name in _PLANNERS if "event=planner_up" in rig.log(name))
+def _active(rig: Rig, epoch: int) -> str:
+    """Started at once, both may have begun: the one whose epoch all follow."""
+    return next(name for name in _PLANNERS if f"event=planner_up epoch={epoch} " in rig.log(name))
 
 
 def _is_online_since(site: Site, epoch: int) -> bool:
@@ -39,7 +40,7 @@ def test_no_request_fails_when_the_planner_is_killed_and_the_standby_takes_over(
             old = site.planner
             assert old is not None
             killed = time.monotonic()
-            rig.kill(_active(rig))
+            rig.kill(_active(rig, old.epoch))
             victim = rng.choice(sorted(holders_of(site, "noop")))
             rig.kill(victim)  # nobody plans now: its modules come back when somebody does
             assert site.wait(lambda s: _is_online_since(s, old.epoch), WAIT_S)
