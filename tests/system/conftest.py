@@ -1,6 +1,7 @@
 """Clusters of real processes with modules that have no weights: a broker, a planner, three agents."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,13 +14,20 @@ from schemas import messages as m
 from tests.conftest import WAIT_S
 
 
-@pytest.fixture
-def noop_cluster(kind: BrokerKind) -> Iterator[Cluster]:
-    """Three light nodes, for modules without weights; the task `noop`, ready. One per test: it may die."""
+@contextmanager
+def three_nodes(kind: BrokerKind) -> Iterator[Cluster]:
+    """Three light nodes, for modules without weights; the task `noop`, ready."""
     with Cluster({"a": 150.0, "b": 150.0, "c": 150.0}, kind=kind, threads=1) as cluster:
         with Site(cluster.settings) as site:
             add_task(site, "noop", m.TaskSpec(model="noop", deadline_s=10))
             assert site.wait(_all_are_there, WAIT_S), cluster.log("planner")
+        yield cluster
+
+
+@pytest.fixture
+def noop_cluster(kind: BrokerKind) -> Iterator[Cluster]:
+    """One per test: its processes may die."""
+    with three_nodes(kind) as cluster:
         yield cluster
 
 

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -11,8 +9,6 @@ import paho.mqtt.client as paho
 from s2m3.client import Client
 from s2m3.cluster import Cluster
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas import messages as m
 from schemas import topics
 from tests.conftest import WAIT_S
 from tests.frozen import freeze
@@ -131,33 +127,12 @@ def test_a_drained_node_gives_its_modules_away_without_failing_a_request(
     assert noop_client.ask("noop", left=1, right=2).attempts == 1
 
 
-def test_a_task_that_does_not_fit_says_so_with_numbers_and_the_others_go_on(
-    noop_client: Client, noop_site: Site
-) -> None:
-    add_task(noop_site, "words", m.TaskSpec(model="transcription"))
-    assert noop_site.wait(lambda s: "words" in s.routes and s.routes["words"].error is not None, WAIT_S)
-    error = noop_site.routes["words"].error
-    assert error is not None
-    assert error.code == "no_capacity"
-    assert "whisper-tiny-en-" in error.detail
-    assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
-
-
 def test_a_removed_task_leaves_nothing_behind(noop_cluster: Cluster, noop_site: Site) -> None:
     noop_site.publish(topics.TASK, b"", task="noop")
     assert noop_site.wait(lambda s: "noop" not in s.routes, WAIT_S)
     assert noop_site.wait(lambda s: not any(plan.modules or plan.fronts for plan in s.plans.values()), WAIT_S)
     assert noop_site.wait(lambda s: not any(reported.modules for reported in s.reported.values()), WAIT_S)
     assert all(process.poll() is None for process in noop_cluster.processes.values())
-
-
-def test_more_plain_requests_at_once_than_a_front_works_on_are_all_answered(noop_cluster: Cluster) -> None:
-    with PlainCaller(noop_cluster.broker.port_v3, paho.MQTTv311, ("s2m3/v1/response/noop",)) as caller:
-        for i in range(300):
-            document = {"transaction": i, "inputs": {"left": i, "right": i}}
-            caller.client.publish("s2m3/v1/request/noop", json.dumps(document), qos=1)
-        answers = [caller.answer() for _ in range(300)]
-    assert {answer["transaction"]: answer.get("answer") for answer in answers} == {i: [i, i] for i in range(300)}
 
 
 def test_a_change_is_told_in_the_documents_concerned_and_no_other(noop_cluster: Cluster, noop_site: Site) -> None:
@@ -183,17 +158,3 @@ def test_a_change_is_told_in_the_documents_concerned_and_no_other(noop_cluster: 
         assert last.get(topic) != content, f"{topic} was told the same twice"
         last[topic] = content
     assert len(told) < 40
-
-
-def test_nodes_measure_again_when_told(noop_cluster: Cluster, noop_site: Site) -> None:
-    before = dict(noop_site.profiles)
-    port = str(noop_cluster.settings.port)
-    done = subprocess.run(
-        [sys.executable, "-m", "s2m3", "replan", "--measure", "--json", "--port", port],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert json.loads(done.stdout)["revision"] >= 1
-    assert noop_site.wait(lambda s: all(s.profiles[node] is not before[node] for node in before), WAIT_S)

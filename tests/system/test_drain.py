@@ -13,13 +13,6 @@ def _drain(cluster: Cluster, node: str, *options: str) -> subprocess.CompletedPr
     return s2m3("drain", node, *options, port=cluster.settings.port)
 
 
-def test_a_node_that_is_not_there_cannot_be_drained(noop_cluster: Cluster) -> None:
-    done = _drain(noop_cluster, "nobody")
-    assert done.returncode == 2
-    assert "'nobody'" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_the_holder_of_the_last_copy_goes_on_serving_and_the_command_says_so(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:

@@ -92,36 +92,6 @@ def test_a_planner_that_was_frozen_and_the_one_that_took_over_do_not_plan_both(
     assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
 
 
-def test_a_plan_of_an_old_epoch_is_refused(noop_cluster: Cluster, noop_client: Client, noop_site: Site) -> None:
-    assert noop_site.wait(lambda s: all(n in s.reported and s.reported[n].epoch for n in ("a", "b", "c")), WAIT_S)
-    held = {node: sorted(reported.modules) for node, reported in noop_site.reported.items()}
-    for node in held:
-        noop_site.publish(topics.PLAN, m.Plan(epoch=1, revision=10**6).encode(), node=node)
-    for node in held:
-        assert noop_site.wait(lambda _, n=node: "old_plan_refused" in noop_cluster.log(n), WAIT_S)  # type: ignore[misc]
-    assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
-    assert {node: sorted(reported.modules) for node, reported in noop_site.reported.items()} == held
-
-
-def test_what_an_old_planner_still_had_under_way_is_replaced_for_whoever_comes_next(
-    noop_cluster: Cluster, noop_client: Client, noop_site: Site
-) -> None:
-    route, plan = noop_site.routes["noop"], noop_site.plans["a"]
-    late = {"epoch": route.epoch - 1, "revision": 10**6}
-    for task in ("gone", "noop"):
-        noop_site.publish(topics.ROUTE, route.model_copy(update=late).encode(), task=task)
-    noop_site.publish(topics.PLAN, m.Plan.model_validate(late).encode(), node="a")
-
-    def replaced(site: Site) -> bool:
-        documents = (site.routes["noop"], site.plans["a"])
-        return all(d.epoch == route.epoch and d.revision > max(route.revision, plan.revision) for d in documents)
-
-    assert noop_site.wait(replaced, WAIT_S), noop_cluster.log("planner")
-    assert noop_site.wait(lambda s: "gone" not in s.routes, WAIT_S)
-    assert noop_site.plans["a"].modules == plan.modules
-    assert noop_client.ask("noop", left=1, right=2).attempts == 1
-
-
 def test_a_planner_whose_clock_is_behind_one_that_the_broker_forgot_is_obeyed(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:
