@@ -297,7 +297,7 @@ class _Client(Client):
 
     def forget(self) -> None:
         """Drops what is still to be read: the connection is another one."""
-        self._ahead, self._taken = b"", 0
+        self._ahead, self._taken, self.alert = b"", 0, None
 
     def break_off(self) -> None:
         """Closes the socket without a goodbye; reading on would handle the same mangled packet again."""
