@@ -16,7 +16,7 @@ from typing import Literal, Self
 from broker.websocket import PASSWORD_VARIABLE, PageDoor
 from schemas.errors import S2M3Error
 
-__all__ = ["Broker", "BrokerKind", "default_kind", "free_port"]
+__all__ = ["Broker", "BrokerKind", "default_kind", "find_mosquitto", "free_port"]
 
 BrokerKind = Literal["mosquitto", "embedded"]
 _START_S = 30.0
@@ -58,13 +58,14 @@ def free_port() -> int:
             return port
 
 
-def _mosquitto() -> str | None:
+def find_mosquitto() -> str | None:
+    """Returns where Mosquitto is: on PATH, or where Debian puts it, which a user's PATH often lacks; None without."""
     return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
 
 def default_kind() -> BrokerKind:
     """Returns mosquitto where it is installed, else embedded."""
-    return "mosquitto" if _mosquitto() else "embedded"
+    return "mosquitto" if find_mosquitto() else "embedded"
 
 
 class Broker:
@@ -145,7 +146,7 @@ class Broker:
                 ports += ["--port-ws", str(self.page.port)]
             limits = ["--max-bytes", str(self._max_bytes), "--folder", str(self._folder.absolute())]
             return [sys.executable, "-m", "broker.embedded", *ports, *limits]
-        path = _mosquitto()
+        path = find_mosquitto()
         if path is None:
             raise S2M3Error(
                 "mosquitto is not installed (Debian: apt install mosquitto); the embedded broker needs only pip"

@@ -1,7 +1,6 @@
 """Fixtures that the whole suite shares: a real broker of each kind, and clusters of real processes on it."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from broker.launch import Broker, BrokerKind
+from broker.launch import Broker, BrokerKind, find_mosquitto
 from broker.loop import Loop
 from s2m3 import logs
 from schemas.settings import BrokerSettings
@@ -70,7 +69,7 @@ def _place(file: str) -> int:
 
 
 def has_mosquitto() -> bool:
-    return shutil.which("mosquitto") is not None or Path("/usr/sbin/mosquitto").exists()
+    return find_mosquitto() is not None
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from broker.launch import Broker, BrokerKind, free_port
+from broker.launch import Broker, BrokerKind, find_mosquitto, free_port
 from broker.link import Link
 from broker.loop import Loop
 from broker.message import Message, Outgoing, Will
@@ -241,7 +241,8 @@ def test_a_refused_login_is_reported_and_not_tried_for_ever(tmp_path: Path, loop
     passwords.chmod(0o644)
     tmp_path.chmod(0o755)
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nuser root\n")
-    path = "mosquitto" if Path("/usr/sbin/mosquitto").exists() is False else "/usr/sbin/mosquitto"
+    path = find_mosquitto()
+    assert path is not None
     with subprocess.Popen([path, "-c", str(config)], stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(port)
