@@ -1,1 +1,1 @@
-"""Who works: loaders, module runners and batching, join, front, the agent service. Only this package imports torch."""
+"""Who works: loaders, module runners, batching, joins, gateway, the agent service. Only this package imports torch."""

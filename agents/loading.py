@@ -10,15 +10,15 @@ from queue import SimpleQueue
 
 import structlog
 
-from agents import zoo
-from agents.checkpoints.sources import CheckpointSources
-from agents.memory import give_back, rss_mb
-from agents.module import Module
-from agents.watch import Watch
-from broker import metrics
-from schemas.definitions import ModuleSpec
-from schemas.dtypes import Dtype
-from schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error
+from s2m3.agents import zoo
+from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.memory import give_back, rss_mb
+from s2m3.agents.serving.module import Module
+from s2m3.agents.supervision.watchdog import Watchdog
+from s2m3.broker import metrics
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.dtypes import Dtype
+from s2m3.schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error
 
 __all__ = ["Loaded", "Loader"]
 
@@ -61,7 +61,7 @@ class Loader:
         sources: CheckpointSources,
         outcome: Outcome,
         *,
-        watch: Watch,
+        watchdog: Watchdog,
         dtype: Dtype = "float32",
     ) -> None:
         self._node = node
@@ -69,7 +69,7 @@ class Loader:
         self._threads = threads
         self._sources = sources
         self._outcome = outcome
-        self._watch = watch
+        self._watchdog = watchdog
         self._dtype = dtype
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._base_mb = rss_mb()
@@ -119,7 +119,7 @@ class Loader:
             job()
 
     def _watched_load(self, spec: ModuleSpec) -> Loaded | S2M3Error:
-        with self._watch.loading(spec.id):
+        with self._watchdog.loading(spec.id):
             return self._load(spec)
 
     def _load(self, spec: ModuleSpec) -> Loaded | S2M3Error:

@@ -5,17 +5,17 @@ from importlib.metadata import PackageNotFoundError, version
 
 import structlog
 
-from agents import zoo
-from agents.checkpoints.sources import CheckpointSources
-from agents.speed import LinkSpeed
-from broker.link import Link
-from broker.message import Outgoing
-from schemas import messages as m
-from schemas import topics
-from schemas.definitions import shipped_catalogue
-from schemas.dtypes import Dtype
-from schemas.errors import S2M3Error
-from schemas.work import Timing
+from s2m3.agents import zoo
+from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.speed import LinkSpeed
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Outgoing
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.dtypes import Dtype
+from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.wire.work import Timing
 
 __all__ = ["Presence"]
 
@@ -57,7 +57,7 @@ class Presence:
         keepalive_s: float,
         link_speed: LinkSpeed,
         with_torch: bool,
-        front: bool,
+        gateway: bool,
         dtype: Dtype,
         sources: CheckpointSources,
     ) -> None:
@@ -76,7 +76,7 @@ class Presence:
             keepalive_s=keepalive_s,
             sources=sorted({*(spec.source for spec in loadable), *sources.offered(), *self._named}),
             classes=sorted({*(spec.class_ for spec in loadable), *parts}),
-            front=front,
+            gateway=gateway,
             dtype=dtype,
         )
         self.tell_all()

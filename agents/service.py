@@ -1,4 +1,4 @@
-"""The agent: loads the modules its plan names, serves them, is the front of the tasks its plan names, and says so."""
+"""The agent: loads the modules its plan names, serves them, is the gateway of the tasks its plan names, and says so."""
 
 import os
 import threading
@@ -9,27 +9,27 @@ from functools import partial
 
 import structlog
 
-from agents.branches import Branches
-from agents.checkpoints.sources import CheckpointSources
-from agents.front import Front
-from agents.keeper import HUNG, Life
-from agents.loading import Loaded, Loader
-from agents.memory import available_mb, default_budget_mb, device_mb, rss_mb
-from agents.presence import Presence
-from agents.pressure import Pressure
-from agents.speed import compute_gflops, link_speed
-from agents.watch import Watch
-from broker.dispatch import Dispatcher
-from broker.link import Link
-from broker.listening import listen
-from broker.loop import Loop
-from broker.message import Will
-from schemas import messages as m
-from schemas import topics
-from schemas.definitions import ModuleSpec
-from schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error, UnauthorisedError
-from schemas.sessions import node_client_id
-from schemas.settings import AgentSettings
+from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.gateway.gateway import Gateway
+from s2m3.agents.loading import Loaded, Loader
+from s2m3.agents.memory import available_mb, default_budget_mb, device_mb, rss_mb
+from s2m3.agents.presence import Presence
+from s2m3.agents.pressure import Pressure
+from s2m3.agents.serving.step_server import StepServer
+from s2m3.agents.speed import compute_gflops, link_speed
+from s2m3.agents.supervision.supervisor import HUNG, ProcessContext
+from s2m3.agents.supervision.watchdog import Watchdog
+from s2m3.broker.event_loop import Loop
+from s2m3.broker.mqtt.documents import listen
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Will
+from s2m3.broker.requests.dispatcher import Dispatcher
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error, UnauthorisedError
+from s2m3.schemas.sessions import node_client_id
+from s2m3.schemas.settings import AgentSettings
 
 __all__ = ["Agent"]
 
@@ -50,7 +50,7 @@ class Agent:
         life: What its keeper gives it.
     """
 
-    def __init__(self, settings: AgentSettings, life: Life | None = None) -> None:
+    def __init__(self, settings: AgentSettings, context: ProcessContext | None = None) -> None:
         self._settings = settings
         self._node = settings.node
         self._root = settings.root
@@ -68,8 +68,10 @@ class Agent:
         )
         self._presence = Presence(self.link, self._node, self._boot)
         self._dispatcher = Dispatcher(self.link, self._loop, f"node-{self._node}", on_node_state=self._on_node_state)
-        self._watch = Watch(life.blackbox if life else None, life.lessons if life else None, settings.hang_s)
-        self._branches = Branches(settings, self.link, self._loop, self._watch)
+        self._watchdog = Watchdog(
+            context.blackbox if context else None, context.crash_history if context else None, settings.hang_s
+        )
+        self._step_server = StepServer(settings, self.link, self._loop, self._watchdog)
         self._sources = CheckpointSources(settings.checkpoints, settings.download)
         self._loader = Loader(
             self._node,
@@ -77,17 +79,17 @@ class Agent:
             settings.threads,
             self._sources,
             self._outcome,
-            watch=self._watch,
+            watchdog=self._watchdog,
             dtype=settings.dtype,
         )
         #: modules that ended the processes before this one -> how: told as failed instead of loaded, once
-        self._fatal = dict(life.lessons.failed) if life else {}
+        self._fatal = dict(context.crash_history.failed) if context else {}
         self._plan = m.Plan(epoch=0, revision=0)
         self._reports: dict[str, m.ModuleReport] = {}
         self._leaving: set[str] = set()
         #: of the connection, so far
         self._losses = 0
-        self._fronts: dict[str, Front] = {}
+        self._gateways: dict[str, Gateway] = {}
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
@@ -100,10 +102,10 @@ class Agent:
         """
         self._loop.start()
         self.link.start()
-        self._branches.start()
+        self._step_server.start()
         self._loader.start()
         self._dispatcher.start()
-        self.link.watch(down=self._on_lost)
+        self.link.on_connection_change(on_disconnect=self._on_lost)
         self._loop.every(_LOAD_S, self._tell_load)
         self._loop.every(self._settings.keepalive_s * m.HEARTBEAT, partial(self._tell_load, idle_too=True))
         self._loop.every(_REPORT_S, self._look_at_memory)
@@ -124,13 +126,13 @@ class Agent:
             keepalive_s=self._settings.keepalive_s,
             link_speed=link_speed(self.link, f"probe-{self._node}"),
             with_torch=self._loader.has_room_for_torch,
-            front=self._settings.front,
+            gateway=self._settings.gateway,
             dtype=self._settings.dtype,
             sources=self._sources,
         )
 
     def _tell_load(self, *, idle_too: bool = False) -> None:
-        queues, (finished, latest) = self._branches.runner.queues(), self._branches.take_finished()
+        queues, (finished, latest) = self._step_server.runner.queues(), self._step_server.take_finished()
         self._presence.tell_load(queues, finished, latest, idle_too=idle_too)
 
     def _on_connected(self) -> None:
@@ -139,12 +141,12 @@ class Agent:
     @property
     def refused(self) -> UnauthorisedError | None:
         """Why the broker does not let this be an agent; None while it does."""
-        return self.link.refused or next((f.refused for f in list(self._fronts.values()) if f.refused), None)
+        return self.link.refused or next((f.refused for f in list(self._gateways.values()) if f.refused), None)
 
     def _on_lost(self) -> None:
         self._losses += 1
-        for front in self._fronts.values():
-            front.broker_lost()
+        for gateway in self._gateways.values():
+            gateway.broker_lost()
 
     def _on_node_state(self, node: str, state: m.NodeState | None) -> None:
         """Somebody says that we are lost: we say that we are here.
@@ -162,12 +164,12 @@ class Agent:
     def _give_up(self, losses: int) -> None:
         """Not if the connection went right after: a broker that is told to end says farewell with every last will."""
         if losses == self._losses:
-            for front in self._fronts.values():
-                front.give_up()
+            for gateway in self._gateways.values():
+                gateway.give_up()
 
     def _end_if_hung(self) -> None:
         """Code that does not return can be stopped only with its process; the broker then says that we are lost."""
-        hung = self._watch.check()
+        hung = self._watchdog.check()
         if hung is not None:
             _log.error("hung", node=self._node, why=hung)
             os._exit(HUNG)
@@ -181,16 +183,16 @@ class Agent:
         """
         self._loop.call(self._start_draining)
         deadline = time.monotonic() + timeout_s
-        while (self._plan.modules or self._plan.fronts or self._leaving) and time.monotonic() < deadline:
+        while (self._plan.modules or self._plan.gateways or self._leaving) and time.monotonic() < deadline:
             if unless.wait(0.05):
                 return
 
     def stop(self) -> None:
         """Says that the node is gone, and ends."""
-        for front in list(self._fronts.values()):
-            front.close()
+        for gateway in list(self._gateways.values()):
+            gateway.close()
         self._loader.stop()
-        self._branches.runner.stop()
+        self._step_server.runner.stop()
         self._presence.change_state(m.NodeState(state="lost", boot=self._boot))
         self.link.stop()
         self._loop.stop()
@@ -240,27 +242,27 @@ class Agent:
                 self._loaded(spec, ModuleFailedError(self._fatal.pop(module_id), node=self._node))
             else:
                 self._loader.load(spec)
-        for task in [task for task in self._fronts if task not in self._plan.fronts]:
-            self._fronts.pop(task).close()
-        for task in self._plan.fronts:
-            if task not in self._fronts:
-                self._fronts[task] = self._make_front(task)
-            self._fronts[task].connect()
+        for task in [task for task in self._gateways if task not in self._plan.gateways]:
+            self._gateways.pop(task).close()
+        for task in self._plan.gateways:
+            if task not in self._gateways:
+                self._gateways[task] = self._make_gateway(task)
+            self._gateways[task].connect()
         self._report()
 
-    def _make_front(self, task: str) -> Front:
-        return Front(
+    def _make_gateway(self, task: str) -> Gateway:
+        return Gateway(
             task,
             self._settings,
             self._loop,
             self._dispatcher,
             self.link,
             may_return=self._look_again,
-            tell=self._presence.event,
+            publish_event=self._presence.event,
         )
 
     def _look_again(self) -> None:
-        """A front lost its session: read the retained plan afresh; `_on_plan` connects it again if it is still ours."""
+        """A gateway lost its session: reads the retained plan afresh. `_on_plan` reconnects it if it is still named."""
         self.link.unsubscribe(topics.PLAN.at(self._root, node=self._node))
         listen(self.link, topics.PLAN, self._on_plan, node=self._node)
 
@@ -288,7 +290,7 @@ class Agent:
                 memory_mb=round(outcome.memory_mb, 2),
                 fingerprint=outcome.fingerprint,
             )
-            self._branches.serve(spec.id, outcome.module, then=lambda: self._ready(spec.id, ready))
+            self._step_server.serve(spec.id, outcome.module, on_subscribed=lambda: self._ready(spec.id, ready))
             return
         self._report()
 
@@ -303,7 +305,7 @@ class Agent:
         del self._reports[module_id]
         if state == "ready":
             self._leaving.add(module_id)
-            self._loop.after(_LINGER_S, partial(self._branches.leave, module_id, partial(self._unloaded, module_id)))
+            self._loop.after(_LINGER_S, partial(self._step_server.leave, module_id, partial(self._unloaded, module_id)))
 
     def _unloaded(self, module_id: str) -> None:
         self._leaving.discard(module_id)
@@ -319,7 +321,7 @@ class Agent:
         self._report()
 
     def _report(self) -> None:
-        speeds = self._branches.runner.measured_ms()
+        speeds = self._step_server.runner.measured_ms()
         modules = {
             name: report.model_copy(update={"ms": round(speeds[name], 3)}) if name in speeds else report
             for name, report in self._reports.items()

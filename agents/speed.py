@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from broker.link import Link
-from broker.message import Message, Outgoing
-from schemas import topics
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Message, Outgoing
+from s2m3.schemas import topics
 
 __all__ = ["LinkSpeed", "compute_gflops", "link_speed"]
 
@@ -61,7 +61,7 @@ def link_speed(link: Link, client: str) -> LinkSpeed:
     def arrived(_message: Message) -> None:
         came.set()
 
-    link.subscribe(topic, arrived, then=ready.set)
+    link.subscribe(topic, arrived, on_subscribed=ready.set)
     link.wait_for(ready, _WAIT_S)
     try:
         small = min((_round_trip(link, topic, came, _SMALL) for _ in range(_ROUNDS)), default=1.0)

@@ -24,14 +24,14 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from broker.launch import BrokerKind
 from s2m3 import logs
+from s2m3.broker.servers.launch import BrokerKind
 from s2m3.client import Client
 from s2m3.cluster import Cluster
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.snapshot import Site
-from schemas import messages as m
-from schemas import topics
-from schemas.definitions import shipped_catalogue
 
 _BLOCK = 50
 _WARM_UP = 50

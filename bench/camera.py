@@ -17,14 +17,14 @@ import paho.mqtt.client as paho
 import psutil
 from paho.mqtt.enums import CallbackAPIVersion
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 from s2m3.cluster import Cluster
-from s2m3.demonstration import DEMO_NODES
+from s2m3.commands.tasks import add_task
+from s2m3.demo import DEMO_NODES
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.bridge import Binding
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas import messages as m
-from schemas import topics
-from schemas.bridge import Binding
 
 ROOT = Path(__file__).parents[1]
 PICTURES = [(ROOT / "s2m3" / "samples" / f"{name}.jpg").read_bytes() for name in ("chelsea", "coffee", "rocket")]

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 import transformers
 
-from agents import zoo
-from agents.checkpoints.generate import Decoding, Start, Stop
-from agents.module import Generator, Row
-from agents.zoo.whisper import SpeechDecoder
-from schemas.definitions import shipped_catalogue
-from schemas.generation import NO_OPTIONS
+from s2m3.agents import zoo
+from s2m3.agents.checkpoints.decoding import Decoding, Start, Stop
+from s2m3.agents.serving.module import Generator, TokenSequence
+from s2m3.agents.zoo.whisper import SpeechDecoder
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.wire.generation import NO_OPTIONS
 
 _TEXTS = 8
 _TOKENS = 48
@@ -35,7 +35,7 @@ class Writer:
     """Something that writes eight texts, of at most so many tokens."""
 
     name: str
-    begin: Sequence[Callable[[], Row]]
+    begin: Sequence[Callable[[], TokenSequence]]
     advance: Callable[[Sequence[Any]], None]
     drop: Callable[[Sequence[Any]], None]
 

@@ -7,9 +7,9 @@ assumption is in this file and printed by `assumptions()`.
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.definitions import shipped_catalogue
-from schemas.instance import Instance, parse_instance
-from schemas.known import known_parts
+from s2m3.schemas.checkpoints.published import known_parts
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.instance import Instance, parse_instance
 
 __all__ = [
     "CLOUD",

@@ -21,10 +21,10 @@ from typing import Any
 
 import paper_models as paper
 
-from planner.replan import replan
-from planner.solve import Solution, solve
-from schemas.errors import NoCapacityError
-from schemas.instance import Instance, parse_instance
+from s2m3.planner.solving.replan import replan
+from s2m3.planner.solving.solve import Solution, solve
+from s2m3.schemas.errors import NoCapacityError
+from s2m3.schemas.instance import Instance, parse_instance
 
 RESULTS = Path(__file__).parent / "results" / "placement.json"
 _SAME = 1 + 1e-9

@@ -24,12 +24,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from s2m3 import logs
 from s2m3.client import Client
 from s2m3.cluster import Cluster
+from s2m3.commands.tasks import add_task
+from s2m3.schemas import messages as m
+from s2m3.schemas.checkpoints.deriving import definition_of
+from s2m3.schemas.checkpoints.headers import read_checkpoint
+from s2m3.schemas.definitions import Definition, ModelSpec, ModuleSpec, StepSpec
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas import messages as m
-from schemas.checkpoint import read_checkpoint
-from schemas.definitions import Definition, ModelSpec, ModuleSpec, StepSpec
-from schemas.deriving import definition_of
 
 _NODES = {"one": 1800.0, "two": 1800.0, "three": 1800.0}
 _READY_S = 300.0

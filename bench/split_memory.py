@@ -22,12 +22,12 @@ import psutil
 from s2m3 import logs
 from s2m3.client import Client
 from s2m3.cluster import Cluster
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.checkpoints.deriving import definition_of
+from s2m3.schemas.checkpoints.headers import read_checkpoint
+from s2m3.schemas.definitions import Definition
 from s2m3.snapshot import Site
-from schemas import messages as m
-from schemas import topics
-from schemas.checkpoint import read_checkpoint
-from schemas.definitions import Definition
-from schemas.deriving import definition_of
 
 PICTURE = Path(__file__).parents[1] / "s2m3" / "samples" / "chelsea.jpg"
 RESULTS = Path(__file__).parent / "results" / "split_memory.json"

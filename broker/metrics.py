@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
-from schemas.errors import S2M3Error
+from s2m3.schemas.errors import S2M3Error
 
 __all__ = [
     "BATCH_ITEMS",
@@ -43,7 +43,7 @@ M = TypeVar("M", Counter, Histogram)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _ITEMS = (1, 2, 4, 8, 16, 32)
 
-# whoever asks: Clients and fronts
+# whoever asks: Clients and gateways
 REQUESTS = Counter(
     "s2m3_requests", "Requests that got their terminal answer; code is ok or the error's", ["task", "code"]
 )

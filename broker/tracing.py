@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.errors import S2M3Error
-from schemas.work import Timing, Work
+from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.wire.work import Timing, Work
 
 try:
     from opentelemetry import propagate, trace

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from schemas.definitions import Catalogue, load_catalogue, shipped_catalogue, shipped_folder
-from schemas.errors import BadInputError
+from s2m3.schemas.definitions import Catalogue, load_catalogue, shipped_catalogue, shipped_folder
+from s2m3.schemas.errors import BadInputError
 
 __all__ = ["catalogue_of"]
 

@@ -1,12 +1,68 @@
-"""S2M3 on MQTT: split-and-share multi-modal models on the devices you own. `from s2m3 import Client` asks."""
+"""S2M3 on MQTT: split-and-share multi-modal models on the devices you own. `from s2m3 import Client` asks.
+
+What is named here is public. Each name is imported when it is first used: an agent or a planner, whose modules lie in
+this package too, loads nothing of the client.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import structlog
 
 from s2m3 import logs
-from s2m3.client import Answer, Client, Reply
-from schemas.errors import S2M3Error
 
-__all__ = ["Answer", "Client", "Reply", "S2M3Error"]
+if TYPE_CHECKING:
+    from s2m3.client import Answer, Client, Reply, Stream
+    from s2m3.schemas.errors import (
+        BadDefinitionError,
+        BadInputError,
+        BusyError,
+        ModuleFailedError,
+        NoCapacityError,
+        NotReadyError,
+        RequestTimeoutError,
+        S2M3Error,
+        TooLargeError,
+        UnauthorisedError,
+        UnknownTaskError,
+    )
+    from s2m3.schemas.settings import BrokerSettings
+
+__all__ = [
+    "Answer",
+    "BadDefinitionError",
+    "BadInputError",
+    "BrokerSettings",
+    "BusyError",
+    "Client",
+    "ModuleFailedError",
+    "NoCapacityError",
+    "NotReadyError",
+    "Reply",
+    "RequestTimeoutError",
+    "S2M3Error",
+    "Stream",
+    "TooLargeError",
+    "UnauthorisedError",
+    "UnknownTaskError",
+]
+
+if not TYPE_CHECKING:  # else every misspelt name would be an Any to type checkers
+    _HOMES = dict.fromkeys(("Answer", "Client", "Reply", "Stream"), "s2m3.client")
+    _HOMES |= {name: "s2m3.schemas.errors" for name in __all__ if name.endswith("Error")}
+    _HOMES["BrokerSettings"] = "s2m3.schemas.settings"
+
+    def __getattr__(name: str) -> object:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(import_module(home), name)
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 if not structlog.is_configured():  # its default would print a line per request into the output of whoever asks
     logs.configure(verbose=False, quiet=True)

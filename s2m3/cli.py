@@ -4,9 +4,13 @@ import sys
 
 import typer
 
-from s2m3 import asking, binding, dashboard, local, offline, services, splitting, status, tasks
-from s2m3.secured import commands as secured
-from schemas.errors import BadInputError, NoCapacityError, S2M3Error
+from s2m3.commands import ask as asking
+from s2m3.commands import bind as binding
+from s2m3.commands import dashboard, local, services, status, tasks
+from s2m3.commands import plan as offline
+from s2m3.commands import secure as secured
+from s2m3.commands import split as splitting
+from s2m3.schemas.errors import BadInputError, NoCapacityError, S2M3Error
 
 __all__ = ["main"]
 

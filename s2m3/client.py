@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from broker.dispatch import Dispatcher
-from broker.link import Link
-from broker.loop import Loop
-from broker.outcomes import Result
-from broker.pieces import Shown
-from schemas.errors import RequestTimeoutError, S2M3Error
-from schemas.ids import new_request_id
-from schemas.settings import BrokerSettings
-from schemas.values import Value
-from schemas.work import Timing
+from s2m3.broker.event_loop import Loop
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.requests.actions import Result
+from s2m3.broker.requests.dispatcher import Dispatcher
+from s2m3.broker.requests.stream_assembler import TextDelta
+from s2m3.schemas.errors import RequestTimeoutError, S2M3Error
+from s2m3.schemas.ids import new_request_id
+from s2m3.schemas.settings import BrokerSettings
+from s2m3.schemas.wire.values import Value
+from s2m3.schemas.wire.work import Timing
 
 __all__ = ["Answer", "Client", "Reply", "Stream"]
 
@@ -68,12 +68,12 @@ class Stream(Reply):
 
     def __init__(self) -> None:
         super().__init__()
-        self._parts: deque[Shown] = deque()
+        self._parts: deque[TextDelta] = deque()
         self._lock = threading.Lock()
         self._more: Future[None] = _running()
         self.add_done_callback(lambda _: self._wake())
 
-    def put(self, shown: Shown) -> None:
+    def put(self, shown: TextDelta) -> None:
         """Takes a part in; the Client's to call."""
         self._parts.append(shown)
         self._wake()
@@ -83,7 +83,7 @@ class Stream(Reply):
             more, self._more = self._more, _running()
         more.set_result(None)
 
-    def _ready(self) -> Shown | Future[None] | None:
+    def _ready(self) -> TextDelta | Future[None] | None:
         """The next part; what to wait for where there is none yet; None at the end."""
         with self._lock:
             ended = self.done()
@@ -97,7 +97,7 @@ class Stream(Reply):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Shown:
+    def __next__(self) -> TextDelta:
         while isinstance(found := self._ready(), Future):
             found.result()
         if found is None:
@@ -107,7 +107,7 @@ class Stream(Reply):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Shown:
+    async def __anext__(self) -> TextDelta:
         while isinstance(found := self._ready(), Future):
             await asyncio.wrap_future(found)
         if found is None:
@@ -164,7 +164,7 @@ class Client:
 
     def _wait_until_answers_come(self) -> None:
         ready = threading.Event()
-        self._dispatcher.start(then=ready.set)
+        self._dispatcher.start(on_ready=ready.set)
         if not self._link.wait_for(ready, _GRACE_S):
             raise RequestTimeoutError(
                 f"nothing comes back from the broker within {_GRACE_S:g} s: it is overloaded, or we may not read"
@@ -213,7 +213,7 @@ class Client:
     def _submit(
         self,
         reply: R,
-        seen: Callable[[Shown], None] | None,
+        on_delta: Callable[[TextDelta], None] | None,
         task: str,
         deadline_s: float | None,
         options: Mapping[str, Any] | None,
@@ -226,7 +226,7 @@ class Client:
         self._open.add(reply)
         reply.add_done_callback(lambda _: self._ended(reply, request))
         self._dispatcher.submit(
-            task, values, deadline_s, self._settle(reply), request=request, options=options, seen=seen
+            task, values, deadline_s, self._settle(reply), request=request, options=options, on_delta=on_delta
         )
         return reply
 

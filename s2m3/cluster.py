@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from broker.launch import Broker, BrokerKind, default_kind
-from schemas.errors import S2M3Error
-from schemas.settings import BrokerSettings
+from s2m3.broker.servers.launch import Broker, BrokerKind, default_kind
+from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.settings import BrokerSettings
 
 __all__ = ["Cluster"]
 

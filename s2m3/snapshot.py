@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Self, TypeVar
 
-from broker.link import Link
-from broker.listening import listen
-from broker.loop import Loop
-from broker.message import Outgoing
-from broker.nodes import Nodes
-from schemas import bridge as b
-from schemas import messages as m
-from schemas import topics
-from schemas.errors import S2M3Error
-from schemas.settings import BrokerSettings
+from s2m3.broker.event_loop import Loop
+from s2m3.broker.mqtt.documents import listen
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Outgoing
+from s2m3.broker.node_states import NodeStates
+from s2m3.schemas import bridge as b
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.settings import BrokerSettings
 
 __all__ = ["Site"]
 
@@ -40,7 +40,7 @@ class Site:
         #: whether the broker asks who comes: then it may also refuse, without a word, what a login may not read
         self.is_secured = settings.tls_ca is not None or settings.username is not None
         self.planner: m.PlannerState | None = None
-        self.nodes = Nodes()
+        self.nodes = NodeStates()
         self.profiles: dict[str, m.NodeProfile] = {}
         self.reported: dict[str, m.Reported] = {}
         self.loads: dict[str, m.NodeLoad] = {}
@@ -72,7 +72,7 @@ class Site:
         listen(self.link, topics.BIND, partial(self._keep, self.bindings))
         listen(self.link, topics.BRIDGE_BINDING, partial(self._keep, self.reports))
         listen(self.link, topics.BRIDGE_STATE, self._on_bridge)
-        listen(self.link, topics.NODE_STATE, self._on_state, then=confirmed.set)
+        listen(self.link, topics.NODE_STATE, self._on_state, on_subscribed=confirmed.set)
         try:
             self._wait_for(confirmed, "confirm our subscriptions")
         except S2M3Error:
@@ -105,7 +105,7 @@ class Site:
         """
         acknowledged = threading.Event()
         topic = path.at(self.root, **ids)
-        self.link.publish(Outgoing(topic, payload, retain=path.retain), delivered=acknowledged.set)
+        self.link.publish(Outgoing(topic, payload, retain=path.retain), on_delivered=acknowledged.set)
         self._wait_for(acknowledged, f"acknowledge {topic}")
 
     def ready(self, task: str) -> bool:

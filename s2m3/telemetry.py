@@ -4,8 +4,8 @@ import os
 
 import structlog
 
-from broker import metrics
-from schemas.settings import ServiceSettings
+from s2m3.broker import metrics
+from s2m3.schemas.settings import ServiceSettings
 
 __all__ = ["start"]
 

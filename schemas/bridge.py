@@ -4,8 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.ids import Id
-from schemas.messages import Document, ErrorBody
+from s2m3.schemas.ids import Id
+from s2m3.schemas.messages import Document, ErrorBody
 
 __all__ = [
     "Binding",

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from schemas.errors import BadDefinitionError
-from schemas.known import KnownCheckpoint, known_modules, known_wiring
-from schemas.specs import Definition, ModelSpec, ModuleSpec, Origin, StepSpec, is_hub_id
-from schemas.values import Kind
+from s2m3.schemas.checkpoints.published import KnownCheckpoint, known_modules, known_wiring
+from s2m3.schemas.errors import BadDefinitionError
+from s2m3.schemas.specs import Definition, ModelSpec, ModuleSpec, Origin, StepSpec, is_hub_id
+from s2m3.schemas.wire.values import Kind
 
 __all__ = [
     "Catalogue",
@@ -135,7 +135,7 @@ def _model(where: str, document: dict[str, Any]) -> ModelSpec:
 
 
 @dataclass(slots=True)
-class _Said:
+class _Declared:
     """What the files say, each with the file that says it."""
 
     modules: dict[str, tuple[str, ModuleSpec]] = field(default_factory=dict)
@@ -179,20 +179,20 @@ def load_catalogue(paths: Iterable[Path]) -> Catalogue:
     Raises:
         BadDefinitionError: Anything wrong, naming the file and the line or key.
     """
-    said = _Said()
+    declared = _Declared()
     for path in sorted(paths):
         document = _read(path)
         for module_id, table in _tables(path.name, document, "modules").items():
-            said.take_module(path.name, _module(path.name, module_id, table))
+            declared.take_module(path.name, _module(path.name, module_id, table))
         for name, table in _tables(path.name, document, "checkpoints").items():
-            said.take_checkpoint(path.name, name, table)
+            declared.take_checkpoint(path.name, name, table)
         if document:
-            said.take_model(path.name, _model(path.name, document))
-    specs = {module_id: spec for module_id, (_, spec) in said.modules.items()}
-    for where, model in said.models.values():
+            declared.take_model(path.name, _model(path.name, document))
+    specs = {module_id: spec for module_id, (_, spec) in declared.modules.items()}
+    for where, model in declared.models.values():
         _check_model(where, model, specs)
-    found = _with_equal_modules_made_one(specs, [model for _, model in said.models.values()])
-    return found.model_copy(update={"checkpoints": said.checkpoints})
+    found = _with_equal_modules_made_one(specs, [model for _, model in declared.models.values()])
+    return found.model_copy(update={"checkpoints": declared.checkpoints})
 
 
 def _tables(where: str, document: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def _with_origins(spec: ModuleSpec, origins: list[Origin]) -> ModuleSpec:
 
 def shipped_folder() -> Path:
     """Returns where the definitions that come with the package are."""
-    return Path(str(files("schemas").joinpath("models")))
+    return Path(str(files("s2m3.schemas").joinpath("models")))
 
 
 @cache

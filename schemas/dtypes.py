@@ -4,7 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator
 
-from schemas.errors import BadInputError
+from s2m3.schemas.errors import BadInputError
 
 __all__ = ["INT8_MATRIX", "SHARES", "Dtype", "DtypeName", "read_dtype"]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
 
-from schemas.errors import BadInputError
+from s2m3.schemas.errors import BadInputError
 
 __all__ = ["ID_PATTERN", "REQUEST_ID_BYTES", "Id", "check_id", "is_id", "new_request_id"]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from schemas.errors import BadDefinitionError
+from s2m3.schemas.errors import BadDefinitionError
 
 __all__ = ["Device", "Instance", "PlacedModule", "PlacedStep", "PlacedTask", "load_instance", "parse_instance"]
 

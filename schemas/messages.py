@@ -4,10 +4,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.definitions import Definition, ModuleSpec
-from schemas.dtypes import Dtype
-from schemas.ids import Id
-from schemas.values import Kind
+from s2m3.schemas.definitions import Definition, ModuleSpec
+from s2m3.schemas.dtypes import Dtype
+from s2m3.schemas.ids import Id
+from s2m3.schemas.wire.values import Kind
 
 __all__ = [
     "ControlRequest",
@@ -33,7 +33,7 @@ __all__ = [
 class Document(BaseModel):
     """Unknown fields are let through: a node of a newer version must not blind an older one."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
 
     def encode(self) -> bytes:
         """Returns the JSON."""
@@ -76,8 +76,8 @@ class NodeProfile(Document):
     classes: list[str] = []
     #: of the weights it loads, where their definition names none
     dtype: Dtype = "float32"
-    #: whether it may be the front of a task; not behind a bridge between brokers (docs/scale.md)
-    front: bool = True
+    #: whether it may be the gateway of a task; not behind a bridge between brokers (docs/scale.md)
+    gateway: bool = Field(default=True, validation_alias="front", serialization_alias="front")
 
 
 class ModuleReport(Document):
@@ -141,19 +141,20 @@ class TaskSpec(Document):
     definition: Definition | None = None
     #: defaults, in the form of a plain request's inputs
     inputs: dict[str, Any] = {}
-    #: how its text is to be written where a request says nothing else: schemas.generation.Options
+    #: how its text is to be written where a request says nothing else: s2m3.schemas.wire.generation.Options
     options: dict[str, Any] = {}
     max_replicas: int = Field(default=1, ge=1, le=64)
     deadline_s: float = Field(default=30.0, gt=0, le=86_400)
 
 
 class Plan(Document):
-    """What one node is to hold, and of which tasks it is the front."""
+    """What one node is to hold, and of which tasks it is the gateway."""
 
     epoch: int = Field(ge=0)
     revision: int = Field(ge=0)
     modules: list[ModuleSpec] = []
-    fronts: list[Id] = []
+    #: tasks; `fronts` on the wire
+    gateways: list[Id] = Field(default=[], validation_alias="fronts", serialization_alias="fronts")
 
 
 class Replica(Document):

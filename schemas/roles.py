@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from schemas import topics as t
-from schemas.errors import BadInputError
-from schemas.ids import check_id
+from s2m3.schemas import topics as t
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.ids import check_id
 
 __all__ = ["ROLES", "Rights", "Role", "check_login_name", "rights_of"]
 
@@ -90,7 +90,7 @@ def rights_of(root: str, role: Role, name: str, *, tasks: tuple[str, ...] = (), 
 def _planner(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
     reads = [p for p in _TOLD_TO_ALL if p != t.EVENT]
     writes = (t.PLANNER_STATE, t.PLANNER_HEALTH, t.TASK, t.PLAN, t.ROUTE, t.EVENT, t.CONTROL_RESPONSE)
-    # it opens each task's session, with the subscriptions of the front that will follow
+    # it opens each task's session, with the subscriptions of the gateway that will follow
     doors = (t.REQUEST.all(root), t.REQUEST_INPUT.all(root))
     return Rights((*_all(root, *reads), *_orders(root), *doors), _all(root, *writes))
 
@@ -101,7 +101,7 @@ def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
         t.MODULE_IN.all(root, node=name),
         *(t.CLIENT_IN.at(root, client=f"{kind}-{name}") for kind in ("node", "probe")),
         *_all(root, t.TASK, t.ROUTE, t.NODE_STATE, t.NODE_LOAD),
-        *_all(root, t.REQUEST, t.REQUEST_INPUT),  # any task may get this node as its front
+        *_all(root, t.REQUEST, t.REQUEST_INPUT),  # any task may get this node as its gateway
         *(t.CONTROL.at(root, verb=verb) for verb in ("drain", "profile")),
     )
     own = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED, t.NODE_LOAD)

@@ -6,20 +6,20 @@ whose it is. With a session key, that planner and agents of a secured site share
 
 import hmac
 
-from schemas.settings import BrokerSettings
+from s2m3.schemas.settings import BrokerSettings
 
 __all__ = [
-    "FRONT_SESSION_S",
+    "TASK_SESSION_S",
     "bridge_client_id",
-    "front_client_id",
     "node_client_id",
     "planner_client_id",
     "site_id",
+    "task_client_id",
     "without_tag",
 ]
 
-#: How long a task's session waits for its next front.
-FRONT_SESSION_S = 86_400
+#: How long a task's session waits for its next gateway.
+TASK_SESSION_S = 86_400
 _TAG = 16
 #: In no id.
 _SEPARATOR = "."
@@ -51,8 +51,8 @@ def node_client_id(settings: BrokerSettings, node: str) -> str:
     return _client_id(settings, "node", node)
 
 
-def front_client_id(settings: BrokerSettings, task: str) -> str:
-    """A task's own: whichever node is its front connects with it."""
+def task_client_id(settings: BrokerSettings, task: str) -> str:
+    """A task's own: whichever node is its gateway connects with it."""
     return _client_id(settings, "front", task)
 
 

@@ -8,7 +8,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -17,9 +17,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from schemas.dtypes import DtypeName
-from schemas.errors import BadInputError
-from schemas.ids import Id
+from s2m3.schemas.dtypes import DtypeName
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.ids import Id
 
 __all__ = ["AgentSettings", "BridgeSettings", "BrokerSettings", "PlannerSettings", "ServiceSettings"]
 
@@ -132,8 +132,12 @@ class AgentSettings(ServiceSettings):
         default=10.0, gt=0, description="a batch longer than this, its deadline and 20 times the longest before hangs"
     )
     dtype: DtypeName = Field(default="float32", description="of weights whose definition names none")
-    front: bool = Field(default=True, description="may take plain requests; not behind a bridge between brokers")
-    plain_inflight: int = Field(default=64, gt=0, description="plain requests a front works on at once, per task")
+    gateway: bool = Field(
+        default=True,
+        validation_alias=AliasChoices("gateway", "S2M3_GATEWAY", "front", "S2M3_FRONT"),
+        description="may take plain requests; not behind a bridge between brokers",
+    )
+    plain_inflight: int = Field(default=64, gt=0, description="plain requests a gateway works on at once, per task")
 
     @field_validator("checkpoints", mode="before")
     @classmethod

@@ -8,9 +8,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.dtypes import INT8_MATRIX, SHARES, Dtype, DtypeName
-from schemas.ids import Id
-from schemas.values import Kind
+from s2m3.schemas.dtypes import INT8_MATRIX, SHARES, Dtype, DtypeName
+from s2m3.schemas.ids import Id
+from s2m3.schemas.wire.values import Kind
 
 __all__ = ["Definition", "ModelSpec", "ModuleSpec", "Origin", "StepSpec", "is_hub_id"]
 

@@ -7,10 +7,10 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from schemas import bridge as b
-from schemas import messages as m
-from schemas.errors import BadInputError
-from schemas.ids import check_id, is_id
+from s2m3.schemas import bridge as b
+from s2m3.schemas import messages as m
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.ids import check_id, is_id
 
 __all__ = ["ALL", "Raw", "Topic", "TopicPath"]
 
@@ -91,7 +91,7 @@ class Topic(TopicPath, Generic[D]):
 
 @dataclass(frozen=True)
 class Raw(TopicPath):
-    """Topics of the data plane and the plain door: their payloads are read by schemas.codec and schemas.plain."""
+    """Topics of the data plane and the plain door: codec.py and plain.py of schemas/wire read their payloads."""
 
 
 PLANNER_STATE = Topic(

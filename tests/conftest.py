@@ -8,10 +8,10 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from broker.launch import Broker, BrokerKind, find_mosquitto
-from broker.loop import Loop
 from s2m3 import logs
-from schemas.settings import BrokerSettings
+from s2m3.broker.event_loop import Loop
+from s2m3.broker.servers.launch import Broker, BrokerKind, find_mosquitto
+from s2m3.schemas.settings import BrokerSettings
 
 #: Folders whose files share one cluster.
 _ONE_CLUSTER = ("tests/six_tasks", "tests/secured")

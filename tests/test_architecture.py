@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import s2m3
+from s2m3.schemas import errors
+
 ROOT = Path(__file__).parents[1]
+#: folder at the top -> the folders that its files may import from, as s2m3.<folder>; "s2m3" is the face
 ALLOWED = {
     "schemas": {"schemas"},
     "broker": {"schemas", "broker"},
@@ -17,47 +21,78 @@ ALLOWED = {
     "agents": {"schemas", "broker", "agents"},
     "s2m3": {"schemas", "broker", "planner", "agents", "s2m3"},
 }
-HEAVY = {"torch", "transformers"}
+LINKED = [folder for folder in ALLOWED if folder != "s2m3"]
+HEAVY = {"torch", "transformers", "onnxruntime"}
 LONGEST_FILE = 350
 
 
 def _sources() -> Iterator[tuple[str, Path]]:
     for package in ALLOWED:
-        for path in sorted((ROOT / package).rglob("*.py")):
+        for path in sorted((ROOT / package).rglob("*.py")):  # rglob follows no links: each file comes once
             yield package, path
 
 
-def _imports(path: Path) -> Iterator[str]:
+def _modules(path: Path) -> Iterator[str]:
+    """The dotted names of the modules that a file imports; `from s2m3.a import b` may name a module b."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            yield (node.module or "").split(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _imports(path: Path) -> set[str]:
+    return {module.split(".")[0] for module in _modules(path)}
+
+
+def _folder(module: str) -> str:
+    """The folder at the top that one of our own modules lies in."""
+    second = module.split(".")[1]
+    return second if second in LINKED else "s2m3"
 
 
 def test_imports_go_one_way() -> None:
     wrong = [
-        f"{path.relative_to(ROOT)} imports {name}"
+        f"{path.relative_to(ROOT)} imports {module}"
         for package, path in _sources()
-        for name in _imports(path)
-        if name in ALLOWED and name not in ALLOWED[package]
+        for module in _modules(path)
+        if module.startswith("s2m3.") and _folder(module) not in ALLOWED[package]
     ]
     assert wrong == []
 
 
+def test_one_name_is_installed() -> None:
+    """Published packages are called agents, broker, planner and schemas: ours are s2m3.agents and so on, everywhere."""
+    own = [
+        *(path for _, path in _sources()),
+        *(p for f in ("tests", "bench", "examples") for p in (ROOT / f).rglob("*.py")),
+    ]
+    assert [str(path) for path in own if _imports(path) & set(LINKED)] == []
+    assert {name: (ROOT / "s2m3" / name).resolve() for name in LINKED} == {name: ROOT / name for name in LINKED}
+    assert all((ROOT / "s2m3" / name).is_symlink() for name in LINKED)
+
+
+def test_the_package_names_all_that_is_public() -> None:
+    """Each name of s2m3.__all__ can be imported, and every error class is among them."""
+    assert all(getattr(s2m3, name).__name__ == name for name in s2m3.__all__)
+    assert {name for name in errors.__all__ if name.endswith("Error")} < set(s2m3.__all__)
+
+
 def test_only_agents_import_torch_or_transformers() -> None:
-    wrong = [str(path) for package, path in _sources() if package != "agents" and HEAVY & set(_imports(path))]
+    wrong = [str(path) for package, path in _sources() if package != "agents" and HEAVY & _imports(path)]
     assert wrong == []
 
 
 def test_one_file_imports_paho() -> None:
-    assert [path.relative_to(ROOT).as_posix() for _, path in _sources() if "paho" in set(_imports(path))] == [
-        "broker/connection.py"
+    assert [path.relative_to(ROOT).as_posix() for _, path in _sources() if "paho" in _imports(path)] == [
+        "broker/mqtt/connection.py"
     ]
 
 
-@pytest.mark.parametrize("module", ["s2m3", "s2m3.cli", "planner.service", "planner.live", "agents.service"])
+@pytest.mark.parametrize(
+    "module", ["s2m3", "s2m3.cli", "s2m3.planner.service", "s2m3.planner.site.placer", "s2m3.agents.service"]
+)
 def test_neither_asking_nor_planning_nor_starting_an_agent_imports_torch(module: str) -> None:
     code = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -65,9 +100,9 @@ def test_neither_asking_nor_planning_nor_starting_an_agent_imports_torch(module:
 
 
 def test_starting_an_agent_loads_nothing_of_the_planner() -> None:
-    code = "import sys, s2m3.cli, agents.service; print([m for m in sys.modules if m.startswith('planner.')])"
+    code = "import sys, s2m3.cli, s2m3.agents.service; print([m for m in sys.modules if m.startswith('s2m3.planner.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "['planner.catalogue']"
+    assert done.stdout.strip() == "['s2m3.planner.catalogue']"
 
 
 def test_files_stay_short_enough_to_read() -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from schemas import bridge, messages, plain, topics
-from schemas.codec import CONTENT_TYPE
-from schemas.errors import S2M3Error, error_from_code
-from schemas.generation import Options
-from schemas.values import pack_tensor
+from s2m3.schemas import bridge, messages, topics
+from s2m3.schemas.errors import S2M3Error, error_from_code
+from s2m3.schemas.wire import plain
+from s2m3.schemas.wire.codec import CONTENT_TYPE
+from s2m3.schemas.wire.generation import Options
+from s2m3.schemas.wire.values import pack_tensor
 
 TEXT = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text()
 CODES = sorted(set(re.findall(r"^\| `(\w+)` \| [^|]+ \| (?:yes|no) \|$", TEXT, flags=re.MULTILINE)))

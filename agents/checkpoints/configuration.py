@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING
 
-from agents.checkpoints.opening import OpenPart
-from schemas.errors import ModuleFailedError
+from s2m3.agents.checkpoints.part import CheckpointPart
+from s2m3.schemas.errors import ModuleFailedError
 
 __all__ = ["identifying", "part_configuration", "whole_configuration"]
 
@@ -14,7 +14,7 @@ __all__ = ["identifying", "part_configuration", "whole_configuration"]
 _COSMETIC = ("dropout", "initializer", "use_cache", "projection_dim", "label", "model_type")
 
 
-def whole_configuration(opened: OpenPart) -> Any:
+def whole_configuration(opened: CheckpointPart) -> Any:
     """Returns the configuration of the whole checkpoint, with transformers' defaults filled in.
 
     Raises:
@@ -31,7 +31,7 @@ def whole_configuration(opened: OpenPart) -> Any:
         raise ModuleFailedError(f"config.json of {opened.checkpoint.folder.name}: {error}"[:300]) from error
 
 
-def part_configuration(opened: OpenPart) -> Any:
+def part_configuration(opened: CheckpointPart) -> Any:
     """Returns the configuration of a part's own network.
 
     Raises:
@@ -47,7 +47,7 @@ def part_configuration(opened: OpenPart) -> Any:
     return config
 
 
-def identifying(opened: OpenPart) -> dict[str, Any]:
+def identifying(opened: CheckpointPart) -> dict[str, Any]:
     """Returns what of the configuration changes what the part computes: the fields of its own class, with defaults."""
     found = _fields(part_configuration(opened))
     return found | _fields(whole_configuration(opened)) if opened.part.projector else found

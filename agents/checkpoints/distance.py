@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from agents.module import Module
-from schemas.errors import BadInputError
-from schemas.values import Value
+from s2m3.agents.serving.module import Module
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.wire.values import Value
 
 __all__ = ["Distance", "distance"]
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import structlog
 
-from agents.checkpoints.opening import OpenPart, read_floats, read_raw
-from schemas.checkpoint import TensorInfo
-from schemas.errors import ModuleFailedError
+from s2m3.agents.checkpoints.part import CheckpointPart, read_floats, read_raw
+from s2m3.schemas.checkpoints.headers import TensorInfo
+from s2m3.schemas.errors import ModuleFailedError
 
 __all__ = ["cache_folder", "check_identity", "fingerprint", "same_content"]
 
@@ -26,7 +26,7 @@ _FLOATS = ("F32", "F16", "BF16")
 _AT_ONCE = 1 << 22
 
 
-def fingerprint(opened: OpenPart, names: frozenset[str] | None = None) -> str:
+def fingerprint(opened: CheckpointPart, names: frozenset[str] | None = None) -> str:
     """Returns the hash of a part, 64 hex digits.
 
     Args:
@@ -40,7 +40,7 @@ def fingerprint(opened: OpenPart, names: frozenset[str] | None = None) -> str:
     return whole.hexdigest()
 
 
-def check_identity(opened: OpenPart, others: list[OpenPart]) -> str:
+def check_identity(opened: CheckpointPart, others: list[CheckpointPart]) -> str:
     """Returns a part's fingerprint after comparing it with what its definition says it is.
 
     Args:
@@ -67,7 +67,7 @@ def check_identity(opened: OpenPart, others: list[OpenPart]) -> str:
     return own
 
 
-def same_content(one: OpenPart, other: OpenPart) -> bool:
+def same_content(one: CheckpointPart, other: CheckpointPart) -> bool:
     """Returns whether two parts compute the same; one may hold fewer tensors, and is compared by those that it has."""
     few, many = sorted((one, other), key=lambda opened: len(opened.names))
     if few.spec.class_ != many.spec.class_ or not (names := frozenset(few.tensors())) <= many.tensors().keys():
@@ -77,13 +77,13 @@ def same_content(one: OpenPart, other: OpenPart) -> bool:
     return fingerprint(few) == fingerprint(many, names)
 
 
-def _configuration(opened: OpenPart) -> dict[str, Any]:
+def _configuration(opened: CheckpointPart) -> dict[str, Any]:
     """What of the configuration changes what is computed."""
     if "model_cfg" in opened.checkpoint.config:
         return {"model_cfg": opened.checkpoint.config["model_cfg"]}
     if not opened.part.network:
         return {"labels": opened.value("id2label")} if opened.part.class_ == "classifier-head" else {}
-    from agents.checkpoints.configuration import identifying  # noqa: PLC0415  # light heads run without transformers
+    from s2m3.agents.checkpoints.configuration import identifying  # noqa: PLC0415  # light heads run without transformers
 
     return identifying(opened)
 

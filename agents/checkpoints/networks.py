@@ -10,13 +10,13 @@ from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 from transformers.utils import logging
 
-from agents.checkpoints.configuration import part_configuration, whole_configuration
-from agents.checkpoints.dtypes import put_into
-from agents.checkpoints.openclip import build_tower
-from agents.checkpoints.opening import OpenPart, read_raw
-from agents.zoo.checkpoints import fill
-from schemas.checkpoint import TensorInfo
-from schemas.errors import ModuleFailedError
+from s2m3.agents.checkpoints.casting import put_into
+from s2m3.agents.checkpoints.configuration import part_configuration, whole_configuration
+from s2m3.agents.checkpoints.openclip import build_tower
+from s2m3.agents.checkpoints.part import CheckpointPart, read_raw
+from s2m3.agents.zoo.state_dicts import fill
+from s2m3.schemas.checkpoints.headers import TensorInfo
+from s2m3.schemas.errors import ModuleFailedError
 
 __all__ = ["build_network", "build_projector"]
 
@@ -45,7 +45,7 @@ _AUTO = {"AutoModel": MODEL_MAPPING, "AutoModelForCausalLM": MODEL_FOR_CAUSAL_LM
 _PROJECTOR, _OPEN_CLIP = "projector.", "open_clip."
 
 
-def build_network(opened: OpenPart) -> Any:
+def build_network(opened: CheckpointPart) -> Any:
     """Returns a part's network, set to inference.
 
     Raises:
@@ -79,7 +79,7 @@ def build_network(opened: OpenPart) -> Any:
     return network
 
 
-def build_projector(opened: OpenPart) -> nn.Module | None:
+def build_projector(opened: CheckpointPart) -> nn.Module | None:
     """Returns what a decoder applies to the encoder's output first; None where its checkpoint has no such thing.
 
     Raises:
@@ -103,7 +103,7 @@ def build_projector(opened: OpenPart) -> nn.Module | None:
     return projector
 
 
-def _read(opened: OpenPart, wanted: Callable[[str], bool]) -> dict[str, torch.Tensor]:
+def _read(opened: CheckpointPart, wanted: Callable[[str], bool]) -> dict[str, torch.Tensor]:
     """Returns the part's wanted tensors by their names in the part; nothing else of the files is read."""
     names = {name: inside for name, inside in opened.names.items() if wanted(inside)}
     return {inside: _tensor(opened.checkpoint.tensors[name]) for name, inside in names.items()}

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
-from agents.zoo.checkpoints import fill
-from schemas.errors import ModuleFailedError
+from s2m3.agents.zoo.state_dicts import fill
+from s2m3.schemas.errors import ModuleFailedError
 
 __all__ = ["ModifiedResNet", "TextTower", "build_tower"]
 

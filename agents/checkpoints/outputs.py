@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from agents.checkpoints.opening import OpenPart
-from schemas.errors import ModuleFailedError
+from s2m3.agents.checkpoints.part import CheckpointPart
+from s2m3.schemas.errors import ModuleFailedError
 
 __all__ = ["Asked", "asked_outputs", "needs_layers", "take"]
 
@@ -24,7 +24,7 @@ class Asked:
     skip: int
 
 
-def asked_outputs(opened: OpenPart) -> dict[str, Asked]:
+def asked_outputs(opened: CheckpointPart) -> dict[str, Asked]:
     """Returns the outputs that are tensors of the network's result.
 
     Raises:

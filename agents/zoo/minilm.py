@@ -12,14 +12,14 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from agents.remembered import Ids, RememberedTexts, Tokens, pack
-from agents.zoo.checkpoints import fill, nbytes_of, read_safetensors
-from agents.zoo.checks import Config, read_config, texts_port
-from agents.zoo.heads import Floats
-from agents.zoo.sources import wheel_file
-from schemas.definitions import ModuleSpec
-from schemas.errors import ModuleFailedError
-from schemas.values import Value
+from s2m3.agents.embedding_cache import EmbeddingCache, Ids, Tokens, pack
+from s2m3.agents.zoo.cosine import Floats
+from s2m3.agents.zoo.ports import Config, read_config, texts_port
+from s2m3.agents.zoo.state_dicts import fill, nbytes_of, read_safetensors
+from s2m3.agents.zoo.wheels import wheel_file
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.errors import ModuleFailedError
+from s2m3.schemas.wire.values import Value
 
 __all__ = ["SentenceEncoder", "load_encoder"]
 
@@ -47,7 +47,7 @@ class SentenceEncoder:
     def __init__(self, network: nn.Module, tokenizer: Tokenizer) -> None:
         self._network = network
         self._tokenizer = tokenizer
-        self._remembered = RememberedTexts(self._forward)
+        self._remembered = EmbeddingCache(self._forward)
         self.nbytes = nbytes_of(network)
 
     @property

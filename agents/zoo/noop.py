@@ -8,12 +8,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from agents.generating import write_all
-from agents.zoo.checks import Config, port, read_config
-from agents.zoo.faulty import FaultyEncoder, load_faulty
-from schemas.definitions import ModuleSpec
-from schemas.generation import Options
-from schemas.values import Value
+from s2m3.agents.serving.continuous_batching import write_all
+from s2m3.agents.zoo.faulty import FaultyEncoder, load_faulty
+from s2m3.agents.zoo.ports import Config, port, read_config
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.wire.generation import Options
+from s2m3.schemas.wire.values import Value
 
 __all__ = ["NoopEncoder", "NoopHead", "NoopWriter", "load_encoder", "load_head", "load_writer"]
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from agents.zoo.heads import Floats
-from agents.zoo.sources import shipped_weights
-from schemas.definitions import ModuleSpec
-from schemas.errors import ModuleFailedError
+from s2m3.agents.zoo.cosine import Floats
+from s2m3.agents.zoo.wheels import shipped_weights
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.errors import ModuleFailedError
 
 __all__ = ["read_weights"]
 

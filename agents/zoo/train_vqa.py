@@ -1,4 +1,4 @@
-"""Trains the easy-vqa head on the frozen shared encoders: `python -m agents.zoo.train_vqa` (deploy/train.txt; minutes).
+"""Trains the easy-vqa head on the frozen shared encoders: `python -m s2m3.agents.zoo.train_vqa` (deploy/train.txt).
 
 Prints the accuracy on the test set next to what is reached without the right picture and by the commonest answer.
 """
@@ -16,10 +16,10 @@ import typer
 from safetensors.torch import save_file
 from torch import nn
 
-from agents.zoo import load
-from agents.zoo.sources import shipped_weights
-from agents.zoo.vqa import ANSWERS, FEATURES, LAYERS
-from schemas.definitions import shipped_catalogue
+from s2m3.agents.zoo import load
+from s2m3.agents.zoo.vqa import ANSWERS, FEATURES, LAYERS
+from s2m3.agents.zoo.wheels import shipped_weights
+from s2m3.schemas.definitions import shipped_catalogue
 
 __all__ = ["main"]
 

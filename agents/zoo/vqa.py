@@ -8,11 +8,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from agents.zoo.checks import Config, read_config, tensor_port
-from agents.zoo.heads import EMBEDDING, Floats, answer_of, ranked, softmax
-from agents.zoo.shipped import read_weights
-from schemas.definitions import ModuleSpec
-from schemas.values import Value
+from s2m3.agents.zoo.cosine import EMBEDDING, Floats, answer_of, ranked, softmax
+from s2m3.agents.zoo.ports import Config, read_config, tensor_port
+from s2m3.agents.zoo.shipped import read_weights
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.wire.values import Value
 
 __all__ = ["ANSWERS", "FEATURES", "LAYERS", "AnswerHead", "load_head"]
 

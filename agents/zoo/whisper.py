@@ -16,20 +16,20 @@ from torch import nn
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperEncoder
 
-from agents.checkpoints.generate import Decoding, Said, Start, Stop
-from agents.checkpoints.room import room_of
-from agents.generating import write_all
-from agents.zoo.checkpoints import fill, nbytes_of
-from agents.zoo.checks import Config, port, read_config, tensor_port
-from agents.zoo.ctranslate2 import read_tensors
-from agents.zoo.heads import Floats
-from agents.zoo.sounds import RATE, decode_sound
-from agents.zoo.sources import wheel_file
-from agents.zoo.whisper_weights import decoder_config, encoder_config, part_state
-from schemas.definitions import ModuleSpec
-from schemas.errors import ModuleFailedError
-from schemas.generation import Options
-from schemas.values import Value
+from s2m3.agents.checkpoints.decoding import DecodedSequence, Decoding, Start, Stop
+from s2m3.agents.checkpoints.kv_cache import kv_cache_size
+from s2m3.agents.media.sounds import RATE, decode_sound
+from s2m3.agents.serving.continuous_batching import write_all
+from s2m3.agents.zoo.cosine import Floats
+from s2m3.agents.zoo.ctranslate2 import read_tensors
+from s2m3.agents.zoo.ports import Config, port, read_config, tensor_port
+from s2m3.agents.zoo.state_dicts import fill, nbytes_of
+from s2m3.agents.zoo.wheels import wheel_file
+from s2m3.agents.zoo.whisper_weights import decoder_config, encoder_config, part_state
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.errors import ModuleFailedError
+from s2m3.schemas.wire.generation import Options
+from s2m3.schemas.wire.values import Value
 
 __all__ = ["SpeechDecoder", "SpeechEncoder", "load_decoder", "load_encoder"]
 
@@ -85,7 +85,7 @@ class SpeechDecoder:
         self._network = network
         self._tokenizer = tokenizer
         self._decoding = Decoding(self._forward, stop)
-        self._room = room_of(network.config, network.dtype.itemsize)
+        self._room = kv_cache_size(network.config, network.dtype.itemsize)
         self.usual_tokens = usual
         self.cache_bytes = cache_bytes
         self.nbytes = nbytes_of(network)
@@ -107,15 +107,15 @@ class SpeechDecoder:
         """Returns the keys and values of a transcript of so many tokens, in bytes."""
         return self._room.need_bytes(len(_PROMPT), prepared.shape[1], tokens)
 
-    def begin(self, prepared: torch.Tensor, options: Options) -> Said:
+    def begin(self, prepared: torch.Tensor, options: Options) -> DecodedSequence:
         """Says the first token."""
         return self._decoding.begin(Start(ids=torch.tensor([_PROMPT]), states=prepared), options)
 
-    def advance(self, rows: Sequence[Said]) -> None:
+    def advance(self, rows: Sequence[DecodedSequence]) -> None:
         """Says one more token of each."""
         self._decoding.advance(rows)
 
-    def drop(self, rows: Sequence[Said]) -> None:
+    def drop(self, rows: Sequence[DecodedSequence]) -> None:
         """Forgets transcripts."""
         self._decoding.drop(rows)
 

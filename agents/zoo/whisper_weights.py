@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from transformers import WhisperConfig
 
-from schemas.errors import ModuleFailedError
-from schemas.values import Tensor
+from s2m3.schemas.errors import ModuleFailedError
+from s2m3.schemas.wire.values import Tensor
 
 __all__ = ["decoder_config", "encoder_config", "part_state"]
 

@@ -2,10 +2,10 @@
 
 import json
 
-from broker.outcomes import Result
-from schemas.bridge import Binding
-from schemas.errors import BadInputError, S2M3Error
-from schemas.plain import encode_plain_error, encode_plain_result, plain_value
+from s2m3.broker.requests.actions import Result
+from s2m3.schemas.bridge import Binding
+from s2m3.schemas.errors import BadInputError, S2M3Error
+from s2m3.schemas.wire.plain import encode_plain_error, encode_plain_result, plain_value
 
 __all__ = ["error_payload", "payload_of", "wanted"]
 

@@ -7,9 +7,9 @@ from typing import Any
 import jmespath
 from jmespath.exceptions import JMESPathError
 
-from schemas.bridge import Binding
-from schemas.errors import BadInputError
-from schemas.values import Kind
+from s2m3.schemas.bridge import Binding
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.wire.values import Kind
 
 __all__ = ["Extract"]
 

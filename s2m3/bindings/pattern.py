@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping
 
-from schemas.bridge import Binding
-from schemas.errors import BadInputError
+from s2m3.schemas.bridge import Binding
+from s2m3.schemas.errors import BadInputError
 
 __all__ = ["captures", "check_topics", "loops", "overlap", "result_topic"]
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import structlog
 
-from broker.link import Link
-from broker.loop import Loop
-from broker.message import Message, Outgoing
+from s2m3.broker.event_loop import Loop
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.homeassistant.discovery import Devices, without
 from s2m3.homeassistant.view import View
-from schemas import topics
-from schemas.bridge import BridgeAnswer
-from schemas.errors import S2M3Error
+from s2m3.schemas import topics
+from s2m3.schemas.bridge import BridgeAnswer
+from s2m3.schemas.errors import S2M3Error
 
 __all__ = ["Announcer"]
 

@@ -4,12 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from broker.outcomes import Result
-from s2m3.bindings.bound import Asked
-from schemas.bridge import BridgeAnswer
-from schemas.errors import S2M3Error
-from schemas.messages import ErrorBody
-from schemas.plain import plain_value
+from s2m3.bindings.bound_topic import Asked
+from s2m3.broker.requests.actions import Result
+from s2m3.schemas.bridge import BridgeAnswer
+from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.messages import ErrorBody
+from s2m3.schemas.wire.plain import plain_value
 
 __all__ = ["failure", "of_plain", "of_result"]
 

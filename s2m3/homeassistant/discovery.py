@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas import messages as m
-from schemas import topics
-from schemas.sessions import site_id
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.sessions import site_id
 
 __all__ = ["Devices", "without"]
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from broker.nodes import Nodes
-from schemas import bridge as b
-from schemas import messages as m
-from schemas.values import Kind
+from s2m3.broker.node_states import NodeStates
+from s2m3.schemas import bridge as b
+from s2m3.schemas import messages as m
+from s2m3.schemas.wire.values import Kind
 
 __all__ = ["View"]
 
@@ -16,7 +16,7 @@ class View:
     """What the bridge has heard."""
 
     planner: m.PlannerState | None = None
-    nodes: Nodes = field(default_factory=Nodes)
+    nodes: NodeStates = field(default_factory=NodeStates)
     profiles: dict[str, m.NodeProfile] = field(default_factory=dict)
     reported: dict[str, m.Reported] = field(default_factory=dict)
     loads: dict[str, m.NodeLoad] = field(default_factory=dict)

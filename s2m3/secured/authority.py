@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from schemas.errors import S2M3Error
+from s2m3.schemas.errors import S2M3Error
 
 try:
     from cryptography import x509

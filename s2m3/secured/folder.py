@@ -16,11 +16,11 @@ from typing import Self
 
 from pydantic import ValidationError
 
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.roles import Role, check_login_name
 from s2m3.secured import mosquitto
 from s2m3.secured.authority import Authority
 from s2m3.secured.registry import Certificate, Kind, Login, Registry, Revoked
-from schemas.errors import BadInputError
-from schemas.roles import Role, check_login_name
 
 __all__ = ["CERTIFICATE_PORT", "PASSWORD_PORT", "SecuredFolder", "mosquittos_user"]
 

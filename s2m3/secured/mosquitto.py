@@ -5,8 +5,8 @@ import hashlib
 import secrets
 from importlib.resources import files
 
-from broker.access import access_list
-from schemas.roles import Rights
+from s2m3.broker.servers.mosquitto_acl import access_list
+from s2m3.schemas.roles import Rights
 
 __all__ = ["acl", "acl_for_others", "configuration", "hashed"]
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from schemas.roles import Rights, Role, rights_of
+from s2m3.schemas.roles import Rights, Role, rights_of
 
 __all__ = ["Certificate", "Login", "Registry", "Revoked"]
 

@@ -1,8 +1,8 @@
 """How large a part of a checkpoint is and what it computes, from its configuration alone. It reads no weights."""
 
-from schemas.sizes.cache import cache_mb
-from schemas.sizes.counting import Count
-from schemas.sizes.formulas import passed, sizes_of
-from schemas.sizes.size import ANSWER_TOKENS, QUESTION_TOKENS, TEXT_TOKENS, Size
+from s2m3.schemas.sizes.cache import cache_mb
+from s2m3.schemas.sizes.counting import Count
+from s2m3.schemas.sizes.formulas import passed, sizes_of
+from s2m3.schemas.sizes.size import ANSWER_TOKENS, QUESTION_TOKENS, TEXT_TOKENS, Size
 
 __all__ = ["ANSWER_TOKENS", "QUESTION_TOKENS", "TEXT_TOKENS", "Count", "Size", "cache_mb", "passed", "sizes_of"]

@@ -1,7 +1,7 @@
 """Sizes of encoders of sound, from their configurations: Whisper's, and CLAP's HTSAT. Held against transformers."""
 
-from schemas.sizes.counting import Count, attend, conv, encoder_layer, linear, mlp, norm
-from schemas.sizes.size import Dims, Size
+from s2m3.schemas.sizes.counting import Count, attend, conv, encoder_layer, linear, mlp, norm
+from s2m3.schemas.sizes.size import Dims, Size
 
 __all__ = ["clap_audio", "whisper_encoder"]
 

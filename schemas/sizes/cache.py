@@ -1,6 +1,6 @@
 """How much memory keys and values take while a network writes, from its configuration alone."""
 
-from schemas.sizes.size import Dims
+from s2m3.schemas.sizes.size import Dims
 
 __all__ = ["cache_mb", "text_bytes"]
 

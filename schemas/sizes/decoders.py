@@ -1,6 +1,6 @@
 """Sizes of networks that write text, from their configurations: prompt, then token by token with a cache."""
 
-from schemas.sizes.counting import (
+from s2m3.schemas.sizes.counting import (
     Count,
     Span,
     cross_attention,
@@ -12,8 +12,8 @@ from schemas.sizes.counting import (
     self_attention,
     table,
 )
-from schemas.sizes.encoders import blip_layers
-from schemas.sizes.size import ANSWER_TOKENS, QUESTION_TOKENS, Dims, Size
+from s2m3.schemas.sizes.encoders import blip_layers
+from s2m3.schemas.sizes.size import ANSWER_TOKENS, QUESTION_TOKENS, Dims, Size
 
 __all__ = ["blip_decoder", "gpt2", "llama", "llava_projector", "whisper_decoder"]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from schemas.sizes.counting import (
+from s2m3.schemas.sizes.counting import (
     Count,
     Span,
     attend,
@@ -15,7 +15,7 @@ from schemas.sizes.counting import (
     self_attention,
     table,
 )
-from schemas.sizes.size import TEXT_TOKENS, Dims, Size
+from s2m3.schemas.sizes.size import TEXT_TOKENS, Dims, Size
 
 __all__ = [
     "bert",

@@ -8,12 +8,12 @@ from importlib.resources import files
 from itertools import pairwise
 from typing import Any
 
-from schemas.architectures import Architecture, Part, PartStep, architecture_name, value_at
-from schemas.errors import BadDefinitionError
-from schemas.sizes import audio, decoders, encoders, openai
-from schemas.sizes.cache import text_bytes
-from schemas.sizes.counting import Count, linear
-from schemas.sizes.size import Dims, Size
+from s2m3.schemas.checkpoints.architectures import Architecture, Part, PartStep, architecture_name, value_at
+from s2m3.schemas.errors import BadDefinitionError
+from s2m3.schemas.sizes import audio, decoders, encoders, openai
+from s2m3.schemas.sizes.cache import text_bytes
+from s2m3.schemas.sizes.counting import Count, linear
+from s2m3.schemas.sizes.size import Dims, Size
 
 __all__ = ["passed", "sizes_of"]
 
@@ -99,7 +99,7 @@ def _labels(dims: Dims) -> int:
 
 @cache
 def _defaults() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(files("schemas").joinpath("sizes/defaults.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(files("s2m3.schemas").joinpath("sizes/defaults.toml").read_text(encoding="utf-8"))
 
 
 def _dims_of(part: Part, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from schemas.sizes.counting import Count, attend, conv, encoder_layer, linear, norm, table
-from schemas.sizes.size import Dims, Size
+from s2m3.schemas.sizes.counting import Count, attend, conv, encoder_layer, linear, norm, table
+from s2m3.schemas.sizes.size import Dims, Size
 
 __all__ = ["imagebind_audio", "imagebind_text", "imagebind_vision", "modified_resnet", "openclip_text"]
 

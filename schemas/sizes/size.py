@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.sizes.counting import Count
+from s2m3.schemas.sizes.counting import Count
 
 __all__ = ["ANSWER_TOKENS", "QUESTION_TOKENS", "TEXT_TOKENS", "Dims", "Size"]
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.join import Joins
-from schemas.errors import BusyError
-from schemas.work import Hop, Timing, Work
+from s2m3.agents.serving.joins import Joins
+from s2m3.schemas.errors import BusyError
+from s2m3.schemas.wire.work import Hop, Timing, Work
 
 ROUTE = {
     "vision": Hop("v", "a", {"image": "input.image"}, ("features",)),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.pressure import Pressure
+from s2m3.agents.pressure import Pressure
 
 BUDGET, DEVICE, PLENTY = 500.0, 4_000.0, 2_000.0
 

@@ -8,10 +8,17 @@ from typing import Any
 
 import pytest
 
-from agents.runner import Runner
-from schemas.errors import BadInputError, BusyError, ModuleFailedError, NotReadyError, RequestTimeoutError, S2M3Error
-from schemas.values import Value
-from schemas.work import Hop, Timing, Work
+from s2m3.agents.serving.runner import Runner
+from s2m3.schemas.errors import (
+    BadInputError,
+    BusyError,
+    ModuleFailedError,
+    NotReadyError,
+    RequestTimeoutError,
+    S2M3Error,
+)
+from s2m3.schemas.wire.values import Value
+from s2m3.schemas.wire.work import Hop, Timing, Work
 from tests.conftest import WAIT_S
 
 Outcome = tuple[Work, Any]
@@ -53,13 +60,15 @@ class Bench:
         self.done: Queue[Outcome] = Queue()
         self.told: Queue[tuple[Work, int, int, str]] = Queue()
         self.failed: Queue[tuple[Work, S2M3Error]] = Queue()
-        self.runner = Runner("here", 3, self._done, lambda work, error: self.failed.put((work, error)), self._tell)
+        self.runner = Runner(
+            "here", 3, self._done, lambda work, error: self.failed.put((work, error)), self._send_piece
+        )
         self.runner.start()
 
     def _done(self, work: Work, outputs: Mapping[str, Value], timing: Timing, ms_left: float) -> None:
         self.done.put((work, (dict(outputs), timing, ms_left)))
 
-    def _tell(self, work: Work, seq: int, at: int, text: str) -> bool:
+    def _send_piece(self, work: Work, seq: int, at: int, text: str) -> bool:
         self.told.put((work, seq, at, text))
         return True
 

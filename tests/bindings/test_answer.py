@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from broker.outcomes import Result
 from s2m3.bindings.answer import error_payload, payload_of, wanted
-from schemas.bridge import Binding
-from schemas.errors import BadInputError, BusyError
+from s2m3.broker.requests.actions import Result
+from s2m3.schemas.bridge import Binding
+from s2m3.schemas.errors import BadInputError, BusyError
 
 
 def _result(label: Any, score: float | None) -> Result:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from s2m3.bindings.extract import Extract
-from schemas.bridge import Binding
-from schemas.errors import BadInputError
-from schemas.plain import read_inputs
-from schemas.values import Kind
+from s2m3.schemas.bridge import Binding
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.wire.plain import read_inputs
+from s2m3.schemas.wire.values import Kind
 from tests.bindings import payloads
 
 KINDS: dict[str, Kind] = {"image": "image", "text": "texts"}

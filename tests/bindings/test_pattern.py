@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2m3.bindings.pattern import captures, check_topics, loops, overlap, result_topic
-from schemas.bridge import Binding
-from schemas.errors import BadInputError
+from s2m3.schemas.bridge import Binding
+from s2m3.schemas.errors import BadInputError
 
 ROOT = "s2m3/v1"
 

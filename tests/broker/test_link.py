@@ -15,12 +15,12 @@ import psutil
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from broker.launch import Broker, BrokerKind, find_mosquitto, free_port
-from broker.link import Link
-from broker.loop import Loop
-from broker.message import Message, Outgoing, Will
-from schemas.errors import BusyError, S2M3Error, TooLargeError, UnauthorisedError
-from schemas.settings import BrokerSettings
+from s2m3.broker.event_loop import Loop
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Message, Outgoing, Will
+from s2m3.broker.servers.launch import Broker, BrokerKind, find_mosquitto, free_port
+from s2m3.schemas.errors import BusyError, S2M3Error, TooLargeError, UnauthorisedError
+from s2m3.schemas.settings import BrokerSettings
 from tests.chaos.proxy import Proxy
 from tests.conftest import WAIT_S, has_mosquitto
 
@@ -45,7 +45,7 @@ def reached(condition: Callable[[], bool]) -> bool:
 def heard(link: Link, topic_filter: str) -> "Queue[Message]":
     messages: Queue[Message] = Queue()
     confirmed = threading.Event()
-    link.subscribe(topic_filter, messages.put, then=confirmed.set)
+    link.subscribe(topic_filter, messages.put, on_subscribed=confirmed.set)
     assert confirmed.wait(WAIT_S)
     return messages
 
@@ -124,7 +124,7 @@ def test_each_loss_is_told_and_each_return_once_messages_arrive_again(kind: Brok
             told.put("up")
             link.publish(Outgoing("a/b", b"to ourselves"))
 
-        link.watch(up=up, down=lambda: told.put("down"))
+        link.on_connection_change(on_reconnect=up, on_disconnect=lambda: told.put("down"))
         for _ in range(2):
             broker.kill()
             assert told.get(timeout=WAIT_S) == "down"
@@ -140,7 +140,7 @@ def test_a_broker_with_persistence_remembers_over_a_restart(loop: Loop) -> None:
         pytest.skip("mosquitto is not installed")
     with Broker("mosquitto", persistence=True) as broker, linked(BrokerSettings(port=broker.port), loop, "p") as link:
         told = threading.Event()
-        link.publish(Outgoing("kept", b"remembered", retain=True), delivered=told.set)
+        link.publish(Outgoing("kept", b"remembered", retain=True), on_delivered=told.set)
         assert told.wait(WAIT_S)
         broker.stop()
         broker.start()
@@ -283,7 +283,7 @@ def test_a_listener_that_closes_without_a_word_counts_as_a_refusal(loop: Loop) -
 def test_a_login_that_was_taken_once_is_not_refused_by_connections_that_are_cut(
     settings: BrokerSettings, loop: Loop
 ) -> None:
-    """Nor is that of another link with the same login: a front's, which the agent opens while its cable is bad."""
+    """Nor is that of another link with the same login: a gateway's, which the agent opens while its cable is bad."""
     with Proxy(settings.port) as proxy:
         through = settings.model_copy(update={"port": proxy.port})
         with linked(through, loop, "cut") as link:
@@ -307,8 +307,8 @@ def test_mosquitto_tells_when_nobody_is_subscribed(kind: BrokerKind, settings: B
     with linked(settings, loop, "unheard") as link:
         link.publish(
             Outgoing(f"{settings.root}/nobody", b"x"),
-            delivered=lambda: told.put("delivered"),
-            unheard=lambda: told.put("unheard"),
+            on_delivered=lambda: told.put("delivered"),
+            on_no_subscribers=lambda: told.put("unheard"),
         )
         assert told.get(timeout=WAIT_S) == ("unheard" if kind == "mosquitto" else "delivered")
 
@@ -323,7 +323,7 @@ def test_a_broken_handler_does_not_end_the_link(settings: BrokerSettings, loop: 
 
     with linked(settings, loop, "handler-bug") as link:
         confirmed = threading.Event()
-        link.subscribe(f"{settings.root}/x", fails_once, then=confirmed.set)
+        link.subscribe(f"{settings.root}/x", fails_once, on_subscribed=confirmed.set)
         assert confirmed.wait(WAIT_S)
         for payload in (b"bad", b"good"):
             link.publish(Outgoing(f"{settings.root}/x", payload))

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
-from broker.message import Outgoing
-from broker.properties import Packed, pack, received, unpack
-from schemas.errors import BadInputError
+from s2m3.broker.mqtt.message import Outgoing
+from s2m3.broker.mqtt.properties import Packed, pack, received, unpack
+from s2m3.schemas.errors import BadInputError
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), exclude_characters="\ufeff"), max_size=30)
 topics = texts.filter(lambda text: not set("+#") & set(text))

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from broker.outcomes import Action, Finish, Result, Send
-from broker.requests import Requests
-from schemas.errors import BadInputError, BusyError, RequestTimeoutError, S2M3Error
-from schemas.messages import ErrorBody, NodeState, Replica, RouteDoc, RouteStep
-from schemas.work import Answer, Work
+from s2m3.broker.requests.actions import Action, Finish, Result, Send
+from s2m3.broker.requests.tracker import RequestTracker
+from s2m3.schemas.errors import BadInputError, BusyError, RequestTimeoutError, S2M3Error
+from s2m3.schemas.messages import ErrorBody, NodeState, Replica, RouteDoc, RouteStep
+from s2m3.schemas.wire.work import Answer, Work
 
 ID = b"1" * 16
 
@@ -24,8 +24,8 @@ def route(*nodes: str, **changes: object) -> RouteDoc:
     return doc.model_copy(update=changes)
 
 
-def requests(*nodes: str) -> Requests:
-    made = Requests("inbox", random.Random(7))  # noqa: S311  # spreads retries, keeps no secret
+def requests(*nodes: str) -> RequestTracker:
+    made = RequestTracker("inbox", random.Random(7))  # noqa: S311  # spreads retries, keeps no secret
     if nodes:
         made.on_route("t", route(*nodes), 0.0)
     return made

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.routing import Backlog, Router
-from schemas.messages import Replica, RouteDoc, RouteStep
+from s2m3.broker.requests.routing import Backlog, Router
+from s2m3.schemas.messages import Replica, RouteDoc, RouteStep
 
 
 def replica(node: str, ms: float, latency_ms: float = 1.0, mbps: float = 100.0) -> Replica:

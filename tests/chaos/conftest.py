@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 from tests.chaos import WAIT_S
 from tests.chaos.rig import Rig
 

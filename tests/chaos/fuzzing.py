@@ -12,16 +12,16 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from broker.pieces import Streamed
-from schemas import bridge as b
-from schemas import messages as m
-from schemas import topics
-from schemas.codec import decode_answer, decode_piece, decode_work, encode_answer, encode_piece, encode_work
-from schemas.definitions import shipped_catalogue
-from schemas.errors import BadInputError, BusyError
-from schemas.generation import Piece
-from schemas.plain import encode_plain_error, encode_plain_result, parse_plain, read_inputs, transaction_of
-from schemas.work import Answer, Hop, Timing, Work
+from s2m3.broker.requests.stream_assembler import StreamAssembler
+from s2m3.schemas import bridge as b
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.errors import BadInputError, BusyError
+from s2m3.schemas.wire.codec import decode_answer, decode_piece, decode_work, encode_answer, encode_piece, encode_work
+from s2m3.schemas.wire.generation import Piece
+from s2m3.schemas.wire.plain import encode_plain_error, encode_plain_result, parse_plain, read_inputs, transaction_of
+from s2m3.schemas.wire.work import Answer, Hop, Timing, Work
 
 __all__ = ["SURFACES", "Surface", "broken", "documents"]
 
@@ -150,7 +150,7 @@ def _answer(payload: bytes) -> object:
 
 def _piece(payload: bytes) -> object:
     piece = decode_piece(payload, request=REQUEST, user={"step": "words", "seq": "0"})
-    streamed = Streamed()
+    streamed = StreamAssembler()
     return streamed.add(piece), streamed.end("a whole text"), encode_piece(piece)
 
 
@@ -181,7 +181,7 @@ def documents() -> dict[str, m.Document]:
         m.Reported(boot="b", modules={"noop-left": ready, "vit": m.ModuleReport(state="failed", reason=why)}),
         m.NodeLoad(queues={"noop-left": 3}, finished={"noop": 5}),
         m.TaskSpec(model="noop", inputs={"left": 1, "image": {"base64": "/9j/"}}),
-        m.Plan(epoch=1, revision=2, modules=specs, fronts=["noop"]),
+        m.Plan(epoch=1, revision=2, modules=specs, gateways=["noop"]),
         m.RouteDoc(epoch=1, revision=2, model="noop", inputs=model.inputs, answer=["echo"], deadline_s=3, steps=steps),
         m.PlannerState(state="online", epoch=3),
         m.PlannerHealth(epoch=1, revision=2, nodes=3, tasks=4, plans=5),

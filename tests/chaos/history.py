@@ -90,7 +90,7 @@ class Verdict:
     duplicates: list[str] = field(default_factory=list)
     plain_duplicates: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    #: of Clients: a plain request's time runs from when a front takes it, and how long it waited until then nobody says
+    #: of Clients: a plain request's time runs from when a gateway takes it, and how long it waited before is unknown
     late: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     #: code -> how many

@@ -12,14 +12,14 @@ from typing import Any, Self
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from broker.dispatch import Dispatcher
-from broker.link import Link
-from broker.loop import Loop
-from broker.outcomes import Result
-from schemas import topics
-from schemas.plain import plain_inputs, plain_value
-from schemas.settings import BrokerSettings
-from schemas.values import Value
+from s2m3.broker.event_loop import Loop
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.requests.actions import Result
+from s2m3.broker.requests.dispatcher import Dispatcher
+from s2m3.schemas import topics
+from s2m3.schemas.settings import BrokerSettings
+from s2m3.schemas.wire.plain import plain_inputs, plain_value
+from s2m3.schemas.wire.values import Value
 from tests.chaos import WAIT_S
 from tests.chaos.history import History
 
@@ -54,7 +54,7 @@ class Direct:
         self._loop.start()
         self._link.start()
         ready = threading.Event()
-        self._dispatcher.start(then=ready.set)
+        self._dispatcher.start(on_ready=ready.set)
         assert ready.wait(WAIT_S)
         return self
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 from s2m3.cluster import Cluster
+from s2m3.commands.tasks import add_task
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.definitions import Catalogue, load_catalogue, shipped_folder
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas import messages as m
-from schemas import topics
-from schemas.definitions import Catalogue, load_catalogue, shipped_folder
 from tests.chaos import WAIT_S
 from tests.chaos.history import History
 from tests.chaos.proxy import Proxy
@@ -111,7 +111,7 @@ class Rig(Cluster):
     def add(self, site: Site, task: str, spec: m.TaskSpec, timeout_s: float = WAIT_S) -> None:
         """Adds a task and waits until it is ready, its door too."""
         add_task(site, task, spec)
-        assert site.wait(lambda s: s.ready(task) and front_of(s, task) is not None, timeout_s), self.log("planner")
+        assert site.wait(lambda s: s.ready(task) and gateway_of(s, task) is not None, timeout_s), self.log("planner")
 
 
 def place_by_hand(site: Site, model_id: str, at: Mapping[str, list[str]]) -> None:
@@ -152,8 +152,8 @@ def _holds_all(site: Site, node: str) -> bool:
     return all(id_ in reported.modules and reported.modules[id_].state == "ready" for id_ in wanted)
 
 
-def front_of(site: Site, task: str) -> str | None:
-    return next((node for node, plan in site.plans.items() if task in plan.fronts), None)
+def gateway_of(site: Site, task: str) -> str | None:
+    return next((node for node, plan in site.plans.items() if task in plan.gateways), None)
 
 
 def holders_of(site: Site, task: str) -> set[str]:

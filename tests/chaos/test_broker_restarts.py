@@ -9,9 +9,9 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
+from s2m3.schemas import messages as m
 from s2m3.snapshot import Site
-from schemas import messages as m
 from tests.chaos import WAIT_S
 from tests.chaos.conftest import Build, Say
 from tests.chaos.history import Verdict
@@ -65,7 +65,7 @@ def _restart_with_requests_under_way(rig: Rig, *, gently: bool = False) -> Verdi
         ):
             for i in range(80):
                 direct.ask(f"direct{i}", echo(i, "slow"))
-            for i in range(40):  # as many as a front takes at once: others wait in the broker, and are gone with it
+            for i in range(40):  # as many as a gateway takes at once: others wait in the broker, and are gone with it
                 plain.ask(f"plain{i}", echo(i, "slow"))
             assert site.wait(lambda s: any(load.finished.get("slow") for load in s.loads.values()), WAIT_S)
             rig.restart_broker(gently=gently)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
+from s2m3.schemas import messages as m
+from s2m3.schemas.settings import BrokerSettings
 from s2m3.snapshot import Site
-from schemas import messages as m
-from schemas.settings import BrokerSettings
 from tests.chaos import WAIT_S
 from tests.chaos.conftest import Build, Form, Say
 from tests.chaos.load import Direct, Load, echo

@@ -8,8 +8,8 @@ from collections import defaultdict
 import paho.mqtt.client as paho
 import pytest
 
+from s2m3.schemas import messages as m
 from s2m3.snapshot import Site
-from schemas import messages as m
 from tests.chaos import WAIT_S
 from tests.chaos.conftest import Build, Form, Say
 from tests.chaos.load import Direct, Load, Plain, echo

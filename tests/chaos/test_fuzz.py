@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from schemas import topics
+from s2m3.schemas import topics
 from tests.chaos.conftest import Form
 from tests.chaos.fuzz_codec import fuzz
 from tests.chaos.fuzzing import SURFACES, Surface, broken

@@ -5,10 +5,10 @@ import random
 import paho.mqtt.client as paho
 
 from s2m3.client import Client
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.wire.codec import CONTENT_TYPE
 from s2m3.snapshot import Site
-from schemas import messages as m
-from schemas import topics
-from schemas.codec import CONTENT_TYPE
 from tests.chaos import WAIT_S
 from tests.chaos.conftest import Build, Form, Say
 from tests.chaos.fuzzing import INBOX, REQUEST, SURFACES, broken

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 from s2m3.client import Client
+from s2m3.schemas.errors import S2M3Error
 from s2m3.snapshot import Site
-from schemas.errors import S2M3Error
 from tests.chaos import WAIT_S
 from tests.chaos.conftest import Say
 from tests.frozen import agent_of

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from s2m3.schemas import messages as m
 from s2m3.snapshot import Site
-from schemas import messages as m
 from tests.chaos import WAIT_S
 from tests.chaos.conftest import Bar, Build, Say
 from tests.chaos.load import Direct, Load, Plain, echo

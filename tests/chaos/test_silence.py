@@ -6,9 +6,9 @@ import time
 import pytest
 
 from s2m3.client import Client
+from s2m3.schemas import messages as m
+from s2m3.schemas.errors import RequestTimeoutError
 from s2m3.snapshot import Site
-from schemas import messages as m
-from schemas.errors import RequestTimeoutError
 from tests.chaos import WAIT_S
 from tests.chaos.conftest import Bar, Build, Say
 from tests.chaos.load import Direct, Load, echo

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from s2m3.demonstration import TASKS
+from s2m3.demo import TASKS
+from s2m3.schemas import messages as m
+from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.snapshot import Site
-from schemas import messages as m
-from schemas.definitions import shipped_catalogue
 from tests.chaos import WAIT_S
 from tests.chaos.conftest import Build, Say
 from tests.chaos.load import Direct, Load, Plain, Question

@@ -7,10 +7,10 @@ import pytest
 
 from s2m3.client import Client
 from s2m3.cluster import Cluster
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.definitions import Definition
 from s2m3.snapshot import Site
-from schemas import messages as m
-from schemas import topics
-from schemas.definitions import Definition
 from tests.checkpoints.models import all_definitions
 from tests.checkpoints.tiny import make_all
 

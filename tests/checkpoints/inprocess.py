@@ -4,10 +4,10 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from agents.checkpoints.sources import CheckpointSources
-from agents.module import Module
-from agents.zoo import load
-from schemas.definitions import Definition, ModuleSpec
+from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.serving.module import Module
+from s2m3.agents.zoo import load
+from s2m3.schemas.definitions import Definition, ModuleSpec
 
 
 def loaded(folder: Path, spec: ModuleSpec) -> Module:

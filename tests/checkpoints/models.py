@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from schemas.checkpoint import read_checkpoint
-from schemas.definitions import Definition, ModelSpec, ModuleSpec, StepSpec
-from schemas.deriving import definition_of
+from s2m3.schemas.checkpoints.deriving import definition_of
+from s2m3.schemas.checkpoints.headers import read_checkpoint
+from s2m3.schemas.definitions import Definition, ModelSpec, ModuleSpec, StepSpec
 from tests.checkpoints.whole import LONGEST
 
 

@@ -9,13 +9,13 @@ import pytest
 import transformers as t
 
 from s2m3.cluster import Cluster
+from s2m3.schemas import messages as m
+from s2m3.schemas.checkpoints.deriving import definition_of
+from s2m3.schemas.checkpoints.headers import read_checkpoint
+from s2m3.schemas.checkpoints.parts import model_of
+from s2m3.schemas.dtypes import Dtype
+from s2m3.schemas.specs import Definition
 from s2m3.snapshot import Site
-from schemas import messages as m
-from schemas.checkpoint import read_checkpoint
-from schemas.deriving import definition_of
-from schemas.dtypes import Dtype
-from schemas.parts import model_of
-from schemas.specs import Definition
 from tests import command
 from tests.checkpoints.inprocess import loaded, run_all
 from tests.checkpoints.models import definition

@@ -10,9 +10,9 @@ import transformers as t
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.checkpoints.generate import Decoding, Said, Start, Stop
-from agents.checkpoints.room import room_of
-from schemas.generation import NO_OPTIONS, Options
+from s2m3.agents.checkpoints.decoding import DecodedSequence, Decoding, Start, Stop
+from s2m3.agents.checkpoints.kv_cache import kv_cache_size
+from s2m3.schemas.wire.generation import NO_OPTIONS, Options
 
 VOCABULARY, WIDTH = 60, 32
 
@@ -89,7 +89,7 @@ def test_texts_that_begin_and_end_at_different_times_say_what_each_says_alone(
     name: str, plan: list[tuple[int, int, int]]
 ) -> None:
     made = decoding(name)
-    rows: dict[int, Said] = {}
+    rows: dict[int, DecodedSequence] = {}
     going: list[int] = []
     for now in range(30):
         if going:
@@ -140,7 +140,7 @@ def test_the_same_seed_draws_the_same_whoever_is_beside_it_and_another_one_does_
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_cache_takes_what_was_reckoned_and_leaves_with_its_texts(name: str) -> None:
     made, network = decoding(name), NETWORKS[name]
-    room = room_of(network.config, 4)
+    room = kv_cache_size(network.config, 4)
     begin = start(name, random.Random(1).randrange(50))  # noqa: S311
     row = made.begin(begin, NO_OPTIONS)
     for _ in range(5):

@@ -9,19 +9,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from agents.checkpoints import identity
-from agents.checkpoints.identity import cache_folder, fingerprint
-from agents.checkpoints.opening import open_part
-from agents.checkpoints.sources import CheckpointSources
-from agents.zoo import identify
+from s2m3.agents.checkpoints import identity
+from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.checkpoints.identity import cache_folder, fingerprint
+from s2m3.agents.checkpoints.part import open_part
+from s2m3.agents.zoo import identify
 from s2m3.client import Client
 from s2m3.cluster import Cluster
+from s2m3.commands.tasks import add_task
+from s2m3.schemas import messages as m
+from s2m3.schemas.checkpoints.headers import read_checkpoint
+from s2m3.schemas.definitions import Definition, ModuleSpec, shipped_catalogue, with_definition
+from s2m3.schemas.errors import BadDefinitionError, ModuleFailedError
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas import messages as m
-from schemas.checkpoint import read_checkpoint
-from schemas.definitions import Definition, ModuleSpec, shipped_catalogue, with_definition
-from schemas.errors import BadDefinitionError, ModuleFailedError
 from tests.checkpoints import whole
 from tests.checkpoints.conftest import READY_S
 from tests.checkpoints.models import definition

@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from agents.checkpoints.sources import CheckpointSources
-from agents.zoo import load
-from schemas.checkpoint import read_checkpoint
-from schemas.definitions import ModuleSpec
-from schemas.errors import BadInputError, ModuleFailedError
+from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.zoo import load
+from s2m3.schemas.checkpoints.headers import read_checkpoint
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.errors import BadInputError, ModuleFailedError
 from tests.checkpoints import whole
 from tests.checkpoints.inprocess import loaded, run_all, run_module
 from tests.checkpoints.models import definition
@@ -196,9 +196,9 @@ def test_heads_are_loaded_without_torch(tiny: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from agents.checkpoints.sources import CheckpointSources\n"
-        "from agents.zoo import identify, load\n"
-        "from schemas.definitions import ModuleSpec\n"
+        "from s2m3.agents.checkpoints.folders import CheckpointSources\n"
+        "from s2m3.agents.zoo import identify, load\n"
+        "from s2m3.schemas.definitions import ModuleSpec\n"
         f"for spec in {[spec.model_dump_json(by_alias=True) for spec in specs]!r}:\n"
         f"    given = ModuleSpec.model_validate_json(spec), CheckpointSources((Path({str(tiny)!r}),))\n"
         "    identify(*given), load(*given)\n"

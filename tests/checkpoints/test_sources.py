@@ -7,11 +7,11 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from agents.checkpoints.sources import CheckpointSources
-from agents.zoo import can_load, identify, load
-from schemas.definitions import ModuleSpec
-from schemas.errors import ModuleFailedError
-from schemas.settings import AgentSettings
+from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.zoo import can_load, identify, load
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.errors import ModuleFailedError
+from s2m3.schemas.settings import AgentSettings
 from tests.checkpoints.models import definition
 from tests.planner_service.site import make_facts
 

@@ -14,10 +14,10 @@ import torch
 import transformers as tf
 from safetensors.torch import load_file, save_file
 
-from schemas.architectures import architecture_of
-from schemas.checkpoint import read_checkpoint
-from schemas.parts import model_of
-from schemas.sizes import sizes_of
+from s2m3.schemas.checkpoints.architectures import architecture_of
+from s2m3.schemas.checkpoints.headers import read_checkpoint
+from s2m3.schemas.checkpoints.parts import model_of
+from s2m3.schemas.sizes import sizes_of
 from tests import command
 from tests.checkpoints.tiny import MAKERS, alter
 

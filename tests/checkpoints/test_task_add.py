@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from s2m3.cluster import Cluster
+from s2m3.commands.tasks import add_task, checkpoint_definition
+from s2m3.schemas import messages as m
+from s2m3.schemas.errors import BadInputError
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task, checkpoint_definition
-from schemas import messages as m
-from schemas.errors import BadInputError
 from tests import command
 from tests.checkpoints.conftest import READY_S
 from tests.conftest import WAIT_S

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from s2m3.pageserver import page_is_built
+from s2m3.page_server import page_is_built
 from tests.conftest import WAIT_S
 
 #: The container of a test has no sandbox to give, no graphics card and no way out.

@@ -9,12 +9,12 @@ from typing import Any, Self
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from broker.launch import Broker
-from schemas import messages as m
-from schemas import topics
-from schemas.definitions import ModuleSpec
-from schemas.plain import encode_plain_result
-from schemas.work import Timing
+from s2m3.broker.servers.launch import Broker
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.wire.plain import encode_plain_result
+from s2m3.schemas.wire.work import Timing
 from tests.conftest import WAIT_S
 
 ROOT = "s2m3/v1"

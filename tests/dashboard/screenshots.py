@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from broker.launch import default_kind
-from s2m3.demonstration import TASKS
+from s2m3.broker.servers.launch import default_kind
+from s2m3.demo import TASKS
 from tests.dashboard.conftest import FLAGS
 from tests.dashboard.site import READY_S, SAMPLES, Up
 

@@ -15,7 +15,7 @@ from typing import Self
 import psutil
 from playwright.sync_api import Page, expect
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 from tests.conftest import WAIT_S
 
 READY_S = 90.0
@@ -33,7 +33,7 @@ class Up:
     """
 
     def __init__(self, kind: BrokerKind, folder: Path) -> None:
-        self._broker_word = "broker.embedded" if kind == "embedded" else "-c"
+        self._broker_word = "s2m3.broker.servers.embedded" if kind == "embedded" else "-c"
         self._printed = folder / "up.txt"
         with self._printed.open("wb") as out:
             self.process = subprocess.Popen(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from broker.launch import Broker, default_kind
-from s2m3.pageserver import PageServer
+from s2m3.broker.servers.launch import Broker, default_kind
+from s2m3.page_server import PageServer
 from tests.dashboard.conftest import Open
 from tests.dashboard.recorded import ROOT, RecordedSite, Teller
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from broker.launch import Broker, BrokerKind
-from s2m3.pageserver import PageServer
+from s2m3.broker.servers.launch import Broker, BrokerKind
+from s2m3.page_server import PageServer
 from tests.dashboard.conftest import Open
 from tests.dashboard.recorded import ROOT, RecordedSite, Teller
 

@@ -8,8 +8,8 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from playwright.sync_api import expect
 
-from broker.launch import Broker, BrokerKind
-from s2m3.pageserver import PageServer
+from s2m3.broker.servers.launch import Broker, BrokerKind
+from s2m3.page_server import PageServer
 from tests.conftest import WAIT_S, has_mosquitto
 from tests.dashboard.conftest import Open
 from tests.dashboard.recorded import ROOT, RecordedSite, Teller

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 from s2m3.client import Client
 from s2m3.cluster import Cluster
-from s2m3.pageserver import PageServer
+from s2m3.commands.tasks import add_task
+from s2m3.page_server import PageServer
+from s2m3.schemas import messages as m
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas import messages as m
 from tests.dashboard.conftest import Open
 from tests.dashboard.site import READY_S, assert_lost_in_time, watch_for_loss
 

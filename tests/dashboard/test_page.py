@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 from s2m3.client import Client
-from s2m3.demonstration import DEMO_NODES, TASKS
+from s2m3.demo import DEMO_NODES, TASKS
 from tests.dashboard.conftest import Open
 from tests.dashboard.site import READY_S, SAMPLES, Up, assert_lost_in_time, watch_for_loss
 

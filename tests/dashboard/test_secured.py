@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from s2m3.pageserver import PageServer
+from s2m3.page_server import PageServer
 from tests.conftest import has_mosquitto
 from tests.dashboard.conftest import Open
 from tests.dashboard.recorded import ROOT

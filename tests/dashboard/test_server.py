@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from broker.launch import Broker, BrokerKind
-from broker.websocket import PageDoor
-from s2m3.pageserver import PageServer
-from schemas.errors import BadInputError, S2M3Error
+from s2m3.broker.servers.launch import Broker, BrokerKind
+from s2m3.broker.servers.websocket import PageDoor
+from s2m3.page_server import PageServer
+from s2m3.schemas.errors import BadInputError, S2M3Error
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 from s2m3.client import Client
 from s2m3.cluster import Cluster
+from s2m3.commands.tasks import add_task
+from s2m3.schemas import messages as m
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas import messages as m
 from tests.conftest import WAIT_S
 
 _MODELS = Path(__file__).parent / "models"

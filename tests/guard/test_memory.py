@@ -1,9 +1,9 @@
 """A node whose process takes more than its budget gives up what is spare, and never a last copy."""
 
 from s2m3.client import Client
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
 from s2m3.snapshot import Site
-from schemas import messages as m
-from schemas import topics
 from tests.conftest import WAIT_S
 from tests.guard.conftest import FaultyCluster
 

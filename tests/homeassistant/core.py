@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from broker.launch import free_port
+from s2m3.broker.servers.launch import free_port
 
 ROOT = Path(__file__).parents[2]
 HASS = Path(os.environ.get("S2M3_TEST_HASS", ROOT / ".hass" / "bin" / "hass"))

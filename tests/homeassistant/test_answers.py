@@ -6,11 +6,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.outcomes import Result
-from s2m3.bindings.bound import Asked
+from s2m3.bindings.bound_topic import Asked
+from s2m3.broker.requests.actions import Result
 from s2m3.homeassistant.answers import of_plain, of_result
-from schemas.errors import BusyError, RequestTimeoutError
-from schemas.plain import encode_plain_error, encode_plain_result
+from s2m3.schemas.errors import BusyError, RequestTimeoutError
+from s2m3.schemas.wire.plain import encode_plain_error, encode_plain_result
 
 ASKED = Asked("porch", "question", question="who?")
 JSON = st.recursive(

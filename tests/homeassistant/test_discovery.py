@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from s2m3.homeassistant.discovery import Devices, without
-from schemas import messages as m
-from schemas import topics
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
 
 DEVICES = Devices("s2m3/v1", "homeassistant", "0.1.0")
 STEP = m.RouteStep(module="x", inputs={"a": "input.image"}, outputs=["label"])

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 from s2m3.cluster import Cluster
+from s2m3.commands.tasks import add_task
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.bridge import Binding
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas import messages as m
-from schemas import topics
-from schemas.bridge import Binding
 from tests.conftest import WAIT_S
 from tests.homeassistant.core import HASS, HomeAssistant
 from tests.system.plain import PlainCaller

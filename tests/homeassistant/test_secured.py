@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
 from s2m3.snapshot import Site
-from schemas import messages as m
-from schemas import topics
 from tests.conftest import has_mosquitto
 from tests.homeassistant.core import HASS, HomeAssistant
 from tests.secured.secured import SecuredSite, ended, secure, short_folder

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from schemas.instance import Instance, PlacedTask, parse_instance
+from s2m3.schemas.instance import Instance, PlacedTask, parse_instance
 
 Placement = dict[str, tuple[str, ...]]
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from planner.estimate import AssumedDevice, assumed_devices, estimated_instance
-from planner.solve import solve
-from schemas.definitions import shipped_catalogue
-from schemas.errors import BadDefinitionError, BadInputError, NoCapacityError
-from schemas.instance import Instance, PlacedModule
-from schemas.sizes import ANSWER_TOKENS
+from s2m3.planner.solving.estimate import AssumedDevice, assumed_devices, estimated_instance
+from s2m3.planner.solving.solve import solve
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.errors import BadDefinitionError, BadInputError, NoCapacityError
+from s2m3.schemas.instance import Instance, PlacedModule
+from s2m3.schemas.sizes import ANSWER_TOKENS
 
 PI = AssumedDevice(id="pi", memory_mb=4000, gflops=60, gb_s=12, latency_ms=2, mbps=100)
 DESK = AssumedDevice(id="desk", memory_mb=40_000, gflops=2000, gb_s=200, latency_ms=1, mbps=900)

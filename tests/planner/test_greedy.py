@@ -2,9 +2,9 @@
 
 import pytest
 
-from planner.greedy import greedy, sorted_by_need
-from planner.problem import Problem
-from schemas.instance import Instance, parse_instance
+from s2m3.planner.solving.greedy import greedy, sorted_by_need
+from s2m3.planner.solving.problem import Problem
+from s2m3.schemas.instance import Instance, parse_instance
 
 
 def _bins(rooms: list[float], sizes: list[float], able: dict[int, list[int]] | None = None) -> Instance:

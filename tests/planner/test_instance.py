@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import BadDefinitionError
-from schemas.instance import load_instance, parse_instance
+from s2m3.schemas.errors import BadDefinitionError
+from s2m3.schemas.instance import load_instance, parse_instance
 
 GOOD: dict[str, Any] = {
     "devices": [{"id": "pi5", "memory_mb": 4096, "latency_ms": 2.0, "mbps": 100}],

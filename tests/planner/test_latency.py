@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from planner.latency import Evaluator, latencies_s, latency_s
-from planner.problem import ABSENT, Problem
-from planner.solve import solve
-from schemas.instance import Instance, parse_instance
+from s2m3.planner.solving.latency import Evaluator, latencies_s, latency_s
+from s2m3.planner.solving.problem import ABSENT, Problem
+from s2m3.planner.solving.solve import solve
+from s2m3.schemas.instance import Instance, parse_instance
 from tests.planner import naive
 
 DOC = Path(__file__).parents[2] / "docs" / "placement.md"

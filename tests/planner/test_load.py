@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from planner.load import loaded_latencies_s, utilisation, waits_s
-from planner.problem import Problem
-from planner.solve import solve
-from planner.spare import Spare, second_copies
-from schemas.instance import Instance, parse_instance
+from s2m3.planner.solving.problem import Problem
+from s2m3.planner.solving.queueing import loaded_latencies_s, utilisation, waits_s
+from s2m3.planner.solving.second_copies import Spare, second_copies
+from s2m3.planner.solving.solve import solve
+from s2m3.schemas.instance import Instance, parse_instance
 
 
 def _shared(rate: float, *, max_replicas: int = 1, slow: float = 0.3, **more: Any) -> Instance:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.order import Move, is_reachable, steps
+from s2m3.planner.solving.migration import Move, is_reachable, steps
 
 ROOM = {"a": 4.0, "b": 4.0, "c": 4.0}
 SIZE = {"x": 3.0, "y": 3.0, "z": 1.0}

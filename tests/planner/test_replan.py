@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from planner.replan import Worth, replan
-from planner.solve import solve
-from schemas.errors import NoCapacityError
-from schemas.instance import Instance, parse_instance
+from s2m3.planner.solving.replan import Worth, replan
+from s2m3.planner.solving.solve import solve
+from s2m3.schemas.errors import NoCapacityError
+from s2m3.schemas.instance import Instance, parse_instance
 from tests.planner import naive
 
 

@@ -1,25 +1,25 @@
 """A site made of facts, for the planner's pure parts: nodes, tasks, what is ready where."""
 
-from planner.facts import Facts
-from schemas.definitions import shipped_catalogue
-from schemas.messages import ErrorBody, ModuleReport, NodeProfile, NodeState, Plan, Reported, TaskSpec
+from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.messages import ErrorBody, ModuleReport, NodeProfile, NodeState, Plan, Reported, TaskSpec
 
 
-def make_facts(*tasks: str, nodes: dict[str, float] | None = None) -> Facts:
+def make_facts(*tasks: str, nodes: dict[str, float] | None = None) -> ClusterState:
     """Facts with ready nodes of the given memory and a task of each model named."""
-    facts = Facts(shipped_catalogue())
+    cluster = ClusterState(shipped_catalogue())
     for node, memory in (nodes or {"a": 1000.0, "b": 1000.0}).items():
-        join(facts, node, memory)
+        join(cluster, node, memory)
     for task in tasks:
-        facts.tasks[task] = TaskSpec(model=task)
-        facts.sessions.add(task)
-    return facts
+        cluster.tasks[task] = TaskSpec(model=task)
+        cluster.sessions.add(task)
+    return cluster
 
 
-def join(facts: Facts, node: str, memory: float = 1000.0, boot: str = "1") -> None:
-    facts.nodes.update(node, NodeState(state="ready", boot=boot))
+def join(cluster: ClusterState, node: str, memory: float = 1000.0, boot: str = "1") -> None:
+    cluster.nodes.update(node, NodeState(state="ready", boot=boot))
     modules = shipped_catalogue().modules.values()
-    facts.profiles[node] = NodeProfile(
+    cluster.profiles[node] = NodeProfile(
         boot=boot,
         version="1",
         memory_mb=memory,
@@ -32,11 +32,13 @@ def join(facts: Facts, node: str, memory: float = 1000.0, boot: str = "1") -> No
     )
 
 
-def lose(facts: Facts, node: str, boot: str = "1") -> None:
-    facts.nodes.update(node, NodeState(state="lost", boot=boot))
+def lose(cluster: ClusterState, node: str, boot: str = "1") -> None:
+    cluster.nodes.update(node, NodeState(state="lost", boot=boot))
 
 
-def hold(facts: Facts, node: str, *modules: str, state: str = "ready", boot: str = "1", planned: bool = True) -> None:
+def hold(
+    cluster: ClusterState, node: str, *modules: str, state: str = "ready", boot: str = "1", planned: bool = True
+) -> None:
     """The node reports these modules in this state, and (usually) its plan names them."""
     reason = ErrorBody(code="module_failed", detail="broken") if state == "failed" else None
     known = shipped_catalogue().modules
@@ -44,8 +46,8 @@ def hold(facts: Facts, node: str, *modules: str, state: str = "ready", boot: str
         m: ModuleReport.model_validate({"state": state, "reason": reason, "memory_mb": known[m].memory_mb})
         for m in modules
     }
-    facts.reported[node] = Reported(boot=boot, modules=reports)
+    cluster.reported[node] = Reported(boot=boot, modules=reports)
     if planned:
         specs = [shipped_catalogue().modules[m] for m in modules]
-        fronts = facts.plans[node].fronts if node in facts.plans else []
-        facts.plans[node] = Plan(epoch=1, revision=1, modules=specs, fronts=fronts)
+        gateways = cluster.plans[node].gateways if node in cluster.plans else []
+        cluster.plans[node] = Plan(epoch=1, revision=1, modules=specs, gateways=gateways)

@@ -3,11 +3,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.decide import decide
-from planner.documents import Documents
-from planner.facts import Facts
-from planner.live import placer
-from planner.placing import place
+from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.decision import decide
+from s2m3.planner.site.placement import place
+from s2m3.planner.site.placer import placer
+from s2m3.planner.site.published_documents import Documents
 from tests.planner_service.site import hold, join, lose, make_facts
 
 TASKS = ("retrieval", "classification", "vqa", "transcription", "spoken-retrieval", "spoken-intent")
@@ -22,19 +22,19 @@ sites = st.tuples(
 )
 
 
-def told_until_still(facts: Facts, documents: Documents, *, improve: bool) -> set[str]:
+def told_until_still(cluster: ClusterState, documents: Documents, *, improve: bool) -> set[str]:
     """Plans, lets the nodes load what they are told, and plans again until nothing is said; returns who was told."""
     told: set[str] = set()
     for _ in range(20):
         said: dict[str, bytes] = {}
-        places = place(facts, _LOOK_FOR_BETTER if improve else _MEND, 0.0)
-        documents.update(decide(facts, places), said.__setitem__)
+        placement = place(cluster, _LOOK_FOR_BETTER if improve else _MEND, 0.0)
+        documents.update(decide(cluster, placement), said.__setitem__)
         if not said:
             return told
         told |= said.keys()
-        facts.plans = dict(documents.plans)
-        for node in facts.nodes.present:
-            hold(facts, node, *(spec.id for spec in facts.plans[node].modules), planned=False)
+        cluster.plans = dict(documents.plans)
+        for node in cluster.nodes.present:
+            hold(cluster, node, *(spec.id for spec in cluster.plans[node].modules), planned=False)
     raise AssertionError("the planner does not come to rest")
 
 
@@ -42,8 +42,8 @@ def held(documents: Documents) -> dict[str, set[str]]:
     return {node: {spec.id for spec in plan.modules} for node, plan in documents.plans.items()}
 
 
-def fronts(documents: Documents) -> dict[str, str]:
-    return {task: node for node, plan in documents.plans.items() for task in plan.fronts}
+def gateways(documents: Documents) -> dict[str, str]:
+    return {task: node for node, plan in documents.plans.items() for task in plan.gateways}
 
 
 @settings(max_examples=15)
@@ -52,18 +52,20 @@ def test_a_loss_is_told_to_the_nodes_that_take_over_and_to_the_tasks_that_used_i
     site: tuple[set[str], list[float], str],
 ) -> None:
     tasks, memory, victim = site
-    facts, documents = make_facts(*tasks, nodes=dict(zip(NODES, memory, strict=True))), Documents("r", epoch=1)
-    told_until_still(facts, documents, improve=True)
-    before, fronts_before = held(documents), fronts(documents)
-    lose(facts, victim)
-    told = told_until_still(facts, documents, improve=False)
+    cluster, documents = make_facts(*tasks, nodes=dict(zip(NODES, memory, strict=True))), Documents("r", epoch=1)
+    told_until_still(cluster, documents, improve=True)
+    before, gateways_before = held(documents), gateways(documents)
+    lose(cluster, victim)
+    told = told_until_still(cluster, documents, improve=False)
     after = held(documents)
     gained = {node: modules - before[node] for node, modules in after.items()}
     assert set().union(*gained.values()) == before[victim]
     assert all(before[node] <= modules for node, modules in after.items())
-    new_fronts = {node for task, node in fronts(documents).items() if fronts_before[task] == victim}
-    concerned = {f"r/plan/{node}" for node, modules in gained.items() if modules} | {f"r/plan/{n}" for n in new_fronts}
-    used = {task for task in tasks if before[victim] & set(facts.catalogue.models[task].module_ids)}
+    new_gateways = {node for task, node in gateways(documents).items() if gateways_before[task] == victim}
+    concerned = {f"r/plan/{node}" for node, modules in gained.items() if modules} | {
+        f"r/plan/{n}" for n in new_gateways
+    }
+    used = {task for task in tasks if before[victim] & set(cluster.catalogue.models[task].module_ids)}
     assert told == concerned | {f"r/plan/{victim}"} | {f"r/route/{task}" for task in used}
 
 
@@ -73,7 +75,7 @@ def test_a_node_that_joins_and_is_not_needed_is_told_that_it_holds_nothing_and_n
     site: tuple[set[str], list[float], str],
 ) -> None:
     tasks, memory, _ = site
-    facts, documents = make_facts(*tasks, nodes=dict(zip(NODES, memory, strict=True))), Documents("r", epoch=1)
-    told_until_still(facts, documents, improve=True)
-    join(facts, "late")
-    assert told_until_still(facts, documents, improve=False) == {"r/plan/late"}
+    cluster, documents = make_facts(*tasks, nodes=dict(zip(NODES, memory, strict=True))), Documents("r", epoch=1)
+    told_until_still(cluster, documents, improve=True)
+    join(cluster, "late")
+    assert told_until_still(cluster, documents, improve=False) == {"r/plan/late"}

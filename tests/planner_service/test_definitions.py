@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from planner.placing import place
-from schemas.definitions import Definition, shipped_catalogue
-from schemas.instance import Instance
-from schemas.messages import TaskSpec
+from s2m3.planner.site.placement import place
+from s2m3.schemas.definitions import Definition, shipped_catalogue
+from s2m3.schemas.instance import Instance
+from s2m3.schemas.messages import TaskSpec
 from tests.planner_service.site import make_facts
 
 NOOP = shipped_catalogue().models["noop"]
@@ -26,52 +26,52 @@ def placed_first(instance: Instance, _: object) -> dict[str, list[str]]:
 
 
 def test_what_a_task_brings_is_shared_with_what_is_known_under_the_known_name() -> None:
-    facts = make_facts("noop")
-    assert facts.want("mine", brought())
-    model = facts.model_of("mine")
+    cluster = make_facts("noop")
+    assert cluster.want("mine", brought())
+    model = cluster.model_of("mine")
     assert model is not None
     assert set(model.module_ids) == set(NOOP.module_ids)
 
 
 def test_what_is_new_is_placed_as_it_is_and_shared_by_two_tasks_that_bring_it() -> None:
-    facts = make_facts()
-    for node in facts.profiles:
-        update = {"sources": [*facts.profiles[node].sources, "elsewhere"]}
-        facts.profiles[node] = facts.profiles[node].model_copy(update=update)
+    cluster = make_facts()
+    for node in cluster.profiles:
+        update = {"sources": [*cluster.profiles[node].sources, "elsewhere"]}
+        cluster.profiles[node] = cluster.profiles[node].model_copy(update=update)
     for task in ("one", "two"):
-        facts.want(task, brought(source="elsewhere"))
-    found = place(facts, placed_first, 0.0)
+        cluster.want(task, brought(source="elsewhere"))
+    found = place(cluster, placed_first, 0.0)
     assert not found.errors
     assert set(found.modules) == {f"own-{module}" for module in NOOP.module_ids}
 
 
 def test_a_definition_that_cannot_run_refuses_its_own_task_alone() -> None:
-    facts = make_facts("noop")
-    facts.want("bad", brought(answer=["nothing"]))
-    found = place(facts, placed_first, 0.0)
+    cluster = make_facts("noop")
+    cluster.want("bad", brought(answer=["nothing"]))
+    found = place(cluster, placed_first, 0.0)
     assert found.errors.keys() == {"bad"}
     assert "has no output 'nothing'" in str(found.errors["bad"])
     assert set(found.modules) == set(NOOP.module_ids)
 
 
 def test_an_id_that_is_another_module_already_is_refused() -> None:
-    facts = make_facts()
-    facts.want("one", brought(source="here"))
-    facts.want("two", brought(source="elsewhere"))
-    assert "is another module already" in str(facts.refused["two"])
-    assert "one" not in facts.refused
+    cluster = make_facts()
+    cluster.want("one", brought(source="here"))
+    cluster.want("two", brought(source="elsewhere"))
+    assert "is another module already" in str(cluster.refused["two"])
+    assert "one" not in cluster.refused
 
 
 def test_what_a_task_brought_is_forgotten_with_it() -> None:
-    facts = make_facts("noop")
-    facts.want("mine", brought(source="elsewhere"))
-    assert "own-noop-head" in facts.catalogue.modules
-    assert facts.want("mine", None)
-    assert facts.catalogue == shipped_catalogue()
-    assert not facts.want("mine", None)
+    cluster = make_facts("noop")
+    cluster.want("mine", brought(source="elsewhere"))
+    assert "own-noop-head" in cluster.catalogue.modules
+    assert cluster.want("mine", None)
+    assert cluster.catalogue == shipped_catalogue()
+    assert not cluster.want("mine", None)
 
 
 def test_the_same_wish_is_no_news() -> None:
-    facts = make_facts()
-    assert facts.want("mine", brought())
-    assert not facts.want("mine", brought())
+    cluster = make_facts()
+    assert cluster.want("mine", brought())
+    assert not cluster.want("mine", brought())

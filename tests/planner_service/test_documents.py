@@ -1,9 +1,9 @@
 """What the planner has said: only what changed is sent, what is gone is cleared, everything again when asked."""
 
-from planner.decide import Assignment, Decision
-from planner.documents import Documents
-from schemas import topics
-from schemas.messages import Replica, RouteDoc, RouteStep
+from s2m3.planner.site.decision import Assignment, Decision
+from s2m3.planner.site.published_documents import Documents
+from s2m3.schemas import topics
+from s2m3.schemas.messages import Replica, RouteDoc, RouteStep
 from tests.planner_service.site import make_facts
 
 MODULES = make_facts().catalogue.modules

@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.messages import Reported
+from s2m3.schemas.messages import Reported
 from tests.planner_service.site import lose, make_facts
 
 
@@ -17,14 +17,14 @@ from tests.planner_service.site import lose, make_facts
     ],
 )
 def test_the_epoch_that_half_of_the_nodes_follow_or_more_is_the_sites(epochs: dict[str, int], followed: int) -> None:
-    facts = make_facts(nodes=dict.fromkeys("abc", 1000.0))
+    cluster = make_facts(nodes=dict.fromkeys("abc", 1000.0))
     for node, epoch in epochs.items():
-        facts.reported[node] = Reported(boot="1", epoch=epoch)
-    assert facts.epoch_followed() == followed
+        cluster.reported[node] = Reported(boot="1", epoch=epoch)
+    assert cluster.epoch_followed() == followed
 
 
 def test_what_a_lost_node_followed_does_not_count() -> None:
-    facts = make_facts(nodes=dict.fromkeys("ab", 1000.0))
-    facts.reported = {"a": Reported(boot="1", epoch=9), "b": Reported(boot="1", epoch=3)}
-    lose(facts, "a")
-    assert facts.epoch_followed() == 3
+    cluster = make_facts(nodes=dict.fromkeys("ab", 1000.0))
+    cluster.reported = {"a": Reported(boot="1", epoch=9), "b": Reported(boot="1", epoch=3)}
+    lose(cluster, "a")
+    assert cluster.epoch_followed() == 3

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from planner.decide import decide
-from planner.documents import Documents
-from planner.facts import Facts
-from planner.flapping import Flapping
-from planner.live import placer, second_copies_in_spare
-from planner.placing import place
-from schemas.messages import Plan, Reported
+from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.decision import decide
+from s2m3.planner.site.flapping import Flapping
+from s2m3.planner.site.placement import place
+from s2m3.planner.site.placer import placer, second_copies_in_spare
+from s2m3.planner.site.published_documents import Documents
+from s2m3.schemas.messages import Plan, Reported
 from tests.planner_service.site import hold, join, lose, make_facts
 
 BETTER = placer(0.05)(True)  # noqa: FBT003  # with improvements
@@ -21,7 +21,7 @@ BETTER = placer(0.05)(True)  # noqa: FBT003  # with improvements
 class Site:
     """The planner's pure parts, as its service runs them, and nodes that load at once what they are told."""
 
-    facts: Facts
+    cluster: ClusterState
     now: float = 0.0
     documents: Documents = field(default_factory=lambda: Documents("r", epoch=5))
     changes: list[tuple[float, str]] = field(default_factory=list)
@@ -29,36 +29,40 @@ class Site:
 
     def plan(self) -> None:
         for _ in range(10):
-            places = place(self.facts, BETTER, self.now, second_copies_in_spare)
-            self.held = dict(places.held)
-            changed = self.documents.update(decide(self.facts, places), lambda *_: None)
-            self.facts.plans = dict(self.documents.plans)
+            placement = place(self.cluster, BETTER, self.now, second_copies_in_spare)
+            self.held = dict(placement.held)
+            changed = self.documents.update(decide(self.cluster, placement), lambda *_: None)
+            self.cluster.plans = dict(self.documents.plans)
             if not changed:
                 return
             self.changes += [(self.now, node) for node in changed]
-            for node in self.facts.nodes.present:
+            for node in self.cluster.nodes.present:
                 self.obey(node)
         raise AssertionError("the planner does not come to rest")
 
     def obey(self, node: str) -> None:
-        plan = self.facts.plans.get(node, Plan(epoch=1, revision=1))
+        plan = self.cluster.plans.get(node, Plan(epoch=1, revision=1))
         hold(
-            self.facts, node, *(spec.id for spec in plan.modules), boot=self.facts.nodes.boot(node) or "", planned=False
+            self.cluster,
+            node,
+            *(spec.id for spec in plan.modules),
+            boot=self.cluster.nodes.boot(node) or "",
+            planned=False,
         )
 
     def lose(self, node: str) -> None:
-        lose(self.facts, node, self.facts.nodes.boot(node) or "")
-        self.facts.flapping.left(node, self.now)
+        lose(self.cluster, node, self.cluster.nodes.boot(node) or "")
+        self.cluster.flapping.left(node, self.now)
         self.plan()
 
     def back(self, node: str, memory: float, boot: str) -> None:
-        join(self.facts, node, memory, boot)
-        self.facts.reported[node] = Reported(boot=boot)
-        self.facts.flapping.came(node, self.now)
+        join(self.cluster, node, memory, boot)
+        self.cluster.reported[node] = Reported(boot=boot)
+        self.cluster.flapping.came(node, self.now)
         self.plan()
 
     def serves(self, *modules: str) -> bool:
-        return all(self.facts.ready_nodes(module) for module in modules)
+        return all(self.cluster.ready_nodes(module) for module in modules)
 
 
 NOOP = ("noop-head", "noop-left", "noop-right")
@@ -75,10 +79,10 @@ def flap(site: Site, node: str, memory: float, minutes: float) -> None:
 
 
 def test_a_node_up_5_s_and_down_5_s_for_3_minutes_changes_few_plans_and_all_stays_served() -> None:
-    facts = make_facts("noop", nodes={"a": 100.0, "b": 100.0})
-    site = Site(facts)
-    site.facts.flapping.came("a", 0.0)
-    site.facts.flapping.came("b", 0.0)
+    cluster = make_facts("noop", nodes={"a": 100.0, "b": 100.0})
+    site = Site(cluster)
+    site.cluster.flapping.came("a", 0.0)
+    site.cluster.flapping.came("b", 0.0)
     site.plan()
     begun = len(site.changes)
     flap(site, "b", 100.0, 3)
@@ -89,25 +93,25 @@ def test_a_node_up_5_s_and_down_5_s_for_3_minutes_changes_few_plans_and_all_stay
 
 
 def test_it_is_used_again_once_it_has_stayed() -> None:
-    facts = make_facts("classification", nodes={"a": 100.0, "b": 100.0})
-    site = Site(facts)
-    site.facts.flapping.came("b", 0.0)
+    cluster = make_facts("classification", nodes={"a": 100.0, "b": 100.0})
+    site = Site(cluster)
+    site.cluster.flapping.came("b", 0.0)
     site.plan()
     flap(site, "b", 100.0, 1)
-    assert not facts.plans.get("b", Plan(epoch=1, revision=1)).modules
-    release = facts.next_retry(site.now)
+    assert not cluster.plans.get("b", Plan(epoch=1, revision=1)).modules
+    release = cluster.next_retry(site.now)
     assert release is not None
     assert release <= site.now + 320
     site.now = release
     site.plan()
     assert site.held == {}
-    assert facts.plans["b"].modules
+    assert cluster.plans["b"].modules
 
 
 def test_a_node_that_alone_can_hold_something_is_used_although_it_flaps() -> None:
-    facts = make_facts("transcription", nodes={"a": 50.0, "b": 400.0})
-    site = Site(facts)
-    site.facts.flapping.came("b", 0.0)
+    cluster = make_facts("transcription", nodes={"a": 50.0, "b": 400.0})
+    site = Site(cluster)
+    site.cluster.flapping.came("b", 0.0)
     site.plan()
     for n in range(6):
         site.now += 5
@@ -119,25 +123,25 @@ def test_a_node_that_alone_can_hold_something_is_used_although_it_flaps() -> Non
 
 def test_a_ready_copy_that_comes_back_stays_until_its_replacement_is_ready() -> None:
     """The link flapped, not the process: what it holds is the only ready copy while another node loads."""
-    facts = make_facts("noop", nodes={"a": 100.0, "b": 100.0})
-    hold(facts, "a", *NOOP)
+    cluster = make_facts("noop", nodes={"a": 100.0, "b": 100.0})
+    hold(cluster, "a", *NOOP)
     documents = Documents("r", epoch=5)
 
     def plan() -> None:
-        documents.update(decide(facts, place(facts, BETTER, 0.0)), lambda *_: None)
-        facts.plans = dict(documents.plans)
+        documents.update(decide(cluster, place(cluster, BETTER, 0.0)), lambda *_: None)
+        cluster.plans = dict(documents.plans)
 
     plan()
-    lose(facts, "a")
+    lose(cluster, "a")
     plan()
-    assert {spec.id for spec in facts.plans["b"].modules} == set(NOOP)
-    hold(facts, "b", *NOOP, state="loading", planned=False)
-    join(facts, "a", 100.0)
+    assert {spec.id for spec in cluster.plans["b"].modules} == set(NOOP)
+    hold(cluster, "b", *NOOP, state="loading", planned=False)
+    join(cluster, "a", 100.0)
     plan()
-    assert {spec.id for spec in facts.plans["a"].modules} == set(NOOP)
-    hold(facts, "b", *NOOP, planned=False)
+    assert {spec.id for spec in cluster.plans["a"].modules} == set(NOOP)
+    hold(cluster, "b", *NOOP, planned=False)
     plan()
-    assert not facts.plans["a"].modules
+    assert not cluster.plans["a"].modules
 
 
 def test_one_restart_is_no_flapping_and_a_long_life_ends_it() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from schemas.architectures import Architecture, architecture_of, architectures, value_at
-from schemas.errors import BadDefinitionError
+from s2m3.schemas.checkpoints.architectures import Architecture, architecture_of, architectures, value_at
+from s2m3.schemas.errors import BadDefinitionError
 
 
 @pytest.mark.parametrize("family", architectures(), ids=lambda family: family.names[0])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.checkpoint import read_checkpoint
-from schemas.errors import BadInputError
+from s2m3.schemas.checkpoints.headers import read_checkpoint
+from s2m3.schemas.errors import BadInputError
 
 
 def write_weights(path: Path, *names: str) -> None:

@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from schemas.codec import attempt_of, decode_answer, decode_work, encode_answer, encode_work
-from schemas.errors import BadInputError, BusyError, S2M3Error
-from schemas.values import Value
-from schemas.work import Answer, Hop, Timing, Work
+from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error
+from s2m3.schemas.wire.codec import attempt_of, decode_answer, decode_work, encode_answer, encode_work
+from s2m3.schemas.wire.values import Value
+from s2m3.schemas.wire.work import Answer, Hop, Timing, Work
 from tests.schemas.test_values import TENSORS
 
 REQUEST = bytes(range(16))

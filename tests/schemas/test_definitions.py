@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.definitions import Catalogue, load_catalogue, shipped_catalogue
-from schemas.errors import BadDefinitionError
+from s2m3.schemas.definitions import Catalogue, load_catalogue, shipped_catalogue
+from s2m3.schemas.errors import BadDefinitionError
 
 MODULES = """
 [modules.eye]

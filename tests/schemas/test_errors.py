@@ -2,8 +2,8 @@
 
 import pytest
 
-from schemas import errors
-from schemas.errors import S2M3Error, error_from_code
+from s2m3.schemas import errors
+from s2m3.schemas.errors import S2M3Error, error_from_code
 
 CODES = {
     "bad_input",

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.errors import BadInputError
-from schemas.ids import REQUEST_ID_BYTES, Id, check_id, is_id, new_request_id
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.ids import REQUEST_ID_BYTES, Id, check_id, is_id, new_request_id
 
 ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.definitions import Catalogue, load_catalogue, shipped_catalogue, shipped_folder
-from schemas.errors import BadDefinitionError
-from schemas.known import known_parts
+from s2m3.schemas.checkpoints.published import known_parts
+from s2m3.schemas.definitions import Catalogue, load_catalogue, shipped_catalogue, shipped_folder
+from s2m3.schemas.errors import BadDefinitionError
 
 SMALL = """
 [checkpoints.mine]

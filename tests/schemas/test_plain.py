@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import BadInputError, BusyError
-from schemas.plain import (
+from s2m3.schemas.errors import BadInputError, BusyError
+from s2m3.schemas.wire.plain import (
     PlainRequest,
     encode_plain_error,
     encode_plain_result,
@@ -20,8 +20,8 @@ from schemas.plain import (
     read_inputs,
     transaction_of,
 )
-from schemas.values import Kind
-from schemas.work import Timing
+from s2m3.schemas.wire.values import Kind
+from s2m3.schemas.wire.work import Timing
 
 KINDS: dict[str, Kind] = {"image": "image", "text": "texts"}
 

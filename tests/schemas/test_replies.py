@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.replies import is_client_inbox, may_answer_at
+from s2m3.schemas.wire.reply_topics import is_client_inbox, may_answer_at
 
 ROOT = "s2m3/v1"
 

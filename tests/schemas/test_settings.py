@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import BadInputError
-from schemas.sessions import front_client_id, without_tag
-from schemas.settings import AgentSettings, BrokerSettings, PlannerSettings
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.sessions import task_client_id, without_tag
+from s2m3.schemas.settings import AgentSettings, BrokerSettings, PlannerSettings
 
 
 @pytest.fixture(autouse=True)
@@ -107,8 +107,8 @@ def test_client_ids_cannot_be_guessed_without_the_sites_session_key() -> None:
     bare = BrokerSettings()
     keyed = BrokerSettings.load(session_key="a key of sixteen bytes or more")
     other = BrokerSettings.load(session_key="another key of sixteen bytes or more")
-    ids = [front_client_id(settings, "porch") for settings in (bare, keyed, other)]
+    ids = [task_client_id(settings, "porch") for settings in (bare, keyed, other)]
     assert ids[0] == "s2m3-front-porch"
     assert len(set(ids)) == 3
     assert {without_tag(name) for name in ids} == {"s2m3-front-porch"}
-    assert front_client_id(keyed, "porch") == ids[1]
+    assert task_client_id(keyed, "porch") == ids[1]

@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel, BlipTextModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from agents.checkpoints.openclip import ModifiedResNet
-from schemas.architectures import architecture_of
-from schemas.errors import BadDefinitionError
-from schemas.sizes import ANSWER_TOKENS, QUESTION_TOKENS, TEXT_TOKENS, Size, sizes_of
+from s2m3.agents.checkpoints.openclip import ModifiedResNet
+from s2m3.schemas.checkpoints.architectures import architecture_of
+from s2m3.schemas.errors import BadDefinitionError
+from s2m3.schemas.sizes import ANSWER_TOKENS, QUESTION_TOKENS, TEXT_TOKENS, Size, sizes_of
 
 # Configurations of published checkpoints, as far as they differ from the defaults.
 B16 = {"vision_config": {"patch_size": 16}, "text_config": {}, "projection_dim": 512}
@@ -187,7 +187,7 @@ def test_classifiers_have_the_parameters_that_transformers_counts() -> None:
 
 
 def test_defaults_are_those_of_transformers() -> None:
-    text = files("schemas").joinpath("sizes/defaults.toml").read_text(encoding="utf-8")
+    text = files("s2m3.schemas").joinpath("sizes/defaults.toml").read_text(encoding="utf-8")
     for kind, ours in tomllib.loads(text).items():
         theirs = tf.CONFIG_MAPPING[kind](bos_token_id=1, eos_token_id=2)
         theirs = json.loads(json.dumps({key: getattr(theirs, key) for key in ours}))

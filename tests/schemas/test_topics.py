@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import topics
-from schemas.errors import BadInputError
-from schemas.messages import NodeState
+from s2m3.schemas import topics
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.messages import NodeState
 from tests.schemas.test_ids import ID
 
 ROOT = "s2m3/v1"

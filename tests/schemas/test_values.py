@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from schemas.errors import BadInputError
-from schemas.values import Kind, check_kind, is_packed_tensor, pack_tensor, unpack_tensor
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.wire.values import Kind, check_kind, is_packed_tensor, pack_tensor, unpack_tensor
 
 DTYPES = ("float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool", "float64")
 TENSORS = st.sampled_from(DTYPES).flatmap(

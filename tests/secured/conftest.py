@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.loop import Loop
+from s2m3.broker.event_loop import Loop
 from s2m3.secured.authority import Authority
 from s2m3.snapshot import Site
 from tests.conftest import has_mosquitto

@@ -13,13 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
-from broker.launch import free_port
-from broker.link import Link
-from broker.loop import Loop
-from broker.message import Outgoing
+from s2m3.broker.event_loop import Loop
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Outgoing
+from s2m3.broker.servers.launch import free_port
+from s2m3.schemas.errors import UnauthorisedError
+from s2m3.schemas.settings import AgentSettings
 from s2m3.secured.folder import SecuredFolder
-from schemas.errors import UnauthorisedError
-from schemas.settings import AgentSettings
 from tests.broker.test_link import _wait_for
 from tests.conftest import WAIT_S
 
@@ -158,7 +158,7 @@ def published(link: Link, topic: str, payload: bytes = b"{}", *, retain: bool = 
         errors.append(error)
         told.set()
 
-    link.publish(Outgoing(topic, payload, retain=retain), delivered=told.set, refused=refused)
+    link.publish(Outgoing(topic, payload, retain=retain), on_delivered=told.set, on_refused=refused)
     assert told.wait(WAIT_S)
     for error in errors:
         raise error

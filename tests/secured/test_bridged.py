@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from broker.launch import free_port
+from s2m3.broker.servers.launch import free_port
 from s2m3.client import Client
+from s2m3.commands.tasks import add_task
+from s2m3.schemas import messages as m
+from s2m3.schemas.settings import BrokerSettings
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas import messages as m
-from schemas.settings import BrokerSettings
 from tests.broker.test_link import _wait_for
 from tests.conftest import WAIT_S, has_mosquitto
 from tests.secured.conftest import READY_S
@@ -48,7 +48,7 @@ class Bridged:
         words = ["agent", "--memory-mb", "150", "--node", node]
         if node == "a":
             return self.hub.spawn("a", *words)
-        return python_s2m3(*words, "--no-front", "--port", str(self.shed.port), env=ENVIRONMENT, log=self._log)
+        return python_s2m3(*words, "--no-gateway", "--port", str(self.shed.port), env=ENVIRONMENT, log=self._log)
 
     def stop(self) -> None:
         for process in self.processes.values():
@@ -88,7 +88,7 @@ def test_requests_answers_and_deaths_cross_the_bridge(bridged: Bridged) -> None:
 def test_a_plain_request_in_the_shed_is_answered_there_by_the_front_at_the_hub(bridged: Bridged) -> None:
     with Site(bridged.hub.settings("operator")) as site:
         add_task(site, "plain", m.TaskSpec(model="noop", deadline_s=15))
-        assert site.wait(lambda s: s.ready("plain") and "plain" in s.plans["a"].fronts, READY_S)
+        assert site.wait(lambda s: s.ready("plain") and "plain" in s.plans["a"].gateways, READY_S)
     with PlainCaller(bridged.shed.port, 4, ("s2m3/v1/response/plain",)) as caller:
         caller.send("s2m3/v1/request/plain", b'{"transaction": 3, "inputs": {"left": 1, "right": 2}}')
         answer = caller.answer()

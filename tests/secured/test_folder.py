@@ -9,10 +9,10 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.roles import ROLES, Rights, rights_of
 from s2m3.secured import mosquitto
 from s2m3.secured.folder import SecuredFolder
-from schemas.errors import BadInputError
-from schemas.roles import ROLES, Rights, rights_of
 from tests.secured.secured import fits, secure
 
 ROOT = "s2m3/v1"

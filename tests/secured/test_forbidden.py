@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from broker.link import Link
-from broker.loop import Loop
-from broker.message import Message  # noqa: TC001  # annotations of local variables only
+from s2m3.broker.event_loop import Loop
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Message  # noqa: TC001  # annotations of local variables only
 from s2m3.client import Client
-from schemas.errors import UnauthorisedError
-from schemas.settings import AgentSettings, BrokerSettings
+from s2m3.schemas.errors import UnauthorisedError
+from s2m3.schemas.settings import AgentSettings, BrokerSettings
 from tests.conftest import WAIT_S
 from tests.secured.secured import SecuredSite, linked, published, secure
 
@@ -103,7 +103,7 @@ def test_is_not_read(site: SecuredSite, shared_loop: Loop, name: str) -> None:
     confirmed = threading.Event()
     with linked(site, shared_loop, case.login) as link, linked(site, shared_loop, case.writer) as writer:
         link.subscribe(case.topic_filter if case.topic_filter == "#" else f"{ROOT}/{case.topic_filter}", messages.put)
-        link.subscribe(f"{ROOT}/{case.own}", messages.put, then=confirmed.set)
+        link.subscribe(f"{ROOT}/{case.own}", messages.put, on_subscribed=confirmed.set)
         assert confirmed.wait(WAIT_S)
         published(writer, f"{ROOT}/{case.topic}")
         with linked(site, shared_loop, case.teller) as teller:
@@ -259,7 +259,7 @@ def test_a_front_s_session_cannot_be_taken_over_by_its_name(running: SecuredSite
     asking.start(WAIT_S)
     answers: queue.Queue[Message] = queue.Queue()
     confirmed = threading.Event()
-    asking.subscribe(f"{ROOT}/response/noop", answers.put, then=confirmed.set)
+    asking.subscribe(f"{ROOT}/response/noop", answers.put, on_subscribed=confirmed.set)
     assert confirmed.wait(WAIT_S)
     published(asking, f"{ROOT}/request/noop", b'{"inputs": {"left": 1, "right": 2}}')
     assert b'"ok"' in answers.get(timeout=WAIT_S).payload

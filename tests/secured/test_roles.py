@@ -13,11 +13,11 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from broker.link import Link
-from broker.loop import Loop
+from s2m3.broker.event_loop import Loop
+from s2m3.broker.mqtt.link import Link
 from s2m3.client import Client
+from s2m3.schemas.errors import RequestTimeoutError, UnauthorisedError
 from s2m3.snapshot import Site
-from schemas.errors import RequestTimeoutError, UnauthorisedError
 from tests.conftest import WAIT_S
 from tests.secured.secured import SecuredSite, fits, linked, published, secure
 from tests.system.plain import reply_to
@@ -115,13 +115,13 @@ def test_the_operator_replans_measures_and_changes_tasks(running: SecuredSite) -
 
 
 def test_a_task_s_session_goes_to_another_front_with_its_requests(running: SecuredSite) -> None:
-    """Planner, and whichever agent is the front, hold the same secret client id."""
+    """Planner, and whichever agent is the gateway, hold the same secret client id."""
     with Site(running.settings("operator")) as seen:
-        (front,) = [node for node, plan in seen.plans.items() if "noop" in plan.fronts]
-        drained = running.run("operator", "drain", front)
+        (gateway,) = [node for node, plan in seen.plans.items() if "noop" in plan.gateways]
+        drained = running.run("operator", "drain", gateway)
         assert drained.returncode == 0, drained.stderr
-        other = {"a": "b", "b": "a"}[front]
-        assert seen.wait(lambda s: other in s.plans and "noop" in s.plans[other].fronts, WAIT_S)
+        other = {"a": "b", "b": "a"}[gateway]
+        assert seen.wait(lambda s: other in s.plans and "noop" in s.plans[other].gateways, WAIT_S)
     device = Password(running, "bell", [f"{ROOT}/response/noop"])
     device.client.publish(f"{ROOT}/request/noop", b'{"inputs": {"left": 1, "right": 2}}', qos=1)
     answer = json.loads(device.messages.get(timeout=WAIT_S).payload)

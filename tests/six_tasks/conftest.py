@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 from s2m3.client import Client
 from s2m3.cluster import Cluster
-from s2m3.demonstration import DEMO_NODES, TASKS
+from s2m3.commands.tasks import add_task
+from s2m3.demo import DEMO_NODES, TASKS
+from s2m3.schemas import messages as m
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas import messages as m
 
 READY_S = 90.0
 

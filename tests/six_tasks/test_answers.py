@@ -11,9 +11,9 @@ import pytest
 
 from s2m3.client import Answer, Client
 from s2m3.cluster import Cluster
-from s2m3.demonstration import DEMO_NODES, TASKS
+from s2m3.demo import DEMO_NODES, TASKS
+from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.snapshot import Site
-from schemas.definitions import shipped_catalogue
 from tests import command
 from tests.conftest import WAIT_S
 from tests.system.plain import PlainCaller, properties_of, reply_to

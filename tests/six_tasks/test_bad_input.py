@@ -9,12 +9,12 @@ import pytest
 
 from s2m3.client import Client
 from s2m3.cluster import Cluster
+from s2m3.schemas import errors, topics
+from s2m3.schemas import messages as m
+from s2m3.schemas.ids import new_request_id
+from s2m3.schemas.wire.codec import encode_work
+from s2m3.schemas.wire.work import Hop, Work
 from s2m3.snapshot import Site
-from schemas import errors, topics
-from schemas import messages as m
-from schemas.codec import encode_work
-from schemas.ids import new_request_id
-from schemas.work import Hop, Work
 from tests.conftest import WAIT_S
 from tests.system.plain import PlainCaller, RawClient, reply_to
 from tests.zoo.samples import sample

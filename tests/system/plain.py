@@ -10,8 +10,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from schemas.codec import CONTENT_TYPE, decode_answer
-from schemas.errors import S2M3Error
+from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.wire.codec import CONTENT_TYPE, decode_answer
 from tests.conftest import WAIT_S
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 from s2m3.cluster import Cluster
+from s2m3.commands.tasks import add_task
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.bridge import Binding
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas import messages as m
-from schemas import topics
-from schemas.bridge import Binding
 from tests import command
 from tests.conftest import WAIT_S
 from tests.frozen import freeze, thaw
@@ -73,11 +73,11 @@ def test_the_command_binds_a_topic_and_a_3_1_1_publisher_gets_its_answer(house: 
     done = _s2m3(house, *words, "--name", "cmd")
     assert done.returncode == 0, done.stderr
     with _listener(house, "cmd/+/said") as caller:
-        caller.send("cmd/front/door", b"knock")
+        caller.send("cmd/gateway/door", b"knock")
         message = caller.message()
-    assert message.topic == "cmd/front/said"
+    assert message.topic == "cmd/gateway/said"
     answer = json.loads(message.payload)
-    assert answer["transaction"] == "cmd/front/door"
+    assert answer["transaction"] == "cmd/gateway/door"
     assert answer["status"] == "ok"
     assert site.wait(lambda s: s.reports["cmd"].published == 1, WAIT_S)
     listed = json.loads(_s2m3(house, "bindings", "--json").stdout)

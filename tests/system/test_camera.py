@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 
 BENCH = Path(__file__).parents[2] / "bench" / "camera.py"
 

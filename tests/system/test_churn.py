@@ -8,16 +8,16 @@ import paho.mqtt.client as paho
 
 from s2m3.client import Client
 from s2m3.cluster import Cluster
+from s2m3.schemas import topics
 from s2m3.snapshot import Site
-from schemas import topics
 from tests.conftest import WAIT_S
 from tests.frozen import freeze
 from tests.system.plain import PlainCaller
 
 
-def _front(site: Site) -> str:
-    assert site.wait(lambda s: any("noop" in plan.fronts for plan in s.plans.values()), WAIT_S)
-    return next(node for node, plan in site.plans.items() if "noop" in plan.fronts)
+def _gateway(site: Site) -> str:
+    assert site.wait(lambda s: any("noop" in plan.gateways for plan in s.plans.values()), WAIT_S)
+    return next(node for node, plan in site.plans.items() if "noop" in plan.gateways)
 
 
 def _holder(site: Site) -> str:
@@ -85,23 +85,23 @@ def test_a_new_planner_takes_over_what_it_finds_and_moves_nothing(
     assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
 
 
-def test_plain_requests_that_wait_when_the_front_dies_are_answered_by_the_next_front(
+def test_plain_requests_that_wait_when_the_gateway_dies_are_answered_by_the_next_gateway(
     noop_cluster: Cluster, noop_site: Site
 ) -> None:
-    front = _front(noop_site)
+    gateway = _gateway(noop_site)
     with PlainCaller(noop_cluster.broker.port_v3, paho.MQTTv311, ("s2m3/v1/response/noop",)) as caller:
-        freeze(noop_cluster.processes[front])  # it holds what it was sent, and answers nothing
+        freeze(noop_cluster.processes[gateway])  # it holds what it was sent, and answers nothing
         for i in range(20):
             document = {"transaction": i, "inputs": {"left": i, "right": i}, "deadline_s": 20}
             caller.send("s2m3/v1/request/noop", json.dumps(document).encode())
-        noop_cluster.kill(front)
+        noop_cluster.kill(gateway)
         answered: dict[int, Any] = {}
         while len(answered) < 20:
             answer = caller.answer()
             assert answer["status"] == "ok", answer
             answered[answer["transaction"]] = answer["answer"]
     assert answered == {i: [i, i] for i in range(20)}
-    assert _front(noop_site) != front
+    assert _gateway(noop_site) != gateway
 
 
 def test_plain_requests_sent_before_any_node_is_there_wait_for_one(noop_cluster: Cluster, noop_site: Site) -> None:
@@ -130,7 +130,7 @@ def test_a_drained_node_gives_its_modules_away_without_failing_a_request(
 def test_a_removed_task_leaves_nothing_behind(noop_cluster: Cluster, noop_site: Site) -> None:
     noop_site.publish(topics.TASK, b"", task="noop")
     assert noop_site.wait(lambda s: "noop" not in s.routes, WAIT_S)
-    assert noop_site.wait(lambda s: not any(plan.modules or plan.fronts for plan in s.plans.values()), WAIT_S)
+    assert noop_site.wait(lambda s: not any(plan.modules or plan.gateways for plan in s.plans.values()), WAIT_S)
     assert noop_site.wait(lambda s: not any(reported.modules for reported in s.reported.values()), WAIT_S)
     assert all(process.poll() is None for process in noop_cluster.processes.values())
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.launch import free_port
+from s2m3.broker.servers.launch import free_port
 from tests.command import s2m3, s2m3_here
 
 HOME = Path(__file__).parents[2] / "examples" / "home.json"

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import paho.mqtt.client as paho
 import pytest
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 from s2m3.client import Client
 from s2m3.cluster import Cluster
+from s2m3.commands.tasks import add_task
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas import messages as m
-from schemas import topics
 from tests.command import s2m3
 from tests.conftest import WAIT_S
 from tests.system.conftest import three_nodes

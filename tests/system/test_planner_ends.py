@@ -2,7 +2,7 @@
 
 import signal
 
-from broker.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind
 from s2m3.cluster import Cluster
 from s2m3.snapshot import Site
 from tests.conftest import WAIT_S

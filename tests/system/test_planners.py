@@ -8,9 +8,9 @@ import paho.mqtt.client as paho
 
 from s2m3.client import Client
 from s2m3.cluster import Cluster
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
 from s2m3.snapshot import Site
-from schemas import messages as m
-from schemas import topics
 from tests.conftest import WAIT_S
 from tests.frozen import freeze, thaw
 from tests.system.plain import PlainCaller

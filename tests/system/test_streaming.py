@@ -13,15 +13,15 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
-from broker.launch import BrokerKind
-from broker.listening import listen
+from s2m3.broker.mqtt.documents import listen
+from s2m3.broker.servers.launch import BrokerKind
 from s2m3.client import Client
 from s2m3.cluster import Cluster
+from s2m3.commands.tasks import add_task
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.errors import BadInputError, RequestTimeoutError
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas import messages as m
-from schemas import topics
-from schemas.errors import BadInputError, RequestTimeoutError
 from tests.conftest import WAIT_S
 from tests.system.plain import PlainCaller, reply_to
 

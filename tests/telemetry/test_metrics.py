@@ -14,15 +14,15 @@ from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker import metrics
-from broker.launch import free_port
+from s2m3.broker import metrics
+from s2m3.broker.servers.launch import free_port
 from s2m3.client import Client
+from s2m3.commands.tasks import add_task
+from s2m3.schemas.errors import BadInputError, S2M3Error, UnknownTaskError
+from s2m3.schemas.messages import TaskSpec
+from s2m3.schemas.sessions import node_client_id
+from s2m3.schemas.settings import BrokerSettings
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas.errors import BadInputError, S2M3Error, UnknownTaskError
-from schemas.messages import TaskSpec
-from schemas.sessions import node_client_id
-from schemas.settings import BrokerSettings
 from tests.conftest import WAIT_S
 
 FOLDER = Path(__file__).parents[2]

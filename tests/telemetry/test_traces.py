@@ -9,16 +9,16 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from agents.service import Agent
-from planner.live import placer
-from planner.service import Planner
+from s2m3.agents.service import Agent
 from s2m3.client import Client
+from s2m3.commands.tasks import add_task
+from s2m3.planner.service import Planner
+from s2m3.planner.site.placer import placer
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.messages import TaskSpec
+from s2m3.schemas.settings import AgentSettings, BrokerSettings, PlannerSettings
 from s2m3.snapshot import Site
-from s2m3.tasks import add_task
-from schemas.definitions import shipped_catalogue
-from schemas.errors import BadInputError
-from schemas.messages import TaskSpec
-from schemas.settings import AgentSettings, BrokerSettings, PlannerSettings
 from tests.conftest import WAIT_S
 from tests.system.plain import PlainCaller, reply_to
 
@@ -91,7 +91,7 @@ def test_a_failed_request_is_seen_as_such(exporter: InMemorySpanExporter, site_s
     assert (span.attributes or {})["s2m3.code"] == "bad_input"
 
 
-def test_a_plain_callers_trace_goes_on_through_the_front(
+def test_a_plain_callers_trace_goes_on_through_the_gateway(
     exporter: InMemorySpanExporter, site_settings: BrokerSettings
 ) -> None:
     exporter.clear()

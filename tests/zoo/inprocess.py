@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from functools import cache
 from graphlib import TopologicalSorter
 
-from agents.module import Module
-from agents.zoo import load
-from schemas.definitions import shipped_catalogue
-from schemas.values import Value
+from s2m3.agents.serving.module import Module
+from s2m3.agents.zoo import load
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.wire.values import Value
 
 
 @cache

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents.zoo import can_load, load
-from agents.zoo.efficientnet import VisionEncoder
-from schemas.definitions import shipped_catalogue
+from s2m3.agents.zoo import can_load, load
+from s2m3.agents.zoo.efficientnet import VisionEncoder
+from s2m3.schemas.definitions import shipped_catalogue
 from tests.zoo import whole
 from tests.zoo.inprocess import loaded, run_model, run_module
 from tests.zoo.samples import cases, sample

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from agents.zoo.pictures import decode_picture, square_pixels
-from agents.zoo.sounds import decode_sound
-from schemas.errors import BadInputError
+from s2m3.agents.media.pictures import decode_picture, square_pixels
+from s2m3.agents.media.sounds import decode_sound
+from s2m3.schemas.errors import BadInputError
 from tests.zoo.inprocess import loaded, run_model
 from tests.zoo.samples import sample
 
@@ -278,8 +278,8 @@ def test_silence_has_an_answer() -> None:
 
 def test_a_bad_item_leaves_no_trace_on_standard_error() -> None:
     code = (
-        "from agents.zoo.pictures import square_pixels\n"
-        "from schemas.errors import BadInputError\n"
+        "from s2m3.agents.media.pictures import square_pixels\n"
+        "from s2m3.schemas.errors import BadInputError\n"
         "try: square_pixels(open('s2m3/samples/chelsea.jpg', 'rb').read()[:5000], 224)\n"
         "except BadInputError: print('refused')"
     )

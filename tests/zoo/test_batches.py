@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from agents.zoo import load
-from agents.zoo.minilm import SentenceEncoder
-from schemas.definitions import shipped_catalogue
-from schemas.values import Tensor, Value
+from s2m3.agents.zoo import load
+from s2m3.agents.zoo.minilm import SentenceEncoder
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.wire.values import Tensor, Value
 from tests.zoo.inprocess import loaded, run_module
 from tests.zoo.samples import sample
 

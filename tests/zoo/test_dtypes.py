@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from agents.checkpoints.distance import Distance, distance
-from agents.zoo import load
-from schemas.definitions import shipped_catalogue
-from schemas.dtypes import Dtype
-from schemas.errors import BadInputError
-from schemas.specs import ModuleSpec
+from s2m3.agents.checkpoints.distance import Distance, distance
+from s2m3.agents.zoo import load
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.dtypes import Dtype
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.specs import ModuleSpec
 from tests.zoo.inprocess import loaded, run_module
 from tests.zoo.samples import sample
 

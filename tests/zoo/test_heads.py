@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from agents.zoo import load
-from agents.zoo.vqa import ANSWERS
-from schemas.definitions import shipped_catalogue
-from schemas.values import Value
+from s2m3.agents.zoo import load
+from s2m3.agents.zoo.vqa import ANSWERS
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.wire.values import Value
 from tests.zoo.inprocess import run_model, run_module
 
 CHANCE = np.random.default_rng(0)

@@ -26,9 +26,9 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from agents.zoo.ctranslate2 import read_tensors
-from agents.zoo.sources import shipped_weights, wheel_file
-from agents.zoo.whisper_weights import part_state
+from s2m3.agents.zoo.ctranslate2 import read_tensors
+from s2m3.agents.zoo.wheels import shipped_weights, wheel_file
+from s2m3.agents.zoo.whisper_weights import part_state
 
 Answer = dict[str, Any]
 _COLOURS = ["black", "blue", "brown", "gray", "green", "red", "teal", "yellow"]

@@ -1,0 +1,204 @@
+"""Generation with the network's own cache: many texts at once, each beginning and ending when it does.
+
+Texts of different lengths share a batch: the shorter ones are padded on the left, masked there, and count their own
+positions. What one says does not depend on those beside it, but for the order of sums.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import DynamicCache, EncoderDecoderCache
+
+from s2m3.schemas.wire.generation import Options
+
+__all__ = ["DecodedSequence", "Decoding", "Start", "Stop"]
+
+#: Arguments of the network -> logits of the last position, (texts, vocabulary).
+Forward = Callable[..., torch.Tensor]
+#: Keys and values of each layer, each (texts, heads, tokens, width).
+Layers = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a text starts from.
+
+    Args:
+        ids: Tokens of the prompt, (1, tokens); or
+        embeds: Their vectors, where a picture's tokens are among them, (1, tokens, width).
+        states: What the decoder cross-attends to, (1, states, width).
+    """
+
+    ids: torch.Tensor | None = None
+    embeds: torch.Tensor | None = None
+    states: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a text ends by itself, and what is never in it.
+
+    Args:
+        ends: Tokens that end it.
+        never: Tokens that are never chosen.
+        never_first: Nor these as the first.
+    """
+
+    ends: frozenset[int]
+    never: list[int] = field(default_factory=list)
+    never_first: list[int] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class DecodedSequence:
+    """One text: what was said so far, without the token that ended it."""
+
+    options: Options
+    draw: random.Random
+    tokens: list[int] = field(default_factory=list)
+    ended: bool = False
+    #: the token said last, an end mark too
+    last: int = 0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Texts whose keys and values lie in the same tensors."""
+
+    rows: list[DecodedSequence]
+    own: Layers
+    crossing: Layers
+    states: torch.Tensor | None
+    #: columns on the left that are not a text's own, per text
+    pads: list[int]
+
+    @property
+    def length(self) -> int:
+        return self.own[0][0].shape[2]
+
+    def padded(self, columns: int) -> "_Batch":
+        if not columns:
+            return self
+        pad = (0, 0, columns, 0)
+        own = [(torch.nn.functional.pad(k, pad), torch.nn.functional.pad(v, pad)) for k, v in self.own]
+        return _Batch(self.rows, own, self.crossing, self.states, [n + columns for n in self.pads])
+
+    def without(self, gone: Sequence[DecodedSequence]) -> "_Batch | None":
+        kept = [i for i, row in enumerate(self.rows) if row not in gone]
+        if len(kept) == len(self.rows) or not kept:
+            return self if kept else None
+        cut = min(self.pads[i] for i in kept)
+        return _Batch(
+            [self.rows[i] for i in kept],
+            [(k[kept, :, cut:], v[kept, :, cut:]) for k, v in self.own],
+            [(k[kept], v[kept]) for k, v in self.crossing],
+            None if self.states is None else self.states[kept],
+            [self.pads[i] - cut for i in kept],
+        )
+
+
+class Decoding:
+    """The texts that one network is saying.
+
+    Args:
+        forward: Calls the network; it takes `input_ids` or `inputs_embeds`, `past_key_values`, and where they are
+            needed `states`, `attention_mask` and `position_ids`.
+        stop: When texts end.
+    """
+
+    def __init__(self, forward: Forward, stop: Stop) -> None:
+        self._forward = forward
+        self._stop = stop
+        self._batches: list[_Batch] = []
+
+    @torch.inference_mode()
+    def begin(self, start: Start, options: Options) -> DecodedSequence:
+        """Reads a start and says its first token."""
+        row = DecodedSequence(options, random.Random(options.seed))  # noqa: S311  # repeatable, keeps no secret
+        given = {"input_ids": start.ids} if start.embeds is None else {"inputs_embeds": start.embeds}
+        crossing = {} if start.states is None else {"states": start.states}
+        cache = DynamicCache() if start.states is None else EncoderDecoderCache(DynamicCache(), DynamicCache())
+        logits = self._forward(**given, **crossing, past_key_values=cache)
+        self._say([row], logits, [*self._stop.never, *self._stop.never_first])
+        own, crossed = _layers(cache)
+        self._batches.append(_Batch([row], own, crossed, start.states, [0]))
+        return row
+
+    @torch.inference_mode()
+    def advance(self, rows: Sequence[DecodedSequence]) -> None:
+        """Says one more token of each of these: all that began, have not ended and were not dropped."""
+        self._join()
+        for batch in self._batches:
+            if any(row in rows for row in batch.rows):
+                self._step(batch)
+
+    def drop(self, rows: Sequence[DecodedSequence]) -> None:
+        """Forgets texts and what was kept for them."""
+        left = (batch.without(rows) for batch in self._batches)
+        self._batches = [batch for batch in left if batch is not None]
+
+    def _join(self) -> None:
+        """Makes one batch of those that cross-attend to equally many states."""
+        alike: dict[int, list[_Batch]] = {}
+        for batch in self._batches:
+            alike.setdefault(0 if batch.states is None else batch.states.shape[1], []).append(batch)
+        self._batches = [_joined(batches) for batches in alike.values()]
+
+    def _step(self, batch: _Batch) -> None:
+        own: Any = DynamicCache(batch.own)
+        cache = own if batch.states is None else EncoderDecoderCache(own, DynamicCache(batch.crossing))
+        extra = {} if batch.states is None else {"states": batch.states}
+        if any(batch.pads):
+            pads = torch.tensor(batch.pads)[:, None]
+            extra["attention_mask"] = (torch.arange(batch.length + 1) >= pads).long()
+            extra["position_ids"] = batch.length - pads
+        ids = torch.tensor([[row.last] for row in batch.rows])
+        logits = self._forward(input_ids=ids, past_key_values=cache, **extra)
+        batch.own, _ = _layers(cache)
+        self._say(batch.rows, logits, self._stop.never)
+
+    def _say(self, rows: Sequence[DecodedSequence], logits: torch.Tensor, never: list[int]) -> None:
+        logits = logits.float()
+        logits[:, never] = -torch.inf
+        for row, token, line in zip(rows, logits.argmax(-1).tolist(), logits, strict=True):
+            row.last = _drawn(line, row) if row.options.draws else token
+            row.ended = row.last in self._stop.ends
+            if not row.ended:
+                row.tokens.append(row.last)
+
+
+def _drawn(logits: torch.Tensor, row: DecodedSequence) -> int:
+    """Draws a token: one number of the text's own row of random numbers for each, whoever else is in the batch."""
+    reached = torch.softmax(logits.double() / row.options.temperature, -1).cumsum(-1)
+    at = int(torch.searchsorted(reached, row.draw.random() * reached[-1], right=True))
+    return min(at, len(logits) - 1)
+
+
+def _layers(cache: Any) -> tuple[Layers, Layers]:
+    """Returns the keys and values of a cache: the text's own, and those that it cross-attends to."""
+    if not isinstance(cache, EncoderDecoderCache):
+        return [(layer.keys, layer.values) for layer in cache.layers], []
+    return _layers(cache.self_attention_cache)[0], _layers(cache.cross_attention_cache)[0]
+
+
+def _joined(batches: Sequence[_Batch]) -> _Batch:
+    """Returns one batch of several that cross-attend to equally many states, copying each once."""
+    if len(batches) == 1:
+        return batches[0]
+    longest = max(batch.length for batch in batches)
+    parts = [batch.padded(longest - batch.length) for batch in batches]
+    states = [part.states for part in parts if part.states is not None]
+    return _Batch(
+        [row for part in parts for row in part.rows],
+        _stacked([part.own for part in parts]),
+        _stacked([part.crossing for part in parts]),
+        torch.cat(states) if states else None,
+        [pad for part in parts for pad in part.pads],
+    )
+
+
+def _stacked(parts: Sequence[Layers]) -> Layers:
+    return [(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in zip(*parts, strict=True)]

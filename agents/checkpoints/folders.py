@@ -1,0 +1,103 @@
+"""Where checkpoints lie on this device: folders by name, absolute paths, the hub's local cache. Imports no torch."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from s2m3.schemas.checkpoints.headers import CONFIGS
+from s2m3.schemas.definitions import ModuleSpec, is_hub_id
+from s2m3.schemas.errors import ModuleFailedError
+
+__all__ = ["CheckpointSources", "hub_folder"]
+
+#: What a part needs of a hub repository besides its shards: configuration, tokenizer, preprocessing; never code.
+_SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSources:
+    """The checkpoints that this agent can load.
+
+    Args:
+        folders: Each of its folders with a config.json is a source by its name.
+        download: Hub ids that are not in the local cache may be fetched.
+    """
+
+    folders: tuple[Path, ...] = ()
+    download: bool = False
+
+    def offered(self) -> list[str]:
+        """Returns the sources for the profile: names of folders, hub ids in the cache, and `hub` if any may be had."""
+        names = {path.parent.name for folder in self.folders for name in CONFIGS for path in folder.glob(f"*/{name}")}
+        return sorted(names | set(_cached_ids()) | ({"hub"} if self.download else set()))
+
+    def holds(self, source: str) -> bool:
+        """Returns whether a source can be loaded here, if need be by fetching it."""
+        return self.has(source) or (self.download and is_hub_id(source))
+
+    def has(self, source: str) -> bool:
+        """Returns whether a source is on this device."""
+        return source in _cached_ids() if is_hub_id(source) else self._local(source) is not None
+
+    def folder(self, spec: ModuleSpec, files: Sequence[str] = ()) -> Path:
+        """Returns the folder of a module's checkpoint; from the hub come only small files and what is asked for.
+
+        Args:
+            spec: The module.
+            files: Weight files that have to be there.
+
+        Raises:
+            ModuleFailedError: It is not here, and may not or cannot be fetched.
+        """
+        if is_hub_id(spec.source):
+            return hub_folder(spec.source, spec.revision, [*_SMALL_FILES, *files], download=self.download)
+        found = self._local(spec.source)
+        if found is None:
+            raise ModuleFailedError(f"the checkpoint {spec.source} is not on this device")
+        return found
+
+    def _local(self, source: str) -> Path | None:
+        if Path(source).is_absolute():
+            tries = [Path(source)]
+        else:  # a plain name: nothing that leads out of the folders
+            plain = Path(source).name == source and source != ".."
+            tries = [folder / source for folder in self.folders] if plain and source else []
+        return next((path for path in tries if any((path / name).is_file() for name in CONFIGS)), None)
+
+
+def _cached_ids() -> Iterable[str]:
+    if find_spec("huggingface_hub") is None:
+        return []
+    from huggingface_hub import constants  # noqa: PLC0415  # transformers brings it: a light agent may not have it
+
+    found = Path(constants.HF_HUB_CACHE).glob("models--*")
+    return [path.name.removeprefix("models--").replace("--", "/", 1) for path in found]
+
+
+def hub_folder(source: str, revision: str = "", files: Sequence[str] = _SMALL_FILES, *, download: bool = False) -> Path:
+    """Returns the folder of a hub repository in the local cache.
+
+    Args:
+        source: Its id, `owner/name`.
+        revision: Empty: what its main branch was when it was fetched.
+        files: What has to be there; patterns.
+        download: Whether they may be fetched.
+
+    Raises:
+        ModuleFailedError: It is not in the cache, and may not or cannot be fetched.
+    """
+    if find_spec("huggingface_hub") is None:
+        raise ModuleFailedError(f"{source}: hub ids need the package huggingface_hub (pip install s2m3[agent])")
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  # transformers brings it: see above
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    try:
+        return Path(
+            snapshot_download(
+                source, revision=revision or None, allow_patterns=list(files), local_files_only=not download
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at {revision}" if revision else ""
+        raise ModuleFailedError(f"{source}{at} cannot be had from the hub or its cache: {error}"[:300]) from error

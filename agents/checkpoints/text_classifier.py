@@ -1,0 +1,58 @@
+"""Class `text-classifier`: a text to the checkpoint's labels, as a task of its own or as a head behind other steps."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from s2m3.agents.checkpoints.fusion_heads import labels_of
+from s2m3.agents.checkpoints.networks import build_network
+from s2m3.agents.checkpoints.part import CheckpointPart
+from s2m3.agents.checkpoints.text_encoder import TokenizedTexts
+from s2m3.agents.zoo.cosine import Floats, answer_of, ranked, softmax
+from s2m3.agents.zoo.state_dicts import nbytes_of
+from s2m3.schemas.wire.values import Value
+
+__all__ = ["TextClassifier", "load_text_classifier"]
+
+_TOP = 5
+
+
+class TextClassifier:
+    """`text` to `label`, `score` (a probability), `ranking` (the best five) and `logits`."""
+
+    light = False
+    max_batch = 8
+
+    def __init__(self, network: Any, tokenize: TokenizedTexts, labels: list[str]) -> None:
+        self._network = network
+        self._tokenize = tokenize
+        self._labels = labels
+        self.nbytes = nbytes_of(network)
+
+    def prepare(self, inputs: Mapping[str, Value]) -> torch.Tensor:
+        """Returns the item's tokens, (1, tokens)."""
+        _, (tokens,) = self._tokenize(inputs, "text")
+        return torch.from_numpy(np.frombuffer(tokens, np.int32)[None].astype(np.int64))
+
+    @torch.inference_mode()
+    def run(self, batch: Sequence[torch.Tensor], wanted: frozenset[str]) -> list[dict[str, Value]]:
+        """Returns the wanted outputs of each item, each text at its true length."""
+        results = []
+        for ids in batch:
+            logits: Floats = self._network(input_ids=ids).logits.numpy()
+            answer = answer_of(ranked("label", self._labels, softmax(logits[0]), _TOP), wanted)
+            results.append(answer | ({"logits": logits} if "logits" in wanted else {}))
+        return results
+
+
+def load_text_classifier(opened: CheckpointPart) -> TextClassifier:
+    """Builds class `text-classifier`.
+
+    Raises:
+        ModuleFailedError: Weights, tokenizer or labels do not fit; the text names them.
+    """
+    network = build_network(opened)
+    tokenize = TokenizedTexts(opened, network.config)
+    return TextClassifier(network, tokenize, labels_of(opened, network.config.num_labels))

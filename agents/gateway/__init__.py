@@ -1,0 +1,1 @@
+"""The gateway of a task: plain requests in, plain answers out."""

@@ -1,0 +1,218 @@
+"""The data plane of an agent: takes branches off the bus, joins them, has them run, and sends the outputs on."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import structlog
+
+from s2m3.agents.serving.joins import Joins
+from s2m3.agents.serving.module import Module
+from s2m3.agents.serving.runner import Runner
+from s2m3.agents.supervision.watchdog import Watchdog
+from s2m3.broker import tracing
+from s2m3.broker.event_loop import Loop
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Message, Outgoing
+from s2m3.broker.requests.dispatcher import send_work
+from s2m3.schemas import topics
+from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.ids import REQUEST_ID_BYTES, is_id
+from s2m3.schemas.settings import AgentSettings
+from s2m3.schemas.wire.codec import CONTENT_TYPE, attempt_of, decode_work, encode_answer, encode_piece, is_stop
+from s2m3.schemas.wire.generation import Piece
+from s2m3.schemas.wire.reply_topics import is_client_inbox
+from s2m3.schemas.wire.values import Value
+from s2m3.schemas.wire.work import Answer, Timing, Work, following
+
+__all__ = ["StepServer"]
+
+_log = structlog.get_logger(__name__)
+_EXPIRE_S = 0.1
+#: Finished requests counted between two reports, at most.
+_FINISHED = 100_000
+#: What comes for a stopped request is dropped for so long, at most.
+_STOPPED_S = 600.0
+
+
+class StepServer:
+    """Serves modules on their topics. An output whose next step is on this node never touches the broker.
+
+    Args:
+        settings: Of the agent.
+        link: Its connection.
+        loop: Its loop: all but the running of modules happens there.
+        watch: Is told what is being run.
+    """
+
+    def __init__(self, settings: AgentSettings, link: Link, loop: Loop, watchdog: Watchdog) -> None:
+        self._node = settings.node
+        self._root = settings.root
+        self._link = link
+        self._loop = loop
+        self._finished: deque[tuple[str, Mapping[str, Timing]]] = deque(maxlen=_FINISHED)
+        self._joins = Joins(settings.joins, self._node)
+        self.runner = Runner(
+            self._node, settings.queue, self._done, self._answer_error, self._send_piece, watchdog=watchdog
+        )
+
+    def start(self) -> None:
+        """Starts the worker."""
+        self.runner.start()
+        self._loop.every(_EXPIRE_S, self._expire)
+
+    def serve(self, module_id: str, module: Module, on_subscribed: Callable[[], None]) -> None:
+        """Takes work for a loaded module from now on; `then` once the broker has confirmed the subscription."""
+        self.runner.add(module_id, module)
+        self._link.subscribe(self._topic(module_id), self._on_work, on_subscribed=on_subscribed)
+
+    def leave(self, module_id: str, on_left: Callable[[], None]) -> None:
+        """Takes no more work for a module and drops it once what was queued is done."""
+        self._link.unsubscribe(self._topic(module_id))
+        self.runner.remove(module_id, partial(self._loop.call, on_left))
+
+    def take_finished(self) -> tuple[Counter[str], dict[str, Mapping[str, Timing]]]:
+        """Returns how many requests of each task were finished here since the last call, and the last one's timings."""
+        taken = [self._finished.popleft() for _ in range(len(self._finished))]
+        return Counter(task for task, _ in taken), dict(taken)
+
+    def _topic(self, module_id: str) -> str:
+        return topics.MODULE_IN.at(self._root, module=module_id, node=self._node)
+
+    # ---- in (the loop's thread) -----------------------------------------------------------------------------------
+
+    def _on_work(self, message: Message) -> None:
+        if is_stop(message.user):
+            self._on_stop(message)
+            return
+        reply_to = message.reply_to
+        if reply_to is None or not is_client_inbox(self._root, reply_to):
+            _log.warning("bad_work", node=self._node, topic=message.topic, error="no client's inbox to answer to")
+            return
+        try:
+            work = decode_work(
+                message.payload,
+                request=message.correlation,
+                reply_to=reply_to,
+                user=message.user,
+                expiry_s=message.expiry_s,
+            )
+        except S2M3Error as error:
+            self._answer_undecoded(message, reply_to, error)
+            return
+        self._accept(work)
+
+    def _on_stop(self, message: Message) -> None:
+        request, step = message.correlation, message.user.get("step", "")
+        if request is None or len(request) != REQUEST_ID_BYTES or not is_id(step):
+            _log.warning("bad_work", node=self._node, topic=message.topic, error="an order to stop nothing")
+            return
+        attempt = attempt_of(message.user)
+        remembered_s = min(float(message.expiry_s or 0), _STOPPED_S)
+        self._joins.cancel(request, step, attempt, time.monotonic() + remembered_s)
+        self.runner.drop(request, step, attempt)
+
+    def _accept(self, work: Work) -> None:
+        now = time.monotonic()
+        try:
+            whole = self._joins.add(work, now)
+            if whole is not None:
+                self.runner.submit(whole, now)
+        except S2M3Error as error:
+            self._answer_error(work, error)
+
+    def _expire(self) -> None:
+        for late in self._joins.expire(time.monotonic()):
+            self._answer_error(late.work, late.error)
+
+    # ---- out (the worker's thread, or the loop's) -----------------------------------------------------------------
+
+    def _done(self, work: Work, outputs: Mapping[str, Value], timing: Timing, ms_left: float) -> None:
+        tracing.record_step(work, self._node, timing, None)
+        timings = {**work.timings, work.step: timing}
+        next_steps = following(work.route, work.step)
+        if not next_steps:
+            self._finished.append((work.task, timings))
+            self._answer(work, Answer(work.request, work.step, work.attempt, outputs, timings))
+        for step, taken in next_steps.items():
+            branch = Work(
+                request=work.request,
+                task=work.task,
+                step=step,
+                attempt=work.attempt,
+                epoch=work.epoch,
+                reply_to=work.reply_to,
+                inputs={port: outputs[output] for port, output in taken.items()},
+                route=work.route,
+                ms_left=ms_left,
+                timings=timings,
+                traceparent=work.traceparent,
+            )
+            self._forward(branch)
+
+    def _send_piece(self, work: Work, seq: int, at: int, text: str) -> bool:
+        """Sends a piece of a text that is being written if there is room for it: the answer holds all of it."""
+        if not self._link.has_room:
+            return False
+        payload, user = encode_piece(Piece(work.request, work.step, work.attempt, seq, at, text))
+        try:
+            self._link.publish(
+                Outgoing(work.reply_to, payload, correlation=work.request, content_type=CONTENT_TYPE, user=user),
+                on_refused=lambda _: None,  # the answer will tell
+            )
+        except S2M3Error as error:
+            _log.debug("piece_unsent", node=self._node, request=work.request.hex(), error=str(error))
+            return False
+        return True
+
+    def _forward(self, branch: Work) -> None:
+        if branch.hop.node == self._node:
+            self._loop.call(partial(self._accept, branch))
+            return
+        try:
+            send_work(self._link, branch, partial(self._answer_error, branch))
+        except S2M3Error as error:
+            error.step, error.node = error.step or branch.step, error.node or self._node
+            self._answer_error(branch, error)
+
+    def _answer_error(self, work: Work, error: S2M3Error) -> None:
+        tracing.record_step(work, self._node, None, error)
+        self._answer(work, Answer(work.request, work.step, work.attempt, error=error))
+
+    def _answer(self, work: Work, answer: Answer) -> None:
+        if answer.error is not None:
+            _log.info(
+                "step_failed",
+                node=self._node,
+                task=work.task,
+                request=work.request.hex(),
+                step=work.step,
+                error=str(answer.error),
+            )
+        self._publish_answer(work.reply_to, answer)
+
+    def _answer_undecoded(self, message: Message, reply_to: str, error: S2M3Error) -> None:
+        """Tells whoever sent garbage, as far as the message says who that is."""
+        _log.info("bad_work", node=self._node, topic=message.topic, error=str(error))
+        request = message.correlation
+        if request is None or len(request) != REQUEST_ID_BYTES:
+            return
+        error.node = error.node or self._node
+        step = message.user.get("step", "")[:64]
+        self._publish_answer(reply_to, Answer(request, step, attempt_of(message.user), error=error))
+
+    def _publish_answer(self, reply_to: str, answer: Answer) -> None:
+        try:
+            payload, user = encode_answer(answer)
+            message = Outgoing(reply_to, payload, correlation=answer.request, content_type=CONTENT_TYPE, user=user)
+            self._link.publish(message, on_refused=partial(self._not_let, answer))
+        except S2M3Error as error:
+            _log.warning("answer_unsent", node=self._node, request=answer.request.hex(), error=str(error))
+            if answer.error is None:
+                error.node = self._node
+                self._publish_answer(reply_to, Answer(answer.request, answer.step, answer.attempt, error=error))
+
+    def _not_let(self, answer: Answer, refused: S2M3Error) -> None:
+        """Whoever asked named an inbox that we may not write: its own loss, and not this node's connection."""
+        _log.warning("answer_refused", node=self._node, request=answer.request.hex(), error=refused.detail)

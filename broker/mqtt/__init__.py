@@ -1,0 +1,1 @@
+"""One MQTT v5 connection: paho, reconnecting, subscriptions, acknowledged and bounded sending."""

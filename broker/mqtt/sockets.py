@@ -1,0 +1,137 @@
+"""What we ask of a broker's socket: no delay, packets in one go, TLS; and what a failed handshake means in words."""
+
+import socket
+import ssl
+from typing import Any
+
+from s2m3.schemas.errors import BadInputError, UnauthorisedError
+from s2m3.schemas.settings import BrokerSettings
+
+__all__ = ["ConnectFailures", "cork", "no_delay", "tls_context"]
+
+#: A broker without reason codes closes the socket on a refused login. So many in a row count as a refusal.
+_SILENT_REFUSALS = 3
+#: Broker and login of every connection that was ever let in: from there on a close without a word is a cut cable, a
+#: broker that starts, or something between us (a proxy, a container's port) that accepts while it is away.
+_let_in: set[tuple[object, ...]] = set()
+#: CONNACK reasons that trying again will not change.
+_FOR_GOOD = frozenset(
+    {
+        "Bad user name or password",
+        "Not authorized",
+        "Client identifier not valid",
+        "Banned",
+        "Bad authentication method",
+        "Unsupported protocol version",
+    }
+)
+#: Linux; elsewhere packets go out one by one
+_TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
+#: In OpenSSL's reason -> what it means to the person who set us up. What is not here may pass: it is tried again.
+_MEANINGS = {
+    "CERTIFICATE_REVOKED": "our certificate was revoked; if that was a mistake: s2m3 secure add",
+    "CERTIFICATE_EXPIRED": "our certificate has expired; renew it: s2m3 secure add",
+    "CERTIFICATE_REQUIRED": "it wants a certificate from us: set tls_cert and tls_key, or use the port for passwords",
+    "UNKNOWN_CA": "our certificate is not of the broker's CA: use the files that s2m3 secure add made for this broker",
+    "BAD_CERTIFICATE": "it does not take our certificate",
+    "CERTIFICATE_UNKNOWN": "it does not take our certificate",
+    "HANDSHAKE_FAILURE": "it and we have no TLS version or cipher in common, or it wants a certificate from us",
+    "WRONG_VERSION_NUMBER": "no TLS is spoken there: is it the right port?",
+    "RECORD_LAYER_FAILURE": "no TLS is spoken there: is it the right port?",
+}
+
+
+def no_delay(sock: Any) -> None:
+    """Has packets sent at once: see docs/operating.md for what the default costs."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def cork(sock: socket.socket, on: int) -> None:
+    """Holds packets back (1) until they are let go together (0)."""
+    if _TCP_CORK is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, on)
+
+
+def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
+    """Returns the context that the settings ask for; None without TLS.
+
+    Raises:
+        BadInputError: A file is not there, may not be read, or is not what it should be.
+    """
+    if settings.tls_ca is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=str(settings.tls_ca))
+    except OSError as error:  # ssl.SSLError is one
+        raise BadInputError(f"tls_ca {settings.tls_ca}: {_why(error)}") from error
+    if settings.tls_cert is not None:
+        try:
+            context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        except OSError as error:
+            files = f"tls_cert {settings.tls_cert}, tls_key {settings.tls_key}"
+            raise BadInputError(f"{files}: {_why(error)}") from error
+    return context
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"not PEM, or not what belongs together ({error.reason or 'unreadable'})"
+    return error.strerror or str(error)
+
+
+class ConnectFailures:
+    """Connections that came to nothing: what that means.
+
+    Args:
+        settings: Where the broker is.
+        name: Whose connections.
+    """
+
+    def __init__(self, settings: BrokerSettings, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._in_a_row = 0
+
+    def forget(self) -> None:
+        """The broker is not there at all, or its answer came."""
+        self._in_a_row = 0
+
+    def let_in(self) -> None:
+        """The broker takes this login."""
+        _let_in.add(_login(self._settings))
+
+    def with_reason(self, reason: str) -> UnauthorisedError | None:
+        """Returns the refusal that the broker's reason (of CONNACK, in MQTT's words) is; None if it may pass."""
+        if reason not in _FOR_GOOD:
+            return None
+        who = f" as {self._settings.username}" if self._settings.username else ""
+        hint = "check username and password, and whether this login was revoked"
+        return UnauthorisedError(f"the broker refuses {self._name}{who}: {reason}; {hint}")
+
+    def before_an_answer(self, error: OSError | None) -> UnauthorisedError | None:
+        """Returns the refusal that this was, if trying again would not change it."""
+        self._in_a_row += 1
+        refused = _tls_refusal(error, self._settings)
+        if refused is None and self._in_a_row >= _SILENT_REFUSALS and _login(self._settings) not in _let_in:
+            return UnauthorisedError(
+                f"the broker closed {self._name}'s connection {self._in_a_row} times before an answer: "
+                "a refused login or certificate, no MQTT v5, or TLS on one side only (tls_ca)"
+            )
+        return refused
+
+
+def _login(settings: BrokerSettings) -> tuple[object, ...]:
+    return settings.host, settings.port, settings.tls_ca, settings.username, settings.password, settings.tls_cert
+
+
+def _tls_refusal(error: OSError | None, settings: BrokerSettings) -> UnauthorisedError | None:
+    if not isinstance(error, ssl.SSLError):
+        return None
+    where = f"the broker at {settings.host}:{settings.port}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        hint = "check tls_ca, and that the host is a name in the certificate (s2m3 secure init --host)"
+        return UnauthorisedError(f"{where} is not who it should be: {error.verify_message}; {hint}")
+    for reason, meaning in _MEANINGS.items():
+        if reason in (error.reason or ""):
+            return UnauthorisedError(f"TLS with {where} failed: {meaning}")
+    return None

@@ -1,0 +1,1 @@
+"""A requester's requests: routing, retries, deadlines, streamed text, and the dispatcher that ties them to a link."""

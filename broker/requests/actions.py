@@ -1,0 +1,62 @@
+"""What a requester is to do next: send a branch's message, or give its caller the one terminal answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from s2m3.broker.requests.stream_assembler import TextDelta
+from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.wire.values import Value
+from s2m3.schemas.wire.work import Work
+
+__all__ = ["Action", "EmitDelta", "Finish", "Result", "Send", "Stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A request's one terminal answer."""
+
+    request: bytes
+    task: str
+    attempts: int
+    latency_ms: float
+    error: S2M3Error | None = None
+    #: the names of the outputs, the answer first
+    answer: tuple[str, ...] = ()
+    outputs: Mapping[str, Value] = field(default_factory=dict)
+    timings: Mapping[str, Any] = field(default_factory=dict)
+    route: Mapping[str, str] = field(default_factory=dict)
+    #: of a streamed text: what is still to be shown
+    rest: TextDelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish this work to its hop's module topic."""
+
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Give the caller this result."""
+
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class EmitDelta:
+    """Give the caller this part of its text."""
+
+    request: bytes
+    shown: TextDelta
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Tell the node of this work that nobody waits for what it writes any more."""
+
+    work: Work
+
+
+Action = Send | Finish | EmitDelta | Stop

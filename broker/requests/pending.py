@@ -1,0 +1,115 @@
+"""One request that has no answer yet: what is known of it, and the result it ends with. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from s2m3.broker.requests.actions import Result, Send
+from s2m3.broker.requests.stream_assembler import StreamAssembler
+from s2m3.schemas.errors import NotReadyError, RequestTimeoutError, S2M3Error, UnknownTaskError
+from s2m3.schemas.messages import RouteDoc
+from s2m3.schemas.wire.values import Value
+from s2m3.schemas.wire.work import Answer, Route, Work
+
+__all__ = ["Pending", "nodes_of"]
+
+
+@dataclass(slots=True)
+class Pending:
+    """A request under way, or waiting for a node, a route, its next attempt."""
+
+    request: bytes
+    task: str
+    given: Mapping[str, Value]
+    started: float
+    #: None until the task's document has come, where the caller named none
+    deadline: float | None
+    attempt: int = 0
+    #: None: nothing is under way
+    route: Route | None = None
+    answer: tuple[str, ...] = ()
+    patience_ends: float = float("inf")
+    retry_at: float | None = None
+    last_error: S2M3Error | None = None
+    avoid: set[str] = field(default_factory=set)
+    failures: int = 0
+    #: sent a second time over the same nodes, because no answer came and there were no others
+    repeated: bool = False
+    #: how its text is to be written, as its caller has it
+    options: Mapping[str, Any] | None = None
+    #: of the draws, where tokens are drawn: one for all attempts, so that each writes the same
+    seed: int = 0
+    #: its text so far; None where nobody wants to see it
+    streamed: StreamAssembler | None = None
+    #: attempt -> its work at the steps that write text: to be stopped once nobody waits for it
+    writing: dict[int, list[Work]] = field(default_factory=dict)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is to be sent as soon as there is a route."""
+        return self.route is None and self.retry_at is None
+
+    def sends(self, doc: RouteDoc, inputs: Mapping[str, Value], reply_to: str, ms_left: float) -> list[Send]:
+        """Returns the messages of this attempt: one for each step that takes raw inputs."""
+        route = self.route or {}
+        self.writing[self.attempt] = [
+            self._work(doc, step, {}, reply_to, ms_left) for step, hop in route.items() if hop.options is not None
+        ]
+        taken = {
+            step: {port: inputs[ref[6:]] for port, ref in hop.inputs.items() if ref.startswith("input.")}
+            for step, hop in route.items()
+        }
+        return [Send(self._work(doc, step, given, reply_to, ms_left)) for step, given in taken.items() if given]
+
+    def _work(self, doc: RouteDoc, step: str, inputs: Mapping[str, Value], reply_to: str, ms_left: float) -> Work:
+        return Work(
+            request=self.request,
+            task=self.task,
+            step=step,
+            attempt=self.attempt,
+            epoch=doc.epoch,
+            reply_to=reply_to,
+            inputs=inputs,
+            route=self.route or {},
+            ms_left=ms_left,
+        )
+
+    def too_late(self, doc: RouteDoc | None, lost: frozenset[str], now: float) -> S2M3Error:
+        """Returns why there is no answer now that the deadline has passed."""
+        waited = f"{now - self.started:.1f} s"
+        if self.route is not None:
+            where = ", ".join(f"{step} on {hop.node}" for step, hop in self.route.items())
+            step, hop = next(iter(self.route.items()))
+            if len(self.route) == 1:
+                return RequestTimeoutError(f"no answer after {waited} from {where}", step=step, node=hop.node)
+            return RequestTimeoutError(f"no answer after {waited} from {where}")
+        if self.last_error is not None:
+            return self.last_error
+        if doc is None:
+            return UnknownTaskError(f"no task {self.task!r} is known after {waited}")
+        missing = [name for name, step in doc.steps.items() if not {r.node for r in step.replicas} - lost]
+        return NotReadyError(
+            f"after {waited} no node is ready for {', '.join(missing)}", step=missing[0] if missing else None
+        )
+
+    def result(self, now: float, error: S2M3Error | None, answer: Answer | None) -> Result:
+        """Returns what its caller is told, and of a text that it sees written what it has not seen."""
+        text = answer.outputs.get(self.answer[0]) if answer is not None and self.answer else None
+        rest = self.streamed.end(text) if self.streamed is not None and isinstance(text, str) else None
+        return Result(
+            request=self.request,
+            task=self.task,
+            attempts=max(1, self.attempt),
+            latency_ms=(now - self.started) * 1000,
+            error=error,
+            answer=self.answer,
+            outputs=answer.outputs if answer else {},
+            timings=answer.timings if answer else {},
+            route=nodes_of(self.route) if self.route else {},
+            rest=rest,
+        )
+
+
+def nodes_of(route: Route) -> dict[str, str]:
+    """Returns step -> node."""
+    return {step: hop.node for step, hop in route.items()}

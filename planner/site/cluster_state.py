@@ -1,0 +1,239 @@
+"""What the planner knows: tasks wanted, nodes there, what each holds. Pure: documents in, answers out."""
+
+from dataclasses import dataclass, field
+from statistics import median
+
+from s2m3.broker.node_states import NodeStates
+from s2m3.planner.site.flapping import Flapping
+from s2m3.planner.site.request_rates import Rates
+from s2m3.schemas.definitions import Catalogue, ModelSpec, ModuleSpec, is_hub_id, with_definition
+from s2m3.schemas.dtypes import SHARES, Dtype
+from s2m3.schemas.errors import BadInputError, S2M3Error
+from s2m3.schemas.messages import ErrorBody, ModuleReport, NodeProfile, Plan, Reported, TaskSpec
+
+__all__ = ["ClusterState"]
+
+#: After the n-th failed load in a row, a module is not tried on that node for 2^n times this (at most 64 times).
+_RETRY_LOAD_S = 10.0
+_RETRY_MAX = 6
+#: A lost node may be on its way back (a restart, a broker that ended): so long no request is told that it cannot be.
+_HOPE_S = 10.0
+
+
+@dataclass(slots=True)
+class _Failures:
+    count: int = 0
+    until: float = 0.0
+
+
+@dataclass(slots=True)
+class ClusterState:
+    """Desired tasks + node profiles + what nodes report: all that a placement follows from."""
+
+    #: all definitions known: in files, and in tasks
+    catalogue: Catalogue
+    tasks: dict[str, TaskSpec] = field(default_factory=dict)
+    nodes: NodeStates = field(default_factory=NodeStates)
+    profiles: dict[str, NodeProfile] = field(default_factory=dict)
+    reported: dict[str, Reported] = field(default_factory=dict)
+    #: what we (or the planner before us) told the nodes to hold
+    plans: dict[str, Plan] = field(default_factory=dict)
+    #: tasks whose MQTT session is open at the broker: only these may have a gateway
+    sessions: set[str] = field(default_factory=set)
+    rates: Rates = field(default_factory=Rates)
+    hope_until: float = 0.0
+    flapping: Flapping = field(default_factory=Flapping)
+    #: tasks whose own definition cannot be used
+    refused: dict[str, S2M3Error] = field(default_factory=dict)
+    _in_files: Catalogue = field(init=False)
+    _own_models: dict[str, ModelSpec] = field(default_factory=dict)
+    _failures: dict[tuple[str, str], _Failures] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._in_files = self.catalogue
+
+    def model_of(self, task: str) -> ModelSpec | None:
+        """Returns the model of a task; None when no definition of it is known, or its own cannot be used."""
+        if self.tasks[task].definition is not None:
+            return self._own_models.get(task)
+        return self.catalogue.models.get(self.tasks[task].model)
+
+    def want(self, task: str, spec: TaskSpec | None) -> bool:
+        """Takes in a desired task, with the definition it may carry; None removes it. Returns whether that is news."""
+        if self.tasks.get(task) == spec:
+            return False
+        if spec is None:
+            del self.tasks[task]
+        else:
+            self.tasks[task] = spec
+        self._take_definitions()
+        return True
+
+    def _take_definitions(self) -> None:
+        """Makes the catalogue of the definitions in files and in tasks, equal modules made one."""
+        self._own_models, self.refused, catalogue = {}, {}, self._in_files
+        for task, spec in sorted(self.tasks.items()):
+            if spec.definition is not None:
+                try:
+                    catalogue, self._own_models[task] = with_definition(catalogue, spec.definition)
+                except BadInputError as error:
+                    self.refused[task] = error
+        self.catalogue = catalogue
+
+    def usable(self) -> list[str]:
+        """Returns the nodes that may be given modules: ready, and their profile is of the same boot."""
+        return sorted(
+            node
+            for node in self.nodes.ready
+            if node in self.profiles and self.profiles[node].boot == self.nodes.boot(node)
+        )
+
+    def keepalives(self) -> dict[str, float]:
+        """Returns the keepalive, seconds, of the nodes that are there and tell their load all the time."""
+        profiles = ((node, self.profiles.get(node)) for node in self.nodes.present)
+        return {node: profile.keepalive_s for node, profile in profiles if profile is not None and profile.keepalive_s}
+
+    def holds(self, node: str, module: str) -> ModuleReport | None:
+        """Returns what a present node reports of a module."""
+        reported = self.reported.get(node)
+        boot = self.nodes.boot(node)
+        if reported is None or node not in self.nodes.present or reported.boot != boot:
+            return None
+        if node not in self.profiles or self.profiles[node].boot != boot:
+            return None
+        return reported.modules.get(module)
+
+    def ready_nodes(self, module: str) -> list[str]:
+        """Returns the present nodes (ready or draining) that hold a ready copy."""
+        found = []
+        for node in sorted(self.nodes.present):
+            report = self.holds(node, module)
+            if report is not None and report.state == "ready":
+                found.append(node)
+        return found
+
+    def memory_for_modules(self, node: str) -> float:
+        """Returns a node's budget less what its runtime takes, in 10^6 bytes of float32.
+
+        An agent that holds weights in half the bytes has room for twice as many: so one figure per module does.
+        """
+        profile = self.profiles[node]
+        reported = self.reported.get(node)
+        runtime = reported.runtime_mb if reported and reported.boot == profile.boot else 0.0
+        return max(0.0, profile.memory_mb - (runtime or profile.runtime_mb)) / SHARES[profile.dtype]
+
+    def pressure(self, node: str) -> float:
+        """Returns how much less a node can have because it is short of memory now, as `memory_for_modules` measures."""
+        profile, reported = self.profiles[node], self.reported.get(node)
+        return reported.pressure_mb / SHARES[profile.dtype] if reported and reported.boot == profile.boot else 0.0
+
+    def memory_of(self, spec: ModuleSpec) -> float:
+        """Returns what a module takes, in the measure of `memory_for_modules`.
+
+        The most that loading it really took anywhere, else its estimate. Where nodes hold different dtypes, the least
+        of its estimates: an agent without room refuses, and it is placed elsewhere; what is not tried is not found out.
+        """
+        measured = [
+            reported.modules[spec.id].memory_mb / self._share(node)
+            for node, reported in self.reported.items()
+            if spec.id in reported.modules and reported.modules[spec.id].state == "ready"
+        ]
+        if measured:
+            return max(measured)
+        dtypes: set[Dtype] = {self.profiles[node].dtype for node in self.usable()} or {"float32"}
+        return min((spec.weights_mb(spec.dtype or dtype) + spec.cache_mb) / SHARES[dtype] for dtype in dtypes)
+
+    def _share(self, node: str) -> float:
+        profile = self.profiles.get(node)
+        return SHARES[profile.dtype] if profile is not None else 1.0
+
+    def seconds(self, spec: ModuleSpec, node: str) -> float:
+        """Returns seconds per item on a node.
+
+        Measured there; else measured on other nodes, by how fast they are; else from operations and the node's speed.
+        """
+        report = self.holds(node, spec.id)
+        if report is not None and report.ms > 0:
+            return report.ms / 1000
+        speed = self.profiles[node].gflops
+        elsewhere = [ms / 1000 * self.profiles[other].gflops / speed for other, ms in self._measured_ms(spec.id)]
+        return median(elsewhere) if elsewhere else max(spec.gflops / speed / _EFFICIENCY, _LEAST_S)
+
+    def _measured_ms(self, module: str) -> list[tuple[str, float]]:
+        """Nodes that ran a module, with what an item took there."""
+        reports = ((node, self.holds(node, module)) for node in self.reported)
+        return [(node, report.ms) for node, report in reports if report is not None and report.ms > 0]
+
+    def can_load(self, spec: ModuleSpec, node: str, now: float) -> bool:
+        """Returns whether a node has the module's source and class, and did not just fail to load it."""
+        profile = self.profiles[node]
+        fetchable = is_hub_id(spec.source) and "hub" in profile.sources
+        if spec.class_ not in profile.classes or not (spec.source in profile.sources or fetchable):
+            return False
+        failures = self._failures.get((node, spec.id))
+        return failures is None or failures.until <= now
+
+    def take_profile(self, node: str, profile: NodeProfile | None) -> None:
+        """Takes in what a node can do (None: it was cleared)."""
+        if profile is None:
+            self.profiles.pop(node, None)
+        else:
+            self.profiles[node] = profile
+
+    def take_report(self, node: str, reported: Reported | None, now: float) -> list[str]:
+        """Takes in what a node holds (None: it was cleared); returns the modules that failed since its last report."""
+        before = self.reported.get(node)
+        if reported is None:
+            self.reported.pop(node, None)
+            return []
+        self.reported[node] = reported
+        same = before.modules if before is not None and before.boot == reported.boot else {}
+        failed = [
+            module
+            for module, report in reported.modules.items()
+            if report.state == "failed" and (module not in same or same[module].state != "failed")
+        ]
+        for module in failed:
+            self.note_failure(node, module, now)
+        return failed
+
+    def epoch_followed(self) -> int:
+        """Returns the epoch that half of the nodes present follow at least, or a newer one; 0 while there are none."""
+        epochs = sorted(self.reported[node].epoch for node in self.nodes.present if node in self.reported)
+        return epochs[len(epochs) // 2] if epochs else 0
+
+    def note_failure(self, node: str, module: str, now: float) -> None:
+        """Remembers that a load failed: the next try there waits, longer each time."""
+        failures = self._failures.setdefault((node, module), _Failures())
+        failures.until = now + _RETRY_LOAD_S * 2 ** min(failures.count, _RETRY_MAX)
+        failures.count += 1
+
+    def forget_failures(self, node: str) -> None:
+        """A node came back as a new process: what failed before may work now."""
+        for key in [key for key in self._failures if key[0] == node]:
+            del self._failures[key]
+
+    def next_retry(self, now: float) -> float | None:
+        """Returns when the earliest waiting load may be tried again, or a node that came and went may be used."""
+        waits = [f.until for f in self._failures.values() if f.until > now]
+        waits += [self.hope_until] if self.hope_until > now else []
+        release = self.flapping.next_release(now)
+        return min(waits if release is None else [*waits, release], default=None)
+
+    def note_loss(self, node: str, now: float) -> None:
+        """Remembers that a node was lost."""
+        self.flapping.left(node, now)
+        self.hope_until = now + _HOPE_S
+
+    def failure_of(self, module: str) -> ErrorBody | None:
+        """Returns why a module failed somewhere, if it did."""
+        for reported in self.reported.values():
+            report = reported.modules.get(module)
+            if report is not None and report.state == "failed":
+                return report.reason
+        return None
+
+
+#: The part of a matrix product's speed that models reach (measured on the zoo: 0.2 to 0.5).
+_EFFICIENCY = 0.3
+_LEAST_S = 0.0001

@@ -1,0 +1,166 @@
+"""From facts and places to documents: who is to hold what now, which routes there are, who is gateway. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.placement import Placement
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.messages import ErrorBody, Replica, RouteDoc, RouteStep
+
+__all__ = ["Assignment", "Decision", "decide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What one node's plan is to say."""
+
+    modules: tuple[ModuleSpec, ...] = ()
+    gateways: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the bus is to say. Epoch and revision are the service's to set."""
+
+    assignments: Mapping[str, Assignment] = field(default_factory=dict)
+    routes: Mapping[str, RouteDoc] = field(default_factory=dict)
+
+
+def decide(cluster: ClusterState, placement: Placement) -> Decision:
+    """Returns the documents that follow from the facts and the places.
+
+    Make before break: a ready copy that is not to stay is kept while its module has no ready copy where it is to be;
+    routes name ready copies only, those that stay first of all. A node that drains keeps what no other node has a place
+    for. A node that is held back and keeps nothing is told nothing, however often it comes.
+    """
+    wanted = {module: [*nodes, *placement.spare.get(module, ())] for module, nodes in placement.modules.items()}
+    wanted.update({module: [] for module in _placeless(cluster, placement)})
+    holders = {module: _holders(cluster, module, nodes) for module, nodes in wanted.items()}
+    gateways = _gateways(cluster, placement)
+    told = cluster.nodes.present - (placement.held.keys() & cluster.nodes.ready)
+    nodes = sorted(told | {node for nodes in holders.values() for node in nodes})
+    assignments = {
+        node: Assignment(
+            modules=_fitting(cluster, node, [m for m in sorted(holders) if node in holders[m]], wanted, placement),
+            gateways=tuple(task for task in sorted(gateways) if gateways[task] == node),
+        )
+        for node in nodes
+    }
+    routes = {task: _route(cluster, task, placement, holders) for task in sorted(cluster.tasks)}
+    return Decision(assignments, routes)
+
+
+def _placeless(cluster: ClusterState, placement: Placement) -> set[str]:
+    """Modules that have no place now, and that only nodes that drain still serve."""
+    models = [model for task in cluster.tasks if (model := cluster.model_of(task)) is not None]
+    modules = {module for model in models for module in model.module_ids} - placement.modules.keys()
+    return {
+        module for module in modules if (ready := cluster.ready_nodes(module)) and not cluster.nodes.ready & {*ready}
+    }
+
+
+def _holders(cluster: ClusterState, module: str, wanted: list[str]) -> list[str]:
+    """The nodes that are to hold a module now: where it is wanted, and old ready copies until a wanted one is ready."""
+    ready = cluster.ready_nodes(module)
+    if any(node in ready for node in wanted):
+        return list(wanted)
+    return [*wanted, *(node for node in ready if node not in wanted)]
+
+
+def _fitting(
+    cluster: ClusterState, node: str, modules: list[str], wanted: Mapping[str, list[str]], placement: Placement
+) -> tuple[ModuleSpec, ...]:
+    """All of them if memory allows; while an old copy has to stay, new ones that do not fit beside it wait.
+
+    In the order in which they are to be loaded: further copies last.
+    """
+    specs = [cluster.catalogue.modules[module] for module in modules]
+    specs.sort(key=lambda spec: (node in placement.spare.get(spec.id, ()), spec.id))
+    staying = [spec for spec in specs if node not in wanted[spec.id]]
+    if not staying or node not in cluster.profiles:
+        return tuple(specs)
+    room = cluster.memory_for_modules(node)
+    taken: set[str] = set()
+    held_first = sorted(
+        specs, key=lambda spec: (cluster.holds(node, spec.id) is None, cluster.memory_of(spec), spec.id)
+    )
+    for spec in held_first:
+        room -= cluster.memory_of(spec)
+        if room >= 0 or cluster.holds(node, spec.id) is not None:
+            taken.add(spec.id)
+    return tuple(spec for spec in specs if spec.id in taken)
+
+
+def _gateways(cluster: ClusterState, placement: Placement) -> dict[str, str]:
+    """One gateway per task: who is it stays; else the ready node with the fewest."""
+    usable = [node for node in cluster.usable() if node not in placement.held and cluster.profiles[node].gateway]
+    usable = usable or [
+        node for node in sorted(cluster.nodes.present) if node in cluster.plans
+    ]  # they drain, and serve
+    gateways = {
+        task: node
+        for node in usable
+        if node in cluster.plans
+        for task in cluster.plans[node].gateways
+        if task in cluster.tasks
+    }
+    count = {node: sum(1 for gateway in gateways.values() if gateway == node) for node in usable}
+    for task in sorted(cluster.tasks):
+        if task not in gateways and task in cluster.sessions and usable:
+            gateways[task] = min(usable, key=lambda node: (count[node], node))
+            count[gateways[task]] += 1
+    return gateways
+
+
+def _route(cluster: ClusterState, task: str, placement: Placement, holders: Mapping[str, list[str]]) -> RouteDoc:
+    spec, model = cluster.tasks[task], cluster.model_of(task)
+    error = placement.errors.get(task)
+    why_not = ErrorBody(**error.as_dict()) if error is not None else None
+    if model is None:
+        return RouteDoc(epoch=0, revision=0, model=spec.model, deadline_s=spec.deadline_s, error=why_not)
+    steps = {}
+    for step_id, step in model.steps.items():
+        module = cluster.catalogue.modules[step.module]
+        steps[step_id] = RouteStep(
+            module=module.id,
+            inputs=step.inputs,
+            outputs=list(model.wanted_outputs(step_id)),
+            generates=module.generates,
+            input_kb=module.input_kb,
+            output_kb=module.output_kb,
+            replicas=[_replica(cluster, module, node) for node in _serving(cluster, module, holders)],
+        )
+    if all(step.replicas for step in steps.values()):  # it has no place, but is served where it was
+        why_not = None
+    return RouteDoc(
+        epoch=0,
+        revision=0,
+        model=model.id,
+        inputs=model.inputs,
+        defaults=spec.inputs,
+        options=spec.options,
+        answer=model.answer,
+        deadline_s=spec.deadline_s,
+        steps=steps,
+        error=why_not,
+    )
+
+
+def _serving(cluster: ClusterState, module: ModuleSpec, holders: Mapping[str, list[str]]) -> list[str]:
+    return [node for node in cluster.ready_nodes(module.id) if node in holders.get(module.id, ())]
+
+
+def _replica(cluster: ClusterState, module: ModuleSpec, node: str) -> Replica:
+    profile = cluster.profiles[node]
+    return Replica(
+        node=node,
+        ms=_rounded(cluster.seconds(module, node) * 1000),
+        latency_ms=_rounded(profile.latency_ms),
+        mbps=_rounded(profile.mbps),
+    )
+
+
+def _rounded(value: float) -> float:
+    """Two digits: a figure that moves by a few percent must not make a new document."""
+    return float(f"{value:.2g}")

@@ -1,0 +1,186 @@
+"""From facts to the modules' places: builds the instance, has it solved, and drops tasks that do not fit. Pure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.schemas.definitions import ModelSpec
+from s2m3.schemas.errors import NoCapacityError, S2M3Error, UnknownTaskError
+from s2m3.schemas.instance import Instance, parse_instance
+
+__all__ = ["Fill", "Placement", "Solve", "build_instance", "place"]
+
+#: (instance, the places now) -> module -> devices. Raises NoCapacityError.
+Solve = Callable[[Instance, Mapping[str, list[str]]], Mapping[str, list[str]]]
+#: (instance, the places to be, the places now) -> module -> further devices
+Fill = Callable[[Instance, Mapping[str, list[str]], Mapping[str, list[str]]], Mapping[str, list[str]]]
+
+
+#: node -> what modules may take there, 10^6 bytes
+MemoryByNode = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where modules are to be, and why some tasks cannot be served."""
+
+    modules: Mapping[str, list[str]] = field(default_factory=dict)
+    #: further copies in spare memory
+    spare: Mapping[str, list[str]] = field(default_factory=dict)
+    errors: Mapping[str, S2M3Error] = field(default_factory=dict)
+    #: nodes that are there and get nothing yet, and why
+    held: Mapping[str, str] = field(default_factory=dict)
+
+
+def build_instance(
+    cluster: ClusterState, tasks: list[str], now: float, memory_mb_by_node: MemoryByNode | None = None
+) -> Instance:
+    """Returns the instance (design.md 6.1) of the given tasks on the given nodes, or on all that are usable."""
+    memory_mb_by_node = _full_room(cluster) if memory_mb_by_node is None else memory_mb_by_node
+    nodes = list(memory_mb_by_node)
+    models = {task: _model(cluster, task) for task in tasks}
+    module_ids = dict.fromkeys(m for model in models.values() for m in model.module_ids)
+    return parse_instance(
+        {
+            "devices": [
+                {
+                    "id": node,
+                    "memory_mb": memory_mb,
+                    "latency_ms": cluster.profiles[node].latency_ms,
+                    "mbps": cluster.profiles[node].mbps,
+                }
+                for node, memory_mb in memory_mb_by_node.items()
+            ],
+            "modules": [_module(cluster, module_id, list(models.values()), nodes, now) for module_id in module_ids],
+            "tasks": [_task(task, models[task], cluster.rates.rate(task, now)) for task in tasks],
+            "max_replicas": max((cluster.tasks[task].max_replicas for task in tasks), default=1),
+        }
+    )
+
+
+def _model(cluster: ClusterState, task: str) -> ModelSpec:
+    model = cluster.model_of(task)
+    if task in cluster.refused:
+        raise cluster.refused[task]
+    if model is None:
+        known = ", ".join(sorted(cluster.catalogue.models))
+        raise UnknownTaskError(f"task {task} wants the model {cluster.tasks[task].model!r}; known: {known}")
+    return model
+
+
+def _module(
+    cluster: ClusterState, module_id: str, models: list[ModelSpec], nodes: list[str], now: float
+) -> dict[str, Any]:
+    spec = cluster.catalogue.modules[module_id]
+    able = [node for node in nodes if cluster.can_load(spec, node, now)]
+    if not able:
+        failed = cluster.failure_of(module_id)
+        why = f"; it failed with {failed.code}: {failed.detail}" if failed else f"; it needs {spec.source}"
+        raise NoCapacityError(f"no node that is ready can load {module_id}{why}")
+    return {
+        "id": module_id,
+        "memory_mb": cluster.memory_of(spec),
+        "input_kb": spec.input_kb,
+        "output_kb": max(model.sent_kb(spec) for model in models),
+        "seconds": {node: cluster.seconds(spec, node) for node in able},
+    }
+
+
+def _task(task: str, model: ModelSpec, rate: float | None) -> dict[str, Any]:
+    steps = [{"id": s, "module": step.module, "after": list(step.after)} for s, step in model.steps.items()]
+    return {"id": task, "steps": steps, "rate": rate}
+
+
+def place(cluster: ClusterState, solve: Solve, now: float, fill: Fill | None = None) -> Placement:
+    """Returns places for all tasks if they fit, else for as many as do: those served now come first, then by name.
+
+    Args:
+        cluster: Tasks and nodes.
+        solve: Places modules.
+        now: Monotonic seconds.
+        fill: Puts further copies into spare memory.
+
+    Returns:
+        The places. Soon after a loss a task that does not fit is no error: what was lost may return.
+    """
+    placement = _place_on_the_steady(cluster, solve, now, fill)
+    if now >= cluster.hope_until:
+        return placement
+    return replace(placement, errors={t: e for t, e in placement.errors.items() if not isinstance(e, NoCapacityError)})
+
+
+def _place_on_the_steady(cluster: ClusterState, solve: Solve, now: float, fill: Fill | None) -> Placement:
+    """On nodes that do not come and go, if that is enough."""
+    held = cluster.flapping.held(now)
+    full = _full_room(cluster)
+    pressed = {node: max(0.0, memory_mb_by_node - cluster.pressure(node)) for node, memory_mb_by_node in full.items()}
+    steady = {node: memory_mb_by_node for node, memory_mb_by_node in pressed.items() if node not in held}
+    if len(steady) < len(full):
+        placement = replace(_place_in(cluster, solve, now, steady, fill), held=held)
+        if not placement.errors:
+            return placement
+    placement = _place_in(cluster, solve, now, pressed, fill)
+    if pressed != full and placement.errors:  # what is there has to stay: only what is spare goes
+        return _place_in(cluster, solve, now, full, None)
+    return placement
+
+
+def _full_room(cluster: ClusterState) -> MemoryByNode:
+    return {node: cluster.memory_for_modules(node) for node in cluster.usable()}
+
+
+def _place_in(
+    cluster: ClusterState, solve: Solve, now: float, memory_mb_by_node: MemoryByNode, fill: Fill | None
+) -> Placement:
+    current = _current(cluster, memory_mb_by_node)
+    errors: dict[str, S2M3Error] = {}
+    tasks: list[str] = []
+    for task in sorted(cluster.tasks):
+        try:
+            build_instance(cluster, [task], now, memory_mb_by_node)
+        except S2M3Error as error:
+            errors[task] = error
+        else:
+            tasks.append(task)
+    if not tasks:
+        return Placement(errors=errors)
+    try:
+        instance = build_instance(cluster, tasks, now, memory_mb_by_node)
+        placement = solve(instance, current)
+    except NoCapacityError:
+        some = _place_some(cluster, solve, now, memory_mb_by_node, tasks)
+        return replace(some, errors={**errors, **some.errors})
+    return Placement(placement, fill(instance, placement, current) if fill else {}, errors)
+
+
+def _place_some(
+    cluster: ClusterState, solve: Solve, now: float, memory_mb_by_node: MemoryByNode, tasks: list[str]
+) -> Placement:
+    """Adds task by task while they fit."""
+    errors: dict[str, S2M3Error] = {}
+    current = _current(cluster, memory_mb_by_node)
+    fitting: list[str] = []
+    placement: Mapping[str, list[str]] = {}
+    for task in sorted(tasks, key=lambda task: (not _served(cluster, task), task)):
+        try:
+            placement = solve(build_instance(cluster, [*fitting, task], now, memory_mb_by_node), current)
+            fitting.append(task)
+        except NoCapacityError as error:
+            errors[task] = error
+    return Placement(placement, errors=errors)
+
+
+def _served(cluster: ClusterState, task: str) -> bool:
+    model = cluster.model_of(task)
+    return model is not None and all(cluster.ready_nodes(module_id) for module_id in model.module_ids)
+
+
+def _current(cluster: ClusterState, nodes: MemoryByNode) -> dict[str, list[str]]:
+    """Where modules are assigned now, on nodes that may keep them."""
+    placement: dict[str, list[str]] = {}
+    for node in sorted(cluster.plans):
+        if node in nodes:
+            for spec in cluster.plans[node].modules:
+                placement.setdefault(spec.id, []).append(node)
+    return placement

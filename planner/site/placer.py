@@ -1,0 +1,37 @@
+"""How the running service places modules: what was lost at once, improvements only when asked for and worth it."""
+
+from collections.abc import Callable, Mapping
+
+from s2m3.planner.site.placement import Solve
+from s2m3.planner.solving.replan import replan
+from s2m3.planner.solving.second_copies import second_copies
+from s2m3.schemas.instance import Instance
+
+__all__ = ["Placer", "placer", "second_copies_in_spare"]
+
+#: Whether to look for improvements -> how to solve.
+Placer = Callable[[bool], Solve]
+
+
+def placer(budget_s: float) -> Placer:
+    """Returns the service's way to place modules.
+
+    Args:
+        budget_s: Time that looking for a better placement may take, when it is asked for.
+    """
+
+    def choose(improve: bool) -> Solve:  # noqa: FBT001  # its one question
+        def solve(instance: Instance, current: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
+            placed = replan(instance, current, budget_s=0.0).placement
+            return replan(instance, placed, budget_s=budget_s).placement if improve else placed
+
+        return solve
+
+    return choose
+
+
+def second_copies_in_spare(
+    instance: Instance, placement: Mapping[str, list[str]], current: Mapping[str, list[str]]
+) -> Mapping[str, list[str]]:
+    """Returns the copies that make the best of spare memory: warm when a node is lost, and used under load."""
+    return second_copies(instance, placement, current=current)

@@ -1,0 +1,77 @@
+"""What the planner has said: sends a document only when it says something new, and all of them again on a reconnect."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from s2m3.planner.site.decision import Decision
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+
+__all__ = ["Documents"]
+
+#: (topic, payload); an empty payload clears the retained document.
+Publish = Callable[[str, bytes], None]
+
+
+@dataclass(slots=True)
+class Documents:
+    """The planner's retained plans and routes.
+
+    Args:
+        root: Of the topics.
+        epoch: Of this planner.
+    """
+
+    root: str
+    epoch: int
+    revision: int = 0
+    plans_changed: int = 0
+    #: None: a planner before us said something there, which we replace or clear
+    _plans: dict[str, m.Plan | None] = field(default_factory=dict)
+    _routes: dict[str, m.RouteDoc | None] = field(default_factory=dict)
+
+    def inherit(self, plans: list[str], routes: list[str]) -> None:
+        """Takes over documents of a planner before us: the next update replaces each, or clears it."""
+        self._plans.update(dict.fromkeys(plans))
+        self._routes.update(dict.fromkeys(routes))
+
+    def update(self, decision: Decision, publish: Publish) -> list[str]:
+        """Publishes what changed, routes before plans; returns the nodes whose plan changed."""
+        self.revision += 1
+        stamp = {"epoch": self.epoch, "revision": self.revision}
+        for task, doc in decision.routes.items():
+            if _but_stamp(self._routes.get(task)) != _but_stamp(doc):
+                stamped = self._routes[task] = doc.model_copy(update=stamp)
+                publish(topics.ROUTE.at(self.root, task=task), stamped.encode())
+        for task in [task for task in self._routes if task not in decision.routes]:
+            del self._routes[task]
+            publish(topics.ROUTE.at(self.root, task=task), b"")
+        changed = []
+        for node, assignment in decision.assignments.items():
+            plan = m.Plan(modules=list(assignment.modules), gateways=list(assignment.gateways), **stamp)
+            if _but_stamp(self._plans.get(node)) != _but_stamp(plan):
+                changed.append(node)
+                self._plans[node] = plan
+                publish(topics.PLAN.at(self.root, node=node), plan.encode())
+        for node in [node for node in self._plans if node not in decision.assignments]:
+            changed.append(node)
+            del self._plans[node]
+            publish(topics.PLAN.at(self.root, node=node), b"")
+        self.plans_changed += len(changed)
+        return changed
+
+    def repeat(self, publish: Publish) -> None:
+        """Publishes everything again: the broker may have forgotten it."""
+        for task, doc in self._routes.items():
+            publish(topics.ROUTE.at(self.root, task=task), doc.encode() if doc else b"")
+        for node, plan in self.plans.items():
+            publish(topics.PLAN.at(self.root, node=node), plan.encode())
+
+    @property
+    def plans(self) -> dict[str, m.Plan]:
+        """The plans as sent."""
+        return {node: plan for node, plan in self._plans.items() if plan is not None}
+
+
+def _but_stamp(document: m.Plan | m.RouteDoc | None) -> object:
+    return document and document.model_dump(exclude={"epoch", "revision"})

@@ -1,0 +1,33 @@
+"""The planner's metrics of its site: how many nodes and tasks are in which state."""
+
+from s2m3.broker import metrics
+from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.decision import Decision
+from s2m3.planner.site.published_documents import Documents
+from s2m3.schemas.messages import PlannerHealth
+
+__all__ = ["count_site", "health_of"]
+
+
+def count_site(cluster: ClusterState, decision: Decision) -> None:
+    """Sets the gauges from what is known and what was decided."""
+    nodes = cluster.nodes
+    draining = nodes.present - nodes.ready
+    for state, found in (("ready", nodes.ready), ("draining", draining), ("lost", nodes.lost)):
+        metrics.NODES.labels(state).set(len(found))
+    docs = decision.routes.values()
+    refused = sum(1 for doc in docs if doc.error is not None)
+    ready = sum(1 for doc in docs if doc.error is None and all(step.replicas for step in doc.steps.values()))
+    for state, count in (("ready", ready), ("refused", refused), ("waiting", len(docs) - ready - refused)):
+        metrics.TASKS.labels(state).set(count)
+
+
+def health_of(cluster: ClusterState, documents: Documents) -> PlannerHealth:
+    """Returns what the planner tells of itself now and then."""
+    return PlannerHealth(
+        epoch=documents.epoch,
+        revision=documents.revision,
+        nodes=len(cluster.nodes.present),
+        tasks=len(cluster.tasks),
+        plans=documents.plans_changed,
+    )

@@ -1,0 +1,155 @@
+"""An instance as numbers: devices, modules and tasks by position, rows made when first asked for."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from graphlib import TopologicalSorter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s2m3.schemas.instance import Instance, PlacedTask
+
+__all__ = ["ABSENT", "OUTSIDE", "Floats", "Ints", "Problem", "Route", "TaskShape", "Wiring"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+#: device position per step, in the order of `TaskShape.step_ids`
+Route = tuple[int, ...]
+
+#: A source somewhere behind the broker, whose own link does not count.
+OUTSIDE = -1
+#: A step that is left out: it takes no time, and nothing is sent to it or from it.
+ABSENT = -2
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Which step waits for which, by position."""
+
+    before: tuple[tuple[int, ...], ...]
+    followers: tuple[tuple[int, ...], ...]
+    #: every step after those before it
+    order: tuple[int, ...]
+    head: int
+    #: pairs of steps of which neither has to wait for the other: only these can queue for one device
+    rivals: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskShape:
+    """A task by position. Steps are sorted by id, so that the smaller position is the smaller id."""
+
+    index: int
+    weight: float
+    rate: float
+    source: int
+    step_ids: tuple[str, ...]
+    modules: tuple[int, ...]
+    wiring: Wiring
+
+
+class Problem:
+    """Positions and numbers of an instance. Times in seconds, sizes as in the file.
+
+    Rows of `seconds` are made when first asked for: planning again after a loss reads only what was lost.
+    """
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        devices = instance.devices
+        self.device_ids = tuple(device.id for device in devices)
+        self.device_at = {device: d for d, device in enumerate(self.device_ids)}
+        self.memory_mb: Floats = np.array([device.memory_mb for device in devices])
+        self.latency_ms: Floats = np.array([device.latency_ms for device in devices])
+        self.mbps: Floats = np.array([device.mbps for device in devices])
+        # Two more at the end, which the positions ABSENT and OUTSIDE find: no delay, no limit.
+        self.links_ms: Floats = np.append(self.latency_ms, (0.0, 0.0))
+        self.links_mbps: Floats = np.append(self.mbps, (np.inf, np.inf))
+        self.latencies: list[float] = self.links_ms.tolist()
+        self.speeds: list[float] = self.links_mbps.tolist()
+        self.modules = instance.modules
+        self.module_ids = tuple(module.id for module in instance.modules)
+        self.module_at = {module: m for m, module in enumerate(self.module_ids)}
+        self.size_mb = [module.memory_mb for module in instance.modules]
+        self.max_replicas = min(instance.max_replicas, len(devices))
+        self._rows: dict[int, Floats] = {}
+        self._able: dict[int, Ints] = {}
+
+    @cached_property
+    def tasks(self) -> tuple[TaskShape, ...]:
+        """The tasks, in the order of the file."""
+        return tuple(self._shape(t, task) for t, task in enumerate(self.instance.tasks))
+
+    @cached_property
+    def users(self) -> Mapping[int, Sequence[int]]:
+        """Module -> the tasks that use it, each once; a module of no task is missing."""
+        users: dict[int, list[int]] = defaultdict(list)
+        for task in self.tasks:
+            for module in sorted(set(task.modules)):
+                users[module].append(task.index)
+        return users
+
+    def seconds(self, module: int) -> Floats:
+        """Returns seconds per item on each device; infinite where the module cannot run; 0 at ABSENT."""
+        row = self._rows.get(module)
+        if row is None:
+            row = np.full(len(self.device_ids) + 2, np.inf)
+            row[ABSENT] = 0.0
+            known = self.modules[module].seconds
+            places = np.fromiter(map(self.device_at.__getitem__, known), dtype=np.intp, count=len(known))
+            row[places] = np.fromiter(known.values(), dtype=np.float64, count=len(known))
+            self._rows[module] = row
+        return row
+
+    def runs_s(self, module: int, device: int) -> float:
+        """Returns seconds per item on one device, infinite where it cannot run, without making the row; ABSENT: 0."""
+        row = self._rows.get(module)
+        if row is not None:
+            return row.item(device)
+        return 0.0 if device == ABSENT else self.modules[module].seconds.get(self.device_ids[device], np.inf)
+
+    def able(self, module: int) -> Ints:
+        """Returns the devices that can run a module and would hold it if they were empty, by position."""
+        able = self._able.get(module)
+        if able is None:
+            fits = self.memory_mb + 1e-9 >= self.size_mb[module]
+            able = self._able[module] = np.flatnonzero(np.isfinite(self.seconds(module)[:ABSENT]) & fits)
+        return able
+
+    def route_ids(self, task: TaskShape, route: Sequence[int]) -> dict[str, str]:
+        """Returns step -> device, by their ids."""
+        return {step: self.device_ids[device] for step, device in zip(task.step_ids, route, strict=True)}
+
+    def _shape(self, index: int, task: PlacedTask) -> TaskShape:
+        steps = sorted(task.steps, key=lambda step: step.id)
+        at = {step.id: s for s, step in enumerate(steps)}
+        before = tuple(tuple(sorted(at[name] for name in step.after)) for step in steps)
+        return TaskShape(
+            index=index,
+            weight=task.weight,
+            rate=task.rate or 0.0,
+            source=OUTSIDE if task.source is None else self.device_at[task.source],
+            step_ids=tuple(step.id for step in steps),
+            modules=tuple(self.module_at[step.module] for step in steps),
+            wiring=_wiring(before),
+        )
+
+
+@lru_cache(maxsize=1024)
+def _wiring(before: tuple[tuple[int, ...], ...]) -> Wiring:
+    """Most tasks are wired alike: made once for all of them."""
+    steps = range(len(before))
+    order = tuple(TopologicalSorter(dict(enumerate(before))).static_order())
+    followers = tuple(tuple(s for s in steps if p in before[s]) for p in steps)
+    earlier: list[set[int]] = [set() for _ in steps]
+    for s in order:
+        earlier[s].update(before[s], *(earlier[p] for p in before[s]))
+    return Wiring(
+        before=before,
+        followers=followers,
+        order=order,
+        head=next(s for s in steps if not followers[s]),
+        rivals=tuple((p, q) for p in steps for q in steps[p + 1 :] if p not in earlier[q] and q not in earlier[p]),
+    )

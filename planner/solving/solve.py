@@ -1,0 +1,176 @@
+"""Solves an instance: greedy, then improvement, then the exact search, within a time budget; always with a bound."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from s2m3.planner.solving.exact import Outcome, bounded, find_room, is_small, search
+from s2m3.planner.solving.greedy import SortKey, complete, kept, lay_out, named, sorted_by_need
+from s2m3.planner.solving.integer_program import is_available, require
+from s2m3.planner.solving.layout import Layout
+from s2m3.planner.solving.local_search import descend, shake
+from s2m3.planner.solving.problem import Problem
+from s2m3.planner.solving.queueing import has_rates, relieve
+from s2m3.planner.solving.repair import make_room
+from s2m3.schemas.errors import NoCapacityError
+from s2m3.schemas.instance import Instance
+
+__all__ = ["Method", "Solution", "TaskPlan", "best_layout", "first_layout", "solve"]
+
+Method = Literal["auto", "greedy", "exact"]
+
+_BUDGET_S: Mapping[Method, float] = {"greedy": 0.0, "auto": 1.0, "exact": 60.0}
+#: The part of the budget that local search may take before the exact search has its turn.
+_IMPROVING = 0.4
+#: Shakes without a gain after which local search makes way, and after which it gives up for good.
+_SHAKES = 100
+_MORE_SHAKES = 10_000
+#: For finding any placement that fits, where the greedy found none.
+_FITTING_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """A task's route (step -> device) and its latency on it, seconds."""
+
+    latency_s: float
+    route: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A placement with its routes, what it costs, and how far from the best it can be at most."""
+
+    method: Method
+    objective_s: float
+    proven_optimal: bool
+    lower_bound_s: float
+    placement: Mapping[str, list[str]]
+    tasks: Mapping[str, TaskPlan]
+    memory_mb: Mapping[str, float]
+    solve_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `s2m3 plan --json` prints (design.md 6.1)."""
+        return {
+            "method": self.method,
+            "objective_s": self.objective_s,
+            "proven_optimal": self.proven_optimal,
+            "lower_bound_s": self.lower_bound_s,
+            "placement": {module: list(devices) for module, devices in self.placement.items()},
+            "tasks": {
+                task: {"latency_s": plan.latency_s, "route": dict(plan.route)} for task, plan in self.tasks.items()
+            },
+            "memory_mb": dict(self.memory_mb),
+            "solve_s": self.solve_s,
+        }
+
+
+def solve(
+    instance: Instance,
+    *,
+    method: Method = "auto",
+    budget_s: float | None = None,
+    key: SortKey = "compute",
+    current: Mapping[str, Iterable[str]] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Solution:
+    """Returns the best plan found, with a bound that says how far from the best it can be.
+
+    Args:
+        instance: Devices, modules, tasks.
+        method: `greedy`; `auto`: greedy, improvement, the exact search where it is small and HiGHS is installed;
+            `exact`: the same, with HiGHS required and time to finish. Both return the best known when time is up.
+        budget_s: Seconds after which nothing more is tried, 1 for `auto` and 60 for `exact` unless given. The greedy
+            and the bounds are always finished.
+        key: By what the greedy sorts.
+        current: A placement to begin from too, module -> devices, where the greedy's is worse.
+        clock: Seconds that only go up.
+
+    Raises:
+        NoCapacityError: The modules do not fit; the detail says which and by how much.
+        S2M3Error: `exact` without HiGHS.
+    """
+    started = clock()
+    if method == "exact":
+        require()
+    budget = budget_s if budget_s is not None else _BUDGET_S[method]
+
+    def seconds_left() -> float:
+        return started + budget - clock()
+
+    problem = Problem(instance)
+    layout = first_layout(problem, key, current)
+    if method == "greedy":
+        return _solution(bounded(layout), method, clock() - started)
+    return _solution(best_layout(layout, seconds_left, under_load=method == "auto"), method, clock() - started)
+
+
+def best_layout(start: Layout, seconds_left: Callable[[], float], *, under_load: bool) -> Outcome:
+    """Returns the best layout found in the time there is: local search, the exact search, local search again.
+
+    Args:
+        start: A layout with its routes; not changed.
+        seconds_left: Until there is no time any more.
+        under_load: Whether, where tasks have rates, waiting counts (planner/solving/queueing.py). The bound is that of
+            idle devices.
+    """
+    layout = start.twin()
+    until = seconds_left() * (1 - _IMPROVING)
+    descend(layout, lambda: seconds_left() < until)
+    layout = shake(layout, lambda: seconds_left() < until, rounds=_SHAKES)
+    outcome = search(layout, seconds_left) if is_available() else bounded(layout)
+    if under_load and has_rates(layout.problem):
+        loaded = outcome.layout.twin()
+        relieve(loaded, lambda: seconds_left() <= 0)
+        return Outcome(loaded, outcome.bound_s)
+    if not outcome.is_proven and seconds_left() > 0:
+        more = shake(outcome.layout, lambda: seconds_left() <= 0, rounds=_MORE_SHAKES, seed=1)
+        outcome = Outcome(more, outcome.bound_s)
+    return outcome
+
+
+def first_layout(
+    problem: Problem, key: SortKey = "compute", current: Mapping[str, Iterable[str]] | None = None
+) -> Layout:
+    """Returns the greedy's layout, or the current one made complete if it is better; where both fail, any that fits.
+
+    Raises:
+        NoCapacityError: The modules do not fit; the detail says which and by how much.
+    """
+    layouts = []
+    if current is not None:
+        layout = kept(problem, current)
+        missing = sorted_by_need(problem, key, (m for m, devices in enumerate(layout.copies) if not devices))
+        if all(make_room(layout, module) for module in complete(layout, missing)):
+            layout.reroute()
+            layouts.append(layout)
+    try:
+        layouts.append(lay_out(problem, key))
+    except NoCapacityError:
+        copies = find_room(problem, _FITTING_S) if is_available() and is_small(problem) and not layouts else None
+        if copies is not None:
+            layout = Layout(problem, copies)
+            layout.reroute()
+            layouts.append(layout)
+        if not layouts:
+            raise
+    return min(layouts, key=lambda layout: layout.objective_s)
+
+
+def _solution(outcome: Outcome, method: Method, solve_s: float) -> Solution:
+    layout, problem = outcome.layout, outcome.layout.problem
+    return Solution(
+        method=method,
+        objective_s=layout.objective_s,
+        proven_optimal=outcome.is_proven,
+        lower_bound_s=layout.objective_s if outcome.is_proven else min(outcome.bound_s, layout.objective_s),
+        placement=named(layout),
+        tasks={
+            task.id: TaskPlan(layout.latencies[t], problem.route_ids(problem.tasks[t], layout.routes[t]))
+            for t, task in enumerate(problem.instance.tasks)
+        },
+        memory_mb=dict(zip(problem.device_ids, layout.used_mb(), strict=True)),
+        solve_s=solve_s,
+    )

@@ -1,0 +1,99 @@
+"""All bindings of a site: those wanted are started, changed and ended; one that may not run says why."""
+
+import structlog
+
+from s2m3.bindings.bound_topic import Bound, Hub
+from s2m3.bindings.pattern import check_topics, loops
+from s2m3.broker.event_loop import Loop
+from s2m3.schemas.bridge import Binding, BindingReport
+from s2m3.schemas.errors import BadInputError, S2M3Error
+from s2m3.schemas.messages import ErrorBody
+from s2m3.schemas.sessions import bridge_client_id
+from s2m3.schemas.settings import BrokerSettings
+
+__all__ = ["Bindings"]
+
+_log = structlog.get_logger(__name__)
+#: Each has a connection of its own.
+_MOST = 200
+
+
+class Bindings:
+    """What is wanted, and what runs. In the loop's thread.
+
+    Args:
+        settings: Of the bridge.
+        loop: Ours.
+        hub: The bridge.
+        process: Its name among those there may be.
+    """
+
+    def __init__(self, settings: BrokerSettings, loop: Loop, hub: Hub, process: str) -> None:
+        self._process = process
+        self._settings = settings
+        self._loop = loop
+        self._hub = hub
+        self.wanted: dict[str, Binding] = {}
+        self._running: dict[str, Bound] = {}
+        self._refused: dict[str, S2M3Error] = {}
+
+    def update(self, name: str, binding: Binding | None) -> None:
+        """Takes in a binding as it is wanted now; None removes it."""
+        if binding is None:
+            self.wanted.pop(name, None)
+        elif self.wanted.get(name) == binding:
+            return
+        else:
+            self.wanted[name] = binding
+        self._refused = self._find_wrong()
+        for running in list(self._running):
+            if running in self._refused or self._running[running].binding != self.wanted.get(running):
+                self._running.pop(running).stop()
+                _log.info("binding_ended", binding=running)
+        for other, theirs in self.wanted.items():
+            if other not in self._refused and other not in self._running:
+                self._start(other, theirs)
+
+    def reports(self) -> dict[str, BindingReport]:
+        """Returns what became of each that listens or is refused."""
+        found = {name: report for name, bound in self._running.items() if (report := bound.report) is not None}
+        for name, error in self._refused.items():
+            found[name] = BindingReport(state="refused", error=ErrorBody(**error.as_dict()))
+        return found
+
+    def stop(self) -> None:
+        """Ends all."""
+        for bound in self._running.values():
+            bound.stop()
+        self._running.clear()
+
+    def _start(self, name: str, binding: Binding) -> None:
+        try:
+            client_id = bridge_client_id(self._settings, self._process, f"bind-{name}")
+            bound = Bound(name, binding, self._settings, self._loop, self._hub, client_id)
+        except S2M3Error as error:
+            self._refuse(name, error)
+            return
+        self._running[name] = bound
+        self._loop.call(bound.start)  # behind the goodbye of the one before, which has the same client id
+        _log.info("binding_active", binding=name, task=binding.task, source=binding.source)
+
+    def _find_wrong(self) -> dict[str, S2M3Error]:
+        wrong: dict[str, S2M3Error] = {}
+        for i, (name, binding) in enumerate(self.wanted.items()):
+            try:
+                check_topics(binding, self._settings.root)
+                if i >= _MOST:
+                    raise BadInputError(f"{_MOST} bindings are there already")
+            except S2M3Error as error:
+                wrong[name] = error
+        sound = {name: binding for name, binding in self.wanted.items() if name not in wrong}
+        for name, way in loops(sound).items():
+            wrong[name] = BadInputError(f"its answers come back to it: {' -> '.join(way)}")
+        for name in wrong.keys() - self._refused.keys():
+            _log.warning("binding_refused", binding=name, error=str(wrong[name]))
+        return wrong
+
+    def _refuse(self, name: str, error: S2M3Error) -> None:
+        _log.warning("binding_refused", binding=name, error=str(error))
+        self._refused[name] = error

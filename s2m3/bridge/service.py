@@ -1,0 +1,344 @@
+"""The bridge between a house and the site: runs the bindings, answers questions, and shows what there is.
+
+A service of its own: the planner is not on the data path, and with the bridge dead all else goes on.
+"""
+
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import structlog
+
+from s2m3.bindings.bindings import Bindings
+from s2m3.bindings.bound_topic import Asked
+from s2m3.broker.event_loop import Loop, Timer
+from s2m3.broker.leader_election import next_epoch
+from s2m3.broker.mqtt.documents import listen
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Message, Outgoing, Will
+from s2m3.broker.requests.actions import Result
+from s2m3.broker.requests.dispatcher import Dispatcher
+from s2m3.homeassistant.announcer import Announcer
+from s2m3.homeassistant.answers import failure, of_plain, of_result
+from s2m3.homeassistant.discovery import Devices
+from s2m3.homeassistant.view import View
+from s2m3.schemas import bridge as b
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error, UnauthorisedError
+from s2m3.schemas.sessions import bridge_client_id
+from s2m3.schemas.settings import BridgeSettings
+from s2m3.schemas.wire.values import Kind
+
+__all__ = ["Bridge"]
+
+_log = structlog.get_logger(__name__)
+_REPORT_S = 1.0
+#: A bridge that stands by takes over when it has not heard this for 2.5 times as long (broker/leader_election.py).
+_BEAT_S = 5.0
+#: After the broker has confirmed, retained documents come at once: what has not come by then, it does not have.
+_SETTLED_S = 1.0
+_MOST_QUESTIONS = 8
+D = TypeVar("D")
+
+
+class Bridge:
+    """The one bridge of a site. Its state belongs to its loop's thread.
+
+    Args:
+        settings: Of this process.
+        epoch: The newest seen of a bridge before us; 0: none.
+    """
+
+    def __init__(self, settings: BridgeSettings, epoch: int = 0) -> None:
+        self._settings = settings
+        self._root = settings.root
+        self._loop = Loop("bridge")
+        self._epoch = next_epoch(epoch)
+        self._process = secrets.token_hex(4)
+        self._stopping = False
+        #: since the last connect we have heard what the broker remembers, and that nobody has taken over
+        self._settled = False
+        self.superseded, self.newest = threading.Event(), epoch
+        offline = b.BridgeState(state="offline", epoch=self._epoch)
+        self._link = Link(
+            settings,
+            bridge_client_id(settings, self._process),
+            self._loop,
+            will=Will(topics.BRIDGE_STATE.at(self._root), offline.encode()),
+            on_connected=self._on_connected,
+        )
+        self._asking = Link(settings, bridge_client_id(settings, self._process, "ask"), self._loop)
+        self._dispatcher = Dispatcher(self._asking, self._loop, "bridge")
+        self._view = View()
+        prefix = settings.discovery_prefix
+        devices = Devices(self._root, prefix, version("s2m3")) if settings.homeassistant else None
+        self._announcer = Announcer(self._link, self._loop, self._view, devices, self._tell_again)
+        self._bindings = Bindings(settings, self._loop, self, self._process)
+        self._reports: dict[str, b.BindingReport] = {}
+        self._questions = 0
+        #: what was known, or retained, and has not been told again since the last connect
+        self._unheard: set[tuple[str, str]] = set()
+        #: of the last connect
+        self._timers: list[Timer] = []
+
+    # ---- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connects, and takes up what is retained.
+
+        Raises:
+            UnauthorisedError: The broker refused the login.
+            S2M3Error: There is no broker.
+        """
+        link, view = self._link, self._view
+        self._loop.start()
+        listen(link, topics.BRIDGE_STATE, self._on_bridge_state)
+        listen(link, topics.PLANNER_STATE, self._on_planner)
+        listen(link, topics.TASK, self._on_task)
+        listen(link, topics.ROUTE, self._on_route)
+        listen(link, topics.NODE_PROFILE, partial(self._keep, view.profiles))
+        listen(link, topics.NODE_REPORTED, partial(self._keep, view.reported))
+        listen(link, topics.NODE_LOAD, partial(self._keep, view.loads))
+        listen(link, topics.NODE_STATE, self._on_node_state)
+        listen(link, topics.BIND, self._on_binding)
+        link.subscribe(topics.RESPONSE.all(self._root), self._on_response)
+        link.subscribe(topics.BRIDGE_ASK.all(self._root), self._on_question)
+        for path in (topics.BRIDGE_TASK, topics.BRIDGE_NODE, topics.BRIDGE_BINDING):  # of a bridge before us
+            link.subscribe(path.all(self._root), partial(self._on_left, path))
+        self._dispatcher.start()
+        self._asking.start()
+        link.start()
+        self._loop.every(_REPORT_S, self._tell_reports)
+        self._loop.every(_BEAT_S, self._beat)
+        _log.info("bridge_up", epoch=self._epoch, homeassistant=self._settings.homeassistant)
+
+    def stop(self) -> None:
+        """Says that the bridge is gone, and ends."""
+        self._stopping = True
+        self._bindings.stop()
+        if not self.superseded.is_set():
+            self._tell_state("offline")
+        self._asking.stop(timeout_s=1.0)
+        self._link.stop()
+        self._loop.stop()
+        _log.info("bridge_down", epoch=self._epoch)
+
+    @property
+    def refused(self) -> UnauthorisedError | None:
+        """Why the broker will not have us; None while it does."""
+        return self._link.refused or self._asking.refused
+
+    def _on_connected(self) -> None:
+        if self.superseded.is_set():
+            return
+        view = self._view
+        self._unheard |= {("node", n) for n in view.nodes.present | view.nodes.lost}
+        self._unheard |= {("task", task) for task in view.tasks} | {("binding", n) for n in self._bindings.wanted}
+        self._settled = False
+        self._announcer.hold()
+        self._announcer.changed("planner")
+        for timer in self._timers:
+            timer.cancel()
+        self._timers = [
+            self._loop.after(_SETTLED_S, self._settle),
+            self._loop.after(self._settings.forget_s, self._forget_unheard),
+        ]
+        self._reports = {}
+
+    def _tell_again(self) -> None:
+        """The broker may have forgotten what we retain, or Home Assistant has just started."""
+        self._tell_state("online")
+        self._announcer.repeat()
+
+    def _settle(self) -> None:
+        """A broker that forgot everything is told what is wanted; a node that it does not know is not there."""
+        if self.superseded.is_set() or not self._link.connected:
+            return
+        self._settled = True
+        self._announcer.release()
+        self._tell_again()
+        bindings = self._bindings.wanted
+        if bindings and all(("binding", name) in self._unheard for name in bindings):
+            for name, binding in bindings.items():
+                self._retain(topics.BIND.at(self._root, binding=name), binding.encode())
+        self._view.silent = {name for kind, name in self._unheard if kind == "node"}
+        for node in self._view.silent:
+            self._announcer.changed("node", node)
+        self._all_tasks_changed()
+
+    def _forget_unheard(self) -> None:
+        if not self._link.connected:
+            return
+        for path in (topics.BRIDGE_TASK, topics.BRIDGE_NODE, topics.BRIDGE_BINDING):
+            self._link.unsubscribe(path.all(self._root))
+        unheard, self._unheard = self._unheard, set()
+        for kind, name in unheard:
+            _log.info("forgotten", kind=kind, name=name)
+            if kind == "node":
+                self._on_node_state(name, None)
+            elif kind == "task":
+                self._on_task(name, None)
+            else:
+                self._on_binding(name, None)
+
+    # ---- what comes in --------------------------------------------------------------------------------------------
+
+    def _on_bridge_state(self, _: str, state: b.BridgeState | None) -> None:
+        if state is None or self._stopping:
+            return
+        if state.epoch > self._epoch and state.state == "online":
+            _log.warning("superseded", epoch=self._epoch, by=state.epoch)
+            self.newest = state.epoch
+            self.superseded.set()
+        elif state.epoch < self._epoch or state.state == "offline":  # one that thawed, or an old will that came late
+            self._tell_state("online")
+
+    def _on_left(self, path: topics.TopicPath, message: Message) -> None:
+        kind, name = next(iter((path.ids(self._root, message.topic) or {"": ""}).items()))
+        nodes = self._view.nodes
+        known = {"node": nodes.present | nodes.lost, "task": self._view.tasks, "binding": self._bindings.wanted}
+        if message.retain and name and name not in known[kind]:
+            self._unheard.add((kind, name))
+
+    def _on_planner(self, _: str, state: m.PlannerState | None) -> None:
+        self._view.planner = state
+        self._announcer.changed("planner")
+
+    def _on_task(self, task: str, spec: m.TaskSpec | None) -> None:
+        self._unheard.discard(("task", task))
+        if spec is None:
+            self._view.tasks.pop(task, None)
+            self._announcer.forget("task", task)
+            self._announcer.changed("planner")
+        else:
+            self._view.tasks[task] = spec
+            self._announcer.changed("task", task)
+
+    def _on_route(self, task: str, doc: m.RouteDoc | None) -> None:
+        self._keep(self._view.routes, task, doc, kind="task")
+
+    def _on_node_state(self, node: str, state: m.NodeState | None) -> None:
+        self._unheard.discard(("node", node))
+        self._view.silent.discard(node)
+        self._view.nodes.update(node, state)
+        if state is None:
+            for kept in (self._view.profiles, self._view.reported, self._view.loads):
+                kept.pop(node, None)
+            self._announcer.forget("node", node)
+            self._announcer.changed("planner")
+        else:
+            self._announcer.changed("node", node)
+        self._all_tasks_changed()
+
+    def _all_tasks_changed(self) -> None:
+        for task in self._view.tasks:
+            self._announcer.changed("task", task)
+
+    def _keep(self, kept: dict[str, D], name: str, document: D | None, kind: str = "node") -> None:
+        if document is None:
+            kept.pop(name, None)
+        else:
+            kept[name] = document
+        if kind == "task" or self._view.nodes.state(name) is not None:
+            self._announcer.changed(kind, name)
+
+    def _on_binding(self, name: str, binding: b.Binding | None) -> None:
+        self._unheard.discard(("binding", name))
+        self._bindings.update(name, binding)
+        self._reports.pop(name, None)  # told again even if nothing changed: whoever published it waits to hear
+        if binding is None:
+            self._retain(topics.BRIDGE_BINDING.at(self._root, binding=name), b"")
+        self._tell_reports()
+
+    # ---- requests -------------------------------------------------------------------------------------------------
+
+    def ask(self, asked: Asked, inputs: Mapping[str, Any], done: Callable[[Result], None]) -> None:
+        """Asks a task; `done` is called once, in the loop's thread."""
+
+        def settle(result: Result) -> None:
+            self._told(asked, of_result(asked, result, _now()))
+            if result.error is not None:
+                detail = f"{result.error.code}: {result.error.detail}"
+                event = m.Event(event="request_failed", task=asked.task, request=result.request.hex(), detail=detail)
+                self._try_to_publish(Outgoing(topics.EVENT.at(self._root), event.encode()))
+            done(result)
+
+        self._dispatcher.submit(asked.task, inputs, None, settle)
+
+    def kinds(self, task: str) -> Mapping[str, Kind]:
+        """Returns what a task takes; nothing while that is not known."""
+        return self._view.kinds(task)
+
+    def binding_changed(self) -> None:
+        """One listens, or has been refused: worth a report."""
+        self._tell_reports()
+
+    def _on_question(self, message: Message) -> None:
+        task = (topics.BRIDGE_ASK.ids(self._root, message.topic) or {}).get("task")
+        if task is None or message.retain:
+            return
+        kinds = self.kinds(task)
+        question = message.payload.decode(errors="replace")
+        picture = self._announcer.last_picture(task)
+        asked = Asked(task, "question", question=question[:255], picture=picture)
+        name = next((name for name, kind in kinds.items() if kind == "text"), None)
+        if name is None:
+            self._told(asked, failure(asked, BadInputError(f"{task} takes no question"), _now()))
+        elif self._questions >= _MOST_QUESTIONS:
+            self._told(asked, failure(asked, BusyError(f"{_MOST_QUESTIONS} questions wait"), _now()))
+        else:
+            self._questions += 1
+            about = {} if picture is None else {key: picture for key, kind in kinds.items() if kind == "image"}
+            self.ask(asked, {**about, name: question}, self._question_done)
+
+    def _question_done(self, _: Result) -> None:
+        self._questions -= 1
+
+    def _on_response(self, message: Message) -> None:
+        task = (topics.RESPONSE.ids(self._root, message.topic) or {}).get("task")
+        answer = None if task is None else of_plain(task, message.payload, _now())
+        if task is not None and answer is not None:
+            self._told(Asked(task, "plain"), answer)
+
+    def _told(self, asked: Asked, answer: b.BridgeAnswer) -> None:
+        if asked.task in self._view.tasks:
+            self._announcer.answered(asked.task, answer, asked.picture)
+
+    # ---- what goes out --------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        if self._settled and self._link.connected:
+            self._tell_state("online")
+
+    def _tell_state(self, state: str) -> None:
+        if state == "online" and self.superseded.is_set():
+            return
+        document = b.BridgeState.model_validate({"state": state, "epoch": self._epoch})
+        self._retain(topics.BRIDGE_STATE.at(self._root), document.encode())
+
+    def _tell_reports(self) -> None:
+        if not self._settled:
+            return
+        reports = self._bindings.reports()
+        for name, report in reports.items():
+            if self._reports.get(name) != report:
+                self._retain(topics.BRIDGE_BINDING.at(self._root, binding=name), report.encode())
+        self._reports = reports
+
+    def _retain(self, topic: str, payload: bytes) -> None:
+        self._try_to_publish(Outgoing(topic, payload, retain=True))
+
+    def _try_to_publish(self, message: Outgoing) -> None:
+        try:
+            self._link.publish(message)
+        except S2M3Error as error:
+            _log.warning("not_published", topic=message.topic, error=str(error))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,1 @@
+"""The commands of `s2m3`, a file per family."""

@@ -1,0 +1,105 @@
+"""The command `ask`: one request, the answer first, then where it ran and how long each step took."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from s2m3.client import Answer, Client, Stream
+from s2m3.commands import options
+from s2m3.schemas.settings import BrokerSettings
+from s2m3.schemas.wire.plain import plain_value
+from s2m3.schemas.wire.values import Value
+
+__all__ = ["ask"]
+
+
+@options.with_settings(BrokerSettings)
+def ask(
+    settings: BrokerSettings,
+    task: Annotated[str, typer.Argument(help="name of the task")],
+    *,
+    image: Annotated[list[Path] | None, typer.Option("--image", help="picture file; repeat for several")] = None,
+    audio: Annotated[Path | None, typer.Option("--audio", help="sound file")] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", help="text; repeat for several")] = None,
+    deadline: Annotated[float | None, typer.Option(help="seconds to wait; default: the task's")] = None,
+    max_tokens: options.MaxTokens = None,
+    stop: options.StopTexts = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
+    stream: Annotated[bool, typer.Option("--stream", help="print the text as it is written")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Ask a task. `s2m3 ask retrieval --image cat.jpg --text "a cat" --text "a dog"`."""
+    how = options.how_to_write(max_tokens, stop, temperature, seed)
+    inputs: dict[str, Any] = {"text": text or None, "audio": _checked(audio)}
+    inputs["image"] = [_checked(path) for path in image] if image else None
+    with Client(settings=settings) as client:
+        if stream:
+            with client.stream(task, deadline_s=deadline, options=how, **inputs) as parts:
+                _print_parts(parts, as_json=as_json)
+                answer = parts.result()
+        else:
+            answer = client.ask(task, deadline_s=deadline, options=how, **inputs)
+    if as_json:
+        typer.echo(json.dumps(_as_json(answer), ensure_ascii=False))
+    else:
+        typer.echo(_as_text(answer, shown=stream and isinstance(answer.value, str)))
+
+
+def _print_parts(parts: Stream, *, as_json: bool) -> None:
+    """Prints text as it comes; as JSON one line each, and the answer's line is the last."""
+    text = ""
+    for part in parts:
+        if as_json:
+            typer.echo(json.dumps({"at": part.at, "text": part.text}, ensure_ascii=False))
+        elif part.at == len(text):
+            typer.echo(part.text, nl=False)
+        else:  # what is printed cannot be taken back: the text so far once more, on a line of its own
+            typer.echo(f"\n{part.after(text)}", nl=False)
+        text = part.after(text)
+    if text and not as_json:
+        typer.echo()
+
+
+def _checked(path: Path | None) -> Path | None:
+    if path is not None and not path.is_file():
+        raise typer.BadParameter(f"there is no file {path}")
+    return path
+
+
+def _as_json(answer: Answer) -> dict[str, Any]:
+    return {
+        "answer": plain_value(answer.value),
+        "outputs": {name: plain_value(value) for name, value in answer.outputs.items()},
+        "latency_ms": round(answer.latency_ms, 1),
+        "route": dict(answer.route),
+        "steps": {step: timing.as_dict() for step, timing in answer.steps.items()},
+        "attempts": answer.attempts,
+        "request": answer.request.hex(),
+    }
+
+
+def _as_text(answer: Answer, *, shown: bool) -> str:
+    lines = [] if shown else [_shown(answer.value)]
+    lines += [f"  {name}: {_shown(value)}" for name, value in list(answer.outputs.items())[1:]]
+    again = f", {answer.attempts} attempts" if answer.attempts > 1 else ""
+    lines.append(f"\n{answer.latency_ms:.0f} ms{again}")
+    for step, node in answer.route.items():
+        timing = answer.steps.get(step)
+        took = f"{timing.run_ms:.1f} ms, queued {timing.queued_ms:.1f} ms" if timing else "?"
+        lines.append(f"  {step:<10} {node:<12} {took}")
+    return "\n".join(lines)
+
+
+def _shown(value: Value) -> str:
+    match value:
+        case str():
+            return value
+        case float():
+            return f"{value:.4f}"
+        case [{"score": _, **_rest}, *_]:
+            return ", ".join(f"{next(v for k, v in row.items() if k != 'score')} {row['score']:.3f}" for row in value)
+        case _:
+            return json.dumps(plain_value(value), ensure_ascii=False)

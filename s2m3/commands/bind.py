@@ -1,0 +1,164 @@
+"""The commands about bindings: bind a topic to a task, take that back, and list what there is."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from s2m3.commands import options
+from s2m3.commands.status import binding_table, site_document
+from s2m3.schemas import topics
+from s2m3.schemas.bridge import Binding
+from s2m3.schemas.errors import BadInputError, S2M3Error, UnknownTaskError, error_from_code
+from s2m3.schemas.ids import check_id
+from s2m3.schemas.settings import BrokerSettings
+from s2m3.schemas.wire.plain import plain_value
+from s2m3.snapshot import Site
+
+__all__ = ["bind", "list_bindings", "unbind"]
+
+_ACTIVE_S = 10.0
+
+
+@options.with_settings(BrokerSettings)
+def bind(
+    settings: BrokerSettings,
+    source: Annotated[str, typer.Argument(help="topic filter; what + and # stand for is {1}, {2}, … in --publish")],
+    task: Annotated[str, typer.Option("--task", help="the task to ask")],
+    publish: Annotated[str, typer.Option("--publish", help="topic of the answers, with {task}, {binding}, {1}, …")],
+    *,
+    name: Annotated[str | None, typer.Option(help="of the binding; default: made of task and source")] = None,
+    whole: Annotated[str | None, typer.Option("--input", help="the input that the payload is, as it is")] = None,
+    path: Annotated[list[str] | None, typer.Option("--path", help="INPUT=JMESPATH into a JSON payload")] = None,
+    constant: Annotated[list[str] | None, typer.Option("--set", help="INPUT=TEXT or INPUT=@FILE; repeat")] = None,
+    where: Annotated[str | None, typer.Option(help="JMESPath that has to be true of the payload")] = None,
+    every: Annotated[float, typer.Option(help="seconds between requests of one topic; newest first")] = 1.0,
+    label: Annotated[list[str] | None, typer.Option("--label", help="publish only this answer; repeat")] = None,
+    above: Annotated[float | None, typer.Option(help="publish only answers with a higher score")] = None,
+    value: Annotated[bool, typer.Option("--value/--full", help="publish the answer alone, or JSON")] = False,
+    retain: Annotated[bool, typer.Option("--retain", help="the broker keeps the last answer")] = False,
+) -> None:
+    """Make a topic the input of a task. `s2m3 bind 'frigate/+/person/snapshot' --task porch --input image --publish 'home/{1}/caption'`."""  # noqa: E501  # the example is one line
+    form: Literal["json", "value"] = "value" if value else "json"
+    try:
+        binding = Binding(
+            source=source,
+            task=task,
+            input=whole,
+            paths=dict(_pair(text, "--path") for text in path or []),
+            inputs=_constants(constant or []),
+            where=where,
+            publish=publish,
+            form=form,
+            retain=retain,
+            every_s=every,
+            labels=label or [],
+            above=above,
+        )
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise BadInputError(
+            f"{'.'.join(map(str, first['loc'])) or 'binding'}: {first['msg'].removeprefix('Value error, ')}"
+        ) from error
+    name = check_id(name or _name_of(task, source), "binding")
+    with Site(settings) as site:
+        _check(site, name, binding)
+        site.reports.pop(name, None)
+        site.publish(topics.BIND, binding.encode(), binding=name)
+        _wait_until_active(site, name)
+    typer.echo(f"{name}: {source} -> {task} -> {publish}")
+
+
+def _check(site: Site, name: str, binding: Binding) -> None:
+    """Refuses what the bridge would refuse, before it is retained.
+
+    Raises:
+        BadInputError: A topic, a path, or a loop.
+        UnknownTaskError: No such task, or it does not take the input.
+        S2M3Error: What paths need is not installed.
+    """
+    try:
+        from s2m3.bindings.extract import Extract  # noqa: PLC0415  # only who binds has JMESPath
+    except ModuleNotFoundError as error:
+        raise S2M3Error(f"bindings need more than is installed ({error.name}): pip install 's2m3[bridge]'") from error
+    from s2m3.bindings.pattern import check_topics, loops  # noqa: PLC0415  # with the above
+
+    check_topics(binding, site.root)
+    Extract(binding)
+    if way := loops({**site.bindings, name: binding}).get(name):
+        raise BadInputError(f"its answers would come back to it: {' -> '.join(way)}")
+    if binding.task not in site.tasks:
+        there = ", ".join(sorted(site.tasks)) or "none"
+        raise UnknownTaskError(f"no task {binding.task!r}; there are: {there}")
+    doc = site.routes.get(binding.task)
+    given = {*([binding.input] if binding.input else []), *binding.paths, *binding.inputs}
+    if doc is not None and doc.inputs:
+        if unknown := given - doc.inputs.keys():
+            raise BadInputError(
+                f"{binding.task} has no input {min(unknown)!r}; it takes {', '.join(sorted(doc.inputs))}"
+            )
+        if missing := doc.inputs.keys() - given - doc.defaults.keys():
+            raise BadInputError(f"{binding.task} takes {min(missing)!r} too: --set {min(missing)}=…")
+        if binding.above is not None and "score" not in doc.answer:
+            raise BadInputError(f"the answers of {binding.task} have no score that could be above {binding.above:g}")
+
+
+def _wait_until_active(site: Site, name: str) -> None:
+    if site.bridge is None or site.bridge.state != "online":
+        typer.echo("no bridge runs yet, it will be active with the next: s2m3 bridge", err=True)
+        return
+    if not site.wait(lambda s: name in s.reports, _ACTIVE_S):
+        raise S2M3Error(f"the bridge did not take {name} up in {_ACTIVE_S:g} s; see `s2m3 bindings`")
+    error = site.reports[name].error
+    if error is not None:
+        raise error_from_code(error.code, error.detail)
+
+
+@options.with_settings(BrokerSettings)
+def unbind(settings: BrokerSettings, name: Annotated[str, typer.Argument(help="of the binding")]) -> None:
+    """Take a binding back. `s2m3 unbind porch-frigate-person-snapshot`."""
+    with Site(settings) as site:
+        if name not in site.bindings:
+            raise BadInputError(f"no binding {name!r}; there are: {', '.join(sorted(site.bindings)) or 'none'}")
+        site.publish(topics.BIND, b"", binding=name)
+    typer.echo(f"{name} is removed")
+
+
+@options.with_settings(BrokerSettings)
+def list_bindings(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
+    """List the bindings, and what became of each. `s2m3 bindings`."""
+    with Site(settings) as site:
+        if as_json:
+            typer.echo(json.dumps(site_document(site)["bindings"], ensure_ascii=False))
+        else:
+            Console().print(binding_table(site))
+
+
+def _name_of(task: str, source: str) -> str:
+    return "-".join(filter(None, (task, re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-"))))[:64].strip("-")
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise typer.BadParameter(f"{option} takes NAME=VALUE, not {text!r}")
+    return name, value
+
+
+def _constants(given: list[str]) -> dict[str, Any]:
+    """Several values of one input make a list; @FILE is a file's bytes."""
+    found: dict[str, list[Any]] = {}
+    for name, text in (_pair(item, "--set") for item in given):
+        found.setdefault(name, []).append(plain_value(_file(text[1:])) if text.startswith("@") else text)
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def _file(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{name} cannot be read: {error}") from error

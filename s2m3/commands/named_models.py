@@ -1,0 +1,137 @@
+"""What is named on the command line: a checkpoint's folder, a hub id in the local cache, or a model that is known."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from s2m3.agents.checkpoints.folders import CheckpointSources, hub_folder
+from s2m3.schemas.checkpoints.architectures import architecture_of
+from s2m3.schemas.checkpoints.deriving import definition_of, module_of
+from s2m3.schemas.checkpoints.headers import read_checkpoint
+from s2m3.schemas.checkpoints.parts import Model, PartSize, model_of
+from s2m3.schemas.checkpoints.published import KnownCheckpoint, known_parts
+from s2m3.schemas.definitions import Catalogue, ModuleSpec, is_hub_id
+from s2m3.schemas.errors import BadInputError, ModuleFailedError
+from s2m3.schemas.sizes import ANSWER_TOKENS
+from s2m3.schemas.wire.values import Kind, Value
+
+if TYPE_CHECKING:
+    from s2m3.agents.checkpoints.dtype_distances import Distances
+
+__all__ = ["distances_of", "read_source", "with_content_compared"]
+
+_SAMPLES = Path(__file__).parents[1] / "samples"
+
+
+def read_source(source: str, catalogue: Catalogue) -> Model:
+    """Returns the parts of what was named; only configurations and headers are read.
+
+    Raises:
+        BadInputError: There is no such thing, or it cannot be read; the text says what is wrong.
+    """
+    if source in catalogue.models:
+        return _known(source, catalogue)
+    if Path(source).is_dir():
+        return model_of(read_checkpoint(Path(source)), source)
+    if not is_hub_id(source):
+        raise BadInputError(f"{source} is neither a folder nor a model that is known; `s2m3 models` lists those")
+    name, published = next(((n, k) for n, k in catalogue.checkpoints.items() if k.source == source), (source, None))
+    try:
+        folder = hub_folder(source, published.revision if published else "")
+    except ModuleFailedError as error:
+        raise BadInputError(error.detail) from error
+    model = model_of(read_checkpoint(folder), source)
+    return _as_published(model, name, published) if published else model
+
+
+def _known(name: str, catalogue: Catalogue) -> Model:
+    """A model by its definition: the parts of checkpoints, and modules of other kinds by what their definitions say."""
+    parts = known_parts(catalogue.checkpoints)
+    model = catalogue.models[name]
+    found = [parts.get(module_id) or _plain(catalogue.modules[module_id]) for module_id in model.module_ids]
+    return Model(name, model.description, tuple(found))
+
+
+def _plain(spec: ModuleSpec) -> PartSize:
+    numbers, linear = (round(mb * 1e6 / 4) for mb in (spec.memory_mb, spec.linear_mb or 0.0))
+    return PartSize(spec.id, spec.id, spec.role, numbers, 0, linear, spec.gflops)
+
+
+def _as_published(model: Model, name: str, published: KnownCheckpoint) -> Model:
+    """The parts of a repository that a definition names are the modules that the definition says they are."""
+    known = {part.name: part.identity for part in known_parts({name: published}).values()}
+    return replace(model, parts=tuple(replace(part, identity=known[part.name]) for part in model.parts))
+
+
+def with_content_compared(models: Sequence[Model]) -> list[Model]:
+    """Returns the models with parts of equal content made one: every tensor of those that may be equal is read.
+
+    Raises:
+        ModuleFailedError: A file cannot be read.
+    """
+    from s2m3.agents.checkpoints.identity import same_content  # noqa: PLC0415  # transformers, only if contents are compared
+    from s2m3.agents.checkpoints.part import open_part  # noqa: PLC0415
+
+    identities = {_key(model, part): part.identity for model in models for part in model.parts}
+    opened = {
+        f"{model.folder}#{spec.prefix}": open_part(spec, CheckpointSources())
+        for model in models
+        for spec in _specs(model)
+    }
+    for one, other in combinations(opened, 2):
+        if identities[one] != identities[other] and same_content(opened[one], opened[other]):
+            identities[other] = identities[one]
+    return [
+        replace(model, parts=tuple(replace(part, identity=identities[_key(model, part)]) for part in model.parts))
+        for model in models
+    ]
+
+
+def distances_of(model: Model) -> "Distances":
+    """Returns how far each part of a model with weights here is from float32 in other dtypes, on the samples shipped.
+
+    Raises:
+        BadInputError: Its weights are not here, or it is a head alone.
+        ModuleFailedError: A part cannot be loaded, or not in a dtype.
+    """
+    from s2m3.agents.checkpoints.dtype_distances import distances  # noqa: PLC0415  # torch, only if weights are run
+
+    if model.folder is None:
+        raise BadInputError(
+            f"{model.name} has no weights here to check: name its folder, or its hub id if it is cached"
+        )
+    definition = definition_of(read_checkpoint(model.folder), str(model.folder.resolve()))
+    modules = [
+        spec.model_copy(update={"config": {"max_new_tokens": ANSWER_TOKENS}}) if spec.generates else spec
+        for spec in definition.modules
+    ]
+    items = [_sample(definition.model.inputs, number) for number in range(2)]
+    return distances(definition.model_copy(update={"modules": modules}), items)
+
+
+def _sample(inputs: Mapping[str, Kind], number: int) -> dict[str, Value]:
+    picture = (_SAMPLES / ("chelsea.jpg", "coffee.jpg")[number]).read_bytes()
+    sound = (_SAMPLES / ("hello-world.flac", "weather-today.flac")[number]).read_bytes()
+    text = ("a photo of a cat", "what is in the cup")[number]
+    values: dict[Kind, Value] = {"image": picture, "images": [picture], "audio": sound}
+    values |= {"text": text, "texts": [text, "a dog"]}
+    return {name: values[kind] for name, kind in inputs.items()}
+
+
+def _key(model: Model, part: PartSize) -> str:
+    return f"{model.folder}#{part.name}"
+
+
+def _specs(model: Model) -> list[ModuleSpec]:
+    if model.folder is None:
+        return []
+    family = architecture_of(read_checkpoint(model.folder, lambda _: False).config)
+    source = str(model.folder.resolve())
+    return [
+        module_of(
+            part.name, family.parts[part.name], numbers=part.parameters, linear=part.linear, size=None, source=source
+        )
+        for part in model.parts
+    ]

@@ -1,0 +1,117 @@
+"""The options that every command on the bus shares, added to each by a decorator, and how they become settings."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from s2m3 import logs
+from s2m3.schemas.settings import BrokerSettings
+from s2m3.schemas.wire.generation import read_options
+
+__all__ = [
+    "Json",
+    "MaxTokens",
+    "MetricsPort",
+    "Seed",
+    "StopTexts",
+    "Temperature",
+    "Verbose",
+    "how_to_write",
+    "with_settings",
+]
+
+S = TypeVar("S", bound=BrokerSettings)
+
+
+def _broker(flag: str, text: str) -> Any:
+    return typer.Option(flag, help=text, rich_help_panel="Broker", show_default=False)
+
+
+_BROKER_OPTIONS: dict[str, Any] = {
+    "host": Annotated[str | None, _broker("--host", "of the broker [S2M3_HOST; 127.0.0.1]")],
+    "port": Annotated[int | None, _broker("--port", "of the broker [S2M3_PORT; 1883]")],
+    "username": Annotated[str | None, _broker("--username", "[S2M3_USERNAME]")],
+    "password_file": Annotated[Path | None, _broker("--password-file", "file that holds it [or S2M3_PASSWORD]")],
+    "tls_ca": Annotated[Path | None, _broker("--tls-ca", "CA certificate; turns TLS on [S2M3_TLS_CA]")],
+    "tls_cert": Annotated[Path | None, _broker("--tls-cert", "[S2M3_TLS_CERT]")],
+    "tls_key": Annotated[Path | None, _broker("--tls-key", "[S2M3_TLS_KEY]")],
+    "root": Annotated[str | None, _broker("--root", "first levels of every topic [S2M3_ROOT; s2m3/v1]")],
+}
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log everything; tracebacks of errors")]
+
+
+MetricsPort = Annotated[int | None, typer.Option(help="serve Prometheus metrics on this port of 127.0.0.1; 0: any")]
+
+
+def _writing(flag: str, text: str) -> Any:
+    return typer.Option(flag, help=text, rich_help_panel="Text that a model writes", show_default=False)
+
+
+MaxTokens = Annotated[int | None, _writing("--max-tokens", "end after so many [the module's own]")]
+StopTexts = Annotated[list[str] | None, _writing("--stop", "end before this text; repeat for several")]
+Temperature = Annotated[float | None, _writing("--temperature", "above 0 tokens are drawn, up to 2 [0: the likeliest]")]
+Seed = Annotated[int | None, _writing("--seed", "of the draws: the same one gives the same text")]
+
+
+def how_to_write(
+    max_tokens: int | None, stop: list[str] | None, temperature: float | None, seed: int | None
+) -> dict[str, Any]:
+    """Returns the options of a request or task that were given, checked.
+
+    Raises:
+        BadInputError: One of them is not possible.
+    """
+    found = {"max_tokens": max_tokens, "stop": stop or None, "temperature": temperature, "seed": seed}
+    given = {name: value for name, value in found.items() if value is not None}
+    read_options(given)
+    return given
+
+
+def with_settings(
+    kind: type[S], *, quiet: bool = True, **own: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes `command(settings, …)` a command with the broker's options, `--verbose`, and those of `own`.
+
+    Settings come from flags first, then S2M3_* variables, then the TOML file that S2M3_CONFIG names.
+
+    Args:
+        kind: The settings' class.
+        quiet: Log warnings only: the command's output is its answer.
+        **own: Further settings that have a flag: field name -> annotated type.
+    """
+    flags = {**own, **_BROKER_OPTIONS}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**given: Any) -> None:
+            logs.configure(verbose=given.pop("verbose"), quiet=quiet)
+            chosen = {name: given.pop(name) for name in flags}
+            secret = chosen.pop("password_file")
+            password = _secret(secret) if secret is not None else None
+            command(settings=kind.load(password=password, **chosen), **given)
+
+        theirs = {name: p for name, p in inspect.signature(command).parameters.items() if name != "settings"}
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in theirs.values()]
+        parameters += [_option(name, annotation, default=None) for name, annotation in flags.items()]
+        parameters.append(_option("verbose", Verbose, default=False))
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
+
+
+def _option(name: str, annotation: Any, *, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _secret(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,171 @@
+"""The commands `secure init`, `add`, `revoke`, `ls`: who may do what on your Mosquitto. They talk to no broker."""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from s2m3.commands import options
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.roles import ROLES, Role
+from s2m3.schemas.settings import BrokerSettings
+from s2m3.secured.registry import Kind
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Certificates, passwords and rights for your Mosquitto.", no_args_is_help=True)
+
+#: These are used where certificates are a burden.
+_PASSWORDS: frozenset[Role] = frozenset({"device", "viewer", "home-assistant"})
+_SOON_DAYS = 30
+_RELOAD = "have Mosquitto read it: systemctl reload mosquitto (SIGHUP; no restart)"
+_Folder = Annotated[Path, typer.Argument(help="of the secured site", show_default=False)]
+
+
+@app.command()
+def init(
+    folder: _Folder,
+    host: Annotated[list[str] | None, typer.Option(help="name or address of the broker; repeat for several")] = None,
+    add: Annotated[list[str] | None, typer.Option(help="ROLE:NAME, a login to make at once; repeat")] = None,
+    *,
+    read: Annotated[list[str] | None, typer.Option(help="topics outside ours that an added bridge may read")] = None,
+    write: Annotated[list[str] | None, typer.Option(help="topics outside ours that an added bridge may write")] = None,
+    existing: Annotated[str | None, typer.Option(help="Home Assistant's name on your own listener")] = None,
+    root: Annotated[str, typer.Option(help="first levels of every topic")] = "s2m3/v1",
+    at: Annotated[str | None, typer.Option(help="where the broker will find broker/, if not here")] = None,
+    owner: Annotated[str | None, typer.Option(help="user of the broker [mosquitto, if you are root]")] = None,
+) -> None:
+    """Make a secured site; on one that is there, renew the broker's certificate.
+
+    `s2m3 secure init /etc/s2m3 --host hub.local --add agent:hub`
+    """
+    from s2m3.secured.folder import SecuredFolder, mosquittos_user  # noqa: PLC0415  # cryptography: an extra
+
+    hosts = tuple(host or ())
+    logins = [_role_and_name(pair) for pair in add or ()]
+    if (folder / "site.json").exists():
+        site = SecuredFolder.open(folder)
+        site.renew_server(hosts)
+        typer.echo(f"the broker's certificate is renewed for {', '.join(site.registry.hosts)}; {_RELOAD}")
+    elif not hosts:
+        raise BadInputError("--host: the name or address by which devices reach the broker")
+    else:
+        site = SecuredFolder.create(
+            folder, hosts, root=BrokerSettings(root=root).root, at=at, owner=owner or mosquittos_user()
+        )
+        logins = [("planner", "planner"), ("operator", "operator"), *logins]
+    for role, name in logins:
+        outside = (read or (), write or ()) if role == "bridge" else ((), ())
+        site.add(role, name, _kind(role, None), reads=outside[0], writes=outside[1])
+    if existing is not None:
+        site.admit(existing)
+    typer.echo(f"{folder} holds the site's secrets: keep a copy in a safe place, and nowhere else")
+    for name, login in site.registry.logins.items():
+        where = f"S2M3_CONFIG={folder}/logins/{name}/s2m3.toml"
+        if login.kind == "existing":
+            where = f"{name}, on listeners with acl_file {site.registry.at}/acl-others"
+        typer.echo(f"  {login.role:<15} {where}")
+    if at is not None:
+        typer.echo(f"for Mosquitto: {folder}/broker, to be found as {at}; its mosquitto.conf is to be included")
+        return
+    typer.echo(f"for Mosquitto: ln -s {site.registry.at}/mosquitto.conf /etc/mosquitto/conf.d/00-s2m3.conf")
+    typer.echo("               systemctl restart mosquitto")
+
+
+@app.command()
+def add(
+    folder: _Folder,
+    role: Annotated[str, typer.Argument(help=" | ".join(ROLES))],
+    name: Annotated[str, typer.Argument(help="of the login; an agent's is its node's")],
+    *,
+    task: Annotated[list[str] | None, typer.Option(help="a device: ask only this; a viewer: ask this; repeat")] = None,
+    read: Annotated[list[str] | None, typer.Option(help="topics outside ours that it may read; repeat")] = None,
+    write: Annotated[list[str] | None, typer.Option(help="topics outside ours that it may write; repeat")] = None,
+    password: Annotated[bool | None, typer.Option("--password/--certificate", help="[by role]")] = None,
+    existing: Annotated[
+        bool, typer.Option("--existing", help="home-assistant: by the name it has on your own listener")
+    ] = False,
+) -> None:
+    """Add a login, or renew one. `s2m3 secure add /etc/s2m3 agent pi5`."""
+    from s2m3.secured.folder import SecuredFolder  # noqa: PLC0415  # cryptography: an extra
+
+    checked = _role(role)
+    site = SecuredFolder.open(folder)
+    if existing:
+        if checked != "home-assistant" or password is not None or task or read or write:
+            raise BadInputError("--existing is for home-assistant, and alone: your own listener says what else it may")
+        site.admit(name)
+        typer.echo(f"{name} may do what Home Assistant does on listeners with acl_file {site.registry.at}/acl-others")
+        typer.echo(_RELOAD)
+        return
+    renewed = name in site.registry.logins
+    made = site.add(checked, name, _kind(checked, password), tasks=task or (), reads=read or (), writes=write or ())
+    login = site.registry.logins[name]
+    old = "its old password is not good any more" if login.password else "its old certificate is good until it expires"
+    word = f"{name} is renewed, {old}" if renewed else f"{name} is a new {role}"
+    typer.echo(f"{word}: carry {made} to it, and set S2M3_CONFIG to the s2m3.toml there")
+    if login.password:
+        typer.echo(f"other software: the password is in {made}/s2m3.toml, the CA certificate in {made}/ca.crt")
+    typer.echo(_RELOAD)
+
+
+@app.command()
+def revoke(folder: _Folder, name: Annotated[str, typer.Argument(help="of the login")]) -> None:
+    """Take a login away: its certificates and its rights. `s2m3 secure revoke /etc/s2m3 pi5`."""
+    from s2m3.secured.folder import SecuredFolder  # noqa: PLC0415  # cryptography: an extra
+
+    gone = SecuredFolder.open(folder).revoke(name)
+    typer.echo(f"{name} ({gone.role}) is revoked")
+    typer.echo(f"{_RELOAD}. A connection it still has can do nothing from then on.")
+    if gone.role == "agent":
+        typer.echo(f"then have the site forget it: s2m3 forget {name}")
+
+
+@app.command("ls")
+def list_logins(folder: _Folder, *, as_json: options.Json = False) -> None:
+    """List the logins, what they are, and when they expire. `s2m3 secure ls /etc/s2m3`."""
+    from s2m3.secured.folder import SecuredFolder  # noqa: PLC0415  # cryptography: an extra
+
+    registry = SecuredFolder.open(folder).registry
+    rows: list[tuple[str, str, str, str, datetime | None]] = [
+        ("(the broker)", "", "certificate", "", registry.server_expires)
+    ]
+    for name, login in registry.logins.items():
+        expires = login.certificates[0].expires if login.certificates else None
+        rows.append((name, login.role, login.kind, " ".join(login.tasks), expires))
+    if as_json:
+        keys = ("name", "role", "login", "tasks", "expires")
+        typer.echo(json.dumps([dict(zip(keys, (*row[:4], _day(row[4])), strict=True)) for row in rows]))
+        return
+    table = Table(*("name", "role", "login", "tasks", "expires"))
+    for *words, expires in rows:
+        soon = expires is not None and (expires - datetime.now(UTC)).days < _SOON_DAYS
+        table.add_row(*words, f"[red]{_day(expires)}: renew it[/red]" if soon else _day(expires) or "-")
+    Console().print(table)
+
+
+def _day(when: datetime | None) -> str | None:
+    return f"{when:%Y-%m-%d}" if when else None
+
+
+def _role(word: str) -> Role:
+    if word not in ROLES:
+        raise BadInputError(f"no role {word!r}; there are: {', '.join(ROLES)}")
+    return word
+
+
+def _role_and_name(pair: str) -> tuple[Role, str]:
+    found = re.fullmatch(r"([^:]+):([^:]+)", pair)
+    if found is None:
+        raise BadInputError(f"--add takes ROLE:NAME, not {pair!r}")
+    return _role(found[1]), found[2]
+
+
+def _kind(role: Role, password: bool | None) -> Kind:  # noqa: FBT001  # the option as it was given, or not
+    chosen = role in _PASSWORDS if password is None else password
+    return "password" if chosen else "certificate"

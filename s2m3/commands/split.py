@@ -1,0 +1,207 @@
+"""The command `split`: what checkpoints are made of and what sharing saves. Headers alone, unless told to compare."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from s2m3.commands import options
+from s2m3.commands.named_models import distances_of, read_source, with_content_compared
+from s2m3.planner.catalogue import catalogue_of
+from s2m3.schemas.checkpoints.parts import DTYPES, Model, PartSize, Saving, peak_saving, total_saving
+from s2m3.schemas.definitions import Catalogue
+from s2m3.schemas.dtypes import read_dtype
+from s2m3.schemas.settings import BrokerSettings
+from s2m3.snapshot import Site
+
+__all__ = ["split"]
+
+_FEW = 10_000
+#: What uses a part: the models that are known, or the tasks on the bus; part's identity -> names.
+_Users = dict[str, set[str]]
+
+
+@options.with_settings(BrokerSettings)
+def split(
+    settings: BrokerSettings,
+    sources: Annotated[list[str], typer.Argument(help="folder of a checkpoint, hub id in the local cache, or a model")],
+    *,
+    dtype: Annotated[str, typer.Option(help=f"of the weights in memory: {', '.join(DTYPES)}")] = "float32",
+    folder: Annotated[Path | None, typer.Option("--models", help="folder of further definitions")] = None,
+    served: Annotated[bool, typer.Option("--served", help="say which tasks on the bus use the parts")] = False,
+    content: Annotated[bool, typer.Option("--content", help="compare the weights themselves; reads them all")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="load the parts: outputs in other dtypes against fp32")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Say what checkpoints are made of and what sharing saves. `s2m3 split ./my-clip clip-vit-l14-336 llava-7b`.
+
+    Sizes are those of the headers or, of a model without files here, those that follow from its configuration.
+    """
+    dtype = read_dtype(dtype)
+    catalogue = catalogue_of(folder)
+    models = [read_source(source, catalogue) for source in sources]
+    if content:
+        with Console(stderr=True).status("comparing weights"):
+            models = with_content_compared(models)
+    users = _known_users(catalogue)
+    if served:
+        users = _merged(users, _tasks(settings, catalogue))
+    document = _document(models, users, dtype)
+    if check:
+        for model, said in zip(models, document["models"], strict=True):
+            with Console(stderr=True).status(f"running {model.name}"):
+                said["distances"] = _distances(model)
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    else:
+        _show(models, document, dtype)
+
+
+def _known_users(catalogue: Catalogue) -> _Users:
+    users: _Users = {}
+    for model in catalogue.models.values():
+        for module_id in model.module_ids:
+            users.setdefault(module_id, set()).add(f"model {model.id}")
+    return users
+
+
+def _tasks(settings: BrokerSettings, catalogue: Catalogue) -> _Users:
+    """The tasks on the bus by the parts that they use: modules that are known, and folders that they name."""
+    users: _Users = {}
+    with Site(settings) as site:
+        for task, spec in site.tasks.items():
+            if spec.definition is not None:
+                used: Iterable[str] = (f"{module.source}#{module.prefix}" for module in spec.definition.modules)
+            elif spec.model in catalogue.models:
+                used = catalogue.models[spec.model].module_ids
+            else:
+                continue
+            for identity in used:
+                users.setdefault(identity, set()).add(f"task {task}")
+    return users
+
+
+def _merged(one: _Users, other: _Users) -> _Users:
+    return {name: one.get(name, set()) | other.get(name, set()) for name in one.keys() | other.keys()}
+
+
+def _document(models: Sequence[Model], users: _Users, dtype: str) -> dict[str, Any]:
+    """What `--json` prints. The two conventions of saving stand apart: `peak` of each model, `total` of all."""
+    named: _Users = {}
+    for model in models:
+        for part in model.parts:
+            named.setdefault(part.identity, set()).add(model.name)
+    found: dict[str, Any] = {"dtype": dtype, "models": [_model(model, users, named, dtype) for model in models]}
+    if len(models) > 1:
+        total = total_saving(models, dtype)
+        found["total"] = {"separate_bytes": total.before, "shared_bytes": total.after, "saved": round(total.saved, 4)}
+    return found
+
+
+def _model(model: Model, users: _Users, named: _Users, dtype: str) -> dict[str, Any]:
+    peak = peak_saving(model, dtype)
+    return {
+        "name": model.name,
+        "description": model.description,
+        "parts": [_part(part, model.name, users, named) for part in model.parts],
+        "peak": {"whole_bytes": peak.before, "largest_part_bytes": peak.after, "saved": round(peak.saved, 4)},
+    }
+
+
+def _part(part: PartSize, model: str, users: _Users, named: _Users) -> dict[str, Any]:
+    others = users.get(part.identity, set()) - {f"model {model}"}
+    others |= {name for name in named[part.identity] if name != model and f"model {name}" not in others}
+    return {
+        "name": part.name,
+        "identity": part.identity,
+        "role": part.role,
+        "parameters": part.parameters,
+        "lookup_parameters": part.lookup,
+        "linear_parameters": part.linear,
+        "on_disk_bytes": part.on_disk,
+        "bytes": {dtype: part.nbytes(dtype) for dtype in DTYPES},
+        "gflops": None if part.gflops is None else round(part.gflops, 4),
+        "passes": {
+            name: {"shape": list(shape), "bytes": part.passed_bytes(name)} for name, shape in part.passes.items()
+        },
+        "shared_with": sorted(others),
+    }
+
+
+def _distances(model: Model) -> dict[str, Any]:
+    """Part -> dtype -> output -> cosine, max_abs (None for texts) and same."""
+    return {
+        part: {dtype: {name: asdict(found) for name, found in outputs.items()} for dtype, outputs in dtypes.items()}
+        for part, dtypes in distances_of(model).items()
+    }
+
+
+def _show(models: Sequence[Model], document: dict[str, Any], dtype: str) -> None:
+    console = Console()
+    for model, said in zip(models, document["models"], strict=True):
+        console.print(f"\n[bold]{model.name}[/bold]  {model.description}")
+        console.print(_table(model, dtype))
+        if "distances" in said:
+            console.print(_distance_table(said["distances"]))
+        for part in said["parts"]:
+            if part["shared_with"]:
+                console.print(f"{part['name']} is shared with {', '.join(part['shared_with'])}", highlight=False)
+        peak = peak_saving(model, dtype)
+        console.print(f"one device's peak: whole {_mb(peak.before)}, largest part {_mb(peak.after)}{_less(peak)}")
+    if len(models) > 1:
+        total = total_saving(models, dtype)
+        console.print(
+            f"\nall {len(models)} models together, over all devices: a copy of each part for each model "
+            f"{_mb(total.before)}, each distinct part once {_mb(total.after)}{_less(total)}"
+        )
+
+
+def _table(model: Model, dtype: str) -> Table:
+    disk = model.folder is not None
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for column in ["part", "numbers", *(["on disk"] if disk else []), dtype, "GFLOPs", "passes on"]:
+        table.add_column(column, no_wrap=True)
+    for part in model.parts:
+        passes = "\n".join(f"{name} {_kb(part.passed_bytes(name))}" for name in part.passes)
+        cells = [part.name, _count(part.parameters), *([_mb(part.on_disk or 0)] if disk else [])]
+        cells += [_mb(part.nbytes(dtype)), "?" if part.gflops is None else f"{part.gflops:,.1f}", passes or "-"]
+        table.add_row(*cells)
+    return table
+
+
+def _distance_table(distances: dict[str, Any]) -> Table:
+    """Against float32: the least cosine of an item's numbers; of texts, how many are the same."""
+    others = list(DTYPES)[1:]
+    table = Table("part", "output", *others, title="cosine with float32", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for part, dtypes in distances.items():
+        for name in dtypes[others[0]]:
+            table.add_row(part, name, *(_distance(dtypes[dtype][name]) for dtype in others))
+    return table
+
+
+def _distance(found: dict[str, Any]) -> str:
+    return f"{found['same']:.0%} same" if found["cosine"] is None else f"{found['cosine']:.5f}"
+
+
+def _less(saving: Saving) -> str:
+    return f": {saving.saved:.1%} less"
+
+
+def _count(numbers: int) -> str:
+    return f"{numbers / 1e6:,.2f} M" if numbers >= _FEW else str(numbers)
+
+
+def _mb(nbytes: int) -> str:
+    return f"{nbytes / 1e6:,.1f} MB"
+
+
+def _kb(nbytes: int) -> str:
+    return f"{nbytes / 1e3:,.1f} kB"

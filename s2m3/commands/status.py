@@ -1,0 +1,197 @@
+"""The commands that show the site: `status` once, `watch` live. They read the same topics as everyone."""
+
+import json
+import time
+from typing import Any
+
+import typer
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Column, Table
+from rich.text import Text
+
+from s2m3.commands import options
+from s2m3.schemas import bridge as b
+from s2m3.schemas.settings import BrokerSettings
+from s2m3.snapshot import Site
+
+__all__ = ["binding_table", "site_document", "status", "watch"]
+
+_REFRESH_S = 0.25
+_NOTHING = "no planner or agent was here yet, or this login may not read it (a broker may keep that to itself)"
+
+
+@options.with_settings(BrokerSettings)
+def status(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
+    """Show nodes, modules and tasks: who holds what, and why something is not ready. `s2m3 status`."""
+    with Site(settings) as site:
+        if site.planner is None and not _nodes(site) and not site.tasks:
+            typer.echo(f"nothing is told under {site.root}/: {_NOTHING}", err=True)
+        if as_json:
+            typer.echo(json.dumps(site_document(site), ensure_ascii=False))
+        else:
+            Console().print(_as_tables(site))
+
+
+@options.with_settings(BrokerSettings)
+def watch(settings: BrokerSettings) -> None:
+    """Show the same live, with what happens. Ends with Ctrl-C. `s2m3 watch`."""
+    with Site(settings) as site, Live(_as_tables(site)) as live:
+        while True:
+            time.sleep(_REFRESH_S)
+            events = [Text(_event_line(event.model_dump(exclude_none=True)), style="dim") for event in site.events[-8:]]
+            live.update(Group(_as_tables(site), *events))
+
+
+def _event_line(event: dict[str, Any]) -> str:
+    return "  ".join(f"{value}" if name == "event" else f"{name}={value}" for name, value in event.items())
+
+
+def site_document(site: Site) -> dict[str, Any]:
+    """Returns what is shown, for scripts."""
+    return {
+        "planner": site.planner.model_dump() if site.planner else None,
+        "nodes": {node: _node(site, node) for node in _nodes(site)},
+        "tasks": {
+            task: {
+                "model": spec.model,
+                "ready": site.ready(task),
+                "front": next((node for node, plan in site.plans.items() if task in plan.gateways), None),
+                "steps": {
+                    step: {"module": s.module, "nodes": [r.node for r in s.replicas]}
+                    for step, s in (site.routes[task].steps.items() if task in site.routes else ())
+                },
+                "error": _error(site, task),
+            }
+            for task, spec in sorted(site.tasks.items())
+        },
+        "bridge": site.bridge.model_dump() if site.bridge else None,
+        "bindings": {
+            name: site.bindings[name].model_dump(exclude_none=True, include={"source", "task", "publish"})
+            | (site.reports[name].model_dump(exclude_none=True) if name in site.reports else {"state": "not running"})
+            for name in sorted(site.bindings)
+        },
+    }
+
+
+def _nodes(site: Site) -> list[str]:
+    return sorted(site.profiles.keys() | site.nodes.present | site.nodes.lost)
+
+
+def _node(site: Site, node: str) -> dict[str, Any]:
+    profile, reported = site.profiles.get(node), site.reported.get(node)
+    lost = site.nodes.state(node) in (None, "lost")
+    return {
+        "state": site.nodes.state(node) or "lost",
+        "held": site.planner.held.get(node) if site.planner else None,
+        "memory_mb": round(profile.memory_mb) if profile else None,
+        "free_mb": round(reported.free_mb) if reported and not lost else None,
+        "gflops": round(profile.gflops) if profile else None,
+        "latency_ms": round(profile.latency_ms, 2) if profile else None,
+        "modules": {
+            module: report.model_dump(exclude_none=True)
+            for module, report in sorted(reported.modules.items() if reported and not lost else ())
+        },
+        "queues": site.loads[node].queues if node in site.loads and not lost else {},
+    }
+
+
+def _error(site: Site, task: str) -> dict[str, Any] | None:
+    doc = site.routes.get(task)
+    return doc.error.model_dump(exclude_none=True) if doc and doc.error else None
+
+
+def _as_tables(site: Site) -> RenderableType:
+    state = site.planner.state if site.planner else "not there"
+    parts: list[RenderableType] = [Text(f"planner: {state}", style="" if state == "online" else "bold red")]
+    bindings = [binding_table(site)] if site.bindings else []
+    return Group(*parts, _node_table(site), _task_table(site), *bindings, *_reasons(site))
+
+
+def _node_table(site: Site) -> Table:
+    table = Table(
+        "node",
+        "state",
+        "free / budget MB",
+        "modules (MB, ms per item)",
+        title="nodes",
+        title_justify="left",
+        box=box.SIMPLE,
+    )
+    for node in _nodes(site):
+        facts = _node(site, node)
+        held = [_module_line(name, report) for name, report in facts["modules"].items()]
+        memory = f"{facts['free_mb']} / {facts['memory_mb']}" if facts["free_mb"] is not None else "-"
+        style = {"ready": "green", "draining": "yellow"}.get(facts["state"], "bold red")
+        table.add_row(node, Text(facts["state"], style=style), memory, "\n".join(held) or "-")
+    return table
+
+
+def _module_line(name: str, report: dict[str, Any]) -> str:
+    if report["state"] != "ready":
+        return f"{name}: {report['state']}"
+    speed = f", {report['ms']:.3g} ms" if report["ms"] else ""
+    return f"{name} ({report['bytes'] / 1e6:.1f}{speed})"
+
+
+def _task_table(site: Site) -> Table:
+    table = Table(
+        "task", "model", "state", "step: module on nodes", title="tasks", title_justify="left", box=box.SIMPLE
+    )
+    for task, spec in sorted(site.tasks.items()):
+        steps = site.routes[task].steps if task in site.routes else {}
+        lines = [f"{s}: {r.module} on {', '.join(x.node for x in r.replicas) or '-'}" for s, r in steps.items()]
+        word = Text("ready", style="green") if site.ready(task) else Text("not ready", style="bold red")
+        table.add_row(task, spec.model, word, "\n".join(lines))
+    return table
+
+
+def binding_table(site: Site) -> Table:
+    """Returns the bindings, and what became of each."""
+    whole = [Column(name, overflow="fold") for name in ("binding", "from, task, to")]  # they are typed again
+    table = Table(*whole, "state", title="bindings", title_justify="left", box=box.SIMPLE)
+    running = site.bridge is not None and site.bridge.state == "online"
+    for name, binding in sorted(site.bindings.items()):
+        report = site.reports.get(name) if running else None
+        way = f"{binding.source}\n{binding.task}\n{binding.publish}"
+        table.add_row(name, way, _silent_why(site, binding.source, report) or _binding_state(report))
+    return table
+
+
+def _silent_why(site: Site, source: str, report: b.BindingReport | None) -> Text | None:
+    """Returns what to look at when an active binding has heard nothing; None when it has, or is not active.
+
+    Mosquitto confirms a subscription that its access list forbids, and delivers nothing.
+    """
+    if not site.is_secured or report is None or report.error is not None or report.received > 0:
+        return None
+    return Text(
+        "nothing heard yet. If somebody publishes there, the bridge's login may not read it: "
+        f"s2m3 secure add … bridge … --read '{source}'",
+        style="yellow",
+    )
+
+
+def _binding_state(report: b.BindingReport | None) -> Text:
+    if report is None:
+        return Text("no bridge runs it: s2m3 bridge", style="bold red")
+    if report.error is not None:
+        return Text(f"{report.state}: {report.error.detail}", style="bold red")
+    counts = f"{report.received} received, {report.dropped} dropped, {report.answered} answered"
+    failed = f", {report.failed} failed ({report.last_error.detail})" if report.last_error else ""
+    return Text(f"{counts}, {report.published} published{failed}", style="yellow" if failed else "green")
+
+
+def _reasons(site: Site) -> list[Text]:
+    errors = {task: error for task in sorted(site.tasks) if (error := _error(site, task)) is not None}
+    lines = [Text(f"{task}: {error['code']}: {error['detail']}", style="red") for task, error in errors.items()]
+    for node in _nodes(site):
+        if (held := _node(site, node)["held"]) is not None:
+            lines.append(Text(f"{node}: {held}", style="yellow"))
+        for name, report in _node(site, node)["modules"].items():
+            if report["state"] == "failed" and "reason" in report:
+                lines.append(
+                    Text(f"{name} on {node}: {report['reason']['code']}: {report['reason']['detail']}", style="red")
+                )
+    return lines

@@ -1,0 +1,200 @@
+"""The commands about tasks: add, rm, ls, and the models they can be made of."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from s2m3.commands import options
+from s2m3.planner.catalogue import catalogue_of
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.checkpoints.deriving import definition_of
+from s2m3.schemas.checkpoints.headers import read_checkpoint
+from s2m3.schemas.definitions import Definition, is_hub_id
+from s2m3.schemas.dtypes import read_dtype
+from s2m3.schemas.errors import BadInputError, NotReadyError, UnknownTaskError, error_from_code
+from s2m3.schemas.ids import check_id
+from s2m3.schemas.settings import BrokerSettings
+from s2m3.schemas.wire.plain import plain_inputs
+from s2m3.snapshot import Site
+
+__all__ = ["add", "add_task", "checkpoint_definition", "list_tasks", "models", "remove"]
+
+_READY_S = 60.0
+
+
+@options.with_settings(BrokerSettings)
+def add(
+    settings: BrokerSettings,
+    name: Annotated[str, typer.Argument(help="of the task")],
+    model: Annotated[str, typer.Option("--model", help="see `s2m3 models`; or the folder of a checkpoint")],
+    *,
+    text: Annotated[list[str] | None, typer.Option("--text", help="default text; repeat for several")] = None,
+    image: Annotated[list[Path] | None, typer.Option("--image", help="default picture; repeat for several")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="a checkpoint's name in the agents' folders, where its path is another there"),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="of a checkpoint's weights: fp32, bf16, fp16, int8; default: as each agent chooses"),
+    ] = None,
+    max_tokens: options.MaxTokens = None,
+    stop: options.StopTexts = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
+    replicas: Annotated[int, typer.Option(help="copies of a module at most")] = 1,
+    deadline: Annotated[float, typer.Option(help="seconds a request may take")] = 30.0,
+    wait: Annotated[bool, typer.Option(help="until it can be asked")] = True,
+) -> None:
+    """Add a task, or change it. `s2m3 task add porch --model retrieval --text "a cat" --text "a person"`.
+
+    A local checkpoint is served by its folder: `s2m3 task add pets --model ./clip-vit-base-patch16`.
+    """
+    definition = checkpoint_definition(model, source, dtype)
+    inputs: dict[str, Any] = {}
+    if text:
+        inputs["text"] = text if len(text) > 1 else text[0]
+    if image:
+        inputs["image"] = [path.read_bytes() for path in image] if len(image) > 1 else image[0].read_bytes()
+    spec = m.TaskSpec(
+        model=definition.model.id if definition else model,
+        definition=definition,
+        inputs=plain_inputs(inputs),
+        options=options.how_to_write(max_tokens, stop, temperature, seed),
+        max_replicas=replicas,
+        deadline_s=deadline,
+    )
+    with Site(settings) as site:
+        stale = _stale_route(site, name, spec)
+        add_task(site, name, spec)
+        if wait:
+            _wait_until_ready(site, name, stale)
+
+
+def checkpoint_definition(model: str, source: str | None, dtype: str | None = None) -> Definition | None:
+    """Returns the definition of a checkpoint's folder; None where the model is named by its id.
+
+    Args:
+        model: An id, or the folder.
+        source: What its modules name as their source; None: the folder's path.
+        dtype: Of its weights; None: as each agent chooses.
+
+    Raises:
+        BadInputError: The folder is not there, or holds no checkpoint that can be served; or a dtype for what a file
+            defines.
+    """
+    folder = Path(model)
+    if not folder.is_dir() and is_hub_id(model):
+        raise BadInputError(f"{model} is no folder here; what is on the hub is served by a definition (docs/models.md)")
+    if not folder.is_dir() and not {"/", "\\", "."} & set(model):
+        if dtype is not None:
+            raise BadInputError(f"--dtype is for a checkpoint's folder; {model} has the dtype that its definition says")
+        return None
+    held_in = read_dtype(dtype) if dtype is not None else None
+    return definition_of(read_checkpoint(folder), source or str(folder.resolve()), dtype=held_in)
+
+
+def add_task(site: Site, name: str, spec: m.TaskSpec) -> None:
+    """Publishes a task's desired state."""
+    check_id(name, "task")
+    site.publish(topics.TASK, spec.encode(), task=name)
+
+
+def _stale_route(site: Site, name: str, spec: m.TaskSpec) -> m.RouteDoc | None:
+    """Returns the route that a task of this name has from before, if it was a use of another model."""
+    before = site.tasks.get(name)
+    alike = before is not None and (before.model, before.definition) == (spec.model, spec.definition)
+    return None if alike else site.routes.get(name)
+
+
+def _wait_until_ready(site: Site, name: str, stale: m.RouteDoc | None) -> None:
+    """Waits until a task can be asked, saying what is loading.
+
+    Args:
+        site: Where it was added.
+        name: Of the task.
+        stale: A route that says nothing of it any more.
+
+    Raises:
+        NoCapacityError: It does not fit.
+        NotReadyError: Not in time; the text says what is missing.
+    """
+    with Console(stderr=True).status(f"placing {name}"):
+        settled = site.wait(
+            lambda s: s.routes.get(name) is not stale and (s.ready(name) or _refused(s, name) is not None), _READY_S
+        )
+    refusal = _refused(site, name)
+    if refusal is not None and not site.ready(name):
+        raise error_from_code(refusal.code, refusal.detail)
+    if not settled:
+        planner = site.planner.state if site.planner else "not there"
+        raise NotReadyError(f"{name} is not ready after {_READY_S:g} s (planner: {planner}); see `s2m3 status`")
+    nodes = {step: [r.node for r in doc.replicas] for step, doc in site.routes[name].steps.items()}
+    typer.echo(f"{name} is ready: " + ", ".join(f"{step} on {'/'.join(held)}" for step, held in nodes.items()))
+
+
+def _refused(site: Site, name: str) -> m.ErrorBody | None:
+    doc = site.routes.get(name)
+    return doc.error if doc else None
+
+
+@options.with_settings(BrokerSettings)
+def remove(
+    settings: BrokerSettings,
+    name: Annotated[str, typer.Argument(help="of the task")],
+) -> None:
+    """Remove a task; modules that no other task uses are unloaded. `s2m3 task rm porch`."""
+    with Site(settings) as site:
+        if name not in site.tasks:
+            raise UnknownTaskError(f"no task {name!r}; there are: {', '.join(sorted(site.tasks)) or 'none'}")
+        site.publish(topics.TASK, b"", task=name)
+    typer.echo(f"{name} is removed")
+
+
+@options.with_settings(BrokerSettings)
+def list_tasks(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
+    """List the tasks and whether they can be asked. `s2m3 task ls`."""
+    with Site(settings) as site:
+        rows = [(name, site.tasks[name].model, _word(site, name)) for name in sorted(site.tasks)]
+    if as_json:
+        typer.echo(json.dumps([{"task": task, "model": model, "state": state} for task, model, state in rows]))
+        return
+    table = Table("task", "model", "state", box=box.SIMPLE)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _word(site: Site, name: str) -> str:
+    refusal = _refused(site, name)
+    if site.ready(name):
+        return "ready"
+    return f"{refusal.code}: {refusal.detail}" if refusal else "not ready"
+
+
+def models(
+    folder: Annotated[Path | None, typer.Option("--models", help="folder of further definitions")] = None,
+    *,
+    as_json: options.Json = False,
+) -> None:
+    """List the models that tasks can be made of, and the modules they share. `s2m3 models`."""
+    catalogue = catalogue_of(folder)
+    if as_json:
+        typer.echo(json.dumps({name: model.model_dump() for name, model in catalogue.models.items()}))
+        return
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("model", no_wrap=True)  # a name is there to be copied
+    for column in ("takes", "MB", "does, with these modules"):
+        table.add_column(column)
+    for name, model in catalogue.models.items():
+        modules = catalogue.modules_of(name)
+        size = f"{sum(spec.memory_mb for spec in modules):.0f}"
+        does = f"{model.description}\n[dim]{', '.join(spec.id for spec in modules)}[/dim]"
+        table.add_row(name, ", ".join(model.inputs), size, does)
+    Console(highlight=False).print(table)

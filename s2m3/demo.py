@@ -1,0 +1,244 @@
+"""What `s2m3 demo` does: six tasks on real inputs over three nodes, every answer checked, a node killed."""
+
+import json
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from s2m3.broker.servers.launch import BrokerKind
+from s2m3.client import Answer, Client
+from s2m3.cluster import Cluster
+from s2m3.commands.tasks import add_task
+from s2m3.schemas import messages as m
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.errors import NotReadyError, S2M3Error
+from s2m3.snapshot import Site
+
+__all__ = ["DEMO_NODES", "TASKS", "Case", "run", "shipped_cases"]
+
+#: Budgets of the whole agent process, in MB: a runtime with torch takes about 420, all modules 264; any two nodes do.
+DEMO_NODES = {"pi": 640.0, "laptop": 660.0, "desktop": 655.0}
+TASKS = ("retrieval", "classification", "vqa", "transcription", "spoken-retrieval", "spoken-intent")
+_READY_S = 90.0
+_ASK_S = 30.0
+_WIDTH = 150
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of a task, and what must come out."""
+
+    task: str
+    inputs: Mapping[str, Any]
+    expect: Mapping[str, Any]
+    shown: str
+
+    def wrong(self, answer: Answer) -> str | None:
+        """Returns what is not as expected; None when all is."""
+        for name, wanted in self.expect.items():
+            if answer.outputs.get(name) != wanted:
+                return f"{name} is {answer.outputs.get(name)!r}, not {wanted!r}"
+        return None
+
+
+def shipped_cases() -> list[Case]:
+    """Returns the demo's cases: samples/expected.toml."""
+    folder = Path(str(files("s2m3").joinpath("samples")))
+    table = tomllib.loads((folder / "expected.toml").read_text(encoding="utf-8"))
+    return [
+        Case(row["task"], _read(folder, row["inputs"]), row["expect"], _shown(row["inputs"])) for row in table["case"]
+    ]
+
+
+def _read(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def value(name: str, given: Any) -> Any:
+        if isinstance(given, list):
+            return [value(name, item) for item in given]
+        return folder / given if name in ("image", "audio") else given
+
+    return {name: value(name, given) for name, given in inputs.items()}
+
+
+def _shown(inputs: Mapping[str, Any]) -> str:
+    return " + ".join(
+        f"{len(given)} {name}s" if isinstance(given, list) else str(given) for name, given in inputs.items()
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    case: Case
+    answer: Answer | None
+    problem: str | None
+
+
+@dataclass
+class _Story:
+    """What the demo found out, as it goes."""
+
+    console: Console
+    cases: list[Case]
+    rows: list[_Row] = field(default_factory=list)
+    memory: dict[str, float] = field(default_factory=dict)
+    first_s: float = 0.0
+    replaced_s: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        return all(row.problem is None for row in self.rows)
+
+
+def run(kind: BrokerKind, *, as_json: bool, verbose: bool) -> bool:
+    """Runs the demo and prints what happened.
+
+    Returns:
+        Whether every answer was right, before and after the kill.
+    """
+    story = _Story(Console(stderr=as_json, width=None if as_json else _width()), shipped_cases())
+    began = time.monotonic()
+    with (
+        Cluster(DEMO_NODES, kind=kind, threads=1, verbose=verbose) as cluster,
+        Site(cluster.settings) as site,
+        Client(settings=cluster.settings) as client,
+    ):
+        for task in TASKS:
+            add_task(site, task, m.TaskSpec(model=task, deadline_s=_ASK_S))
+        _wait_ready(site, cluster)
+        ready_s = time.monotonic() - began
+        story.console.print(f"{kind} broker, planner, {len(DEMO_NODES)} agents; six tasks ready after {ready_s:.1f} s")
+        _ask_all(story, client, "asked")
+        story.memory = _memory(site)
+        story.console.print(_memory_line(story.memory))
+        _kill_one(story, cluster, site, client)
+    seconds = time.monotonic() - began
+    right = sum(row.problem is None for row in story.rows)
+    story.console.print(f"{right} of {len(story.rows)} answers right, in {seconds:.0f} s")
+    if as_json:
+        print(json.dumps(_summary(story, seconds)))  # noqa: T201  # the command's answer
+    return story.good
+
+
+def _width() -> int:
+    """A log or a pipe has no width: enough for the table."""
+    return max(Console().width, _WIDTH)
+
+
+def _kill_one(story: _Story, cluster: Cluster, site: Site, client: Client) -> None:
+    """Kills the node that holds most, asks at once for what it held, and asks everything again."""
+    victim = _victim(site)
+    held = sorted(site.reported[victim].modules)
+    story.console.print(f"\nkill -9 of the agent on {victim}, which holds {', '.join(held)}")
+    killed = time.monotonic()
+    cluster.kill(victim)
+    first = _ask(client, _case_through(story.cases, site, held))
+    story.rows.append(first)
+    story.first_s = time.monotonic() - killed
+    _wait_ready(site, cluster)
+    story.replaced_s = time.monotonic() - killed
+    story.console.print(
+        f"an answer that needed one of them: {story.first_s:.1f} s after the kill ({first.problem or 'right'}); "
+        f"all tasks ready again: {story.replaced_s:.1f} s"
+    )
+    _ask_all(story, client, f"asked again, without {victim}")
+
+
+def _ask_all(story: _Story, client: Client, title: str) -> None:
+    rows = [_ask(client, case) for case in story.cases]
+    story.rows += rows
+    story.console.print(_table(rows, title))
+
+
+def _summary(story: _Story, seconds: float) -> dict[str, Any]:
+    return {
+        "right": story.good,
+        "seconds": round(seconds, 1),
+        "first_answer_after_kill_s": round(story.first_s, 2),
+        "replaced_s": round(story.replaced_s, 2),
+        "memory": story.memory,
+        "rows": [_row_json(row) for row in story.rows],
+    }
+
+
+def _wait_ready(site: Site, cluster: Cluster) -> None:
+    deadline = time.monotonic() + _READY_S
+    while not site.wait(lambda s: all(s.ready(task) for task in TASKS), 0.5):
+        cluster.check()
+        if time.monotonic() > deadline:
+            missing = [task for task in TASKS if not site.ready(task)]
+            why = {task: doc.error.detail for task, doc in site.routes.items() if doc.error}
+            raise NotReadyError(f"after {_READY_S:g} s not ready: {', '.join(missing)} {why or ''}")
+
+
+def _ask(client: Client, case: Case) -> _Row:
+    try:
+        answer = client.ask(case.task, deadline_s=_ASK_S, **case.inputs)
+    except S2M3Error as error:
+        return _Row(case, None, str(error))
+    return _Row(case, answer, case.wrong(answer))
+
+
+def _victim(site: Site) -> str:
+    """The node with the most bytes of modules: the hardest to do without."""
+    return max(site.reported, key=lambda node: sum(r.bytes for r in site.reported[node].modules.values()))
+
+
+def _case_through(cases: list[Case], site: Site, modules: list[str]) -> Case:
+    """A case whose task uses one of the modules."""
+    models = shipped_catalogue().models
+    return next(c for c in cases if set(models[site.tasks[c.task].model].module_ids) & set(modules))
+
+
+def _memory(site: Site) -> dict[str, float]:
+    """Bytes of weights as loaded: one copy of each module, against one copy for each task that uses it."""
+    held = [(name, r.bytes) for reported in site.reported.values() for name, r in reported.modules.items()]
+    loaded = dict(held)
+    models = shipped_catalogue().models
+    separate = sum(loaded[module] for task in TASKS for module in models[task].module_ids)
+    shared = sum(loaded.values())
+    return {
+        "shared_bytes": shared,
+        "separate_bytes": separate,
+        "saved_percent": 100 * (1 - shared / separate),
+        "spare_copies_bytes": sum(size for _, size in held) - shared,
+    }
+
+
+def _memory_line(memory: Mapping[str, float]) -> str:
+    shared, separate, spare = (memory[f"{name}_bytes"] / 1e6 for name in ("shared", "separate", "spare_copies"))
+    return (
+        f"weights, as loaded: {shared:.1f} MB with modules shared, {separate:.1f} MB with a copy for each task: "
+        f"{memory['saved_percent']:.1f} % saved (spare memory holds {spare:.1f} MB of second copies)"
+    )
+
+
+def _table(rows: list[_Row], title: str) -> Table:
+    table = Table("task", "input", "answer", "step:node", "ms", "", title=title, title_justify="left", box=box.SIMPLE)
+    for row in rows:
+        if row.answer is None:
+            table.add_row(row.case.task, row.case.shown, row.problem, "", "", Text("wrong", style="red"))
+            continue
+        nodes = " ".join(f"{step}:{node}" for step, node in row.answer.route.items())
+        mark = Text("right", style="green") if row.problem is None else Text(row.problem, style="red")
+        table.add_row(row.case.task, row.case.shown, str(row.answer.value), nodes, f"{row.answer.latency_ms:.0f}", mark)
+    return table
+
+
+def _row_json(row: _Row) -> dict[str, Any]:
+    answer = row.answer
+    return {
+        "task": row.case.task,
+        "input": row.case.shown,
+        "answer": answer.value if answer else None,
+        "nodes": dict(answer.route) if answer else {},
+        "latency_ms": round(answer.latency_ms, 1) if answer else None,
+        "problem": row.problem,
+    }

@@ -1,0 +1,159 @@
+"""Serves the built page over HTTP: a fixed set of files from memory, and one document that says where the broker is.
+
+It holds no data of the site and takes nothing from the browser: the page speaks to the broker itself.
+"""
+
+import json
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from s2m3.broker.servers.websocket import PageDoor
+from s2m3.schemas.errors import BadInputError, S2M3Error
+
+__all__ = ["PageServer", "page_is_built"]
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+}
+#: Scripts and styles are our own files only; pictures may also be what the user just chose (blob:). Trusted types stop
+#: every way from a text to HTML or code, in our script as in the libraries it is built from.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
+    "connect-src 'self' {broker}; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(self), microphone=(self), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+
+def page_is_built() -> bool:
+    """Whether the page's files are there: a checkout has them after `make dashboard`, a wheel always."""
+    return files("s2m3").joinpath("page", "index.html").is_file()
+
+
+class PageServer:
+    """The page on one address.
+
+    Args:
+        url: Of the broker's websocket listener, as the browser is to reach it.
+        root: First levels of every topic.
+        port: To listen on; 0 picks a free one.
+        bind: Address to listen on.
+        door: Where we started the broker ourselves: the login that the page may use. Told on loopback only.
+
+    Raises:
+        BadInputError: The url is not one of a websocket.
+        S2M3Error: The page is not built, or the address cannot be listened on.
+    """
+
+    def __init__(
+        self, url: str, *, root: str, port: int = 0, bind: str = "127.0.0.1", door: PageDoor | None = None
+    ) -> None:
+        policy = _POLICY.format(broker=_origin(url))
+        config = {"url": url, "root": root}
+        if door is not None:
+            config |= {"username": door.username, "password": door.password}
+        files = _built() | {"/config.json": ("application/json", json.dumps(config).encode())}
+        only_for = _LOOPBACK if bind in _LOOPBACK else None
+        handler = type("Handler", (_Handler,), {"files": files, "policy": policy, "only_for": only_for})
+        try:
+            self._server = ThreadingHTTPServer((bind, port), handler)
+        except OSError as error:
+            raise S2M3Error(f"the page cannot be served on {bind}:{port}: {error.strerror}") from error
+        self._server.daemon_threads = True
+        self.url = f"http://{bind}:{self._server.server_port}/"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="page", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _origin(url: str) -> str:
+    """Returns scheme, host and port of a websocket's url, fit for a policy."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("ws", "wss") and parts.hostname and parts.username is None
+        origin = f"{parts.scheme}://{parts.netloc}" if known and parts.port != 0 else ""
+    except ValueError:
+        origin = ""
+    if not origin or not url.isascii() or set(url) & set(" ;,'\"\\"):
+        raise BadInputError(f"{url} is not the address of a websocket, like ws://hub:9001/")
+    return origin
+
+
+def _built() -> dict[str, tuple[str, bytes]]:
+    """Returns path -> (content type, bytes) of all that is served."""
+    if not page_is_built():
+        raise S2M3Error("the page is not built: run `make dashboard` (it needs npm; Debian: apt install nodejs npm)")
+    folder = files("s2m3").joinpath("page")
+    found = {
+        f"/{entry.name}": (kind, entry.read_bytes())
+        for entry in folder.iterdir()
+        if (kind := _TYPES.get(entry.name[entry.name.rfind(".") :]))
+    }
+    return found | {"/": found["/index.html"]}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers GET and HEAD from a table; nothing that a client sends reaches a file system."""
+
+    files: dict[str, tuple[str, bytes]]
+    policy: str
+    #: host names that a request may be for: a name that an attacker points at us is none of them
+    only_for: tuple[str, ...] | None
+    server_version = "s2m3"
+    sys_version = ""
+    timeout = 10
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def _answer(self, *, with_body: bool) -> None:
+        host = (self.headers.get("Host") or "").rpartition(":")[0] or self.headers.get("Host")
+        if self.only_for is not None and host not in self.only_for:
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST, "this page is for this machine only")
+            return
+        found = self.files.get(self.path.partition("?")[0])
+        if found is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        kind, body = found
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def end_headers(self) -> None:
+        self.send_header("Content-Security-Policy", self.policy)
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing: a page is loaded by the one who looks at it."""

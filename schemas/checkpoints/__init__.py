@@ -1,0 +1,1 @@
+"""What checkpoints are made of, from configurations and headers alone: no weights, no torch."""

@@ -1,0 +1,185 @@
+"""What checkpoints are made of: the table in schemas/architectures/, read without torch. It loads no weights."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from s2m3.schemas.errors import BadDefinitionError
+from s2m3.schemas.wire.values import Kind
+
+__all__ = [
+    "Architecture",
+    "Output",
+    "Part",
+    "PartStep",
+    "Projector",
+    "architecture_name",
+    "architecture_of",
+    "architectures",
+    "value_at",
+]
+
+Role = Literal["vision-encoder", "text-encoder", "audio-encoder", "decoder", "head"]
+PartClass = Literal[
+    "image-encoder", "text-encoder", "audio-encoder", "text-generator", "similarity-head", "classifier-head",
+    "text-classifier",
+]  # fmt: skip
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Output(_Frozen):
+    """One output of a part: which field of the network's result it is, and what of it."""
+
+    kind: Kind
+    field: str = Field(default="", description="of the network's result; `input`: what came in; empty: the class knows")
+    layer: int | None = Field(default=None, description="of `hidden_states`: 0 is what feeds the first layer")
+    skip: int = Field(default=0, ge=0, description="tokens left out at the front, e.g. the class token")
+    layer_key: str = Field(default="", description="where config.json says the layer")
+    skip_key: str = Field(default="", description="where config.json says `default` (leave out one token) or `full`")
+
+
+class Projector(_Frozen):
+    """What a decoder applies to the encoder's output first."""
+
+    network: str = Field(description="`linear`, or a class of transformers that is built from the whole configuration")
+    prefixes: dict[str, str] = Field(min_length=1)
+    optional: bool = False
+
+
+class Part(_Frozen):
+    """One functional module of a checkpoint: which tensors it has, and what runs them.
+
+    `prefixes` maps the start of a tensor's name on disk to the start of its name in the part; the first that fits
+    counts. `drop` names, as in the part, what no output needs.
+    """
+
+    role: Role
+    class_: PartClass = Field(alias="class", description="which runner of agents/checkpoints serves it")
+    network: str = Field(default="", description="class of transformers; `{architecture}`: the checkpoint's own")
+    config: str = Field(default="", description="its part of config.json; empty: the whole")
+    inherit: list[str] = Field(default=[], description="keys of the whole configuration that the part takes over")
+    set: dict[str, Any] = Field(default={}, description="keys of the configuration that are different in the part")
+    init: dict[str, Any] = Field(default={}, description="further arguments of the network's class")
+    prefixes: dict[str, str] = Field(min_length=1)
+    drop: list[str] = []
+    projector: Projector | None = None
+    start: list[str] = Field(default=[], description="where the first token's id is; the first that is there counts")
+    end: list[str] = Field(default=[], description="where the ids of the tokens that end a text are")
+    options: dict[str, Any] = Field(default={}, description="of the class; a module's own `config` comes first")
+    inputs: dict[str, Kind] = Field(min_length=1)
+    outputs: dict[str, Output] = Field(min_length=1)
+
+    @property
+    def generates(self) -> str | None:
+        """The output that it writes token by token; None for every class but one."""
+        return next(iter(self.outputs)) if self.class_ == "text-generator" else None
+
+    def name_of(self, on_disk: str) -> str | None:
+        """Returns a tensor's name in the part, None where it is not of the part; projectors are not counted."""
+        name = _renamed(self.prefixes, on_disk)
+        return None if name is None or name.startswith(tuple(self.drop)) else name
+
+    def projector_name_of(self, on_disk: str) -> str | None:
+        """Returns a tensor's name in the part's projector, None where it is not of it."""
+        return _renamed(self.projector.prefixes, on_disk) if self.projector else None
+
+    def names(self, on_disk: Iterable[str]) -> dict[str, str]:
+        """Returns name on disk -> name in the part, for those that are of it; a projector's start with `projector.`."""
+        found: dict[str, str] = {}
+        for name in on_disk:
+            projected = self.projector_name_of(name)
+            inside = self.name_of(name) if projected is None else f"projector.{projected}"
+            if inside is not None:
+                found[name] = inside
+        return found
+
+
+class PartStep(_Frozen):
+    """One step of a model: a part, and where each of its inputs comes from (as in a model definition)."""
+
+    part: str
+    inputs: dict[str, str] = Field(min_length=1)
+
+
+class Architecture(_Frozen):
+    """A family of checkpoints: its parts, and how they are wired into a model. A head alone has no steps."""
+
+    names: list[str] = Field(min_length=1, description="of config.json's `architectures`; `*` stands for anything")
+    description: str
+    inputs: dict[str, Kind] = {}
+    answer: list[str] = []
+    steps: dict[str, PartStep] = {}
+    parts: dict[str, Part] = Field(min_length=1)
+
+
+def _renamed(prefixes: Mapping[str, str], on_disk: str) -> str | None:
+    for old, new in prefixes.items():
+        if on_disk.startswith(old):
+            return new + on_disk[len(old) :]
+    return None
+
+
+def value_at(path: str, document: Mapping[str, Any]) -> Any:
+    """Returns what is at a dotted path of nested mappings; None where nothing is."""
+    value: Any = document
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+@cache
+def architectures() -> tuple[Architecture, ...]:
+    """Returns the table, in the order of its files."""
+    folder = files("s2m3.schemas").joinpath("architectures")
+    return tuple(_read(path.name, path.read_text(encoding="utf-8")) for path in sorted(folder.iterdir(), key=str))
+
+
+def _read(where: str, text: str) -> Architecture:
+    try:
+        found = Architecture.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise BadDefinitionError(f"{where}: {error}") from error
+    for step_id, step in found.steps.items():
+        if step.part not in found.parts:
+            raise BadDefinitionError(f"{where}: steps.{step_id}.part: there is no part {step.part!r}")
+    return found
+
+
+def architecture_of(config: Mapping[str, Any]) -> Architecture:
+    """Returns the family of a checkpoint.
+
+    Args:
+        config: Its config.json. An open_clip_config.json (with `model_cfg`) does too.
+
+    Raises:
+        BadDefinitionError: It names no architecture, or none that is known.
+    """
+    name = architecture_name(config)
+    for known in architectures():
+        if any(fnmatchcase(name, pattern) for pattern in known.names):
+            return known
+    names = ", ".join(name for known in architectures() for name in known.names)
+    raise BadDefinitionError(f"config.json: architectures: {name!r} is not known; known: {names}")
+
+
+def architecture_name(config: Mapping[str, Any]) -> str:
+    """Returns what a configuration calls its architecture.
+
+    Raises:
+        BadDefinitionError: Nothing.
+    """
+    if isinstance(model := config.get("model_cfg"), dict):
+        layers = value_at("vision_cfg.layers", model)
+        return "open_clip:resnet" if isinstance(layers, list) else "open_clip:vit"
+    match config.get("architectures"):
+        case [str(name), *_]:
+            return name
+    raise BadDefinitionError("config.json: architectures: names no architecture")

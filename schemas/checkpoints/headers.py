@@ -1,0 +1,167 @@
+"""A checkpoint's folder: config.json, the index, and the headers of its safetensors files. It never reads a weight."""
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from s2m3.schemas.errors import BadInputError
+
+__all__ = ["CONFIGS", "INDEX", "WEIGHTS", "Checkpoint", "TensorInfo", "read_checkpoint", "read_config", "read_json"]
+
+#: What says what a checkpoint is; its index; and its weights where there is only one file.
+CONFIGS = ("config.json", "open_clip_config.json")
+WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+INDEX = "model.safetensors.index.json"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
+#: safetensors' own limit on a header.
+_MAX_HEADER = 100_000_000
+_WIDTHS = {8: "F64 I64 U64", 4: "F32 I32 U32", 2: "F16 BF16 I16 U16", 1: "I8 U8 BOOL F8_E4M3 F8_E5M2"}
+_BYTES = {dtype: width for width, dtypes in _WIDTHS.items() for dtype in dtypes.split()}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor of a file, by its header."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    #: where its bytes begin in the file
+    begin: int
+
+    @property
+    def count(self) -> int:
+        """How many numbers it holds."""
+        count = 1
+        for length in self.shape:
+            count *= length
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return self.count * _BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a folder says of itself.
+
+    Args:
+        folder: Where it is.
+        config: config.json, or open_clip_config.json.
+        generation: generation_config.json; empty where there is none.
+        tensors: By their names on disk.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+
+
+def read_checkpoint(folder: Path, wanted: Callable[[str], bool] = lambda _: True) -> Checkpoint:
+    """Reads configuration and headers of a checkpoint, sharded or not; only of the files that hold wanted tensors.
+
+    Raises:
+        BadInputError: There is no configuration, only pickled weights, or a file is missing, cut off, or not what the
+            index says. The text names the file.
+    """
+    config, generation = read_config(folder), folder / "generation_config.json"
+    return Checkpoint(
+        folder,
+        config,
+        read_json(generation) if generation.is_file() else {},
+        _sharded(folder, wanted) if (folder / INDEX).is_file() else _single(folder, config, wanted),
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns a checkpoint's config.json or open_clip_config.json.
+
+    Raises:
+        BadInputError: There is none, or it cannot be read.
+    """
+    if not folder.is_dir():
+        raise BadInputError(f"{folder} is not a folder")
+    found = [read_json(folder / name) for name in CONFIGS if (folder / name).is_file()]
+    if not found:
+        raise BadInputError(f"{folder.name} holds no {' or '.join(CONFIGS)}")
+    # a repository of open_clip's may hold a config.json of another kind beside its own
+    return next((config for config in found if "architectures" in config or "model_cfg" in config), found[0])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns a JSON file that holds an object.
+
+    Raises:
+        BadInputError: It cannot be read, or is something else; the text names the file.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInputError(f"{path.name} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise BadInputError(f"{path.name} holds no object")
+    return found
+
+
+def _single(folder: Path, config: Mapping[str, Any], wanted: Callable[[str], bool]) -> dict[str, TensorInfo]:
+    names = WEIGHTS[1:] if "model_cfg" in config else WEIGHTS[:1]
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+        only = f", only {', '.join(pickles)}: other formats can run code and are never read" if pickles else ""
+        raise BadInputError(f"{folder.name} holds no {names[0]} or {INDEX}{only}")
+    return {name: tensor for name, tensor in _header(path).items() if wanted(name)}
+
+
+def _sharded(folder: Path, wanted: Callable[[str], bool]) -> dict[str, TensorInfo]:
+    index = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(index, dict) or not all(isinstance(file, str) for file in index.values()):
+        raise BadInputError(f"{INDEX} holds no weight_map")
+    places = {name: file for name, file in index.items() if wanted(name)}
+    headers: dict[str, dict[str, TensorInfo]] = {}
+    for file in sorted(set(places.values())):
+        if Path(file).name != file or not (folder / file).is_file():
+            raise BadInputError(f"{INDEX} names the file {file!r}, which is not there")
+        headers[file] = _header(folder / file)
+    for name, file in places.items():
+        if name not in headers[file]:
+            raise BadInputError(f"{INDEX} says that {name} is in {file}, which does not hold it")
+    return {name: headers[file][name] for name, file in places.items()}
+
+
+def _header(path: Path) -> dict[str, TensorInfo]:
+    """Returns a file's tensors after checking that the file is as long as its header says."""
+    try:
+        with path.open("rb") as file:
+            table, begin = _table(path, file)
+        end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
+        tensors = {
+            name: TensorInfo(path, entry["dtype"], tuple(map(int, entry["shape"])), begin + entry["data_offsets"][0])
+            for name, entry in table.items()
+        }
+        strange = [tensor.dtype for tensor in tensors.values() if tensor.dtype not in _BYTES]
+    except OSError as error:
+        raise BadInputError(f"{path.name} cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadInputError(f"{path.name} is no safetensors file: {type(error).__name__}: {error}"[:300]) from error
+    if strange:
+        raise BadInputError(f"{path.name} holds tensors of dtype {strange[0]}, which are not read")
+    if (size := path.stat().st_size) != begin + end:
+        raise BadInputError(f"{path.name} is damaged: it has {size} bytes, its header says {begin + end}")
+    return tensors
+
+
+def _table(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
+    start = file.read(8)
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else _MAX_HEADER + 1  # noqa: PLR2004 - 8 bytes of length
+    if length > _MAX_HEADER:
+        raise BadInputError(f"{path.name} is no safetensors file, or is cut off")
+    table = json.loads(file.read(length))
+    table.pop("__metadata__", None)
+    return table, 8 + length

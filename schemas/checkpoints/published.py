@@ -1,0 +1,88 @@
+"""Published checkpoints as definitions: a hub id and the configuration that sizes follow from. It reads no weights."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from s2m3.schemas.checkpoints.architectures import architecture_of
+from s2m3.schemas.checkpoints.deriving import module_of, wired
+from s2m3.schemas.checkpoints.parts import PartSize, parts_of
+from s2m3.schemas.errors import BadDefinitionError
+from s2m3.schemas.ids import Id
+from s2m3.schemas.sizes import sizes_of
+from s2m3.schemas.specs import ModelSpec, ModuleSpec
+from s2m3.schemas.wire.values import Kind
+
+__all__ = ["KnownCheckpoint", "known_modules", "known_parts", "known_wiring"]
+
+
+class KnownCheckpoint(BaseModel):
+    """A `[checkpoints.<id>]` table: its parts become the modules `<id>-<part>`, its wiring the model `<id>`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(description="hub id, or the name of a folder among an agent's checkpoints")
+    revision: str = Field(default="", description="of a hub id")
+    architecture: str = Field(default="", description="of config.json; empty for one in open_clip's format")
+    description: str = Field(default="", description="empty: the architecture's")
+    config: dict[str, Any] = Field(description="as in config.json, as far as sizes follow from it")
+    names: dict[str, Id] = Field(default={}, description="ids of parts that are to be called otherwise")
+    same: dict[str, Id] = Field(default={}, description="part -> the module that it is")
+    inputs: dict[str, dict[str, Kind]] = Field(default={}, description="of a head that takes others than its family's")
+
+    @property
+    def whole(self) -> dict[str, Any]:
+        """The configuration with its architecture."""
+        return {"architectures": [self.architecture], **self.config} if self.architecture else self.config
+
+
+def known_modules(name: str, known: KnownCheckpoint) -> list[ModuleSpec]:
+    """Returns the modules of a checkpoint.
+
+    Raises:
+        BadDefinitionError: Its architecture is not known, or sizes do not follow from its configuration.
+    """
+    family, ids = architecture_of(known.whole), _ids(name, known)
+    for key, parts in (("names", known.names), ("same", known.same), ("inputs", known.inputs)):
+        if strange := parts.keys() - family.parts.keys():
+            raise BadDefinitionError(f"{key}.{min(strange)}: there is no such part: {', '.join(family.parts)}")
+    sizes = sizes_of(family, known.whole)
+    found = []
+    for part in parts_of(family, known.whole, name):
+        spec = module_of(
+            part.name,
+            family.parts[part.name],
+            numbers=part.parameters,
+            linear=part.linear,
+            size=sizes[part.name],
+            source=known.source,
+            revision=known.revision,
+        )
+        own = {"id": ids[part.name], "same_as": known.same.get(part.name)}
+        found.append(spec.model_copy(update={**own, "inputs": known.inputs.get(part.name, spec.inputs)}))
+    return found
+
+
+def known_wiring(name: str, known: KnownCheckpoint) -> ModelSpec | None:
+    """Returns the model that a checkpoint is; None for a head alone."""
+    family = architecture_of(known.whole)
+    if not family.steps:
+        return None
+    model = wired(family, name, _ids(name, known))
+    return model.model_copy(update={"description": known.description or family.description})
+
+
+def known_parts(checkpoints: Mapping[str, KnownCheckpoint]) -> dict[str, PartSize]:
+    """Returns the parts of checkpoints by the ids of their modules; what is declared the same is one."""
+    found: dict[str, PartSize] = {}
+    for name, known in checkpoints.items():
+        ids = _ids(name, known)
+        for part in parts_of(architecture_of(known.whole), known.whole, name):
+            found[ids[part.name]] = replace(part, identity=known.same.get(part.name, ids[part.name]))
+    return found
+
+
+def _ids(name: str, known: KnownCheckpoint) -> dict[str, str]:
+    return {part: known.names.get(part, f"{name}-{part}") for part in architecture_of(known.whole).parts}

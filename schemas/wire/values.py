@@ -1,0 +1,102 @@
+"""What flows between steps: bytes of pictures and sound, texts, numbers, tensors. Nothing here is ever unpickled."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from s2m3.schemas.errors import BadInputError
+
+__all__ = ["Kind", "Tensor", "Value", "check_kind", "pack_tensor", "unpack_tensor"]
+
+Kind = Literal["image", "images", "audio", "text", "texts", "tensor", "number", "data"]
+Tensor = npt.NDArray[Any]
+#: bytes (a picture or sound file), str, numbers, None, Tensor, and lists and string-keyed dicts of these.
+Value = Any
+
+_DTYPES = {
+    name: np.dtype(name)
+    for name in ("float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool", "float64")
+}
+_MAX_DIMS = 8
+_TENSOR_KEYS = frozenset({"dtype", "shape", "bytes"})
+
+
+def pack_tensor(array: Tensor) -> dict[str, Any]:
+    """Returns the wire form {dtype, shape, bytes} of an array: row-major, little-endian."""
+    if array.dtype.name not in _DTYPES:
+        raise BadInputError(f"tensors of dtype {array.dtype} do not travel; one of {', '.join(_DTYPES)}")
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return {"dtype": array.dtype.name, "shape": list(array.shape), "bytes": np.ascontiguousarray(little).tobytes()}
+
+
+def is_packed_tensor(value: object) -> bool:
+    """Returns whether a decoded map is a tensor: exactly the three keys, the last one binary."""
+    return isinstance(value, dict) and value.keys() == _TENSOR_KEYS and isinstance(value["bytes"], bytes)
+
+
+def unpack_tensor(packed: Mapping[str, Any]) -> Tensor:
+    """Returns the array of a wire form, read-only and without a copy, after checking that its length fits its shape.
+
+    Raises:
+        BadInputError: An unknown dtype, a shape that is not a short list of non-negative integers, or a wrong length.
+    """
+    dtype = _DTYPES.get(packed["dtype"]) if isinstance(packed["dtype"], str) else None
+    if dtype is None:
+        raise BadInputError(f"tensor dtype {str(packed['dtype'])[:40]!r} is not one of {', '.join(_DTYPES)}")
+    shape = packed["shape"]
+    if not isinstance(shape, list) or len(shape) > _MAX_DIMS or any(type(n) is not int or n < 0 for n in shape):
+        raise BadInputError(
+            f"tensor shape {str(shape)[:80]} is not a list of at most {_MAX_DIMS} non-negative integers"
+        )
+    need = dtype.itemsize
+    for n in shape:
+        need *= n
+    if need != len(packed["bytes"]):
+        raise BadInputError(f"a {packed['dtype']} tensor of shape {shape} is {need} bytes, not {len(packed['bytes'])}")
+    try:
+        return np.frombuffer(packed["bytes"], dtype=dtype.newbyteorder("<")).reshape(shape)
+    except ValueError as error:  # one dimension is 0 and the others are more than an array can count
+        raise BadInputError(f"a tensor cannot have the shape {shape}") from error
+
+
+def _is_list_of(value: Value, kind: type) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)
+
+
+def check_kind(name: str, kind: Kind, value: Value) -> Value:
+    """Returns the value as its kind wants it: a single text or picture becomes a list of one where many are taken.
+
+    Raises:
+        BadInputError: The value is of another kind.
+    """
+    if kind in ("texts", "images") and isinstance(value, str if kind == "texts" else bytes):
+        value = [value]
+    if kind in ("text", "image") and isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    fits = {
+        "image": isinstance(value, bytes),
+        "audio": isinstance(value, bytes),
+        "images": _is_list_of(value, bytes),
+        "text": isinstance(value, str),
+        "texts": _is_list_of(value, str),
+        "tensor": isinstance(value, np.ndarray),
+        "number": isinstance(value, int | float) and not isinstance(value, bool),
+        "data": True,
+    }
+    if not fits[kind]:
+        raise BadInputError(f"input {name!r} takes {_WANTED[kind]}, not {type(value).__name__}")
+    return value
+
+
+_WANTED: dict[Kind, str] = {
+    "image": "the bytes of one picture file",
+    "images": "the bytes of one or more picture files",
+    "audio": "the bytes of one sound file",
+    "text": "one text",
+    "texts": "one or more texts",
+    "tensor": "a tensor",
+    "number": "a number",
+    "data": "plain data",
+}

@@ -1,0 +1,126 @@
+"""A module that hangs or crashes takes its process with it; the keeper starts it again, and it learns from that."""
+
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from s2m3.client import Client
+from s2m3.commands.tasks import add_task
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.ids import new_request_id
+from s2m3.schemas.wire.codec import encode_work
+from s2m3.schemas.wire.work import Hop, Work
+from s2m3.snapshot import Site
+from tests.conftest import WAIT_S
+from tests.frozen import agent_of
+from tests.guard.conftest import FaultyCluster
+from tests.system.plain import RawClient
+
+
+def failure(site: Site, module: str) -> str | None:
+    """Why the module failed on node a, once it has."""
+    found = site.reported["a"].modules.get(module) if "a" in site.reported else None
+    return found.reason.detail if found is not None and found.reason is not None else None
+
+
+def wait_ready(cluster: FaultyCluster, *, after_deaths: int = 0) -> None:
+    with Site(cluster.settings) as site:
+        died = site.wait(lambda _: cluster.log("a").count("agent_died") >= after_deaths, WAIT_S)
+        assert died, cluster.log("a")
+        assert site.wait(lambda s: s.ready("faulty"), WAIT_S), cluster.log("a")
+
+
+@pytest.mark.parametrize(
+    ("word", "why"), [("hang", "has not ended after"), ("crash", "SIGSEGV")], ids=["hangs", "crashes"]
+)
+def test_a_node_whose_module_fails_natively_is_back_by_itself(
+    lone: FaultyCluster, client: Client, word: str, why: str
+) -> None:
+    agent = agent_of(lone.processes["a"])
+    with pytest.raises(S2M3Error):
+        client.ask("faulty", left=word, right=0, deadline_s=2)
+    wait_ready(lone, after_deaths=1)
+    assert client.ask("faulty", left=1, right=2).value == [1, 2]
+    assert agent_of(lone.processes["a"]) != agent
+    assert why in lone.log("a")
+    assert "at=faulty-left" in lone.log("a")
+
+
+def test_an_input_that_crashed_is_not_run_on_that_node_again(lone: FaultyCluster) -> None:
+    request = new_request_id()
+    route = {"left": Hop("faulty-left", "a", {"data": "input.left"}, ("code",))}
+    work = Work(request, "faulty", "left", 1, 1, RawClient.INBOX, {"data": "crash"}, route, 60_000.0)
+    payload, user = encode_work(work)
+    topic = topics.MODULE_IN.at("s2m3/v1", module="faulty-left", node="a")
+    with RawClient(lone.broker.port) as raw:
+        raw.work(topic, payload, request, list(user))
+        wait_ready(lone, after_deaths=1)
+        raw.work(topic, payload, request, list(user))
+        error = raw.error()
+    assert error.code == "module_failed"
+    assert "faulty-left did not survive this input: SIGSEGV" in error.detail
+    assert lone.log("a").count("agent_died") == 1
+
+
+def test_a_module_that_crashes_again_and_again_is_told_as_failed_with_the_reason(
+    lone: FaultyCluster, client: Client
+) -> None:
+    with Site(lone.settings) as site:
+        for died in range(4):
+            wait_ready(lone, after_deaths=died)
+            client.submit("faulty", left="crash", right=died)
+        assert site.wait(lambda s: failure(s, "faulty-left") is not None, WAIT_S), lone.log("a")
+        assert "ended the process 4 times in 60 s: SIGSEGV" in (failure(site, "faulty-left") or "")
+        assert site.nodes.state("a") == "ready"
+
+
+def test_with_a_second_node_others_are_answered_while_a_poisoned_input_goes_round(
+    pair: FaultyCluster, client: Client
+) -> None:
+    poison = client.submit("faulty", left="crash", right=0, deadline_s=6)
+    with pytest.raises(S2M3Error):
+        poison.result(60)
+    wait_ready(pair)
+    replies = [client.submit("faulty", left=i, right=i, deadline_s=60) for i in range(100)]
+    assert [reply.result(60).value for reply in replies] == [[i, i] for i in range(100)]
+    assert sum(pair.log(node).count("agent_died") for node in ("a", "b")) <= 2
+    assert all(process.poll() is None for process in pair.processes.values())
+
+
+def test_a_module_whose_loading_crashes_is_told_as_failed_and_the_rest_of_the_node_serves(
+    lone: FaultyCluster, client: Client
+) -> None:
+    with Site(lone.settings) as site:
+        add_task(site, "unloadable", m.TaskSpec(model="unloadable"))
+        assert site.wait(lambda s: failure(s, "unloadable-left") is not None, WAIT_S), lone.log("a")
+        assert "loading it ended the process: SIGSEGV" in (failure(site, "unloadable-left") or "")
+    wait_ready(lone)
+    assert client.ask("faulty", left=1, right=2).value == [1, 2]
+
+
+def test_whoever_kills_the_keeper_has_killed_the_agent(lone: FaultyCluster) -> None:
+    agent = agent_of(lone.processes["a"])
+    with Site(lone.settings) as site:
+        lone.kill("a")
+        assert site.wait(lambda s: s.nodes.state("a") == "lost", WAIT_S)
+    assert psutil.wait_procs([agent], timeout=WAIT_S)[1] == []
+
+
+def test_an_agent_killed_for_want_of_memory_is_back_by_itself(lone: FaultyCluster, client: Client) -> None:
+    agent_of(lone.processes["a"]).send_signal(signal.SIGKILL)
+    wait_ready(lone, after_deaths=1)
+    assert client.ask("faulty", left=1, right=2).value == [1, 2]
+    assert "SIGKILL (out of memory?)" in lone.log("a")
+
+
+def test_an_agent_that_cannot_start_says_why_and_is_not_started_again() -> None:
+    asked = [sys.executable, "-m", "s2m3", "agent", "--port", "1", "--node", "a"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "no MQTT v5 broker answers at" in done.stderr
+    assert "agent_died" not in done.stderr
