@@ -33,7 +33,8 @@ def test_no_topic_is_documented_that_is_not_there() -> None:
 @pytest.mark.parametrize("name", [*messages.__all__, *bridge.__all__])
 def test_every_field_of_every_document_is_named(name: str) -> None:
     paragraph = next(p for p in TEXT.split("\n\n") if p.startswith(f"**{name}**"))
-    fields = set(getattr(messages if name in messages.__all__ else bridge, name).model_fields)
+    document = getattr(messages if name in messages.__all__ else bridge, name)
+    fields = {field.serialization_alias or field_id for field_id, field in document.model_fields.items()}
     named = set(re.findall(r"`(\w+)`", paragraph)) - {"lost"}
     assert named == fields
 
