@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
 
 import structlog
 
@@ -15,6 +16,7 @@ from s2m3.schemas import topics
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.protocol import PROTOCOL
 from s2m3.schemas.wire.work import Timing
 
 __all__ = ["Presence"]
@@ -36,7 +38,7 @@ class Presence:
     def __init__(self, link: Link, node: str, boot: str) -> None:
         self._link = link
         self._node = node
-        self._state = m.NodeState(state="ready", boot=boot)
+        self._state = m.NodeState(state="ready", boot=boot, protocol=PROTOCOL)
         self._reported = m.Reported(boot=boot)
         self._profile: m.NodeProfile | None = None
         #: sources that tasks named and that are here
@@ -68,6 +70,7 @@ class Presence:
         self._profile = m.NodeProfile(
             boot=self._state.boot,
             version=_version(),
+            protocol=PROTOCOL,
             memory_mb=memory_mb,
             runtime_mb=runtime_mb,
             gflops=gflops,
@@ -101,9 +104,9 @@ class Presence:
         if self._profile is not None:
             self._tell(topics.NODE_STATE, self._state)
 
-    def change_state(self, state: m.NodeState) -> None:
+    def change_state(self, state: Literal["draining", "lost"]) -> None:
         """Tells a new state."""
-        self._state = state
+        self._state = self._state.model_copy(update={"state": state})
         self.tell_state()
 
     def report(self, reported: m.Reported) -> None:
@@ -135,6 +138,11 @@ class Presence:
             }
             self._tell(topics.NODE_LOAD, m.NodeLoad(queues=dict(queues), finished=dict(finished), latest=steps))
         self._load = queues
+
+    def failed(self, module: str, error: S2M3Error) -> m.ModuleReport:
+        """Tells that a module cannot be served here; returns what to report of it."""
+        self.event(m.Event(event="module_failed", node=self._node, module=module, detail=str(error)))
+        return m.ModuleReport(state="failed", reason=m.ErrorBody(**error.as_dict()))
 
     def event(self, event: m.Event) -> None:
         """Tells that something happened."""

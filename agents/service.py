@@ -24,10 +24,18 @@ from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Will
 from s2m3.broker.requests.dispatcher import Dispatcher
+from s2m3.broker.roll_call import answer_roll_calls
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.definitions import ModuleSpec
-from s2m3.schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error, UnauthorisedError
+from s2m3.schemas.errors import (
+    BadDefinitionError,
+    ModuleFailedError,
+    NoCapacityError,
+    S2M3Error,
+    UnauthorisedError,
+)
+from s2m3.schemas.protocol import PROTOCOL
 from s2m3.schemas.sessions import node_client_id
 from s2m3.schemas.settings import AgentSettings
 
@@ -58,7 +66,7 @@ class Agent:
         self._memory_mb = settings.memory_mb or default_budget_mb()
         self._pressure = Pressure(self._memory_mb, device_mb())
         self._loop = Loop("agent")
-        lost = m.NodeState(state="lost", boot=self._boot)
+        lost = m.NodeState(state="lost", boot=self._boot, protocol=PROTOCOL)
         self.link = Link(
             settings,
             node_client_id(settings, self._node),
@@ -115,6 +123,7 @@ class Agent:
         listen(self.link, topics.CONTROL, self._on_drain, verb="drain")
         listen(self.link, topics.TASK, self._on_task)
         listen(self.link, topics.PLAN, self._on_plan, node=self._node)
+        answer_roll_calls(self.link, self._loop, self._presence.tell_all)
         _log.info("agent_up", node=self._node, boot=self._boot, memory_mb=round(self._memory_mb))
 
     def _measure(self) -> None:
@@ -193,7 +202,7 @@ class Agent:
             gateway.close()
         self._loader.stop()
         self._step_server.runner.stop()
-        self._presence.change_state(m.NodeState(state="lost", boot=self._boot))
+        self._presence.change_state("lost")
         self.link.stop()
         self._loop.stop()
         _log.info("agent_down", node=self._node)
@@ -221,7 +230,7 @@ class Agent:
     def _start_draining(self) -> None:
         if self._presence.state == "ready":
             _log.info("draining", node=self._node)
-            self._presence.change_state(m.NodeState(state="draining", boot=self._boot))
+            self._presence.change_state("draining")
 
     def _on_plan(self, _: str, plan: m.Plan | None) -> None:
         if plan is not None and (plan.epoch, plan.revision) < (self._plan.epoch, self._plan.revision):
@@ -231,9 +240,13 @@ class Agent:
         self._follow_plan()
 
     def _follow_plan(self) -> None:
-        wanted = {spec.id: spec for spec in self._plan.modules}
-        for module_id in [name for name in self._reports if name not in wanted]:
+        wanted, unreadable = {spec.id: spec for spec in self._plan.modules}, self._plan.unreadable
+        for module_id in [name for name in self._reports if name not in wanted and name not in unreadable]:
             self._unload(module_id)
+        for module_id, why in unreadable.items():
+            if module_id not in self._reports:
+                error = BadDefinitionError(f"this release cannot read it: {why}", node=self._node)
+                self._reports[module_id] = self._presence.failed(module_id, error)
         for module_id, spec in wanted.items():
             if module_id in self._reports or module_id in self._leaving:
                 continue
@@ -279,9 +292,7 @@ class Agent:
         elif isinstance(outcome, NoCapacityError) and self._leaving:
             self._reports.pop(spec.id, None)  # what leaves may make room: `_unloaded` follows the plan again
         elif isinstance(outcome, S2M3Error):
-            body = m.ErrorBody(**outcome.as_dict())
-            self._reports[spec.id] = m.ModuleReport(state="failed", reason=body)
-            self._presence.event(m.Event(event="module_failed", node=self._node, module=spec.id, detail=str(outcome)))
+            self._reports[spec.id] = self._presence.failed(spec.id, outcome)
         else:
             ready = m.ModuleReport(
                 state="ready",

@@ -74,7 +74,7 @@ def wait_for_leadership(election: Election, settings: BrokerSettings, stopping: 
         heard.changed.wait(_NOBODY_S)
         while heard.newest is not None and not stopping.is_set():
             heard.changed.clear()
-            if heard.newest.state == "online":
+            if heard.newest.state != "offline":
                 _log.info("standing_by", epoch=heard.newest.epoch)
                 if not _wait_for_change(election, link, heard, stopping):
                     break

@@ -39,8 +39,13 @@ class NodeStates:
         known = self._state.get(node)
         return known.boot if known else None
 
+    def protocol(self, node: str) -> int:
+        """Returns the protocol number that the node's current process speaks; 0 for a node never heard of."""
+        known = self._state.get(node)
+        return known.protocol if known else 0
+
     def state(self, node: str) -> str | None:
-        """Returns ready, draining or lost; None for a node never heard of."""
+        """Returns ready, draining, lost or unknown; None for a node never heard of."""
         known = self._state.get(node)
         return known.state if known else None
 
@@ -56,5 +61,5 @@ class NodeStates:
 
     @property
     def present(self) -> frozenset[str]:
-        """Nodes that are there: ready, or draining."""
+        """Nodes that are there: ready, draining, or in a state that only a newer release knows."""
         return frozenset(node for node, state in self._state.items() if state.state != "lost")

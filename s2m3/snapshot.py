@@ -13,6 +13,9 @@ from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.broker.node_states import NodeStates
+from s2m3.broker.roll_call import ask_who_is_there
+from s2m3.broker.roll_call_times import LATEST_S, AskTimes
+from s2m3.missing_documents import missing_documents
 from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
@@ -33,10 +36,13 @@ class Site:
 
     Args:
         settings: Where the broker is.
+        roll_call: Who asks the site to say everything again, at the start and where something is missing; None asks
+            nobody, and takes what the broker remembers.
     """
 
-    def __init__(self, settings: BrokerSettings) -> None:
+    def __init__(self, settings: BrokerSettings, *, roll_call: str | None = None) -> None:
         self.root = settings.root
+        self._asker, self._ask_times = roll_call, AskTimes()
         #: whether the broker asks who comes: then it may also refuse, without a word, what a login may not read
         self.is_secured = settings.tls_ca is not None or settings.username is not None
         self.planner: m.PlannerState | None = None
@@ -78,10 +84,33 @@ class Site:
         except S2M3Error:
             self.__exit__()
             raise
+        if self._asker is not None:
+            self._ask_times.asked(time.monotonic())
+            ask_who_is_there(self.link, self._asker)
         with self._changed:
             while (left := self._last + _QUIET_S - time.monotonic()) > 0:
                 self._changed.wait(left)
+        if self._asker is not None:
+            self.wait(lambda site: not site.missing(), LATEST_S + _QUIET_S)
         return self
+
+    def missing(self) -> frozenset[str]:
+        """Returns the topics, below the root, of documents that what is here speaks of."""
+        with self._changed:
+            return missing_documents(
+                self.planner,
+                self.nodes,
+                profiles=self.profiles,
+                tasks=self.tasks,
+                plans=self.plans,
+                routes=self.routes,
+                others=[*self.reported, *self.loads],
+            )
+
+    def look_for_missing(self) -> None:
+        """Asks who is there if something has been missing for a while."""
+        if self._asker is not None and self._ask_times.is_due(self.missing(), time.monotonic()):
+            ask_who_is_there(self.link, self._asker)
 
     def __exit__(self, *_: object) -> None:
         self.link.stop()

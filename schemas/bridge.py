@@ -1,11 +1,12 @@
 """What the bridge is told (bindings) and what it tells (state that a house reads). JSON without v5 properties."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from s2m3.schemas.ids import Id
 from s2m3.schemas.messages import Document, ErrorBody
+from s2m3.schemas.protocol import ClosedList
 
 __all__ = [
     "Binding",
@@ -36,7 +37,7 @@ class Binding(Document):
     where: str | None = None
     #: topic of the answers, with {task}, {binding}, {1}, …
     publish: str = Field(min_length=1, max_length=_LONGEST_TOPIC)
-    form: Literal["json", "value"] = "json"
+    form: Annotated[Literal["json", "value", "unknown"], ClosedList()] = "json"
     retain: bool = False
     #: at most one request per topic in so many seconds: the newest message, older ones are dropped
     every_s: float = Field(default=1.0, ge=0, le=86_400)
@@ -58,7 +59,7 @@ class Binding(Document):
 class BindingReport(Document):
     """What became of a binding."""
 
-    state: Literal["active", "refused"]
+    state: Annotated[Literal["active", "refused", "unknown"], ClosedList()]
     #: why it is refused
     error: ErrorBody | None = None
     #: messages that came
@@ -77,7 +78,7 @@ class BindingReport(Document):
 class BridgeState(Document):
     """Whether the bridge runs, told each 5 s. The last will is `offline`."""
 
-    state: Literal["online", "offline"]
+    state: Annotated[Literal["online", "offline", "unknown"], ClosedList()]
     #: above every bridge's before it: of two, the one that took over last stays
     epoch: int = Field(ge=0)
 
@@ -120,7 +121,7 @@ class BridgeTask(Document):
 class BridgeAnswer(Document):
     """A task's answer, to whoever asked."""
 
-    event_type: Literal["answered", "failed"]
+    event_type: Annotated[Literal["answered", "failed", "unknown"], ClosedList()]
     #: the answer as text, cut at 255 characters
     state: str | None = None
     #: the whole of it, where it is at most 6,000 bytes

@@ -1,12 +1,23 @@
 """The retained documents, telemetry and events: JSON without v5 properties, so that 3.1.1 clients read them too."""
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    model_validator,
+)
 
 from s2m3.schemas.definitions import Definition, ModuleSpec
 from s2m3.schemas.dtypes import Dtype
-from s2m3.schemas.ids import Id
+from s2m3.schemas.ids import Id, is_id
+from s2m3.schemas.protocol import PROTOCOL, ClosedList, Since, is_from_the_bus, newer_fields
+from s2m3.schemas.specs import read_spec
 from s2m3.schemas.wire.values import Kind
 
 __all__ = [
@@ -23,6 +34,7 @@ __all__ = [
     "PlannerState",
     "Replica",
     "Reported",
+    "RollCall",
     "RouteDoc",
     "RouteStep",
     "StepTiming",
@@ -30,14 +42,19 @@ __all__ = [
 ]
 
 
+#: Of whoever says the document: what it reads. Absent means 0, the release before the number existed.
+Protocol = Annotated[int, Field(ge=0), Since(1)]
+
+
 class Document(BaseModel):
     """Unknown fields are let through: a node of a newer version must not blind an older one."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
 
-    def encode(self) -> bytes:
-        """Returns the JSON."""
-        return self.model_dump_json(exclude_none=True, by_alias=True).encode()
+    def encode(self, reader: int = PROTOCOL) -> bytes:
+        """Returns the JSON, without the fields that a reader of that protocol number does not know."""
+        newer = newer_fields(self, reader)
+        return self.model_dump_json(exclude_none=True, by_alias=True, exclude=newer or None).encode()
 
 
 class ErrorBody(Document):
@@ -52,16 +69,19 @@ class ErrorBody(Document):
 class NodeState(Document):
     """Whether a node takes work. Its last will is `lost` with the same boot."""
 
-    state: Literal["ready", "draining", "lost"]
+    state: Annotated[Literal["ready", "draining", "lost", "unknown"], ClosedList()]
     #: an agent process's uuid: a `lost` of another boot is an old will that came late
     boot: str
+    protocol: Protocol = 0
 
 
 class NodeProfile(Document):
     """What a device has and what it can load. Units: 10^6 bytes, 10^9 operations a second, milliseconds, megabits."""
 
     boot: str
+    #: of the software, for people: `protocol` is what others go by
     version: str
+    protocol: Protocol = 0
     #: for the whole agent process
     memory_mb: float = Field(gt=0)
     #: what the process takes before any module, with the runtimes it would import
@@ -83,7 +103,7 @@ class NodeProfile(Document):
 class ModuleReport(Document):
     """One module on one node, as the node sees it."""
 
-    state: Literal["loading", "ready", "failed"]
+    state: Annotated[Literal["loading", "ready", "failed", "unknown"], ClosedList()]
     progress: float = 0.0
     #: bytes of its tensors, once loaded
     bytes: int = 0
@@ -145,6 +165,25 @@ class TaskSpec(Document):
     options: dict[str, Any] = {}
     max_replicas: int = Field(default=1, ge=1, le=64)
     deadline_s: float = Field(default=30.0, gt=0, le=86_400)
+    _unreadable: str = PrivateAttr(default="")
+
+    @property
+    def unreadable(self) -> str:
+        """Why the definition that the task brought cannot be used; empty where it can, or where it brought none."""
+        return self._unreadable
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_the_rest(cls, said: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        """A definition that cannot be read excludes itself, and not the task."""
+        if not (is_from_the_bus(info) and isinstance(said, dict) and said.get("definition") is not None):
+            return handler(said)
+        definition = read_spec(Definition, said["definition"])
+        if isinstance(definition, Definition):
+            return handler({**said, "definition": definition})
+        task = handler({**said, "definition": None})
+        task._unreadable = f"definition.{definition}"  # noqa: SLF001  # our own
+        return task
 
 
 class Plan(Document):
@@ -155,6 +194,24 @@ class Plan(Document):
     modules: list[ModuleSpec] = []
     #: tasks; `fronts` on the wire
     gateways: list[Id] = Field(default=[], validation_alias="fronts", serialization_alias="fronts")
+    _unreadable: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """The modules that this release cannot read, each with the reason. They are not in `modules`."""
+        return self._unreadable
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_the_rest(cls, said: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        """A module that cannot be read excludes itself, and not the plan."""
+        if not (is_from_the_bus(info) and isinstance(said, dict) and isinstance(said.get("modules"), list)):
+            return handler(said)
+        read = [(item, read_spec(ModuleSpec, item)) for item in said["modules"]]
+        plan = handler({**said, "modules": [spec for _, spec in read if isinstance(spec, ModuleSpec)]})
+        refused = {item.get("id"): why for item, why in read if isinstance(why, str) and isinstance(item, dict)}
+        plan._unreadable = {i: why for i, why in refused.items() if isinstance(i, str) and is_id(i)}  # noqa: SLF001
+        return plan
 
 
 class Replica(Document):
@@ -227,8 +284,9 @@ class RouteDoc(Document):
 class PlannerState(Document):
     """Whether somebody plans. The last will is `offline`."""
 
-    state: Literal["online", "offline"]
+    state: Annotated[Literal["online", "offline", "unknown"], ClosedList()]
     epoch: int = Field(ge=0)
+    protocol: Protocol = 0
     #: nodes that come and go, and therefore get nothing for now -> why
     held: dict[Id, str] = {}
 
@@ -243,10 +301,15 @@ class PlannerHealth(Document):
     plans: int
 
 
+EventName = Annotated[
+    Literal["node_joined", "node_lost", "plan_changed", "module_failed", "request_failed", "unknown"], ClosedList()
+]
+
+
 class Event(Document):
     """Something that happened, for people and automations."""
 
-    event: Literal["node_joined", "node_lost", "plan_changed", "module_failed", "request_failed"]
+    event: EventName
     node: str | None = None
     task: str | None = None
     module: str | None = None
@@ -264,7 +327,14 @@ class ControlRequest(Document):
 class ControlResponse(Document):
     """What became of an order."""
 
-    status: Literal["ok", "error"]
+    status: Annotated[Literal["ok", "error", "unknown"], ClosedList()]
     data: dict[str, Any] = {}
     error: ErrorBody | None = None
     transaction: str | int | None = None
+
+
+class RollCall(Document):
+    """The question who is there: every owner of retained documents publishes them again."""
+
+    #: for people: planner, status, watch, page …
+    asker: str | None = None

@@ -92,7 +92,7 @@ def _planner(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
     writes = (t.PLANNER_STATE, t.PLANNER_HEALTH, t.TASK, t.PLAN, t.ROUTE, t.EVENT, t.CONTROL_RESPONSE)
     # it opens each task's session, with the subscriptions of the gateway that will follow
     doors = (t.REQUEST.all(root), t.REQUEST_INPUT.all(root))
-    return Rights((*_all(root, *reads), *_orders(root), *doors), _all(root, *writes))
+    return Rights((*_all(root, *reads, t.ROLLCALL), *_orders(root), *doors), _all(root, *writes, t.ROLLCALL))
 
 
 def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
@@ -100,7 +100,7 @@ def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
         t.PLAN.at(root, node=name),
         t.MODULE_IN.all(root, node=name),
         *(t.CLIENT_IN.at(root, client=f"{kind}-{name}") for kind in ("node", "probe")),
-        *_all(root, t.TASK, t.ROUTE, t.NODE_STATE, t.NODE_LOAD),
+        *_all(root, t.TASK, t.ROUTE, t.NODE_STATE, t.NODE_LOAD, t.ROLLCALL),
         *_all(root, t.REQUEST, t.REQUEST_INPUT),  # any task may get this node as its gateway
         *(t.CONTROL.at(root, verb=verb) for verb in ("drain", "profile")),
     )
@@ -122,7 +122,7 @@ def _client(root: str, name: str, tasks: tuple[str, ...]) -> Rights:
 
 def _viewer(root: str, _name: str, tasks: tuple[str, ...]) -> Rights:
     bridge = (t.BIND, t.BRIDGE_STATE, t.BRIDGE_BINDING, t.BRIDGE_TASK)  # not the pictures and answers of the house
-    return Rights(_all(root, *_TOLD_TO_ALL, *bridge)) + _asking(root, tasks, answers=True)
+    return Rights(_all(root, *_TOLD_TO_ALL, *bridge), _all(root, t.ROLLCALL)) + _asking(root, tasks, answers=True)
 
 
 def _operator(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
@@ -139,7 +139,7 @@ def _home_assistant(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
 
 
 def _bridge(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
-    reads = (*_all(root, t.RESPONSE, t.BRIDGE_ASK, *_BRIDGE_TELLS), "homeassistant/status")
+    reads = (*_all(root, t.RESPONSE, t.BRIDGE_ASK, t.ROLLCALL, *_BRIDGE_TELLS), "homeassistant/status")
     own = Rights(reads, (*_all(root, t.EVENT, *_BRIDGE_TELLS), "homeassistant/#"))
     return _viewer(root, "bridge", ()) + _client(root, "bridge", ()) + own
 

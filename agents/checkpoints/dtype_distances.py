@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
-from typing import get_args
 
 from s2m3.agents import zoo
 from s2m3.agents.checkpoints.distance import Distance, distance
 from s2m3.agents.memory import give_back
 from s2m3.agents.serving.module import Module
-from s2m3.schemas.dtypes import Dtype
+from s2m3.schemas.dtypes import SHARES, Dtype
 from s2m3.schemas.specs import Definition, ModelSpec, ModuleSpec
 from s2m3.schemas.wire.values import Value
 
@@ -60,7 +59,7 @@ def _distances(
     spec: ModuleSpec, reference: Module, taken: Sequence[Mapping[str, Value]], wanted: Sequence[str]
 ) -> dict[Dtype, dict[str, Distance]]:
     found: dict[Dtype, dict[str, Distance]] = {}
-    for dtype in get_args(Dtype)[1:]:
+    for dtype in list(SHARES)[1:]:
         other = zoo.load(spec.model_copy(update={"dtype": dtype}))
         found[dtype] = distance(reference, other, taken, wanted)
         del other

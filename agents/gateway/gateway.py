@@ -249,8 +249,11 @@ class Gateway:
 
     def _on_result(self, taken: _Taken, plain: PlainRequest, stream: PlainStream | None, result: Result) -> None:
         seq = stream.told if stream is not None else None
+        ignored = (*plain.ignored, *result.ignored)
         if result.error is not None:
-            payload = encode_plain_error(result.error, request=result.request, transaction=plain.transaction, seq=seq)
+            payload = encode_plain_error(
+                result.error, request=result.request, transaction=plain.transaction, seq=seq, ignored=ignored
+            )
             self._note_failure(result.request, result.error)
         else:
             payload = encode_plain_result(
@@ -262,6 +265,7 @@ class Gateway:
                 request=result.request,
                 transaction=plain.transaction,
                 seq=seq,
+                ignored=ignored,
             )
         self._finish(taken, payload)
 

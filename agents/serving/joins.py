@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from s2m3.schemas.errors import BusyError, RequestTimeoutError
 from s2m3.schemas.wire.values import Value
-from s2m3.schemas.wire.work import Timing, Work
+from s2m3.schemas.wire.work import PassedOn, Timing, Work
 
 __all__ = ["Joins", "Late"]
 
@@ -32,6 +32,7 @@ class _Waiting:
     ends: float
     inputs: dict[str, Value] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)
+    passed_on: PassedOn | None = None
 
 
 class Joins:
@@ -86,6 +87,8 @@ class Joins:
         for name, value in work.inputs.items():
             waiting.inputs.setdefault(name, value)
         waiting.timings.update(work.timings)
+        if work.passed_on is not None:
+            waiting.passed_on = work.passed_on if waiting.passed_on is None else waiting.passed_on | work.passed_on
         wanted = waiting.newest.hop.inputs
         if wanted.keys() - waiting.inputs.keys():
             return None
@@ -93,7 +96,8 @@ class Joins:
         self._remember(key, waiting.newest.attempt, waiting.deadline)
         inputs = {name: waiting.inputs[name] for name in wanted}
         left = max(0.0, (waiting.ends - now) * 1000)
-        return replace(waiting.newest, inputs=inputs, timings=waiting.timings, ms_left=left)
+        kept = waiting.passed_on
+        return replace(waiting.newest, inputs=inputs, timings=waiting.timings, ms_left=left, passed_on=kept)
 
     def cancel(self, request: bytes, step: str, attempt: int, until: float) -> None:
         """Forgets a step that nobody waits for any more; what still comes for it until then is dropped."""

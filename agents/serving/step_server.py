@@ -3,6 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -97,6 +98,8 @@ class StepServer:
                 reply_to=reply_to,
                 user=message.user,
                 expiry_s=message.expiry_s,
+                content_type=message.content_type,
+                properties=message.user_properties,
             )
         except S2M3Error as error:
             self._answer_undecoded(message, reply_to, error)
@@ -136,20 +139,8 @@ class StepServer:
             self._finished.append((work.task, timings))
             self._answer(work, Answer(work.request, work.step, work.attempt, outputs, timings))
         for step, taken in next_steps.items():
-            branch = Work(
-                request=work.request,
-                task=work.task,
-                step=step,
-                attempt=work.attempt,
-                epoch=work.epoch,
-                reply_to=work.reply_to,
-                inputs={port: outputs[output] for port, output in taken.items()},
-                route=work.route,
-                ms_left=ms_left,
-                timings=timings,
-                traceparent=work.traceparent,
-            )
-            self._forward(branch)
+            inputs = {port: outputs[output] for port, output in taken.items()}
+            self._forward(replace(work, step=step, inputs=inputs, ms_left=ms_left, timings=timings))
 
     def _send_piece(self, work: Work, seq: int, at: int, text: str) -> bool:
         """Sends a piece of a text that is being written if there is room for it: the answer holds all of it."""

@@ -23,6 +23,7 @@ def listen(
     handler: Callable[[str, D | None], None],
     *,
     on_subscribed: Callable[[], object] | None = None,
+    counts: Callable[[str, bytes], bool] | None = None,
     **ids: str,
 ) -> str:
     """Subscribes to a family of topics, or to those with the given ids.
@@ -32,6 +33,7 @@ def listen(
         path: Which.
         handler: Gets the id in the topic ("" if it has none) and the document; None when it was cleared.
         on_subscribed: Called once when the broker has confirmed.
+        counts: Gets the id and the payload first; where it returns False, the handler is not called.
         **ids: Narrow the family.
 
     Returns:
@@ -42,12 +44,15 @@ def listen(
         found = path.ids(link.root, message.topic)
         if found is None:
             return
+        name = next(iter(found.values()), "")
+        if counts is not None and not counts(name, message.payload):
+            return
         try:
             document = path.decode(message.payload) if message.payload else None
         except S2M3Error as error:
             _log.warning("bad_document", client=link.client_id, topic=message.topic, error=str(error))
             return
-        handler(next(iter(found.values()), ""), document)
+        handler(name, document)
 
     topic_filter = path.all(link.root, **ids)
     link.subscribe(topic_filter, take, qos=path.qos, on_subscribed=on_subscribed)

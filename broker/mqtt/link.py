@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -142,7 +143,7 @@ class Link:
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Sends what is queued, says goodbye (no last will follows) and ends. In the loop's thread: no waiting."""
-        self._loop.call(lambda: self._stop_after(timeout_s))
+        self._loop.call(partial(self._stop_after, timeout_s))
         if not self._loop.is_current:
             self._ended.wait(timeout_s + 1.0)
 
@@ -245,7 +246,13 @@ class Link:
         self._handlers.handle(message)
 
     def subscribe(
-        self, topic_filter: str, handler: Handler, *, qos: int = 1, on_subscribed: Callback | None = None
+        self,
+        topic_filter: str,
+        handler: Handler,
+        *,
+        qos: int = 1,
+        on_subscribed: Callback | None = None,
+        required: bool = True,
     ) -> None:
         """Subscribes now and on every connect. Overlapping filters would deliver twice: keep them apart.
 
@@ -254,11 +261,13 @@ class Link:
             handler: Takes each message.
             qos: At most this.
             on_subscribed: Called once when the broker has confirmed (now, or at the next connect).
+            required: Whether a refusal ends the link.
         """
         if not self._loop.is_current:
-            self._loop.call(lambda: self.subscribe(topic_filter, handler, qos=qos, on_subscribed=on_subscribed))
+            again = partial(self.subscribe, qos=qos, on_subscribed=on_subscribed, required=required)
+            self._loop.call(partial(again, topic_filter, handler))
             return
-        self._handlers.add(topic_filter, handler, qos)
+        self._handlers.add(topic_filter, handler, qos, required=required)
         callbacks = [on_subscribed] if on_subscribed else []
         if self._connected.is_set():
             self._subscribe({topic_filter: qos}, callbacks)
@@ -277,19 +286,17 @@ class Link:
     def _subscribed(self, mid: int, refused: list[str | None]) -> None:
         filters, callbacks = self._subscribing.pop(mid, ([], []))
         for topic_filter, reason in zip(filters, refused, strict=False):
-            if reason is not None:
+            if reason is not None and self._handlers.is_required(topic_filter):
                 self._refuse(denied(self._name, f"read {topic_filter} ({reason})"))
                 return
-        for callback in callbacks:
+        is_back = mid == self._restoring and self._generation > 1
+        for callback in [*callbacks, *(self._ups if is_back else [])]:
             callback()
-        if mid == self._restoring and self._generation > 1:
-            for on_reconnect in self._ups:
-                on_reconnect()
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Takes a subscription back."""
         if not self._loop.is_current:
-            self._loop.call(lambda: self.unsubscribe(topic_filter))
+            self._loop.call(partial(self.unsubscribe, topic_filter))
         elif self._handlers.remove(topic_filter) and self._connected.is_set():
             self._connection.unsubscribe(topic_filter)
             self._connection.flush()
@@ -320,8 +327,7 @@ class Link:
         Args:
             message: What and where to.
             on_delivered: Called when the broker has acknowledged it (QoS 1).
-            on_no_subscribers: Called instead when the broker says that nobody is subscribed. Mosquitto says so, rumqttd
-                does not.
+            on_no_subscribers: Called instead when the broker says that nobody is subscribed (rumqttd does not).
             on_refused: Called instead when the broker does not let us; without it that ends the link.
 
         Raises:

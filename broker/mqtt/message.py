@@ -17,6 +17,8 @@ class Message:
     content_type: str | None = None
     expiry_s: int | None = None
     user: dict[str, str] = field(default_factory=dict)
+    #: the user properties as they came: a name may be there twice
+    user_properties: tuple[tuple[str, str], ...] = ()
     #: for Link.ack: packet id, and which connection it belongs to
     mid: int = 0
     generation: int = 0

@@ -47,6 +47,7 @@ class Packed:
 
 def received(topic: str, payload: bytes, found: Any, *, retain: bool, mid: int) -> Message:
     """Returns what came in; `found` is our Properties or paho's, which has only the attributes that came."""
+    pairs = getattr(found, "UserProperty", None) or ()
     return Message(
         topic=topic,
         payload=payload,
@@ -55,7 +56,8 @@ def received(topic: str, payload: bytes, found: Any, *, retain: bool, mid: int) 
         correlation=getattr(found, "CorrelationData", None),
         content_type=getattr(found, "ContentType", None),
         expiry_s=getattr(found, "MessageExpiryInterval", None),
-        user=dict(getattr(found, "UserProperty", None) or ()),
+        user=dict(pairs),
+        user_properties=tuple(pairs),
         mid=mid,
     )
 

@@ -15,10 +15,17 @@ class Handlers:
 
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Handler, int]] = {}
+        self._optional: set[str] = set()
 
-    def add(self, topic_filter: str, handler: Handler, qos: int) -> None:
+    def add(self, topic_filter: str, handler: Handler, qos: int, *, required: bool = True) -> None:
         """Adds one, or takes another for a filter that is there."""
         self._handlers[topic_filter] = (handler, qos)
+        if not required:
+            self._optional.add(topic_filter)
+
+    def is_required(self, topic_filter: str) -> bool:
+        """Returns whether the link is of no use where the broker refuses a filter."""
+        return topic_filter not in self._optional
 
     def remove(self, topic_filter: str) -> bool:
         """Takes one away; returns whether it was there."""

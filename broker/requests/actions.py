@@ -28,6 +28,8 @@ class Result:
     route: Mapping[str, str] = field(default_factory=dict)
     #: of a streamed text: what is still to be shown
     rest: TextDelta | None = None
+    #: keys within its inputs that were passed over
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

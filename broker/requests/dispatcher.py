@@ -214,11 +214,12 @@ class Dispatcher:
                 then()
             return
         try:
-            if is_piece(message.user):
-                piece = decode_piece(message.payload, request=message.correlation, user=message.user)
+            request, user, content_type = message.correlation, message.user, message.content_type
+            if is_piece(user):
+                piece = decode_piece(message.payload, request=request, user=user, content_type=content_type)
                 self._act(self._requests.on_piece(piece))
                 return
-            answer = decode_answer(message.payload, request=message.correlation, user=message.user)
+            answer = decode_answer(message.payload, request=request, user=user, content_type=content_type)
         except S2M3Error as error:
             _log.warning("bad_answer", topic=message.topic, error=str(error))
             return

@@ -6,12 +6,13 @@ from typing import Any
 
 from s2m3.broker.requests.actions import Result, Send
 from s2m3.broker.requests.stream_assembler import StreamAssembler
-from s2m3.schemas.errors import NotReadyError, RequestTimeoutError, S2M3Error, UnknownTaskError
+from s2m3.schemas.errors import BadInputError, NotReadyError, RequestTimeoutError, S2M3Error, UnknownTaskError
 from s2m3.schemas.messages import RouteDoc
+from s2m3.schemas.wire.plain import ignored_keys, read_inputs
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Answer, Route, Work
 
-__all__ = ["Pending", "nodes_of"]
+__all__ = ["Pending", "inputs_of", "nodes_of"]
 
 
 @dataclass(slots=True)
@@ -41,6 +42,8 @@ class Pending:
     seed: int = 0
     #: its text so far; None where nobody wants to see it
     streamed: StreamAssembler | None = None
+    #: keys within its inputs that are passed over
+    ignored: tuple[str, ...] = ()
     #: attempt -> its work at the steps that write text: to be stopped once nobody waits for it
     writing: dict[int, list[Work]] = field(default_factory=dict)
 
@@ -107,7 +110,23 @@ class Pending:
             timings=answer.timings if answer else {},
             route=nodes_of(self.route) if self.route else {},
             rest=rest,
+            ignored=self.ignored,
         )
+
+
+def inputs_of(doc: RouteDoc, pending: Pending) -> dict[str, Value]:
+    """Returns a request's inputs, checked, and notes what of them is passed over.
+
+    Raises:
+        BadInputError: An unknown input, one of the wrong kind, or one that a step takes and nobody gave.
+    """
+    inputs = read_inputs(doc.inputs, pending.given, doc.defaults)
+    pending.ignored = ignored_keys(doc.inputs, pending.given)
+    refs = (ref for step in doc.steps.values() for ref in step.inputs.values())
+    taken = (ref.removeprefix("input.") for ref in refs if ref.startswith("input."))
+    if (missing := next((name for name in taken if name not in inputs), None)) is not None:
+        raise BadInputError(f"input {missing!r} is missing")
+    return inputs
 
 
 def nodes_of(route: Route) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 from s2m3.broker.node_states import NodeStates
 from s2m3.broker.requests.actions import Action, EmitDelta, Finish, Result, Send
 from s2m3.broker.requests.generation_options import options_of, stops, with_generation_options
-from s2m3.broker.requests.pending import Pending, nodes_of
+from s2m3.broker.requests.pending import Pending, inputs_of, nodes_of
 from s2m3.broker.requests.routing import Backlog, Router
 from s2m3.broker.requests.stream_assembler import StreamAssembler
 from s2m3.schemas.errors import (
@@ -21,8 +21,7 @@ from s2m3.schemas.errors import (
     error_from_code,
 )
 from s2m3.schemas.messages import NodeState, RouteDoc
-from s2m3.schemas.wire.generation import Piece
-from s2m3.schemas.wire.plain import read_inputs
+from s2m3.schemas.wire.generation import Options, Piece
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Answer, Route
 
@@ -275,16 +274,18 @@ class RequestTracker:
             known = error_from_code(doc.error.code, doc.error.detail, step=doc.error.step, node=doc.error.node)
             return [self._finish(pending, now, known)]
         try:
-            inputs, options = read_inputs(doc.inputs, pending.given, doc.defaults), options_of(doc, pending)
+            inputs, options = inputs_of(doc, pending), options_of(doc, pending)
         except S2M3Error as error:
             return [self._finish(pending, now, error)]
         route = router.choose(self._backlog, lost=self._nodes.lost, avoid=pending.avoid)
         if route is None or self._up_since is None:  # waits for a node, a document or the broker, until the deadline
             self._note(pending)
             return []
-        return self._send(
-            pending, doc, with_generation_options(doc, route, options, stream=pending.streamed is not None), inputs, now
-        )
+        return self._send(pending, doc, self._with_options(doc, route, options, pending), inputs, now)
+
+    def _with_options(self, doc: RouteDoc, route: Route, options: Options, pending: Pending) -> Route:
+        stream = pending.streamed is not None
+        return with_generation_options(doc, route, options, self._nodes.protocol, stream=stream)
 
     def _send(
         self, pending: Pending, doc: RouteDoc, route: Route, inputs: Mapping[str, Value], now: float
@@ -313,7 +314,7 @@ class RequestTracker:
         if same and pending.repeated:
             return []
         try:
-            inputs, options = read_inputs(doc.inputs, pending.given, doc.defaults), options_of(doc, pending)
+            inputs, options = inputs_of(doc, pending), options_of(doc, pending)
         except S2M3Error:  # the task takes other inputs by now: what is under way may still answer
             return []
         if same:  # what was sent may have met nobody; where it only waits in a queue, the node runs it once
@@ -321,9 +322,7 @@ class RequestTracker:
         else:
             pending.avoid |= used
         self._take_back(pending)
-        return self._send(
-            pending, doc, with_generation_options(doc, other, options, stream=pending.streamed is not None), inputs, now
-        )
+        return self._send(pending, doc, self._with_options(doc, other, options, pending), inputs, now)
 
     def _finish(self, pending: Pending, now: float, error: S2M3Error | None, answer: Answer | None = None) -> Finish:
         self._pending.pop(pending.request, None)

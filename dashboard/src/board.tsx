@@ -141,6 +141,8 @@ const STATES = {
   lost: ["✕", "lost"],
   unknown: ["?", "not heard of"],
 } as const;
+/** A state that a newer release has brought: it is there, and gets no new work. */
+const NEWER = ["?", "in a state that this page does not know"] as const;
 
 type CardProps = {
   node: Node;
@@ -153,7 +155,7 @@ type CardProps = {
 
 function card({ node, copies, modules, shown, old, toggle }: CardProps) {
   const state = node.state?.state ?? "unknown";
-  const [mark, word] = STATES[state];
+  const [mark, word] = state === "unknown" && node.state ? NEWER : STATES[state];
   return (
     <li class={`node ${state} ${old ? "old" : ""}`} data-node={node.id} data-state={state}>
       <div class="title">

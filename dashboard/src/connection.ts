@@ -1,6 +1,7 @@
 // The page's one connection to the broker: MQTT 3.1.1 over a websocket, because every broker we run on speaks that.
 import mqtt, { type MqttClient } from "mqtt";
 import { FAMILIES, read } from "./documents";
+import { RollCall } from "./rollcall";
 import type { Site } from "./site";
 
 export type Login = { username: string; password: string };
@@ -10,6 +11,8 @@ export type Phase = "connecting" | "online" | "offline" | "refused";
 /** After a new connection: what was not said again by then is forgotten. Agents come back within a few seconds. */
 const GRACE_MS = 10_000;
 const RETRY_MS = 1_000;
+/** How often the page looks whether something is missing in what it was told. */
+const LOOK_MS = 1_000;
 const CONNECT_MS = 5_000;
 const KEEPALIVE_S = 10;
 /** CONNACK codes of MQTT 3.1.1 that mean: not with this login. */
@@ -28,6 +31,8 @@ export class Connection {
   lastHeard = 0;
   private client?: MqttClient;
   private grace?: ReturnType<typeof setTimeout>;
+  private look?: ReturnType<typeof setInterval>;
+  private readonly rollCall = new RollCall();
   private everOnline = false;
 
   constructor(
@@ -83,13 +88,25 @@ export class Connection {
         ? FAMILIES.map(({ filter }) => filter).filter((f) => !granted?.some((g) => g.topic.endsWith(f) && g.qos < 128))
         : [];
       this.changed();
+      this.rollCall.asked(Date.now());
+      this.whoIsThere(client);
     });
+    clearInterval(this.look);
+    this.look = setInterval(() => {
+      if (this.rollCall.due(this.site.missing(), Date.now())) this.whoIsThere(client);
+    }, LOOK_MS);
     clearTimeout(this.grace);
     this.grace = setTimeout(() => {
       this.site.forget();
       this.changed();
     }, GRACE_MS);
     this.set("online", "");
+  }
+
+  /** Asks every owner of retained documents to publish them again; a login that may not ask goes without. */
+  private whoIsThere(client: MqttClient): void {
+    if (client !== this.client || this.phase !== "online") return;
+    client.publish(`${this.config.root}/rollcall`, JSON.stringify({ asker: "page" }), { qos: 0 });
   }
 
   private message(topic: string, payload: Uint8Array): void {
@@ -115,6 +132,7 @@ export class Connection {
   private closed(client: MqttClient): void {
     if (client !== this.client || this.phase === "refused") return;
     clearTimeout(this.grace);
+    clearInterval(this.look);
     this.mayNeedLogin = !this.everOnline;
     const reason = this.everOnline
       ? "The broker is gone."

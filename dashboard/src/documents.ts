@@ -21,8 +21,12 @@ const table = <S extends v.GenericSchema>(schema: S) =>
     v.check((found) => Object.keys(found).length <= MOST && Object.keys(found).every((key) => ID.test(key))),
   );
 
+/** A closed list that a newer release may have added to: any other value is taken as "unknown". */
+const listed = <const T extends readonly string[]>(values: T) =>
+  v.fallback(v.picklist([...values, "unknown"] as const), "unknown");
+
 export const ErrorBody = v.object({ code: text, detail: text, step: maybe(text), node: maybe(text) });
-export const NodeState = v.object({ state: v.picklist(["ready", "draining", "lost"]), boot: text });
+export const NodeState = v.object({ state: listed(["ready", "draining", "lost"]), boot: text });
 export const NodeProfile = v.object({
   version: text,
   memory_mb: amount,
@@ -32,7 +36,7 @@ export const NodeProfile = v.object({
   mbps: amount,
 });
 export const ModuleReport = v.object({
-  state: v.picklist(["loading", "ready", "failed"]),
+  state: listed(["loading", "ready", "failed"]),
   progress: v.optional(amount, 0),
   bytes: v.optional(amount, 0),
   memory_mb: v.optional(amount, 0),
@@ -68,9 +72,9 @@ export const RouteDoc = v.object({
   steps: v.optional(table(RouteStep), {}),
   error: maybe(ErrorBody),
 });
-export const PlannerState = v.object({ state: v.picklist(["online", "offline"]), epoch: amount });
+export const PlannerState = v.object({ state: listed(["online", "offline"]), epoch: amount });
 export const Event = v.object({
-  event: v.picklist(["node_joined", "node_lost", "plan_changed", "module_failed", "request_failed"]),
+  event: listed(["node_joined", "node_lost", "plan_changed", "module_failed", "request_failed"]),
   node: maybe(text),
   task: maybe(text),
   module: maybe(text),

@@ -147,6 +147,23 @@ export class Site {
     return this.view.modules;
   }
 
+  /** Documents that others speak of, or that every site has: the broker may have lost them, or never given them. */
+  missing(): Set<string> {
+    const found = new Set<string>();
+    if (!this.planner) found.add("planner/state");
+    const named = (id: string) => this.nodes.get(id)?.state || found.add(`node/${id}/state`);
+    for (const node of this.nodes.values()) {
+      named(node.id);
+      if (present(node) && !node.profile) found.add(`node/${node.id}/profile`);
+    }
+    for (const { id, spec, route } of this.tasks.values()) {
+      if (!spec) found.add(`task/${id}`);
+      if (!route && this.planner?.state === "online") found.add(`route/${id}`);
+      for (const step of Object.values(route?.steps ?? {})) for (const { node } of step.replicas) named(node);
+    }
+    return found;
+  }
+
   /** What a node holds or is to hold; nothing once it is lost. */
   copies(node: Node): Copy[] {
     if (!present(node)) return [];

@@ -3,13 +3,16 @@
 from dataclasses import dataclass, field
 from statistics import median
 
+from pydantic import BaseModel
+
 from s2m3.broker.node_states import NodeStates
 from s2m3.planner.site.flapping import Flapping
 from s2m3.planner.site.request_rates import Rates
 from s2m3.schemas.definitions import Catalogue, ModelSpec, ModuleSpec, is_hub_id, with_definition
-from s2m3.schemas.dtypes import SHARES, Dtype
-from s2m3.schemas.errors import BadInputError, S2M3Error
+from s2m3.schemas.dtypes import Dtype, share_of
+from s2m3.schemas.errors import BadDefinitionError, BadInputError, S2M3Error
 from s2m3.schemas.messages import ErrorBody, ModuleReport, NodeProfile, Plan, Reported, TaskSpec
+from s2m3.schemas.protocol import PROTOCOL, needs
 
 __all__ = ["ClusterState"]
 
@@ -54,7 +57,7 @@ class ClusterState:
 
     def model_of(self, task: str) -> ModelSpec | None:
         """Returns the model of a task; None when no definition of it is known, or its own cannot be used."""
-        if self.tasks[task].definition is not None:
+        if self.tasks[task].definition is not None or self.tasks[task].unreadable:
             return self._own_models.get(task)
         return self.catalogue.models.get(self.tasks[task].model)
 
@@ -73,6 +76,8 @@ class ClusterState:
         """Makes the catalogue of the definitions in files and in tasks, equal modules made one."""
         self._own_models, self.refused, catalogue = {}, {}, self._in_files
         for task, spec in sorted(self.tasks.items()):
+            if spec.unreadable:
+                self.refused[task] = BadDefinitionError(f"the planner cannot read it: {spec.unreadable}")
             if spec.definition is not None:
                 try:
                     catalogue, self._own_models[task] = with_definition(catalogue, spec.definition)
@@ -120,12 +125,12 @@ class ClusterState:
         profile = self.profiles[node]
         reported = self.reported.get(node)
         runtime = reported.runtime_mb if reported and reported.boot == profile.boot else 0.0
-        return max(0.0, profile.memory_mb - (runtime or profile.runtime_mb)) / SHARES[profile.dtype]
+        return max(0.0, profile.memory_mb - (runtime or profile.runtime_mb)) / share_of(profile.dtype)
 
     def pressure(self, node: str) -> float:
         """Returns how much less a node can have because it is short of memory now, as `memory_for_modules` measures."""
         profile, reported = self.profiles[node], self.reported.get(node)
-        return reported.pressure_mb / SHARES[profile.dtype] if reported and reported.boot == profile.boot else 0.0
+        return reported.pressure_mb / share_of(profile.dtype) if reported and reported.boot == profile.boot else 0.0
 
     def memory_of(self, spec: ModuleSpec) -> float:
         """Returns what a module takes, in the measure of `memory_for_modules`.
@@ -141,11 +146,11 @@ class ClusterState:
         if measured:
             return max(measured)
         dtypes: set[Dtype] = {self.profiles[node].dtype for node in self.usable()} or {"float32"}
-        return min((spec.weights_mb(spec.dtype or dtype) + spec.cache_mb) / SHARES[dtype] for dtype in dtypes)
+        return min((spec.weights_mb(spec.dtype or dtype) + spec.cache_mb) / share_of(dtype) for dtype in dtypes)
 
     def _share(self, node: str) -> float:
         profile = self.profiles.get(node)
-        return SHARES[profile.dtype] if profile is not None else 1.0
+        return share_of(profile.dtype) if profile is not None else 1.0
 
     def seconds(self, spec: ModuleSpec, node: str) -> float:
         """Returns seconds per item on a node.
@@ -164,21 +169,31 @@ class ClusterState:
         reports = ((node, self.holds(node, module)) for node in self.reported)
         return [(node, report.ms) for node, report in reports if report is not None and report.ms > 0]
 
+    def understands(self, node: str, document: BaseModel) -> bool:
+        """Returns whether the release that runs on a node knows all that a document needs."""
+        protocol = self.nodes.protocol(node)
+        return protocol >= PROTOCOL or needs(document) <= protocol
+
     def can_load(self, spec: ModuleSpec, node: str, now: float) -> bool:
-        """Returns whether a node has the module's source and class, and did not just fail to load it."""
+        """Returns whether a node knows the module's source and class, and did not just fail to load it."""
         profile = self.profiles[node]
+        if not self.understands(node, spec):
+            return False
         fetchable = is_hub_id(spec.source) and "hub" in profile.sources
         if spec.class_ not in profile.classes or not (spec.source in profile.sources or fetchable):
             return False
         failures = self._failures.get((node, spec.id))
         return failures is None or failures.until <= now
 
-    def take_profile(self, node: str, profile: NodeProfile | None) -> None:
-        """Takes in what a node can do (None: it was cleared)."""
+    def take_profile(self, node: str, profile: NodeProfile | None) -> bool:
+        """Takes in what a node can do (None: it was cleared); returns whether that is news."""
+        if self.profiles.get(node) == profile:
+            return False
         if profile is None:
             self.profiles.pop(node, None)
         else:
             self.profiles[node] = profile
+        return True
 
     def take_report(self, node: str, reported: Reported | None, now: float) -> list[str]:
         """Takes in what a node holds (None: it was cleared); returns the modules that failed since its last report."""

@@ -17,6 +17,8 @@ class Assignment:
 
     modules: tuple[ModuleSpec, ...] = ()
     gateways: tuple[str, ...] = ()
+    #: what the node can read
+    protocol: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ def decide(cluster: ClusterState, placement: Placement) -> Decision:
         node: Assignment(
             modules=_fitting(cluster, node, [m for m in sorted(holders) if node in holders[m]], wanted, placement),
             gateways=tuple(task for task in sorted(gateways) if gateways[task] == node),
+            protocol=cluster.nodes.protocol(node),
         )
         for node in nodes
     }
@@ -103,14 +106,21 @@ def _gateways(cluster: ClusterState, placement: Placement) -> dict[str, str]:
         for node in usable
         if node in cluster.plans
         for task in cluster.plans[node].gateways
-        if task in cluster.tasks
+        if task in cluster.tasks and _understands(cluster, node, task)
     }
     count = {node: sum(1 for gateway in gateways.values() if gateway == node) for node in usable}
     for task in sorted(cluster.tasks):
-        if task not in gateways and task in cluster.sessions and usable:
-            gateways[task] = min(usable, key=lambda node: (count[node], node))
+        able = [node for node in usable if _understands(cluster, node, task)]
+        if task not in gateways and task in cluster.sessions and able:
+            gateways[task] = min(able, key=lambda node: (count[node], node))
             count[gateways[task]] += 1
     return gateways
+
+
+def _understands(cluster: ClusterState, node: str, task: str) -> bool:
+    """Whether a node can read the route of a task, as its gateway has to."""
+    model = cluster.model_of(task)
+    return model is None or cluster.understands(node, model)
 
 
 def _route(cluster: ClusterState, task: str, placement: Placement, holders: Mapping[str, list[str]]) -> RouteDoc:

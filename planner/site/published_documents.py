@@ -28,6 +28,8 @@ class Documents:
     plans_changed: int = 0
     #: None: a planner before us said something there, which we replace or clear
     _plans: dict[str, m.Plan | None] = field(default_factory=dict)
+    #: node -> the protocol number that its plan was written for
+    _readers: dict[str, int] = field(default_factory=dict)
     _routes: dict[str, m.RouteDoc | None] = field(default_factory=dict)
 
     def inherit(self, plans: list[str], routes: list[str]) -> None:
@@ -49,13 +51,15 @@ class Documents:
         changed = []
         for node, assignment in decision.assignments.items():
             plan = m.Plan(modules=list(assignment.modules), gateways=list(assignment.gateways), **stamp)
-            if _but_stamp(self._plans.get(node)) != _but_stamp(plan):
+            is_read = self._readers.get(node) == assignment.protocol  # else another release runs there by now
+            if not is_read or _but_stamp(self._plans.get(node)) != _but_stamp(plan):
                 changed.append(node)
-                self._plans[node] = plan
-                publish(topics.PLAN.at(self.root, node=node), plan.encode())
+                self._plans[node], self._readers[node] = plan, assignment.protocol
+                publish(topics.PLAN.at(self.root, node=node), plan.encode(assignment.protocol))
         for node in [node for node in self._plans if node not in decision.assignments]:
             changed.append(node)
             del self._plans[node]
+            self._readers.pop(node, None)
             publish(topics.PLAN.at(self.root, node=node), b"")
         self.plans_changed += len(changed)
         return changed
@@ -65,7 +69,7 @@ class Documents:
         for task, doc in self._routes.items():
             publish(topics.ROUTE.at(self.root, task=task), doc.encode() if doc else b"")
         for node, plan in self.plans.items():
-            publish(topics.PLAN.at(self.root, node=node), plan.encode())
+            publish(topics.PLAN.at(self.root, node=node), plan.encode(self._readers[node]))
 
     @property
     def plans(self) -> dict[str, m.Plan]:

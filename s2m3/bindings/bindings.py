@@ -8,6 +8,7 @@ from s2m3.broker.event_loop import Loop
 from s2m3.schemas.bridge import Binding, BindingReport
 from s2m3.schemas.errors import BadInputError, S2M3Error
 from s2m3.schemas.messages import ErrorBody
+from s2m3.schemas.protocol import UNKNOWN
 from s2m3.schemas.sessions import bridge_client_id
 from s2m3.schemas.settings import BrokerSettings
 
@@ -83,6 +84,8 @@ class Bindings:
         for i, (name, binding) in enumerate(self.wanted.items()):
             try:
                 check_topics(binding, self._settings.root)
+                if binding.form == UNKNOWN:
+                    raise BadInputError("its form is of a newer release: json | value")
                 if i >= _MOST:
                     raise BadInputError(f"{_MOST} bindings are there already")
             except S2M3Error as error:

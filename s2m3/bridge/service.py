@@ -15,6 +15,7 @@ import structlog
 
 from s2m3.bindings.bindings import Bindings
 from s2m3.bindings.bound_topic import Asked
+from s2m3.bridge.questions import Questions
 from s2m3.broker.event_loop import Loop, Timer
 from s2m3.broker.leader_election import next_epoch
 from s2m3.broker.mqtt.documents import listen
@@ -22,6 +23,7 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing, Will
 from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
+from s2m3.broker.roll_call import answer_roll_calls
 from s2m3.homeassistant.announcer import Announcer
 from s2m3.homeassistant.answers import failure, of_plain, of_result
 from s2m3.homeassistant.discovery import Devices
@@ -29,7 +31,7 @@ from s2m3.homeassistant.view import View
 from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
-from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error, UnauthorisedError
+from s2m3.schemas.errors import S2M3Error, UnauthorisedError
 from s2m3.schemas.sessions import bridge_client_id
 from s2m3.schemas.settings import BridgeSettings
 from s2m3.schemas.wire.values import Kind
@@ -42,7 +44,6 @@ _REPORT_S = 1.0
 _BEAT_S = 5.0
 #: After the broker has confirmed, retained documents come at once: what has not come by then, it does not have.
 _SETTLED_S = 1.0
-_MOST_QUESTIONS = 8
 D = TypeVar("D")
 
 
@@ -80,9 +81,19 @@ class Bridge:
         self._announcer = Announcer(self._link, self._loop, self._view, devices, self._tell_again)
         self._bindings = Bindings(settings, self._loop, self, self._process)
         self._reports: dict[str, b.BindingReport] = {}
-        self._questions = 0
+        self._questions = Questions(
+            self._root,
+            kinds=self.kinds,
+            last_picture=self._announcer.last_picture,
+            ask=self.ask,
+            refuse=lambda asked, error: self._told(asked, failure(asked, error, _now())),
+        )
         #: what was known, or retained, and has not been told again since the last connect
         self._unheard: set[tuple[str, str]] = set()
+        #: the bindings as they were said: a newer release may have said more than we read
+        self._said: dict[str, bytes] = {}
+        #: whether the broker told of any bridge since the last connect: else it has forgotten everything
+        self._is_known = False
         #: of the last connect
         self._timers: list[Timer] = []
 
@@ -105,9 +116,10 @@ class Bridge:
         listen(link, topics.NODE_REPORTED, partial(self._keep, view.reported))
         listen(link, topics.NODE_LOAD, partial(self._keep, view.loads))
         listen(link, topics.NODE_STATE, self._on_node_state)
-        listen(link, topics.BIND, self._on_binding)
+        listen(link, topics.BIND, self._on_binding, counts=self._keep_binding)
+        answer_roll_calls(link, self._loop, self._answer_roll_call)
         link.subscribe(topics.RESPONSE.all(self._root), self._on_response)
-        link.subscribe(topics.BRIDGE_ASK.all(self._root), self._on_question)
+        link.subscribe(topics.BRIDGE_ASK.all(self._root), self._questions.take)
         for path in (topics.BRIDGE_TASK, topics.BRIDGE_NODE, topics.BRIDGE_BINDING):  # of a bridge before us
             link.subscribe(path.all(self._root), partial(self._on_left, path))
         self._dispatcher.start()
@@ -139,7 +151,7 @@ class Bridge:
         view = self._view
         self._unheard |= {("node", n) for n in view.nodes.present | view.nodes.lost}
         self._unheard |= {("task", task) for task in view.tasks} | {("binding", n) for n in self._bindings.wanted}
-        self._settled = False
+        self._settled = self._is_known = False
         self._announcer.hold()
         self._announcer.changed("planner")
         for timer in self._timers:
@@ -155,6 +167,14 @@ class Bridge:
         self._tell_state("online")
         self._announcer.repeat()
 
+    def _answer_roll_call(self) -> None:
+        """Not the pictures, and nothing outside the root: whoever asks reads neither."""
+        if self._settled and self._link.connected and not self.superseded.is_set():
+            self._tell_state("online")
+            self._announcer.repeat_documents()
+            self._reports = {}
+            self._tell_reports()
+
     def _settle(self) -> None:
         """A broker that forgot everything is told what is wanted; a node that it does not know is not there."""
         if self.superseded.is_set() or not self._link.connected:
@@ -162,10 +182,10 @@ class Bridge:
         self._settled = True
         self._announcer.release()
         self._tell_again()
-        bindings = self._bindings.wanted
-        if bindings and all(("binding", name) in self._unheard for name in bindings):
-            for name, binding in bindings.items():
-                self._retain(topics.BIND.at(self._root, binding=name), binding.encode())
+        if not self._is_known:
+            for name, payload in self._said.items():
+                if ("binding", name) in self._unheard:
+                    self._retain(topics.BIND.at(self._root, binding=name), payload)
         self._view.silent = {name for kind, name in self._unheard if kind == "node"}
         for node in self._view.silent:
             self._announcer.changed("node", node)
@@ -191,6 +211,7 @@ class Bridge:
     def _on_bridge_state(self, _: str, state: b.BridgeState | None) -> None:
         if state is None or self._stopping:
             return
+        self._is_known = True
         if state.epoch > self._epoch and state.state == "online":
             _log.warning("superseded", epoch=self._epoch, by=state.epoch)
             self.newest = state.epoch
@@ -247,11 +268,16 @@ class Bridge:
         if kind == "task" or self._view.nodes.state(name) is not None:
             self._announcer.changed(kind, name)
 
+    def _keep_binding(self, name: str, payload: bytes) -> bool:
+        self._said[name] = payload
+        return True
+
     def _on_binding(self, name: str, binding: b.Binding | None) -> None:
         self._unheard.discard(("binding", name))
         self._bindings.update(name, binding)
         self._reports.pop(name, None)  # told again even if nothing changed: whoever published it waits to hear
         if binding is None:
+            self._said.pop(name, None)
             self._retain(topics.BRIDGE_BINDING.at(self._root, binding=name), b"")
         self._tell_reports()
 
@@ -277,27 +303,6 @@ class Bridge:
     def binding_changed(self) -> None:
         """One listens, or has been refused: worth a report."""
         self._tell_reports()
-
-    def _on_question(self, message: Message) -> None:
-        task = (topics.BRIDGE_ASK.ids(self._root, message.topic) or {}).get("task")
-        if task is None or message.retain:
-            return
-        kinds = self.kinds(task)
-        question = message.payload.decode(errors="replace")
-        picture = self._announcer.last_picture(task)
-        asked = Asked(task, "question", question=question[:255], picture=picture)
-        name = next((name for name, kind in kinds.items() if kind == "text"), None)
-        if name is None:
-            self._told(asked, failure(asked, BadInputError(f"{task} takes no question"), _now()))
-        elif self._questions >= _MOST_QUESTIONS:
-            self._told(asked, failure(asked, BusyError(f"{_MOST_QUESTIONS} questions wait"), _now()))
-        else:
-            self._questions += 1
-            about = {} if picture is None else {key: picture for key, kind in kinds.items() if kind == "image"}
-            self.ask(asked, {**about, name: question}, self._question_done)
-
-    def _question_done(self, _: Result) -> None:
-        self._questions -= 1
 
     def _on_response(self, message: Message) -> None:
         task = (topics.RESPONSE.ids(self._root, message.topic) or {}).get("task")

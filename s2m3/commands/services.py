@@ -98,8 +98,10 @@ class _Elected(Protocol):
     """What the planner and the bridge have in common: a site has one of each at work."""
 
     superseded: threading.Event
-    #: the newest epoch it knows of another
-    newest: int
+
+    @property
+    def newest(self) -> int:
+        """The newest epoch it knows of another."""
 
     @property
     def refused(self) -> UnauthorisedError | None: ...

@@ -25,7 +25,7 @@ _NOTHING = "no planner or agent was here yet, or this login may not read it (a b
 @options.with_settings(BrokerSettings)
 def status(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
     """Show nodes, modules and tasks: who holds what, and why something is not ready. `s2m3 status`."""
-    with Site(settings) as site:
+    with Site(settings, roll_call="status") as site:
         if site.planner is None and not _nodes(site) and not site.tasks:
             typer.echo(f"nothing is told under {site.root}/: {_NOTHING}", err=True)
         if as_json:
@@ -37,9 +37,10 @@ def status(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
 @options.with_settings(BrokerSettings)
 def watch(settings: BrokerSettings) -> None:
     """Show the same live, with what happens. Ends with Ctrl-C. `s2m3 watch`."""
-    with Site(settings) as site, Live(_as_tables(site)) as live:
+    with Site(settings, roll_call="watch") as site, Live(_as_tables(site)) as live:
         while True:
             time.sleep(_REFRESH_S)
+            site.look_for_missing()
             events = [Text(_event_line(event.model_dump(exclude_none=True)), style="dim") for event in site.events[-8:]]
             live.update(Group(_as_tables(site), *events))
 
@@ -88,6 +89,8 @@ def _node(site: Site, node: str) -> dict[str, Any]:
         "memory_mb": round(profile.memory_mb) if profile else None,
         "free_mb": round(reported.free_mb) if reported and not lost else None,
         "gflops": round(profile.gflops) if profile else None,
+        "version": profile.version if profile else None,
+        "protocol": site.nodes.protocol(node),
         "latency_ms": round(profile.latency_ms, 2) if profile else None,
         "modules": {
             module: report.model_dump(exclude_none=True)

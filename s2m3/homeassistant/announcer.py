@@ -111,6 +111,13 @@ class Announcer:
         for topic, payload in list(self._retained.items()):
             self._publish(Outgoing(topic, payload, retain=True))
 
+    def repeat_documents(self) -> None:
+        """Tells the documents under our root again, but not the pictures, which may be large."""
+        root = self._link.root
+        for topic, payload in list(self._retained.items()):
+            if topic.startswith(f"{root}/") and topics.BRIDGE_PICTURE.ids(root, topic) is None:
+                self._publish(Outgoing(topic, payload, retain=True))
+
     def _on_birth(self, message: Message) -> None:
         self._is_home = message.payload == b"online"
         if self._is_home and not message.retain:

@@ -1,17 +1,27 @@
 """Bytes <-> Work, Answer and Piece. Whatever comes off the wire is checked here, before use."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from s2m3.schemas.errors import BadInputError, error_from_code
-from s2m3.schemas.ids import ID_PATTERN, REQUEST_ID_BYTES
-from s2m3.schemas.wire.generation import Piece, read_options
-from s2m3.schemas.wire.packing import pack, restore, unpack
-from s2m3.schemas.wire.work import Answer, Hop, Route, Timing, Work
+from s2m3.schemas.ids import ID_PATTERN
+from s2m3.schemas.wire.generation import Piece, known_options, read_options
+from s2m3.schemas.wire.message_properties import (
+    CONTENT_TYPE,
+    attempt_of,
+    check_content_type,
+    checked_request_id,
+    is_piece,
+    is_stop,
+    number_in,
+    traceparent_of,
+)
+from s2m3.schemas.wire.packing import pack, pack_map, restore, unpack, values_of
+from s2m3.schemas.wire.work import Answer, Hop, PassedOn, Route, Timing, Work
 
 __all__ = [
     "CONTENT_TYPE",
@@ -28,11 +38,7 @@ __all__ = [
     "traceparent_of",
 ]
 
-CONTENT_TYPE = "application/vnd.s2m3.v1+msgpack"
-#: W3C Trace Context, version 00.
-_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_STEPS = 64
-_MAX_DIGITS = 15
 #: a day: a longer deadline is a mistake, and would keep joins that long
 _MAX_MS = 86_400_000.0
 
@@ -91,6 +97,10 @@ class _Piece(_Wire):
     at: int = Field(ge=0)
 
 
+_WORK_KEYS = frozenset(_Work.model_fields)
+_TIMING_KEYS = frozenset(_Timing.model_fields)
+_HOP_KEYS = frozenset(_Hop.model_fields)
+_PROPERTIES = frozenset({"step", "attempt", "epoch", "traceparent"})
 _WORK = TypeAdapter(_Work)
 _ROUTE = TypeAdapter(Annotated[dict[_Id, _Hop], Field(min_length=1, max_length=_MAX_STEPS)])
 _ANSWER = TypeAdapter(_Answer)
@@ -102,46 +112,43 @@ def _first(error: ValidationError, *where: str) -> str:
     return f"{'.'.join(map(str, (*where, *first['loc']))) or 'message'}: {first['msg']}"
 
 
-def _property(user: Mapping[str, str], name: str, default: int) -> int:
-    text = user.get(name, str(default))
-    if not (text.isascii() and text.isdigit()) or len(text) > _MAX_DIGITS:
-        raise BadInputError(f"user property {name}={text[:40]!r} is not a small whole number")
-    return int(text)
-
-
-def _request_id(correlation: bytes | None) -> bytes:
-    if correlation is None or len(correlation) != REQUEST_ID_BYTES:
-        raise BadInputError(f"correlation data must be {REQUEST_ID_BYTES} bytes")
-    return correlation
-
-
-def attempt_of(user: Mapping[str, str]) -> int:
-    """Returns the attempt that a message's user properties name; 1 where they make no sense."""
-    try:
-        return _property(user, "attempt", 1)
-    except BadInputError:
-        return 1
-
-
-def traceparent_of(user: Mapping[str, str]) -> str | None:
-    """Returns the trace context among a message's user properties; None where there is none that is well-formed."""
-    value = user.get("traceparent", "")
-    return value if _TRACEPARENT.fullmatch(value) else None
-
-
 def encode_work(work: Work) -> tuple[bytes, tuple[tuple[str, str], ...]]:
     """Returns the payload and the user properties of a Work; the other v5 properties are the sender's to set."""
-    payload = pack(
-        {
-            "task": work.task,
-            "inputs": work.inputs,
-            "route": {step: hop.as_dict() for step, hop in work.route.items()},
-            "ms_left": round(work.ms_left, 3),
-            "timings": {step: timing.as_dict() for step, timing in work.timings.items()},
-        }
+    document = {
+        "task": work.task,
+        "inputs": work.inputs,
+        "route": {step: hop.as_dict() for step, hop in work.route.items()},
+        "ms_left": round(work.ms_left, 3),
+    }
+    user: tuple[tuple[str, str], ...] = (
+        ("step", work.step),
+        ("attempt", str(work.attempt)),
+        ("epoch", str(work.epoch)),
     )
-    user = (("step", work.step), ("attempt", str(work.attempt)), ("epoch", str(work.epoch)))
-    return payload, user if work.traceparent is None else (*user, ("traceparent", work.traceparent))
+    if work.traceparent is not None:
+        user = (*user, ("traceparent", work.traceparent))
+    if work.passed_on is None:
+        return _pack_with_timings(document, work.timings), user
+    others = dict(work.passed_on.keys)
+    if work.passed_on.route is not None:
+        others["route"] = work.passed_on.route
+        del document["route"]
+    return _pack_with_timings(document, work.timings, others), (*user, *work.passed_on.user)
+
+
+def _pack_with_timings(
+    document: dict[str, Any], timings: Mapping[str, Timing], others: Mapping[str, bytes] | None = None
+) -> bytes:
+    """Packs a document with its timings, and with what is only passed on: values that are packed already."""
+    if not others and not any(timing.others for timing in timings.values()):
+        document["timings"] = {step: timing.as_dict() for step, timing in timings.items()}
+        return pack(document)
+    packed = {step: _packed_with(timing.as_dict(), timing.others) for step, timing in timings.items()}
+    return _packed_with(document, {"timings": pack_map(packed.items()), **(others or {})})
+
+
+def _packed_with(document: Mapping[str, Any], others: Mapping[str, bytes]) -> bytes:
+    return pack_map([*values_of(pack(document)).items(), *others.items()])
 
 
 def decode_work(
@@ -151,6 +158,8 @@ def decode_work(
     reply_to: str | None,
     user: Mapping[str, str],
     expiry_s: float | None = None,
+    content_type: str | None = None,
+    properties: Iterable[tuple[str, str]] | None = None,
 ) -> Work:
     """Checks and returns a Work.
 
@@ -161,19 +170,23 @@ def decode_work(
         user: Its user properties.
         expiry_s: Its Message Expiry Interval: what is left of the deadline is no more than that. The broker counts it
             down while a message waits there; what the payload says it cannot.
+        content_type: Its Content Type.
+        properties: Its user properties in order, where a name may come twice: those not known are passed on.
 
     Raises:
         BadInputError: Anything that is not as the protocol has it.
     """
-    request = _request_id(request)
+    request = checked_request_id(request)
+    check_content_type(content_type)
     if not reply_to:
         raise BadInputError("work without a response topic")
+    document = unpack(payload)
     try:
-        wire = _WORK.validate_python(unpack(payload))
+        wire = _WORK.validate_python(document)
     except ValidationError as error:
         raise BadInputError(_first(error)) from error
     packed = pack(wire.route)
-    route = (_checked_route if len(packed) <= _ROUTE_BYTES else _checked_route.__wrapped__)(packed)
+    route, is_known = (_checked_route if len(packed) <= _ROUTE_BYTES else _checked_route.__wrapped__)(packed)
     step = user.get("step", "")
     if step not in route:
         raise BadInputError(f"step {step[:40]!r} is not in the message's route")
@@ -184,36 +197,53 @@ def decode_work(
         request=request,
         task=wire.task,
         step=step,
-        attempt=_property(user, "attempt", 1),
-        epoch=_property(user, "epoch", 0),
+        attempt=number_in(user, "attempt", 1),
+        epoch=number_in(user, "epoch", 0),
         reply_to=reply_to,
         inputs=inputs,
         route=route,
         ms_left=wire.ms_left if expiry_s is None else min(wire.ms_left, expiry_s * 1000.0),
-        timings=_timings(wire.timings),
+        timings=_timings(wire.timings, document, payload),
         traceparent=traceparent_of(user),
+        passed_on=_passed_on(document, payload, user.items() if properties is None else properties, is_known),
     )
 
 
+def _passed_on(
+    document: Mapping[str, Any],
+    payload: bytes,
+    user: Iterable[tuple[str, str]],
+    is_route_known: bool,  # noqa: FBT001  # what _checked_route found
+) -> PassedOn | None:
+    unknown = {key for key in document.keys() - _WORK_KEYS if isinstance(key, str)}
+    properties = tuple(pair for pair in user if pair[0] not in _PROPERTIES)
+    if is_route_known and not unknown:
+        return PassedOn(user=properties) if properties else None
+    values = values_of(payload)
+    return PassedOn({key: values[key] for key in unknown}, None if is_route_known else values["route"], properties)
+
+
 @lru_cache(maxsize=_ROUTES)
-def _checked_route(packed: bytes) -> Route:
-    """Returns the route that came as these bytes (msgpack).
+def _checked_route(packed: bytes) -> tuple[Route, bool]:
+    """Returns the route that came as these bytes (msgpack), and whether all in it is known.
 
     Raises:
         BadInputError: It is not as the protocol has it.
     """
+    document = unpack(packed)
     try:
-        wire = _ROUTE.validate_python(unpack(packed))
+        wire = _ROUTE.validate_python(document)
     except ValidationError as error:
         raise BadInputError(_first(error, "route")) from error
     route = {step: _hop(hop) for step, hop in wire.items()}
     for name, hop in route.items():
         _check_wiring(name, hop, route)
-    return route
+    unknown = any(hop.keys() - _HOP_KEYS for hop in document.values())
+    return route, not unknown and all(known_options(hop.options) == (hop.options or {}) for hop in wire.values())
 
 
 def _hop(wire: _Hop) -> Hop:
-    options = None if wire.options is None else read_options(wire.options)
+    options = None if wire.options is None else read_options(known_options(wire.options))
     return Hop(wire.module, wire.node, wire.inputs, wire.outputs, options, wire.stream)
 
 
@@ -227,38 +257,46 @@ def _check_wiring(step: str, hop: Hop, route: Mapping[str, Hop]) -> None:
             )
 
 
-def _timings(wire: Mapping[str, _Timing]) -> dict[str, Timing]:
-    return {step: Timing(t.node, t.queued_ms, t.run_ms, t.batch) for step, t in wire.items()}
+def _timings(wire: Mapping[str, _Timing], document: Mapping[str, Any], payload: bytes) -> dict[str, Timing]:
+    timings = {step: Timing(t.node, t.queued_ms, t.run_ms, t.batch) for step, t in wire.items()}
+    said = document.get("timings", {})
+    unknown = {step: keys for step in timings if step in said and (keys := said[step].keys() - _TIMING_KEYS)}
+    if unknown:
+        packed = values_of(values_of(payload)["timings"])
+        for step, keys in unknown.items():
+            values = values_of(packed[step])
+            timings[step] = replace(timings[step], others={key: values[key] for key in keys if isinstance(key, str)})
+    return timings
 
 
 def encode_answer(answer: Answer) -> tuple[bytes, tuple[tuple[str, str], ...]]:
     """Returns the payload and the user properties of an Answer."""
-    document: dict[str, Any] = {"timings": {step: t.as_dict() for step, t in answer.timings.items()}}
-    if answer.error is None:
-        document["outputs"] = answer.outputs
-    else:
-        document["error"] = answer.error.as_dict()
-    return pack(document), (("step", answer.step), ("attempt", str(answer.attempt)))
+    document = {"outputs": answer.outputs} if answer.error is None else {"error": answer.error.as_dict()}
+    return _pack_with_timings(document, answer.timings), (("step", answer.step), ("attempt", str(answer.attempt)))
 
 
-def decode_answer(payload: bytes, *, request: bytes | None, user: Mapping[str, str]) -> Answer:
+def decode_answer(
+    payload: bytes, *, request: bytes | None, user: Mapping[str, str], content_type: str | None = None
+) -> Answer:
     """Checks and returns an Answer.
 
     Raises:
         BadInputError: Anything that is not as the protocol has it.
     """
-    request = _request_id(request)
+    request = checked_request_id(request)
+    check_content_type(content_type)
+    document = unpack(payload)
     try:
-        wire = _ANSWER.validate_python(unpack(payload))
+        wire = _ANSWER.validate_python(document)
     except ValidationError as error:
         raise BadInputError(_first(error)) from error
     e = wire.error
     return Answer(
         request=request,
         step=user.get("step", ""),
-        attempt=_property(user, "attempt", 1),
+        attempt=number_in(user, "attempt", 1),
         outputs={name: restore(value) for name, value in wire.outputs.items()},
-        timings=_timings(wire.timings),
+        timings=_timings(wire.timings, document, payload),
         error=error_from_code(e.code, e.detail, step=e.step, node=e.node) if e else None,
     )
 
@@ -269,31 +307,24 @@ def encode_piece(piece: Piece) -> tuple[bytes, tuple[tuple[str, str], ...]]:
     return pack({"text": piece.text, "at": piece.at}), user
 
 
-def is_piece(user: Mapping[str, str]) -> bool:
-    """Returns whether a message to a client's inbox is a piece of a text, by its user properties; else an answer."""
-    return "seq" in user
-
-
-def decode_piece(payload: bytes, *, request: bytes | None, user: Mapping[str, str]) -> Piece:
+def decode_piece(
+    payload: bytes, *, request: bytes | None, user: Mapping[str, str], content_type: str | None = None
+) -> Piece:
     """Checks and returns a Piece.
 
     Raises:
         BadInputError: Anything that is not as the protocol has it.
     """
-    request = _request_id(request)
+    request = checked_request_id(request)
+    check_content_type(content_type)
     try:
         wire = _PIECE.validate_python(unpack(payload))
     except ValidationError as error:
         raise BadInputError(_first(error)) from error
-    step, attempt, seq = user.get("step", ""), _property(user, "attempt", 1), _property(user, "seq", 0)
+    step, attempt, seq = user.get("step", ""), number_in(user, "attempt", 1), number_in(user, "seq", 0)
     return Piece(request, step, attempt, seq, wire.at, wire.text)
 
 
 def encode_stop(work: Work) -> tuple[tuple[str, str], ...]:
     """Returns the user properties of the message that ends a work nobody waits for any more; it has no payload."""
     return (("step", work.step), ("attempt", str(work.attempt)), ("stop", "1"))
-
-
-def is_stop(user: Mapping[str, str]) -> bool:
-    """Returns whether a message to a module's topic ends a work, by its user properties; else it is one."""
-    return "stop" in user

@@ -7,8 +7,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.protocol import newer_fields
 
-__all__ = ["NO_OPTIONS", "Options", "Piece", "common_length", "read_options"]
+__all__ = ["NO_OPTIONS", "Options", "Piece", "common_length", "known_options", "read_options"]
 
 _MAX_TOKENS = 32_768
 _MAX_STOPS, _LONGEST_STOP = 8, 100
@@ -53,8 +54,19 @@ class Options(BaseModel):
         """Returns the same with a seed where one is needed and none was given."""
         return self.model_copy(update={"seed": seed}) if self.draws and self.seed is None else self
 
+    def for_reader(self, protocol: int) -> Self:
+        """Returns the same without the options that an agent of that protocol number would refuse."""
+        newer = newer_fields(self, protocol)
+        defaults = {name: type(self).model_fields[name].default for name in newer}
+        return self.model_copy(update=defaults) if newer else self
+
 
 NO_OPTIONS = Options()
+
+
+def known_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns those of the options that this release knows: off the bus, the others are passed over."""
+    return {name: value for name, value in (given or {}).items() if name in Options.model_fields}
 
 
 def read_options(given: Mapping[str, Any] | None, defaults: Mapping[str, Any] | None = None) -> Options:

@@ -1,6 +1,6 @@
 """Values <-> msgpack: what may travel, and tensors that are checked before use. Knows no message."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 import msgpack
@@ -9,7 +9,7 @@ import numpy as np
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value, is_packed_tensor, pack_tensor, unpack_tensor
 
-__all__ = ["pack", "restore", "unpack"]
+__all__ = ["pack", "pack_map", "restore", "unpack", "values_of"]
 
 _MAX_DEPTH = 16
 
@@ -73,3 +73,27 @@ def unpack(payload: bytes) -> Any:
         raise
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise BadInputError(f"not msgpack of this protocol: {error}") from error
+
+
+def values_of(packed: bytes) -> dict[str, bytes]:
+    """Returns each key of a packed map, and its value as the bytes that came: for passing on what nobody here reads.
+
+    Args:
+        packed: What `unpack` has accepted as a map.
+    """
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=True, max_buffer_size=len(packed))
+    unpacker.feed(packed)
+    found = {}
+    for _ in range(unpacker.read_map_header()):
+        key = unpacker.unpack()
+        begins = unpacker.tell()
+        unpacker.skip()
+        found[key] = packed[begins : unpacker.tell()]
+    return found
+
+
+def pack_map(values: Iterable[tuple[str, bytes]]) -> bytes:
+    """Returns a map of values that are packed already."""
+    parts = [part for key, value in values for part in (msgpack.packb(key), value)]
+    header: bytes = msgpack.Packer().pack_map_header(len(parts) // 2)
+    return b"".join([header, *parts])

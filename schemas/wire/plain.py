@@ -4,14 +4,15 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from s2m3.schemas.errors import BadInputError, S2M3Error
-from s2m3.schemas.wire.generation import read_options
+from s2m3.schemas.protocol import UNKNOWN
+from s2m3.schemas.wire.generation import known_options, read_options
 from s2m3.schemas.wire.values import Kind, Value, check_kind
 from s2m3.schemas.wire.work import Timing
 
@@ -20,6 +21,7 @@ __all__ = [
     "encode_plain_error",
     "encode_plain_piece",
     "encode_plain_result",
+    "ignored_keys",
     "parse_plain",
     "plain_inputs",
     "plain_value",
@@ -42,6 +44,8 @@ class PlainRequest:
     options: Mapping[str, Any] | None = None
     #: whether pieces of the text are wanted as they are written
     stream: bool = False
+    #: keys and options that this release does not know: passed over, and named in the answer
+    ignored: tuple[str, ...] = ()
 
 
 _KEYS = ("inputs", "transaction", "deadline_s", "options", "stream")
@@ -50,8 +54,10 @@ _KEYS = ("inputs", "transaction", "deadline_s", "options", "stream")
 def parse_plain(payload: bytes) -> PlainRequest:
     """Reads a request's JSON.
 
+    Unknown keys and options are passed over: a caller may be of a newer release.
+
     Raises:
-        BadInputError: Not an object of `inputs`, `transaction`, `deadline_s`, `options` and `stream`.
+        BadInputError: Not an object, or an `inputs`, `transaction`, `deadline_s`, `options` or `stream` that is wrong.
     """
     try:
         document = json.loads(payload)
@@ -59,8 +65,6 @@ def parse_plain(payload: bytes) -> PlainRequest:
         raise BadInputError(f"the request is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise BadInputError("the request is not a JSON object")
-    if unknown := document.keys() - set(_KEYS):
-        raise BadInputError(f"the request has an unknown key {min(unknown)!r}: {', '.join(_KEYS)}")
     inputs, transaction, deadline, options, stream = (document.get(key) for key in _KEYS)
     if not isinstance(inputs, dict | None):
         raise BadInputError("inputs is not a JSON object")
@@ -72,8 +76,11 @@ def parse_plain(payload: bytes) -> PlainRequest:
         raise BadInputError("options is not a JSON object")
     if not isinstance(stream, bool | None):
         raise BadInputError("stream is neither true nor false")
-    read_options(options)
-    return PlainRequest(inputs or {}, transaction, deadline, options, bool(stream))
+    known = None if options is None else known_options(options)
+    read_options(known)
+    unknown = [f"options.{name}" for name in (options or {}).keys() - (known or {}).keys()]
+    ignored = tuple(sorted([*(document.keys() - set(_KEYS)), *unknown]))
+    return PlainRequest(inputs or {}, transaction, deadline, known, bool(stream), ignored)
 
 
 def transaction_of(payload: bytes) -> str | int | None:
@@ -97,7 +104,7 @@ def _files_of(name: str, value: Any) -> Value:
 
 
 def _bytes_of(name: str, value: Any) -> bytes:
-    text = value.get("base64") if isinstance(value, dict) and value.keys() == {"base64"} else None
+    text = value.get("base64") if isinstance(value, dict) else None
     if not isinstance(text, str):
         raise BadInputError(f'input {name!r} takes {{"base64": "…"}}')
     try:
@@ -122,14 +129,35 @@ def read_inputs(kinds: Mapping[str, Kind], given: Mapping[str, Any], defaults: M
     inputs = {}
     for name, kind in kinds.items():
         value = given.get(name, defaults.get(name))
+        if value is None and kind == UNKNOWN:
+            continue  # whether a step needs it, the route says: see RequestTracker
         if value is None:
             raise BadInputError(f"input {name!r} is missing")
-        if kind in _BINARY and not _is_bytes(value):
+        if (kind in _BINARY and not _is_bytes(value)) or (kind == UNKNOWN and _is_a_file(value)):
             value = _files_of(name, value)
         if kind in _TEXT and isinstance(value, bytes):
             value = _text_of(name, value)
         inputs[name] = check_kind(name, kind, value)
     return inputs
+
+
+def _is_a_file(value: Any) -> bool:
+    """Returns whether a value in plain form is that of bytes, whatever its kind."""
+    return isinstance(value, dict) and value.keys() == {"base64"}
+
+
+def ignored_keys(kinds: Mapping[str, Kind], given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the keys beside `base64` in the files among a request's inputs: `read_inputs` passes them over."""
+    files = [
+        (name, item)
+        for name, value in given.items()
+        if kinds.get(name) in _BINARY
+        for item in (value if isinstance(value, list) else [value])
+    ]
+    found = {
+        f"inputs.{name}.{key}" for name, item in files if isinstance(item, dict) for key in item.keys() - {"base64"}
+    }
+    return tuple(sorted(found))
 
 
 def _text_of(name: str, value: bytes) -> str:
@@ -175,8 +203,12 @@ def encode_plain_result(
     request: bytes,
     transaction: str | int | None,
     seq: int | None = None,
+    ignored: Sequence[str] = (),
 ) -> bytes:
-    """Returns the JSON of a result; where a stream was asked for, with its number after the pieces'."""
+    """Returns the JSON of a result; where a stream was asked for, with its number after the pieces'.
+
+    `ignored` names what of the request was passed over; where nothing was, the answer does not have the key.
+    """
     document = {
         "status": "ok",
         "transaction": transaction,
@@ -186,20 +218,27 @@ def encode_plain_result(
         "latency_ms": round(latency_ms, 1),
         "attempts": attempts,
         "steps": {step: timing.as_dict() for step, timing in timings.items()},
+        **_ignored(ignored),
         **_final(seq),
     }
     return json.dumps(document, ensure_ascii=False).encode()
 
 
 def encode_plain_error(
-    error: S2M3Error, *, request: bytes, transaction: str | int | None, seq: int | None = None
+    error: S2M3Error,
+    *,
+    request: bytes,
+    transaction: str | int | None,
+    seq: int | None = None,
+    ignored: Sequence[str] = (),
 ) -> bytes:
-    """Returns the JSON of an error; `seq` as for a result."""
+    """Returns the JSON of an error; `seq` and `ignored` as for a result."""
     document = {
         "status": "error",
         "transaction": transaction,
         "request": request.hex(),
         "error": error.as_dict(),
+        **_ignored(ignored),
         **_final(seq),
     }
     return json.dumps(document, ensure_ascii=False).encode()
@@ -217,6 +256,11 @@ def encode_plain_piece(*, at: int, text: str, seq: int, request: bytes, transact
         "final": False,
     }
     return json.dumps(document, ensure_ascii=False).encode()
+
+
+def _ignored(names: Sequence[str]) -> dict[str, Any]:
+    """Half a character (a lone surrogate), which JSON can spell and no answer could carry back, is shown as `?`."""
+    return {"ignored": [name.encode(errors="replace").decode() for name in names]} if names else {}
 
 
 def _final(seq: int | None) -> dict[str, Any]:

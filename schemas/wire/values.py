@@ -1,16 +1,20 @@
 """What flows between steps: bytes of pictures and sound, texts, numbers, tensors. Nothing here is ever unpickled."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.protocol import UNKNOWN, ClosedList
 
 __all__ = ["Kind", "Tensor", "Value", "check_kind", "pack_tensor", "unpack_tensor"]
 
-Kind = Literal["image", "images", "audio", "text", "texts", "tensor", "number", "data"]
+#: "unknown": of a newer release. A value of such a kind is passed on as it is; the module that takes it checks it.
+Kind = Annotated[
+    Literal["image", "images", "audio", "text", "texts", "tensor", "number", "data", "unknown"], ClosedList()
+]
 Tensor = npt.NDArray[Any]
 #: bytes (a picture or sound file), str, numbers, None, Tensor, and lists and string-keyed dicts of these.
 Value = Any
@@ -84,6 +88,7 @@ def check_kind(name: str, kind: Kind, value: Value) -> Value:
         "tensor": isinstance(value, np.ndarray),
         "number": isinstance(value, int | float) and not isinstance(value, bool),
         "data": True,
+        UNKNOWN: True,
     }
     if not fits[kind]:
         raise BadInputError(f"input {name!r} takes {_WANTED[kind]}, not {type(value).__name__}")

@@ -8,7 +8,7 @@ from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["Answer", "Hop", "Route", "Timing", "Work", "following"]
+__all__ = ["Answer", "Hop", "PassedOn", "Route", "Timing", "Work", "following"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,34 @@ class Timing:
     queued_ms: float
     run_ms: float
     batch: int
+    #: keys of a newer release, each with its value as it came (msgpack): passed on
+    others: Mapping[str, bytes] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the wire form."""
+        """Returns the wire form, without what is only passed on."""
         return {
             "node": self.node,
             "queued_ms": round(self.queued_ms, 3),
             "run_ms": round(self.run_ms, 3),
             "batch": self.batch,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOn:
+    """What a work message holds that this release does not know: whoever sends the request on sends it along."""
+
+    #: top-level key -> its value as it came, msgpack
+    keys: Mapping[str, bytes] = field(default_factory=dict)
+    #: the route as it came, msgpack, where there is something unknown in it
+    route: bytes | None = None
+    #: user properties
+    user: tuple[tuple[str, str], ...] = ()
+
+    def __or__(self, newer: "PassedOn") -> "PassedOn":
+        """Returns both; where they differ, what the newer one has."""
+        user = dict.fromkeys([*self.user, *newer.user])
+        return PassedOn({**self.keys, **newer.keys}, newer.route or self.route, tuple(user))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +102,8 @@ class Work:
     timings: Mapping[str, Timing] = field(default_factory=dict)
     #: W3C trace context of the request, where somebody traces it
     traceparent: str | None = None
+    #: None where the message holds nothing unknown
+    passed_on: PassedOn | None = None
 
     @property
     def hop(self) -> Hop:

@@ -45,7 +45,6 @@ def test_a_request_is_read() -> None:
         b"[]",
         b"null",
         b"5",
-        b'{"input":{}}',
         b'{"inputs":[]}',
         b'{"inputs":"text"}',
         b'{"transaction":1.5}',

@@ -1,0 +1,61 @@
+"""The roll call on a connection: asking who is there, and answering it (design.md, section 8)."""
+
+import random
+import time
+from collections.abc import Callable
+
+import structlog
+
+from s2m3.broker.event_loop import Loop
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Message, Outgoing
+from s2m3.broker.roll_call_times import AnswerTimes
+from s2m3.schemas import topics
+from s2m3.schemas.errors import BadInputError, S2M3Error
+from s2m3.schemas.messages import RollCall
+
+__all__ = ["answer_roll_calls", "ask_who_is_there"]
+
+_log = structlog.get_logger(__name__)
+
+
+def ask_who_is_there(link: Link, asker: str) -> None:
+    """Asks every owner of retained documents to publish them again. A login that may not ask goes without."""
+    try:
+        message = Outgoing(topics.ROLLCALL.at(link.root), RollCall(asker=asker).encode())
+        link.publish(message, on_refused=lambda _: None)
+    except S2M3Error as error:
+        _log.debug("roll_call_unsent", error=str(error))
+
+
+def answer_roll_calls(link: Link, loop: Loop, publish_all: Callable[[], None], *, asker: str | None = None) -> None:
+    """Answers roll calls from now on.
+
+    Args:
+        link: Where they come. A broker whose access list is older than roll calls may refuse the subscription.
+        loop: The loop that runs the link's handlers.
+        publish_all: Publishes all retained documents of their owner; called in the loop's thread.
+        asker: What we call ourselves when we ask: our own roll calls are not answered.
+    """
+    times = AnswerTimes()
+
+    def answer() -> None:
+        times.answered(time.monotonic())
+        publish_all()
+
+    def take(message: Message) -> None:
+        if message.retain or (asker is not None and _asker_of(message) == asker):
+            return
+        delay_s = times.asked(time.monotonic(), random.random())  # noqa: S311  # spreads answers, keeps no secret
+        if delay_s is not None:
+            loop.after(delay_s, answer)
+
+    link.subscribe(topics.ROLLCALL.all(link.root), take, required=False)
+
+
+def _asker_of(message: Message) -> str | None:
+    """Whatever is published there is a roll call: an empty message too."""
+    try:
+        return topics.ROLLCALL.decode(message.payload).asker
+    except BadInputError:
+        return None

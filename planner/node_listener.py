@@ -1,0 +1,121 @@
+"""What nodes say: their states, profiles, reports and telemetry, taken into the planner's cluster state."""
+
+import time
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import structlog
+
+from s2m3.broker import metrics
+from s2m3.broker.mqtt.documents import listen
+from s2m3.broker.mqtt.link import Link
+from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.heartbeat_monitor import HeartbeatMonitor
+from s2m3.planner.site.missing_documents import MissingDocuments
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+
+__all__ = ["NodeListener"]
+
+_log = structlog.get_logger(__name__)
+
+
+class OnChange(Protocol):
+    """Called when there is something to plan: `improve` where it may be better elsewhere, `now` without waiting."""
+
+    def __call__(self, *, improve: bool = False, now: bool = False) -> None: ...
+
+
+class NodeListener:
+    """Listens to all nodes. In the loop's thread.
+
+    Args:
+        link: The planner's connection.
+        cluster: What is known.
+        missing: Is told which nodes are heard of.
+        publish: Publishes a message; True where it is to be retained.
+        on_change: Plans.
+        is_settled: Whether all that was retained has come: what comes after it is news, and is told.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        cluster: ClusterState,
+        missing: MissingDocuments,
+        *,
+        publish: Callable[[str, bytes, bool], None],
+        on_change: OnChange,
+        is_settled: Callable[[], bool],
+    ) -> None:
+        self._link = link
+        self._cluster = cluster
+        self._missing = missing
+        self._publish = publish
+        self._on_change = on_change
+        self._is_settled = is_settled
+        self._heartbeats = HeartbeatMonitor()
+
+    def start(self, on_subscribed: Callable[[], object]) -> None:
+        """Subscribes; `on_subscribed` once the broker has confirmed."""
+        listen(self._link, topics.NODE_PROFILE, self._on_profile)
+        listen(self._link, topics.NODE_REPORTED, self._on_reported)
+        listen(self._link, topics.NODE_LOAD, self._on_load)
+        listen(self._link, topics.NODE_STATE, self._on_state, on_subscribed=on_subscribed)
+
+    def look_for_silent(self) -> None:
+        """Tells everybody that a node is lost which the broker still takes to be there. If it is: it will say so."""
+        there = self._cluster.keepalives() if self._is_settled() and self._link.connected else {}
+        for node in self._heartbeats.look(there, time.monotonic()):
+            _log.warning("node_silent", node=node)
+            boot, protocol = self._cluster.nodes.boot(node) or "", self._cluster.nodes.protocol(node)
+            lost = m.NodeState(state="lost", boot=boot, protocol=protocol)
+            self._publish(topics.NODE_STATE.at(self._link.root, node=node), lost.encode(), True)  # noqa: FBT003
+
+    def _on_state(self, node: str, state: m.NodeState | None) -> None:
+        self._heartbeats.heard(node, time.monotonic())
+        nodes = self._cluster.nodes
+        boot, was = nodes.boot(node), nodes.state(node)
+        if not nodes.update(node, state):
+            return
+        if state is None:
+            self._cluster.flapping.forget(node)
+        elif state.boot != boot:
+            self._cluster.forget_failures(node)
+        if state is not None and state.state == "lost":
+            metrics.NODES_LOST.labels(node).inc()
+            self._note("node_lost", node)
+            self._on_change(now=True)
+            return
+        has_joined = was in (None, "lost") and state is not None
+        if has_joined:
+            self._note("node_joined", node)
+        self._on_change(improve=has_joined)
+
+    def _note(self, event: Literal["node_joined", "node_lost"], node: str) -> None:
+        _log.info(event, node=node)
+        if self._is_settled():  # before that, nobody can tell how long it has been there
+            document = m.Event(event=event, node=node)
+            self._publish(topics.EVENT.at(self._link.root), document.encode(), False)  # noqa: FBT003
+            note = self._cluster.note_loss if event == "node_lost" else self._cluster.flapping.came
+            note(node, time.monotonic())
+
+    def _on_profile(self, node: str, profile: m.NodeProfile | None) -> None:
+        self._heartbeats.heard(node, time.monotonic())
+        if self._cluster.take_profile(node, profile):
+            self._on_change()
+
+    def _on_reported(self, node: str, reported: m.Reported | None) -> None:
+        self._heartbeats.heard(node, time.monotonic())
+        if reported is not None and reported == self._cluster.reported.get(node):
+            return  # said again for whoever asked
+        for module in self._cluster.take_report(node, reported, time.monotonic()):
+            _log.warning("module_failed", node=node, module=module)
+        self._on_change()
+
+    def _on_load(self, node: str, load: m.NodeLoad | None) -> None:
+        self._heartbeats.heard(node, time.monotonic())
+        self._missing.on_load(node)
+        for task, finished in (load.finished if load else {}).items():
+            if task in self._cluster.tasks:
+                self._cluster.rates.add(task, finished, time.monotonic())

@@ -1,0 +1,40 @@
+"""What does not fit in what the bus told of a site: retained documents that a broker lost or never gave. Pure."""
+
+from collections.abc import Iterable, Mapping
+
+from s2m3.broker.node_states import NodeStates
+from s2m3.schemas import messages as m
+
+__all__ = ["missing_documents"]
+
+
+def missing_documents(
+    planner: m.PlannerState | None,
+    nodes: NodeStates,
+    *,
+    profiles: Mapping[str, m.NodeProfile],
+    tasks: Iterable[str],
+    plans: Mapping[str, m.Plan],
+    routes: Mapping[str, m.RouteDoc],
+    others: Iterable[str] = (),
+) -> frozenset[str]:
+    """Returns the topics, below the root, of documents that others speak of, or that every site has.
+
+    Args:
+        planner: The planner's state.
+        nodes: The nodes' states.
+        profiles: By node.
+        tasks: Those desired.
+        plans: By node.
+        routes: By task.
+        others: Nodes that something else is known of.
+    """
+    found = set() if planner is not None else {"planner/state"}
+    named = {replica.node for doc in routes.values() for step in doc.steps.values() for replica in step.replicas}
+    named |= {node for node, plan in plans.items() if plan.modules or plan.gateways}
+    found |= {f"node/{node}/state" for node in named.union(profiles, others) if nodes.state(node) is None}
+    found |= {f"node/{node}/profile" for node in nodes.present if node not in profiles}
+    found |= {f"task/{task}" for task in routes.keys() - set(tasks)}
+    if planner is not None and planner.state == "online":
+        found |= {f"route/{task}" for task in set(tasks) - routes.keys()}
+    return frozenset(found)
