@@ -1,4 +1,4 @@
-"""What checkpoints are made of: the table in schemas/architectures/, read without torch. It loads no weights."""
+"""Known architectures and their parts: reads the TOML files of schemas/architectures/. No torch, no weights."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -36,7 +36,7 @@ class _Frozen(BaseModel):
 
 
 class Output(_Frozen):
-    """One output of a part: which field of the network's result it is, and what of it."""
+    """One output of a part: the field of the network's result, and the layer or tokens taken from it."""
 
     kind: Kind
     field: str = Field(default="", description="of the network's result; `input`: what came in; empty: the class knows")
@@ -47,7 +47,7 @@ class Output(_Frozen):
 
 
 class Projector(_Frozen):
-    """What a decoder applies to the encoder's output first."""
+    """The network that a decoder applies to the encoder's output, and its tensors' prefixes."""
 
     network: str = Field(description="`linear`, or a class of transformers that is built from the whole configuration")
     prefixes: dict[str, str] = Field(min_length=1)
@@ -55,10 +55,10 @@ class Projector(_Frozen):
 
 
 class Part(_Frozen):
-    """One functional module of a checkpoint: which tensors it has, and what runs them.
+    """One functional module of a checkpoint: its tensors, and the class that runs it.
 
-    `prefixes` maps the start of a tensor's name on disk to the start of its name in the part; the first that fits
-    counts. `drop` names, as in the part, what no output needs.
+    `prefixes` maps the start of a tensor's name on disk to the start of its name in the part; the first match counts.
+    `drop` lists prefixes, of names in the part, of tensors that no output needs.
     """
 
     role: Role
@@ -79,20 +79,20 @@ class Part(_Frozen):
 
     @property
     def generates(self) -> str | None:
-        """The output that it writes token by token; None for every class but one."""
+        """The output that the part generates token by token; None if the part is no text generator."""
         return next(iter(self.outputs)) if self.class_ == "text-generator" else None
 
     def name_of(self, on_disk: str) -> str | None:
-        """Returns a tensor's name in the part, None where it is not of the part; projectors are not counted."""
+        """Returns a tensor's name in the part, without its projector; None if the tensor is not in the part."""
         name = _renamed(self.prefixes, on_disk)
         return None if name is None or name.startswith(tuple(self.drop)) else name
 
     def projector_name_of(self, on_disk: str) -> str | None:
-        """Returns a tensor's name in the part's projector, None where it is not of it."""
+        """Returns a tensor's name in the part's projector; None if the tensor is not in the projector."""
         return _renamed(self.projector.prefixes, on_disk) if self.projector else None
 
     def names(self, on_disk: Iterable[str]) -> dict[str, str]:
-        """Returns name on disk -> name in the part, for those that are of it; a projector's start with `projector.`."""
+        """Returns name on disk -> name in the part, for the part's tensors; the projector's begin with `projector.`."""
         found: dict[str, str] = {}
         for name in on_disk:
             projected = self.projector_name_of(name)
@@ -103,14 +103,14 @@ class Part(_Frozen):
 
 
 class PartStep(_Frozen):
-    """One step of a model: a part, and where each of its inputs comes from (as in a model definition)."""
+    """One step of a model: its part, and the source of each input (as in a model definition)."""
 
     part: str
     inputs: dict[str, str] = Field(min_length=1)
 
 
 class Architecture(_Frozen):
-    """A family of checkpoints: its parts, and how they are wired into a model. A head alone has no steps."""
+    """A family of checkpoints: its parts, and the steps that make a model of them. A head alone has no steps."""
 
     names: list[str] = Field(min_length=1, description="of config.json's `architectures`; `*` stands for anything")
     description: str
@@ -128,7 +128,7 @@ def _renamed(prefixes: Mapping[str, str], on_disk: str) -> str | None:
 
 
 def value_at(path: str, document: Mapping[str, Any]) -> Any:
-    """Returns what is at a dotted path of nested mappings; None where nothing is."""
+    """Returns the value at a dotted path of nested mappings; None if there is none."""
     value: Any = document
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -137,7 +137,7 @@ def value_at(path: str, document: Mapping[str, Any]) -> Any:
 
 @cache
 def architectures() -> tuple[Architecture, ...]:
-    """Returns the table, in the order of its files."""
+    """Returns all known architectures, in the order of their files."""
     folder = files("s2m3.schemas").joinpath("architectures")
     return tuple(_read(path.name, path.read_text(encoding="utf-8")) for path in sorted(folder.iterdir(), key=str))
 
@@ -154,13 +154,13 @@ def _read(where: str, text: str) -> Architecture:
 
 
 def architecture_of(config: Mapping[str, Any]) -> Architecture:
-    """Returns the family of a checkpoint.
+    """Returns the architecture of a checkpoint.
 
     Args:
-        config: Its config.json. An open_clip_config.json (with `model_cfg`) does too.
+        config: The checkpoint's config.json or open_clip_config.json (with `model_cfg`).
 
     Raises:
-        BadDefinitionError: It names no architecture, or none that is known.
+        BadDefinitionError: The configuration names no architecture, or an unknown one.
     """
     name = architecture_name(config)
     for known in architectures():
@@ -171,10 +171,10 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
 
 
 def architecture_name(config: Mapping[str, Any]) -> str:
-    """Returns what a configuration calls its architecture.
+    """Returns the name of the architecture in a configuration.
 
     Raises:
-        BadDefinitionError: Nothing.
+        BadDefinitionError: The configuration names no architecture.
     """
     if isinstance(model := config.get("model_cfg"), dict):
         layers = value_at("vision_cfg.layers", model)

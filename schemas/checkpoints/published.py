@@ -1,4 +1,4 @@
-"""Published checkpoints as definitions: a hub id and the configuration that sizes follow from. It reads no weights."""
+"""Definitions of published checkpoints from a hub id and the configuration that determines sizes; reads no weights."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +19,7 @@ __all__ = ["KnownCheckpoint", "known_modules", "known_parts", "known_wiring"]
 
 
 class KnownCheckpoint(BaseModel):
-    """A `[checkpoints.<id>]` table: its parts become the modules `<id>-<part>`, its wiring the model `<id>`."""
+    """A `[checkpoints.<id>]` table: its parts become the modules `<id>-<part>`, its steps the model `<id>`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,7 +34,7 @@ class KnownCheckpoint(BaseModel):
 
     @property
     def whole(self) -> dict[str, Any]:
-        """The configuration with its architecture."""
+        """The configuration, including the name of the architecture."""
         return {"architectures": [self.architecture], **self.config} if self.architecture else self.config
 
 
@@ -42,12 +42,12 @@ def known_modules(name: str, known: KnownCheckpoint) -> list[ModuleSpec]:
     """Returns the modules of a checkpoint.
 
     Raises:
-        BadDefinitionError: Its architecture is not known, or sizes do not follow from its configuration.
+        BadDefinitionError: The architecture is unknown, or the configuration does not determine sizes.
     """
     family, ids = architecture_of(known.whole), _ids(name, known)
     for key, parts in (("names", known.names), ("same", known.same), ("inputs", known.inputs)):
-        if strange := parts.keys() - family.parts.keys():
-            raise BadDefinitionError(f"{key}.{min(strange)}: there is no such part: {', '.join(family.parts)}")
+        if unknown := parts.keys() - family.parts.keys():
+            raise BadDefinitionError(f"{key}.{min(unknown)}: there is no such part: {', '.join(family.parts)}")
     sizes = sizes_of(family, known.whole)
     found = []
     for part in parts_of(family, known.whole, name):
@@ -66,7 +66,7 @@ def known_modules(name: str, known: KnownCheckpoint) -> list[ModuleSpec]:
 
 
 def known_wiring(name: str, known: KnownCheckpoint) -> ModelSpec | None:
-    """Returns the model that a checkpoint is; None for a head alone."""
+    """Returns the model of a checkpoint; None for a head alone."""
     family = architecture_of(known.whole)
     if not family.steps:
         return None
@@ -75,7 +75,7 @@ def known_wiring(name: str, known: KnownCheckpoint) -> ModelSpec | None:
 
 
 def known_parts(checkpoints: Mapping[str, KnownCheckpoint]) -> dict[str, PartSize]:
-    """Returns the parts of checkpoints by the ids of their modules; what is declared the same is one."""
+    """Returns module id -> part of all checkpoints; parts declared `same` share an identity."""
     found: dict[str, PartSize] = {}
     for name, known in checkpoints.items():
         ids = _ids(name, known)
