@@ -31,7 +31,7 @@ listener {port} 127.0.0.1
 allow_anonymous true
 set_tcp_nodelay true
 max_packet_size {max_bytes}
-# Back-pressure is ours (bounded queues that answer `busy`); the broker's limit of 1000 would drop silently before it.
+# Agents apply back-pressure (bounded queues that answer `busy`); with the default of 1000, Mosquitto drops silently.
 max_queued_messages 20000
 max_inflight_messages 100
 persistence {persistence}
