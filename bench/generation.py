@@ -55,9 +55,9 @@ def _whisper() -> Writer:
     encoder, decoder = zoo.load(modules["whisper-tiny-en-encoder"]), zoo.load(modules["whisper-tiny-en-decoder"])
     assert isinstance(decoder, SpeechDecoder)  # noqa: S101  # what the definition says
     sounds = [(_SAMPLES / f"{_SOUNDS[i % len(_SOUNDS)]}.flac").read_bytes() for i in range(_TEXTS)]
-    heard = [encoder.run([encoder.prepare({"audio": sound})], frozenset({"hidden"}))[0] for sound in sounds]
+    encoded = [encoder.run([encoder.prepare({"audio": sound})], frozenset({"hidden"}))[0] for sound in sounds]
     writes: Generator = decoder
-    items = [decoder.prepare(hidden) for hidden in heard]
+    items = [decoder.prepare(hidden) for hidden in encoded]
     begin = [lambda item=item: writes.begin(item, NO_OPTIONS) for item in items]
     return Writer("whisper-tiny-en-decoder", begin, writes.advance, writes.drop)
 

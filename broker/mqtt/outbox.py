@@ -90,7 +90,7 @@ class Outbox:
         """Forgets QoS 0 messages in flight: no acknowledgement will arrive for them."""
         self._sent = {mid: sent for mid, sent in self._sent.items() if sent.qos}
 
-    def acknowledged(self, mid: int, refused: str | None, heard: bool) -> None:  # noqa: FBT001  # an event's fields
+    def acknowledged(self, mid: int, refused: str | None, has_subscribers: bool) -> None:  # noqa: FBT001
         """Calls the callback of an acknowledged message; arguments as in `ConnectionEvents.acknowledged`."""
         sent = self._sent.pop(mid, None)
         if sent is None:
@@ -100,6 +100,6 @@ class Outbox:
             return
         if refused is not None:
             _log.error("not_taken", client=self._client_id, topic=sent.topic, reason=refused)
-        callback = sent.on_delivered if heard or sent.on_no_subscribers is None else sent.on_no_subscribers
+        callback = sent.on_delivered if has_subscribers or sent.on_no_subscribers is None else sent.on_no_subscribers
         if callback is not None:
             callback()

@@ -216,7 +216,7 @@ class ClusterState:
         return failed
 
     def epoch_followed(self) -> int:
-        """Returns the median of the epochs that the present nodes follow; 0 if there are none."""
+        """Returns the (upper) median of the epochs that the present nodes follow; 0 if there are none."""
         epochs = sorted(self.reported[node].epoch for node in self.nodes.present if node in self.reported)
         return epochs[len(epochs) // 2] if epochs else 0
 

@@ -9,7 +9,7 @@ from s2m3.schemas.instance import Instance
 
 __all__ = ["Placer", "placer", "second_copies_in_spare"]
 
-#: Whether to look for improvements -> how to solve.
+#: (whether to search for improvements) -> the function that places modules
 Placer = Callable[[bool], Solve]
 
 

@@ -39,11 +39,15 @@ class Output(_Frozen):
     """One output of a part: the field of the network's result, and the layer or tokens taken from it."""
 
     kind: Kind
-    field: str = Field(default="", description="of the network's result; `input`: what came in; empty: the class knows")
-    layer: int | None = Field(default=None, description="of `hidden_states`: 0 is what feeds the first layer")
+    field: str = Field(
+        default="", description="field of the network's result; `input`: the part's input; empty: chosen by the class"
+    )
+    layer: int | None = Field(default=None, description="index into `hidden_states`; 0 is the first layer's input")
     skip: int = Field(default=0, ge=0, description="tokens left out at the front, e.g. the class token")
-    layer_key: str = Field(default="", description="where config.json says the layer")
-    skip_key: str = Field(default="", description="where config.json says `default` (leave out one token) or `full`")
+    layer_key: str = Field(default="", description="path of the layer in config.json")
+    skip_key: str = Field(
+        default="", description="path in config.json of `default` (leave out the first token) or `full`"
+    )
 
 
 class Projector(_Frozen):
@@ -62,18 +66,18 @@ class Part(_Frozen):
     """
 
     role: Role
-    class_: PartClass = Field(alias="class", description="which runner of agents/checkpoints serves it")
+    class_: PartClass = Field(alias="class", description="the module class of agents/checkpoints that runs the part")
     network: str = Field(default="", description="class of transformers; `{architecture}`: the checkpoint's own")
-    config: str = Field(default="", description="its part of config.json; empty: the whole")
-    inherit: list[str] = Field(default=[], description="keys of the whole configuration that the part takes over")
-    set: dict[str, Any] = Field(default={}, description="keys of the configuration that are different in the part")
+    config: str = Field(default="", description="path of the part's configuration in config.json; empty: all of it")
+    inherit: list[str] = Field(default=[], description="keys of the whole configuration that the part inherits")
+    set: dict[str, Any] = Field(default={}, description="keys of the configuration that the part overrides")
     init: dict[str, Any] = Field(default={}, description="further arguments of the network's class")
     prefixes: dict[str, str] = Field(min_length=1)
     drop: list[str] = []
     projector: Projector | None = None
-    start: list[str] = Field(default=[], description="where the first token's id is; the first that is there counts")
-    end: list[str] = Field(default=[], description="where the ids of the tokens that end a text are")
-    options: dict[str, Any] = Field(default={}, description="of the class; a module's own `config` comes first")
+    start: list[str] = Field(default=[], description="paths of the start token's id; the first that exists counts")
+    end: list[str] = Field(default=[], description="paths of the ids of tokens that end a text")
+    options: dict[str, Any] = Field(default={}, description="options of the class; a module's `config` overrides them")
     inputs: dict[str, Kind] = Field(min_length=1)
     outputs: dict[str, Output] = Field(min_length=1)
 
@@ -112,7 +116,7 @@ class PartStep(_Frozen):
 class Architecture(_Frozen):
     """A family of checkpoints: its parts, and the steps that make a model of them. A head alone has no steps."""
 
-    names: list[str] = Field(min_length=1, description="of config.json's `architectures`; `*` stands for anything")
+    names: list[str] = Field(min_length=1, description="names in config.json's `architectures`; `*` matches anything")
     description: str
     inputs: dict[str, Kind] = {}
     answer: list[str] = []

@@ -24,13 +24,17 @@ class KnownCheckpoint(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = Field(description="hub id, or the name of a folder among an agent's checkpoints")
-    revision: str = Field(default="", description="of a hub id")
-    architecture: str = Field(default="", description="of config.json; empty for one in open_clip's format")
-    description: str = Field(default="", description="empty: the architecture's")
-    config: dict[str, Any] = Field(description="as in config.json, as far as sizes follow from it")
-    names: dict[str, Id] = Field(default={}, description="ids of parts that are to be called otherwise")
-    same: dict[str, Id] = Field(default={}, description="part -> the module that it is")
-    inputs: dict[str, dict[str, Kind]] = Field(default={}, description="of a head that takes others than its family's")
+    revision: str = Field(default="", description="revision of a hub id")
+    architecture: str = Field(
+        default="", description="name in config.json's `architectures`; empty for open_clip's format"
+    )
+    description: str = Field(default="", description="the model's description; empty: the architecture's")
+    config: dict[str, Any] = Field(description="the keys of config.json that determine sizes")
+    names: dict[str, Id] = Field(default={}, description="part -> module id, where it is not `<id>-<part>`")
+    same: dict[str, Id] = Field(default={}, description="part -> id of the module that is identical to it")
+    inputs: dict[str, dict[str, Kind]] = Field(
+        default={}, description="part -> inputs, for a head whose inputs differ from its architecture's"
+    )
 
     @property
     def whole(self) -> dict[str, Any]:
