@@ -140,7 +140,7 @@ class Presence:
         self._load = queues
 
     def failed(self, module: str, error: S2M3Error) -> m.ModuleReport:
-        """Tells that a module cannot be served here; returns what to report of it."""
+        """Publishes the event of a module that failed on this node, and returns the report of it."""
         self.event(m.Event(event="module_failed", node=self._node, module=module, detail=str(error)))
         return m.ModuleReport(state="failed", reason=m.ErrorBody(**error.as_dict()))
 

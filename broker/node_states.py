@@ -40,7 +40,7 @@ class NodeStates:
         return known.boot if known else None
 
     def protocol(self, node: str) -> int:
-        """Returns the protocol number that the node's current process speaks; 0 for a node never heard of."""
+        """Returns the protocol number of the node's current process; 0 for an unknown node."""
         known = self._state.get(node)
         return known.protocol if known else 0
 

@@ -82,7 +82,7 @@ class Topic(TopicPath, Generic[D]):
     def decode(self, payload: bytes) -> D:
         """Returns the validated document of a payload.
 
-        Unknown keys are passed over at every level, and an unknown value of a closed list is taken as "unknown".
+        Unknown keys are ignored at every level, and an unknown value of a closed list is read as "unknown".
 
         Raises:
             BadInputError: The payload is not JSON, or not a valid document of this topic.

@@ -24,7 +24,7 @@ class Handlers:
             self._optional.add(topic_filter)
 
     def is_required(self, topic_filter: str) -> bool:
-        """Returns whether the link is of no use where the broker refuses a filter."""
+        """Whether the broker's refusal of a topic filter makes the link useless."""
         return topic_filter not in self._optional
 
     def remove(self, topic_filter: str) -> bool:

@@ -28,7 +28,7 @@ class Result:
     route: Mapping[str, str] = field(default_factory=dict)
     #: of a streamed text: the last delta
     rest: TextDelta | None = None
-    #: keys within its inputs that were passed over
+    #: keys in the request's inputs that were ignored
     ignored: tuple[str, ...] = ()
 
 

@@ -115,10 +115,10 @@ class Pending:
 
 
 def inputs_of(doc: RouteDoc, pending: Pending) -> dict[str, Value]:
-    """Returns a request's inputs, checked, and notes what of them is passed over.
+    """Returns the request's validated inputs with the task's defaults, and notes which keys in them are ignored.
 
     Raises:
-        BadInputError: An unknown input, one of the wrong kind, or one that a step takes and nobody gave.
+        BadInputError: An input is unknown, of the wrong kind, or missing.
     """
     inputs = read_inputs(doc.inputs, pending.given, doc.defaults)
     pending.ignored = ignored_keys(doc.inputs, pending.given)

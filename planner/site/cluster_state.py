@@ -173,7 +173,7 @@ class ClusterState:
         return [(node, report.ms) for node, report in reports if report is not None and report.ms > 0]
 
     def understands(self, node: str, document: BaseModel) -> bool:
-        """Returns whether the release that runs on a node knows all that a document needs."""
+        """Returns whether a node's protocol number is high enough for everything in a document."""
         protocol = self.nodes.protocol(node)
         return protocol >= PROTOCOL or needs(document) <= protocol
 

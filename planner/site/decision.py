@@ -17,7 +17,7 @@ class Assignment:
 
     modules: tuple[ModuleSpec, ...] = ()
     gateways: tuple[str, ...] = ()
-    #: what the node can read
+    #: the node's protocol number, which its plan is written for
     protocol: int = 0
 
 
@@ -120,7 +120,7 @@ def _gateways(cluster: ClusterState, placement: Placement) -> dict[str, str]:
 
 
 def _understands(cluster: ClusterState, node: str, task: str) -> bool:
-    """Whether a node can read the route of a task, as its gateway has to."""
+    """Whether a node can read the route of a task, which the task's gateway has to read."""
     model = cluster.model_of(task)
     return model is None or cluster.understands(node, model)
 

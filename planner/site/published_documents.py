@@ -51,7 +51,7 @@ class Documents:
         changed = []
         for node, assignment in decision.assignments.items():
             plan = m.Plan(modules=list(assignment.modules), gateways=list(assignment.gateways), **stamp)
-            is_read = self._readers.get(node) == assignment.protocol  # else another release runs there by now
+            is_read = self._readers.get(node) == assignment.protocol  # else the node runs another release now
             if not is_read or _without_stamp(self._plans.get(node)) != _without_stamp(plan):
                 changed.append(node)
                 self._plans[node], self._readers[node] = plan, assignment.protocol
