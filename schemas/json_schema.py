@@ -120,7 +120,7 @@ class _Generator(GenerateJsonSchema):
 def _comments(cls: type[BaseModel]) -> Iterator[tuple[str, str]]:
     """The `#:` comments above a model's fields, and those of its bases."""
     for kind in cls.__mro__:
-        if issubclass(kind, BaseModel) and kind.__module__.startswith("s2m3."):
+        if issubclass(kind, BaseModel) and kind is not BaseModel:
             for found in re.finditer(r"((?:^ +#: .*\n)+) +(\w+): ", inspect.getsource(kind), flags=re.MULTILINE):
                 if found[2] in cls.model_fields:
                     yield found[2], " ".join(line.strip().removeprefix("#: ") for line in found[1].splitlines())

@@ -1,4 +1,4 @@
-"""With a paho that has renamed the private names that we use, requests are answered over stock paho; one line says so."""
+"""With a paho whose private names are other ones, requests are answered over stock paho, and one line says so."""
 
 import json
 import re
