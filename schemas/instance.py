@@ -1,4 +1,4 @@
-"""The instance file of design.md 6.1: devices, modules, tasks. Read, checked, and refused with the file and the key."""
+"""The instance file of docs/placement.md: devices, modules, tasks. Checked; an error names the file and the key."""
 
 import json
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ def parse_instance(document: Mapping[str, Any], where: str = "instance") -> Inst
     """Returns a checked instance.
 
     Args:
-        document: As in design.md 6.1.
+        document: As in docs/placement.md.
         where: Named in errors, e.g. the file.
 
     Raises:

@@ -52,7 +52,7 @@ class Outgoing:
 
     @property
     def plain(self) -> bool:
-        """Whether it has no v5 property: then 3.1.1 clients of every broker may read it (facts-mqtt.md)."""
+        """Whether it has no v5 property: then 3.1.1 clients of every broker may read it (docs/protocol.md)."""
         return (
             self.reply_to is None
             and self.correlation is None

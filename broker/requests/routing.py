@@ -90,7 +90,7 @@ class Router:
         return {name: hops[name] for name in self.doc.steps}
 
     def _waiting(self, backlog: Backlog) -> dict[str, float]:
-        """Milliseconds of work ahead at each node. One worker per node does one thing at a time (design.md 6.1)."""
+        """Milliseconds of work ahead at each node. One worker per node does one thing at a time (docs/placement.md)."""
         ahead: dict[str, float] = defaultdict(float)
         seen = set()
         for step in self._steps:
@@ -131,7 +131,7 @@ def _ms(step: RouteStep) -> float:
 
 
 def _inputs_there(step: _Step, at: Replica, finish: Mapping[str, float], chosen: Mapping[str, Replica]) -> float:
-    """When the step's inputs would be at the node, in ms: the cost model's transfer times (design.md 6.1)."""
+    """When the step's inputs would be at the node, in ms: the cost model's transfer times (docs/placement.md)."""
     ready = 0.0 if step.raw_kb is None else at.latency_ms + 8 * step.raw_kb / at.mbps
     for before, kb in step.after:
         source = chosen[before]

@@ -36,7 +36,7 @@ class Placement:
 def build_instance(
     cluster: ClusterState, tasks: list[str], now: float, memory_mb_by_node: MemoryByNode | None = None
 ) -> Instance:
-    """Returns the instance (design.md 6.1) of the given tasks on the given nodes, or on all that are usable."""
+    """Returns the instance (docs/placement.md) of the given tasks on the given nodes, or on all that are usable."""
     memory_mb_by_node = _full_room(cluster) if memory_mb_by_node is None else memory_mb_by_node
     nodes = list(memory_mb_by_node)
     models = {task: _model(cluster, task) for task in tasks}

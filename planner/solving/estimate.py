@@ -66,7 +66,7 @@ def estimated_instance(
     dtype: str = "float32",
     source: str | None = None,
 ) -> Instance:
-    """Returns the instance (design.md 6.1) of one task for each model.
+    """Returns the instance (docs/placement.md) of one task for each model.
 
     Args:
         catalogue: The definitions known.

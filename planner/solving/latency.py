@@ -1,4 +1,4 @@
-"""The evaluator of design.md 6.1: how long one request takes on idle devices, given which device does which step.
+"""The evaluator of docs/placement.md: how long one request takes on idle devices, given which device does which step.
 
 It knows nothing of how a route was found. One request is simulated exactly, alone or many routes at once.
 """

@@ -52,7 +52,7 @@ class Solution:
     solve_s: float
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what `s2m3 plan --json` prints (design.md 6.1)."""
+        """Returns what `s2m3 plan --json` prints (docs/placement.md)."""
         return {
             "method": self.method,
             "objective_s": self.objective_s,
