@@ -91,4 +91,4 @@ homeassistant: .hass/bin/hass
 	.hass/bin/python -m pip install -q homeassistant==2025.4.4 home-assistant-frontend==20250411.0 paho-mqtt==2.1.0
 
 clean:
-	rm -rf $(VENV) .hass s2m3/page dashboard/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .hass s2m3/page dashboard/node_modules dashboard/src/generated build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -49,6 +49,7 @@ class _Last(_Plain):
         default=None, ge=0, description="where a stream was asked for: the number after the pieces'"
     )
     final: Literal[True] | None = Field(default=None, description="where a stream was asked for")
+    ignored: list[str] | None = Field(default=None, description="what of the request was not known, and passed over")
 
 
 class PlainResult(_Last):
@@ -111,6 +112,7 @@ class _Generator(GenerateJsonSchema):
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         found, cls = super().model_schema(schema), schema["cls"]
         found["title"] = cls.__name__.lstrip("_")
+        found.pop("additionalProperties", None)  # specs are strict in files; what comes off the bus may have more keys
         for name, comment in _comments(cls):
             field = cls.model_fields[name]
             found["properties"][field.serialization_alias or field.alias or name].setdefault("description", comment)

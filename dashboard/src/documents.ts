@@ -22,6 +22,17 @@ const table = <S extends v.GenericSchema>(schema: S) =>
     v.check((found) => Object.keys(found).length <= MOST && Object.keys(found).every((key) => ID.test(key))),
   );
 
+/**
+ * A value of a closed list U. Each one of the schema has to be named (else tsc names `never`); any other value, which a newer
+ * release sends, is "unknown".
+ */
+const listed =
+  <U extends string>() =>
+  <const T extends readonly U[]>(known: [Exclude<U, T[number] | "unknown">] extends [never] ? T : never) =>
+    v.fallback(v.picklist([...(known as readonly U[]), "unknown"] as (U | "unknown")[]), "unknown");
+
+type Known<U> = U | "unknown";
+
 /** What the page reads of a document D: some fields as they come, and some that are filled in where they are left out. */
 type Of<D, As extends keyof D, Filled extends keyof D = never> = Pick<D, As> & {
   [Field in Filled]-?: Exclude<D[Field], undefined>;
@@ -47,9 +58,9 @@ const Timing = reader<Bus.StepTiming, Timing>()(
   v.object({ node: id, queued_ms: amount, run_ms: amount, batch: amount }),
 );
 
-export type NodeState = Of<Bus.NodeState, "state" | "boot">;
+export type NodeState = { state: Known<Bus.NodeState["state"]> } & Of<Bus.NodeState, "boot">;
 const NodeState = reader<Bus.NodeState, NodeState>()(
-  v.object({ state: v.picklist(["ready", "draining", "lost"]), boot: text }),
+  v.object({ state: listed<Bus.NodeState["state"]>()(["ready", "draining", "lost"]), boot: text }),
 );
 
 export type NodeProfile = Of<
@@ -67,10 +78,14 @@ const NodeProfile = reader<Bus.NodeProfile, NodeProfile>()(
   }),
 );
 
-export type ModuleReport = Of<Bus.ModuleReport, "state" | "reason", "progress" | "bytes" | "memory_mb" | "ms">;
+export type ModuleReport = { state: Known<Bus.ModuleReport["state"]> } & Of<
+  Bus.ModuleReport,
+  "reason",
+  "progress" | "bytes" | "memory_mb" | "ms"
+>;
 const ModuleReport = reader<Bus.ModuleReport, ModuleReport>()(
   v.object({
-    state: v.picklist(["loading", "ready", "failed"]),
+    state: listed<Bus.ModuleReport["state"]>()(["loading", "ready", "failed"]),
     progress: v.optional(amount, 0),
     bytes: v.optional(amount, 0),
     memory_mb: v.optional(amount, 0),
@@ -136,15 +151,21 @@ const RouteDoc = reader<Bus.RouteDoc, RouteDoc>()(
   }),
 );
 
-export type PlannerState = Of<Bus.PlannerState, "state" | "epoch">;
+export type PlannerState = { state: Known<Bus.PlannerState["state"]> } & Of<Bus.PlannerState, "epoch">;
 const PlannerState = reader<Bus.PlannerState, PlannerState>()(
-  v.object({ state: v.picklist(["online", "offline"]), epoch: amount }),
+  v.object({ state: listed<Bus.PlannerState["state"]>()(["online", "offline"]), epoch: amount }),
 );
 
-export type Event = Bus.Event;
+export type Event = { event: Known<Bus.Event["event"]> } & Omit<Bus.Event, "event">;
 const Event = reader<Bus.Event, Event>()(
   v.object({
-    event: v.picklist(["node_joined", "node_lost", "plan_changed", "module_failed", "request_failed"]),
+    event: listed<Bus.Event["event"]>()([
+      "node_joined",
+      "node_lost",
+      "plan_changed",
+      "module_failed",
+      "request_failed",
+    ]),
     node: maybe(text),
     task: maybe(text),
     module: maybe(text),

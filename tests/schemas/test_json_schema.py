@@ -51,6 +51,7 @@ REQUESTS: list[dict[str, Any]] = [
     {"inputs": {"text": ["a"], "image": {"base64": ""}}, "transaction": 7, "deadline_s": 2.5, "stream": True},
     {"transaction": "x" * 256, "options": {"stop": ".", "seed": 1}},
     {"options": {"stop": ["a", "b"], "temperature": 2.0, "max_tokens": 1}},
+    {"nonsense": 1, "options": {"nonsense": 1}},
     {"inputs": []},
     {"transaction": {}},
     {"transaction": "x" * 257},

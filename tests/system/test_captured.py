@@ -118,7 +118,7 @@ def _use(cluster: Cluster) -> None:
                 client.ask("noop", left=1)
         with PlainCaller(cluster.broker.port_v3, paho.MQTTv311, (f"{ROOT}/response/+", "told/+")) as caller:
             for task, document in (
-                ("noop", {"transaction": 1, "inputs": {"left": 1, "right": 2}}),
+                ("noop", {"transaction": 1, "inputs": {"left": 1, "right": 2}, "options": {"nonsense": 1}}),
                 ("noop", {"transaction": "t", "inputs": {"left": 1}}),
                 ("words", {"inputs": {"text": "a b c"}, "stream": True, "options": {"stop": ["z"]}}),
             ):
