@@ -13,7 +13,7 @@ from typing import Any
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["Packed", "Properties", "pack", "received", "unpack"]
+__all__ = ["Packed", "Properties", "named", "pack", "received", "unpack"]
 
 _EXPIRY, _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION, _USER = 0x02, 0x03, 0x08, 0x09, 0x26
 #: Other properties that a broker may send with PUBLISH -> length in bytes; None: a variable byte integer.
@@ -37,12 +37,32 @@ class Packed:
     """The packed properties of an outgoing message; paho calls only `pack` of its Properties object."""
 
     def __init__(self, message: Outgoing) -> None:
-        expiry = None if message.expiry_s is None else max(1, math.ceil(message.expiry_s))
-        self._packed = pack(message, expiry)
+        self._packed = pack(message, _whole_seconds(message))
 
     def pack(self) -> bytes:
         """Returns the property section."""
         return self._packed
+
+
+def _whole_seconds(message: Outgoing) -> int | None:
+    return None if message.expiry_s is None else max(1, math.ceil(message.expiry_s))
+
+
+def named(message: Outgoing) -> dict[str, Any]:
+    """Returns the properties of a message that goes out by paho's names, for paho's own Properties.
+
+    Raises:
+        BadInputError: A property is longer than the protocol has room for.
+    """
+    pack(message, None)  # paho would raise an error of its own
+    found = {
+        "MessageExpiryInterval": _whole_seconds(message),
+        "ContentType": message.content_type,
+        "ResponseTopic": message.reply_to,
+        "CorrelationData": message.correlation,
+        "UserProperty": list(message.user) or None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def received(topic: str, payload: bytes, found: Any, *, retain: bool, mid: int) -> Message:
