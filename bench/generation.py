@@ -19,7 +19,7 @@ import torch
 import transformers
 
 from s2m3.agents import zoo
-from s2m3.agents.checkpoints.decoding import Decoding, Start, Stop
+from s2m3.agents.modules.decoding import Decoding, Start, Stop
 from s2m3.agents.serving.module import Generator, TokenSequence
 from s2m3.agents.zoo.whisper import SpeechDecoder
 from s2m3.schemas.definitions import shipped_catalogue

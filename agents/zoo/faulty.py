@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 
-from s2m3.agents.zoo.ports import port
+from s2m3.agents.modules.ports import port
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.wire.values import Value

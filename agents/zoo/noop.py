@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from s2m3.agents.modules.ports import Config, port, read_config
 from s2m3.agents.serving.continuous_batching import write_all
 from s2m3.agents.zoo.faulty import FaultyEncoder, load_faulty
-from s2m3.agents.zoo.ports import Config, port, read_config
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from s2m3.agents.zoo import can_load, checkpoint_classes, load, needs_torch
 from s2m3.agents.zoo import wheels as sources
 from s2m3.agents.zoo.ctranslate2 import read_tensors
-from s2m3.agents.zoo.state_dicts import fill, read_pth, read_safetensors
+from s2m3.agents.modules.state_dicts import fill, read_pth, read_safetensors
 from s2m3.agents.zoo.wheels import shipped_weights, wheel_file
 from s2m3.schemas.definitions import ModuleSpec, shipped_catalogue
 from s2m3.schemas.errors import ModuleFailedError
