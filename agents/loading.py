@@ -10,7 +10,7 @@ from queue import SimpleQueue
 
 import structlog
 
-from s2m3.agents import zoo
+from s2m3.agents import registry
 from s2m3.agents.checkpoints.folders import CheckpointSources
 from s2m3.agents.memory import give_back, rss_mb
 from s2m3.agents.serving.module import Module
@@ -139,13 +139,11 @@ class Loader:
                 raise NoCapacityError(  # noqa: TRY301
                     f"{spec.id} needs {needed:.0f} MB, {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
                 )
-            fingerprint = zoo.identify(spec, self._sources)
+            fingerprint = registry.identify(spec, self._sources)
             before = rss_mb()
-            module = zoo.load(spec.model_copy(update={"dtype": dtype}), self._sources)
-        except Exception as error:  # noqa: BLE001  # the loader's one broad except: a bad checkpoint is a failed module
-            known = (
-                error if isinstance(error, S2M3Error) else ModuleFailedError(f"{type(error).__name__}: {error}"[:300])
-            )
+            module = registry.load(spec.model_copy(update={"dtype": dtype}), self._sources)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the loader's one broad except: a bad checkpoint, or a bad package, is a failed module
+            known = _as_failure(spec, error)
             known.node = self._node
             metrics.MODULE_FAILURES.labels(spec.id, known.code).inc()
             _log.warning("module_failed", node=self._node, module=spec.id, error=str(known))
@@ -164,7 +162,16 @@ class Loader:
     def _import_code(self, spec: ModuleSpec, dtype: Dtype) -> None:
         """Imports the packages of a module class before the load, so that their memory counts as runtime memory."""
         before = rss_mb()
-        zoo.import_code(spec.class_, dtype)
-        if self._threads is not None and zoo.needs_torch(spec.class_):
+        registry.import_code(spec.class_, dtype)
+        if self._threads is not None and registry.needs_torch(spec.class_):
             import_module("torch").set_num_threads(self._threads)
         self._code_mb += max(0.0, rss_mb() - before)
+
+
+def _as_failure(spec: ModuleSpec, error: BaseException) -> S2M3Error:
+    """Returns the error of a module that was not loaded; the text names the package of a class that is not shipped."""
+    origin = registry.origin_of(spec.class_)
+    if isinstance(error, S2M3Error) and not (origin and isinstance(error, ModuleFailedError)):
+        return error
+    why = error.detail if isinstance(error, S2M3Error) else f"{type(error).__name__}: {error}"[:300]
+    return ModuleFailedError(f"class {spec.class_} of {origin}: {why}" if origin else why)

@@ -6,14 +6,13 @@ from typing import Literal
 
 import structlog
 
-from s2m3.agents import zoo
+from s2m3.agents import registry
 from s2m3.agents.checkpoints.folders import CheckpointSources
 from s2m3.agents.speed import LinkSpeed
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
-from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.protocol import PROTOCOL
@@ -64,9 +63,7 @@ class Presence:
         sources: CheckpointSources,
     ) -> None:
         """Sets the profile, and publishes all retained documents for the first time."""
-        known = shipped_catalogue().modules.values()
-        loadable = [s for s in known if zoo.can_load(s) and (with_torch or not zoo.needs_torch(s.class_))]
-        parts = [name for name in zoo.checkpoint_classes() if with_torch or not zoo.needs_torch(name)]
+        offered, classes = registry.offered(sources, with_torch=with_torch)
         self._profile = m.NodeProfile(
             boot=self._state.boot,
             version=_version(),
@@ -77,8 +74,8 @@ class Presence:
             latency_ms=link_speed.latency_ms,
             mbps=link_speed.mbps,
             keepalive_s=keepalive_s,
-            sources=sorted({*(spec.source for spec in loadable), *sources.offered(), *self._named_sources}),
-            classes=sorted({*(spec.class_ for spec in loadable), *parts}),
+            sources=sorted({*offered, *self._named_sources}),
+            classes=classes,
             gateway=gateway,
             dtype=dtype,
         )

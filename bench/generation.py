@@ -18,8 +18,8 @@ from typing import Any
 import torch
 import transformers
 
-from s2m3.agents import zoo
-from s2m3.agents.checkpoints.decoding import Decoding, Start, Stop
+from s2m3.agents import registry
+from s2m3.agents.modules.decoding import Decoding, Start, Stop
 from s2m3.agents.serving.module import Generator, TokenSequence
 from s2m3.agents.zoo.whisper import SpeechDecoder
 from s2m3.schemas.definitions import shipped_catalogue
@@ -52,7 +52,10 @@ class Writer:
 
 def _whisper() -> Writer:
     modules = shipped_catalogue().modules
-    encoder, decoder = zoo.load(modules["whisper-tiny-en-encoder"]), zoo.load(modules["whisper-tiny-en-decoder"])
+    encoder, decoder = (
+        registry.load(modules["whisper-tiny-en-encoder"]),
+        registry.load(modules["whisper-tiny-en-decoder"]),
+    )
     assert isinstance(decoder, SpeechDecoder)  # noqa: S101  # what the definition says
     sounds = [(_SAMPLES / f"{_SOUNDS[i % len(_SOUNDS)]}.flac").read_bytes() for i in range(_TEXTS)]
     encoded = [encoder.run([encoder.prepare({"audio": sound})], frozenset({"hidden"}))[0] for sound in sounds]

@@ -1,7 +1,7 @@
 """Known architectures and their parts: reads the TOML files of schemas/architectures/. No torch, no weights."""
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
@@ -10,6 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from s2m3.schemas.errors import BadDefinitionError
+from s2m3.schemas.ids import Id
+from s2m3.schemas.toml_files import first_error
 from s2m3.schemas.wire.values import Kind
 
 __all__ = [
@@ -21,14 +23,12 @@ __all__ = [
     "architecture_name",
     "architecture_of",
     "architectures",
+    "covering",
+    "read_architecture",
     "value_at",
 ]
 
 Role = Literal["vision-encoder", "text-encoder", "audio-encoder", "decoder", "head"]
-PartClass = Literal[
-    "image-encoder", "text-encoder", "audio-encoder", "text-generator", "similarity-head", "classifier-head",
-    "text-classifier",
-]  # fmt: skip
 
 
 class _Frozen(BaseModel):
@@ -66,7 +66,7 @@ class Part(_Frozen):
     """
 
     role: Role
-    class_: PartClass = Field(alias="class", description="the module class of agents/checkpoints that runs the part")
+    class_: Id = Field(alias="class", description="the module class that runs the part: shipped, or of a package")
     network: str = Field(default="", description="class of transformers; `{architecture}`: the checkpoint's own")
     config: str = Field(default="", description="path of the part's configuration in config.json; empty: all of it")
     inherit: list[str] = Field(default=[], description="keys of the whole configuration that the part inherits")
@@ -77,14 +77,15 @@ class Part(_Frozen):
     projector: Projector | None = None
     start: list[str] = Field(default=[], description="paths of the start token's id; the first that exists counts")
     end: list[str] = Field(default=[], description="paths of the ids of tokens that end a text")
+    writes: str | None = Field(default=None, description="the output that a package's class generates token by token")
     options: dict[str, Any] = Field(default={}, description="options of the class; a module's `config` overrides them")
     inputs: dict[str, Kind] = Field(min_length=1)
     outputs: dict[str, Output] = Field(min_length=1)
 
     @property
     def generates(self) -> str | None:
-        """The output that the part generates token by token; None if the part is no text generator."""
-        return next(iter(self.outputs)) if self.class_ == "text-generator" else None
+        """The output that the part generates token by token; None if the part generates no text."""
+        return next(iter(self.outputs)) if self.class_ == "text-generator" else self.writes
 
     def name_of(self, on_disk: str) -> str | None:
         """Returns a tensor's name in the part, without its projector; None if the tensor is not in the part."""
@@ -141,37 +142,58 @@ def value_at(path: str, document: Mapping[str, Any]) -> Any:
 
 @cache
 def architectures() -> tuple[Architecture, ...]:
-    """Returns all known architectures, in the order of their files."""
+    """Returns all shipped architectures, in the order of their files."""
     folder = files("s2m3.schemas").joinpath("architectures")
-    return tuple(_read(path.name, path.read_text(encoding="utf-8")) for path in sorted(folder.iterdir(), key=str))
+    shipped = [path for path in sorted(folder.iterdir(), key=str) if path.name.endswith(".toml")]
+    return tuple(read_architecture(path.name, tomllib.loads(path.read_text(encoding="utf-8"))) for path in shipped)
 
 
-def _read(where: str, text: str) -> Architecture:
+def read_architecture(where: str, document: Mapping[str, Any]) -> Architecture:
+    """Returns the architecture that a file holds.
+
+    Args:
+        where: The file's name, for errors.
+        document: What it holds.
+
+    Raises:
+        BadDefinitionError: It is none; the text names file and key.
+    """
     try:
-        found = Architecture.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise BadDefinitionError(f"{where}: {error}") from error
+        found = Architecture.model_validate(document)
+    except ValidationError as error:
+        raise BadDefinitionError(f"{where}: {first_error(error)}") from error
     for step_id, step in found.steps.items():
         if step.part not in found.parts:
             raise BadDefinitionError(f"{where}: steps.{step_id}.part: there is no part {step.part!r}")
     return found
 
 
-def architecture_of(config: Mapping[str, Any]) -> Architecture:
-    """Returns the architecture of a checkpoint.
+def architecture_of(config: Mapping[str, Any], own: Sequence[Architecture] = ()) -> Architecture:
+    """Returns the architecture of a checkpoint: by its exact name, else by a shipped pattern, else by one of `own`.
 
     Args:
         config: The checkpoint's config.json or open_clip_config.json (with `model_cfg`).
+        own: Architectures that count besides the shipped ones.
 
     Raises:
         BadDefinitionError: The configuration names no architecture, or an unknown one.
     """
     name = architecture_name(config)
-    for known in architectures():
-        if any(fnmatchcase(name, pattern) for pattern in known.names):
+    families = [*architectures(), *own]
+    for known in families:
+        if name in known.names:
             return known
-    names = ", ".join(name for known in architectures() for name in known.names)
+    for known in families:
+        if covering(name, [known]) is not None:
+            return known
+    names = ", ".join(name for known in families for name in known.names)
     raise BadDefinitionError(f"config.json: architectures: {name!r} is not known; known: {names}")
+
+
+def covering(name: str, families: Iterable[Architecture]) -> str | None:
+    """Returns the first pattern of some families that stands for a name, or None."""
+    patterns = (pattern for known in families for pattern in known.names)
+    return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
 
 
 def architecture_name(config: Mapping[str, Any]) -> str:

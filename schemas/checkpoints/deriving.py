@@ -1,7 +1,7 @@
 """Derives the model definition of a checkpoint from its configuration and headers. Pure: no weights, no torch."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
 from s2m3.schemas.checkpoints.architectures import Architecture, Part, architecture_of
@@ -35,7 +35,13 @@ _KB: dict[Kind, float] = {
 }
 
 
-def definition_of(checkpoint: Checkpoint, source: str, revision: str = "", dtype: Dtype | None = None) -> Definition:
+def definition_of(
+    checkpoint: Checkpoint,
+    source: str,
+    revision: str = "",
+    dtype: Dtype | None = None,
+    own: Sequence[Architecture] = (),
+) -> Definition:
     """Returns the model definition of a checkpoint, with its modules.
 
     Args:
@@ -43,11 +49,12 @@ def definition_of(checkpoint: Checkpoint, source: str, revision: str = "", dtype
         source: The source that the modules name.
         revision: The revision of a hub id.
         dtype: The dtype of the networks' weights; None leaves the choice to each agent.
+        own: Architectures that count besides the shipped ones.
 
     Raises:
         BadDefinitionError: The architecture is unknown or only a head, or a part has no tensors.
     """
-    family, name = architecture_of(checkpoint.config), checkpoint.folder.name
+    family, name = architecture_of(checkpoint.config, own), checkpoint.folder.name
     if not family.steps:
         raise BadDefinitionError(f"{name} is {family.description[0].lower()}{family.description[1:]}")
     sizes = _sizes(family, checkpoint)

@@ -115,17 +115,18 @@ def total_saving(models: Sequence[Model], dtype: str = "float32") -> Saving:
     return Saving(separate, _together([part for model in models for part in model.parts], dtype))
 
 
-def model_of(checkpoint: Checkpoint, name: str) -> Model:
+def model_of(checkpoint: Checkpoint, name: str, own: Sequence[Architecture] = ()) -> Model:
     """Returns the parts of a checkpoint.
 
     Args:
         checkpoint: The configuration and all headers.
         name: The model's name.
+        own: Architectures that count besides the shipped ones.
 
     Raises:
         BadDefinitionError: The architecture is unknown, or a part has no tensors.
     """
-    family = architecture_of(checkpoint.config)
+    family = architecture_of(checkpoint.config, own)
     numbers: dict[str, Numbers] = {}
     for part_name, part in family.parts.items():
         tensors = {name: checkpoint.tensors[name] for name in tensors_of(checkpoint, part_name, part)}

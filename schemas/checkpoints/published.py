@@ -1,12 +1,12 @@
 """Definitions of published checkpoints from a hub id and the configuration that determines sizes; reads no weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from s2m3.schemas.checkpoints.architectures import architecture_of
+from s2m3.schemas.checkpoints.architectures import Architecture, architecture_of
 from s2m3.schemas.checkpoints.deriving import module_of, wired
 from s2m3.schemas.checkpoints.parts import PartSize, parts_of
 from s2m3.schemas.errors import BadDefinitionError
@@ -42,13 +42,14 @@ class KnownCheckpoint(BaseModel):
         return {"architectures": [self.architecture], **self.config} if self.architecture else self.config
 
 
-def known_modules(name: str, known: KnownCheckpoint) -> list[ModuleSpec]:
-    """Returns the modules of a checkpoint.
+def known_modules(name: str, known: KnownCheckpoint, own: Sequence[Architecture] = ()) -> list[ModuleSpec]:
+    """Returns the modules of a checkpoint, which may be of an architecture of `own` too.
 
     Raises:
         BadDefinitionError: The architecture is unknown, or the configuration does not determine sizes.
     """
-    family, ids = architecture_of(known.whole), _ids(name, known)
+    family = architecture_of(known.whole, own)
+    ids = _ids(name, known, family)
     for key, parts in (("names", known.names), ("same", known.same), ("inputs", known.inputs)):
         if unknown := parts.keys() - family.parts.keys():
             raise BadDefinitionError(f"{key}.{min(unknown)}: there is no such part: {', '.join(family.parts)}")
@@ -64,29 +65,30 @@ def known_modules(name: str, known: KnownCheckpoint) -> list[ModuleSpec]:
             source=known.source,
             revision=known.revision,
         )
-        own = {"id": ids[part.name], "same_as": known.same.get(part.name)}
-        found.append(spec.model_copy(update={**own, "inputs": known.inputs.get(part.name, spec.inputs)}))
+        update = {"id": ids[part.name], "same_as": known.same.get(part.name)}
+        found.append(spec.model_copy(update={**update, "inputs": known.inputs.get(part.name, spec.inputs)}))
     return found
 
 
-def known_wiring(name: str, known: KnownCheckpoint) -> ModelSpec | None:
+def known_wiring(name: str, known: KnownCheckpoint, own: Sequence[Architecture] = ()) -> ModelSpec | None:
     """Returns the model of a checkpoint; None for a head alone."""
-    family = architecture_of(known.whole)
+    family = architecture_of(known.whole, own)
     if not family.steps:
         return None
-    model = wired(family, name, _ids(name, known))
+    model = wired(family, name, _ids(name, known, family))
     return model.model_copy(update={"description": known.description or family.description})
 
 
-def known_parts(checkpoints: Mapping[str, KnownCheckpoint]) -> dict[str, PartSize]:
+def known_parts(checkpoints: Mapping[str, KnownCheckpoint], own: Sequence[Architecture] = ()) -> dict[str, PartSize]:
     """Returns module id -> part of all checkpoints; parts declared `same` share an identity."""
     found: dict[str, PartSize] = {}
     for name, known in checkpoints.items():
-        ids = _ids(name, known)
-        for part in parts_of(architecture_of(known.whole), known.whole, name):
+        family = architecture_of(known.whole, own)
+        ids = _ids(name, known, family)
+        for part in parts_of(family, known.whole, name):
             found[ids[part.name]] = replace(part, identity=known.same.get(part.name, ids[part.name]))
     return found
 
 
-def _ids(name: str, known: KnownCheckpoint) -> dict[str, str]:
-    return {part: known.names.get(part, f"{name}-{part}") for part in architecture_of(known.whole).parts}
+def _ids(name: str, known: KnownCheckpoint, family: Architecture) -> dict[str, str]:
+    return {part: known.names.get(part, f"{name}-{part}") for part in family.parts}

@@ -32,6 +32,10 @@ _TYPES = {
 }
 
 
+#: Classes whose sizes follow from what feeds them.
+_HEADS = ("similarity-head", "classifier-head")
+
+
 @dataclass(frozen=True, slots=True)
 class _Given:
     """A formula's arguments: the part's configuration, the whole one, and the shape of the part's input tensor."""
@@ -158,7 +162,7 @@ def _source(step: PartStep, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int,
 
 
 def _size(part: Part, config: Mapping[str, Any], source: tuple[int, ...] | None) -> Size | None:
-    if part.role == "head" and part.class_ != "text-classifier":
+    if part.class_ in _HEADS:
         return _head(part, config, source)
     dims = _dims_of(part, config)
     network = architecture_name(config) if part.network == "{architecture}" else part.network.rpartition(".")[2]
