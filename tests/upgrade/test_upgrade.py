@@ -20,9 +20,7 @@ _MOST = 1_000_000
 @pytest.mark.parametrize(
     "order", [("planner", "a", "b", "c"), ("a", "b", "c", "planner")], ids=["planner-first", "planner-last"]
 )
-def test_no_request_fails_while_each_process_is_upgraded(
-    mixed: Mixed, order: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_no_request_fails_while_each_process_is_upgraded(mixed: Mixed, order: tuple[str, ...], tmp_path: Path) -> None:
     history = History(tmp_path / "history.jsonl", 0)
     rng = random.Random(0)  # noqa: S311  # deals the requests out, keeps no secret
     root, port = mixed.settings.root, mixed.broker.port_v3
