@@ -1,7 +1,6 @@
 """Nodes of other releases: what is not known excludes only what it is about; older nodes get what they can read."""
 
 import json
-from typing import Annotated
 
 import pytest
 
@@ -20,22 +19,18 @@ from tests.planner_service.site import hold, join, make_facts
 NOOP = shipped_catalogue().modules["noop-left"]
 
 
-class _LaterSpec(ModuleSpec):
-    """A module of a release to come."""
-
-    engine: Annotated[str | None, Since(2, needed=True)] = None
-    colour: Annotated[str, Since(2)] = "red"
-
-
 @pytest.fixture
 def _later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The planner speaks 2."""
+    """The planner speaks 2, which brought a module's `generates` (needed) and its `gflops` (a hint)."""
     monkeypatch.setattr(protocol, "PROTOCOL", 2)
     monkeypatch.setattr("s2m3.planner.site.cluster_state.PROTOCOL", 2)
+    for name, mark in (("generates", Since(2, needed=True)), ("gflops", Since(2))):
+        field = ModuleSpec.model_fields[name]
+        monkeypatch.setattr(field, "metadata", [*field.metadata, mark])
 
 
-def later(**more: object) -> _LaterSpec:
-    return _LaterSpec.model_validate({**NOOP.model_dump(by_alias=True), **more})
+def later(**more: object) -> ModuleSpec:
+    return NOOP.model_copy(update={"gflops": 7.0, **more})
 
 
 def speaks(cluster: ClusterState, node: str, number: int) -> None:
@@ -90,18 +85,18 @@ def test_a_module_that_needs_a_later_release_is_not_placed_on_an_older_node() ->
     cluster = make_facts(nodes={"old": 1000.0, "new": 1000.0})
     speaks(cluster, "old", 1)
     speaks(cluster, "new", 2)
-    needy = later(engine="steam")
+    needy = later(generates="code")
     assert [node for node in ("old", "new") if cluster.can_load(needy, node, 0.0)] == ["new"]
-    assert all(cluster.can_load(later(colour="blue"), node, 0.0) for node in ("old", "new"))
+    assert all(cluster.can_load(later(), node, 0.0) for node in ("old", "new"))
 
 
 @pytest.mark.usefixtures("_later")
 def test_a_plan_holds_what_its_node_can_read_and_is_written_again_when_another_release_runs_there() -> None:
     documents, said = Documents("s2m3/v1", 1), list[bytes]()
     for number in (1, 1, 2, 0):
-        assignment = Assignment(modules=(later(colour="blue"),), protocol=number)
+        assignment = Assignment(modules=(later(),), protocol=number)
         documents.update(Decision({"a": assignment}), lambda _, payload: said.append(payload))
-    assert [b"colour" in payload for payload in said] == [False, True, False]
+    assert [b"gflops" in payload for payload in said] == [False, True, False]
     again: list[bytes] = []
     documents.repeat(lambda _, payload: again.append(payload))
     assert again == said[-1:]
