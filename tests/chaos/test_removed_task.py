@@ -11,7 +11,7 @@ from tests.chaos.rig import Rig
 
 def _cut_off(rig: Rig, site: Site) -> None:
     """The planner's connection goes, and none comes up."""
-    rig.proxies["planner"].half_open()
+    rig.proxies["planner"].cut()
     assert site.wait(lambda s: s.planner is not None and s.planner.state == "offline", WAIT_S), rig.log("planner")
 
 

@@ -59,7 +59,8 @@ def _sample(annotation: Any, marks: Any = ()) -> Any:
 
 def _simple(annotation: Any, marks: Any) -> Any:
     if annotation in (int, float):
-        return max((mark.ge for mark in marks if isinstance(mark, annotated_types.Ge)), default=1) or 1
+        least: list[Any] = [mark.ge for mark in marks if isinstance(mark, annotated_types.Ge)]
+        return max(least, default=1) or 1
     return {str: _KEY, bool: True, Any: [_KEY]}[annotation]
 
 
