@@ -1,4 +1,4 @@
-"""Readers are tolerant, files are strict (design.md, section 8): unknown keys at each level, values in each list.
+"""Readers are tolerant, files are strict: unknown keys at each level, values in each list.
 
 The documents and the places in them are found by walking the models, so that a later one is covered too.
 """

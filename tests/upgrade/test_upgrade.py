@@ -1,4 +1,4 @@
-"""A site is upgraded device by device, in any order, under load, and no request fails (design.md, section 8)."""
+"""A site is upgraded device by device, in any order, under load, and no request fails."""
 
 import random
 from pathlib import Path
