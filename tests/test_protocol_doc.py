@@ -3,11 +3,14 @@
 import json
 import re
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from s2m3.schemas import bridge, messages, topics
 from s2m3.schemas.errors import S2M3Error, error_from_code
+from s2m3.schemas.protocol import PROTOCOL, ClosedList, Since
 from s2m3.schemas.wire import plain
 from s2m3.schemas.wire.codec import CONTENT_TYPE
 from s2m3.schemas.wire.generation import Options
@@ -26,7 +29,7 @@ def test_every_topic_is_documented_as_it_is(path: topics.TopicPath) -> None:
 
 
 def test_no_topic_is_documented_that_is_not_there() -> None:
-    rows = re.findall(r"^\| `([^`]+/[^`]*|event)` \|", TEXT, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([^`]+/[^`]*|event|rollcall)` \|", TEXT, flags=re.MULTILINE)
     assert set(rows) == {path.pattern for path in topics.ALL}
 
 
@@ -37,6 +40,60 @@ def test_every_field_of_every_document_is_named(name: str) -> None:
     fields = {field.serialization_alias or field_id for field_id, field in document.model_fields.items()}
     named = set(re.findall(r"`(\w+)`", paragraph)) - {"lost"}
     assert named == fields
+
+
+def test_every_field_that_a_later_protocol_brought_is_named_with_its_number() -> None:
+    """Whoever marks a field with `Since` finds here that the page has to say so, and the other way round."""
+    rows = dict(re.findall(r"^\| (\d+) \| [^|]+ \| ([^|]+) \|$", TEXT, flags=re.MULTILINE))
+    assert [int(number) for number in rows] == list(range(PROTOCOL + 1))
+    named = {(int(number), name) for number, row in rows.items() for name in re.findall(r"`(\w+\.\w+)`", row)}
+    assert named == set(_later_fields()) | set(_later_values())
+
+
+def _models() -> list[type[BaseModel]]:
+    """Every model that can be in a document, and the options of work."""
+    documents = [path.document for path in topics.ALL if isinstance(path, topics.Topic)]
+    found: dict[type[BaseModel], None] = {Options: None}
+    waiting: list[Any] = [*documents]
+    while waiting:
+        annotation = waiting.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in found:
+            found[annotation] = None
+            waiting += [field.annotation for field in annotation.model_fields.values()]
+        else:
+            waiting += get_args(annotation)
+    return list(found)
+
+
+def _later_fields() -> list[tuple[int, str]]:
+    return [
+        (mark.protocol, f"{model.__name__}.{name}")
+        for model in _models()
+        for name, field in model.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Since)
+    ]
+
+
+def _later_values() -> list[tuple[int, str]]:
+    return [
+        (number, f"{name}.{value}")
+        for model in _models()
+        for name, field in model.model_fields.items()
+        for mark in [*field.metadata, *_inside(field.annotation)]
+        if isinstance(mark, ClosedList)
+        for value, number in mark.since
+    ]
+
+
+def _inside(annotation: Any) -> list[Any]:
+    """All that an annotation is made of: of `dict[str, Kind]` also what marks Kind."""
+    return [part for argument in get_args(annotation) for part in (argument, *_inside(argument))]
+
+
+def test_what_was_passed_over_is_named_as_documented() -> None:
+    request = plain.parse_plain(b'{"voice": "soft", "options": {"top_p": 0.9}}')
+    assert f'`["{request.ignored[0]}", "{request.ignored[1]}"]`' in TEXT.replace("\n", " ")
 
 
 def test_all_nine_codes_are_documented() -> None:

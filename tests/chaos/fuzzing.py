@@ -186,6 +186,7 @@ def documents() -> dict[str, m.Document]:
         m.PlannerState(state="online", epoch=3),
         m.PlannerHealth(epoch=1, revision=2, nodes=3, tasks=4, plans=5),
         m.Event(event="node_lost", node="pi", detail="x"),
+        m.RollCall(asker="status"),
         m.ControlRequest(transaction="7", node="pi"),
         m.ControlResponse(status="error", error=why, data={"revision": 7}, transaction=7),
     ]

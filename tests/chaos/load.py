@@ -153,6 +153,8 @@ class Load:
         self._per_s = per_s
         self._rng = rng
         self._stopping = threading.Event()
+        self._asked = threading.Condition()
+        self._count = 0
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
 
     def __enter__(self) -> Self:
@@ -173,8 +175,16 @@ class Load:
         self._thread.join(seconds)
         return self._thread.is_alive()
 
+    def wait_until_asked(self, count: int, timeout_s: float) -> bool:
+        """Waits until so many have been asked; returns whether they were."""
+        with self._asked:
+            return self._asked.wait_for(lambda: self._count >= count, timeout_s)
+
     def _run(self) -> None:
         for number, question in enumerate(self._questions):
             if self._stopping.wait(1 / self._per_s):
                 return
             self._rng.choice(self._ways).ask(f"{self._prefix}{number}", question)
+            with self._asked:
+                self._count = number + 1
+                self._asked.notify_all()

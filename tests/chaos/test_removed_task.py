@@ -1,0 +1,67 @@
+"""A task that was removed while the planner was away stays removed: it believes a broker that has not forgotten all."""
+
+from s2m3.client import Client
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.snapshot import Site
+from tests.chaos import WAIT_S
+from tests.chaos.conftest import Build
+from tests.chaos.rig import Rig
+
+
+def _cut_off(rig: Rig, site: Site) -> None:
+    """The planner's connection goes, and none comes up."""
+    rig.proxies["planner"].cut()
+    assert site.wait(lambda s: s.planner is not None and s.planner.state == "offline", WAIT_S), rig.log("planner")
+
+
+def _restored(rig: Rig, site: Site) -> None:
+    rig.proxies["planner"].mend()
+    assert site.wait(lambda s: s.planner is not None and s.planner.state == "online", WAIT_S), rig.log("planner")
+
+
+def test_a_task_removed_while_the_planner_was_away_stays_removed(build: Build) -> None:
+    rig = build(behind=("planner",))
+    with Site(rig.settings) as site, Client(settings=rig.settings) as client:
+        rig.add(site, "stays", m.TaskSpec(model="noop"))
+        rig.add(site, "goes", m.TaskSpec(model="noop"))
+        _cut_off(rig, site)
+        site.publish(topics.TASK, b"", task="goes")
+        _restored(rig, site)
+        assert site.wait(lambda s: "goes" not in s.routes, WAIT_S), rig.log("planner")
+        assert site.wait(lambda s: not any("goes" in plan.gateways for plan in s.plans.values()), WAIT_S)
+        assert client.ask("stays", left=1, right=2, deadline_s=WAIT_S).value == [1, 2]
+        with Site(rig.settings) as newcomer:
+            assert set(newcomer.tasks) == {"stays"}
+    assert "broker_forgot_everything" not in rig.log("planner")
+
+
+def test_a_task_changed_and_one_added_while_the_planner_was_away_are_taken_up(build: Build) -> None:
+    rig = build(behind=("planner",))
+    with Site(rig.settings) as site:
+        rig.add(site, "changed", m.TaskSpec(model="noop", deadline_s=10))
+        _cut_off(rig, site)
+        site.publish(topics.TASK, m.TaskSpec(model="noop", deadline_s=20).encode(), task="changed")
+        site.publish(topics.TASK, m.TaskSpec(model="noop").encode(), task="added")
+        _restored(rig, site)
+        assert site.wait(lambda s: s.ready("added") and s.routes["changed"].deadline_s == 20, WAIT_S), rig.log(
+            "planner"
+        )
+        assert site.tasks["changed"].deadline_s == 20
+
+
+def test_what_a_task_says_in_keys_of_a_newer_release_outlives_a_broker_that_forgot_everything(build: Build) -> None:
+    rig = build()
+    said = b'{"model": "noop", "deadline_s": 30, "voice": {"of": "a newer release"}}'
+    heard: list[bytes] = []
+    with Site(rig.settings) as site:
+        rig.add(site, "noop", m.TaskSpec(model="noop"))
+        site.publish(topics.TASK, said, task="noop")
+        assert site.wait(lambda s: s.tasks["noop"].deadline_s == 30 and s.ready("noop"), WAIT_S)
+        rig.restart_broker()
+        with Site(rig.settings) as newcomer:
+            newcomer.link.subscribe(
+                topics.TASK.at(rig.settings.root, task="noop"), lambda msg: heard.append(msg.payload)
+            )
+            assert newcomer.wait(lambda s: bool(heard) and s.ready("noop"), WAIT_S), rig.log("planner")
+    assert set(heard) == {said}

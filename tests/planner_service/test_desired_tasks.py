@@ -1,0 +1,70 @@
+"""A task that was removed stays removed; what is said again is what was said, to the byte."""
+
+from s2m3.planner.site.desired_tasks import DesiredTasks
+
+
+def make(*tasks: str) -> tuple[DesiredTasks, list[str]]:
+    cleared: list[str] = []
+    desired = DesiredTasks(clear=cleared.append)
+    for task in tasks:
+        assert desired.heard(task, task.encode(), 0.0)
+    return desired, cleared
+
+
+def test_what_is_said_again_is_what_was_said() -> None:
+    desired, _ = make("one")
+    desired.heard("one", b'{"model":"m","a-newer-key":1}', 1.0)
+    assert list(desired.repeat()) == [("one", b'{"model":"m","a-newer-key":1}')]
+
+
+def test_what_the_broker_does_not_name_again_was_removed_meanwhile() -> None:
+    desired, _ = make("one", "two")
+    desired.on_connected(10.0)
+    desired.heard("two", b"two", 10.1)
+    assert desired.take_removed() == ["one"]
+    assert [task for task, _ in desired.repeat()] == ["two"]
+    assert desired.take_removed() == []
+
+
+def test_the_broker_is_given_time_while_it_goes_on_naming_tasks() -> None:
+    desired, _ = make("one", "two")
+    desired.on_connected(10.0)
+    assert desired.wait_s(10.0) == 0.5
+    desired.heard("two", b"two", 10.4)
+    assert desired.wait_s(10.4) == 0.5
+    assert desired.wait_s(11.0) == 0.0
+
+
+def test_nobody_waits_where_all_were_named() -> None:
+    desired, _ = make("one")
+    desired.on_connected(10.0)
+    desired.heard("one", b"one", 10.1)
+    assert desired.wait_s(10.1) == 0.0
+    assert desired.take_removed() == []
+
+
+def test_a_task_removed_before_our_own_word_reached_the_broker_is_cleared_again() -> None:
+    desired, cleared = make("one")
+    list(desired.repeat())
+    assert desired.heard("one", b"", 1.0)
+    assert not desired.heard("one", b"one", 1.1)
+    assert cleared == ["one"]
+    assert list(desired.repeat()) == []
+
+
+def test_a_task_removed_after_our_own_word_may_be_added_again() -> None:
+    desired, cleared = make("one")
+    list(desired.repeat())
+    assert desired.heard("one", b"one", 1.0)
+    assert desired.heard("one", b"", 1.1)
+    assert desired.heard("one", b"one", 1.2)
+    assert cleared == []
+
+
+def test_another_connection_has_nothing_of_ours_under_way() -> None:
+    desired, cleared = make("one")
+    list(desired.repeat())
+    desired.heard("one", b"", 1.0)
+    desired.on_connected(2.0)
+    assert desired.heard("one", b"one", 2.1)
+    assert cleared == []
