@@ -10,6 +10,7 @@ from s2m3.commands import dashboard, local, services, status, tasks
 from s2m3.commands import plan as offline
 from s2m3.commands import secure as secured
 from s2m3.commands import split as splitting
+from s2m3.commands import uninstall as leaving
 from s2m3.schemas.errors import BadInputError, NoCapacityError, S2M3Error
 
 __all__ = ["main"]
@@ -47,6 +48,7 @@ app.command("bindings")(binding.list_bindings)
 app.command()(services.drain)
 app.command()(services.forget)
 app.command()(services.replan)
+app.command()(leaving.uninstall)
 app.command()(offline.plan)
 app.command()(splitting.split)
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from s2m3.schemas.ids import Id
 from s2m3.schemas.messages import Document, ErrorBody
-from s2m3.schemas.protocol import ClosedList
+from s2m3.schemas.protocol import ClosedList, Since
 
 __all__ = [
     "Binding",
@@ -41,10 +41,20 @@ class Binding(Document):
     retain: bool = False
     #: at most one request per topic in so many seconds: the newest message, older ones are dropped
     every_s: float = Field(default=1.0, ge=0, le=86_400)
+    #: asks every message, in the order of its topic, up to a bound: events, as against a camera's newest picture
+    each: Annotated[bool, Since(1)] = False
     #: publish only these answers
     labels: list[str] = Field(default_factory=list)
     #: publish only answers whose score is above
     above: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_pause_between_events(cls, given: Any) -> Any:
+        """Where each message counts, they wait for each other only if somebody says so."""
+        if isinstance(given, dict) and given.get("each") and "every_s" not in given:
+            return {**given, "every_s": 0.0}
+        return given
 
     @model_validator(mode="after")
     def _one_value_per_input(self) -> Self:
@@ -64,8 +74,12 @@ class BindingReport(Document):
     error: ErrorBody | None = None
     #: messages that came
     received: int = 0
-    #: of these: given up for a newer one, or passed over by `where`
+    #: of these: given up for a newer one, or over the bound of those that wait
     dropped: int = 0
+    #: of these: asked nothing (not as `where` wants it, empty, or nothing at a path)
+    passed: Annotated[int, Since(1)] = 0
+    #: why the last of them asked nothing
+    last_passed: Annotated[str | None, Since(1)] = None
     #: requests answered with a result
     answered: int = 0
     #: of these: published, the others did not meet `labels` and `above`
@@ -73,6 +87,8 @@ class BindingReport(Document):
     #: requests answered with an error, and messages that no request could be made of
     failed: int = 0
     last_error: ErrorBody | None = None
+    #: topics that hold an answer of this binding, retained
+    retained: Annotated[list[str], Since(1)] = Field(default_factory=list)
 
 
 class BridgeState(Document):

@@ -1,5 +1,6 @@
 """Settings of every process: from flags, S2M3_* variables, or the TOML file that S2M3_CONFIG names, in this order."""
 
+import math
 import os
 import re
 import socket
@@ -8,7 +9,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -30,6 +31,8 @@ __all__ = [
     "ServiceSettings",
 ]
 
+#: Ten years: an MQTT message cannot expire later than in 136.
+_LONGEST_RETAINED_S = 315_360_000
 _PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures")
 
 
@@ -176,6 +179,26 @@ class BridgeSettings(ServiceSettings):
     forget_s: float = Field(
         default=30.0, gt=0, description="what nobody has told again so long after a connect is gone"
     )
+    pictures: float = Field(
+        default=600.0, description="seconds that the last picture of a task stays on the broker; off: none is published"
+    )
+    answers: float = Field(
+        default=86_400.0, description="seconds that last answers stay on the broker; off: not at all; keep: for good"
+    )
+
+    @field_validator("pictures", "answers", mode="before")
+    @classmethod
+    def _duration(cls, given: object, info: ValidationInfo) -> object:
+        words = {"off": 0.0} | ({"keep": math.inf} if info.field_name == "answers" else {})
+        if isinstance(given, str) and given in words:
+            return words[given]
+        try:
+            seconds = float(given) if isinstance(given, int | float | str) and given is not True else math.nan
+        except ValueError:
+            seconds = math.nan
+        if not (1 <= seconds <= _LONGEST_RETAINED_S or seconds in words.values()):
+            raise ValueError(f"{', '.join(words)} or seconds, at least 1 and at most {_LONGEST_RETAINED_S:,}")
+        return seconds
 
     @field_validator("discovery_prefix")
     @classmethod

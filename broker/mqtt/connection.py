@@ -80,7 +80,7 @@ class Connection:
         self._receive_maximum = receive_maximum
         self._closes = ConnectFailures(settings, self._name)
         self._refused: UnauthorisedError | None = None
-        self._connected = False
+        self._connected = self._can_expire = False
         self._sock: socket.socket | None = None
         self._timer: Timer | None = None
         self._began = 0.0
@@ -249,8 +249,8 @@ class Connection:
             return
         self._closes.let_in()
         self._connected = True
-        limit = getattr(theirs, "MaximumPacketSize", None) or 2**31
-        payload = min(self._settings.max_message_bytes, limit - _OVERHEAD)
+        self._can_expire = properties.may_expire(theirs)
+        payload = min(self._settings.max_message_bytes, (getattr(theirs, "MaximumPacketSize", 0) or 2**31) - _OVERHEAD)
         self._loop.call(lambda: self._events.up(payload))
 
     def _paho_message(self, _c: Client, _u: object, m: MQTTMessage) -> None:
@@ -273,6 +273,7 @@ class Connection:
     def publish(self, message: Outgoing) -> int:
         """Queues a message for the next `flush`; returns its packet id. With no connection QoS 1 waits for one."""
         packed: Any = None
+        message = properties.bearable(message, can_expire=self._can_expire)
         if not message.plain:
             packed = properties.Packed(message) if self._fast is not None else _paho_properties(message)
         return self._client.publish(

@@ -6,18 +6,20 @@ payload both times: a third of the cost of a hop. `pack` and `unpack` need 4 us 
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["Packed", "Properties", "named", "pack", "received", "unpack"]
+__all__ = ["Packed", "Properties", "bearable", "may_expire", "named", "pack", "received", "unpack"]
 
 _EXPIRY, _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION, _USER = 0x02, 0x03, 0x08, 0x09, 0x26
 #: Other properties that a broker may send with PUBLISH -> length in bytes; None: a variable byte integer.
 _SKIPPED: dict[int, int | None] = {0x01: 1, 0x23: 2, 0x0B: None}
+#: Topic Alias Maximum in rumqttd's CONNACK; Mosquitto says 10, others 0, 5 or 65,535.
+_RUMQTTD_ALIASES = 4_096
 _LONGEST = 65_535
 _MORE = 0x80
 
@@ -80,6 +82,19 @@ def received(topic: str, payload: bytes, found: Any, *, retain: bool, mid: int) 
         user_properties=tuple(pairs),
         mid=mid,
     )
+
+
+def may_expire(connack: Any) -> bool:
+    """Returns whether what is retained for everybody may carry an expiry, by the CONNACK's properties.
+
+    rumqttd 0.20 throws all its MQTT 3.1.1 clients off when one of them is to be given a message with a v5 property.
+    """
+    return getattr(connack, "TopicAliasMaximum", None) != _RUMQTTD_ALIASES
+
+
+def bearable(message: Outgoing, *, can_expire: bool) -> Outgoing:
+    """Returns a message without the expiry that a broker cannot bear on what is retained (`may_expire`)."""
+    return replace(message, expiry_s=None) if message.retain and not can_expire else message
 
 
 def _field(data: bytes) -> bytes:

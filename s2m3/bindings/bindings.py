@@ -1,9 +1,11 @@
 """All bindings of a site: those wanted are started, changed and ended; one that may not run says why."""
 
+from collections.abc import Iterable
+
 import structlog
 
 from s2m3.bindings.bound_topic import Bound, Hub
-from s2m3.bindings.pattern import check_topics, loops
+from s2m3.bindings.pattern import check_topics, loops, may_hold_answer
 from s2m3.broker.event_loop import Loop
 from s2m3.schemas.bridge import Binding, BindingReport
 from s2m3.schemas.errors import BadInputError, S2M3Error
@@ -27,9 +29,11 @@ class Bindings:
         loop: Ours.
         hub: The bridge.
         process: Its name among those there may be.
+        answers_s: How long a retained answer stays (`Bound`).
     """
 
-    def __init__(self, settings: BrokerSettings, loop: Loop, hub: Hub, process: str) -> None:
+    def __init__(self, settings: BrokerSettings, loop: Loop, hub: Hub, process: str, *, answers_s: float) -> None:
+        self._answers_s = answers_s
         self._process = process
         self._settings = settings
         self._loop = loop
@@ -37,6 +41,26 @@ class Bindings:
         self.wanted: dict[str, Binding] = {}
         self._running: dict[str, Bound] = {}
         self._refused: dict[str, S2M3Error] = {}
+        #: retained answers that a bridge before us has left, by binding; those of a binding that runs are its own
+        self._left: dict[str, list[str]] = {}
+
+    def adopt(self, name: str, topics: Iterable[str]) -> None:
+        """Takes over retained answers of a bridge before us: they go with their binding."""
+        left = [topic for topic in topics if may_hold_answer(topic, self._settings.root)]
+        if name in self._running:
+            self._running[name].adopt(left)
+        else:
+            self._left[name] = left
+
+    def left_by(self, name: str) -> list[str]:
+        """Returns, once, the topics of retained answers that a binding which does not run has left."""
+        return self._left.pop(name, [])
+
+    def task_gone(self, task: str) -> None:
+        """Clears the retained answers of a task that is removed."""
+        for bound in self._running.values():
+            if bound.binding.task == task:
+                bound.clear()
 
     def update(self, name: str, binding: Binding | None) -> None:
         """Takes in a binding as it is wanted now; None removes it."""
@@ -62,20 +86,27 @@ class Bindings:
             found[name] = BindingReport(state="refused", error=ErrorBody(**error.as_dict()))
         return found
 
-    def stop(self) -> None:
-        """Ends all."""
+    def stop(self, *, clear: bool) -> None:
+        """Ends all; not in the loop's thread.
+
+        Args:
+            clear: Retained answers that are not kept for good, too.
+        """
         for bound in self._running.values():
-            bound.stop()
+            if clear:
+                self._loop.call(bound.clear_ending)
+            bound.stop(clear=False)
         self._running.clear()
 
     def _start(self, name: str, binding: Binding) -> None:
         try:
             client_id = bridge_client_id(self._settings, self._process, f"bind-{name}")
-            bound = Bound(name, binding, self._settings, self._loop, self._hub, client_id)
+            bound = Bound(name, binding, self._settings, self._loop, self._hub, client_id, answers_s=self._answers_s)
         except S2M3Error as error:
             self._refuse(name, error)
             return
         self._running[name] = bound
+        bound.adopt(self.left_by(name))
         self._loop.call(bound.start)  # behind the goodbye of the one before, which has the same client id
         _log.info("binding_active", binding=name, task=binding.task, source=binding.source)
 

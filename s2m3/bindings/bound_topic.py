@@ -1,9 +1,9 @@
-"""One binding at work: listens to its topic, asks the newest message, and publishes the answer. Its link is its own."""
+"""One binding at work: listens to its topic, asks what its messages ask, publishes the answers. Its link is its own."""
 
 import base64
 import binascii
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -11,15 +11,16 @@ from typing import Any, Protocol
 import structlog
 
 from s2m3.bindings.answer import error_payload, payload_of, wanted
-from s2m3.bindings.extract import Extract
-from s2m3.bindings.gate import Gate
+from s2m3.bindings.extract import Extract, Found, PassedOver
+from s2m3.bindings.gate import MOST_WAITING, Allowance, Gate
 from s2m3.bindings.pattern import result_topic
+from s2m3.bridge.retention import Kept
 from s2m3.broker.event_loop import Loop, Timer
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.broker.requests.actions import Result
 from s2m3.schemas.bridge import Binding, BindingReport
-from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error
 from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.messages import ErrorBody
 from s2m3.schemas.settings import BrokerSettings
@@ -28,6 +29,11 @@ from s2m3.schemas.wire.values import Kind
 __all__ = ["Asked", "Bound", "Hub"]
 
 _log = structlog.get_logger(__name__)
+#: Errors of one binding that are told: at once, and then per second. All are counted.
+_ERRORS, _ERRORS_PER_S = 10, 1.0
+#: Topics that hold a retained answer of one binding: what its wildcards stand for is somebody else's choice.
+_MOST_RETAINED = 256
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,9 @@ class Hub(Protocol):
     def ask(self, asked: Asked, inputs: Mapping[str, Any], done: Callable[[Result], None]) -> None:
         """Asks a task; `done` is called once, in the loop's thread."""
 
+    def failed(self, asked: Asked, request: bytes, error: S2M3Error) -> None:
+        """Tells of a failure that came before or after a request."""
+
     def kinds(self, task: str) -> Mapping[str, Kind]:
         """Returns what a task takes; nothing while that is not known."""
 
@@ -60,6 +69,8 @@ class Hub(Protocol):
 class _Counts:
     received: int = 0
     dropped: int = 0
+    passed: int = 0
+    last_passed: str | None = None
     answered: int = 0
     published: int = 0
     failed: int = 0
@@ -79,20 +90,33 @@ class Bound:
         loop: The bridge's.
         hub: The bridge.
         client_id: Of its connection.
+        answers_s: How long a retained answer stays; 0: none is retained, infinite: until it is replaced.
 
     Raises:
         BadInputError: A path is not JMESPath.
     """
 
     def __init__(
-        self, name: str, binding: Binding, settings: BrokerSettings, loop: Loop, hub: Hub, client_id: str
+        self,
+        name: str,
+        binding: Binding,
+        settings: BrokerSettings,
+        loop: Loop,
+        hub: Hub,
+        client_id: str,
+        *,
+        answers_s: float,
     ) -> None:
         self.name = name
         self.binding = binding
         self._loop = loop
         self._hub = hub
         self._extract = Extract(binding)
-        self._gate = Gate(binding.every_s)
+        self._gate: Gate[Found] = Gate(binding.every_s, each=binding.each)
+        self._errors = Allowance(_ERRORS, _ERRORS_PER_S)
+        self._answers_s = answers_s
+        self._kept = Kept()
+        self._looking: Timer | None = None
         self._timer: Timer | None = None
         self._counts = _Counts()
         self._ended = False
@@ -105,12 +129,35 @@ class Bound:
         """Connects, without waiting."""
         self._link.begin()
 
-    def stop(self) -> None:
-        """Ends; answers that still come are dropped."""
+    def stop(self, *, clear: bool = True) -> None:
+        """Ends; answers that still come are dropped.
+
+        Args:
+            clear: Its retained answers too: it is not wanted any more.
+        """
         self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._looking):
+            if timer is not None:
+                timer.cancel()
+        if clear:
+            self.clear(self._kept.topics)
         self._link.stop(timeout_s=1.0)
+
+    def adopt(self, topics: Iterable[str]) -> None:
+        """Takes over retained answers of a bridge before this one; they stay as long as those of this one."""
+        for topic in topics:
+            if len(self._kept) < _MOST_RETAINED and topic not in self._kept:
+                self._keep(topic)
+
+    def clear(self, topics: Iterable[str] | None = None) -> None:
+        """Clears retained answers: all, or these."""
+        for topic in list(self._kept.topics if topics is None else topics):
+            self._kept.drop(topic)
+            self._send(Outgoing(topic, b"", retain=True))
+
+    def clear_ending(self) -> None:
+        """Clears the retained answers that do not outlive the bridge."""
+        self.clear(self._kept.ending())
 
     def _on_subscribed(self) -> None:
         self._listening = True
@@ -128,51 +175,83 @@ class Bound:
             state="active",
             received=counts.received,
             dropped=counts.dropped,
+            passed=counts.passed,
+            last_passed=counts.last_passed,
             answered=counts.answered,
             published=counts.published,
             failed=counts.failed,
             last_error=counts.last_error,
+            retained=self._kept.topics,
         )
 
     def _on_message(self, message: Message) -> None:
         if message.retain or self._ended:  # said before we listened: acted upon already, or long out of date
             return
         self._counts.received += 1
-        if not self._gate.offer(message.topic, message.payload, time.monotonic()):
+        if (found := self._found(message)) is None:
+            return
+        if not self._gate.offer(message.topic, found, time.monotonic()):
             self._counts.dropped += 1
+            if self.binding.each:
+                error = BusyError(f"{MOST_WAITING} messages of binding {self.name} wait: this one is not asked")
+                self._counts.last_error = ErrorBody(**error.as_dict())
+                self._tell(message.topic, new_request_id(), error)
         self._go_on()
+
+    def _found(self, message: Message) -> Found | None:
+        """Returns what a message asks; None where it asks nothing, or is wrong: no slot is taken, no clock started."""
+        is_read = False
+        try:
+            found = self._extract.find(message.payload)
+            if isinstance(found, Found):
+                self._target(message.topic)  # an answer that could go nowhere is not asked for
+            is_read = True
+        except S2M3Error as error:
+            is_read = True
+            self._failed(message.topic, new_request_id(), error)
+            return None
+        finally:
+            if not is_read:  # a mistake of ours: it is counted all the same
+                self._counts.failed += 1
+        if isinstance(found, PassedOver):
+            self._counts.passed += 1
+            self._counts.last_passed = found.why
+            return None
+        return found
 
     def _go_on(self) -> None:
         if self._ended:
             return
-        for topic, payload in self._gate.take(time.monotonic()):
-            self._ask(topic, payload)
+        for topic, found in self._gate.take(time.monotonic()):
+            self._ask(topic, found)
         if self._timer is not None:
             self._timer.cancel()
         due = self._gate.next_due()
         self._timer = None if due is None else self._loop.after(max(0.0, due - time.monotonic()), self._go_on)
 
-    def _ask(self, topic: str, payload: bytes) -> None:
-        kinds = self._hub.kinds(self.binding.task)
+    def _ask(self, topic: str, found: Found) -> None:
+        is_asked = False
         try:
-            inputs = self._extract.inputs(payload, kinds)
+            kinds = self._hub.kinds(self.binding.task)
+            inputs = self._extract.made_of(found, kinds)
+            asked = self._asked(topic, picture=_picture(inputs, kinds))
+            self._hub.ask(asked, inputs, partial(self._on_result, topic))
+            is_asked = True
         except S2M3Error as error:
             self._failed(topic, new_request_id(), error)
-            self._next(topic)
-            return
-        if inputs is None:
-            self._counts.dropped += 1
-            self._next(topic)
-            return
-        picture = _picture(inputs, kinds)
-        asked = Asked(self.binding.task, f"binding:{self.name}", topic=topic, picture=picture)
-        self._hub.ask(asked, inputs, partial(self._on_result, topic))
+        finally:
+            if not is_asked:  # whatever was wrong: the topic is free again
+                self._next(topic)
+
+    def _asked(self, topic: str, picture: bytes | None = None) -> Asked:
+        return Asked(self.binding.task, f"binding:{self.name}", topic=topic, picture=picture)
 
     def _on_result(self, topic: str, result: Result) -> None:
         if self._ended:
             return
         if result.error is not None:
-            self._failed(topic, result.request, result.error)
+            self._note(result.error)
+            self._publish_error(topic, result.request, result.error)
         else:
             self._answered(topic, result)
         self._next(topic)
@@ -181,13 +260,22 @@ class Bound:
         self._counts.answered += 1
         try:
             if wanted(self.binding, result):
-                self._publish(topic, payload_of(self.binding, result, topic))
+                self._publish(topic, payload_of(self.binding, result, topic), retain=self.binding.retain)
                 self._counts.published += 1
         except S2M3Error as error:
             self._failed(topic, result.request, error)
 
     def _failed(self, topic: str, request: bytes, error: S2M3Error) -> None:
+        """Counts and tells a failure that the bridge does not know of."""
         self._note(error)
+        self._tell(topic, request, error)
+
+    def _tell(self, topic: str, request: bytes, error: S2M3Error) -> None:
+        if self._errors.take(time.monotonic()):
+            self._hub.failed(self._asked(topic), request, error)
+            self._publish_error(topic, request, error)
+
+    def _publish_error(self, topic: str, request: bytes, error: S2M3Error) -> None:
         payload = error_payload(self.binding, error, request, topic)
         if payload is None:
             return
@@ -201,9 +289,34 @@ class Bound:
         self._counts.failed += 1
         self._counts.last_error = ErrorBody(**error.as_dict())
 
-    def _publish(self, topic: str, payload: bytes) -> None:
-        target = result_topic(self.name, self.binding, topic)
-        self._link.publish(Outgoing(target, payload, retain=self.binding.retain), on_refused=self._note)
+    def _target(self, topic: str) -> str:
+        return result_topic(self.name, self.binding, topic)
+
+    def _publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        target = self._target(topic)
+        if not retain or self._answers_s == 0:
+            self._link.publish(Outgoing(target, payload), on_refused=self._note)
+            return
+        if target not in self._kept and len(self._kept) >= _MOST_RETAINED:
+            raise BadInputError(f"{_MOST_RETAINED} topics hold an answer of binding {self.name} already")
+        is_new = target not in self._kept
+        self._keep(target)
+        if is_new:
+            self._hub.binding_changed()  # the report names it: should this bridge be killed, the next clears it
+        message = Outgoing(target, payload, retain=True)
+        dated = self._kept.dated(message, time.monotonic())
+        self._link.publish(dated, on_refused=self._note)
+
+    def _keep(self, topic: str) -> None:
+        self._kept.keep(topic, time.monotonic() + self._answers_s)
+        if self._looking is None:
+            self._looking = self._loop.every(_LOOK_S, lambda: self.clear(self._kept.due(time.monotonic())))
+
+    def _send(self, message: Outgoing) -> None:
+        try:
+            self._link.publish(message, on_refused=self._note)
+        except S2M3Error as unsent:
+            _log.warning("not_published", binding=self.name, topic=message.topic, error=str(unsent))
 
     def _next(self, topic: str) -> None:
         """Not from within `_go_on`: a flood of messages that fail at once must not go deeper and deeper."""

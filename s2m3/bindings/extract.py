@@ -2,19 +2,42 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
-import jmespath
-from jmespath.exceptions import JMESPathError
-
+from s2m3.bindings.jmespath_bounded import Budget, Expression
 from s2m3.schemas.bridge import Binding
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Kind
 
-__all__ = ["Extract"]
+__all__ = ["Extract", "Found", "PassedOver"]
 
 _FILES: frozenset[Kind] = frozenset({"image", "images", "audio"})
 _TEXTS: frozenset[Kind] = frozenset({"text", "texts"})
+#: Levels of a JSON payload: what devices send has fewer than ten, and what follows (JSON, msgpack) recurses.
+_DEEPEST = 64
+_MOST_VALUES = 100_000
+#: Digits of a number that every reader of msgpack takes; longer ones stay text.
+_MOST_DIGITS = 18
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A message that asks nothing."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a message asks: values by input, before they are made what the task takes."""
+
+    values: Mapping[str, Any]
+    #: of the payload, in bytes
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
 
 
 class Extract:
@@ -30,55 +53,136 @@ class Extract:
     def __init__(self, binding: Binding) -> None:
         self._input = binding.input
         self._inputs = binding.inputs
-        self._paths = {name: _compiled(path) for name, path in binding.paths.items()}
-        self._where = None if binding.where is None else _compiled(binding.where)
+        self._paths = {name: Expression(path) for name, path in binding.paths.items()}
+        self._where = None if binding.where is None else Expression(binding.where)
 
-    def inputs(self, payload: bytes, kinds: Mapping[str, Kind]) -> dict[str, Any] | None:
-        """Returns a request's inputs; None for a message that `where` passes over.
+    def find(self, payload: bytes) -> Found | PassedOver:
+        """Returns what a message asks, or why it asks nothing.
 
-        Args:
-            payload: Of the message.
-            kinds: What the task takes; empty while that is not known.
+        A message asks nothing when it is empty (a retained topic that is cleared), when `where` is not true of it, or
+        when there is nothing at a path: missing, null or empty.
 
         Raises:
-            BadInputError: The payload is not JSON though paths look into it, or a path finds nothing.
+            BadInputError: The payload is not JSON though paths look into it, or it is more than can be looked into.
+        """
+        if not payload.strip():
+            return PassedOver("it is empty")
+        if self._input is not None:
+            return Found({self._input: payload}, len(payload))
+        if not self._paths and self._where is None:
+            return Found({}, len(payload))
+        document = _json(payload)
+        budget = Budget(len(payload))
+        if self._where is not None and not _true(self._where.search(document, budget)):
+            return PassedOver("the condition is not true of it")
+        found = {name: path.search(document, budget) for name, path in self._paths.items()}
+        for name, value in found.items():
+            _check(name, value)
+        if nothing := next((name for name, value in found.items() if _is_nothing(value)), None):
+            return PassedOver(f"nothing at {self._paths[nothing].text!r}")
+        return Found(found, len(payload))
+
+    def made_of(self, found: Found, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+        """Returns a request's inputs.
+
+        Args:
+            found: In a message.
+            kinds: What the task takes; empty while that is not known.
         """
         if self._input is not None:
-            return {**self._inputs, self._input: payload}
-        if not self._paths and self._where is None:
-            return dict(self._inputs)
-        document = _json(payload)
-        if self._where is not None and not _true(self._search(self._where, document)):
-            return None
-        found = {name: self._search(path, document) for name, path in self._paths.items()}
-        if nothing := next((name for name, value in found.items() if value is None), None):
-            raise BadInputError(f"input {nothing!r}: the payload has nothing at {self._paths[nothing].expression!r}")
-        return {**self._inputs, **{name: _of_kind(kinds.get(name), value) for name, value in found.items()}}
+            return {**self._inputs, **found.values}
+        return {**self._inputs, **{name: _of_kind(kinds.get(name), value) for name, value in found.values.items()}}
 
-    def _search(self, path: Any, document: Any) -> Any:
-        try:
-            return path.search(document)
-        except JMESPathError as error:
-            raise BadInputError(f"path {path.expression!r}: {error}") from error
-
-
-def _compiled(path: str) -> Any:
-    try:
-        return jmespath.compile(path)
-    except JMESPathError as error:
-        raise BadInputError(f"path {path!r} is not JMESPath: {' '.join(str(error).split())}") from error
+    def inputs(self, payload: bytes, kinds: Mapping[str, Kind]) -> dict[str, Any] | None:
+        """Returns a request's inputs; None for a message that asks nothing. See `find` and `made_of`."""
+        found = self.find(payload)
+        return None if isinstance(found, PassedOver) else self.made_of(found, kinds)
 
 
 def _json(payload: bytes) -> Any:
+    """Reads a payload.
+
+    Raises:
+        BadInputError: It is not JSON, has too many values, or is nested too deep.
+    """
+    if sum(payload.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
+        raise BadInputError(f"the payload has more than {_MOST_VALUES:,} values")
     try:
-        return json.loads(payload)
-    except (ValueError, RecursionError) as error:
+        document = json.loads(payload, parse_int=_number, parse_constant=_no_number)
+    except RecursionError as error:
+        raise BadInputError(f"the payload is not JSON of at most {_DEEPEST} levels") from error
+    except ValueError as error:
         raise BadInputError(f"the payload is not JSON: {error}") from error
+    if _is_deep(document):
+        raise BadInputError(f"the payload is nested more than {_DEEPEST} levels deep")
+    return document
+
+
+def _number(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _is_deep(value: Any) -> bool:
+    """Goes level by level, not value by value: it does not recurse."""
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        level = [item for found in level if isinstance(found, list | dict) for item in _items(found)]
+        if not level:
+            return False
+    return True
+
+
+def _items(found: "list[Any] | dict[str, Any]") -> list[Any]:
+    return list(found.values()) if isinstance(found, dict) else found
 
 
 def _true(value: Any) -> bool:
     """JMESPath's own truth: 0 is true, what is empty or missing is not."""
     return value is True or (value is not False and value is not None and value not in ("", [], {}))
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a value is missing or empty; of several that are wanted together, one is enough."""
+    if isinstance(value, str):
+        return not value.strip() or (value.startswith("data:") and value.endswith(","))
+    if isinstance(value, list):
+        return not value or any(_is_nothing(item) for item in value)
+    if isinstance(value, dict):
+        return not value or (value.keys() == {"base64"} and _is_nothing(value["base64"]))
+    return value is None
+
+
+def _check(name: str, value: Any) -> None:
+    """Refuses what could not travel.
+
+    Raises:
+        BadInputError: Nested too deep, or half a character (JSON can spell a lone surrogate).
+    """
+    if _is_deep(value):
+        raise BadInputError(f"input {name!r} is nested more than {_DEEPEST} levels deep")
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case list() as found:
+                waiting += found
+            case dict() as found:
+                waiting += [*found.keys(), *found.values()]
+            case str() as found if not _is_text(found):
+                raise BadInputError(f"input {name!r} has half a character (a lone surrogate)")
+
+
+def _is_text(found: str) -> bool:
+    if found.isascii():
+        return True
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _of_kind(kind: Kind | None, value: Any) -> Any:

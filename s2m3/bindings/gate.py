@@ -1,58 +1,79 @@
-"""Lets a binding's messages through: the newest of each topic, one at a time, at a limited rate. Pure."""
+"""Lets a binding's messages through: per topic one at a time, at a limited rate, the newest or each in order. Pure."""
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Sized
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-__all__ = ["Gate"]
+__all__ = ["MOST_WAITING", "Allowance", "Gate"]
 
 #: A filter like `#` must not make us keep a message for every topic in the house.
 _MOST_TOPICS = 64
 _MOST_UNDER_WAY = 8
 _MOST_BYTES = 64_000_000
+#: Of a binding that asks each message, over all its topics.
+MOST_WAITING = 256
+M = TypeVar("M", bound=Sized)
 
 
 @dataclass(slots=True)
-class _Topic:
-    waiting: bytes | None = None
+class _Topic(Generic[M]):
+    waiting: deque[M] = field(default_factory=deque)
     under_way: bool = False
     #: when the next may start
     free_at: float = float("-inf")
 
 
-class Gate:
-    """Which message is asked next.
+class Gate(Generic[M]):
+    """Which message is asked next. A message's length is its size in bytes.
 
     Args:
         every_s: Seconds between two starts of one topic, at least.
+        each: Asks every message, in the order of its topic, up to a bound; else only the newest of each topic.
     """
 
-    def __init__(self, every_s: float) -> None:
+    def __init__(self, every_s: float, *, each: bool = False) -> None:
         self._every_s = every_s
-        self._topics: dict[str, _Topic] = {}
+        self._each = each
+        self._most_topics = MOST_WAITING if each else _MOST_TOPICS
+        self._topics: dict[str, _Topic[M]] = {}
         self._under_way = 0
+        #: messages and bytes that wait
+        self._messages = 0
+        self._bytes = 0
 
-    def offer(self, topic: str, payload: bytes, now: float) -> bool:
+    def offer(self, topic: str, message: M, now: float) -> bool:
         """Takes a message in; returns whether none was given up for it: an older one, or itself."""
         known = self._topics.get(topic)
         if known is None:
-            if len(self._topics) >= _MOST_TOPICS and not self._forget_one(now):
+            if len(self._topics) >= self._most_topics and not self._forget_one(now):
                 return False
             known = self._topics[topic] = _Topic()
-        first = known.waiting is None
-        if sum(len(k.waiting or b"") for k in self._topics.values() if k is not known) + len(payload) > _MOST_BYTES:
+        older = 0 if self._each else sum(map(len, known.waiting))
+        if self._bytes - older + len(message) > _MOST_BYTES or (self._each and self._messages >= MOST_WAITING):
             return False
-        known.waiting = payload
+        first = self._each or not known.waiting
+        if not first:
+            self._messages -= len(known.waiting)
+            known.waiting.clear()
+        known.waiting.append(message)
+        self._messages += 1
+        self._bytes += len(message) - older
         return first
 
-    def take(self, now: float) -> list[tuple[str, bytes]]:
+    def take(self, now: float) -> list[tuple[str, M]]:
         """Returns the messages to ask now; each is under way until `done`. Topics take turns."""
         taken = []
         for topic, known in list(self._topics.items()):
             if self._under_way >= _MOST_UNDER_WAY:
                 break
-            if known.waiting is None or known.under_way or known.free_at > now:
+            if not known.waiting or known.under_way or known.free_at > now:
                 continue
-            taken.append((topic, known.waiting))
-            known.waiting, known.under_way, known.free_at = None, True, now + self._every_s
+            message = known.waiting.popleft()
+            taken.append((topic, message))
+            self._messages -= 1
+            self._bytes -= len(message)
+            known.under_way, known.free_at = True, now + self._every_s
             self._under_way += 1
             self._topics[topic] = self._topics.pop(topic)  # to the end of the turns
         return taken
@@ -66,12 +87,36 @@ class Gate:
 
     def next_due(self) -> float | None:
         """Returns when `take` may have something that it has not now; None: not before `offer` or `done`."""
-        waiting = [k.free_at for k in self._topics.values() if k.waiting is not None and not k.under_way]
+        waiting = [k.free_at for k in self._topics.values() if k.waiting and not k.under_way]
         return min(waiting, default=None) if self._under_way < _MOST_UNDER_WAY else None
 
     def _forget_one(self, now: float) -> bool:
         for topic, known in self._topics.items():
-            if known.waiting is None and not known.under_way and known.free_at <= now:
+            if not known.waiting and not known.under_way and known.free_at <= now:
                 del self._topics[topic]
                 return True
         return False
+
+
+class Allowance:
+    """How many errors of a binding are told: its messages may be wrong faster than anybody wants to read.
+
+    Args:
+        burst: At once.
+        per_s: From then on.
+    """
+
+    def __init__(self, burst: float, per_s: float) -> None:
+        self._burst = burst
+        self._per_s = per_s
+        self._left = burst
+        self._at = float("-inf")
+
+    def take(self, now: float) -> bool:
+        """Returns whether one more may be told now."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._per_s)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

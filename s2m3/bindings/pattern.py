@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from s2m3.schemas.bridge import Binding
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["captures", "check_topics", "loops", "overlap", "result_topic"]
+__all__ = ["captures", "check_result_topic", "check_topics", "loops", "may_hold_answer", "overlap", "result_topic"]
 
+#: Control characters, half characters, and what Unicode keeps free: MQTT lets a broker cut who sends them (1.5.4).
+_NO_TOPIC = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _FIELD = re.compile(r"\{(\w*)\}")
+#: Of a result topic. What wildcards stand for is somebody else's choice, and Mosquitto cuts a connection that publishes
+#: on more than 200 levels, whoever chose them.
+_LONGEST_BYTES = 512
+_MOST_LEVELS = 50
 
 
 def check_topics(binding: Binding, root: str) -> None:
@@ -20,6 +26,8 @@ def check_topics(binding: Binding, root: str) -> None:
     source, publish = binding.source, binding.publish
     if not _is_filter(source):
         raise BadInputError(f"source {source!r} is not a topic filter")
+    if source.count("/") >= _MOST_LEVELS or publish.count("/") >= _MOST_LEVELS:
+        raise BadInputError(f"a topic of a binding has more than {_MOST_LEVELS} levels")
     if overlap(source, f"{root}/#") and not source.startswith(f"{root}/response/"):
         raise BadInputError(f"source {source!r} would hear what is said under {root} itself: only {root}/response/…")
     target = _reach(binding)
@@ -41,10 +49,44 @@ def captures(topic_filter: str, topic: str) -> tuple[str, ...]:
 
 
 def result_topic(name: str, binding: Binding, topic: str) -> str:
-    """Returns where the answer to a message on this topic goes."""
+    """Returns where the answer to a message on this topic goes.
+
+    Raises:
+        BadInputError: What the wildcards stand for makes it no topic that may be published on.
+    """
     values = {"task": binding.task, "binding": name}
     values |= {str(i): value for i, value in enumerate(captures(binding.source, topic), 1)}
-    return _FIELD.sub(lambda field: values[field[1]], binding.publish)
+    return check_result_topic(_FIELD.sub(lambda field: values[field[1]], binding.publish))
+
+
+def check_result_topic(topic: str) -> str:
+    """Returns a topic that a binding may publish on; that none is under our own root `check_topics` sees to.
+
+    Raises:
+        BadInputError: It is empty, too long, the broker's own, or has characters that no topic has.
+    """
+    size, levels = len(topic.encode(errors="replace")), topic.count("/") + 1
+    why = None
+    if not topic:
+        why = "is empty"
+    elif size > _LONGEST_BYTES:
+        why = f"has {size} bytes, more than {_LONGEST_BYTES}"
+    elif levels > _MOST_LEVELS:
+        why = f"has {levels} levels, more than {_MOST_LEVELS}"
+    elif not _is_filter(topic) or set(topic) & set("+#"):
+        why = "is the broker's own, or no topic"
+    if why is not None:
+        raise BadInputError(f"the result topic {topic[:80]!r} {why}")
+    return topic
+
+
+def may_hold_answer(topic: str, root: str) -> bool:
+    """Returns whether a binding may have published on a topic: one that a report of a bridge before us names."""
+    try:
+        check_result_topic(topic)
+    except BadInputError:
+        return False
+    return not overlap(topic, f"{root}/#")
 
 
 def overlap(one: str, other: str) -> bool:
@@ -106,7 +148,7 @@ def _is_filter(text: str) -> bool:
     levels = text.split("/")
     return (
         not text.startswith("$")
-        and not any(ord(c) < ord(" ") or "\ud800" <= c <= "\udfff" for c in text)
+        and not _NO_TOPIC.search(text)
         and "#" not in "/".join(levels[:-1])
         and all(level in ("+", "#") or not set(level) & set("+#") for level in levels)
     )

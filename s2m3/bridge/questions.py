@@ -45,7 +45,7 @@ class Questions:
     def take(self, message: Message) -> None:
         """Asks what a message says, or tells why not."""
         task = (topics.BRIDGE_ASK.ids(self._root, message.topic) or {}).get("task")
-        if task is None or message.retain:
+        if task is None or message.retain or not message.payload.strip():  # a text that is cleared asks nothing
             return
         kinds = self._kinds(task)
         question = message.payload.decode(errors="replace")

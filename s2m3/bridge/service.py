@@ -5,27 +5,25 @@ A service of its own: the planner is not on the data path, and with the bridge d
 
 import secrets
 import threading
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from s2m3.bindings.bindings import Bindings
-from s2m3.bindings.bound_topic import Asked
+from s2m3.bridge.leftovers import Leftovers
 from s2m3.bridge.questions import Questions
+from s2m3.bridge.requests import Requests
+from s2m3.bridge.retention import Retention
 from s2m3.broker.event_loop import Loop, Timer
 from s2m3.broker.leader_election import next_epoch
 from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing, Will
-from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.broker.roll_call import answer_roll_calls
 from s2m3.homeassistant.announcer import Announcer
-from s2m3.homeassistant.answers import failure, of_plain, of_result
 from s2m3.homeassistant.discovery import Devices
 from s2m3.homeassistant.view import View
 from s2m3.schemas import bridge as b
@@ -34,7 +32,6 @@ from s2m3.schemas import topics
 from s2m3.schemas.errors import S2M3Error, UnauthorisedError
 from s2m3.schemas.sessions import bridge_client_id
 from s2m3.schemas.settings import BridgeSettings
-from s2m3.schemas.wire.values import Kind
 
 __all__ = ["Bridge"]
 
@@ -77,17 +74,18 @@ class Bridge:
         self._dispatcher = Dispatcher(self._asking, self._loop, "bridge")
         self._view = View()
         prefix = settings.discovery_prefix
-        devices = Devices(self._root, prefix, version("s2m3")) if settings.homeassistant else None
-        self._announcer = Announcer(self._link, self._loop, self._view, devices, self._tell_again)
-        self._bindings = Bindings(settings, self._loop, self, self._process)
-        self._reports: dict[str, b.BindingReport] = {}
-        self._questions = Questions(
-            self._root,
-            kinds=self.kinds,
-            last_picture=self._announcer.last_picture,
-            ask=self.ask,
-            refuse=lambda asked, error: self._told(asked, failure(asked, error, _now())),
+        retention = Retention(settings.pictures, settings.answers)
+        devices = Devices(self._root, prefix, version("s2m3"), pictures=settings.pictures > 0)
+        shown = devices if settings.homeassistant else None
+        self._announcer = Announcer(self._link, self._loop, self._view, shown, self._tell_again, retention=retention)
+        self._requests = asks = Requests(
+            self._link, self._dispatcher, self._view, self._announcer, binding_changed=self._tell_reports
         )
+        shows = self._announcer.last_picture
+        self._questions = Questions(self._root, kinds=asks.kinds, last_picture=shows, ask=asks.ask, refuse=asks.refuse)
+        self._bindings = Bindings(settings, self._loop, asks, self._process, answers_s=settings.answers)
+        self._leftovers = Leftovers(self._link, self._announcer, self._bindings)
+        self._reports: dict[str, b.BindingReport] = {}
         #: what was known, or retained, and has not been told again since the last connect
         self._unheard: set[tuple[str, str]] = set()
         #: the bindings as they were said: a newer release may have said more than we read
@@ -118,8 +116,9 @@ class Bridge:
         listen(link, topics.NODE_STATE, self._on_node_state)
         listen(link, topics.BIND, self._on_binding, counts=self._keep_binding)
         answer_roll_calls(link, self._loop, self._answer_roll_call)
-        link.subscribe(topics.RESPONSE.all(self._root), self._on_response)
+        link.subscribe(topics.RESPONSE.all(self._root), self._requests.on_response)
         link.subscribe(topics.BRIDGE_ASK.all(self._root), self._questions.take)
+        self._leftovers.listen()
         for path in (topics.BRIDGE_TASK, topics.BRIDGE_NODE, topics.BRIDGE_BINDING):  # of a bridge before us
             link.subscribe(path.all(self._root), partial(self._on_left, path))
         self._dispatcher.start()
@@ -132,8 +131,10 @@ class Bridge:
     def stop(self) -> None:
         """Says that the bridge is gone, and ends."""
         self._stopping = True
-        self._bindings.stop()
-        if not self.superseded.is_set():
+        is_ours = not self.superseded.is_set()  # else another bridge tells now what is retained
+        self._bindings.stop(clear=is_ours)
+        if is_ours:
+            self._loop.call(self._announcer.end)
             self._tell_state("offline")
         self._asking.stop(timeout_s=1.0)
         self._link.stop()
@@ -196,6 +197,7 @@ class Bridge:
             return
         for path in (topics.BRIDGE_TASK, topics.BRIDGE_NODE, topics.BRIDGE_BINDING):
             self._link.unsubscribe(path.all(self._root))
+        self._leftovers.stop_listening()
         unheard, self._unheard = self._unheard, set()
         for kind, name in unheard:
             _log.info("forgotten", kind=kind, name=name)
@@ -222,6 +224,8 @@ class Bridge:
     def _on_left(self, path: topics.TopicPath, message: Message) -> None:
         kind, name = next(iter((path.ids(self._root, message.topic) or {"": ""}).items()))
         nodes = self._view.nodes
+        if message.retain and kind == "binding":
+            self._leftovers.of_report(name, message.payload)
         known = {"node": nodes.present | nodes.lost, "task": self._view.tasks, "binding": self._bindings.wanted}
         if message.retain and name and name not in known[kind]:
             self._unheard.add((kind, name))
@@ -235,6 +239,7 @@ class Bridge:
         if spec is None:
             self._view.tasks.pop(task, None)
             self._announcer.forget("task", task)
+            self._bindings.task_gone(task)
             self._announcer.changed("planner")
         else:
             self._view.tasks[task] = spec
@@ -274,45 +279,16 @@ class Bridge:
 
     def _on_binding(self, name: str, binding: b.Binding | None) -> None:
         self._unheard.discard(("binding", name))
+        before = self._bindings.wanted.get(name)
         self._bindings.update(name, binding)
         self._reports.pop(name, None)  # told again even if nothing changed: whoever published it waits to hear
         if binding is None:
             self._said.pop(name, None)
             self._retain(topics.BRIDGE_BINDING.at(self._root, binding=name), b"")
+            self._announcer.forget_binding(name, before.task if before is not None else None)
+            for topic in self._bindings.left_by(name):
+                self._retain(topic, b"")
         self._tell_reports()
-
-    # ---- requests -------------------------------------------------------------------------------------------------
-
-    def ask(self, asked: Asked, inputs: Mapping[str, Any], done: Callable[[Result], None]) -> None:
-        """Asks a task; `done` is called once, in the loop's thread."""
-
-        def settle(result: Result) -> None:
-            self._told(asked, of_result(asked, result, _now()))
-            if result.error is not None:
-                detail = f"{result.error.code}: {result.error.detail}"
-                event = m.Event(event="request_failed", task=asked.task, request=result.request.hex(), detail=detail)
-                self._try_to_publish(Outgoing(topics.EVENT.at(self._root), event.encode()))
-            done(result)
-
-        self._dispatcher.submit(asked.task, inputs, None, settle)
-
-    def kinds(self, task: str) -> Mapping[str, Kind]:
-        """Returns what a task takes; nothing while that is not known."""
-        return self._view.kinds(task)
-
-    def binding_changed(self) -> None:
-        """One listens, or has been refused: worth a report."""
-        self._tell_reports()
-
-    def _on_response(self, message: Message) -> None:
-        task = (topics.RESPONSE.ids(self._root, message.topic) or {}).get("task")
-        answer = None if task is None else of_plain(task, message.payload, _now())
-        if task is not None and answer is not None:
-            self._told(Asked(task, "plain"), answer)
-
-    def _told(self, asked: Asked, answer: b.BridgeAnswer) -> None:
-        if asked.task in self._view.tasks:
-            self._announcer.answered(asked.task, answer, asked.picture)
 
     # ---- what goes out --------------------------------------------------------------------------------------------
 
@@ -343,7 +319,3 @@ class Bridge:
             self._link.publish(message)
         except S2M3Error as error:
             _log.warning("not_published", topic=message.topic, error=str(error))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

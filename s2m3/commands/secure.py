@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from s2m3.commands import options
 from s2m3.schemas.errors import BadInputError
-from s2m3.schemas.roles import ROLES, Role
+from s2m3.schemas.roles import ROLES, Rights, Role
 from s2m3.schemas.settings import BrokerSettings
-from s2m3.secured.registry import Kind
+from s2m3.secured.registry import Kind, Login
 
 __all__ = ["app"]
 
@@ -84,14 +84,20 @@ def add(
     name: Annotated[str, typer.Argument(help="of the login; an agent's is its node's")],
     *,
     task: Annotated[list[str] | None, typer.Option(help="a device: ask only this; a viewer: ask this; repeat")] = None,
-    read: Annotated[list[str] | None, typer.Option(help="topics outside ours that it may read; repeat")] = None,
-    write: Annotated[list[str] | None, typer.Option(help="topics outside ours that it may write; repeat")] = None,
+    read: Annotated[list[str] | None, typer.Option(help="topics outside ours that it may read (too); repeat")] = None,
+    write: Annotated[list[str] | None, typer.Option(help="topics outside ours that it may write (too); repeat")] = None,
+    no_task: Annotated[list[str] | None, typer.Option(help="take this task from it; repeat")] = None,
+    no_read: Annotated[list[str] | None, typer.Option(help="take the right to read this from it; repeat")] = None,
+    no_write: Annotated[list[str] | None, typer.Option(help="take the right to write this from it; repeat")] = None,
     password: Annotated[bool | None, typer.Option("--password/--certificate", help="[by role]")] = None,
     existing: Annotated[
         bool, typer.Option("--existing", help="home-assistant: by the name it has on your own listener")
     ] = False,
 ) -> None:
-    """Add a login, or renew one. `s2m3 secure add /etc/s2m3 agent pi5`."""
+    """Add a login. Of one that is there, change the rights that are named; with none named, renew it.
+
+    `s2m3 secure add /etc/s2m3 agent pi5`; `s2m3 secure add /etc/s2m3 bridge bridge --read 'doorbell/#'`
+    """
     from s2m3.secured.folder import SecuredFolder  # noqa: PLC0415  # cryptography: an extra
 
     checked = _role(role)
@@ -104,6 +110,21 @@ def add(
         typer.echo(_RELOAD)
         return
     renewed = name in site.registry.logins
+    taken = bool(no_task or no_read or no_write)
+    if taken or (renewed and password is None and (task or read or write)):
+        gone = Rights(tuple(no_read or ()), tuple(no_write or ()))
+        login = site.change_rights(
+            checked,
+            name,
+            tasks=task or (),
+            reads=read or (),
+            writes=write or (),
+            without=gone,
+            without_tasks=no_task or (),
+        )
+        typer.echo(f"{name} keeps its {login.kind}; it {_rights(login)}")
+        typer.echo(_RELOAD)
+        return
     made = site.add(checked, name, _kind(checked, password), tasks=task or (), reads=read or (), writes=write or ())
     login = site.registry.logins[name]
     old = "its old password is not good any more" if login.password else "its old certificate is good until it expires"
@@ -128,25 +149,33 @@ def revoke(folder: _Folder, name: Annotated[str, typer.Argument(help="of the log
 
 @app.command("ls")
 def list_logins(folder: _Folder, *, as_json: options.Json = False) -> None:
-    """List the logins, what they are, and when they expire. `s2m3 secure ls /etc/s2m3`."""
+    """List the logins, what they are and may, and when they expire. `s2m3 secure ls /etc/s2m3`."""
     from s2m3.secured.folder import SecuredFolder  # noqa: PLC0415  # cryptography: an extra
 
     registry = SecuredFolder.open(folder).registry
-    rows: list[tuple[str, str, str, str, datetime | None]] = [
-        ("(the broker)", "", "certificate", "", registry.server_expires)
-    ]
+    broker = ("(the broker)", "", "certificate", *((),) * 3, registry.server_expires)
+    rows: list[tuple[str, str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...], datetime | None]] = [broker]
     for name, login in registry.logins.items():
         expires = login.certificates[0].expires if login.certificates else None
-        rows.append((name, login.role, login.kind, " ".join(login.tasks), expires))
+        rows.append((name, login.role, login.kind, login.tasks, login.reads, login.writes, expires))
+    keys = ("name", "role", "login", "tasks", "reads", "writes", "expires")
     if as_json:
-        keys = ("name", "role", "login", "tasks", "expires")
-        typer.echo(json.dumps([dict(zip(keys, (*row[:4], _day(row[4])), strict=True)) for row in rows]))
+        shown = [(*row[:3], " ".join(row[3]), *row[4:6], _day(row[6])) for row in rows]
+        typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in shown]))
         return
-    table = Table(*("name", "role", "login", "tasks", "expires"))
-    for *words, expires in rows:
+    table = Table(*(Column(key, overflow="fold") for key in keys))
+    for name, role, kind, *rights, expires in rows:
+        words = (name, role, kind, *("\n".join(right) for right in rights))
         soon = expires is not None and (expires - datetime.now(UTC)).days < _SOON_DAYS
         table.add_row(*words, f"[red]{_day(expires)}: renew it[/red]" if soon else _day(expires) or "-")
     Console().print(table)
+
+
+def _rights(login: Login) -> str:
+    """What a login may besides what its role says."""
+    words = (("asks", login.tasks), ("reads", login.reads), ("writes", login.writes))
+    named = [f"{verb} {', '.join(rights)}" for verb, rights in words if rights]
+    return "; ".join(named) or "has the rights of its role, and no others"
 
 
 def _day(when: datetime | None) -> str | None:

@@ -193,6 +193,12 @@ def agent(settings: AgentSettings) -> None:
     homeassistant=Annotated[bool | None, typer.Option(help="announce nodes and tasks to Home Assistant [yes]")],
     discovery_prefix=Annotated[str | None, typer.Option(help="as set in Home Assistant [homeassistant]")],
     forget_s=Annotated[float | None, typer.Option(help="what nobody tells again so long after a connect is gone [30]")],
+    pictures=Annotated[
+        str | None, typer.Option(help="off, or seconds that a task's last picture stays on the broker [600]")
+    ],
+    answers=Annotated[
+        str | None, typer.Option(help="off, keep, or seconds that last answers stay on the broker [86400]")
+    ],
     metrics_port=options.MetricsPort,
 )
 def bridge(settings: BridgeSettings) -> None:

@@ -189,7 +189,8 @@ def _binding_state(report: b.BindingReport | None) -> Text:
         return Text("no bridge runs it: s2m3 bridge", style="bold red")
     if report.error is not None:
         return Text(f"{report.state}: {report.error.detail}", style="bold red")
-    counts = f"{report.received} received, {report.dropped} dropped, {report.answered} answered"
+    passed = f", {report.passed} asked nothing ({report.last_passed})" if report.passed else ""
+    counts = f"{report.received} received{passed}, {report.dropped} dropped, {report.answered} answered"
     failed = f", {report.failed} failed ({report.last_error.detail})" if report.last_error else ""
     return Text(f"{counts}, {report.published} published{failed}", style="yellow" if failed else "green")
 

@@ -2,12 +2,15 @@
 
 import json
 import random
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import structlog
 
+from s2m3.bridge.retention import Kept, Retention
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
@@ -29,6 +32,18 @@ _BURY_S = 5.0
 _MOST_BURIED = 100
 #: A dashboard needs no larger picture, and the broker keeps one per task.
 _LARGEST_PICTURE = 4_000_000
+#: For questions about it, where pictures are not published.
+_REMEMBERED_S = 600.0
+_LOOK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """The picture that a task looked at last."""
+
+    file: bytes
+    source: str
+    until: float
 
 
 class Announcer:
@@ -40,11 +55,23 @@ class Announcer:
         view: What the bridge has heard.
         devices: The discovery documents; None announces nothing to Home Assistant.
         tell_again: All that the bridge retains, when Home Assistant has started.
+        retention: How long pictures and answers stay.
     """
 
     def __init__(
-        self, link: Link, loop: Loop, view: View, devices: Devices | None, tell_again: Callable[[], None]
+        self,
+        link: Link,
+        loop: Loop,
+        view: View,
+        devices: Devices | None,
+        tell_again: Callable[[], None],
+        *,
+        retention: Retention,
     ) -> None:
+        self._retention = retention
+        #: pictures and answers that are retained
+        self._kept = Kept()
+        self._pictures: dict[str, _Picture] = {}
         self._tell_again = tell_again
         self._link = link
         self._loop = loop
@@ -60,6 +87,7 @@ class Announcer:
         self._held: dict[str, Outgoing] | None = None
         if devices is not None:
             link.subscribe(devices.birth, self._on_birth)
+        loop.every(_LOOK_S, self._clear_due)
 
     def hold(self) -> None:
         """Has nothing retained until `release`: another bridge may have taken over."""
@@ -89,22 +117,77 @@ class Announcer:
             self._clear(topic)
         paths: list[topics.TopicPath] = [topics.BRIDGE_NODE]
         if kind == "task":
+            self._pictures.pop(name, None)
             paths = [topics.BRIDGE_ANSWER, topics.BRIDGE_PICTURE, topics.BRIDGE_TASK]
         for path in paths:
             self._clear(path.at(self._link.root, **{kind: name}))
 
     def answered(self, task: str, answer: BridgeAnswer, picture: bytes | None) -> None:
         """Tells a task's answer, with the picture that it is about."""
-        root = self._link.root
+        root, now = self._link.root, time.monotonic()
         if answer.event_type == "answered":  # the last answer stays while requests fail; `bridge/answered` tells both
+            source = answer.source
             if picture is not None and len(picture) <= _LARGEST_PICTURE:
-                self._tell(topics.BRIDGE_PICTURE.at(root, task=task), picture)
-            self._tell(topics.BRIDGE_ANSWER.at(root, task=task), answer.encode())
+                if answer.source == "question" and (known := self._pictures.get(task)) is not None:
+                    source = known.source  # asked about what a binding brought: the answer goes with the binding
+                else:
+                    self._show(task, _Picture(picture, source, now + (self._retention.pictures_s or _REMEMBERED_S)))
+            topic = topics.BRIDGE_ANSWER.at(root, task=task)
+            if self._retention.answers_s:
+                self._kept.keep(topic, now + self._retention.answers_s, source)
+                self._retain(topic, answer.encode())
+            else:
+                self._publish(Outgoing(topic, answer.encode()))
         self._publish(Outgoing(topics.BRIDGE_ANSWERED.at(root, task=task), answer.encode()))
 
+    def _show(self, task: str, picture: _Picture) -> None:
+        self._pictures[task] = picture
+        if self._retention.pictures_s:
+            topic = topics.BRIDGE_PICTURE.at(self._link.root, task=task)
+            self._kept.keep(topic, picture.until, picture.source)
+            self._retain(topic, picture.file)
+
     def last_picture(self, task: str) -> bytes | None:
-        """Returns the picture that a task analysed last."""
-        return self._retained.get(topics.BRIDGE_PICTURE.at(self._link.root, task=task))
+        """Returns the picture that a task analysed last, while it is remembered."""
+        found = self._pictures.get(task)
+        return found.file if found is not None and found.until > time.monotonic() else None
+
+    def adopt(self, topic: str, source: str | None, expiry_s: float | None) -> None:
+        """Takes over a picture or an answer that a bridge before us has left: it stays no longer than one of ours.
+
+        Args:
+            topic: Where.
+            source: What brought it; None: not known.
+            expiry_s: When the broker drops it by itself; None: never.
+        """
+        if topic in self._retained or topic in self._kept:
+            return
+        is_picture = topics.BRIDGE_PICTURE.ids(self._link.root, topic) is not None
+        stays = self._retention.pictures_s if is_picture else self._retention.answers_s
+        self._kept.keep(topic, time.monotonic() + min(stays, stays if expiry_s is None else expiry_s), source)
+
+    def forget_binding(self, name: str, task: str | None) -> None:
+        """Clears what a binding that is removed has brought."""
+        source = f"binding:{name}"
+        self._pictures = {task: known for task, known in self._pictures.items() if known.source != source}
+        root, gone = self._link.root, self._kept.of_source(source)
+        tasks = {task} | {(topics.BRIDGE_ANSWER.ids(root, topic) or {}).get("task") for topic in gone}
+        for of in filter(None, tasks):  # of a bridge before us: whose picture it is, only the answer tells
+            picture = topics.BRIDGE_PICTURE.at(root, task=of)
+            gone += [picture] if picture in self._kept and self._kept.source(picture) is None else []
+        for topic in gone:
+            self._clear(topic)
+
+    def end(self) -> None:
+        """Clears the pictures and answers that do not outlive the bridge."""
+        for topic in self._kept.ending():
+            self._clear(topic)
+
+    def _clear_due(self) -> None:
+        now = time.monotonic()
+        for topic in self._kept.due(now):
+            self._clear(topic)
+        self._pictures = {task: known for task, known in self._pictures.items() if known.until > now}
 
     def repeat(self) -> None:
         """Tells everything again."""
@@ -174,11 +257,15 @@ class Announcer:
 
     def _tell(self, topic: str, payload: bytes) -> None:
         if self._retained.get(topic) != payload:
-            self._retained[topic] = payload
-            self._publish(Outgoing(topic, payload, retain=True))
+            self._retain(topic, payload)
+
+    def _retain(self, topic: str, payload: bytes) -> None:
+        self._retained[topic] = payload
+        self._publish(Outgoing(topic, payload, retain=True))
 
     def _clear(self, topic: str) -> None:
         self._retained.pop(topic, None)
+        self._kept.drop(topic)
         self._publish(Outgoing(topic, b"", retain=True))
 
     def _publish(self, message: Outgoing) -> None:
@@ -186,7 +273,7 @@ class Announcer:
             self._held[message.topic] = message
             return
         try:
-            self._link.publish(message)
+            self._link.publish(self._kept.dated(message, time.monotonic()))
         except S2M3Error as error:  # told again on the next connect
             _log.warning("not_told", topic=message.topic, error=str(error))
 

@@ -17,6 +17,8 @@ __all__ = ["Devices", "without"]
 Component = dict[str, Any]
 #: Home Assistant's own word for "not known", of which it makes an unknown state.
 _NONE = "default('None')"
+#: What was said, and nothing where it is cleared: an empty payload is no JSON, and no mistake.
+_JSON = "(value_json | default({}))"
 _MEASUREMENT = {"p": "sensor", "stat_cla": "measurement"}
 _MEGABYTES = {**_MEASUREMENT, "dev_cla": "data_size", "unit_of_meas": "MB", "sug_dsp_prc": 0}
 _MILLISECONDS = {**_MEASUREMENT, "dev_cla": "duration", "unit_of_meas": "ms", "sug_dsp_prc": 0}
@@ -30,11 +32,13 @@ class Devices:
         root: Of our topics.
         prefix: Of Home Assistant's.
         version: Ours.
+        pictures: Whether pictures are published.
     """
 
     root: str
     prefix: str
     version: str
+    pictures: bool = True
 
     def topic(self, kind: str, name: str = "") -> str:
         """Returns where a device's document goes; an empty retained message there removes device and entities."""
@@ -88,6 +92,7 @@ class Devices:
         state, answer = (path.at(self.root, task=task) for path in (topics.BRIDGE_TASK, topics.BRIDGE_ANSWER))
         components: dict[str, Component] = {
             "answer": {"p": "sensor", "name": "Answer", "ic": "mdi:message-text", "json_attr_t": answer}
+            | {"json_attr_tpl": f"{{{{ {_JSON} | tojson }}}}"}
             | _value(answer, "state"),
             "latency": _MILLISECONDS | {"name": "Latency", **_value(answer, "latency_ms")},
             "answered": {
@@ -140,8 +145,7 @@ class Devices:
             found["score"] = _MEASUREMENT | {"name": "Score", "sug_dsp_prc": 2, "ic": "mdi:percent-circle"}
             found["score"] |= _value(answer, "score")
         if kinds & {"image", "images"}:
-            picture = topics.BRIDGE_PICTURE.at(self.root, task=task)
-            found["picture"] = {"p": "image", "name": "Picture", "img_t": picture, "cont_type": "image/jpeg"}
+            found["picture"] = self._picture(task)
         if "text" in kinds:
             found["question"] = {
                 "p": "text",
@@ -149,9 +153,16 @@ class Devices:
                 "ic": "mdi:chat-question",
                 "cmd_t": topics.BRIDGE_ASK.at(self.root, task=task),
                 "stat_t": answer,
-                "val_tpl": "{{ value_json.question | default('') }}",
+                "val_tpl": f"{{{{ {_JSON}.question | default('') }}}}",
             }
         return found
+
+    def _picture(self, task: str) -> Component:
+        """Its entity; a component of nothing but its platform is removed, should a bridge before us have had it."""
+        if not self.pictures:
+            return {"p": "image"}
+        topic = topics.BRIDGE_PICTURE.at(self.root, task=task)
+        return {"p": "image", "name": "Picture", "img_t": topic, "cont_type": "image/jpeg"}
 
     def _available(self, topic: str | None = None, condition: str = "") -> list[Component]:
         """While the bridge runs (its last will tells), and a condition holds of what it says."""
@@ -182,7 +193,7 @@ class Devices:
             "dev": device,
             "o": {"name": "s2m3", "sw": self.version},
             "cmps": {
-                key: {"uniq_id": f"{own}-{key}", "qos": 1, **shared, **component}
+                key: {"uniq_id": f"{own}-{key}", "qos": 1, **shared, **component} if len(component) > 1 else component
                 for key, component in components.items()
             },
         }
@@ -198,7 +209,7 @@ def without(old: Mapping[str, Any], new: dict[str, Any]) -> dict[str, Any] | Non
 
 
 def _value(topic: str, key: str) -> Component:
-    return {"stat_t": topic, "val_tpl": f"{{{{ value_json.{key} | {_NONE} }}}}"}
+    return {"stat_t": topic, "val_tpl": f"{{{{ {_JSON}.{key} | {_NONE} }}}}"}
 
 
 def _connectivity(topic: str, condition: str) -> Component:

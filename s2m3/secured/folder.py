@@ -17,7 +17,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from s2m3.schemas.errors import BadInputError
-from s2m3.schemas.roles import Role, check_login_name
+from s2m3.schemas.roles import Rights, Role, check_login_name
 from s2m3.secured import mosquitto
 from s2m3.secured.authority import Authority
 from s2m3.secured.registry import Certificate, Kind, Login, Registry, Revoked
@@ -109,7 +109,7 @@ class SecuredFolder:
         reads: Iterable[str] = (),
         writes: Iterable[str] = (),
     ) -> Path:
-        """Makes a login, or renews an existing one, which keeps its rights if no new ones are given.
+        """Makes a login, or renews an existing one, which keeps its rights and gets these besides.
 
         After a renewal, the older certificate stays valid until it expires; an older password does not.
 
@@ -131,10 +131,8 @@ class SecuredFolder:
         old = self.registry.logins.get(name)
         if old is not None and (old.role, old.kind) != (role, kind):
             raise BadInputError(f"{name} is already a {old.role} with a {old.kind}: revoke it first")
-        login = Login(role=role, kind=kind, tasks=tuple(tasks), reads=tuple(reads), writes=tuple(writes))
-        if old is not None and not (login.tasks or login.reads or login.writes):
-            login = old
-        self.registry.model_copy(update={"logins": {name: login}}).rights()  # raises before anything is written
+        login = (old or Login(role=role, kind=kind)).with_rights(tasks=tasks, reads=reads, writes=writes)
+        self._check(name, login)
         folder = self.folder / "logins" / name
         for path in (self.folder / "logins", folder):
             _make_folder(path)
@@ -152,6 +150,53 @@ class SecuredFolder:
         _write(folder / "s2m3.toml", self._settings(name, login, password).encode())
         self._save(logins={**self.registry.logins, name: login.model_copy(update=update)})
         return folder
+
+    def change_rights(
+        self,
+        role: Role,
+        name: str,
+        *,
+        tasks: Iterable[str] = (),
+        reads: Iterable[str] = (),
+        writes: Iterable[str] = (),
+        without: Rights | None = None,
+        without_tasks: Iterable[str] = (),
+    ) -> Login:
+        """Gives a login further rights and takes others from it, by name; its certificate or password stays.
+
+        Args:
+            role: Its role.
+            name: Of the login.
+            tasks: It may ask these too.
+            reads: Topics outside ours that it may read too.
+            writes: Topics outside ours that it may write too.
+            without: Topics outside ours that it may not read and write any more.
+            without_tasks: It may not ask these any more.
+
+        Raises:
+            BadInputError: There is none of this name and role, it does not have what is to be taken, or the rights
+                cannot be given.
+        """
+        old = self.registry.logins.get(name)
+        if old is None or old.role != role:
+            there = ", ".join(n for n, login in self.registry.logins.items() if login.role == role) or "none"
+            raise BadInputError(f"no {role} {name!r} whose rights could change; there are: {there}")
+        gone = without or Rights()
+        login = old.with_rights(tasks=tasks, reads=reads, writes=writes)
+        login = login.without_rights(tasks=without_tasks, reads=gone.reads, writes=gone.writes)
+        if old.role == "device" and old.tasks and not login.tasks:
+            raise BadInputError(f"{name} may ask only {', '.join(old.tasks)}; with no task left it could ask all")
+        self._check(name, login)
+        self._save(logins={**self.registry.logins, name: login})
+        return login
+
+    def _check(self, name: str, login: Login) -> None:
+        """Refuses rights that cannot be given, before anything is written.
+
+        Raises:
+            BadInputError: Topics inside ours, or no topics.
+        """
+        self.registry.model_copy(update={"logins": {name: login}}).rights()
 
     def admit(self, name: str) -> None:
         """Gives Home Assistant's rights to a login of another, existing Mosquitto listener.

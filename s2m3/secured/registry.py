@@ -1,10 +1,12 @@
 """The registry of a secured site (`site.json`): settings, logins and revoked certificates. Frozen; writes no file."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.roles import Rights, Role, rights_of
 
 __all__ = ["Certificate", "Login", "Registry", "Revoked"]
@@ -36,6 +38,28 @@ class Login(_Frozen):
     certificates: tuple[Certificate, ...] = ()
     #: the hash in Mosquitto's password file
     password: str | None = None
+
+    def with_rights(self, *, tasks: Iterable[str], reads: Iterable[str], writes: Iterable[str]) -> "Login":
+        """Returns it with further rights; what it has already is not added twice."""
+        given = {"tasks": (*self.tasks, *tasks), "reads": (*self.reads, *reads), "writes": (*self.writes, *writes)}
+        return self.model_copy(update={name: tuple(dict.fromkeys(rights)) for name, rights in given.items()})
+
+    def without_rights(self, *, tasks: Iterable[str], reads: Iterable[str], writes: Iterable[str]) -> "Login":
+        """Returns it without these.
+
+        Raises:
+            BadInputError: It does not have one of them.
+        """
+        update: dict[str, tuple[str, ...]] = {}
+        for name, had, gone in (
+            ("tasks", self.tasks, tuple(tasks)),
+            ("reads", self.reads, tuple(reads)),
+            ("writes", self.writes, tuple(writes)),
+        ):
+            if missing := [right for right in gone if right not in had]:
+                raise BadInputError(f"{missing[0]!r} is not among its {name}: {', '.join(had) or 'none'}")
+            update[name] = tuple(right for right in had if right not in gone)
+        return self.model_copy(update=update)
 
 
 class Revoked(_Frozen):

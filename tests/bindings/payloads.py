@@ -41,12 +41,20 @@ def frigate_event(kind: str = "new", **after: object) -> bytes:
 
 #: zigbee2mqtt/<friendly name>: what a button, a contact and a climate sensor say.
 ZIGBEE_BUTTON = b'{"action":"single","battery":97,"linkquality":132,"voltage":2995}'
+#: It says so by itself, and after each press it says that it is released.
+ZIGBEE_BATTERY = b'{"battery":96,"linkquality":128,"voltage":2995}'
 ZIGBEE_CONTACT = (
     b'{"battery":100,"contact":false,"device_temperature":21,"linkquality":96,"tamper":false,"voltage":3005}'
 )
 ZIGBEE_CLIMATE = (
     b'{"battery":74.5,"humidity":45.61,"linkquality":87,"pressure":1003.2,"temperature":22.34,"voltage":2915}'
 )
+
+
+def zigbee_button(action: str | None) -> bytes:
+    """What a button says when it is pressed (single, double, hold), and when it is released: "" or null."""
+    return json.dumps({"action": action, "battery": 97, "linkquality": 132, "voltage": 2995}).encode()
+
 
 #: A doorbell that puts its picture into JSON (ESPHome and Tasmota users do).
 DOORBELL = json.dumps(

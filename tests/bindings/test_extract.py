@@ -67,13 +67,106 @@ def test_truth_is_jmespaths(value: str, passes: bool) -> None:  # noqa: FBT001  
     [
         (b"\xff\xd8\xff", "the payload is not JSON"),
         (b"[" * 100_000, "the payload is not JSON"),
-        (b"{}", "the payload has nothing at 'after.label'"),
-        (b'"text"', "the payload has nothing at 'after.label'"),
+        (b'{"x": NaN}', "the payload is not JSON"),
     ],
 )
 def test_a_payload_without_what_the_path_wants_says_so(payload: bytes, why: str) -> None:
     with pytest.raises(BadInputError, match=re.escape(why)):
         _extract(paths={"text": "after.label"}).inputs(payload, KINDS)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b" \r\n",
+        b"null",
+        b"{}",
+        b'"text"',
+        b'{"action": ""}',
+        b'{"action": "  "}',
+        b'{"action": null}',
+        b'{"action": []}',
+        b'{"action": [""]}',
+        b'{"action": ["single", null]}',
+        b'{"action": {}}',
+        b'{"action": {"base64": ""}}',
+        b'{"action": "data:image/jpeg;base64,"}',
+        b'{"battery": 97}',
+    ],
+)
+def test_2_nothing_at_a_path_is_nobody_s_question(payload: bytes) -> None:
+    assert _extract(paths={"text": "action"}).inputs(payload, KINDS) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("0", "0"), ("false", "false"), ('"0"', "0"), ("12345678901234567890", None)]
+)
+def test_2_zero_and_false_are_values(value: str, text: str | None) -> None:
+    inputs = _extract(paths={"text": "action"}).inputs(b'{"action": %s}' % value.encode(), KINDS)
+    assert inputs == {"text": text or value}
+
+
+@pytest.mark.parametrize(
+    "fields", [{"input": "image"}, {"inputs": {"text": "x"}}, {"paths": {"text": "a"}}, {"where": "a"}]
+)
+def test_6_an_empty_payload_asks_nothing(fields: dict[str, Any]) -> None:
+    for payload in (b"", b"\n"):
+        assert _extract(**fields).inputs(payload, KINDS) is None
+
+
+def _nested(depth: int) -> bytes:
+    return b'{"action":' * depth + b'"x"' + b"}" * depth
+
+
+DOUBLED = "|".join(["[@,@]"] * 60)
+
+
+@pytest.mark.parametrize(
+    ("payload", "path", "why"),
+    [
+        (_nested(65), "action", "levels"),
+        (_nested(600), "action", "levels"),
+        (_nested(100_000), "action", "levels"),
+        (b"[%s]" % (b"0," * 200_000 + b"0"), "@", "values"),
+        (b'{"action": "x"}', DOUBLED, "too much work"),
+        (b'{"action": "x"}', f"{DOUBLED}|to_string(@)", "too much work"),
+        (b'{"action": "x"}', f"({DOUBLED}) == ({DOUBLED})", "too much work"),
+        (b'{"action": ["x"]}', "action|" + "|".join(["[@,@][]"] * 60), "too much work"),
+        (b'{"action": "xxxxxxxx"}', "action|" + "|".join(["join('',[@,@])"] * 40), "too much work"),
+        (b'{"action": "x"}', "action|" + "[" * 70 + "@" + "]" * 70, "levels"),
+        (b'{"action": 1e999}', "ceil(action)", "infinity"),
+        (b'{"action": "\\ud800"}', "action", "half a character"),
+        (b'{"action": "\\ud800"}', "ceil(action)", r"ceil\(\).*\?"),
+        (b'{"action": "x"}', "!" * 900 + "action", "path"),
+    ],
+)
+def test_33_what_is_too_deep_too_much_or_breaks_a_function_is_bad_input(payload: bytes, path: str, why: str) -> None:
+    with pytest.raises(BadInputError, match=why):
+        _extract(paths={"text": path}).inputs(payload, KINDS)
+
+
+def test_33_depth_that_devices_use_is_read() -> None:
+    assert _extract(paths={"text": ".".join(["action"] * 60)}).inputs(_nested(60), KINDS) == {"text": "x"}
+
+
+def test_33_a_picture_of_many_megabytes_may_be_put_together() -> None:
+    payload = b'{"a": "%s"}' % (b"A" * 8_000_000)
+    found = _extract(paths={"image": "join('', ['data:image/jpeg;base64,', a])"}).inputs(payload, KINDS)
+    assert found is not None
+    assert len(found["image"]["base64"]) == 8_000_000
+
+
+@pytest.mark.parametrize("path", ["a" * 1_001, "(" * 900 + "a" + ")" * 90])
+def test_33_an_expression_is_bounded(path: str) -> None:
+    with pytest.raises(BadInputError):
+        _extract(paths={"text": path})
+
+
+def test_a_text_is_neither_above_nor_below_a_number() -> None:
+    extract = _extract(paths={"text": "battery"}, where="battery < `20`")
+    assert extract.inputs(b'{"battery": "low"}', KINDS) is None
+    assert extract.inputs(b'{"battery": 5}', KINDS) == {"text": "5"}
 
 
 def test_a_function_on_the_wrong_type_is_bad_input_not_a_crash() -> None:

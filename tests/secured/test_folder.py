@@ -1,6 +1,8 @@
 """The operator's folder: what it makes, what it refuses, who may read it. No broker."""
 
+import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -167,6 +169,62 @@ def test_only_the_planner_writes_plans_and_routes(role: str) -> None:
     rights = rights_of(ROOT, next(r for r in ROLES if r == role), "x")
     for topic in (f"{ROOT}/plan/x", f"{ROOT}/route/x", f"{ROOT}/planner/state"):
         assert not any(fits(written.split("/"), topic.split("/")) for written in rights.writes)
+
+
+def _bridge(site: SecuredFolder) -> dict[str, list[str]]:
+    """What `ls` says that the login `bridge` may read and write, and what the access list says outside the root."""
+    listed = json.loads(secure("ls", site.folder, "--json").stdout)
+    (found,) = [row for row in listed if row["name"] == "bridge"]
+    (rights,) = [r for r in (site.folder / "broker" / "acl").read_text().split("user ") if r.startswith("bridge\n")]
+    kept = re.findall(r"^topic (read|write) (?!s2m3/|homeassistant/)(.*)$", rights, flags=re.MULTILINE)
+    assert sorted(kept) == sorted([*(("read", t) for t in found["reads"]), *(("write", t) for t in found["writes"])])
+    return {"reads": found["reads"], "writes": found["writes"]}
+
+
+def test_22_rights_are_added_and_taken_by_name(site: SecuredFolder) -> None:
+    secure("add", site.folder, "bridge", "bridge", "--read", "frigate/#", "--write", "home/#")
+    made = serial(site.folder / "logins" / "bridge")
+    secure("add", site.folder, "bridge", "bridge", "--read", "doorbell/#")
+    secure("add", site.folder, "bridge", "bridge", "--read", "doorbell/#", "--write", "hall/x")
+    assert _bridge(site) == {"reads": ["frigate/#", "doorbell/#"], "writes": ["home/#", "hall/x"]}
+    assert serial(site.folder / "logins" / "bridge") == made, "what it has on its device is still good, and the newest"
+    secure("add", site.folder, "bridge", "bridge", "--no-read", "frigate/#", "--no-write", "home/#")
+    assert _bridge(site) == {"reads": ["doorbell/#"], "writes": ["hall/x"]}
+    secure("add", site.folder, "bridge", "bridge")
+    assert _bridge(site) == {"reads": ["doorbell/#"], "writes": ["hall/x"]}
+    assert serial(site.folder / "logins" / "bridge") != made, "with no right named, it is renewed"
+    assert "doorbell/#" in secure("ls", site.folder).stdout
+
+
+def test_22_a_password_stays_when_rights_change(site: SecuredFolder) -> None:
+    site.add("device", "bell", "password", tasks=["porch"])
+    before = (site.folder / "broker" / "passwords").read_text()
+    secure("add", site.folder, "device", "bell", "--task", "garage")
+    assert SecuredFolder.open(site.folder).registry.logins["bell"].tasks == ("porch", "garage")
+    secure("add", site.folder, "device", "bell", "--no-task", "porch")
+    assert SecuredFolder.open(site.folder).registry.logins["bell"].tasks == ("garage",)
+    assert (site.folder / "broker" / "passwords").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["device", "bell", "--no-task", "porch"], "could ask all"),
+        (["device", "bell", "--no-task", "garage"], "not among its tasks: porch"),
+        (["device", "bell", "--no-read", "x"], "not among its reads: none"),
+        (["viewer", "bell", "--no-task", "porch"], "no viewer 'bell'"),
+        (["device", "bell", "--read", "s2m3/#"], "reaches into"),
+        (["device", "other", "--no-read", "x"], "no device 'other'"),
+    ],
+)
+def test_22_what_cannot_be_taken_or_given_changes_nothing(site: SecuredFolder, words: list[str], why: str) -> None:
+    site.add("device", "bell", "password", tasks=["porch"])
+    before = (site.folder / "site.json").read_text()
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        secure("add", site.folder, *words)
+    assert failed.value.returncode == 2
+    assert why in failed.value.stderr
+    assert (site.folder / "site.json").read_text() == before
 
 
 def test_a_damaged_or_missing_folder_is_said_in_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import queue
+import secrets
 import socket
 from typing import Any, Self
 
@@ -47,6 +48,18 @@ class PlainCaller:
 
     def message(self) -> paho.MQTTMessage:
         return self.answers.get(timeout=WAIT_S)
+
+
+def retained(port: int, *filters: str) -> dict[str, bytes]:
+    """What a broker gives to somebody who comes now, by topic. A message of one's own comes behind all of it."""
+    marker = f"marker/{secrets.token_hex(8)}"
+    found: dict[str, bytes] = {}
+    with PlainCaller(port, paho.MQTTv311, (*filters, marker)) as caller:
+        caller.send(marker, b"the end")
+        while (message := caller.message()).topic != marker:
+            if message.retain and message.payload:
+                found[message.topic] = bytes(message.payload)
+    return found
 
 
 def _no_delay(_c: paho.Client, _u: object, sock: Any) -> None:

@@ -1,0 +1,105 @@
+"""What the bridge asks, and what it tells of it: every answer to the house, every failure as an event."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from s2m3.bindings.bound_topic import Asked
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Message, Outgoing
+from s2m3.broker.requests.actions import Result
+from s2m3.broker.requests.dispatcher import Dispatcher
+from s2m3.homeassistant.announcer import Announcer
+from s2m3.homeassistant.answers import failure, of_plain, of_result
+from s2m3.homeassistant.view import View
+from s2m3.schemas import bridge as b
+from s2m3.schemas import messages as m
+from s2m3.schemas import topics
+from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.ids import new_request_id
+from s2m3.schemas.wire.values import Kind
+
+__all__ = ["Requests"]
+
+_log = structlog.get_logger(__name__)
+
+
+class Requests:
+    """Asks for bindings and questions. In the loop's thread.
+
+    Args:
+        link: The bridge's.
+        dispatcher: Asks.
+        view: What the bridge has heard.
+        announcer: Tells answers to the house.
+        binding_changed: Called when a binding listens, or has been refused.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        dispatcher: Dispatcher,
+        view: View,
+        announcer: Announcer,
+        *,
+        binding_changed: Callable[[], None],
+    ) -> None:
+        self._link = link
+        self._dispatcher = dispatcher
+        self._view = view
+        self._announcer = announcer
+        self._binding_changed = binding_changed
+
+    def ask(self, asked: Asked, inputs: Mapping[str, Any], done: Callable[[Result], None]) -> None:
+        """Asks a task; `done` is called once, in the loop's thread."""
+
+        def settle(result: Result) -> None:
+            self._told(asked, of_result(asked, result, _now()))
+            if result.error is not None:
+                self._tell_failure(asked.task, result.request, result.error)
+            done(result)
+
+        self._dispatcher.submit(asked.task, inputs, None, settle)
+
+    def failed(self, asked: Asked, request: bytes, error: S2M3Error) -> None:
+        """Tells of a failure that came before or after a request."""
+        self._told(asked, failure(asked, error, _now()))
+        self._tell_failure(asked.task, request, error)
+
+    def refuse(self, asked: Asked, error: S2M3Error) -> None:
+        """Tells that a request is not made, and why."""
+        self.failed(asked, new_request_id(), error)
+
+    def kinds(self, task: str) -> Mapping[str, Kind]:
+        """Returns what a task takes; nothing while that is not known."""
+        return self._view.kinds(task)
+
+    def binding_changed(self) -> None:
+        """One listens, has been refused, or holds an answer on another topic: worth a report."""
+        self._binding_changed()
+
+    def on_response(self, message: Message) -> None:
+        """Takes an answer that somebody else got on `response/<task>`."""
+        task = (topics.RESPONSE.ids(self._link.root, message.topic) or {}).get("task")
+        answer = None if task is None else of_plain(task, message.payload, _now())
+        if task is not None and answer is not None:
+            self._told(Asked(task, "plain"), answer)
+
+    def _told(self, asked: Asked, answer: b.BridgeAnswer) -> None:
+        if asked.task in self._view.tasks:
+            self._announcer.answered(asked.task, answer, asked.picture)
+
+    def _tell_failure(self, task: str, request: bytes, error: S2M3Error) -> None:
+        detail = f"{error.code}: {error.detail}"
+        event = m.Event(event="request_failed", task=task, request=request.hex(), detail=detail)
+        topic = topics.EVENT.at(self._link.root)
+        try:
+            self._link.publish(Outgoing(topic, event.encode()))
+        except S2M3Error as unsent:
+            _log.warning("not_published", topic=topic, error=str(unsent))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
