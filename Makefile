@@ -76,6 +76,8 @@ endef
 # The tests run on Mosquitto and on the embedded broker; without Mosquitto (and without apt) half of them are skipped.
 mosquitto:
 	$(call apt,mosquitto,mosquitto mosquitto-clients,its half of the tests will be skipped)
+	$(call apt,ffmpeg,ffmpeg,the test of the documented formats will be skipped)
+	$(call apt,espeak-ng,espeak-ng,the tests with German speech will be skipped)
 
 chromium:
 	$(call apt,chromium,chromium,the tests of the page will be skipped)

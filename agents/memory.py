@@ -3,12 +3,17 @@
 import ctypes
 import gc
 import sys
+from pathlib import Path
 
 import psutil
 
-__all__ = ["available_mb", "default_budget_mb", "device_mb", "give_back", "rss_mb"]
+__all__ = ["available_mb", "decoding_room_bytes", "default_budget_mb", "device_mb", "give_back", "rss_mb"]
 
 _MB = 1_000_000
+#: Part of what the device has free that decoding one picture may take, and the most, in bytes.
+_DECODING_PART, _DECODING_MOST = 0.5, 512 * _MB
+#: Where a container (cgroup v2) reads its own limit and what it takes.
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def rss_mb() -> float:
@@ -24,6 +29,22 @@ def device_mb() -> float:
 def available_mb() -> float:
     """Returns the memory that is available without swapping, in 10^6 bytes."""
     return psutil.virtual_memory().available / _MB
+
+
+def decoding_room_bytes() -> int:
+    """Returns what decoding one picture may take now: half of what device and container have free, at most 512 MB."""
+    free = min(psutil.virtual_memory().available, _container_free())
+    return max(0, min(int(free * _DECODING_PART), _DECODING_MOST))
+
+
+def _container_free() -> int:
+    """Returns what the container may still take, in bytes; more than any device has where there is no limit."""
+    try:
+        limit, taken = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return limit - taken + int(stat.get("inactive_file", 0))
+    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        return sys.maxsize
 
 
 def default_budget_mb() -> float:

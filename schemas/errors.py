@@ -1,5 +1,6 @@
 """Every error that a caller can be told, as a class with a code. The codes are the protocol's (docs/protocol.md)."""
 
+import re
 from typing import ClassVar
 
 __all__ = [
@@ -17,6 +18,9 @@ __all__ = [
     "error_from_code",
 ]
 
+#: What Python prints of an object without a text of its own; a library's error may hold one.
+_ADDRESS = re.compile(r"<([\w.]+)(?: object)? at 0x[0-9a-fA-F]+>")
+
 
 class S2M3Error(Exception):
     """An answer that is not a result.
@@ -32,6 +36,7 @@ class S2M3Error(Exception):
     retriable: ClassVar[bool] = False
 
     def __init__(self, detail: str, *, step: str | None = None, node: str | None = None) -> None:
+        detail = _ADDRESS.sub(r"\1", detail)
         super().__init__(detail)
         self.detail = detail
         self.step = step

@@ -20,8 +20,9 @@ __all__ = ["ImageEncoder", "load_image_encoder"]
 
 #: Pictures of one item, and of one forward pass.
 _MAX_PICTURES, _AT_ONCE = 32, 8
-#: A JPEG is decoded at its full size: a smaller one would not be what the checkpoint's own preprocessing gives.
-_FULL = 65_535
+#: Pixels per side up to which a picture is decoded at its full size, as the checkpoint's own preprocessing gives it; of
+#: one with twice as many on both sides a half is enough (12 megapixels from a camera stay whole, 50 do not).
+_FULL = 2_048
 
 
 class ImageEncoder:

@@ -22,6 +22,7 @@ from s2m3.schemas.sessions import TASK_SESSION_S, task_client_id
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import traceparent_of
 from s2m3.schemas.wire.plain import PlainRequest, encode_plain_error, encode_plain_result, parse_plain, transaction_of
+from s2m3.schemas.wire.raw_sound import as_file, input_and_type
 from s2m3.schemas.wire.reply_topics import may_answer_at
 
 __all__ = ["Gateway"]
@@ -245,7 +246,8 @@ class Gateway:
     def _parse(self, message: Message) -> PlainRequest:
         ids = topics.REQUEST_INPUT.ids(self._settings.root, message.topic)
         if ids is not None:
-            return PlainRequest({ids["input"]: message.payload})
+            name, content_type = input_and_type(ids["input"])
+            return PlainRequest({name: as_file(message.payload, message.content_type or content_type)})
         return parse_plain(message.payload)
 
     def _on_result(self, taken: _Taken, plain: PlainRequest, stream: PlainStream | None, result: Result) -> None:

@@ -2,39 +2,141 @@
 
 import io
 import struct
-import warnings
 import zlib
+from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
+from s2m3.agents.media.formats import PICTURES, format_of, unwrapped
+from s2m3.agents.media.headers import PictureFacts, check_picture, picture_facts, scale_of
+from s2m3.agents.media.jpeg import endings, read_jpeg
+from s2m3.agents.memory import decoding_room_bytes
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["MAX_PIXELS", "decode_picture", "square_pixels"]
+__all__ = ["decode_picture", "square_pixels"]
 
 Image.init()  # else Pillow does not know all of its formats by name
-#: What cameras, phones and browsers write. Pillow's other plugins are not offered bytes from strangers.
-_FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF") if name in Image.OPEN)
-#: Largest picture decoded: a 50-megapixel photograph is 150 MB of RGB.
-MAX_PIXELS = 50_000_000
+#: What is too large is refused before Pillow opens it (headers.py), by rules that know the format.
+Image.MAX_IMAGE_PIXELS = None
+#: Pillow's names of what differs from ours. Its other plugins are not offered bytes from strangers.
+_PILLOW = {"HEIC": "HEIF"}
 #: Room left around the picture: its longer side fills this part of the square.
 _FILL = 1 / 1.1
 _WHITE = (255, 255, 255)
+#: Pixels that are put on white and made smaller at once.
+_STRIP = 250_000
 #: What Pillow's decoders raise for files that are cut off or damaged.
-_BROKEN = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, struct.error, zlib.error)
+_BROKEN = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, struct.error, zlib.error, UnidentifiedImageError)
+#: EXIF orientation -> what puts the picture upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def _open(data: bytes, need: int) -> Image.Image:
-    """Opens a file and decodes its first frame, a JPEG at a scale that still has `need` pixels on each side."""
-    image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise BadInputError(
-            f"the picture is {image.width} x {image.height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels"
-        )
-    image.draft("RGB", (need, need))
+@dataclass(frozen=True, slots=True)
+class _Decoding:
+    """How one picture is decoded: its format, the pixels per side that are enough, the bytes that may be taken."""
+
+    form: str
+    need: int
+    room: int
+    facts: PictureFacts | None
+
+
+def decode_picture(data: bytes, need: int) -> Image.Image:
+    """Returns the first frame of a picture file, upright, in RGB.
+
+    Args:
+        data: The file; blank bytes and MIME headers before it are passed over.
+        need: Pixels per side that are enough: a larger picture comes at a half, quarter or eighth of its size, as long
+            as that is no smaller than this.
+
+    Raises:
+        BadInputError: Not a picture, cut off, damaged, of a format whose package is missing; or (found before decoding)
+            of more pixels, scans or memory than headers.py allows.
+    """
+    file = unwrapped(data)
+    form = format_of(file)
+    if form not in PICTURES:
+        known = ", ".join(PICTURES)
+        raise BadInputError(f"not a picture: {len(data)} bytes that are none of {known}")
+    _need_decoder(form)
+    job = _Decoding(form, need, decoding_room_bytes(), picture_facts(file, form))
+    if job.facts is not None:
+        check_picture(job.facts, need, job.room)
+    try:
+        return _whole_jpeg(file, job) if form == "JPEG" else _decoded(file, job)
+    except _BROKEN as error:
+        raise BadInputError(f"the picture cannot be decoded: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its text holds the address of our buffer
+        return "its header is damaged"
+    return str(error)
+
+
+def _need_decoder(form: str) -> None:
+    """Makes Pillow know the format.
+
+    Raises:
+        BadInputError: The package that decodes it is not installed.
+    """
+    if form == "HEIC" and "HEIF" not in Image.OPEN:
+        if find_spec("pillow_heif") is None:
+            raise BadInputError("a HEIC picture is read with the package pillow-heif (pip install s2m3[agent])")
+        import_module("pillow_heif").register_heif_opener()
+    if _PILLOW.get(form, form) not in Image.OPEN:
+        raise BadInputError(f"the Pillow that is installed here does not read {form} pictures")
+
+
+def _whole_jpeg(data: bytes, job: _Decoding) -> Image.Image:
+    """Decodes a JPEG; one without its end marker must come out the same whatever follows."""
+    found = read_jpeg(data)
+    if found.ended:
+        return _decoded(data, job)
+    first, *others = endings(data, found)
+    picture = _decoded(first, job)
+    for other in others:
+        if ImageChops.difference(picture, _decoded(other, job)).getbbox() is not None:
+            raise BadInputError("the picture cannot be decoded: it is truncated, the last part of the JPEG is missing")
+    return picture
+
+
+def _decoded(data: bytes, job: _Decoding) -> Image.Image:
+    image: Image.Image = Image.open(io.BytesIO(data), formats=(_PILLOW.get(job.form, job.form),))
+    facts = job.facts or PictureFacts(job.form, image.width, image.height)
+    # once more: a frame may be larger than the file's header says
+    check_picture(replace(facts, width=image.width, height=image.height), job.need, job.room)
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    image.draft("RGB", (job.need, job.need))
     image.load()
-    return ImageOps.exif_transpose(image)
+    upright = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    small = _reduced(image, job.need)
+    return small if upright is None else small.transpose(upright)
+
+
+def _reduced(image: Image.Image, need: int) -> Image.Image:
+    """Returns the picture in RGB, smaller where `need` allows, made strip by strip: no second copy of a large one."""
+    factor = scale_of(image.width, image.height, need)
+    if factor == 1 and image.mode == "RGB":
+        return image
+    small = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    rows = max(1, _STRIP // (image.width * factor)) * factor
+    for top in range(0, image.height, rows):
+        strip = _rgb(image.crop((0, top, image.width, min(image.height, top + rows))))
+        small.paste(strip if factor == 1 else strip.reduce(factor), (0, top // factor))
+    return small
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -46,30 +148,6 @@ def _rgb(image: Image.Image) -> Image.Image:
         layered.alpha_composite(image.convert("RGBA"))
         return layered.convert("RGB")
     return image.convert("RGB")
-
-
-def decode_picture(data: bytes, need: int) -> Image.Image:
-    """Returns the first frame of a picture file, upright, in RGB.
-
-    Args:
-        data: The file.
-        need: Pixels per side that are enough: a larger JPEG is decoded at a half, quarter or eighth of its size, as
-            long as that is no smaller than this.
-
-    Raises:
-        BadInputError: Not a picture, cut off, damaged, or over MAX_PIXELS (found before decoding).
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return _rgb(_open(data, need))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadInputError(f"the picture is too large: {error}") from error
-    except UnidentifiedImageError as error:
-        known = ", ".join(_FORMATS)
-        raise BadInputError(f"not a picture: {len(data)} bytes that are none of {known}") from error
-    except _BROKEN as error:
-        raise BadInputError(f"the picture cannot be decoded: {error}") from error
 
 
 def square_pixels(data: bytes, side: int) -> npt.NDArray[np.uint8]:

@@ -33,6 +33,7 @@ def ranked(name: str, labels: Sequence[Value], scores: Floats, top: int | None =
 
 
 def answer_of(ranking: list[dict[str, Value]], wanted: frozenset[str]) -> dict[str, Value]:
-    """Returns the wanted ones of `label`, `score` and `ranking`."""
-    outputs = {"label": ranking[0]["label"], "score": ranking[0]["score"], "ranking": ranking}
+    """Returns the wanted ones of `label`, `score` and `ranking`: an empty label at 0 where nothing is ranked."""
+    first = ranking[0] if ranking else {"label": "", "score": 0.0}
+    outputs = {"label": first["label"], "score": first["score"], "ranking": ranking}
     return {name: value for name, value in outputs.items() if name in wanted}

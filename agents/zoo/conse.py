@@ -57,7 +57,8 @@ class Conse:
         """Returns, for each item, the wanted outputs.
 
         `label`, `score` (cosine) and `ranking` put all texts in order for picture 0; `picture` (a number from 0) and
-        `pictures` put the pictures in order for text 0; `text` is the texts again.
+        `pictures` put the pictures in order for text 0 (None and no pictures where it is empty: nothing was said);
+        `text` is the texts again.
         """
         return [self._outputs(item, wanted) for item in batch]
 
@@ -70,8 +71,8 @@ class Conse:
 
     def _outputs(self, item: Pair, wanted: frozenset[str]) -> dict[str, Value]:
         scores = item.embedding @ self.vectors(item.logits).T  # (texts, pictures)
-        pictures = ranked("picture", range(scores.shape[1]), scores[0])
-        outputs = {"picture": pictures[0]["picture"], "pictures": pictures, "text": item.texts}
+        pictures = ranked("picture", range(scores.shape[1]), scores[0]) if item.texts[0].strip() else []
+        outputs = {"picture": pictures[0]["picture"] if pictures else None, "pictures": pictures, "text": item.texts}
         outputs |= answer_of(ranked("label", item.texts, scores[:, 0]), wanted)
         return {name: value for name, value in outputs.items() if name in wanted}
 

@@ -40,10 +40,14 @@ class Cosine:
         return Match(unit(query), said[0], unit(candidates), texts)
 
     def run(self, batch: Sequence[Match], wanted: frozenset[str]) -> list[dict[str, Value]]:
-        """Returns `label`, `score` (cosine), `ranking` (all candidates) and `said` of each item, as wanted."""
+        """Returns `label`, `score` (cosine), `ranking` (all candidates) and `said` of each item, as wanted.
+
+        Where nothing was said (`said` is empty) no candidate is near: `label` is empty too, `score` 0, `ranking` empty.
+        """
         results = []
         for item in batch:
-            outputs = answer_of(ranked("label", item.texts, item.candidates @ item.query[0]), wanted)
+            ranking = ranked("label", item.texts, item.candidates @ item.query[0]) if item.said.strip() else []
+            outputs = answer_of(ranking, wanted)
             results.append(outputs | ({"said": item.said} if "said" in wanted else {}))
         return results
 

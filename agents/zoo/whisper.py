@@ -4,6 +4,7 @@ Each is built alone from its part of a CTranslate2 file. Model: Radford et al., 
 """
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ from transformers.models.whisper.modeling_whisper import WhisperDecoder, Whisper
 
 from s2m3.agents.media.sounds import RATE, decode_sound
 from s2m3.agents.modules.decoder import TextDecoder
-from s2m3.agents.modules.decoding import Start, Stop
+from s2m3.agents.modules.decoding import DecodedSequence, Start, Stop
 from s2m3.agents.modules.ports import Config, port, read_config, tensor_port
 from s2m3.agents.modules.ranking import Floats
 from s2m3.agents.modules.state_dicts import fill, nbytes_of
 from s2m3.agents.zoo.ctranslate2 import read_tensors
+from s2m3.agents.zoo.voice import VoiceActivity, load_voice_activity
 from s2m3.agents.zoo.wheels import wheel_file
 from s2m3.agents.zoo.whisper_weights import decoder_config, encoder_config, part_state
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError
+from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["SpeechDecoder", "SpeechEncoder", "load_decoder", "load_encoder"]
@@ -35,6 +38,9 @@ __all__ = ["SpeechDecoder", "SpeechEncoder", "load_decoder", "load_encoder"]
 _STATES = 1500
 #: Vocabulary of the English-only models, their end mark, and what every transcript starts from: start, no timestamps.
 _VOCABULARY, _END, _PROMPT = 51_864, 50_256, (50_257, 50_362)
+#: The token that these models say behind the first mark if nobody speaks, and the probability above which that is
+#: believed (Radford et al., section 4.5). Measured: speech 0.5 and less, silence, noise, hum and knocks 0.74 and more.
+_NO_SPEECH, _NO_SPEECH_ABOVE = 50_361, 0.6
 
 
 class SpeechDecoderConfig(Config):
@@ -44,35 +50,47 @@ class SpeechDecoderConfig(Config):
 
 
 class SpeechEncoder:
-    """Class `whisper-encoder`: `audio` (one sound file) to `hidden` (1, 1500, 384) float32, always of 30 s of sound."""
+    """Class `whisper-encoder`: `audio` (one sound file) to `hidden` (1, 1500, 384) float32, always of 30 s of sound.
+
+    Where nobody speaks `hidden` is all zeros, which no sound gives: a decoder then writes nothing.
+    """
 
     #: Its matrices are large already: a batch takes as long as its items one after another.
     light = False
     max_batch = 1
 
-    def __init__(self, network: WhisperEncoder, mels: int) -> None:
+    def __init__(self, network: WhisperEncoder, mels: int, voice: VoiceActivity | None) -> None:
         self._network = network
         self._spectrogram = WhisperFeatureExtractor(feature_size=mels)
-        self.nbytes = nbytes_of(network)
+        self._voice = voice
+        self._width = network.config.d_model
+        self.nbytes = nbytes_of(network) + (voice.nbytes if voice else 0)
 
-    def prepare(self, inputs: Mapping[str, Value]) -> torch.Tensor:
-        """Returns the item's log-mel spectrogram (1, 80, 3000), silence behind its end."""
+    def prepare(self, inputs: Mapping[str, Value]) -> torch.Tensor | None:
+        """Returns the item's log-mel spectrogram (1, 80, 3000), silence behind its end; None where nobody speaks."""
         samples = decode_sound(port(inputs, "audio", "audio"))
+        if self._voice is not None and not self._voice.is_speech(samples):
+            return None
         mel: torch.Tensor = self._spectrogram(samples, sampling_rate=RATE, return_tensors="pt").input_features
         return mel
 
-    def run(self, batch: Sequence[torch.Tensor], wanted: frozenset[str]) -> list[dict[str, Value]]:
+    def run(self, batch: Sequence[torch.Tensor | None], wanted: frozenset[str]) -> list[dict[str, Value]]:
         """Returns `hidden` of each item."""
         return [{"hidden": self._hidden(mel)} if "hidden" in wanted else {} for mel in batch]
 
     @torch.inference_mode()
-    def _hidden(self, mel: torch.Tensor) -> Floats:
+    def _hidden(self, mel: torch.Tensor | None) -> Floats:
+        if mel is None:
+            return np.zeros((1, _STATES, self._width), np.float32)
         hidden: Floats = self._network(mel).last_hidden_state.numpy()
         return hidden
 
 
 class SpeechDecoder(TextDecoder[torch.Tensor]):
-    """Class `whisper-decoder`: `hidden` (1, 1500, 384) float32 to `text`."""
+    """Class `whisper-decoder`: `hidden` (1, 1500, 384) float32 to `text`, which is empty where nobody speaks."""
+
+    #: Of the transcript that began last: the probability that nobody speaks.
+    _no_speech = 0.0
 
     def prepare(self, inputs: Mapping[str, Value]) -> torch.Tensor:
         """Returns the item's hidden states."""
@@ -85,10 +103,24 @@ class SpeechDecoder(TextDecoder[torch.Tensor]):
     def _start(self, prepared: torch.Tensor) -> Start:
         return Start(ids=torch.tensor([_PROMPT]), states=prepared)
 
+    def begin(self, prepared: torch.Tensor, options: Options) -> DecodedSequence:
+        """Reads the prompt and says the first token; where nobody speaks, the text ends before it."""
+        if not prepared.any():
+            return DecodedSequence(options, random.Random(), ended=True)  # noqa: S311  # nothing is drawn
+        row = super().begin(prepared, options)
+        if self._no_speech > _NO_SPEECH_ABOVE:
+            row.tokens, row.ended = [], True
+        return row
+
     def _forward(self, states: torch.Tensor | None = None, **given: Any) -> torch.Tensor:
-        found = self._network(encoder_hidden_states=states, use_cache=True, **given).last_hidden_state[:, -1]
+        found = self._network(encoder_hidden_states=states, use_cache=True, **given).last_hidden_state
+        if found.shape[1] == len(_PROMPT):  # a transcript begins
+            self._no_speech = float(self._logits(found[:, 0]).float().softmax(-1)[0, _NO_SPEECH])
+        return self._logits(found[:, -1])
+
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
         weight = self._network.embed_tokens.weight
-        logits: torch.Tensor = nn.functional.linear(found.to(weight.dtype), weight)
+        logits: torch.Tensor = nn.functional.linear(states.to(weight.dtype), weight)
         return logits
 
 
@@ -113,7 +145,7 @@ def load_encoder(spec: ModuleSpec) -> SpeechEncoder:
     with torch.device("meta"):
         network = WhisperEncoder(config)
     fill(network, part_state(tensors, decoder=False), spec.id, spec.dtype)
-    return SpeechEncoder(network, config.num_mel_bins)
+    return SpeechEncoder(network, config.num_mel_bins, load_voice_activity())
 
 
 def load_decoder(spec: ModuleSpec) -> SpeechDecoder:

@@ -4,7 +4,7 @@ import base64
 import binascii
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error
 from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.messages import ErrorBody
 from s2m3.schemas.settings import BrokerSettings
+from s2m3.schemas.wire.raw_sound import as_file
 from s2m3.schemas.wire.values import Kind
 
 __all__ = ["Asked", "Bound", "Hub"]
@@ -188,7 +189,7 @@ class Bound:
         if message.retain or self._ended:  # said before we listened: acted upon already, or long out of date
             return
         self._counts.received += 1
-        if (found := self._found(message)) is None:
+        if (found := self._found(_as_file(self.binding, message))) is None:
             return
         if not self._gate.offer(message.topic, found, time.monotonic()):
             self._counts.dropped += 1
@@ -322,6 +323,17 @@ class Bound:
         """Not from within `_go_on`: a flood of messages that fail at once must not go deeper and deeper."""
         self._gate.done(topic)
         self._loop.call(self._go_on)
+
+
+def _as_file(binding: Binding, message: Message) -> Message:
+    """Returns a message whose payload is a file: raw samples get a header, as the message or the binding says."""
+    if binding.input is None or not message.payload:
+        return message
+    try:
+        return replace(message, payload=as_file(message.payload, message.content_type or binding.content_type))
+    except BadInputError as error:  # the task says what it cannot read
+        _log.warning("content_type_passed_over", task=binding.task, topic=message.topic, error=str(error))
+        return message
 
 
 def _picture(inputs: Mapping[str, Any], kinds: Mapping[str, Kind]) -> bytes | None:

@@ -13,6 +13,7 @@ import numpy as np
 from s2m3.schemas.errors import BadInputError, S2M3Error
 from s2m3.schemas.protocol import UNKNOWN
 from s2m3.schemas.wire.generation import known_options, read_options
+from s2m3.schemas.wire.raw_sound import as_file
 from s2m3.schemas.wire.values import Kind, Value, check_kind
 from s2m3.schemas.wire.work import Timing
 
@@ -108,9 +109,11 @@ def _bytes_of(name: str, value: Any) -> bytes:
     if not isinstance(text, str):
         raise BadInputError(f'input {name!r} takes {{"base64": "…"}}')
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadInputError(f"input {name!r} is not base64: {error}") from error
+    content_type = value.get("content_type")
+    return as_file(data, content_type if isinstance(content_type, str) else None)
 
 
 def read_inputs(kinds: Mapping[str, Kind], given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Value]:

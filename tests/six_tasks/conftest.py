@@ -18,7 +18,7 @@ READY_S = 90.0
 @pytest.fixture(scope="package")
 def zoo_cluster(kind: BrokerKind) -> Iterator[Cluster]:
     """The six tasks, ready, on three nodes."""
-    with Cluster(DEMO_NODES, kind=kind, threads=1) as cluster:
+    with Cluster(DEMO_NODES, kind=kind, threads=1, bridge=True) as cluster:
         with Site(cluster.settings) as site:
             for task in TASKS:
                 add_task(site, task, m.TaskSpec(model=task, deadline_s=30))
