@@ -19,6 +19,7 @@ from s2m3.agents.checkpoints.identity import check_identity
 from s2m3.agents.checkpoints.part import CheckpointPart, open_part
 from s2m3.agents.serving.module import Module
 from s2m3.agents.zoo.wheels import missing_source
+from s2m3.schemas import extras
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import ModuleFailedError
@@ -99,7 +100,7 @@ def _missing(spec: ModuleSpec, loader: _Loader, sources: CheckpointSources) -> s
     """Returns what must be installed before the module can be loaded, looking without importing."""
     for package in loader.packages:
         if find_spec(package) is None:
-            return f"the package {package} (pip install s2m3[agent])"
+            return f"the package {package} ({extras.hint('agent')})"
     if loader.checkpoint:
         return None if sources.holds(spec.source) else f"the checkpoint {spec.source}"
     for source in (spec.source, *loader.sources):

@@ -35,7 +35,7 @@ def ask(
     how = options.how_to_write(max_tokens, stop, temperature, seed)
     inputs: dict[str, Any] = {"text": text or None, "audio": _checked(audio)}
     inputs["image"] = [_checked(path) for path in image] if image else None
-    with Client(settings=settings) as client:
+    with Client(settings=settings, patient=False) as client:
         if stream:
             with client.stream(task, deadline_s=deadline, options=how, **inputs) as parts:
                 _print_parts(parts, as_json=as_json)

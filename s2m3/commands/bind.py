@@ -11,7 +11,7 @@ from rich.console import Console
 
 from s2m3.commands import options
 from s2m3.commands.status import binding_table, site_document
-from s2m3.schemas import topics
+from s2m3.schemas import extras, topics
 from s2m3.schemas.bridge import Binding
 from s2m3.schemas.errors import BadInputError, S2M3Error, UnknownTaskError, error_from_code
 from s2m3.schemas.ids import check_id
@@ -79,12 +79,10 @@ def _check(site: Site, name: str, binding: Binding) -> None:
     Raises:
         BadInputError: A topic, a path, or a loop.
         UnknownTaskError: No such task, or it does not take the input.
-        S2M3Error: What paths need is not installed.
+        NotInstalledError: What paths need is not installed.
     """
-    try:
-        from s2m3.bindings.extract import Extract  # noqa: PLC0415  # only who binds has JMESPath
-    except ModuleNotFoundError as error:
-        raise S2M3Error(f"bindings need more than is installed ({error.name}): pip install 's2m3[bridge]'") from error
+    extras.require("bridge", "a binding")
+    from s2m3.bindings.extract import Extract  # noqa: PLC0415  # only who binds has JMESPath
     from s2m3.bindings.pattern import check_topics, loops  # noqa: PLC0415  # with the above
 
     check_topics(binding, site.root)

@@ -91,7 +91,7 @@ def checkpoint_definition(model: str, source: str | None, dtype: str | None = No
     """
     folder = Path(model)
     if not folder.is_dir() and is_hub_id(model):
-        raise BadInputError(f"{model} is no folder here; what is on the hub is served by a definition (docs/models.md)")
+        raise BadInputError(f"{model} is no folder here; what is on the hub is served by a definition (`s2m3 models`)")
     if not folder.is_dir() and not {"/", "\\", "."} & set(model):
         if dtype is not None:
             raise BadInputError(f"--dtype is for a checkpoint's folder; {model} has the dtype that its definition says")
