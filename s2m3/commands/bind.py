@@ -143,7 +143,7 @@ def _name_of(task: str, source: str) -> str:
 def _pair(text: str, option: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise typer.BadParameter(f"{option} takes NAME=VALUE, not {text!r}")
+        raise BadInputError(f"{option} takes NAME=VALUE, not {text!r}")
     return name, value
 
 
@@ -151,12 +151,7 @@ def _constants(given: list[str]) -> dict[str, Any]:
     """Several values of one input make a list; @FILE is a file's bytes."""
     found: dict[str, list[Any]] = {}
     for name, text in (_pair(item, "--set") for item in given):
-        found.setdefault(name, []).append(plain_value(_file(text[1:])) if text.startswith("@") else text)
+        found.setdefault(name, []).append(
+            plain_value(options.read_file(Path(text[1:]))) if text.startswith("@") else text
+        )
     return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
-
-
-def _file(name: str) -> bytes:
-    try:
-        return Path(name).read_bytes()
-    except OSError as error:
-        raise typer.BadParameter(f"{name} cannot be read: {error}") from error

@@ -23,6 +23,7 @@ __all__ = [
     "Verbose",
     "broker_kind",
     "how_to_write",
+    "read_file",
     "with_settings",
 ]
 
@@ -128,6 +129,18 @@ def _option(name: str, annotation: Any, *, default: Any) -> inspect.Parameter:
 
 def _secret(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{path} cannot be read: {error}") from error
+        return read_file(path).decode().strip()
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{path} is no text: {error.reason}") from error
+
+
+def read_file(path: Path) -> bytes:
+    """Returns what a file that was named on the command line holds.
+
+    Raises:
+        BadInputError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror}") from error

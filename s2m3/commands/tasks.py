@@ -61,7 +61,8 @@ def add(
     if text:
         inputs["text"] = text if len(text) > 1 else text[0]
     if image:
-        inputs["image"] = [path.read_bytes() for path in image] if len(image) > 1 else image[0].read_bytes()
+        pictures = [options.read_file(path) for path in image]
+        inputs["image"] = pictures if len(pictures) > 1 else pictures[0]
     spec = m.TaskSpec(
         model=definition.model.id if definition else model,
         definition=definition,
