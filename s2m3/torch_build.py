@@ -23,9 +23,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from s2m3.schemas import extras
 from s2m3.schemas.errors import BadInputError, NotInstalledError, S2M3Error
 
-__all__ = ["Choice", "Machine", "choices", "cuda_packages", "install", "main", "this_machine"]
+__all__ = ["Choice", "Machine", "choices", "cuda_packages", "install", "main", "tested_releases", "this_machine"]
 
 #: The first pip whose dry run reads metadata alone; an older one fetches the wheels to tell what it would fetch.
 _PIP = (23, 3)
@@ -118,14 +119,14 @@ def install() -> None:
         return
     why = "none was found"
     with tempfile.TemporaryDirectory(prefix="s2m3-torch-") as tools:
-        for choice in choices(this_machine(), os.environ.get("TORCH_BUILD"), os.environ.get("TORCH_INDEX")):
-            wanted = _tested() if choice.tested else [_requirement()]
+        for choice in choices(this_machine(), _variable("TORCH_BUILD"), _variable("TORCH_INDEX")):
+            wanted = tested_releases() if choice.tested else [_requirement()]
             if choice.checked:
                 cuda = _would_bring(choice, wanted, Path(tools))
                 if cuda is None:
                     continue
                 if cuda:
-                    why = f"pip would fetch CUDA ({', '.join(cuda[:3])} and {len(cuda) - 3} more)"
+                    why = f"pip would fetch CUDA ({', '.join(cuda[:3])}{', …' if len(cuda) > 3 else ''})"  # noqa: PLR2004
                     continue
             _say(f"installing torch {choice.says}")
             if _run(choice, wanted, Path(tools)):
@@ -149,11 +150,14 @@ def _would_bring(choice: Choice, wanted: Sequence[str], tools: Path) -> list[str
 
 
 def _run(choice: Choice, wanted: Sequence[str], tools: Path) -> bool:
+    """Installs a choice; returns whether that went well."""
     if choice.tool == "pip":
         command = [sys.executable, "-m", "pip", "install", *choice.words, *wanted]
     else:
-        uv = shutil.which("uv") or str(_fetched("uv", tools) / "bin" / "uv")
-        command = [uv, "pip", "install", "--python", sys.executable, *choice.words, *wanted]
+        uv = shutil.which("uv") or _fetched("uv", tools)
+        if uv is None:
+            return False
+        command = [str(uv), "pip", "install", "--python", sys.executable, *choice.words, *wanted]
     return subprocess.run(command, stdout=sys.stderr, check=False).returncode == 0  # noqa: S603
 
 
@@ -162,21 +166,28 @@ def _recent_pip(tools: Path) -> dict[str, str]:
     try:
         recent = tuple(int(part) for part in version("pip").split(".")[:2]) >= _PIP
     except PackageNotFoundError as error:
-        raise NotInstalledError(f"this environment has no pip: {sys.executable} -m ensurepip") from error
-    env = dict(os.environ)
-    if not recent:
-        env["PYTHONPATH"] = str(_fetched("pip>={}.{}".format(*_PIP), tools))
-    return env
+        raise NotInstalledError(f"this environment has no pip: {extras.python_command()} -m ensurepip") from error
+    if recent:
+        return dict(os.environ)
+    found = _fetched("pip", tools, ">={}.{}".format(*_PIP))
+    if found is None:
+        raise S2M3Error("a pip that can say what it would fetch is not to be had: pip install --upgrade pip")
+    return {**os.environ, "PYTHONPATH": str(found.parents[1])}
 
 
-def _fetched(requirement: str, tools: Path) -> Path:
-    """Installs a tool into a folder that is removed afterwards; returns the folder."""
-    folder = tools / re.split(r"\W", requirement, maxsplit=1)[0]
+def _fetched(tool: str, tools: Path, release: str = "") -> Path | None:
+    """Installs a tool into a folder that is removed afterwards; returns its program, or None if it cannot be had."""
+    folder = tools / tool
     if not folder.exists():
-        words = ["install", "--quiet", "--disable-pip-version-check", "--target", str(folder), requirement]
+        words = ["install", "--quiet", "--disable-pip-version-check", "--target", str(folder), f"{tool}{release}"]
         if subprocess.run([sys.executable, "-m", "pip", *words], check=False).returncode != 0:  # noqa: S603
-            raise S2M3Error(f"pip could not fetch {requirement}; above is what it said")
-    return folder
+            return None
+    return folder / "bin" / tool
+
+
+def _variable(name: str) -> str | None:
+    """An empty one (a build argument that was not given) is none."""
+    return os.environ.get(name) or None
 
 
 def _installed() -> str | None:
@@ -191,8 +202,8 @@ def _requirement() -> str:
     return next(line.split(";")[0].strip() for line in requires("s2m3") or [] if re.match(r"torch\b", line))
 
 
-def _tested() -> list[str]:
-    """The release that was tested, for each kind of machine, with a marker that says for which."""
+def tested_releases() -> list[str]:
+    """Returns the release that was tested, for each kind of machine, with a marker that says for which."""
     lines = files("s2m3").joinpath("constraints.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if re.match(r"torch==", line)]
 
