@@ -13,7 +13,6 @@ from s2m3.broker.mqtt.backoff import delay_s
 from s2m3.broker.mqtt.connection import Connection
 from s2m3.broker.mqtt.connection_events import ConnectionEvents
 from s2m3.broker.mqtt.message import Message, Outgoing, Will
-from s2m3.broker.mqtt.no_broker import error_of
 from s2m3.broker.mqtt.outbox import Callback, Outbox, Refused, denied
 from s2m3.broker.mqtt.subscriptions import Acknowledgements, Handler, Handlers
 from s2m3.schemas.errors import UnauthorisedError
@@ -68,7 +67,6 @@ class Link:
         self.client_id = client_id
         self._name = without_tag(client_id)
         self.root = settings.root
-        self._where = f"{settings.host}:{settings.port}"
         self._loop = loop
         self._on_connected = on_connected
         self._on_ended = on_ended
@@ -117,24 +115,20 @@ class Link:
             patient: Whether a broker that is not there is waited for; False: that is an error at once.
 
         Raises:
-            UnauthorisedError: The broker refused the login.
-            S2M3Error: There is no broker within the time; the text says what is there instead.
+            S2M3Error: There is no broker within the time, or it refused the login; the text says what is there instead.
         """
         self.begin()
         if not self.wait_for(self._connected, timeout_s, patient=patient):
             self._stopping = True
-            raise error_of(self._where, timeout_s, self._connection.failures.no_broker)
+            raise self._connection.failures.not_there(timeout_s)
 
     def wait_for(self, event: threading.Event, timeout_s: float, *, patient: bool = True) -> bool:
-        """Waits for something that the broker is to bring about; not from the loop's thread.
+        """Waits for what the broker is to bring about, and returns whether it did; not from the loop's thread.
 
         Args:
             event: Set when it has.
-            timeout_s: Seconds to wait at most.
+            timeout_s: Seconds to wait at most; the end of the link ends the wait too.
             patient: False also ends the wait when there is no broker at all.
-
-        Returns:
-            Whether it came about: not, if the time is over or the link has ended.
 
         Raises:
             UnauthorisedError: The broker refused the link.

@@ -4,8 +4,8 @@ import socket
 import ssl
 from typing import Any
 
-from s2m3.broker.mqtt.no_broker import NoBroker, does_not_answer, no_broker
-from s2m3.schemas.errors import BadInputError, UnauthorisedError
+from s2m3.broker.mqtt.no_broker import NoBroker, does_not_answer, error_of, no_broker
+from s2m3.schemas.errors import BadInputError, S2M3Error, UnauthorisedError
 from s2m3.schemas.settings import BrokerSettings
 
 __all__ = ["ConnectFailures", "cork", "no_delay", "tls_context"]
@@ -107,6 +107,10 @@ class ConnectFailures:
             return self.before_an_answer(error)
         self.forget()
         return None
+
+    def not_there(self, waited_s: float) -> S2M3Error:
+        """Returns what a caller is told that has waited so long for the broker."""
+        return error_of(f"{self._settings.host}:{self._settings.port}", waited_s, self.no_broker)
 
     def no_answer(self, seconds: float) -> None:
         """The connection was opened, and the broker said nothing within the time."""
