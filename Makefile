@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test chaos check bench dashboard wheel wheel-demo clean mosquitto chromium npm homeassistant
+.PHONY: demo test chaos check bench dashboard schema wheel wheel-demo clean mosquitto chromium npm homeassistant
 
 demo: $(VENV)/.run
 	$(BIN)/s2m3 demo
@@ -53,12 +53,16 @@ $(VENV)/.dev: $(VENV)/.run
 	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,exact,int8,secure,traces,dev]'
 	touch $@
 
+# The JSON Schemas of all documents, into docs/schema: committed, and a test fails when they are out of date.
+schema: $(VENV)/.run
+	$(BIN)/python -m s2m3.schemas.json_schema docs/schema
+
 # The page, into s2m3/page. What npm brings is locked, and none of it is committed.
 PAGE := s2m3/page/index.html
 dashboard: npm
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(PAGE); fi
 
-$(PAGE): dashboard/node_modules $(wildcard dashboard/src/* dashboard/src/styles/* dashboard/*.html dashboard/*.svg dashboard/*.mjs)
+$(PAGE): dashboard/node_modules $(wildcard docs/schema/*.json dashboard/src/*.ts* dashboard/src/styles/* dashboard/*.html dashboard/*.svg dashboard/*.mjs)
 	cd dashboard && npm run --silent check && npm run --silent build
 
 dashboard/node_modules: dashboard/package.json dashboard/package-lock.json
@@ -104,4 +108,4 @@ homeassistant: .hass/bin/hass
 	.hass/bin/python -m pip install -q homeassistant==2025.4.4 home-assistant-frontend==20250411.0 paho-mqtt==2.1.0
 
 clean:
-	rm -rf $(VENV) .hass s2m3/page dashboard/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .hass s2m3/page dashboard/node_modules dashboard/src/generated build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Loads modules one at a time in a thread of its own, within the memory budget, and measures what each takes."""
+"""Loads modules one at a time in a thread of its own, within the memory budget, and measures each module's memory."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from queue import SimpleQueue
 
 import structlog
 
-from s2m3.agents import zoo
+from s2m3.agents import registry
 from s2m3.agents.checkpoints.folders import CheckpointSources
 from s2m3.agents.memory import give_back, rss_mb
 from s2m3.agents.serving.module import Module
@@ -23,13 +23,20 @@ from s2m3.schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error
 __all__ = ["Loaded", "Loader"]
 
 _log = structlog.get_logger(__name__)
-#: What importing torch and a transformers model takes (measured: 250 to 350 MB); counted before it is imported.
+#: Memory of importing torch and a transformers model (measured: 250 to 350 MB); reserved until the import is measured.
 _TORCH_MB = 350.0
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A module in memory, what it adds to the process (10^6 bytes: by loading, at most by writing), and its content."""
+    """A loaded module.
+
+    Args:
+        spec: The module's definition.
+        module: The module.
+        memory_mb: Memory that it adds to the process, 10^6 bytes: measured when loading, plus its KV cache's limit.
+        fingerprint: Identifies the content of its weights.
+    """
 
     spec: ModuleSpec
     module: Module
@@ -41,16 +48,16 @@ Outcome = Callable[[ModuleSpec, Loaded | S2M3Error], None]
 
 
 class Loader:
-    """Loads modules in the order asked for.
+    """Loads modules in the order of the calls to `load`.
 
     Args:
-        node: Ours, for the log and the errors.
-        memory_mb: Budget of the whole process.
-        threads: Compute threads for torch; None leaves its default.
+        node: This node's name, for log and errors.
+        memory_mb: Memory budget of the whole process, 10^6 bytes.
+        threads: Compute threads for torch; None leaves torch's default.
         sources: The checkpoints on this device.
-        outcome: Gets each loaded module, or why it was not; called in the loader's thread.
-        watch: Is told what is being loaded.
-        dtype: Of weights whose definition names none.
+        outcome: Called in the loader's thread with each loaded module, or the error.
+        watchdog: Supervises each load.
+        dtype: Dtype of weights whose definition names none.
     """
 
     def __init__(
@@ -74,7 +81,7 @@ class Loader:
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._base_mb = rss_mb()
         self._code_mb = 0.0
-        #: whether the budget has room for torch at all; a small node still serves light modules
+        #: whether torch is installed and fits the budget; a node without it still serves light modules
         self.has_room_for_torch = find_spec("torch") is not None and memory_mb > self._base_mb + _TORCH_MB
         self._expected_mb = _TORCH_MB if self.has_room_for_torch else 0.0
         self._held_mb: dict[str, float] = {}
@@ -87,7 +94,7 @@ class Loader:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread after the load it is at; does not wait for it."""
+        """Ends the thread after the queued loads; does not wait."""
         self._queue.put(None)
 
     def load(self, spec: ModuleSpec) -> None:
@@ -95,23 +102,23 @@ class Loader:
         self._queue.put(lambda: self._outcome(spec, self._watched_load(spec)))
 
     def forget(self, module_id: str) -> None:
-        """Frees what an unloaded module held. The caller has dropped its own reference."""
+        """Releases an unloaded module's memory; the caller must have dropped its reference to the module."""
         if self._held_mb.pop(module_id, None) is not None:
             metrics.MODULE_MEMORY.remove(module_id)
         self._queue.put(give_back)
 
     def trim(self) -> None:
-        """Gives back what the process keeps for nothing."""
+        """Queues a trim of the heap: unused memory is returned to the system."""
         self._queue.put(give_back)
 
     @property
     def runtime_mb(self) -> float:
-        """What the process takes without modules: measured, and what torch is expected to add until it is imported."""
+        """Memory of the process without modules, 10^6 bytes, with an estimate for torch until torch is imported."""
         return self._base_mb + max(self._code_mb, self._expected_mb)
 
     @property
     def free_mb(self) -> float:
-        """What is left of the budget."""
+        """The unused part of the budget, 10^6 bytes."""
         return max(0.0, self._memory_mb - self.runtime_mb - sum(self._held_mb.values()))
 
     def _run(self) -> None:
@@ -132,13 +139,11 @@ class Loader:
                 raise NoCapacityError(  # noqa: TRY301
                     f"{spec.id} needs {needed:.0f} MB, {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
                 )
-            fingerprint = zoo.identify(spec, self._sources)
+            fingerprint = registry.identify(spec, self._sources)
             before = rss_mb()
-            module = zoo.load(spec.model_copy(update={"dtype": dtype}), self._sources)
-        except Exception as error:  # noqa: BLE001  # the loader's one broad except: a bad checkpoint is a failed module
-            known = (
-                error if isinstance(error, S2M3Error) else ModuleFailedError(f"{type(error).__name__}: {error}"[:300])
-            )
+            module = registry.load(spec.model_copy(update={"dtype": dtype}), self._sources)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the loader's one broad except: a bad checkpoint, or a bad package, is a failed module
+            known = _as_failure(spec, error)
             known.node = self._node
             metrics.MODULE_FAILURES.labels(spec.id, known.code).inc()
             _log.warning("module_failed", node=self._node, module=spec.id, error=str(known))
@@ -146,18 +151,27 @@ class Loader:
             return known
         if module.nbytes:
             give_back()
-        took = max(rss_mb() - before, module.nbytes / 1e6) + spec.cache_mb
-        self._held_mb[spec.id] = took
+        memory_mb = max(rss_mb() - before, module.nbytes / 1e6) + spec.cache_mb
+        self._held_mb[spec.id] = memory_mb
         seconds = round(time.monotonic() - began, 2)
         metrics.LOAD_SECONDS.labels(spec.id).observe(seconds)
-        metrics.MODULE_MEMORY.labels(spec.id).set(took * 1e6)
-        _log.info("module_loaded", node=self._node, module=spec.id, memory_mb=round(took, 1), seconds=seconds)
-        return Loaded(spec, module, took, fingerprint)
+        metrics.MODULE_MEMORY.labels(spec.id).set(memory_mb * 1e6)
+        _log.info("module_loaded", node=self._node, module=spec.id, memory_mb=round(memory_mb, 1), seconds=seconds)
+        return Loaded(spec, module, memory_mb, fingerprint)
 
     def _import_code(self, spec: ModuleSpec, dtype: Dtype) -> None:
-        """Imports what the class needs by itself, so that it is counted once and to no module."""
+        """Imports the packages of a module class before the load, so that their memory counts as runtime memory."""
         before = rss_mb()
-        zoo.import_code(spec.class_, dtype)
-        if self._threads is not None and zoo.needs_torch(spec.class_):
+        registry.import_code(spec.class_, dtype)
+        if self._threads is not None and registry.needs_torch(spec.class_):
             import_module("torch").set_num_threads(self._threads)
         self._code_mb += max(0.0, rss_mb() - before)
+
+
+def _as_failure(spec: ModuleSpec, error: BaseException) -> S2M3Error:
+    """Returns the error of a module that was not loaded; the text names the package of a class that is not shipped."""
+    origin = registry.origin_of(spec.class_)
+    if isinstance(error, S2M3Error) and not (origin and isinstance(error, ModuleFailedError)):
+        return error
+    why = error.detail if isinstance(error, S2M3Error) else f"{type(error).__name__}: {error}"[:300]
+    return ModuleFailedError(f"class {spec.class_} of {origin}: {why}" if origin else why)

@@ -1,4 +1,4 @@
-"""What this process takes of the device's memory."""
+"""Memory of this process and of the device."""
 
 import ctypes
 import gc
@@ -17,25 +17,25 @@ def rss_mb() -> float:
 
 
 def device_mb() -> float:
-    """Returns the memory of the device, in 10^6 bytes."""
+    """Returns the total memory of the device, in 10^6 bytes."""
     return psutil.virtual_memory().total / _MB
 
 
 def available_mb() -> float:
-    """Returns what the device can still give without swapping, in 10^6 bytes."""
+    """Returns the memory that is available without swapping, in 10^6 bytes."""
     return psutil.virtual_memory().available / _MB
 
 
 def default_budget_mb() -> float:
-    """Returns half of what the device has free now, in 10^6 bytes."""
+    """Returns half of the memory that is available now, in 10^6 bytes."""
     return available_mb() / 2
 
 
 def give_back() -> None:
-    """Frees what unloading left behind: cycles, and pages that malloc keeps (glibc only)."""
+    """Returns unused memory to the system: collects reference cycles, then trims malloc's heap (glibc only)."""
     gc.collect()
     if sys.platform == "linux":
         try:
             ctypes.CDLL("libc.so.6").malloc_trim(0)
-        except (OSError, AttributeError):  # another libc: it has its own ways
+        except (OSError, AttributeError):  # another libc, without malloc_trim
             return

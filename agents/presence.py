@@ -1,4 +1,4 @@
-"""What an agent tells of itself: state, profile, what it holds, how busy it is. Retained, and told again on connect."""
+"""Publishes a node's documents: state, profile and report (retained, again after each connect), and its load."""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -6,14 +6,13 @@ from typing import Literal
 
 import structlog
 
-from s2m3.agents import zoo
+from s2m3.agents import registry
 from s2m3.agents.checkpoints.folders import CheckpointSources
 from s2m3.agents.speed import LinkSpeed
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
-from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.protocol import PROTOCOL
@@ -22,17 +21,17 @@ from s2m3.schemas.wire.work import Timing
 __all__ = ["Presence"]
 
 _log = structlog.get_logger(__name__)
-#: A change of a module's measured time that is worth a new report.
+#: Relative change of a module's measured time that causes a new report.
 _CHANGED = 0.2
 
 
 class Presence:
-    """The retained documents of one node.
+    """Publishes the documents of one node.
 
     Args:
         link: The agent's connection.
-        node: Its name.
-        boot: Its process's uuid.
+        node: The node's name.
+        boot: The boot id, a uuid of the agent's process.
     """
 
     def __init__(self, link: Link, node: str, boot: str) -> None:
@@ -41,13 +40,13 @@ class Presence:
         self._state = m.NodeState(state="ready", boot=boot, protocol=PROTOCOL)
         self._reported = m.Reported(boot=boot)
         self._profile: m.NodeProfile | None = None
-        #: sources that tasks named and that are here
-        self._named: set[str] = set()
+        #: sources that tasks named and that this node can load
+        self._named_sources: set[str] = set()
         self._load: Mapping[str, int] = {}
 
     @property
     def state(self) -> str:
-        """Returns ready, draining or lost."""
+        """The node's state: ready, draining or lost."""
         return self._state.state
 
     def introduce(
@@ -63,10 +62,8 @@ class Presence:
         dtype: Dtype,
         sources: CheckpointSources,
     ) -> None:
-        """Sets the profile and tells everything for the first time."""
-        known = shipped_catalogue().modules.values()
-        loadable = [s for s in known if zoo.can_load(s) and (with_torch or not zoo.needs_torch(s.class_))]
-        parts = [name for name in zoo.checkpoint_classes() if with_torch or not zoo.needs_torch(name)]
+        """Sets the profile, and publishes all retained documents for the first time."""
+        offered, classes = registry.offered(sources, with_torch=with_torch)
         self._profile = m.NodeProfile(
             boot=self._state.boot,
             version=_version(),
@@ -77,41 +74,41 @@ class Presence:
             latency_ms=link_speed.latency_ms,
             mbps=link_speed.mbps,
             keepalive_s=keepalive_s,
-            sources=sorted({*(spec.source for spec in loadable), *sources.offered(), *self._named}),
-            classes=sorted({*(spec.class_ for spec in loadable), *parts}),
+            sources=sorted({*offered, *self._named_sources}),
+            classes=classes,
             gateway=gateway,
             dtype=dtype,
         )
         self.tell_all()
 
     def offer(self, sources: set[str]) -> None:
-        """Tells that these sources can be loaded here too."""
-        self._named |= sources
+        """Adds sources to the profile, and publishes it if it changed."""
+        self._named_sources |= sources
         if self._profile is not None and not sources <= set(self._profile.sources):
             update = {"sources": sorted({*self._profile.sources, *sources})}
             self._profile = self._profile.model_copy(update=update)
             self._tell(topics.NODE_PROFILE, self._profile)
 
     def tell_all(self) -> None:
-        """Tells all that is retained: a broker that forgot everything is made whole. The state comes last."""
+        """Publishes all retained documents, the state last; after a reconnect this restores a broker that lost them."""
         if self._profile is not None:
             self._tell(topics.NODE_PROFILE, self._profile)
             self._tell(topics.NODE_REPORTED, self._reported)
             self.tell_state()
 
     def tell_state(self) -> None:
-        """Tells the state, once we are introduced."""
+        """Publishes the state, if `introduce` has set the profile."""
         if self._profile is not None:
             self._tell(topics.NODE_STATE, self._state)
 
     def change_state(self, state: Literal["draining", "lost"]) -> None:
-        """Tells a new state."""
+        """Sets and publishes a new state."""
         self._state = self._state.model_copy(update={"state": state})
         self.tell_state()
 
     def report(self, reported: m.Reported) -> None:
-        """Tells what the node holds, if anything worth telling changed."""
-        if _worth_telling(self._reported, reported):
+        """Publishes the report of the node's modules, if it changed significantly."""
+        if _changed_significantly(self._reported, reported):
             self._reported = reported
             self._tell(topics.NODE_REPORTED, reported)
 
@@ -123,13 +120,13 @@ class Presence:
         *,
         idle_too: bool,
     ) -> None:
-        """Tells the queues and what was finished while busy, and once more when the queues have become empty.
+        """Publishes the load while the node is busy, and once more when the queues have become empty.
 
         Args:
             queues: Items per module.
-            finished: Requests per task.
-            latest: Of these, the timings of the last one per task.
-            idle_too: Tell it whatever it is: a node that says nothing for long is taken for lost.
+            finished: Finished requests per task since the last call.
+            latest: Task -> step -> timing of the newest of these requests.
+            idle_too: Whether to publish for an idle node too: the load is the heartbeat, without which a node is lost.
         """
         if queues or finished or self._load or idle_too:
             steps = {
@@ -140,12 +137,12 @@ class Presence:
         self._load = queues
 
     def failed(self, module: str, error: S2M3Error) -> m.ModuleReport:
-        """Tells that a module cannot be served here; returns what to report of it."""
+        """Publishes the event of a module that failed on this node, and returns the report of it."""
         self.event(m.Event(event="module_failed", node=self._node, module=module, detail=str(error)))
         return m.ModuleReport(state="failed", reason=m.ErrorBody(**error.as_dict()))
 
     def event(self, event: m.Event) -> None:
-        """Tells that something happened."""
+        """Publishes an event; a failure is logged."""
         try:
             self._link.publish(Outgoing(topics.EVENT.at(self._link.root), event.encode()))
         except S2M3Error as error:
@@ -166,14 +163,14 @@ def _version() -> str:
         return "0"
 
 
-def _worth_telling(old: m.Reported, new: m.Reported) -> bool:
-    if _but_speed(old) != _but_speed(new):
+def _changed_significantly(old: m.Reported, new: m.Reported) -> bool:
+    if _without_times(old) != _without_times(new):
         return True
     return any(
         abs(r.ms - old.modules[name].ms) > _CHANGED * max(old.modules[name].ms, 0.1) for name, r in new.modules.items()
     )
 
 
-def _but_speed(reported: m.Reported) -> m.Reported:
+def _without_times(reported: m.Reported) -> m.Reported:
     modules = {name: report.model_copy(update={"ms": 0.0}) for name, report in reported.modules.items()}
     return reported.model_copy(update={"modules": modules})

@@ -1,45 +1,48 @@
-"""When a process or its device runs short of memory: how much less it can have than its budget. Pure: told all figures.
+"""Memory pressure: the part of its budget that a process gives up when it or its device runs short. Pure.
 
-It never says what has to go: the planner knows which copies are spare, and never takes a last one.
+It does not choose modules to unload: the planner knows which copies are spare and never removes a module's last one.
 """
 
 from dataclasses import dataclass
 
 __all__ = ["Pressure"]
 
-#: A budget is reckoned; what batches need while they run comes on top (10 % in the demo). So much is nothing yet.
+#: Tolerated excess over the budget, which is an estimate without the temporary memory of batches (10 % in the demo).
 _TOLERATED = 0.25
-#: What a device keeps free, as a part of its memory and at most, 10^6 bytes: below, the kernel begins to kill.
+#: Memory that a device keeps free: a part of its memory, and the most, 10^6 bytes. Below, the OOM killer is near.
 _FREE_PART, _FREE_MOST_MB = 0.05, 200.0
-#: Between two demands: the planner needs time to plan, the node to unload.
+#: Least time between two increases: the planner has to plan, the node to unload.
 _PATIENCE_S = 10.0
-#: So long without want, and what was given up may come back.
+#: Time without shortage after which the full budget is available again.
 _CALM_S = 60.0
 
 
 @dataclass(slots=True)
 class Pressure:
-    """What a node gives up of its budget, 10^6 bytes.
+    """The part of its budget that a node gives up, with hysteresis.
 
     Args:
-        budget_mb: Of the process.
-        device_mb: Memory of the device.
+        budget_mb: Memory budget of the process, 10^6 bytes.
+        device_mb: Total memory of the device, 10^6 bytes.
+        mb: The memory given up, 10^6 bytes.
     """
 
     budget_mb: float
     device_mb: float
     mb: float = 0.0
-    #: the last look found too little: memory that malloc keeps has been given back since
+    #: whether the last measurement found a shortage; the caller then trims the heap before the next one
     wants: bool = False
     _demanded: float = float("-inf")
     _calm_since: float | None = None
 
     def look(self, rss_mb: float, available_mb: float, now: float) -> bool:
-        """Takes in what is measured; returns whether `mb` changed.
+        """Updates `mb` from a measurement; returns whether it changed.
+
+        Only a second shortage in a row increases `mb`, as trimming the heap may end the first.
 
         Args:
-            rss_mb: What the process takes.
-            available_mb: What the device can still give.
+            rss_mb: Resident memory of the process, 10^6 bytes.
+            available_mb: Available memory of the device, 10^6 bytes.
             now: Monotonic seconds.
         """
         keep_free = min(self.device_mb * _FREE_PART, _FREE_MOST_MB)

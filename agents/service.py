@@ -9,7 +9,7 @@ from functools import partial
 
 import structlog
 
-from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.checkpoints.folders import NO_CHECKPOINTS, CheckpointSources
 from s2m3.agents.gateway.gateway import Gateway
 from s2m3.agents.loading import Loaded, Loader
 from s2m3.agents.memory import available_mb, default_budget_mb, device_mb, rss_mb
@@ -28,13 +28,7 @@ from s2m3.broker.roll_call import answer_roll_calls
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.definitions import ModuleSpec
-from s2m3.schemas.errors import (
-    BadDefinitionError,
-    ModuleFailedError,
-    NoCapacityError,
-    S2M3Error,
-    UnauthorisedError,
-)
+from s2m3.schemas.errors import BadDefinitionError, ModuleFailedError, NoCapacityError, S2M3Error, UnauthorisedError
 from s2m3.schemas.protocol import PROTOCOL
 from s2m3.schemas.sessions import node_client_id
 from s2m3.schemas.settings import AgentSettings
@@ -56,9 +50,15 @@ class Agent:
     Args:
         settings: Of this node.
         life: What its keeper gives it.
+        sources: The checkpoints on this device.
     """
 
-    def __init__(self, settings: AgentSettings, context: ProcessContext | None = None) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        context: ProcessContext | None = None,
+        sources: CheckpointSources = NO_CHECKPOINTS,
+    ) -> None:
         self._settings = settings
         self._node = settings.node
         self._root = settings.root
@@ -80,7 +80,7 @@ class Agent:
             context.blackbox if context else None, context.crash_history if context else None, settings.hang_s
         )
         self._step_server = StepServer(settings, self.link, self._loop, self._watchdog)
-        self._sources = CheckpointSources(settings.checkpoints, settings.download)
+        self._sources = sources
         self._loader = Loader(
             self._node,
             self._memory_mb,

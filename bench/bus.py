@@ -1,7 +1,7 @@
-"""What the pipeline adds to MQTT: no-op client -> 2 encoders -> head -> client, against the same hops in bare paho.
+"""Latency overhead of the pipeline: client -> 2 no-op encoders -> head -> client, against the same hops in bare paho.
 
-Same broker, same run; prints the ratio of medians and writes JSON. Both sides: QoS 1, TCP_NODELAY, a process for each
-party, one request at a time, in turns of 50 so that the machine's drift hits both alike.
+Both run on the same broker with QoS 1, TCP_NODELAY, a process per party and one request at a time, in alternating
+blocks of 50 requests, so that drift of the machine affects both. Prints the ratio of medians and writes JSON.
 Run: python bench/bus.py [--rounds N] [--json FILE]
 """
 
@@ -58,38 +58,38 @@ def _properties(message: paho.MQTTMessage) -> Properties:
 
 
 def _encoder(port: int, side: str, between: int, ready: Event) -> None:
-    """Bare encoder: passes the first bytes of what comes on to the head."""
+    """Runs a bare encoder, which forwards the first `between` bytes of each message to the head; does not return."""
     client = _bare_client(port, f"bare-{side}")
 
-    def passed_on(c: paho.Client, _u: object, msg: paho.MQTTMessage) -> None:
+    def on_message(c: paho.Client, _u: object, msg: paho.MQTTMessage) -> None:
         c.publish(f"bare/head/{side}", msg.payload[:between], qos=1, properties=_properties(msg))
 
-    client.on_message = passed_on
+    client.on_message = on_message
     client.on_subscribe = lambda *_: ready.set()
     client.subscribe(f"bare/{side}", qos=1)
     client.loop_forever()
 
 
 def _head(port: int, ready: Event) -> None:
-    """Bare head: joins two parts by correlation data."""
+    """Runs a bare head, which joins two messages by Correlation Data and answers; does not return."""
     client = _bare_client(port, "bare-head")
     parts: dict[bytes, bytes | bytearray] = {}
 
-    def joined(c: paho.Client, _u: object, msg: paho.MQTTMessage) -> None:
+    def on_part(c: paho.Client, _u: object, msg: paho.MQTTMessage) -> None:
         request = msg.properties.CorrelationData  # type: ignore[union-attr]
         if request in parts:
             c.publish("bare/client", parts.pop(request) + msg.payload, qos=1, properties=_properties(msg))
         else:
             parts[request] = msg.payload
 
-    client.on_message = joined
+    client.on_message = on_part
     client.on_subscribe = lambda *_: ready.set()
     client.subscribe("bare/head/+", qos=1)
     client.loop_forever()
 
 
 class _Bare:
-    """The floor: three parties in bare paho, each a process."""
+    """The baseline (`floor`): two encoders and a head in bare paho, each in a process."""
 
     def __init__(self, port: int, between: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -145,7 +145,7 @@ def _figures(times: list[float]) -> dict[str, float]:
 
 
 def _spread(site: Site, between: int) -> None:
-    """Says what each node holds, in the planner's place: one module each, so that every hop crosses the broker."""
+    """Publishes plans and a route in place of a planner: one module per node, so that every hop crosses the broker."""
     catalogue = shipped_catalogue()
     steps = {}
     for name, step in catalogue.models["noop"].steps.items():
@@ -170,7 +170,7 @@ def _holds(site: Site, node: str) -> bool:
 
 
 def measure(kind: BrokerKind, size: str, rounds: int) -> dict[str, Any]:
-    """Returns medians, tails and the ratio for one broker and one size."""
+    """Returns medians, 99th percentiles and the ratio of medians for one broker and one payload size."""
     sent, between = _SIZES[size]
     payload = bytes(sent)
     ours: list[float] = []
@@ -196,7 +196,7 @@ def measure(kind: BrokerKind, size: str, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures every broker there is at both sizes."""
+    """Measures every installed broker with both payload sizes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help=f"blocks of {_BLOCK} requests")
     parser.add_argument("--json", type=Path, default=Path("bench/results/bus.json"))

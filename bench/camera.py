@@ -1,7 +1,7 @@
-"""A camera's flood: real JPEGs at 5 a second, bound to a task on two nodes. Rate, freshness and memory over time.
+"""A camera under load: JPEGs at 5 per second, bound to a task on two nodes. Measures rate, freshness and memory.
 
-The rate is held against the limit that the binding asks for, a picture's age when it is asked against the time between
-two pictures, memory at the end against memory after the first quarter.
+Compares the rate of answers with the binding's rate limit, the age of a picture when it is analysed with the time
+between two pictures, and memory at the end with memory after the first quarter.
 """
 
 import argparse
@@ -34,7 +34,7 @@ TOPIC = "frigate/porch/person/snapshot"
 
 
 def numbered(picture: bytes, number: int) -> bytes:
-    """Returns the same JPEG with a comment segment behind its first marker, so that each is a different file."""
+    """Returns a JPEG with its number in a comment segment behind the first marker, so that all files differ."""
     comment = b"%08d" % number
     return picture[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + picture[2:]
 
@@ -45,7 +45,7 @@ def number_of(picture: bytes) -> int:
 
 
 class Camera:
-    """Publishes pictures over MQTT 3.1.1, retained as Frigate does, and hears what becomes of them."""
+    """Publishes pictures over MQTT 3.1.1, retained as by Frigate, and records the answers to them."""
 
     def __init__(self, port: int) -> None:
         self.published: list[float] = []
@@ -58,7 +58,7 @@ class Camera:
         self._client.loop_start()
 
     def run(self, seconds: float, per_second: float) -> None:
-        """Films for so long."""
+        """Publishes pictures for some seconds."""
         start = time.monotonic()
         while (due := start + len(self.published) / per_second) < start + seconds:
             time.sleep(max(0.0, due - time.monotonic()))
@@ -87,13 +87,13 @@ class Camera:
 
 
 def resident_mb(pid: int) -> float:
-    """Returns the memory of a process and of what it keeps: an agent is the child of its keeper."""
+    """Returns the resident memory of a process and its children, 10^6 bytes: an agent is a child of its supervisor."""
     process = psutil.Process(pid)
     return sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 1e6
 
 
 def watch_memory(pids: dict[str, int], stop: threading.Event) -> dict[str, list[float]]:
-    """Returns the resident memory of processes, MB, each second until told to stop."""
+    """Starts a thread that records resident memory; returns its lists, name -> 10^6 bytes each second until `stop`."""
     found: dict[str, list[float]] = {name: [] for name in pids}
 
     def look() -> None:
@@ -106,7 +106,7 @@ def watch_memory(pids: dict[str, int], stop: threading.Event) -> dict[str, list[
 
 
 def measure(kind: BrokerKind | None, seconds: float, per_second: float, every_s: float) -> dict[str, Any]:
-    """Returns the figures of one run."""
+    """Runs a site and a camera for some seconds, and returns the run's figures."""
     nodes = dict(list(DEMO_NODES.items())[:2])
     with Cluster(nodes, kind=kind, threads=1, bridge=True) as cluster, Site(cluster.settings) as site:
         add_task(site, "porch", m.TaskSpec(model="retrieval", inputs={"text": TEXTS}, max_replicas=2))
@@ -129,7 +129,7 @@ def measure(kind: BrokerKind | None, seconds: float, per_second: float, every_s:
 
 
 def figures(camera: Camera, memory: dict[str, list[float]], per_second: float, every_s: float) -> dict[str, Any]:
-    """Returns the figures of a run: of answers, and of memory."""
+    """Returns a run's figures on answers and memory."""
     good = [answer for answer in camera.answers if "number" in answer]
     ages = [answer["age_s"] for answer in good]
     span = good[-1]["at"] - good[0]["at"]
@@ -154,7 +154,7 @@ def figures(camera: Camera, memory: dict[str, list[float]], per_second: float, e
 
 
 def main() -> None:
-    """Runs, prints, and writes the JSON."""
+    """Runs the benchmark, prints the figures, and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--per-second", type=float, default=5.0)

@@ -1,7 +1,8 @@
-"""What writing together gains: tokens a second of eight texts at once against the same texts one after the other.
+"""Gain of batched generation: tokens per second of eight texts together, against the same texts one after another.
 
-Same process, same weights, in turns; prints the ratio of medians and writes JSON. The texts have to be equal. Two
-decoders: Whisper tiny.en's on real sounds, and a Llama of 58 M parameters with random weights on prompts of 16 tokens.
+Both run in one process with the same weights, alternating, and must generate equal texts. Prints the ratio of medians
+and writes JSON. The decoders are Whisper tiny.en's on recorded speech, and a Llama of 58 M random weights on prompts
+of 16 tokens.
 Run: python bench/generation.py [--rounds N] [--threads N] [--json FILE]
 """
 
@@ -17,8 +18,8 @@ from typing import Any
 import torch
 import transformers
 
-from s2m3.agents import zoo
-from s2m3.agents.checkpoints.decoding import Decoding, Start, Stop
+from s2m3.agents import registry
+from s2m3.agents.modules.decoding import Decoding, Start, Stop
 from s2m3.agents.serving.module import Generator, TokenSequence
 from s2m3.agents.zoo.whisper import SpeechDecoder
 from s2m3.schemas.definitions import shipped_catalogue
@@ -32,7 +33,7 @@ _SAMPLES = Path(__file__).parents[1] / "s2m3" / "samples"
 
 @dataclass(frozen=True)
 class Writer:
-    """Something that writes eight texts, of at most so many tokens."""
+    """A decoder with the beginnings of eight texts, each of at most _TOKENS tokens."""
 
     name: str
     begin: Sequence[Callable[[], TokenSequence]]
@@ -40,7 +41,7 @@ class Writer:
     drop: Callable[[Sequence[Any]], None]
 
     def write(self, which: Sequence[int]) -> list[list[int]]:
-        """Writes some of the texts together."""
+        """Generates some of the texts together; returns the tokens of each."""
         rows = [self.begin[i]() for i in which]
         while going := [row for row in rows if not row.ended and len(row.tokens) < _TOKENS]:
             self.drop([row for row in rows if row not in going])
@@ -51,12 +52,15 @@ class Writer:
 
 def _whisper() -> Writer:
     modules = shipped_catalogue().modules
-    encoder, decoder = zoo.load(modules["whisper-tiny-en-encoder"]), zoo.load(modules["whisper-tiny-en-decoder"])
+    encoder, decoder = (
+        registry.load(modules["whisper-tiny-en-encoder"]),
+        registry.load(modules["whisper-tiny-en-decoder"]),
+    )
     assert isinstance(decoder, SpeechDecoder)  # noqa: S101  # what the definition says
     sounds = [(_SAMPLES / f"{_SOUNDS[i % len(_SOUNDS)]}.flac").read_bytes() for i in range(_TEXTS)]
-    heard = [encoder.run([encoder.prepare({"audio": sound})], frozenset({"hidden"}))[0] for sound in sounds]
+    encoded = [encoder.run([encoder.prepare({"audio": sound})], frozenset({"hidden"}))[0] for sound in sounds]
     writes: Generator = decoder
-    items = [decoder.prepare(hidden) for hidden in heard]
+    items = [decoder.prepare(hidden) for hidden in encoded]
     begin = [lambda item=item: writes.begin(item, NO_OPTIONS) for item in items]
     return Writer("whisper-tiny-en-decoder", begin, writes.advance, writes.drop)
 
@@ -108,7 +112,7 @@ def _measure(writer: Writer, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures both and prints a line each."""
+    """Measures both decoders and prints a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)

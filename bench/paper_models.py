@@ -1,6 +1,6 @@
-"""The paper's models (arXiv 2508.04271) as instances: sizes and FLOPs counted from configurations, devices assumed.
+"""Instances of the paper's models (arXiv 2508.04271): sizes and FLOPs from configurations, devices assumed.
 
-The paper's own device table and instances are not in the text we have: this is an independent construction, and every
+The paper's text does not contain its device table and instances: these are an independent construction, and every
 assumption is in this file and printed by `assumptions()`.
 """
 
@@ -27,14 +27,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a device is assumed to do with batches of one.
+    """A device's assumed performance with batches of one.
 
     Args:
         gflops: Sustained GFLOP/s on an encoder.
         gb_s: Memory bandwidth in use while a language model generates, 10^9 bytes a second.
-        memory_mb: For modules.
-        latency_ms: One way to the broker.
-        mbps: Of the link.
+        memory_mb: Memory for modules, 10^6 bytes.
+        latency_ms: One-way latency to the broker.
+        mbps: Bandwidth of the link, 10^6 bits a second.
     """
 
     gflops: float
@@ -51,10 +51,10 @@ DEVICES = {
     "board-1": Device(60, 12, 4_000, 3.0, 80),
     "board-2": Device(25, 8, 4_000, 3.0, 80),
 }
-#: The cloud of the comparison: a faster server behind a home's WAN link (the slower direction).
+#: The cloud for comparison: a faster server behind a home's WAN link (with the upload's bandwidth).
 CLOUD = Device(20_000, 1000, 80_000, 40.0, 20)
 
-#: Bytes a parameter: encoders in 16 bits, language models in 4 bits and their scales.
+#: Bytes per parameter: encoders in 16 bits, language models in 4 bits with scales.
 _ENCODER_BYTES, _LANGUAGE_BYTES = 2.0, 0.56
 _PROMPT_TOKENS, _ANSWER_TOKENS = 640, 16
 _IMAGE_KB, _TEXT_KB, _SOUND_KB, _EMBEDDING_KB, _PATCHES_KB = 120.0, 0.3, 320.0, 4.0, 1200.0
@@ -62,7 +62,7 @@ _IMAGE_KB, _TEXT_KB, _SOUND_KB, _EMBEDDING_KB, _PATCHES_KB = 120.0, 0.3, 320.0, 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A module: millions of parameters, GFLOPs an item, kB in and out, and whether it generates text."""
+    """A module: millions of parameters, GFLOPs per item, kB in and out per item, and whether it generates text."""
 
     millions: float
     gflops: float
@@ -72,11 +72,11 @@ class Part:
 
     @property
     def memory_mb(self) -> float:
-        """10^6 bytes of weights."""
+        """Memory of the weights, 10^6 bytes."""
         return self.millions * (_LANGUAGE_BYTES if self.generates else _ENCODER_BYTES)
 
     def seconds(self, device: Device) -> float:
-        """Seconds per item: compute, and for a language model every weight read once for each token of the answer."""
+        """Returns seconds per item: compute, and for a language model one read of all weights per answer token."""
         if not self.generates:
             return self.gflops / device.gflops
         prompt = 2 * self.millions / 1000 * _PROMPT_TOKENS / device.gflops
@@ -91,7 +91,7 @@ def _millions(*modules: str) -> float:
 
 
 def _encoder(module: str, input_kb: float, output_kb: float = _EMBEDDING_KB) -> Part:
-    """An encoder by its configuration (schemas/models): parameters, and operations for one item."""
+    """Returns an encoder with the parameters and operations of its configuration (schemas/models)."""
     return Part(_millions(module), _SIZES[module].gflops or 0.0, input_kb, output_kb)
 
 
@@ -106,7 +106,7 @@ _CLIP_IDS = {
     "l14": "clip-vit-l14",
     "l14-336": "clip-vit-l14-336",
 }
-#: Millions of parameters of each CLIP text tower that are its token embedding (a lookup, no compute).
+#: Millions of parameters in the token embedding of each CLIP text tower (a lookup without compute).
 TOKEN_EMBEDDING = {name: _SIZES[f"{known}-text"].lookup / 1e6 for name, known in _CLIP_IDS.items()}
 CLIPS = {
     name: (_encoder(f"{known}-vision", _IMAGE_KB), _encoder(f"{known}-text", _TEXT_KB))
@@ -120,12 +120,13 @@ MODULES: dict[str, Part] = {
     "labels-classifier": Part(1.0, 0.002, 0.0, 0.2),
     "imagebind-vision": _encoder("imagebind-vision", _IMAGE_KB),
     "imagebind-text": _encoder("imagebind-text", _TEXT_KB),
-    # As assumed when the instances were first made. Its configuration says 41 for a clip of 2 s, 123 for the three that
-    # ImageBind hears: the greedy by compute would be optimal in 91.6 % or 97.9 % of the instances instead of 94.7 %.
+    # 70 GFLOPs is the first assumption of these instances. The configuration gives 41 for one clip of 2 s, 123 for the
+    # three that ImageBind uses; with these, the greedy by compute is optimal in 91.6 or 97.9 % of the instances instead
+    # of 94.7 %.
     "imagebind-audio": Part(_millions("imagebind-audio"), 70, _SOUND_KB),
     "vit-b16": _encoder("vit-gpt2-vision", _IMAGE_KB, 600.0),
     "gpt2-decoder": Part(_millions("vit-gpt2-decoder"), 0.0, 0.0, 0.2, generates=True),
-    # Here the projectors stand with the towers, 16 bits a parameter, and not with the language models.
+    # projectors are counted with the towers (16 bits per parameter), not with the language models
     "llava-vision": Part(303.5 + 21.0, 382, _IMAGE_KB, _PATCHES_KB),
     "vicuna-7b": Part(6738.4, 0.0, 0.0, 0.5, generates=True),
     "phi-3-mini": Part(3821.0, 0.0, 0.0, 0.5, generates=True),
@@ -134,7 +135,7 @@ MODULES: dict[str, Part] = {
     "tinyllama-vision": Part(303.5 + 6.0, 382, _IMAGE_KB, _PATCHES_KB),
 }
 
-#: Model -> step -> (module, steps before it).
+#: Model -> step -> (module, predecessors).
 MODELS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
     **{
         f"retrieval-{name}": {
@@ -162,7 +163,7 @@ MODELS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
     "vqa-tinyllama": {"image": ("tinyllama-vision", ()), "head": ("tinyllama", ("image",))},
 }
 
-#: Nineteen sets of tasks: fourteen models alone (the paper's testbed has fourteen) and five mixes that share modules.
+#: Nineteen sets of tasks: fourteen single models (as many as in the paper) and five mixes that share modules.
 SUITES: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in MODELS if name not in {"vqa-encoder-b16", "classify-b16"}},
     "mix-b16": ("retrieval-b16", "vqa-encoder-b16", "classify-b16"),
@@ -172,7 +173,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "mix-all": ("retrieval-l14", "vqa-encoder-b16", "align", "caption", "vqa-phi-3", "classify-b16"),
 }
 
-#: Five testbeds: the devices, and where requests come from.
+#: Five testbeds: (devices, the device that sends requests).
 TESTBEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "all-five": (("server", "desktop", "laptop", "board-1", "board-2"), "board-2"),
     "no-server": (("desktop", "laptop", "board-1", "board-2"), "board-2"),
@@ -183,7 +184,7 @@ TESTBEDS: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 def instance(models: tuple[str, ...], devices: dict[str, Device], source: str | None) -> Instance:
-    """Returns the instance of some models on some devices, asked from one of them."""
+    """Returns the instance of some models on some devices, with requests from `source` (None: behind the broker)."""
     used = sorted({module for model in models for module, _ in MODELS[model].values()})
     document: dict[str, Any] = {
         "devices": [
@@ -225,7 +226,7 @@ def paper_like() -> list[tuple[str, Instance]]:
 
 
 def assumptions() -> list[str]:
-    """Returns what is assumed, a line each."""
+    """Returns all assumptions, one per line."""
     lines = [
         f"encoders {_ENCODER_BYTES:g} bytes a parameter, language models {_LANGUAGE_BYTES:g}",
         f"a language model reads {_PROMPT_TOKENS} tokens and writes {_ANSWER_TOKENS}",

@@ -1,6 +1,6 @@
-"""What the planner is worth: against exact, on the paper's models, on the paper's claims, at scale. One command.
+"""Quality and speed of the planner: against the optimum, on the paper's models and claims, and at scale.
 
-Prints tables with ratios and writes bench/results/placement.json. Times are of this machine.
+Prints tables with ratios and writes bench/results/placement.json. Times are those of this machine.
 
 Run: python bench/placement.py [--instances N]
 """
@@ -28,16 +28,16 @@ from s2m3.schemas.instance import Instance, parse_instance
 
 RESULTS = Path(__file__).parent / "results" / "placement.json"
 _SAME = 1 + 1e-9
-#: Parts of: devices that can run a module, tasks that are a chain, climbs from the worst instance known.
+#: Probabilities that a device can run a module, that a task is a chain, that a round varies the worst known instance.
 _ABLE, _CHAINED, _CLIMBING = 0.9, 0.2, 0.8
-#: Device kinds at scale: (speed, Mbit/s).
+#: Kinds of devices: (relative speed, Mbit/s).
 _KINDS = ((1, 20), (2, 50), (4, 100), (10, 300), (20, 1000))
 
 
 def random_document(
     chance: random.Random, *, modules: int, devices: int, tasks: int, roomy: float, max_replicas: int = 1
 ) -> dict[str, Any]:
-    """Returns a random instance: mixed sizes, speeds, links and sources; memory `roomy` times what is needed."""
+    """Returns a random instance: mixed sizes, speeds, links and sources; total memory is about `roomy` x modules."""
     sizes = [round(chance.choice([chance.uniform(20, 100), chance.uniform(100, 1200)]), 1) for _ in range(modules)]
     kinds = [chance.choice(_KINDS) for _ in range(devices)]
     names = [f"d{d}" for d in range(devices)]
@@ -98,7 +98,7 @@ def _line(name: str, found: dict[str, float]) -> str:
 
 
 def against_exact(instances: Iterable[Instance]) -> dict[str, Any]:
-    """Returns greedy (both keys) and auto within 1 s as ratios to the exact optimum."""
+    """Returns the objectives of greedy (both keys) and of auto within 1 s, as ratios to the exact optimum."""
     ratios: dict[str, list[float]] = {"greedy by memory": [], "greedy by compute": [], "auto": []}
     seconds: list[float] = []
     proven = unsolved = infeasible = 0
@@ -130,7 +130,7 @@ def against_exact(instances: Iterable[Instance]) -> dict[str, Any]:
 
 
 def adversarial(rounds: int) -> dict[str, Any]:
-    """Returns the worst ratio of greedy to the optimum that a hill climb over small instances comes to, and auto's."""
+    """Returns the worst ratio of greedy to auto that a hill climb over small instances finds, and auto's to exact."""
     chance = random.Random(7)  # noqa: S311  # not a secret
     worst: tuple[float, dict[str, Any]] = (0.0, {})
     for _ in range(rounds):
@@ -155,7 +155,7 @@ def adversarial(rounds: int) -> dict[str, Any]:
 
 
 def claims() -> dict[str, Any]:
-    """Returns the paper's claims on the counted parameters, in both conventions, and latency against a cloud."""
+    """Returns the paper's memory claims with counted parameters, in both conventions, and latency against a cloud."""
     print("  one device's peak when split, 1 - largest module / whole model (M parameters):")
     split = {}
     for name, (vision, text) in paper.CLIPS.items():
@@ -189,7 +189,7 @@ def _against_cloud() -> dict[str, Any]:
 
 
 def scale(devices: int) -> dict[str, Any]:
-    """Returns times and peak memory at 1,000 modules, 1,000 tasks and many devices, and of planning again."""
+    """Returns times and peak memory for 1,000 modules, 1,000 tasks and many devices, and of a replan after a loss."""
     chance = random.Random(1)  # noqa: S311  # not a secret
     document = random_document(chance, modules=1000, devices=devices, tasks=1000, roomy=4.0)
     for device in document["devices"]:
@@ -199,7 +199,7 @@ def scale(devices: int) -> dict[str, Any]:
     began = time.perf_counter()
     auto = solve(instance)
     auto_s = time.perf_counter() - began
-    moved, again_s = _lose_one(document, auto)
+    moved, again_s = _replan_without_fullest(document, auto)
     return {
         "devices": devices,
         "greedy_s": greedy.solve_s,
@@ -213,8 +213,8 @@ def scale(devices: int) -> dict[str, Any]:
     }
 
 
-def _lose_one(document: dict[str, Any], plan: Solution) -> tuple[tuple[int, int], float]:
-    """Takes the fullest device away and plans again."""
+def _replan_without_fullest(document: dict[str, Any], plan: Solution) -> tuple[tuple[int, int], float]:
+    """Removes the device with the most modules' memory and replans; returns ((lost, moved modules), seconds)."""
     lost = max(plan.memory_mb, key=lambda device: plan.memory_mb[device])
     document["devices"] = [device for device in document["devices"] if device["id"] != lost]
     for module in document["modules"]:
@@ -230,8 +230,8 @@ def _lose_one(document: dict[str, Any], plan: Solution) -> tuple[tuple[int, int]
     return (sum(lost in devices for devices in plan.placement.values()), moved), seconds
 
 
-def _scale_apart(devices: int) -> dict[str, Any]:
-    """In a process of its own, so that its peak memory is its own."""
+def _scale_in_subprocess(devices: int) -> dict[str, Any]:
+    """Runs `scale` in a separate process, so that the peak memory is that of this size alone."""
     command = [sys.executable, __file__, "--scale", str(devices)]
     found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     print(
@@ -243,7 +243,7 @@ def _scale_apart(devices: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs all parts."""
+    """Runs all parts of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--instances", type=int, default=100, help="random instances of each kind")
     parser.add_argument("--scale", type=int, help="only part d at this many devices, as JSON")
@@ -269,7 +269,7 @@ def main() -> None:
     print("(c) the paper's claims")
     results["claims"] = claims()
     print("(d) scale: 1,000 modules, 1,000 tasks of 2 to 4 steps")
-    results["scale"] = [_scale_apart(devices) for devices in (1000, 10_000)]
+    results["scale"] = [_scale_in_subprocess(devices) for devices in (1000, 10_000)]
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"written to {RESULTS}")

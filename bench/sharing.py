@@ -1,10 +1,9 @@
-"""What sharing saves: four tasks over one CLIP of ViT-B/16 size, their modules shared, against a copy for each task.
+"""Memory saved by sharing: four tasks over one CLIP of ViT-B/16 size with shared modules, against a copy per task.
 
-Random weights, made by this bench; a real broker, planner and agent processes, twice: once as tasks are added, once
-with each task's checkpoints under names of its own, which is what a system without sharing holds. Bytes are those of
-the tensors as the agents report them; beside them the resident memory of their processes, and what of it are runtimes.
-The saving is over all tasks and all devices; what splitting alone saves on one device is another figure, printed apart
-and never added.
+Runs broker, planner and agents as processes on checkpoints with random weights, twice: with shared checkpoints, and
+with separate names of the checkpoints for each task, as in a system without sharing. Reports the bytes of tensors from
+the agents' reports, and beside them the resident memory of the processes and the runtimes' part of it. The saving is
+over all tasks and devices; the saving of splitting alone on one device is printed separately and never added.
 Run: python bench/sharing.py [--json FILE]
 """
 
@@ -37,7 +36,7 @@ _WIDTH, _LABELS, _ANSWERS = 512, 1000, 3129
 _SAMPLES = Path(__file__).parents[1] / "s2m3" / "samples"
 _WANTED = 0.62
 
-#: Task -> the inputs that its head joins (none: CLIP's own similarity), and its classes.
+#: Task -> (the inputs that its head joins, or none for CLIP's own similarity head; number of classes).
 _TASKS: dict[str, tuple[tuple[str, ...], int]] = {
     "retrieval": ((), 0),
     "encoder-vqa": (("image", "text"), _ANSWERS),
@@ -54,7 +53,7 @@ def make_checkpoints(folder: Path) -> None:
     transformers.logging.disable_progress_bar()
     clip = transformers.CLIPConfig(vision_config={"patch_size": 16}, projection_dim=_WIDTH)
     transformers.CLIPModel(clip).save_pretrained(folder / "clip", max_shard_size="200MB")
-    short = {"num_hidden_layers": 1}  # its text tower is not used: CLIP's is
+    short = {"num_hidden_layers": 1}  # CLAP's text tower is unused: CLIP's serves
     clap = transformers.ClapConfig(text_config=short, projection_dim=_WIDTH)
     transformers.ClapModel(clap).save_pretrained(folder / "clap")
     transformers.CLIPImageProcessorPil().save_pretrained(folder / "clip")
@@ -71,7 +70,7 @@ def make_checkpoints(folder: Path) -> None:
 
 
 def _tokenizer() -> Any:
-    """A vocabulary of the size of CLIP's, its marks where CLIP has them."""
+    """Returns a tokenizer with a vocabulary of CLIP's size and the special tokens at CLIP's ids."""
     words = {f"w{number}": number for number in range(49_406)} | {"<start>": 49_406, "<end>": 49_407}
     made = Tokenizer(models.WordLevel(words, unk_token="w0"))  # noqa: S106 - no password
     made.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -81,7 +80,7 @@ def _tokenizer() -> Any:
 
 
 def give_copies(folder: Path) -> None:
-    """Gives each task names of its own for the checkpoints that it uses: hard links, so that the disk holds one."""
+    """Makes a copy of the checkpoints for each task, of hard links, so that the data is on disk once."""
     for task in _TASKS:
         for name in ("clip", "clap"):
             copy = folder / f"{name}-of-{task}"
@@ -91,7 +90,7 @@ def give_copies(folder: Path) -> None:
 
 
 def definition(folder: Path, task: str, own: str) -> Definition:
-    """Returns a task's model; `own` is what its checkpoints' names end in."""
+    """Returns a task's model definition; `own` is the suffix of its checkpoints' names."""
     ports, _ = _TASKS[task]
     clip = definition_of(read_checkpoint(folder / f"clip{own}"), f"clip{own}")
     if not ports:
@@ -127,14 +126,21 @@ def definition(folder: Path, task: str, own: str) -> Definition:
     return Definition(model=model, modules=[*encoders.values(), head])
 
 
-def _resident(cluster: Cluster) -> float:
-    """Of all agents: each has a keeper above it."""
-    keepers = [psutil.Process(cluster.processes[node].pid) for node in _NODES]
-    return sum(one.memory_info().rss for keeper in keepers for one in (keeper, *keeper.children(recursive=True))) / 1e6
+def _resident_mb(cluster: Cluster) -> float:
+    """Returns the resident memory of all agents and their supervisors, 10^6 bytes."""
+    supervisors = [psutil.Process(cluster.processes[node].pid) for node in _NODES]
+    return (
+        sum(
+            one.memory_info().rss
+            for supervisor in supervisors
+            for one in (supervisor, *supervisor.children(recursive=True))
+        )
+        / 1e6
+    )
 
 
 def measure(folder: Path, *, shared: bool) -> dict[str, Any]:
-    """Serves the four tasks, asks each once, and returns what the agents hold, 10^6 bytes."""
+    """Serves the four tasks, sends one request to each, and returns the agents' memory by module, 10^6 bytes."""
     given: dict[str, Any] = {
         "image": _SAMPLES / "chelsea.jpg",
         "audio": _SAMPLES / "play-music.flac",
@@ -163,13 +169,13 @@ def measure(folder: Path, *, shared: bool) -> dict[str, Any]:
         return {
             "modules": {f"{module} on {node}": round(size, 2) for (node, module), size in sorted(reports.items())},
             "tensors_mb": sum(reports.values()),
-            "resident_mb": _resident(cluster),
+            "resident_mb": _resident_mb(cluster),
             "runtimes_mb": runtimes,
         }
 
 
 def main() -> None:
-    """Measures both and prints what is saved."""
+    """Measures both cases and prints the saving; exits 1 if it is too small."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, default=Path("bench/results/sharing.json"))
     given = parser.parse_args()
@@ -181,7 +187,7 @@ def main() -> None:
         found = {kind: measure(folder, shared=kind == "shared") for kind in ("shared", "a copy for each task")}
     one, many = found.values()
     saved = 1 - one["tensors_mb"] / many["tensors_mb"]
-    whole = {task: _whole(many, task) for task in _TASKS}
+    whole = {task: _module_sizes(many, task) for task in _TASKS}
     print(f"{'held by all agents':<24} {'modules':>8} {'tensors MB':>11} {'resident MB':>12} {'of it runtimes':>15}")
     for kind, row in found.items():
         figures = f"{row['tensors_mb']:>11.1f} {row['resident_mb']:>12.0f} {row['runtimes_mb']:>15.0f}"
@@ -196,7 +202,7 @@ def main() -> None:
         raise SystemExit(1)
 
 
-def _whole(row: dict[str, Any], task: str) -> list[float]:
+def _module_sizes(row: dict[str, Any], task: str) -> list[float]:
     return [size for name, size in row["modules"].items() if f"-of-{task}-" in name or name.startswith(f"head-{task} ")]
 
 

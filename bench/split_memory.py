@@ -1,11 +1,11 @@
-"""What an agent process takes that holds one part of a CLIP of ViT-B/16's size (random weights), against the whole.
+"""Peak memory of an agent with one part of a CLIP of ViT-B/16 size (random weights), against the whole model.
 
-Each agent is a process of its own on a real broker, loads its parts and answers one request; its peak is the kernel's
-high-water mark (VmHWM). The floor is the same agent with the same part of a tiny checkpoint: interpreter, imports, and
-no weights to speak of. The peer is transformers' own `from_pretrained` of the whole model in one process.
+Each agent is a process with a real broker; it loads its parts and answers one request. The peak is the kernel's
+high-water mark of resident memory (VmHWM). The floor is the same agent with the same part of a tiny checkpoint:
+interpreter and imports with negligible weights. For comparison, one process loads the whole model by `from_pretrained`.
 
-The bar: peak <= floor + 1.25 x the part's bytes + CONSTANT_MB. Prints a table, writes bench/results/split_memory.json,
-and exits 1 where the bar is missed.
+The limit is peak <= floor + 1.25 x the part's bytes + CONSTANT_MB. Prints a table, writes
+bench/results/split_memory.json, and exits 1 if an agent exceeds the limit.
 Run: python bench/split_memory.py
 """
 
@@ -31,10 +31,10 @@ from s2m3.snapshot import Site
 
 PICTURE = Path(__file__).parents[1] / "s2m3" / "samples" / "chelsea.jpg"
 RESULTS = Path(__file__).parent / "results" / "split_memory.json"
-#: Times the part's bytes, and what one request takes besides (activations, buffers of the message).
+#: Factor on the part's bytes, and the allowance for one request (activations, message buffers).
 _FACTOR, CONSTANT_MB = 1.25, 50.0
 _READY_S = 300.0
-#: node -> (checkpoint, the parts it holds)
+#: node -> (checkpoint, the parts that the node loads)
 HELD = {
     "tiny-vision": ("tiny", ("vision",)),
     "tiny-text": ("tiny", ("text",)),
@@ -73,9 +73,9 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 """
 
 
-def _peak_mb(keeper: int) -> float:
-    """Returns the peak of an agent: the process that its keeper runs."""
-    (agent,) = psutil.Process(keeper).children()
+def _peak_mb(supervisor: int) -> float:
+    """Returns the peak memory of an agent, 10^6 bytes; the agent is the child of its supervisor."""
+    (agent,) = psutil.Process(supervisor).children()
     lines = Path(f"/proc/{agent.pid}/status").read_text(encoding="ascii").splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
 
@@ -85,7 +85,7 @@ def _definition(folder: Path, checkpoint: str) -> Definition:
 
 
 def _route(definition: Definition, nodes: dict[str, str]) -> m.RouteDoc:
-    """Every step at the node that is to be measured with it."""
+    """Returns a route document with each step on the node of its part, part -> node."""
     model = definition.model
     part_of = {spec.id: spec.prefix for spec in definition.modules}
     steps = {
@@ -103,7 +103,7 @@ def _route(definition: Definition, nodes: dict[str, str]) -> m.RouteDoc:
 
 
 def _tasks(definitions: dict[str, Definition]) -> dict[str, m.RouteDoc]:
-    """Each checkpoint apart, and whole at one node."""
+    """Returns task -> route: each checkpoint split over nodes, and whole on one node."""
     apart = {"b16": {"vision": "vision", "text": "text", "head": "whole"}}
     apart["tiny"] = {"vision": "tiny-vision", "text": "tiny-text", "head": "tiny-whole"}
     routes = {f"{name}-apart": _route(definitions[name], nodes) for name, nodes in apart.items()}
@@ -118,7 +118,7 @@ def _ready(site: Site) -> bool:
 
 
 def peaks(folder: Path) -> dict[str, tuple[float, float]]:
-    """Returns node -> MB at the peak once loaded, and once a request was answered."""
+    """Returns node -> peak memory, 10^6 bytes, (after loading, after one answered request)."""
     definitions = {name: _definition(folder, name) for name in ("tiny", "b16")}
     nodes = dict.fromkeys(HELD, 3000.0)
     with Cluster(nodes, planner=False, threads=1, checkpoints=dict.fromkeys(HELD, folder)) as cluster:
@@ -154,7 +154,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Makes the checkpoints, measures, prints."""
+    """Makes the checkpoints, measures, prints and writes the table."""
     logs.configure(verbose=False, quiet=True)
     with tempfile.TemporaryDirectory(prefix="s2m3-bench-") as name:
         folder = Path(name)

@@ -1,7 +1,7 @@
-"""One thread that serves a process's sockets, handlers and timers in turn, so that they need no locks.
+"""An event loop: one thread runs a process's socket handlers, queued calls and timers in turn, so they need no locks.
 
-Nothing that takes long runs here: modules run in the runner's thread, load in the loader's. What a handler does
-(decode, join, forward) is short, and while it does it no more is read from the socket: TCP holds the sender back.
+Long work runs elsewhere: modules in the runner's thread, loads in the loader's. Handlers (decode, join, forward) are
+short, and while one runs nothing is read from the sockets: TCP flow control slows the sender down.
 """
 
 import heapq
@@ -25,7 +25,7 @@ _READ = selectors.EVENT_READ
 
 
 class Timer:
-    """A call that is to come; `cancel` takes it back."""
+    """A scheduled call, once or periodic, that can be cancelled."""
 
     __slots__ = ("call", "cancelled", "every")
 
@@ -35,23 +35,25 @@ class Timer:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Takes the call back. Harmless when it has already been."""
+        """Cancels the call; no effect if a single call has already run."""
         self.cancelled = True
 
 
 @dataclass(frozen=True, slots=True)
 class SocketHandlers:
-    """What to call when a socket can be read or written."""
+    """Callbacks for a socket that is ready to be read or written."""
 
     readable: Callable[[], None]
     writable: Callable[[], None]
 
 
 class Loop:
-    """Runs calls in the order they came, sockets when they are ready, and timers when they are due.
+    """Runs queued calls in order, socket handlers when their socket is ready, and timers when they are due.
+
+    An exception from a handler is logged and the loop continues.
 
     Args:
-        name: Of the thread.
+        name: The name of the thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -60,9 +62,9 @@ class Loop:
         self._order = itertools.count()
         self._at_end: dict[Callable[[], None], None] = {}
         self._selector = selectors.DefaultSelector()
-        self._bell = _Bell()
-        self._selector.register(self._bell, _READ, SocketHandlers(self._woken_up, _nothing))
-        self._woken = False
+        self._waker = _Waker()
+        self._selector.register(self._waker, _READ, SocketHandlers(self._on_wake, _no_op))
+        self._wake_pending = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -71,7 +73,7 @@ class Loop:
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Runs what is queued now, then ends the thread. Returns when it has ended or the time is over."""
+        """Runs the calls queued so far, then ends the thread; waits up to `timeout_s` seconds unless called in it."""
         self.call(self._stop)
         if not self.is_current and self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -82,38 +84,38 @@ class Loop:
         return threading.current_thread() is self._thread
 
     def call(self, call: Callable[[], None]) -> None:
-        """Queues a call, from any thread, without waiting."""
+        """Queues a call, without blocking. Thread-safe."""
         self._calls.append(call)
-        if not self._woken and not self.is_current:
-            self._woken = True
-            self._bell.ring()
+        if not self._wake_pending and not self.is_current:
+            self._wake_pending = True
+            self._waker.wake()
 
     def after(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Runs a call once, later. From any thread."""
+        """Runs a call once after some seconds. Thread-safe."""
         return self._schedule(seconds, Timer(call, None))
 
     def every(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Runs a call again and again. From any thread."""
+        """Runs a call periodically, each so many seconds. Thread-safe."""
         return self._schedule(seconds, Timer(call, seconds))
 
     def at_end(self, call: Callable[[], None]) -> None:
-        """Runs a call once after all that is to do now, however often it was asked for. In the loop's thread."""
+        """Runs a call once at the end of the current iteration, even if requested repeatedly. In the loop's thread."""
         self._at_end[call] = None
 
     def watch(self, sock: socket.socket, watch: SocketHandlers) -> None:
-        """Calls back when a socket is ready. In the loop's thread."""
+        """Registers a socket's handlers, replacing earlier ones. In the loop's thread."""
         self.unwatch(sock)
         self._selector.register(sock, _READ, watch)
 
-    def want_write(self, sock: socket.socket, wanted: bool) -> None:  # noqa: FBT001  # the one thing it says
-        """Says whether there is something to write to a watched socket. In the loop's thread."""
+    def want_write(self, sock: socket.socket, wanted: bool) -> None:  # noqa: FBT001  # the method's one argument
+        """Sets whether `writable` is called for a registered socket. In the loop's thread."""
         key = self._selector.get_map().get(sock)
         events = _READ | selectors.EVENT_WRITE if wanted else _READ
         if key is not None and key.events != events:
             self._selector.modify(sock, events, key.data)
 
     def unwatch(self, sock: socket.socket) -> None:
-        """Forgets a socket, before it is closed. In the loop's thread."""
+        """Unregisters a socket; to be called before the socket is closed. In the loop's thread."""
         watched = self._selector.get_map()  # None once the loop has ended
         if sock.fileno() >= 0 and watched is not None and sock in watched:
             self._selector.unregister(sock)
@@ -140,16 +142,16 @@ class Loop:
             for call in at_end:
                 self._guarded(call)
         self._selector.close()
-        self._bell.close()
+        self._waker.close()
 
     def _wait_s(self) -> float:
         if self._calls or self._at_end:
             return 0.0
         return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else _LONGEST_WAIT_S
 
-    def _woken_up(self) -> None:
-        self._bell.quiet()
-        self._woken = False  # before the calls are run: one that comes now wakes us again
+    def _on_wake(self) -> None:
+        self._waker.drain()
+        self._wake_pending = False  # before the calls run, so that a call queued from now on wakes the selector again
 
     def _run_due(self) -> None:
         now = time.monotonic()
@@ -171,52 +173,52 @@ class Loop:
         self._stopping = True
 
 
-class _Bell:
-    """Wakes a selector from another thread: an eventfd where there is one (Linux), which is cheaper than a socket."""
+class _Waker:
+    """Wakes the selector from another thread, by an eventfd (Linux) or, more expensively, a socket pair."""
 
     def __init__(self) -> None:
-        self._event: int | None = None
-        self._ears: socket.socket | None = None
-        self._hand: socket.socket | None = None
+        self._eventfd: int | None = None
+        self._receiver: socket.socket | None = None
+        self._sender: socket.socket | None = None
         if hasattr(os, "eventfd"):
-            self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             return
-        self._ears, self._hand = socket.socketpair()
-        for end in (self._ears, self._hand):
+        self._receiver, self._sender = socket.socketpair()
+        for end in (self._receiver, self._sender):
             end.setblocking(False)  # noqa: FBT003  # the socket's own signature
 
     def fileno(self) -> int:
-        """What the selector watches."""
-        if self._ears is not None:
-            return self._ears.fileno()
-        return -1 if self._event is None else self._event
+        """Returns the file descriptor that the selector watches."""
+        if self._receiver is not None:
+            return self._receiver.fileno()
+        return -1 if self._eventfd is None else self._eventfd
 
-    def ring(self) -> None:
-        """Wakes whoever selects. Harmless when it is awake, or has ended."""
+    def wake(self) -> None:
+        """Wakes the selector; no effect if the selector is awake or closed."""
         try:
-            if self._hand is not None:
-                self._hand.send(b"\0")
-            elif self._event is not None:
-                os.eventfd_write(self._event, 1)
+            if self._sender is not None:
+                self._sender.send(b"\0")
+            elif self._eventfd is not None:
+                os.eventfd_write(self._eventfd, 1)
         except OSError:
             return
 
-    def quiet(self) -> None:
-        """Takes the rings in."""
-        if self._ears is not None:
-            self._ears.recv(4096)
-        elif self._event is not None:
-            os.eventfd_read(self._event)
+    def drain(self) -> None:
+        """Reads and discards pending wake-ups."""
+        if self._receiver is not None:
+            self._receiver.recv(4096)
+        elif self._eventfd is not None:
+            os.eventfd_read(self._eventfd)
 
     def close(self) -> None:
-        """Ends it."""
-        event, self._event = self._event, None
-        for end in (self._ears, self._hand):
+        """Closes the file descriptors."""
+        event, self._eventfd = self._eventfd, None
+        for end in (self._receiver, self._sender):
             if end is not None:
                 end.close()
         if event is not None:
             os.close(event)
 
 
-def _nothing() -> None:
+def _no_op() -> None:
     return

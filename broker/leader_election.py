@@ -1,4 +1,7 @@
-"""One at a time: whoever comes second waits until the first one's state is offline, or it has fallen silent."""
+"""Leader election over a retained state topic: a second planner (or bridge) stands by until the leader is gone.
+
+The leader is gone once its state is offline (its last will, or a clean stop) or its heartbeat stops.
+"""
 
 import secrets
 import threading
@@ -17,20 +20,20 @@ from s2m3.schemas.settings import BrokerSettings
 __all__ = ["BRIDGE", "PLANNER", "Election", "next_epoch", "wait_for_leadership"]
 
 _log = structlog.get_logger(__name__)
-#: A retained state comes at once; if none has after this long, nobody is there.
-_NOBODY_S = 0.5
-#: Whose will came while it lives, for it had lost its connection, says so in less.
-_CONTRADICTED_S = 1.0
+#: A retained state arrives right after the SUBACK; if none arrives within this time, there is no leader.
+_NO_LEADER_S = 0.5
+#: A live leader whose last will was published (its connection was lost) republishes its state within this time.
+_REPUBLISHED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Election:
-    """A service of which a site has one at work.
+    """The topics and timeout by which instances of a service elect one leader.
 
     Args:
-        state: Whether one is; its document has `state` and `epoch`, its last will is offline.
-        beat: What it tells again and again; of the one at work alone.
-        silent_s: This long without, and it hangs.
+        state: Retained topic of the leader's state; the document has `state` and `epoch`, the last will is offline.
+        beat: Topic of the leader's heartbeat; only the leader publishes on it.
+        silent_s: Seconds without a heartbeat after which the leader counts as hung.
     """
 
     state: topics.Topic[Any]
@@ -38,56 +41,56 @@ class Election:
     silent_s: float
 
 
-#: Its health comes each 10 s.
+#: The planner publishes its health each 10 s.
 PLANNER = Election(topics.PLANNER_STATE, topics.PLANNER_HEALTH, silent_s=25.0)
-#: It tells its state each 5 s.
+#: The bridge publishes its state each 5 s.
 BRIDGE = Election(topics.BRIDGE_STATE, topics.BRIDGE_STATE, silent_s=12.5)
 
 
 def wait_for_leadership(election: Election, settings: BrokerSettings, stopping: threading.Event) -> int:
-    """Returns when nobody is at work, or whoever is has fallen silent, with the newest epoch seen (0: none).
+    """Blocks until there is no live leader or `stopping` is set; returns the newest epoch seen, 0 if none.
 
-    One that hangs, or whose cable was pulled, is not missed by every broker (rumqttd waits for its socket): its beat
-    is.
+    The heartbeat is needed because not every broker publishes the last will of a leader that hangs or lost its cable:
+    rumqttd waits for the socket to close.
 
     Args:
-        election: Of which service.
+        election: The service to lead.
         settings: Where the broker is.
-        stopping: Set to give up waiting.
+        stopping: Set by another thread to stop waiting.
 
     Raises:
         UnauthorisedError: The broker refused the login.
-        S2M3Error: There is no broker.
+        S2M3Error: No broker answers.
     """
     name = f"standby-{secrets.token_hex(6)}"
     loop = Loop(name)
     link = Link(settings, f"s2m3-{name}", loop)
-    heard = _Heard()
+    leader = _Leader()
     confirmed = threading.Event()
     loop.start()
     if election.beat != election.state:
-        listen(link, election.beat, heard.beat)
-    listen(link, election.state, heard.state, on_subscribed=confirmed.set)
+        listen(link, election.beat, leader.beat)
+    listen(link, election.state, leader.state, on_subscribed=confirmed.set)
     try:
         link.start()
-        link.wait_for(confirmed, _NOBODY_S)
-        heard.changed.wait(_NOBODY_S)
-        while heard.newest is not None and not stopping.is_set():
-            heard.changed.clear()
-            if heard.newest.state != "offline":
-                _log.info("standing_by", epoch=heard.newest.epoch)
-                if not _wait_for_change(election, link, heard, stopping):
+        link.wait_for(confirmed, _NO_LEADER_S)
+        leader.changed.wait(_NO_LEADER_S)
+        while leader.newest is not None and not stopping.is_set():
+            leader.changed.clear()
+            if leader.newest.state != "offline":
+                _log.info("standing_by", epoch=leader.newest.epoch)
+                if not _wait_for_change(election, link, leader, stopping):
                     break
-            elif not heard.changed.wait(_CONTRADICTED_S):
+            elif not leader.changed.wait(_REPUBLISHED_S):
                 break
     finally:
         link.stop(timeout_s=1.0)
         loop.stop()
-    return heard.newest.epoch if heard.newest is not None else 0
+    return leader.newest.epoch if leader.newest is not None else 0
 
 
-class _Heard:
-    """Of whoever is at work. Written in the loop's thread."""
+class _Leader:
+    """The leader's newest state, and when its last message arrived. Written in the loop's thread."""
 
     def __init__(self) -> None:
         self.newest: Any = None
@@ -96,7 +99,7 @@ class _Heard:
 
     def state(self, _: str, state: Any) -> None:
         if state is None or (self.newest is not None and state.epoch < self.newest.epoch):
-            return  # cleared, or an old will that came late
+            return  # the topic was cleared, or an earlier leader's last will arrived late
         self.at = time.monotonic()
         if state != self.newest:
             self.newest = state
@@ -106,20 +109,20 @@ class _Heard:
         self.at = time.monotonic()
 
 
-def _wait_for_change(election: Election, link: Link, heard: _Heard, stopping: threading.Event) -> bool:
-    """Returns whether its state changed, or we are to stop; not, if it has fallen silent."""
-    while not heard.changed.wait(0.2) and not stopping.is_set():
-        if not link.connected:  # nobody is heard while the broker is away
-            heard.at = time.monotonic()
-        elif time.monotonic() > heard.at + election.silent_s:
-            _log.warning("silent", topic=election.beat.pattern, epoch=heard.newest.epoch)
+def _wait_for_change(election: Election, link: Link, leader: _Leader, stopping: threading.Event) -> bool:
+    """Waits for a new state of the leader or a stop; returns False if the heartbeat stopped instead."""
+    while not leader.changed.wait(0.2) and not stopping.is_set():
+        if not link.connected:  # no heartbeat can arrive without a connection
+            leader.at = time.monotonic()
+        elif time.monotonic() > leader.at + election.silent_s:
+            _log.warning("silent", topic=election.beat.pattern, epoch=leader.newest.epoch)
             return False
     return True
 
 
 def next_epoch(seen: int) -> int:
-    """Returns an epoch above the newest seen, and above any that a broker forgot: milliseconds since 1970.
+    """Returns an epoch above the newest seen and above any that a broker has lost: milliseconds since 1970.
 
-    Up to a second more, by chance: two planners started at once must not have the same.
+    Up to a second is added at random, so that two planners started together get different epochs.
     """
     return max(seen + 1, int(time.time() * 1000) + secrets.randbelow(1000))

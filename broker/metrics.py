@@ -1,6 +1,6 @@
-"""What every process counts, in Prometheus's terms: one place names each metric; docs/metrics.md lists them.
+"""The Prometheus metrics of every process, each named here once; docs/metrics.md lists them.
 
-They live in prometheus_client's own registry, so a program that embeds a Client and serves metrics serves these too.
+They are in prometheus_client's default registry, so a program that embeds a Client and exports metrics exports these.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ M = TypeVar("M", Counter, Histogram)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _ITEMS = (1, 2, 4, 8, 16, 32)
 
-# whoever asks: Clients and gateways
+# Clients and gateways, which send requests
 REQUESTS = Counter(
     "s2m3_requests", "Requests that got their terminal answer; code is ok or the error's", ["task", "code"]
 )
@@ -71,13 +71,13 @@ TASKS = Gauge("s2m3_tasks", "Tasks wanted: ready, waiting for loads, or refused"
 PLAN_CHANGES = Counter("s2m3_plan_changes", "Plans sent to nodes", ["node"])
 PLAN_SECONDS = Histogram("s2m3_plan_seconds", "Deciding where modules live", buckets=_SECONDS)
 
-# everybody
+# all processes
 CONNECTED = Gauge("s2m3_broker_connected", "1 while the broker is there", ["client"])
 CONNECTIONS_LOST = Counter("s2m3_broker_connections_lost", "Connections that ended unasked", ["client"])
 
 
 def count_batch(module: str, waited_s: Sequence[float], run_s: float) -> None:
-    """Counts a batch that was run: how long each of its items had waited, and how long it took."""
+    """Counts a batch: the queueing time of each item and the run time of the batch, seconds."""
     _child(RUN_SECONDS, module).observe(run_s)
     _child(BATCH_ITEMS, module).observe(len(waited_s))
     queue = _child(QUEUE_SECONDS, module)
@@ -86,7 +86,7 @@ def count_batch(module: str, waited_s: Sequence[float], run_s: float) -> None:
 
 
 def count_request(task: str, code: str, retries: int, seconds: float) -> None:
-    """Counts a request that got its terminal answer."""
+    """Counts a request that got its terminal answer; `code` is `ok` or the error's."""
     _child(REQUESTS, task, code).inc()
     _child(REQUEST_SECONDS, task).observe(seconds)
     if retries:
@@ -95,15 +95,15 @@ def count_request(task: str, code: str, retries: int, seconds: float) -> None:
 
 @lru_cache(maxsize=1024)
 def _child(metric: M, *labels: str) -> M:
-    """The metric of some labels: to look it up takes as long as to count. Not for metrics that are ever removed."""
+    """Returns a metric's child, cached because a lookup takes as long as an update. Not for children to be removed."""
     return metric.labels(*labels)
 
 
 def serve(host: str, port: int) -> int:
-    """Serves the metrics over HTTP from a thread of its own; returns the port (0 picks a free one).
+    """Serves the metrics over HTTP from a new thread; returns the port (0 picks a free one).
 
     Raises:
-        S2M3Error: The port is taken, or the address is not ours.
+        S2M3Error: The port is in use, or the address is not one of this machine.
     """
     try:
         server, _ = start_http_server(port, addr=host)

@@ -1,4 +1,4 @@
-"""Which nodes are there: states with boot ids, so that a last will that comes late takes nobody down. Pure."""
+"""Node states with boot ids, so that a late last will of an earlier process is ignored. Pure."""
 
 from dataclasses import dataclass, field
 
@@ -9,16 +9,16 @@ __all__ = ["NodeStates"]
 
 @dataclass(slots=True)
 class NodeStates:
-    """The nodes' states as their retained topics tell."""
+    """The state of each node, from its retained `node/<node>/state`."""
 
     _state: dict[str, NodeState] = field(default_factory=dict)
     _unseen: set[str] = field(default_factory=set)
 
     def update(self, node: str, state: NodeState | None) -> bool:
-        """Takes in what came; returns whether the node's state changed.
+        """Sets a node's state; returns whether it changed.
 
-        A `lost` of a boot that is not the node's current one is an old process's will and is ignored. None (the
-        retained message was cleared) means the node was removed.
+        A `lost` with another boot id than the node's current one is the last will of an earlier process and is ignored.
+        None (the retained message was cleared) removes the node.
         """
         known = self._state.get(node)
         self._unseen.discard(node)
@@ -30,7 +30,7 @@ class NodeStates:
         return known != state
 
     def forget(self) -> None:
-        """The connection is gone: none of the nodes is taken to be there until its state is heard again."""
+        """Counts every node as lost until its state arrives again; to be called when the connection is lost."""
         self._unseen |= self._state.keys()
         self._state.clear()
 
@@ -40,26 +40,26 @@ class NodeStates:
         return known.boot if known else None
 
     def protocol(self, node: str) -> int:
-        """Returns the protocol number that the node's current process speaks; 0 for a node never heard of."""
+        """Returns the protocol number of the node's current process; 0 for an unknown node."""
         known = self._state.get(node)
         return known.protocol if known else 0
 
     def state(self, node: str) -> str | None:
-        """Returns ready, draining, lost or unknown; None for a node never heard of."""
+        """Returns ready, draining, lost or unknown; None for an unknown node."""
         known = self._state.get(node)
         return known.state if known else None
 
     @property
     def lost(self) -> frozenset[str]:
-        """Nodes that are gone, or were not heard of since `forget`."""
+        """Nodes whose state is lost, or has not arrived since `forget`."""
         return frozenset(self._unseen).union(node for node, state in self._state.items() if state.state == "lost")
 
     @property
     def ready(self) -> frozenset[str]:
-        """Nodes that take new work."""
+        """Nodes whose state is ready: they accept new work."""
         return frozenset(node for node, state in self._state.items() if state.state == "ready")
 
     @property
     def present(self) -> frozenset[str]:
-        """Nodes that are there: ready, draining, or in a state that only a newer release knows."""
+        """Nodes whose state is ready, draining, or one that only a newer release knows."""
         return frozenset(node for node, state in self._state.items() if state.state != "lost")

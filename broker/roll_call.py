@@ -1,4 +1,4 @@
-"""The roll call on a connection: asking who is there, and answering it (design.md, section 8)."""
+"""The roll call on a connection: asking who is there, and answering it (docs/protocol.md)."""
 
 import random
 import time

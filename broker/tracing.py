@@ -1,6 +1,6 @@
-"""Optional OpenTelemetry traces: a request is one trace, each step a span; `traceparent` carries it over the bus.
+"""Optional OpenTelemetry traces: one trace per request, one span per step; messages carry the `traceparent`.
 
-Only the API is used here: with no SDK set up, spans cost next to nothing and a caller's traceparent is passed on.
+Only the API is used here: without an SDK, no spans are made and a caller's traceparent is passed on.
 """
 
 import time
@@ -21,22 +21,22 @@ __all__ = ["RequestSpan", "begin_request", "record_step"]
 
 @dataclass(frozen=True, slots=True)
 class RequestSpan:
-    """A request's span, and what its messages carry."""
+    """A request's span, and the `traceparent` of its messages."""
 
     traceparent: str | None
     span: Any = None
 
     def end(self, *, attempts: int, route: Mapping[str, str], error: S2M3Error | None) -> None:
-        """Ends it with what became of the request."""
+        """Ends the span with the request's attempts, nodes and error."""
         if self.span is None or not self.span.is_recording():
             return
         self.span.set_attributes({"s2m3.attempts": attempts, "s2m3.nodes": sorted(set(route.values()))})
-        _note(self.span, error)
+        _set_error(self.span, error)
         self.span.end()
 
 
 def begin_request(task: str, request: bytes, parent: str | None) -> RequestSpan:
-    """Starts a request's span, under a caller's trace context or the current one."""
+    """Starts a request's span as a child of `parent`, a traceparent, or if that is None of the current context."""
     if not _is_traced():
         return RequestSpan(parent)
     context = propagate.extract({"traceparent": parent}) if parent else None
@@ -50,25 +50,25 @@ def begin_request(task: str, request: bytes, parent: str | None) -> RequestSpan:
 
 
 def record_step(work: Work, node: str, timing: Timing | None, error: S2M3Error | None) -> None:
-    """Records a step that has just ended, under its request's span."""
+    """Records the span of a step that has just ended, as a child of its request's span."""
     if work.traceparent is None or not _is_traced():
         return
-    took_ms = timing.queued_ms + timing.run_ms if timing else 0.0
+    duration_ms = timing.queued_ms + timing.run_ms if timing else 0.0
     ended = time.time_ns()
     span = trace.get_tracer("s2m3").start_span(
         f"step {work.step}",
         propagate.extract({"traceparent": work.traceparent}),
         kind=trace.SpanKind.CONSUMER,
-        start_time=ended - int(took_ms * 1e6),
+        start_time=ended - int(duration_ms * 1e6),
     )
     if span.is_recording():
         span.set_attributes(_attributes(work, node, timing))
-        _note(span, error)
+        _set_error(span, error)
         span.end(ended)
 
 
 def _is_traced() -> bool:
-    """Whether somebody has set an SDK up; without one the API hands out spans that only cost time."""
+    """Whether an SDK is installed and configured; without one the API's no-op spans only cost time."""
     return trace is not None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
@@ -90,7 +90,7 @@ def _attributes(work: Work, node: str, timing: Timing | None) -> dict[str, Any]:
     return attributes
 
 
-def _note(span: Any, error: S2M3Error | None) -> None:
+def _set_error(span: Any, error: S2M3Error | None) -> None:
     if error is not None:
         span.set_attribute("s2m3.code", error.code)
         span.set_status(trace.Status(trace.StatusCode.ERROR, str(error)))

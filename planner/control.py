@@ -1,4 +1,4 @@
-"""Orders to the planner (`control/<verb>`): read, checked, and answered. Pure."""
+"""Control requests to the planner (`control/<verb>`): decoding, checking and the response. Pure."""
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
@@ -14,20 +14,20 @@ __all__ = ["handle_control"]
 def handle_control(
     verb: str, payload: bytes, present: AbstractSet[str], plan_again: Callable[[], dict[str, Any]]
 ) -> m.ControlResponse:
-    """Does what an order says and returns the response to it.
+    """Handles a control request by replanning, and returns the response; a bad request becomes an error response.
 
     Args:
         verb: replan, drain or profile.
-        payload: The order.
-        present: The nodes that are there.
-        plan_again: Plans afresh, and returns what to tell of it.
+        payload: The JSON request; empty for one without fields.
+        present: The nodes that are present.
+        plan_again: Replans and returns the response's `data`.
     """
     transaction = None
     try:
-        order = topics.CONTROL.decode(payload or b"{}")
-        transaction = order.transaction
-        if verb == "drain" and (order.node is None or order.node not in present):
-            raise BadInputError(f"drain needs the name of a node that is there, not {order.node!r}")
+        request = topics.CONTROL.decode(payload or b"{}")
+        transaction = request.transaction
+        if verb == "drain" and (request.node is None or request.node not in present):
+            raise BadInputError(f"drain needs the name of a node that is there, not {request.node!r}")
     except S2M3Error as error:
         body = m.ErrorBody(**error.as_dict())
         return m.ControlResponse(status="error", error=body, transaction=transaction)

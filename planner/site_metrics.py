@@ -1,4 +1,4 @@
-"""The planner's metrics of its site: how many nodes and tasks are in which state."""
+"""The planner's Prometheus gauges and health document: the number of nodes and tasks in each state."""
 
 from s2m3.broker import metrics
 from s2m3.planner.site.cluster_state import ClusterState
@@ -10,7 +10,7 @@ __all__ = ["count_site", "health_of"]
 
 
 def count_site(cluster: ClusterState, decision: Decision) -> None:
-    """Sets the gauges from what is known and what was decided."""
+    """Sets the gauges of nodes and tasks by state."""
     nodes = cluster.nodes
     draining = nodes.present - nodes.ready
     for state, found in (("ready", nodes.ready), ("draining", draining), ("lost", nodes.lost)):
@@ -23,7 +23,7 @@ def count_site(cluster: ClusterState, decision: Decision) -> None:
 
 
 def health_of(cluster: ClusterState, documents: Documents) -> PlannerHealth:
-    """Returns what the planner tells of itself now and then."""
+    """Returns the document for `planner/health`."""
     return PlannerHealth(
         epoch=documents.epoch,
         revision=documents.revision,

@@ -1,4 +1,4 @@
-"""The doors: each task's own MQTT session, so that plain requests wait in it from the first moment."""
+"""Persistent MQTT sessions of tasks: the planner opens them, so that the broker queues plain requests at once."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,20 +18,21 @@ __all__ = ["TaskSessions"]
 
 _log = structlog.get_logger(__name__)
 _STOP_S = 1.0
-#: A door that could not be opened is tried again so much later; a removed task's gateway leaves its session first.
+#: Delay before another attempt to open a session.
 _RETRY_S = 1.0
+#: Delay before a removed task's session is ended, so that its gateway disconnects first.
 _CLOSE_S = 1.0
 Opened = Callable[[bool, UnauthorisedError | None], None]
 
 
 class TaskSessions:
-    """Opens the doors of all tasks there are, and closes those of tasks that were removed.
+    """Opens the sessions of all desired tasks, and ends those of removed tasks.
 
     Args:
         settings: Where the broker is.
-        loop: Its thread is the only one that calls here.
-        facts: Its tasks are wanted, its sessions are the doors known to be open.
-        changed: Called when a door was opened, or is to be tried again.
+        loop: The event loop; all methods are called in its thread.
+        cluster: Holds the desired tasks, and the set of tasks whose session is open, which is updated here.
+        changed: Called after a session was opened, and when a failed attempt is to be repeated.
     """
 
     def __init__(
@@ -46,17 +47,17 @@ class TaskSessions:
 
     @property
     def opening(self) -> bool:
-        """Whether some are on their way."""
+        """Whether any session is being opened."""
         return bool(self._opening)
 
     def open_all(self) -> None:
-        """Opens those that are not open."""
+        """Opens the sessions of all desired tasks that are neither open nor being opened."""
         for task in self._cluster.tasks.keys() - self._cluster.sessions - self._opening:
             self._opening.add(task)
             _open(self._settings, self._loop, task, on_opened=partial(self._opened, task))
 
     def close(self, task: str) -> None:
-        """Closes a removed task's, unless it is wanted again by then."""
+        """Ends a removed task's session after a delay, unless the task is desired again by then."""
         self._cluster.sessions.discard(task)
         self._loop.after(_CLOSE_S, partial(self._close, task))
 
@@ -75,13 +76,13 @@ class TaskSessions:
 
 
 def _open(settings: BrokerSettings, loop: Loop, task: str, on_opened: Opened) -> None:
-    """Opens the session and leaves it to the task's gateway; from the loop's thread, without waiting.
+    """Opens a task's persistent session with its subscriptions and disconnects, without blocking.
 
     Args:
         settings: Where the broker is.
-        loop: Ours.
-        task: Whose session. No gateway may be connected: it would be thrown out.
-        on_opened: Told whether it worked, and if not, whether the broker does not let us.
+        loop: The event loop.
+        task: The task. Its gateway must not be connected: the broker would disconnect it (session takeover).
+        on_opened: Called with whether the session was opened, and the broker's refusal if there was one.
     """
     links: list[Link] = []
     link = Link(
@@ -89,33 +90,33 @@ def _open(settings: BrokerSettings, loop: Loop, task: str, on_opened: Opened) ->
         task_client_id(settings, task),
         loop,
         session_expiry_s=TASK_SESSION_S,
-        manual_ack=True,  # what comes in meanwhile stays for the gateway
+        manual_ack=True,  # requests that arrive now stay unacknowledged for the gateway
         receive_maximum=1,
         reconnect=False,
         on_ended=lambda: on_opened(False, links[0].refused),  # noqa: FBT003  # the answer to "did it work"
     )
     links.append(link)
     root = settings.root
-    link.subscribe(topics.REQUEST.at(root, task=task), _leave)
+    link.subscribe(topics.REQUEST.at(root, task=task), _ignore)
     link.subscribe(
-        topics.REQUEST_INPUT.all(root, task=task), _leave, on_subscribed=partial(_leave_open, link, task, on_opened)
+        topics.REQUEST_INPUT.all(root, task=task), _ignore, on_subscribed=partial(_disconnect, link, task, on_opened)
     )
     link.begin()
 
 
 def _close(settings: BrokerSettings, loop: Loop, task: str) -> None:
-    """Ends the session of a task that was removed: a clean start with its client id, and goodbye."""
+    """Ends a removed task's session: a clean start with its client id, then a disconnect."""
     links: list[Link] = []
     client_id = task_client_id(settings, task)
     links.append(Link(settings, client_id, loop, reconnect=False, on_connected=lambda: links[0].stop(_STOP_S)))
     links[0].begin()
 
 
-def _leave(_message: Message) -> None:
-    """Unacknowledged, the broker keeps it for the gateway."""
+def _ignore(_message: Message) -> None:
+    """Leaves a request unacknowledged, so that the broker redelivers it to the gateway."""
 
 
-def _leave_open(link: Link, task: str, on_opened: Opened) -> None:
+def _disconnect(link: Link, task: str, on_opened: Opened) -> None:
     link.stop(_STOP_S)
     _log.info("task_session_open", task=task)
     on_opened(True, None)  # noqa: FBT003

@@ -1,6 +1,5 @@
 """Model definitions: which modules a model is made of and how its steps are wired (schemas/models/*.toml)."""
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,9 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from s2m3.schemas.checkpoints.architectures import Architecture
 from s2m3.schemas.checkpoints.published import KnownCheckpoint, known_modules, known_wiring
 from s2m3.schemas.errors import BadDefinitionError
 from s2m3.schemas.specs import Definition, ModelSpec, ModuleSpec, Origin, StepSpec, is_hub_id
+from s2m3.schemas.toml_files import first_error, read_toml
 from s2m3.schemas.wire.values import Kind
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ModuleSpec",
     "Origin",
     "StepSpec",
+    "check_model",
     "is_hub_id",
     "load_catalogue",
     "shipped_catalogue",
@@ -47,8 +49,12 @@ class Catalogue(BaseModel):
         return tuple(self.modules[m] for m in self.models[model_id].module_ids)
 
 
-def _check_model(where: str, model: ModelSpec, modules: Mapping[str, ModuleSpec]) -> None:
-    """Raises BadDefinitionError for a wiring that cannot run: each message names the file and the key."""
+def check_model(where: str, model: ModelSpec, modules: Mapping[str, ModuleSpec]) -> None:
+    """Checks that a model can run.
+
+    Raises:
+        BadDefinitionError: Its wiring cannot; each message names the file and the key.
+    """
     for step_id, step in model.steps.items():
         _check_step(f"{where}: steps.{step_id}", step_id, step, model, modules)
     try:
@@ -104,34 +110,20 @@ def _check_ref(key: str, ref: str, wanted: Kind, model: ModelSpec, modules: Mapp
         raise BadDefinitionError(f"{key}: takes {wanted}, but {ref} is {kind}")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadDefinitionError(f"{path.name}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:  # its text names the line and column
-        raise BadDefinitionError(f"{path.name}: {error}") from error
-
-
-def _first_line(error: ValidationError, key: str = "") -> str:
-    first = error.errors()[0]
-    return f"{'.'.join([key, *map(str, first['loc'])]).lstrip('.')}: {first['msg']}"
-
-
 def _module(where: str, module_id: str, table: Any) -> ModuleSpec:
     if not isinstance(table, dict):
         raise BadDefinitionError(f"{where}: modules.{module_id}: not a table")
     try:
         return ModuleSpec.model_validate({**table, "id": module_id})
     except ValidationError as error:
-        raise BadDefinitionError(f"{where}: {_first_line(error, f'modules.{module_id}')}") from error
+        raise BadDefinitionError(f"{where}: {first_error(error, f'modules.{module_id}')}") from error
 
 
 def _model(where: str, document: dict[str, Any]) -> ModelSpec:
     try:
         return ModelSpec.model_validate(document)
     except ValidationError as error:
-        raise BadDefinitionError(f"{where}: {_first_line(error)}") from error
+        raise BadDefinitionError(f"{where}: {first_error(error)}") from error
 
 
 @dataclass(slots=True)
@@ -141,6 +133,8 @@ class _Declared:
     modules: dict[str, tuple[str, ModuleSpec]] = field(default_factory=dict)
     models: dict[str, tuple[str, ModelSpec]] = field(default_factory=dict)
     checkpoints: dict[str, KnownCheckpoint] = field(default_factory=dict)
+    #: architectures that checkpoints may be of besides the shipped ones
+    own: Sequence[Architecture] = ()
 
     def take_module(self, where: str, spec: ModuleSpec) -> None:
         """Takes a module in; the same may be said in several files."""
@@ -158,9 +152,9 @@ class _Declared:
         """Takes in the modules of a published checkpoint, and the model that it is."""
         try:
             known = KnownCheckpoint.model_validate(table)
-            modules, model = known_modules(name, known), known_wiring(name, known)
+            modules, model = known_modules(name, known, self.own), known_wiring(name, known, self.own)
         except ValidationError as error:
-            raise BadDefinitionError(f"{where}: {_first_line(error, f'checkpoints.{name}')}") from error
+            raise BadDefinitionError(f"{where}: {first_error(error, f'checkpoints.{name}')}") from error
         except BadDefinitionError as error:
             raise BadDefinitionError(f"{where}: checkpoints.{name}: {error.detail}") from error
         for spec in modules:
@@ -170,18 +164,22 @@ class _Declared:
         self.checkpoints[name] = known
 
 
-def load_catalogue(paths: Iterable[Path]) -> Catalogue:
+def load_catalogue(paths: Iterable[Path], own: Sequence[Architecture] = ()) -> Catalogue:
     """Reads model definition files, checks the wiring and makes equal modules one.
 
     A file holds `[modules.<id>]` and `[checkpoints.<id>]` tables, and one model (its keys at the top level), or some of
     these; a model may use modules of any of the files.
 
+    Args:
+        paths: The files.
+        own: Architectures that `[checkpoints.<id>]` may be of besides the shipped ones.
+
     Raises:
         BadDefinitionError: Anything wrong, naming the file and the line or key.
     """
-    declared = _Declared()
+    declared = _Declared(own=own)
     for path in sorted(paths):
-        document = _read(path)
+        document = read_toml(path)
         for module_id, table in _tables(path.name, document, "modules").items():
             declared.take_module(path.name, _module(path.name, module_id, table))
         for name, table in _tables(path.name, document, "checkpoints").items():
@@ -190,7 +188,7 @@ def load_catalogue(paths: Iterable[Path]) -> Catalogue:
             declared.take_model(path.name, _model(path.name, document))
     specs = {module_id: spec for module_id, (_, spec) in declared.modules.items()}
     for where, model in declared.models.values():
-        _check_model(where, model, specs)
+        check_model(where, model, specs)
     found = _with_equal_modules_made_one(specs, [model for _, model in declared.models.values()])
     return found.model_copy(update={"checkpoints": declared.checkpoints})
 
@@ -214,7 +212,7 @@ def with_definition(known: Catalogue, definition: Definition) -> tuple[Catalogue
     for spec in definition.modules:
         if specs.setdefault(spec.id, spec).identity != spec.identity:
             raise BadDefinitionError(f"modules.{spec.id}: is another module already")
-    _check_model("definition", definition.model, specs)
+    check_model("definition", definition.model, specs)
     others = {name: model for name, model in known.models.items() if name != definition.model.id}
     found = _with_equal_modules_made_one(specs, [*others.values(), definition.model], first=list(known.modules))
     return known.model_copy(update={"modules": found.modules}), found.models[definition.model.id]

@@ -1,4 +1,4 @@
-"""The dtypes that a module's weights may be held in, and what part of float32's memory each takes."""
+"""The dtypes of weights in memory, and the memory of each relative to float32."""
 
 from typing import Annotated, Literal
 
@@ -10,16 +10,16 @@ from s2m3.schemas.protocol import ClosedList
 __all__ = ["INT8_MATRIX", "SHARES", "Dtype", "DtypeName", "read_dtype", "share_of"]
 
 Dtype = Annotated[Literal["float32", "bfloat16", "float16", "int8", "unknown"], ClosedList()]
-_SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_SHORT_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
-#: Part of its float32 bytes that a matrix takes in int8, with a scale for each output.
+#: Size of an int8 matrix with one scale per output, relative to float32.
 INT8_MATRIX = 0.26
-#: Part of the memory of float32: an estimate until a module was loaded. int8: embeddings, norms and scales stay.
+#: Estimated memory of a module relative to float32, until it is measured. int8 keeps embeddings and norms in float32.
 SHARES: dict[Dtype, float] = {"float32": 1.0, "bfloat16": 0.5, "float16": 0.5, "int8": 0.3}
 
 
 def share_of(dtype: Dtype) -> float:
-    """Returns the part of float32's memory that weights take in a dtype; of an unknown one, the whole of it."""
+    """Returns the memory of weights in a dtype, relative to float32; 1 for an unknown dtype."""
     return SHARES.get(dtype, 1.0)
 
 
@@ -27,17 +27,17 @@ def read_dtype(given: str) -> Dtype:
     """Returns a dtype by its long or short name.
 
     Raises:
-        BadInputError: There is none of that name.
+        BadInputError: No dtype has this name.
     """
-    known = next((name for name in SHARES if name == _long(given)), None)
+    known = next((name for name in SHARES if name == _long_name(given)), None)
     if known is None:
         raise BadInputError(f"the dtype is one of {', '.join(SHARES)}, not {given!r}")
     return known
 
 
-def _long(given: object) -> object:
-    return _SHORT.get(given, given) if isinstance(given, str) else given
+def _long_name(given: object) -> object:
+    return _SHORT_NAMES.get(given, given) if isinstance(given, str) else given
 
 
-#: As people write it: fp32, bf16 and fp16 too.
-DtypeName = Annotated[Dtype, BeforeValidator(_long)]
+#: A dtype that may be given by its short name: fp32, bf16, fp16.
+DtypeName = Annotated[Dtype, BeforeValidator(_long_name)]

@@ -1,4 +1,4 @@
-"""Every error that a caller can be told, as a class with a code. The codes are the protocol's (design.md 5.3)."""
+"""Every error that a caller can be told, as a class with a code. The codes are the protocol's (docs/protocol.md)."""
 
 from typing import ClassVar
 

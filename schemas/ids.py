@@ -1,4 +1,4 @@
-"""Names on the bus: what a node, module, task or client may be called, and request ids."""
+"""Names on the bus: the syntax of node, module, task and client ids, and request ids."""
 
 import os
 import random
@@ -6,29 +6,29 @@ import re
 import secrets
 from typing import Annotated
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, StringConstraints, WithJsonSchema
 
 from s2m3.schemas.errors import BadInputError
 
 __all__ = ["ID_PATTERN", "REQUEST_ID_BYTES", "Id", "check_id", "is_id", "new_request_id"]
 
 _LONGEST = 64
-#: For what checks many: Python's `re` and pydantic's engine read it alike, but for `$` (see is_id).
+#: For bulk validation. Python's `re` and pydantic's engine differ only in `$`, which is why `is_id` uses fullmatch.
 ID_PATTERN = rf"^[a-z0-9][a-z0-9-]{{0,{_LONGEST - 1}}}$"
 _ID = re.compile(ID_PATTERN)
 REQUEST_ID_BYTES = 16
 
 
 def is_id(value: str) -> bool:
-    """Returns whether a name is an id."""
+    """Whether a name is an id."""
     return _ID.fullmatch(value) is not None
 
 
 def check_id(value: str, what: str = "id") -> str:
-    """Returns the id if it is one: lower-case letters, digits and dashes, at most 64, so it is one topic level.
+    """Returns a valid id unchanged: at most 64 lower-case letters, digits and dashes, which make one topic level.
 
     Raises:
-        BadInputError: `+ # /`, control characters, capitals, spaces, or nothing at all.
+        BadInputError: The name has other characters, e.g. `+ # /`, or is empty or too long; `what` names it.
     """
     if not is_id(value):
         shown = value[:_LONGEST] + ("…" if len(value) > _LONGEST else "")
@@ -43,15 +43,16 @@ def _validated(value: str) -> str:
         raise ValueError(error.detail) from error
 
 
-Id = Annotated[str, StringConstraints(max_length=_LONGEST), AfterValidator(_validated)]
+_SCHEMA = {"type": "string", "pattern": ID_PATTERN}
+Id = Annotated[str, StringConstraints(max_length=_LONGEST), AfterValidator(_validated), WithJsonSchema(_SCHEMA)]
 
 
-#: Ids have to be unique, not secret: seeded once from the system, for asking it each time took 70 us a request.
+#: Ids have to be unique, not secret: a generator seeded once saves the 70 us of a system call per request.
 _rng = random.Random(secrets.token_bytes(32))  # noqa: S311
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _rng.seed(secrets.token_bytes(32)))
 
 
 def new_request_id() -> bytes:
-    """Returns 16 random bytes: the Correlation Data of a request's every message."""
+    """Returns 16 random bytes, the Correlation Data of all messages of a request."""
     return _rng.randbytes(REQUEST_ID_BYTES)

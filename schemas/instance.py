@@ -1,4 +1,4 @@
-"""The instance file of design.md 6.1: devices, modules, tasks. Read, checked, and refused with the file and the key."""
+"""The instance file of `s2m3 plan`: devices, modules, tasks. Errors name the file and the key."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from s2m3.schemas.errors import BadDefinitionError
 __all__ = ["Device", "Instance", "PlacedModule", "PlacedStep", "PlacedTask", "load_instance", "parse_instance"]
 
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
-#: Numbers are numbers: a text or a truth value where one belongs is a mistake in the file, not a way to write it.
+#: Strict: a string or a boolean in place of a number is an error, and is not converted.
 _Size = Annotated[float, Field(ge=0, strict=True)]
 
 
@@ -22,7 +22,7 @@ class _Frozen(BaseModel):
 
 
 class Device(_Frozen):
-    """A device: memory for modules (10^6 bytes), and its link (one way in ms, 10^6 bits a second)."""
+    """A device: memory for modules (10^6 bytes), and its link (one-way latency in ms, 10^6 bits a second)."""
 
     id: _Name
     memory_mb: _Size
@@ -31,7 +31,7 @@ class Device(_Frozen):
 
 
 class PlacedModule(_Frozen):
-    """A module: what it takes, what goes in and out per item (kB), and seconds per item on each device that can."""
+    """A module: memory (10^6 bytes), input and output per item (kB), and seconds per item on each capable device."""
 
     id: _Name
     memory_mb: _Size
@@ -41,7 +41,7 @@ class PlacedModule(_Frozen):
 
 
 class PlacedStep(_Frozen):
-    """One step of a task."""
+    """One step of a task: the module that runs it, and its predecessors."""
 
     id: _Name
     module: _Name
@@ -49,18 +49,18 @@ class PlacedStep(_Frozen):
 
 
 class PlacedTask(_Frozen):
-    """A task: a DAG of steps, asked from `source` (None: from somewhere behind the broker)."""
+    """A task: a DAG of steps with requests from device `source` (None: from elsewhere behind the broker)."""
 
     id: _Name
     source: _Name | None = None
     weight: _Size = 1.0
-    #: requests a second; used by the load model only
+    #: requests a second; used by the queueing model only
     rate: _Size | None = None
     steps: Annotated[tuple[PlacedStep, ...], Field(min_length=1)]
 
 
 class Instance(_Frozen):
-    """Everything a placement follows from."""
+    """The input of a placement: devices, modules, tasks, and the most copies of a module."""
 
     devices: Annotated[tuple[Device, ...], Field(min_length=1)]
     modules: tuple[PlacedModule, ...]
@@ -69,14 +69,14 @@ class Instance(_Frozen):
 
 
 def parse_instance(document: Mapping[str, Any], where: str = "instance") -> Instance:
-    """Returns a checked instance.
+    """Returns a validated instance.
 
     Args:
-        document: As in design.md 6.1.
-        where: Named in errors, e.g. the file.
+        document: The instance as JSON values; its fields are those of `Instance`.
+        where: The document's name in errors, e.g. the file.
 
     Raises:
-        BadDefinitionError: Anything wrong, naming the key.
+        BadDefinitionError: The document is invalid; the text names the key.
     """
     try:
         instance = Instance.model_validate(document)
@@ -125,13 +125,13 @@ def _unique(where: str, name: str, items: tuple[Any, ...]) -> set[str]:
     return seen
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON keeps the last of two equal keys in silence; here the file is wrong."""
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Builds a JSON object, but raises ValueError for a duplicate key, of which `json` would keep the last."""
     members = dict(pairs)
     if len(members) < len(pairs):
         seen: set[str] = set()
-        twin = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twin!r} is there twice in one object")
+        duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {duplicate!r} is there twice in one object")
     return members
 
 
@@ -139,10 +139,10 @@ def load_instance(path: Path) -> Instance:
     """Reads an instance file.
 
     Raises:
-        BadDefinitionError: It cannot be read, is not JSON, or is wrong; the text names file and line or key.
+        BadDefinitionError: The file cannot be read, is not JSON, or is invalid; the text names file and line or key.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
+        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
     except (OSError, UnicodeDecodeError) as error:
         raise BadDefinitionError(f"{path.name}: cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""What each kind of party may do, as topics: where every access list comes from. Knows no broker's syntax."""
+"""The rights of each role as topic filters: the source of every access list, independent of a broker's syntax."""
 
 import re
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ __all__ = ["ROLES", "Rights", "Role", "check_login_name", "rights_of"]
 
 Role = Literal["planner", "agent", "client", "device", "operator", "viewer", "home-assistant", "bridge", "neighbour"]
 ROLES: tuple[Role, ...] = get_args(Role)
-#: Inboxes that are not named after a login: nobody else may be called so.
+#: Names of agents' and the bridge's inboxes (`client/<name>/in`), which no other login may have.
 _RESERVED = re.compile(r"(node|probe)-.*|bridge")
 _VERBS = ("replan", "drain", "profile")
-_TOLD_TO_ALL: tuple[t.TopicPath, ...] = (
+_PUBLIC: tuple[t.TopicPath, ...] = (
     t.PLANNER_STATE,
     t.PLANNER_HEALTH,
     t.NODE_STATE,
@@ -27,7 +27,7 @@ _TOLD_TO_ALL: tuple[t.TopicPath, ...] = (
     t.ROUTE,
     t.EVENT,
 )
-_BRIDGE_TELLS: tuple[t.TopicPath, ...] = (
+_BRIDGE_PUBLISHES: tuple[t.TopicPath, ...] = (
     t.BRIDGE_STATE,
     t.BRIDGE_BINDING,
     t.BRIDGE_NODE,
@@ -41,7 +41,7 @@ _BRIDGE_TELLS: tuple[t.TopicPath, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Topic filters that a login may read and write."""
+    """Topic filters that a login may read (subscribe to) and write (publish on)."""
 
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
@@ -51,10 +51,10 @@ class Rights:
 
 
 def check_login_name(role: Role, name: str) -> str:
-    """Returns a login's name.
+    """Returns a valid login name unchanged.
 
     Raises:
-        BadInputError: It is no id, or it is the name of somebody else's inbox.
+        BadInputError: The name is no id, or is reserved for the inbox of an agent or the bridge.
     """
     check_id(name, "name")
     if _RESERVED.fullmatch(name) and role != "bridge":
@@ -63,18 +63,20 @@ def check_login_name(role: Role, name: str) -> str:
 
 
 def rights_of(root: str, role: Role, name: str, *, tasks: tuple[str, ...] = (), extra: Rights | None = None) -> Rights:
-    """Returns what a login may do.
+    """Returns a login's rights.
 
     Args:
         root: First levels of every topic of the site.
-        role: What it is.
-        name: Its name, which is also its node's or its inbox's.
-        tasks: A device: the only tasks it may ask, whose common answers it then reads too (default: all tasks, and
-            answers only in its inbox). A viewer: tasks that it may ask as well (default: none). `+` is all.
-        extra: Topics outside the root, for bindings and home automation.
+        role: The login's role.
+        name: The login's name, which is also the name of its node or inbox.
+        tasks: Tasks that the login may send requests to; `+` is all tasks. For a device or client, naming tasks also
+            grants their `response/<task>` (default: all tasks, with answers in the inbox only). For a viewer, the
+            default is none.
+        extra: Rights on topics outside the root, for bindings and home automation.
 
     Raises:
-        BadInputError: `extra` reaches into the root, where rights come by role only; or a task's name is no id.
+        BadInputError: `extra` contains topics of the root or the broker, or an invalid filter; or a task's name is no
+            id.
     """
     for task in tasks:
         if task != "+":
@@ -88,11 +90,12 @@ def rights_of(root: str, role: Role, name: str, *, tasks: tuple[str, ...] = (), 
 
 
 def _planner(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
-    reads = [p for p in _TOLD_TO_ALL if p != t.EVENT]
+    reads = [p for p in _PUBLIC if p != t.EVENT]
     writes = (t.PLANNER_STATE, t.PLANNER_HEALTH, t.TASK, t.PLAN, t.ROUTE, t.EVENT, t.CONTROL_RESPONSE)
-    # it opens each task's session, with the subscriptions of the gateway that will follow
-    doors = (t.REQUEST.all(root), t.REQUEST_INPUT.all(root))
-    return Rights((*_all(root, *reads, t.ROLLCALL), *_orders(root), *doors), _all(root, *writes, t.ROLLCALL))
+    # the planner opens each task's session with the subscriptions that its gateway will use
+    requests = (t.REQUEST.all(root), t.REQUEST_INPUT.all(root))
+    reads_all = (*_all(root, *reads, t.ROLLCALL), *_control_topics(root), *requests)
+    return Rights(reads_all, _all(root, *writes, t.ROLLCALL))
 
 
 def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
@@ -101,7 +104,7 @@ def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
         t.MODULE_IN.all(root, node=name),
         *(t.CLIENT_IN.at(root, client=f"{kind}-{name}") for kind in ("node", "probe")),
         *_all(root, t.TASK, t.ROUTE, t.NODE_STATE, t.NODE_LOAD, t.ROLLCALL),
-        *_all(root, t.REQUEST, t.REQUEST_INPUT),  # any task may get this node as its gateway
+        *_all(root, t.REQUEST, t.REQUEST_INPUT),  # this node may become the gateway of any task
         *(t.CONTROL.at(root, verb=verb) for verb in ("drain", "profile")),
     )
     own = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED, t.NODE_LOAD)
@@ -111,36 +114,37 @@ def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
 
 def _device(root: str, name: str, tasks: tuple[str, ...]) -> Rights:
     inbox = Rights((t.CLIENT_IN.at(root, client=name),))
-    return inbox + _asking(root, tasks or ("+",), answers=bool(tasks))
+    return inbox + _request_rights(root, tasks or ("+",), answers=bool(tasks))
 
 
 def _client(root: str, name: str, tasks: tuple[str, ...]) -> Rights:
-    own = t.CLIENT_IN.at(root, client=name)  # also written: its own message has to come back before it asks
+    own = t.CLIENT_IN.at(root, client=name)  # also written: a Client first checks that its own message comes back
     direct = Rights(_all(root, t.ROUTE, t.NODE_STATE, t.NODE_LOAD), (*_all(root, t.MODULE_IN), own))
     return _device(root, name, tasks) + direct
 
 
 def _viewer(root: str, _name: str, tasks: tuple[str, ...]) -> Rights:
-    bridge = (t.BIND, t.BRIDGE_STATE, t.BRIDGE_BINDING, t.BRIDGE_TASK)  # not the pictures and answers of the house
-    return Rights(_all(root, *_TOLD_TO_ALL, *bridge), _all(root, t.ROLLCALL)) + _asking(root, tasks, answers=True)
+    bridge = (t.BIND, t.BRIDGE_STATE, t.BRIDGE_BINDING, t.BRIDGE_TASK)  # no pictures, no answers: private
+    own = Rights(_all(root, *_PUBLIC, *bridge), _all(root, t.ROLLCALL))
+    return own + _request_rights(root, tasks, answers=True)
 
 
 def _operator(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
-    forget = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED)  # what a node that will not return has left behind
-    orders = (*_all(root, t.TASK, t.BIND, *forget), *_orders(root))
-    reads = _all(root, t.CONTROL_RESPONSE, t.RESPONSE, *_BRIDGE_TELLS)
-    return _viewer(root, name, ()) + _client(root, name, ()) + Rights(reads, orders)
+    forget = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED)  # to clear the documents of a removed node
+    control = (*_all(root, t.TASK, t.BIND, *forget), *_control_topics(root))
+    reads = _all(root, t.CONTROL_RESPONSE, t.RESPONSE, *_BRIDGE_PUBLISHES)
+    return _viewer(root, name, ()) + _client(root, name, ()) + Rights(reads, control)
 
 
 def _home_assistant(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
-    reads = (*_all(root, t.RESPONSE, *_BRIDGE_TELLS), "homeassistant/#")
-    writes = (*_orders(root), *_all(root, t.BRIDGE_ASK), "homeassistant/status")
-    return Rights(reads, writes) + _asking(root, ("+",))
+    reads = (*_all(root, t.RESPONSE, *_BRIDGE_PUBLISHES), "homeassistant/#")
+    writes = (*_control_topics(root), *_all(root, t.BRIDGE_ASK), "homeassistant/status")
+    return Rights(reads, writes) + _request_rights(root, ("+",))
 
 
 def _bridge(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
-    reads = (*_all(root, t.RESPONSE, t.BRIDGE_ASK, t.ROLLCALL, *_BRIDGE_TELLS), "homeassistant/status")
-    own = Rights(reads, (*_all(root, t.EVENT, *_BRIDGE_TELLS), "homeassistant/#"))
+    reads = (*_all(root, t.RESPONSE, t.BRIDGE_ASK, t.ROLLCALL, *_BRIDGE_PUBLISHES), "homeassistant/status")
+    own = Rights(reads, (*_all(root, t.EVENT, *_BRIDGE_PUBLISHES), "homeassistant/#"))
     return _viewer(root, "bridge", ()) + _client(root, "bridge", ()) + own
 
 
@@ -165,16 +169,16 @@ def _all(root: str, *paths: t.TopicPath) -> tuple[str, ...]:
     return tuple(path.all(root) for path in paths)
 
 
-def _orders(root: str) -> tuple[str, ...]:
+def _control_topics(root: str) -> tuple[str, ...]:
     return tuple(t.CONTROL.at(root, verb=verb) for verb in _VERBS)
 
 
-def _asking(root: str, tasks: tuple[str, ...], *, answers: bool = False) -> Rights:
-    asked = Rights()
+def _request_rights(root: str, tasks: tuple[str, ...], *, answers: bool = False) -> Rights:
+    rights = Rights()
     for task in tasks:
         common = (t.RESPONSE.all(root, task=task),) if answers else ()
-        asked += Rights(common, (t.REQUEST.all(root, task=task), t.REQUEST_INPUT.all(root, task=task)))
-    return asked
+        rights += Rights(common, (t.REQUEST.all(root, task=task), t.REQUEST_INPUT.all(root, task=task)))
+    return rights
 
 
 def _check_extra(root: str, topic_filter: str) -> None:
@@ -182,13 +186,13 @@ def _check_extra(root: str, topic_filter: str) -> None:
     wrong = any(("+" in level and level != "+") or ("#" in level and level != "#") for level in levels)
     if not topic_filter.isprintable() or not topic_filter.strip() or wrong or "#" in levels[:-1]:
         raise BadInputError(f"{topic_filter!r} is no topic filter")
-    if topic_filter.startswith("$") or _reaches(levels, root.split("/")):
+    if topic_filter.startswith("$") or _overlaps(levels, root.split("/")):
         raise BadInputError(
             f"{topic_filter!r} reaches into {root}/ or the broker's own topics: rights there come by role"
         )
 
 
-def _reaches(levels: list[str], root: list[str]) -> bool:
+def _overlaps(levels: list[str], root: list[str]) -> bool:
     for i, level in enumerate(root):
         if i >= len(levels):
             return False

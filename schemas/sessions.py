@@ -1,7 +1,8 @@
-"""Client ids on the broker, so that every party's session is known by name.
+"""MQTT client ids of planner, nodes, tasks and bridge.
 
-Whoever connects with another's client id ends that one's connection and takes over its session, and no MQTT broker asks
-whose it is. With a session key, that planner and agents of a secured site share, others cannot know these ids.
+A client that connects with another's client id ends that connection and takes over its session (session takeover);
+brokers do not check who owns an id. On a secured site, planner and agents share a session key that makes their ids
+unknown to others.
 """
 
 import hmac
@@ -18,15 +19,15 @@ __all__ = [
     "without_tag",
 ]
 
-#: How long a task's session waits for its next gateway.
+#: Session expiry of a task's session, seconds: how long it exists without a gateway.
 TASK_SESSION_S = 86_400
 _TAG = 16
-#: In no id.
+#: Separates name and tag; ids do not contain it.
 _SEPARATOR = "."
 
 
 def _client_id(settings: BrokerSettings, *names: str) -> str:
-    """Two sites on one broker must not share client ids: the root is part of them, if it is not the usual one."""
+    """Returns a client id with the site's root, unless that is the default, and with a keyed tag if there is a key."""
     kind, *rest = names
     site = [] if settings.root == "s2m3/v1" else [settings.root.replace("/", "-")]
     name = "-".join(["s2m3", kind, *site, *rest])
@@ -37,34 +38,34 @@ def _client_id(settings: BrokerSettings, *names: str) -> str:
 
 
 def without_tag(client_id: str) -> str:
-    """Returns what others may be told of a client id: errors reach callers, and metrics whoever scrapes them."""
+    """Returns a client id without its secret tag, for errors and metrics."""
     return client_id.partition(_SEPARATOR)[0]
 
 
 def planner_client_id(settings: BrokerSettings) -> str:
-    """The one planner's: a second one with it would end the first's connection."""
+    """Returns the planner's client id, one per site: a second planner's connection ends the first's."""
     return _client_id(settings, "planner")
 
 
 def node_client_id(settings: BrokerSettings, node: str) -> str:
-    """An agent's."""
+    """Returns the client id of a node's agent."""
     return _client_id(settings, "node", node)
 
 
 def task_client_id(settings: BrokerSettings, task: str) -> str:
-    """A task's own: whichever node is its gateway connects with it."""
+    """Returns the client id of a task's persistent session, which the task's gateway connects with."""
     return _client_id(settings, "front", task)
 
 
 def bridge_client_id(settings: BrokerSettings, process: str, connection: str = "") -> str:
-    """One of the bridge's connections: its own, the one it asks on, and one for each binding.
+    """Returns the client id of one of the bridge's connections: the main one, the requester's, or a binding's.
 
-    The process is in the name: when a second bridge takes over, the first hears of it and stands by, instead of being
-    thrown out, coming back, and throwing the second out.
+    It contains the process's id, so that two bridges do not disconnect each other in turn: when a second bridge takes
+    over, the first reads of it and stands by.
     """
     return _client_id(settings, "bridge", *filter(None, (process, connection)))
 
 
 def site_id(root: str) -> str:
-    """A site's own name, where others on the broker could have the same things: s2m3, or s2m3 and its root."""
+    """Returns a name of the site that is unique on its broker: `s2m3`, or `s2m3-` and the root."""
     return "s2m3" if root == "s2m3/v1" else f"s2m3-{root.replace('/', '-')}"

@@ -21,9 +21,16 @@ from s2m3.schemas.dtypes import DtypeName
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.ids import Id
 
-__all__ = ["AgentSettings", "BridgeSettings", "BrokerSettings", "PlannerSettings", "ServiceSettings"]
+__all__ = [
+    "AgentSettings",
+    "BridgeSettings",
+    "BrokerSettings",
+    "CheckpointSettings",
+    "PlannerSettings",
+    "ServiceSettings",
+]
 
-_PATHS = ("tls_ca", "tls_cert", "tls_key", "models")
+_PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures")
 
 
 class BrokerSettings(BaseSettings):
@@ -114,7 +121,13 @@ class ServiceSettings(BrokerSettings):
     metrics_host: str = Field(default="127.0.0.1", description="address to serve metrics on")
 
 
-class AgentSettings(ServiceSettings):
+class CheckpointSettings(BrokerSettings):
+    """What everything adds that reads checkpoints: agent, planner, `task add`, `split`, `models`, `plan`."""
+
+    architectures: Path | None = Field(default=None, description="folder of further architectures (*.toml)")
+
+
+class AgentSettings(ServiceSettings, CheckpointSettings):
     """Settings of `s2m3 agent`."""
 
     node: Id = Field(default_factory=_host_id, description="this device's name on the bus")
@@ -146,7 +159,7 @@ class AgentSettings(ServiceSettings):
         return value.split(os.pathsep) if isinstance(value, str) else value
 
 
-class PlannerSettings(ServiceSettings):
+class PlannerSettings(ServiceSettings, CheckpointSettings):
     """Settings of `s2m3 planner`."""
 
     models: Path | None = Field(default=None, description="folder of further model definitions (*.toml)")

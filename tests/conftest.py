@@ -26,6 +26,7 @@ _LONGEST = (
     "dashboard/test_page",
     "checkpoints/test_task_add",
     "chaos/",
+    "plugins/",
     "system/",
     "dashboard/",
     "checkpoints/",

@@ -39,7 +39,7 @@ def test_every_field_of_every_document_is_named(name: str) -> None:
     assert named == fields
 
 
-def test_all_nine_codes_of_the_design_are_documented() -> None:
+def test_all_nine_codes_are_documented() -> None:
     assert len(CODES) == 9
     assert {error_from_code(code, "x").code for code in CODES} == set(CODES)
 

@@ -10,8 +10,8 @@ from s2m3.agents.checkpoints.outputs import Asked, asked_outputs, take
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_extractor
 from s2m3.agents.media.sounds import decode_sound
-from s2m3.agents.zoo.ports import port
-from s2m3.agents.zoo.state_dicts import nbytes_of
+from s2m3.agents.modules.ports import port
+from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["AudioEncoder", "load_audio_encoder"]

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 
-from s2m3.agents import zoo
+from s2m3.agents import registry
 from s2m3.agents.checkpoints.distance import Distance, distance
+from s2m3.agents.checkpoints.folders import NO_CHECKPOINTS, CheckpointSources
 from s2m3.agents.memory import give_back
 from s2m3.agents.serving.module import Module
 from s2m3.schemas.dtypes import SHARES, Dtype
@@ -17,7 +18,9 @@ __all__ = ["Distances", "distances"]
 Distances = dict[str, dict[Dtype, dict[str, Distance]]]
 
 
-def distances(definition: Definition, items: Sequence[Mapping[str, Value]]) -> Distances:
+def distances(
+    definition: Definition, items: Sequence[Mapping[str, Value]], sources: CheckpointSources = NO_CHECKPOINTS
+) -> Distances:
     """Runs a model in float32 step by step, and each step that has a network again in every other dtype.
 
     A part gets the inputs that the float32 parts before it gave: each is measured by itself.
@@ -25,6 +28,7 @@ def distances(definition: Definition, items: Sequence[Mapping[str, Value]]) -> D
     Args:
         definition: The model and its modules, whose source is a folder on this device.
         items: Requests' inputs. At least one.
+        sources: Where its modules are, and what architectures they may be of.
 
     Returns:
         The distances of the outputs that the model asks for, over all items.
@@ -39,11 +43,11 @@ def distances(definition: Definition, items: Sequence[Mapping[str, Value]]) -> D
     found: Distances = {}
     for step_id in TopologicalSorter({name: step.after for name, step in model.steps.items()}).static_order():
         spec = specs[model.steps[step_id].module]
-        reference = zoo.load(spec.model_copy(update={"dtype": "float32"}))
+        reference = registry.load(spec.model_copy(update={"dtype": "float32"}), sources)
         taken = _taken(model, step_id, values)
         wanted = model.wanted_outputs(step_id)
-        if zoo.needs_torch(spec.class_):
-            found[spec.prefix] = _distances(spec, reference, taken, wanted)
+        if registry.needs_torch(spec.class_):
+            found[spec.prefix] = _distances(spec, reference, taken, wanted, sources)
         for given, before in zip(taken, values, strict=True):
             outputs = reference.run([reference.prepare(given)], frozenset(wanted))[0]
             before.update({f"{step_id}.{name}": value for name, value in outputs.items()})
@@ -56,11 +60,15 @@ def _taken(model: ModelSpec, step_id: str, values: Sequence[Mapping[str, Value]]
 
 
 def _distances(
-    spec: ModuleSpec, reference: Module, taken: Sequence[Mapping[str, Value]], wanted: Sequence[str]
+    spec: ModuleSpec,
+    reference: Module,
+    taken: Sequence[Mapping[str, Value]],
+    wanted: Sequence[str],
+    sources: CheckpointSources,
 ) -> dict[Dtype, dict[str, Distance]]:
     found: dict[Dtype, dict[str, Distance]] = {}
     for dtype in list(SHARES)[1:]:
-        other = zoo.load(spec.model_copy(update={"dtype": dtype}))
+        other = registry.load(spec.model_copy(update={"dtype": dtype}), sources)
         found[dtype] = distance(reference, other, taken, wanted)
         del other
         give_back()

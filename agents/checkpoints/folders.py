@@ -6,11 +6,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from s2m3.schemas import extras
+from s2m3.schemas.checkpoints.architectures import Architecture
 from s2m3.schemas.checkpoints.headers import CONFIGS
 from s2m3.schemas.definitions import ModuleSpec, is_hub_id
 from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["CheckpointSources", "hub_folder"]
+__all__ = ["NO_CHECKPOINTS", "CheckpointSources", "hub_folder"]
 
 #: What a part needs of a hub repository besides its shards: configuration, tokenizer, preprocessing; never code.
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -23,10 +24,12 @@ class CheckpointSources:
     Args:
         folders: Each of its folders with a config.json is a source by its name.
         download: Hub ids that are not in the local cache may be fetched.
+        architectures: Architectures that count besides the shipped ones.
     """
 
     folders: tuple[Path, ...] = ()
     download: bool = False
+    architectures: tuple[Architecture, ...] = ()
 
     def offered(self) -> list[str]:
         """Returns the sources for the profile: names of folders, hub ids in the cache, and `hub` if any may be had."""
@@ -65,6 +68,10 @@ class CheckpointSources:
             plain = Path(source).name == source and source != ".."
             tries = [folder / source for folder in self.folders] if plain and source else []
         return next((path for path in tries if any((path / name).is_file() for name in CONFIGS)), None)
+
+
+#: Checkpoints that are named by an absolute path, or are in the hub's local cache.
+NO_CHECKPOINTS = CheckpointSources()
 
 
 def _cached_ids() -> Iterable[str]:

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from s2m3.agents.checkpoints.part import CheckpointPart, read_floats
-from s2m3.agents.zoo.cosine import Floats, answer_of, ranked, softmax, unit
-from s2m3.agents.zoo.ports import port, tensor_port
+from s2m3.agents.modules.ports import port, tensor_port
+from s2m3.agents.modules.ranking import Floats, answer_of, ranked, softmax, unit
 from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.wire.values import Value
 

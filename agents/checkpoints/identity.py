@@ -22,6 +22,8 @@ __all__ = ["cache_folder", "check_identity", "fingerprint", "same_content"]
 
 _log = structlog.get_logger(__name__)
 _FLOATS = ("F32", "F16", "BF16")
+#: Classes without a network of transformers.
+_LIGHT = ("similarity-head", "classifier-head")
 #: Numbers of a float tensor that are converted at once.
 _AT_ONCE = 1 << 22
 
@@ -81,8 +83,10 @@ def _configuration(opened: CheckpointPart) -> dict[str, Any]:
     """What of the configuration changes what is computed."""
     if "model_cfg" in opened.checkpoint.config:
         return {"model_cfg": opened.checkpoint.config["model_cfg"]}
-    if not opened.part.network:
+    if opened.part.class_ in _LIGHT:
         return {"labels": opened.value("id2label")} if opened.part.class_ == "classifier-head" else {}
+    if not opened.part.network:  # only the code of the package knows which keys change the outputs
+        return {"config": dict(opened.checkpoint.config)}
     from s2m3.agents.checkpoints.configuration import identifying  # noqa: PLC0415  # light heads run without transformers
 
     return identifying(opened)

@@ -10,11 +10,11 @@ from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 from transformers.utils import logging
 
-from s2m3.agents.checkpoints.casting import put_into
 from s2m3.agents.checkpoints.configuration import part_configuration, whole_configuration
 from s2m3.agents.checkpoints.openclip import build_tower
 from s2m3.agents.checkpoints.part import CheckpointPart, read_raw
-from s2m3.agents.zoo.state_dicts import fill
+from s2m3.agents.modules.casting import put_into
+from s2m3.agents.modules.state_dicts import fill
 from s2m3.schemas.checkpoints.headers import TensorInfo
 from s2m3.schemas.errors import ModuleFailedError
 

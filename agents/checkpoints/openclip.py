@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
-from s2m3.agents.zoo.state_dicts import fill
+from s2m3.agents.modules.state_dicts import fill
 from s2m3.schemas.errors import ModuleFailedError
 
 __all__ = ["ModifiedResNet", "TextTower", "build_tower"]

@@ -68,7 +68,7 @@ def open_part(spec: ModuleSpec, sources: CheckpointSources) -> CheckpointPart:
     """
     try:
         folder = sources.folder(spec)
-        part = _part(spec, architecture_of(read_config(folder)))
+        part = _part(spec, architecture_of(read_config(folder), sources.architectures))
         sources.folder(spec, _files(folder, part))
         checkpoint = read_checkpoint(folder, lambda name: bool(part.names([name])))
     except BadInputError as error:

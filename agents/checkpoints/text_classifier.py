@@ -10,8 +10,8 @@ from s2m3.agents.checkpoints.fusion_heads import labels_of
 from s2m3.agents.checkpoints.networks import build_network
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.text_encoder import TokenizedTexts
-from s2m3.agents.zoo.cosine import Floats, answer_of, ranked, softmax
-from s2m3.agents.zoo.state_dicts import nbytes_of
+from s2m3.agents.modules.ranking import Floats, answer_of, ranked, softmax
+from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["TextClassifier", "load_text_classifier"]

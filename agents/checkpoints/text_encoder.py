@@ -12,8 +12,8 @@ from s2m3.agents.checkpoints.outputs import Asked, asked_outputs, take
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_tokenizer, token_limit
 from s2m3.agents.embedding_cache import EmbeddingCache, Ids, Tokens, pack
-from s2m3.agents.zoo.ports import tensor_port, text_port, texts_port
-from s2m3.agents.zoo.state_dicts import nbytes_of
+from s2m3.agents.modules.ports import tensor_port, text_port, texts_port
+from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Kind, Tensor, Value
 

@@ -10,16 +10,13 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from s2m3.agents.checkpoints.decoding import DecodedSequence, Decoding, Start, Stop
-from s2m3.agents.checkpoints.kv_cache import kv_cache_size
 from s2m3.agents.checkpoints.networks import build_network, build_projector
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_tokenizer
-from s2m3.agents.serving.continuous_batching import write_all
-from s2m3.agents.zoo.ports import Config, read_config, tensor_port, text_port
-from s2m3.agents.zoo.state_dicts import nbytes_of
+from s2m3.agents.modules.decoder import TextDecoder
+from s2m3.agents.modules.decoding import Start, Stop
+from s2m3.agents.modules.ports import Config, read_config, tensor_port, text_port
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
-from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["GeneratorConfig", "TextGenerator", "load_text_generator"]
@@ -43,12 +40,8 @@ class _Item:
     given: torch.Tensor
 
 
-class TextGenerator:
+class TextGenerator(TextDecoder[_Item]):
     """`hidden` (what the decoder cross-attends to), or `tokens` and `text` (a picture in a prompt), to `text`."""
-
-    light = False
-    max_batch = 8
-    generates = "text"
 
     def __init__(
         self,
@@ -61,17 +54,18 @@ class TextGenerator:
         usual_tokens: int,
         cache_bytes: int,
     ) -> None:
-        self._network = network
+        super().__init__(
+            network,
+            tokenizer=tokenizer,
+            stop=stop,
+            usual_tokens=usual_tokens,
+            cache_bytes=cache_bytes,
+            before=projector,
+        )
         #: Whisper's decoder takes its encoder's whole result, the others its hidden states.
         self._as_outputs = "encoder_outputs" in signature(network.forward).parameters
         self._projector = projector
-        self._tokenizer = tokenizer
         self._prompt = prompt
-        self._decoding = Decoding(self._forward, stop)
-        self._room = kv_cache_size(network.config, network.dtype.itemsize)
-        self.usual_tokens = usual_tokens
-        self.cache_bytes = cache_bytes
-        self.nbytes = nbytes_of(network) + (nbytes_of(projector) if projector else 0)
 
     def prepare(self, inputs: Mapping[str, Value]) -> _Item:
         """Returns the item's prompt as tokens, and what came from the encoder."""
@@ -79,41 +73,21 @@ class TextGenerator:
         given = tensor_port(inputs, name, (1, None, None))
         return _Item(self._prompt.ids(self._tokenizer, inputs), torch.from_numpy(np.array(given)))
 
-    def run(self, batch: Sequence[_Item], wanted: frozenset[str]) -> list[dict[str, Value]]:
-        """Returns `text` of each item."""
-        return write_all(self, batch) if "text" in wanted else [{} for _ in batch]
-
-    def most_tokens(self, prepared: _Item) -> int:
-        """Returns what the network's positions leave behind the prompt."""
-        return self._room.positions - self._sizes(prepared)[0]
-
-    def need_bytes(self, prepared: _Item, tokens: int) -> int:
-        """Returns the keys and values of a text of so many tokens, in bytes."""
-        return self._room.need_bytes(*self._sizes(prepared), tokens)
-
-    def _sizes(self, item: _Item) -> tuple[int, int]:
-        """Tokens of the prompt, with a picture's among them, and states that are cross-attended to."""
+    def _sizes(self, prepared: _Item) -> tuple[int, int]:
+        """A picture's tokens take the place of the one token that stands for the picture in the prompt."""
         if self._prompt.image_id is None:
-            return len(item.ids), item.given.shape[1]
-        return len(item.ids) - 1 + item.given.shape[1], 0
+            return len(prepared.ids), prepared.given.shape[1]
+        return len(prepared.ids) - 1 + prepared.given.shape[1], 0
 
-    @torch.inference_mode()
-    def begin(self, prepared: _Item, options: Options) -> DecodedSequence:
-        """Reads the prompt and says the first token."""
-        return self._decoding.begin(self._start(prepared.ids, prepared.given), options)
-
-    def advance(self, rows: Sequence[DecodedSequence]) -> None:
-        """Says one more token of each."""
-        self._decoding.advance(rows)
-
-    def drop(self, rows: Sequence[DecodedSequence]) -> None:
-        """Forgets texts."""
-        self._decoding.drop(rows)
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """Returns what tokens say, without the blank that some begin with."""
-        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
-        return text.strip()
+    def _start(self, prepared: _Item) -> Start:
+        ids, given = prepared.ids, prepared.given
+        projected = given if self._projector is None else self._projector(given)
+        if self._prompt.image_id is None:
+            return Start(ids=torch.tensor([ids]), states=projected)
+        at = ids.index(self._prompt.image_id)
+        embed = self._network.get_input_embeddings()
+        before, after = embed(torch.tensor([ids[:at]]).long()), embed(torch.tensor([ids[at + 1 :]]).long())
+        return Start(embeds=torch.cat([before, projected, after], dim=1))
 
     def _forward(self, states: torch.Tensor | None = None, **given: Any) -> torch.Tensor:
         if states is not None and self._as_outputs:
@@ -122,15 +96,6 @@ class TextGenerator:
             given["encoder_hidden_states"] = states
         logits: torch.Tensor = self._network(**given, use_cache=True).logits[:, -1]
         return logits
-
-    def _start(self, ids: list[int], given: torch.Tensor) -> Start:
-        projected = given if self._projector is None else self._projector(given)
-        if self._prompt.image_id is None:
-            return Start(ids=torch.tensor([ids]), states=projected)
-        at = ids.index(self._prompt.image_id)
-        embed = self._network.get_input_embeddings()
-        before, after = embed(torch.tensor([ids[:at]]).long()), embed(torch.tensor([ids[at + 1 :]]).long())
-        return Start(embeds=torch.cat([before, projected, after], dim=1))
 
 
 class _Prompt:

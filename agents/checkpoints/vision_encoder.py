@@ -11,8 +11,8 @@ from s2m3.agents.checkpoints.outputs import Asked, asked_outputs, needs_layers, 
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_image_processor
 from s2m3.agents.media.pictures import decode_picture
-from s2m3.agents.zoo.ports import port
-from s2m3.agents.zoo.state_dicts import nbytes_of
+from s2m3.agents.modules.ports import port
+from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
 

@@ -54,7 +54,8 @@ class Gateway:
 
     The session belongs to the task (client id, clean_start=False): requests wait in it while nobody is the gateway, and
     the next gateway gets what this one did not acknowledge. The loser of a takeover is told nothing, so an unexpected
-    disconnect is answered by asking `may_return` first, never by reconnecting at once (facts-mqtt.md).
+    disconnect is answered by asking `may_return` first, never by reconnecting at once
+    (docs/decisions/0001-mqtt-as-data-plane.md).
 
     What was taken when the session's connection is lost is worked on further, but its answers are kept back: if the
     broker brings a request again, it goes on where it is; if the broker forgot the session, nobody else knows of it,
@@ -308,7 +309,7 @@ class Gateway:
     def _addressed(self, message: Message, payload: bytes) -> Outgoing:
         if message.reply_to:
             return Outgoing(message.reply_to, payload, correlation=message.correlation)
-        # a 3.1.1 client may listen: no properties (facts-mqtt.md)
+        # a 3.1.1 client may listen: no properties (docs/protocol.md)
         return Outgoing(topics.RESPONSE.at(self._settings.root, task=self.task), payload)
 
     def _publish(self, taken: _Taken, payload: bytes) -> bool:

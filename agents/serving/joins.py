@@ -1,4 +1,4 @@
-"""Waits, per request and step, until all inputs are there. Pure: it is told the time and returns what is complete."""
+"""Joins: collects the inputs of a request's step until all have arrived. Pure: callers pass the time."""
 
 import heapq
 from collections.abc import Mapping
@@ -10,14 +10,15 @@ from s2m3.schemas.wire.work import PassedOn, Timing, Work
 
 __all__ = ["Joins", "Late"]
 
-#: A join gives up a little before its caller does, so that the caller hears which step was missing.
+#: A join times out earlier than its requester, by this part of the remaining time, so that the requester still receives
+#: the error that names the missing step.
 _MARGIN = 0.1
 _MARGIN_MAX_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """A join whose deadline passed: its newest message, and the error that says what never came."""
+    """A join whose deadline passed: its newest message, and the error that names the missing steps."""
 
     work: Work
     error: RequestTimeoutError
@@ -27,7 +28,7 @@ class Late:
 class _Waiting:
     newest: Work
     since: float
-    #: when the join gives up, and when its caller does
+    #: when the join times out, and when its requester does
     deadline: float
     ends: float
     inputs: dict[str, Value] = field(default_factory=dict)
@@ -36,14 +37,14 @@ class _Waiting:
 
 
 class Joins:
-    """Parts of steps that wait for the rest.
+    """Joins by request and step.
 
-    The first value of each input is kept, whichever attempt it came from; a step runs once per attempt; messages of an
-    attempt that already ran are dropped. Finished steps are remembered until their deadline.
+    The first value of each input is kept, from whichever attempt; a step runs once per attempt; messages of an attempt
+    that has already run are dropped. Finished steps are remembered until their deadline.
 
     Args:
-        bound: Joins that may wait; one more is answered `busy`.
-        node: Ours, for the errors.
+        bound: Most joins that may wait.
+        node: This node's name, for errors.
     """
 
     def __init__(self, bound: int, node: str) -> None:
@@ -51,7 +52,7 @@ class Joins:
         self._node = node
         self._waiting: dict[tuple[bytes, str], _Waiting] = {}
         self._ran: dict[tuple[bytes, str], tuple[int, float]] = {}
-        #: when they may be forgotten, the earliest first
+        #: heap of (time at which a finished step may be forgotten, its key)
         self._ends: list[tuple[float, tuple[bytes, str]]] = []
 
     def __len__(self) -> int:
@@ -59,21 +60,21 @@ class Joins:
 
     @property
     def remembered(self) -> int:
-        """Finished steps that are still known."""
+        """Number of finished steps that are remembered."""
         return len(self._ran)
 
     def add(self, work: Work, now: float) -> Work | None:
-        """Takes a part in; returns the whole work once nothing is missing, None while something is (or it ran).
+        """Adds a message; returns the complete work, or None while an input is missing or if the attempt has run.
 
         Raises:
-            BusyError: Too many joins wait.
+            BusyError: The bound of waiting joins is reached.
         """
         key = (work.request, work.step)
         ran = self._ran.get(key)
         if ran is not None and work.attempt <= ran[0]:
             return None
         waiting = self._waiting.get(key)
-        if waiting is None and not work.hop.inputs.keys() - work.inputs.keys():  # all in one message: nothing to join
+        if waiting is None and not work.hop.inputs.keys() - work.inputs.keys():  # all inputs are in one message
             self._remember(key, work.attempt, now + max(work.ms_left, 0.0) / 1000)
             return work
         if waiting is None:
@@ -100,7 +101,7 @@ class Joins:
         return replace(waiting.newest, inputs=inputs, timings=waiting.timings, ms_left=left, passed_on=kept)
 
     def cancel(self, request: bytes, step: str, attempt: int, until: float) -> None:
-        """Forgets a step that nobody waits for any more; what still comes for it until then is dropped."""
+        """Drops a step whose result is not needed any more, and later messages for it until the time `until`."""
         key = (request, step)
         waiting = self._waiting.get(key)
         if waiting is not None and waiting.newest.attempt <= attempt:
@@ -113,11 +114,11 @@ class Joins:
         heapq.heappush(self._ends, (until, key))
 
     def expire(self, now: float) -> list[Late]:
-        """Forgets what is past its deadline; returns the joins that never became complete."""
+        """Forgets steps that are past their deadline; returns the incomplete joins that timed out."""
         late = [key for key, waiting in self._waiting.items() if waiting.deadline <= now]
         while self._ends and self._ends[0][0] <= now:
             _, key = heapq.heappop(self._ends)
-            if key in self._ran and self._ran[key][1] <= now:  # else it ran again since: that has its own end
+            if key in self._ran and self._ran[key][1] <= now:  # else the step ran again, with a later entry in the heap
                 del self._ran[key]
         return [self._late(self._waiting.pop(key), now) for key in late]
 

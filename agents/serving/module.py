@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["Generator", "Module", "TokenSequence"]
+__all__ = ["GENERATOR_NAMES", "MODULE_NAMES", "Generator", "Module", "TokenSequence"]
 
 
 class Module(Protocol):
@@ -77,3 +77,11 @@ class Generator(Module, Protocol):
 
     def text(self, tokens: Sequence[int]) -> str:
         """Returns what tokens say."""
+
+
+def _names(protocol: type) -> tuple[str, ...]:
+    return tuple(name for name in (*protocol.__annotations__, *vars(protocol)) if not name.startswith("_"))
+
+
+#: The attributes and methods of a Module, and those that a Generator has besides.
+MODULE_NAMES, GENERATOR_NAMES = _names(Module), _names(Generator)

@@ -1,1 +1,1 @@
-"""What keeps an agent alive: the supervisor process, the watchdog, and what is learnt from crashes."""
+"""Keeps an agent running: the supervisor process, the watchdog, the restart policy and the record of crashes."""

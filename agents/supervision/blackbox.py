@@ -1,6 +1,7 @@
-"""What was being done when a process died: a little memory that the agent writes and its keeper reads afterwards.
+"""A crash record in shared memory: the agent notes its current work, and its supervisor reads it after a crash.
 
-Shared by a fork, so that writing costs no system call. Never locked: each slot has one writer, and is read after death.
+The memory is shared through fork, so that writing needs no system call. It needs no lock: each slot has one writer, and
+the supervisor reads slots only after the agent's process has ended.
 """
 
 import mmap
@@ -11,7 +12,7 @@ from s2m3.schemas.ids import REQUEST_ID_BYTES
 
 __all__ = ["LOADING", "LOOP", "WORKER", "Blackbox", "Mark"]
 
-#: Who is at work: the runner's thread, the loop's (light modules), the loader's.
+#: Slots, one per writing thread: the runner's, the event loop's (light modules), the loader's.
 WORKER, LOOP, LOADING = range(3)
 _SLOTS = 3
 _NAME_BYTES = 64
@@ -24,7 +25,7 @@ _REASON_BYTES = 300
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A module that was being run (for these requests) or loaded (for none)."""
+    """A module that was being run for some requests, or loaded (without requests)."""
 
     slot: int
     module: str
@@ -32,17 +33,17 @@ class Mark:
 
 
 class Blackbox:
-    """Marks of what is under way, a count of the loop's turns, and a last word."""
+    """Marks of the work in progress, the event loop's heartbeat counter, and the reason of a deliberate exit."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _REASON_AT + _REASON_BYTES)
 
     def wipe(self) -> None:
-        """Forgets everything, for the next process."""
+        """Clears everything, for the next process."""
         self._memory[:] = bytes(len(self._memory))
 
     def begin(self, slot: int, module: str, requests: Iterable[bytes] = ()) -> None:
-        """Marks that a module is being run or loaded."""
+        """Marks that a module is being run (for some requests) or loaded in a slot's thread."""
         ids = b"".join(requests)[: _MOST_REQUESTS * REQUEST_ID_BYTES]
         mark = (
             b"\1"
@@ -54,11 +55,11 @@ class Blackbox:
         self._memory[at : at + len(mark)] = mark
 
     def end(self, slot: int) -> None:
-        """Takes the mark away."""
+        """Clears a slot's mark."""
         self._memory[slot * _SLOT_BYTES] = 0
 
     def marks(self) -> list[Mark]:
-        """Returns what is, or was at the end, under way."""
+        """Returns the marks of work in progress, now or when the process ended."""
         return [mark for slot in range(_SLOTS) if (mark := self._mark(slot)) is not None]
 
     def _mark(self, slot: int) -> Mark | None:
@@ -72,17 +73,17 @@ class Blackbox:
         return Mark(slot, name, requests)
 
     def beat(self) -> None:
-        """Says that the loop still turns."""
+        """Increments the event loop's heartbeat counter."""
         self._memory[_BEATS_AT : _BEATS_AT + 8] = (self.beats + 1).to_bytes(8, "little")
 
     @property
     def beats(self) -> int:
-        """How often it has said so; 0 until it is up."""
+        """The heartbeat counter; 0 until the event loop runs."""
         return int.from_bytes(self._memory[_BEATS_AT : _BEATS_AT + 8], "little")
 
     @property
     def reason(self) -> str:
-        """Why the process ended itself; empty if it did not."""
+        """Why the process was ended by itself or its supervisor; empty if it was not."""
         return self._memory[_REASON_AT:].rstrip(b"\0").decode(errors="replace")
 
     @reason.setter

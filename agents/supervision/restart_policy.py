@@ -1,6 +1,6 @@
-"""What to do when an agent's process died: who is to blame, what is not loaded again, when to give up. Pure.
+"""The restart policy after a crash: which module or request is to blame, and when to give up. Pure.
 
-The rule is OTP's: so many restarts in so much time, then the fault is told instead of tried once more.
+As in Erlang/OTP, a fault is retried up to a number of times within a period (restart intensity), then reported.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,23 +10,23 @@ from s2m3.agents.supervision.blackbox import LOADING, Mark
 
 __all__ = ["CrashHistory", "RestartPolicy"]
 
-#: A module may take the process with it so often in so many seconds; the next time it is reported `failed`.
+#: Crashes that a module may cause within this period, seconds; with the next one it is reported `failed`.
 _MOST = 3
 _WITHIN_S = 60.0
-#: Deaths of whatever cause in so many seconds after which the keeper gives up too.
-_MOST_DEATHS = 10
-#: Requests remembered that a process did not survive.
+#: Crashes of any cause within the same period after which the supervisor gives up.
+_MOST_CRASHES = 10
+#: Most poison requests, and most suspects, that are remembered.
 _REMEMBERED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class CrashHistory:
-    """What a new process is to know of those before it.
+    """What a new process has to know about the crashes of earlier ones.
 
     Args:
-        failed: Modules not to be loaded once, but reported failed -> why.
-        deadly: Requests that were being run alone when the process died -> why: they are not run here again.
-        suspect: Requests of a batch that died: one of them is to blame, so each is run alone.
+        failed: Modules that are reported failed instead of loaded, once -> reason.
+        poison: Requests that ran alone when the process crashed -> reason; they are not run on this node again.
+        suspects: Requests of a batch during which the process crashed; each is run alone to find the poison request.
     """
 
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -36,26 +36,26 @@ class CrashHistory:
 
 @dataclass(slots=True)
 class RestartPolicy:
-    """Keeps count of deaths. Told the time, monotonic seconds."""
+    """Counts crashes by module. Callers pass the time, monotonic seconds."""
 
-    _deaths: list[float] = field(default_factory=list)
+    _crashes: list[float] = field(default_factory=list)
     _blamed: dict[str, list[float]] = field(default_factory=dict)
     _poison: dict[bytes, str] = field(default_factory=dict)
     _suspects: dict[bytes, None] = field(default_factory=dict)
 
     def after(self, why: str, marks: Iterable[Mark], now: float, *, poison: bool) -> CrashHistory | None:
-        """Takes a death in.
+        """Records a crash and decides about the next start.
 
         Args:
             why: What ended the process.
-            marks: What was under way.
-            now: When.
-            poison: Whether the input can be to blame: SIGKILL for want of memory may hit whoever is at work.
+            marks: The work in progress at the crash.
+            now: Monotonic seconds.
+            poison: Whether a request can be to blame. False for a SIGKILL by the OOM killer, which any work may meet.
 
         Returns:
-            What the next process is to know; None if there has been enough of it.
+            The crash history for the next process; None to give up.
         """
-        self._deaths = [*(t for t in self._deaths if t > now - _WITHIN_S), now]
+        self._crashes = [*(t for t in self._crashes if t > now - _WITHIN_S), now]
         failed = {}
         for mark in marks:
             times = self._blamed[mark.module] = [
@@ -67,7 +67,7 @@ class RestartPolicy:
             elif len(times) > _MOST:
                 failed[mark.module] = f"it ended the process {len(times)} times in {_WITHIN_S:g} s: {why}"
             self._remember(mark, why, poison=poison)
-        if len(self._deaths) > _MOST_DEATHS:
+        if len(self._crashes) > _MOST_CRASHES:
             return None
         return CrashHistory(failed, dict(self._poison), frozenset(self._suspects))
 

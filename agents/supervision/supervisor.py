@@ -1,7 +1,7 @@
-"""Keeps an agent alive: runs it as a child process, and again when that crashes or hangs. Computes nothing itself.
+"""Supervises an agent: runs it as a forked child process, and restarts the child when it crashes or hangs.
 
-A fork, not a new program: the child has all that is imported, and both share those pages. The keeper opens no socket
-and starts no thread. When it dies the child goes with it, so that whoever kills the one has killed the node.
+The child is a fork, so that it has all imports and shares their pages. The supervisor opens no socket and starts no
+thread. When the supervisor dies, the kernel kills the child too: killing the supervisor ends the node.
 """
 
 import ctypes
@@ -26,28 +26,28 @@ __all__ = ["HUNG", "ProcessContext", "can_supervise", "supervise"]
 _log = structlog.get_logger(__name__)
 #: Exit code of an agent that found a module hung.
 HUNG = 70
-#: Once up, the loop turns twice a second. Silent for so long, the process is hung as a whole (native code that keeps
-#: Python's lock); the broker has long since told everybody that the node is lost.
+#: The child's event loop beats twice a second once it runs. Without a beat for this long the process hangs as a whole
+#: (native code that holds Python's lock); the broker has published the node's last will long before.
 _SILENT_S = 60.0
-_LOOK_S = 1.0
-#: Before the second start and later ones: whatever it was (the broker away, memory gone) needs a moment.
+_POLL_S = 1.0
+#: Delay before the second and later restarts, so that a temporary cause (no broker, no memory) can pass.
 _PAUSE_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
-#: Told SIGINT or SIGTERM.
+#: Called with SIGINT or SIGTERM.
 SignalHandler = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessContext:
-    """What one process of the agent is given: where to mark what it is at, and what those before it died of."""
+    """The supervisor's interface to one agent process: the crash record, the crash history, a pipe of signals."""
 
     blackbox: Blackbox
     crash_history: CrashHistory
     signals: int
 
     def on_signal(self, handler: SignalHandler) -> None:
-        """Takes the keeper's orders from now on, in a thread of its own; ends with the keeper."""
+        """Calls a handler, in a new thread, for signals that the supervisor forwards; exits if the supervisor ends."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
 
@@ -60,27 +60,27 @@ class ProcessContext:
 
 
 class _Child:
-    """One process, seen from its keeper."""
+    """One agent process, from the supervisor's side."""
 
     def __init__(self, pid: int, alive: int, signals: int, blackbox: Blackbox) -> None:
         self._pid = pid
         self._alive = alive
-        self._orders = signals
+        self._signals = signals
         self._blackbox = blackbox
         self.was_signalled = False
 
     def forward(self, number: int, _frame: FrameType | None) -> None:
-        """Passes a signal on. The child ignores its own: a terminal or a service manager may send both of us one."""
+        """Forwards a signal. The child ignores signals of its own: a terminal or service manager may signal both."""
         self.was_signalled = True
         try:
-            os.write(self._orders, bytes([number]))
-        except OSError:  # it is just ending
+            os.write(self._signals, bytes([number]))
+        except OSError:  # the child is just ending
             return
 
     def wait(self) -> int:
-        """Returns the exit code (minus the signal) once it has ended. Kills it if its loop turns no more."""
+        """Waits for the exit code (or minus the signal) and returns it; kills the child if its loop stops beating."""
         beats, since = 0, time.monotonic()
-        while not select.select([self._alive], [], [], _LOOK_S)[0]:
+        while not select.select([self._alive], [], [], _POLL_S)[0]:
             now = time.monotonic()
             if self._blackbox.beats != beats or not beats:
                 beats, since = self._blackbox.beats, now
@@ -89,24 +89,24 @@ class _Child:
                 os.kill(self._pid, signal.SIGKILL)
         _, status = os.waitpid(self._pid, 0)
         os.close(self._alive)
-        os.close(self._orders)
+        os.close(self._signals)
         return os.waitstatus_to_exitcode(status)
 
 
 def can_supervise() -> bool:
-    """Whether this system can run a keeper at all (Windows cannot)."""
+    """Whether this system can fork, which the supervisor needs (Windows cannot)."""
     return hasattr(os, "fork")
 
 
 def supervise(run: Callable[[ProcessContext], None]) -> None:
-    """Runs an agent until it ends by itself or by order; starts it again when it crashes.
+    """Runs an agent until it ends by itself or by a signal; restarts it when it crashes.
 
     Args:
-        run: The agent, in the child.
+        run: The agent; called in the child.
 
     Raises:
-        SystemExit: With the child's exit code, if that is not 0, or 1 when it crashed too often.
-        Exception: In the child: whatever `run` raises.
+        SystemExit: The child ended with an exit code other than 0 (same code), or crashed too often (code 1).
+        Exception: In the child, any exception of `run`.
     """
     restarts, blackbox, crash_history = RestartPolicy(), Blackbox(), CrashHistory()
     again = False
@@ -143,7 +143,10 @@ def supervise(run: Callable[[ProcessContext], None]) -> None:
 
 
 def _is_crash(code: int, *, again: bool) -> bool:
-    """A signal, or a hang. A first start that fails in order (a wrong flag, no broker) is for a person to see to."""
+    """Whether an exit is a crash: a signal or a hang, and after a restart any error.
+
+    An error of the first start (a wrong flag, no broker) is no crash: the operator has to see it.
+    """
     return code < 0 or code == HUNG or (again and code != 0)
 
 
@@ -156,11 +159,11 @@ def _why(code: int, blackbox: Blackbox) -> str:
 
 
 def _fork(blackbox: Blackbox) -> _Child | int:
-    """Returns the child to its keeper, and in the child where its orders come from."""
+    """Forks. Returns the child in the supervisor, and in the child the file descriptor of the pipe of signals."""
     supervisor = os.getpid()
     alive, alive_child = os.pipe()
     signals_child, signals = os.pipe()
-    gc.freeze()  # a collection in either would touch, and so double, every page they share
+    gc.freeze()  # a garbage collection in either process would write to, and so copy, every shared page
     pid = os.fork()
     if pid:
         os.close(alive_child)
@@ -173,8 +176,8 @@ def _fork(blackbox: Blackbox) -> _Child | int:
 
 
 def _die_with(supervisor: int) -> None:
-    """Has the kernel kill us with our keeper (Linux); elsewhere the pipe of orders ends a little later."""
+    """Makes the kernel kill this process when the supervisor dies (Linux); elsewhere the closed pipe ends it later."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != supervisor:  # it died before we asked
+        if os.getppid() != supervisor:  # the supervisor died before the call
             os._exit(1)

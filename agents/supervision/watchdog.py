@@ -1,4 +1,4 @@
-"""Watches what modules are at: marks it for the keeper, and tells when a call into one has no end."""
+"""The watchdog: marks calls into modules for the supervisor, and detects calls that hang."""
 
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -11,10 +11,11 @@ from s2m3.schemas.errors import ModuleFailedError
 
 __all__ = ["LOADING", "LOOP", "WORKER", "Watchdog"]
 
-#: A call may take so many times the longest before it.
+#: A call hangs only if it takes longer than this factor times the module's longest call so far.
 _TIMES_SLOWEST = 20.0
-#: However long somebody is ready to wait: a hung module keeps all others from running.
+#: Upper limit of the time that a request's deadline allows a call: a hung module blocks all others.
 _PATIENCE_S = 600.0
+#: Time limit of a load.
 _LOAD_S = 1_800.0
 
 
@@ -26,13 +27,13 @@ class _Call:
 
 
 class Watchdog:
-    """What is under way in this process, and what is known of processes before it.
+    """The calls in progress in this process, and the poison requests of earlier processes.
 
     Args:
-        blackbox: Where to mark it.
-        lessons: What the processes before this one died of.
-        hang_s: No call is taken for hung before this.
-        clock: Monotonic seconds.
+        blackbox: The crash record to mark calls in; None for a private one.
+        crash_history: The crashes of earlier processes; None for none.
+        hang_s: Least duration of a call that counts as hung, seconds.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -51,13 +52,13 @@ class Watchdog:
 
     @contextmanager
     def running(self, slot: int, module: str, requests: Collection[bytes], patience_s: float) -> Iterator[None]:
-        """Around a call into a module.
+        """Context of a call into a module: marks it, and sets its time limit.
 
         Args:
-            slot: WORKER or LOOP, whichever thread this is.
-            module: Which.
-            requests: Whose work it is.
-            patience_s: How long the most patient of them still waits.
+            slot: WORKER or LOOP, the thread of the call.
+            module: The module's id.
+            requests: Ids of the requests in the batch.
+            patience_s: Time until the latest deadline of these requests, seconds.
         """
         slowest = self._slowest.get(module, 0.0)
         limit_s = max(self._hang_s, _TIMES_SLOWEST * slowest, min(patience_s, _PATIENCE_S))
@@ -73,7 +74,7 @@ class Watchdog:
 
     @contextmanager
     def loading(self, module: str) -> Iterator[None]:
-        """Around the loading of a module."""
+        """Context of the load of a module: marks it, and sets its time limit."""
         self._calls[LOADING] = _Call(module, self._clock(), _LOAD_S)
         self._box.begin(LOADING, module)
         try:
@@ -83,7 +84,7 @@ class Watchdog:
             del self._calls[LOADING]
 
     def check(self) -> str | None:
-        """Says that the loop turns; returns what hangs, if something does, and leaves it as the last word."""
+        """Beats for the event loop; returns the reason if a call hangs, after writing it to the crash record."""
         self._box.beat()
         now = self._clock()
         for slot, call in list(self._calls.items()):
@@ -94,15 +95,15 @@ class Watchdog:
         return None
 
     def refuse_poison(self, request: bytes) -> None:
-        """Lets no request in that a process before this one did not survive.
+        """Refuses a poison request.
 
         Raises:
-            ModuleFailedError: It was being run, alone, when the process died.
+            ModuleFailedError: The request was running alone when an earlier process crashed.
         """
         why = self._crash_history.poison.get(request)
         if why is not None:
             raise ModuleFailedError(why)
 
     def is_suspected(self, request: bytes) -> bool:
-        """Whether it was in a batch that the process did not survive, and is better run alone."""
+        """Whether the request was in a batch during which a process crashed, so that it has to run alone."""
         return request in self._crash_history.suspects

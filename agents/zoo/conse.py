@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from s2m3.agents.zoo.cosine import CLASSES, EMBEDDING, Floats, answer_of, ranked, softmax, unit
-from s2m3.agents.zoo.ports import Config, port, read_config, tensor_port
-from s2m3.agents.zoo.shipped import read_weights
+from s2m3.agents.modules.ports import Config, port, read_config, tensor_port
+from s2m3.agents.modules.ranking import Floats, answer_of, ranked, softmax, unit
+from s2m3.agents.zoo.shipped_weights import read_weights
+from s2m3.agents.zoo.widths import CLASSES, EMBEDDING
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.wire.values import Value
 

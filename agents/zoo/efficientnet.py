@@ -15,10 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from s2m3.agents.checkpoints.casting import put_into
 from s2m3.agents.media.pictures import square_pixels
-from s2m3.agents.zoo.ports import Config, port, read_config
-from s2m3.agents.zoo.state_dicts import fill, nbytes_of, read_pth
+from s2m3.agents.modules.casting import put_into
+from s2m3.agents.modules.ports import Config, port, read_config
+from s2m3.agents.modules.state_dicts import fill, nbytes_of, read_pth
 from s2m3.agents.zoo.wheels import wheel_file
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import BadInputError

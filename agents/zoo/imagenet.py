@@ -6,10 +6,11 @@ It computes in numpy; torch only reads the checkpoint that holds its weights.
 import json
 from collections.abc import Mapping, Sequence
 
-from s2m3.agents.zoo.cosine import CLASSES, Floats, answer_of, ranked, softmax
-from s2m3.agents.zoo.ports import Config, read_config, tensor_port
-from s2m3.agents.zoo.state_dicts import read_pth
+from s2m3.agents.modules.ports import Config, read_config, tensor_port
+from s2m3.agents.modules.ranking import Floats, answer_of, ranked, softmax
+from s2m3.agents.modules.state_dicts import read_pth
 from s2m3.agents.zoo.wheels import wheel_file
+from s2m3.agents.zoo.widths import CLASSES
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.wire.values import Value

@@ -5,8 +5,8 @@ import json
 import typer
 from safetensors.numpy import save_file
 
-from s2m3.agents.zoo import load
-from s2m3.agents.zoo.cosine import unit
+from s2m3.agents.modules.ranking import unit
+from s2m3.agents.registry import load
 from s2m3.agents.zoo.imagenet import class_names
 from s2m3.agents.zoo.wheels import shipped_weights
 from s2m3.schemas.definitions import shipped_catalogue

@@ -13,9 +13,9 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from s2m3.agents.embedding_cache import EmbeddingCache, Ids, Tokens, pack
-from s2m3.agents.zoo.cosine import Floats
-from s2m3.agents.zoo.ports import Config, read_config, texts_port
-from s2m3.agents.zoo.state_dicts import fill, nbytes_of, read_safetensors
+from s2m3.agents.modules.ports import Config, read_config, texts_port
+from s2m3.agents.modules.ranking import Floats
+from s2m3.agents.modules.state_dicts import fill, nbytes_of, read_safetensors
 from s2m3.agents.zoo.wheels import wheel_file
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError

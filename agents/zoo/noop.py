@@ -4,13 +4,11 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from pydantic import Field
 
+from s2m3.agents.modules.ports import Config, port, read_config
 from s2m3.agents.serving.continuous_batching import write_all
-from s2m3.agents.zoo.faulty import FaultyEncoder, load_faulty
-from s2m3.agents.zoo.ports import Config, port, read_config
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value
@@ -24,8 +22,6 @@ class NoopConfig(Config):
     sleep_ms: float = Field(default=0.0, ge=0.0, le=600_000.0)
     #: of bytes that come in, pass on only so many: an encoder's output is smaller than its input
     keep_bytes: int | None = Field(default=None, ge=0)
-    #: for tests only (agents/zoo/faulty.py): what its input says goes wrong, or loading does
-    faults: Literal["", "obeyed", "loading"] = ""
 
 
 class NoopEncoder:
@@ -134,11 +130,9 @@ class NoopWriter:
         return " ".join(token.to_bytes((token.bit_length() + 7) // 8).decode() for token in tokens)
 
 
-def load_encoder(spec: ModuleSpec) -> NoopEncoder | FaultyEncoder:
+def load_encoder(spec: ModuleSpec) -> NoopEncoder:
     """Builds class `noop-encoder`."""
     config = read_config(spec, NoopConfig)
-    if config.faults:
-        return load_faulty(spec, loads=config.faults == "obeyed")
     return NoopEncoder(config.sleep_ms, config.keep_bytes)
 
 

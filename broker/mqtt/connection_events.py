@@ -1,4 +1,4 @@
-"""What a connection tells its owner."""
+"""The callbacks from a connection to its owner."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ __all__ = ["ConnectionEvents"]
 
 @dataclass(frozen=True, slots=True)
 class ConnectionEvents:
-    """What a connection tells its owner, always in the loop's thread."""
+    """The callbacks from a connection to its owner, called in the loop's thread."""
 
-    #: connected; the largest payload the broker takes
+    #: connected; gets the largest payload that the broker accepts, bytes
     up: Callable[[int], None]
-    #: not connected any more, or never was; the error where trying again would not help
+    #: disconnected, or connecting failed; gets an error if another attempt would fail too
     down: Callable[[UnauthorisedError | None], None]
     message: Callable[[Message], None]
     #: packet id, and the reason of each refused filter (None: granted)
     subscribed: Callable[[int, list[str | None]], None]
-    #: packet id, why the broker refused it (None: it did not), and whether somebody was subscribed as far as it tells
+    #: packet id, the broker's reason for a refusal (None: accepted), and False if it reported "no matching subscribers"
     acknowledged: Callable[[int, str | None, bool], None]

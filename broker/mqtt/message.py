@@ -1,4 +1,4 @@
-"""Messages as the rest of the project sees them, with the v5 properties it uses, and the last will."""
+"""MQTT messages and the last will, independent of paho, with the v5 properties that this project uses."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ __all__ = ["Message", "Outgoing", "Will"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What came in."""
+    """An incoming message; fields as in `Outgoing`, with `retain` as the broker set it."""
 
     topic: str
     payload: bytes
@@ -17,27 +17,27 @@ class Message:
     content_type: str | None = None
     expiry_s: int | None = None
     user: dict[str, str] = field(default_factory=dict)
-    #: the user properties as they came: a name may be there twice
+    #: the user properties in order; a name may occur twice
     user_properties: tuple[tuple[str, str], ...] = ()
-    #: for Link.ack: packet id, and which connection it belongs to
+    #: for Link.ack: the packet id, and the number of the connection that it belongs to
     mid: int = 0
     generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """What is to go out.
+    """A message to publish.
 
     Args:
-        topic: Where to.
-        payload: The bytes.
+        topic: The topic.
+        payload: The payload.
         qos: 0 or 1.
-        retain: Keep it for those who come later.
+        retain: Whether the broker retains the message for later subscribers.
         reply_to: Response Topic.
         correlation: Correlation Data.
         content_type: Content Type.
-        expiry_s: Message Expiry Interval, rounded up to whole seconds.
-        user: User properties.
+        expiry_s: Message Expiry Interval, seconds, rounded up to whole ones.
+        user: User properties, (name, value).
     """
 
     topic: str
@@ -52,7 +52,7 @@ class Outgoing:
 
     @property
     def plain(self) -> bool:
-        """Whether it has no v5 property: then 3.1.1 clients of every broker may read it (facts-mqtt.md)."""
+        """Whether the message has no v5 property: rumqttd 0.20 drops all 3.1.1 clients if one receives properties."""
         return (
             self.reply_to is None
             and self.correlation is None
@@ -64,7 +64,7 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What the broker says for us when we are gone without a goodbye."""
+    """The last will: the broker publishes it when the connection ends without a DISCONNECT."""
 
     topic: str
     payload: bytes

@@ -1,4 +1,4 @@
-"""What we ask of a broker's socket: no delay, packets in one go, TLS; and what a failed handshake means in words."""
+"""Socket options of a broker connection (TCP_NODELAY, TCP_CORK), TLS contexts, and messages for failed handshakes."""
 
 import socket
 import ssl
@@ -10,12 +10,12 @@ from s2m3.schemas.settings import BrokerSettings
 
 __all__ = ["ConnectFailures", "cork", "no_delay", "tls_context"]
 
-#: A broker without reason codes closes the socket on a refused login. So many in a row count as a refusal.
+#: Some brokers refuse a login by closing the socket without a CONNACK. This many closes in a row count as a refusal.
 _SILENT_REFUSALS = 3
-#: Broker and login of every connection that was ever let in: from there on a close without a word is a cut cable, a
-#: broker that starts, or something between us (a proxy, a container's port) that accepts while it is away.
+#: Broker and login of every connection that was ever accepted. For these, a close before CONNACK is no refusal but a
+#: network fault, a starting broker, or a proxy or container port that accepts connections while the broker is away.
 _let_in: set[tuple[object, ...]] = set()
-#: CONNACK reasons that trying again will not change.
+#: CONNACK reasons that are permanent: another attempt would fail too.
 _FOR_GOOD = frozenset(
     {
         "Bad user name or password",
@@ -26,9 +26,9 @@ _FOR_GOOD = frozenset(
         "Unsupported protocol version",
     }
 )
-#: Linux; elsewhere packets go out one by one
+#: Linux only; on other systems packets are sent one by one
 _TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
-#: In OpenSSL's reason -> what it means to the person who set us up. What is not here may pass: it is tried again.
+#: Part of OpenSSL's reason -> explanation for the operator. Other reasons count as temporary and are retried.
 _MEANINGS = {
     "CERTIFICATE_REVOKED": "our certificate was revoked; if that was a mistake: s2m3 secure add",
     "CERTIFICATE_EXPIRED": "our certificate has expired; renew it: s2m3 secure add",
@@ -43,21 +43,21 @@ _MEANINGS = {
 
 
 def no_delay(sock: Any) -> None:
-    """Has packets sent at once: see docs/operating.md for what the default costs."""
+    """Sets TCP_NODELAY, so that packets are sent at once; docs/operating.md has the cost of the default."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def cork(sock: socket.socket, on: int) -> None:
-    """Holds packets back (1) until they are let go together (0)."""
+    """Sets TCP_CORK where it exists: 1 buffers outgoing packets, 0 sends them together."""
     if _TCP_CORK is not None:
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, on)
 
 
 def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
-    """Returns the context that the settings ask for; None without TLS.
+    """Returns the TLS context for the settings; None without TLS.
 
     Raises:
-        BadInputError: A file is not there, may not be read, or is not what it should be.
+        BadInputError: A certificate or key file is missing, unreadable or not valid PEM.
     """
     if settings.tls_ca is None:
         return None
@@ -81,11 +81,11 @@ def _why(error: OSError) -> str:
 
 
 class ConnectFailures:
-    """Connections that came to nothing: what that means.
+    """Classifies failed connection attempts as permanent refusals or temporary faults.
 
     Args:
-        settings: Where the broker is.
-        name: Whose connections.
+        settings: Where the broker is, and the login.
+        name: The client's name, for errors.
     """
 
     def __init__(self, settings: BrokerSettings, name: str) -> None:
@@ -117,16 +117,16 @@ class ConnectFailures:
         self.no_broker = does_not_answer(seconds)
 
     def forget(self) -> None:
-        """The broker is not there at all, or its answer came."""
+        """Resets the count of closes before CONNACK: a CONNACK arrived, or nothing accepted the connection."""
         self._in_a_row = 0
 
     def let_in(self) -> None:
-        """The broker takes this login."""
+        """Notes that the broker accepted this login."""
         self.no_broker = None
         _let_in.add(_login(self._settings))
 
     def with_reason(self, reason: str) -> UnauthorisedError | None:
-        """Returns the refusal that the broker's reason (of CONNACK, in MQTT's words) is; None if it may pass."""
+        """Returns the error for a CONNACK reason, in the words of MQTT 5; None if the reason is temporary."""
         if reason not in _FOR_GOOD:
             return None
         who = f" as {self._settings.username}" if self._settings.username else ""
@@ -134,7 +134,7 @@ class ConnectFailures:
         return UnauthorisedError(f"the broker refuses {self._name}{who}: {reason}; {hint}")
 
     def before_an_answer(self, error: OSError | None) -> UnauthorisedError | None:
-        """Returns the refusal that this was, if trying again would not change it."""
+        """Notes that a connection failed before CONNACK; returns an error if that is a permanent refusal, else None."""
         self._in_a_row += 1
         refused = _tls_refusal(error, self._settings)
         if refused is None and self._in_a_row >= _SILENT_REFUSALS and _login(self._settings) not in _let_in:

@@ -1,4 +1,4 @@
-"""What is done with incoming messages: handlers by topic filter, and acknowledgements in order. Knows no connection."""
+"""Dispatch of incoming messages to handlers by topic filter, and acknowledgements in order. No connection, no I/O."""
 
 from collections import deque
 from collections.abc import Callable
@@ -11,32 +11,32 @@ Handler = Callable[[Message], None]
 
 
 class Handlers:
-    """Handlers by topic filter."""
+    """Message handlers by topic filter, with the QoS of each subscription."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Handler, int]] = {}
         self._optional: set[str] = set()
 
     def add(self, topic_filter: str, handler: Handler, qos: int, *, required: bool = True) -> None:
-        """Adds one, or takes another for a filter that is there."""
+        """Sets the handler and QoS of a topic filter, replacing earlier ones."""
         self._handlers[topic_filter] = (handler, qos)
         if not required:
             self._optional.add(topic_filter)
 
     def is_required(self, topic_filter: str) -> bool:
-        """Returns whether the link is of no use where the broker refuses a filter."""
+        """Whether the broker's refusal of a topic filter makes the link useless."""
         return topic_filter not in self._optional
 
     def remove(self, topic_filter: str) -> bool:
-        """Takes one away; returns whether it was there."""
+        """Removes a topic filter; returns whether it had a handler."""
         return self._handlers.pop(topic_filter, None) is not None
 
     def filters(self) -> dict[str, int]:
-        """Returns filter -> QoS."""
+        """Returns topic filter -> QoS."""
         return {name: qos for name, (_, qos) in self._handlers.items()}
 
     def handle(self, message: Message) -> None:
-        """Gives a message to whoever's filter fits its topic."""
+        """Calls the handler whose filter equals the message's topic, else all handlers whose filter matches it."""
         found = self._handlers.get(message.topic)
         if found is not None:
             found[0](message)
@@ -47,10 +47,10 @@ class Handlers:
 
 
 class Acknowledgements:
-    """QoS 1 messages of one connection that its owner acknowledges.
+    """Puts the PUBACKs of one connection's QoS 1 messages in order.
 
-    They go out in the order in which the messages came, as MQTT 5 (4.6) demands; rumqttd ends the connection of whoever
-    does otherwise. One that is early waits for those before it.
+    MQTT 5 (4.6) requires PUBACKs in the order in which the messages arrived; rumqttd disconnects a client that violates
+    it. A PUBACK for a message that is finished early waits for the messages before it.
     """
 
     def __init__(self) -> None:
@@ -58,16 +58,16 @@ class Acknowledgements:
         self._done: set[int] = set()
 
     def clear(self) -> None:
-        """Forgets all: the connection is another one."""
+        """Drops all messages; to be called on a new connection."""
         self._open.clear()
         self._done.clear()
 
     def came(self, mid: int) -> None:
-        """Takes note of a message's packet id."""
+        """Adds an incoming message by its packet id."""
         self._open.append(mid)
 
     def done(self, mid: int) -> list[int]:
-        """Takes note that one is done with; returns the packet ids that may be acknowledged now, in order."""
+        """Marks a message as finished; returns the packet ids that can be acknowledged now, in order."""
         self._done.add(mid)
         ready = []
         while self._open and self._open[0] in self._done:
@@ -77,7 +77,7 @@ class Acknowledgements:
 
 
 def _matches(topic_filter: str, topic: str) -> bool:
-    """MQTT 5, section 4.7: + stands for one level, # for all that follow."""
+    """Whether a filter matches a topic (MQTT 5, section 4.7): + matches one level, # all remaining levels."""
     wanted, levels = topic_filter.split("/"), topic.split("/")
     for i, want in enumerate(wanted):
         if want == "#":

@@ -1,4 +1,4 @@
-"""What a requester is to do next: send a branch's message, or give its caller the one terminal answer."""
+"""The actions that request tracking asks of a requester: send work, answer the caller, emit text, stop generation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,21 +14,21 @@ __all__ = ["Action", "EmitDelta", "Finish", "Result", "Send", "Stop"]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A request's one terminal answer."""
+    """A request's terminal answer: outputs, or an error."""
 
     request: bytes
     task: str
     attempts: int
     latency_ms: float
     error: S2M3Error | None = None
-    #: the names of the outputs, the answer first
+    #: names of the outputs that are the answer, in order
     answer: tuple[str, ...] = ()
     outputs: Mapping[str, Value] = field(default_factory=dict)
     timings: Mapping[str, Any] = field(default_factory=dict)
     route: Mapping[str, str] = field(default_factory=dict)
-    #: of a streamed text: what is still to be shown
+    #: of a streamed text: the last delta
     rest: TextDelta | None = None
-    #: keys within its inputs that were passed over
+    #: keys in the request's inputs that were ignored
     ignored: tuple[str, ...] = ()
 
 
@@ -48,7 +48,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class EmitDelta:
-    """Give the caller this part of its text."""
+    """Give the caller this delta of its streamed text."""
 
     request: bytes
     shown: TextDelta
@@ -56,7 +56,7 @@ class EmitDelta:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tell the node of this work that nobody waits for what it writes any more."""
+    """Tell the node of this work to stop generating: its result is not needed any more."""
 
     work: Work
 

@@ -1,4 +1,4 @@
-"""What the steps that write text are told with a request, and when to stop. Pure."""
+"""Generation options of a request for the steps that generate text, and stop orders for abandoned attempts. Pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,13 +14,12 @@ __all__ = ["options_of", "stops", "with_generation_options"]
 
 
 def options_of(doc: RouteDoc, pending: Pending) -> Options:
-    """Returns how a request's text is to be written: as its caller has it, else as the task does.
+    """Returns a request's generation options: the caller's, then the task's, then the defaults.
 
-    What the caller names has to be known; of the task's own options, which come off the bus, unknown ones are passed
-    over.
+    Unknown options of the caller are an error; unknown options of the task, which come off the bus, are ignored.
 
     Raises:
-        BadInputError: Something impossible, or the task writes no text.
+        BadInputError: An option is unknown or invalid, or the task generates no text.
     """
     if pending.options and not doc.generates:
         raise BadInputError(f"the task {pending.task} writes no text: it takes no options")
@@ -30,9 +29,9 @@ def options_of(doc: RouteDoc, pending: Pending) -> Options:
 def with_generation_options(
     doc: RouteDoc, route: Route, options: Options, protocol_of: Callable[[str], int], *, stream: bool
 ) -> dict[str, Hop]:
-    """Returns the route with options at the steps that write text, and the one whose text is the answer streaming.
+    """Returns the route with options at the steps that generate text; with `stream`, the answer's step streams.
 
-    Each agent of a route reads the whole route: options that one of them would refuse are left out.
+    Every agent of a route reads the whole route, so options that one of them would refuse are left out.
     """
     if not doc.generates:
         return {**route}
@@ -44,5 +43,5 @@ def with_generation_options(
 
 
 def stops(writing: Mapping[int, list[Work]], *, but: int | None = None) -> list[Action]:
-    """Returns the orders to stop what attempts other than this one write: nobody waits for it any more."""
+    """Returns actions that stop text generation of all attempts except `but`, because their results are not needed."""
     return [Stop(work) for attempt, works in writing.items() if attempt != but for work in works]

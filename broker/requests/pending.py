@@ -1,4 +1,4 @@
-"""One request that has no answer yet: what is known of it, and the result it ends with. Pure."""
+"""The state of one request without an answer yet, and the result that it ends with. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ __all__ = ["Pending", "inputs_of", "nodes_of"]
 
 @dataclass(slots=True)
 class Pending:
-    """A request under way, or waiting for a node, a route, its next attempt."""
+    """A request that is in flight, or waits for its route document, a ready node or its next attempt."""
 
     request: bytes
     task: str
     given: Mapping[str, Value]
     started: float
-    #: None until the task's document has come, where the caller named none
+    #: None if the caller named none and the task's route document has not arrived yet
     deadline: float | None
     attempt: int = 0
-    #: None: nothing is under way
+    #: the route of the attempt in flight; None if none is
     route: Route | None = None
     answer: tuple[str, ...] = ()
     patience_ends: float = float("inf")
@@ -34,22 +34,22 @@ class Pending:
     last_error: S2M3Error | None = None
     avoid: set[str] = field(default_factory=set)
     failures: int = 0
-    #: sent a second time over the same nodes, because no answer came and there were no others
+    #: whether it was sent again to the same nodes, for want of an answer and of other nodes
     repeated: bool = False
-    #: how its text is to be written, as its caller has it
+    #: the caller's generation options
     options: Mapping[str, Any] | None = None
-    #: of the draws, where tokens are drawn: one for all attempts, so that each writes the same
+    #: seed of token sampling, equal for all attempts, so that each generates the same text
     seed: int = 0
-    #: its text so far; None where nobody wants to see it
+    #: the streamed text so far; None if the caller does not stream
     streamed: StreamAssembler | None = None
-    #: keys within its inputs that are passed over
+    #: keys in the request's inputs that are ignored
     ignored: tuple[str, ...] = ()
-    #: attempt -> its work at the steps that write text: to be stopped once nobody waits for it
+    #: attempt -> its work at the steps that generate text, to be stopped when the result is not needed any more
     writing: dict[int, list[Work]] = field(default_factory=dict)
 
     @property
     def waits(self) -> bool:
-        """Whether it is to be sent as soon as there is a route."""
+        """Whether the request is to be sent as soon as a route exists."""
         return self.route is None and self.retry_at is None
 
     def sends(self, doc: RouteDoc, inputs: Mapping[str, Value], reply_to: str, ms_left: float) -> list[Send]:
@@ -78,7 +78,7 @@ class Pending:
         )
 
     def too_late(self, doc: RouteDoc | None, lost: frozenset[str], now: float) -> S2M3Error:
-        """Returns why there is no answer now that the deadline has passed."""
+        """Returns the error of a request whose deadline has passed: a time-out, its last error, or what was missing."""
         waited = f"{now - self.started:.1f} s"
         if self.route is not None:
             where = ", ".join(f"{step} on {hop.node}" for step, hop in self.route.items())
@@ -96,7 +96,7 @@ class Pending:
         )
 
     def result(self, now: float, error: S2M3Error | None, answer: Answer | None) -> Result:
-        """Returns what its caller is told, and of a text that it sees written what it has not seen."""
+        """Returns the caller's result, including the last delta of a streamed text."""
         text = answer.outputs.get(self.answer[0]) if answer is not None and self.answer else None
         rest = self.streamed.end(text) if self.streamed is not None and isinstance(text, str) else None
         return Result(
@@ -115,10 +115,10 @@ class Pending:
 
 
 def inputs_of(doc: RouteDoc, pending: Pending) -> dict[str, Value]:
-    """Returns a request's inputs, checked, and notes what of them is passed over.
+    """Returns the request's validated inputs with the task's defaults, and notes which keys in them are ignored.
 
     Raises:
-        BadInputError: An unknown input, one of the wrong kind, or one that a step takes and nobody gave.
+        BadInputError: An input is unknown, of the wrong kind, or missing.
     """
     inputs = read_inputs(doc.inputs, pending.given, doc.defaults)
     pending.ignored = ignored_keys(doc.inputs, pending.given)

@@ -1,4 +1,4 @@
-"""Which node does which step of a request: least estimated finish. Pure: facts in, route out."""
+"""Chooses the node of each step of a request by the least estimated finish time. Pure."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -14,63 +14,63 @@ __all__ = ["Backlog", "Router"]
 
 @dataclass(slots=True)
 class Backlog:
-    """What is known of who is busy with what: items per (node, module)."""
+    """The known load: items per (node, module)."""
 
-    #: as nodes told (`node/<node>/load`)
+    #: queue lengths that nodes published (`node/<node>/load`)
     queued: dict[tuple[str, str], int] = field(default_factory=dict)
-    #: sent by us and not answered yet
+    #: in flight: sent by this requester and not answered yet
     inflight: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
 
     def items(self, node: str, module: str) -> int:
-        """Returns how many items are ahead of a new one: what we sent may be in the node's own count, so the larger."""
+        """Returns the items ahead of a new one: the larger count, as the node's may include this requester's items."""
         key = (node, module)
         return max(self.queued.get(key, 0), self.inflight.get(key, 0))
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A step as choosing needs it: what would be the same for each request is worked out once."""
+    """A step of the task with everything that is the same for each request, computed once."""
 
     name: str
     module: str
     replicas: tuple[Replica, ...]
     hops: Mapping[str, Hop]
-    #: kilobytes of the request's own inputs; None where it takes none
+    #: kB of the request's raw inputs; None if the step takes none
     raw_kb: float | None
-    #: the steps it needs, and what each sends in kilobytes
+    #: (predecessor, kB that it sends)
     after: tuple[tuple[str, float], ...]
 
 
 class Router:
-    """Chooses routes by one task's document.
+    """Chooses routes for the requests of one task.
 
     Args:
-        doc: The task's ready replicas and figures.
+        doc: The task's route document: ready replicas and cost figures per step.
     """
 
     def __init__(self, doc: RouteDoc) -> None:
         self.doc = doc
         self._steps = [_read(doc, name) for name in _order(doc)]
-        only = {step.name: next(iter(step.hops.values())) for step in self._steps if len(step.hops) == 1}
-        #: where every step has one replica, there is nothing to choose
-        self._only = {name: only[name] for name in doc.steps} if len(only) == len(doc.steps) else None
+        single = {step.name: next(iter(step.hops.values())) for step in self._steps if len(step.hops) == 1}
+        #: the single route, if every step has exactly one replica
+        self._single_route = {name: single[name] for name in doc.steps} if len(single) == len(doc.steps) else None
 
     def choose(
         self, backlog: Backlog, *, lost: AbstractSet[str] = frozenset(), avoid: AbstractSet[str] = frozenset()
     ) -> Route | None:
-        """Returns the route of one request, or None when a step has no ready replica.
+        """Returns the route of one request, or None if a step has no ready replica.
 
-        Steps are taken in the order of the DAG; each goes to the replica that would finish it first, given when its
-        inputs are there, what is waiting at that node, and which of the request's own steps already went to it. So two
-        encoders go to different nodes where that is faster.
+        Steps are assigned in topological order, each to the replica that would finish it first, given the arrival of
+        its inputs, the backlog of the node, and the steps of this request already assigned to the node. So two encoders
+        run on different nodes where that is faster.
 
         Args:
-            backlog: Who is busy.
-            lost: Nodes that are gone: never used.
-            avoid: Nodes that failed this request before: used only where there is no other.
+            backlog: Items queued and in flight.
+            lost: Nodes that are lost; they are never used.
+            avoid: Nodes that failed this request before; they are used only if no other node has the module.
         """
-        if self._only is not None:
-            return None if any(hop.node in lost for hop in self._only.values()) else self._only
+        if self._single_route is not None:
+            return None if any(hop.node in lost for hop in self._single_route.values()) else self._single_route
         waiting = self._waiting(backlog)
         finish: dict[str, float] = {}
         chosen: dict[str, Replica] = {}
@@ -80,7 +80,7 @@ class Router:
             if not candidates:
                 return None
             ends = {
-                replica.node: max(_inputs_there(step, replica, finish, chosen), waiting[replica.node]) + replica.ms
+                replica.node: max(_inputs_arrive_ms(step, replica, finish, chosen), waiting[replica.node]) + replica.ms
                 for replica in candidates
             }
             best = min(candidates, key=lambda replica: (ends[replica.node], replica.node))
@@ -90,7 +90,7 @@ class Router:
         return {name: hops[name] for name in self.doc.steps}
 
     def _waiting(self, backlog: Backlog) -> dict[str, float]:
-        """Milliseconds of work ahead at each node. One worker per node does one thing at a time (design.md 6.1)."""
+        """Returns the milliseconds of work ahead at each node, whose single worker runs one item at a time."""
         ahead: dict[str, float] = defaultdict(float)
         seen = set()
         for step in self._steps:
@@ -115,7 +115,7 @@ def _read(doc: RouteDoc, name: str) -> _Step:
 
 
 def _order(doc: RouteDoc) -> list[str]:
-    """Steps after those they need; among equals the longest first, so that it gets the better node."""
+    """Returns the steps in topological order; of steps that become ready together, the longest first."""
     sorter = TopologicalSorter({name: step.after for name, step in doc.steps.items()})
     sorter.prepare()
     order: list[str] = []
@@ -130,8 +130,8 @@ def _ms(step: RouteStep) -> float:
     return min((replica.ms for replica in step.replicas), default=0.0)
 
 
-def _inputs_there(step: _Step, at: Replica, finish: Mapping[str, float], chosen: Mapping[str, Replica]) -> float:
-    """When the step's inputs would be at the node, in ms: the cost model's transfer times (design.md 6.1)."""
+def _inputs_arrive_ms(step: _Step, at: Replica, finish: Mapping[str, float], chosen: Mapping[str, Replica]) -> float:
+    """Returns when all inputs of a step arrive at a node, ms, by the cost model's transfer times."""
     ready = 0.0 if step.raw_kb is None else at.latency_ms + 8 * step.raw_kb / at.mbps
     for before, kb in step.after:
         source = chosen[before]

@@ -1,4 +1,4 @@
-"""Puts a streamed text together from pieces that may be lost, doubled, out of order, or of two attempts. Pure."""
+"""Reassembles a streamed text from pieces that may be lost, duplicated, reordered or of several attempts. Pure."""
 
 from dataclasses import dataclass, field
 
@@ -6,15 +6,15 @@ from s2m3.schemas.wire.generation import Piece, common_length
 
 __all__ = ["StreamAssembler", "TextDelta"]
 
-#: Pieces kept that came before one that is missing; what they hold comes with the answer at the latest.
+#: Reordering window: pieces further ahead of a missing one are dropped, and their text comes with the answer.
 _EARLY = 64
-#: Characters of one streamed text: longer ones come with the answer.
+#: Most characters that are streamed; the rest of a longer text comes with the answer.
 _LONGEST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """Text to be shown: it replaces what is behind `at`. In almost every case that is nothing: it is appended."""
+    """A change of the streamed text: `text` replaces everything from character `at` on. Usually that is an append."""
 
     at: int
     text: str
@@ -23,29 +23,30 @@ class TextDelta:
         return self.text
 
     def after(self, text: str) -> str:
-        """Returns the text so far with this applied."""
+        """Returns the text so far with this change applied."""
         return text[: self.at] + self.text
 
 
 @dataclass(slots=True)
 class StreamAssembler:
-    """One request's text as far as it is known.
+    """The text of one request, as far as it has arrived.
 
-    Pieces of an attempt older than the newest seen are dropped. A newer attempt that writes the same shows nothing
-    until it is further than the older one was; one that writes something else replaces it from where they differ.
-    Applying all that was returned, in order, gives `text`; after `end` that is the whole text, whatever was lost.
+    Pieces of an attempt older than the newest seen are dropped. A newer attempt that writes the same text yields no
+    deltas until it is longer than the older one; if it writes another text, a delta replaces the text from the first
+    difference on. Applying all returned deltas in order gives `text`; after `end`, that is the whole text, even if
+    pieces were lost.
     """
 
-    #: what the caller has been shown
+    #: the text according to the returned deltas
     text: str = ""
     _attempt: int = 0
     _next: int = 0
-    #: what the newest attempt has written, without a gap
+    #: the newest attempt's text up to its first missing piece
     _written: str = ""
     _early: dict[int, Piece] = field(default_factory=dict)
 
     def add(self, piece: Piece) -> TextDelta | None:
-        """Takes a piece in; returns what is to be shown now, if anything."""
+        """Adds a piece; returns the resulting delta, None if the text did not change."""
         if piece.attempt < self._attempt:
             return None
         if piece.attempt > self._attempt:
@@ -62,7 +63,7 @@ class StreamAssembler:
         return self._show(self._written)
 
     def end(self, text: str) -> TextDelta | None:
-        """Takes the whole text in, as the answer has it; returns what is still to be shown, if anything."""
+        """Sets the whole text, from the answer; returns the remaining delta, None if nothing is missing."""
         return self._show(text) if text != self.text else None
 
     def _show(self, text: str) -> TextDelta:

@@ -1,1 +1,1 @@
-"""Brokers that we start or configure ourselves: Mosquitto, the embedded broker, access lists, the page's WebSocket."""
+"""Brokers that this package starts or configures: Mosquitto, the embedded one, access lists, the page's WebSocket."""

@@ -1,4 +1,4 @@
-"""The embedded broker's process: rumqttd (from the iotcore wheel) with our limits, on loopback, without Nagle."""
+"""The embedded broker's process: rumqttd (from the iotcore wheel) on loopback, with size limits and TCP_NODELAY."""
 
 import argparse
 import os
@@ -14,8 +14,8 @@ __all__ = ["main", "serve"]
 
 _LISTEN_S = 10.0
 
-# rumqttd keeps what it was sent in a log per topic filter, read or not, until that has count segments: here 12 to 16
-# MB, or the last four messages if they are larger. Its memory grows to that for each filter in use, and no further.
+# rumqttd keeps messages, delivered or not, in a log per topic filter of at most max_segment_count segments: here 12 to
+# 16 MB, or the last four messages if these are larger. Its memory grows to that size for each filter in use.
 _CONFIG = """\
 id = 0
 
@@ -53,13 +53,13 @@ def serve(port: int, port_v3: int, max_bytes: int, folder: Path, page: PageDoor 
     """Runs the broker in this process; does not return.
 
     Args:
-        port: For MQTT v5 clients.
-        port_v3: For MQTT 3.1.1 clients; both see each other's messages.
-        max_bytes: Largest packet.
-        folder: For its configuration; the caller's to remove.
-        page: A websocket listener for the page, on loopback and with a login.
+        port: Port for MQTT v5 clients.
+        port_v3: Port for MQTT 3.1.1 clients; clients of both ports receive each other's messages.
+        max_bytes: Largest packet, bytes.
+        folder: Folder for the configuration file; the caller removes it.
+        page: A WebSocket listener for the page, on loopback and with a login; None for none.
     """
-    from iotcore.iotcore import IotCoreBroker  # noqa: PLC0415  # an extra: only this command needs it
+    from iotcore.iotcore import IotCoreBroker  # noqa: PLC0415  # an optional extra that only this command needs
 
     text = _CONFIG.format(port=port, port_v3=port_v3, max_bytes=max_bytes, segment=_SEGMENT)
     if page is not None:
@@ -74,7 +74,10 @@ def serve(port: int, port_v3: int, max_bytes: int, folder: Path, page: PageDoor 
 
 
 def _without_delay(*ports: int) -> None:
-    """Sets TCP_NODELAY on the listening sockets: rumqttd has no option, but on Linux accepted sockets inherit it."""
+    """Sets TCP_NODELAY on this process's listening sockets: on Linux, accepted sockets inherit it.
+
+    rumqttd has no option for it. The sockets are found in /proc/self/fd once rumqttd listens.
+    """
     missing = set(ports)
     deadline = time.monotonic() + _LISTEN_S
     while missing and time.monotonic() < deadline:
@@ -85,7 +88,7 @@ def _without_delay(*ports: int) -> None:
 
 
 def _set_no_delay(fd: Path) -> int | None:
-    """Returns the port if the file descriptor is a listening TCP socket, and takes its delay away."""
+    """Sets TCP_NODELAY if the file descriptor is a listening TCP socket; returns its port, else None."""
     try:
         copy = os.dup(int(fd.name))
     except OSError:
@@ -97,7 +100,7 @@ def _set_no_delay(fd: Path) -> int | None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             port: int = sock.getsockname()[1]
             return port
-    except OSError:  # not a socket: then the copy is still ours to close
+    except OSError:  # not a socket, so the duplicate is still open
         try:
             os.close(copy)
         except OSError:
@@ -106,7 +109,7 @@ def _set_no_delay(fd: Path) -> int | None:
 
 
 def main() -> None:
-    """Entry of `python -m s2m3.broker.servers.embedded`."""
+    """Entry point of `python -m s2m3.broker.servers.embedded`."""
     parser = argparse.ArgumentParser(description="The embedded broker, on this machine only.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--port-v3", type=int, required=True)

@@ -1,4 +1,4 @@
-"""Starts a broker for the local cluster and the tests: Mosquitto when it is on PATH, else the embedded one."""
+"""Starts a broker process for the local cluster and the tests: Mosquitto if it is installed, else the embedded one."""
 
 import getpass
 import itertools
@@ -22,9 +22,9 @@ __all__ = ["Broker", "BrokerKind", "default_kind", "find_mosquitto", "free_port"
 BrokerKind = Literal["mosquitto", "embedded"]
 _START_S = 30.0
 _PORTS = (10_240, 32_767)
-#: So many ports lie between those of two processes whose ids follow each other.
-_APART = 331
-_taken = itertools.count()
+#: Distance between the first ports of processes with consecutive ids.
+_PID_STRIDE = 331
+_port_numbers = itertools.count()
 
 _MOSQUITTO = """\
 per_listener_settings true
@@ -32,7 +32,7 @@ listener {port} 127.0.0.1
 allow_anonymous true
 set_tcp_nodelay true
 max_packet_size {max_bytes}
-# Back-pressure is ours (bounded queues that answer `busy`); the broker's limit of 1000 would drop silently before it.
+# Agents apply back-pressure (bounded queues that answer `busy`); with the default of 1000, Mosquitto drops silently.
 max_queued_messages 20000
 max_inflight_messages 100
 persistence {persistence}
@@ -45,15 +45,15 @@ log_type warning
 
 
 def free_port() -> int:
-    """Returns a port of 127.0.0.1 that nobody listens on now.
+    """Returns a port of 127.0.0.1 that is free now.
 
-    It is none of those that the kernel gives to outgoing connections (on Linux from 32768 up): one of them could have
-    it by the time the broker is started, or started again. For the same reason each process takes its ports in turn,
-    from a place of its own: two that look at the same time must not find the same.
+    The port is below the kernel's ephemeral range (on Linux from 32768), so that no outgoing connection can take it
+    before the broker starts or restarts. Each process counts up from a start derived from its process id, so that two
+    processes that search at the same time find different ports.
     """
     first, last = _PORTS
     while True:
-        port = first + (os.getpid() * _APART + next(_taken)) % (last - first + 1)
+        port = first + (os.getpid() * _PID_STRIDE + next(_port_numbers)) % (last - first + 1)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -71,12 +71,12 @@ def port_is_free(port: int) -> bool:
 
 
 def find_mosquitto() -> str | None:
-    """Returns where Mosquitto is: on PATH, or where Debian puts it, which a user's PATH often lacks; None without."""
+    """Returns Mosquitto's path, from PATH or Debian's sbin folders (often not on a user's PATH); None if absent."""
     return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
 
 def default_kind() -> BrokerKind:
-    """Returns mosquitto where it is installed, else embedded."""
+    """Returns `mosquitto` if Mosquitto is installed, else `embedded`."""
     return "mosquitto" if find_mosquitto() else "embedded"
 
 
@@ -94,17 +94,20 @@ def require_broker(kind: BrokerKind) -> None:
 
 
 class Broker:
-    """A broker process on 127.0.0.1, for this machine only.
+    """A broker process that listens on 127.0.0.1 only.
 
     Args:
-        kind: Which one.
-        port: For MQTT v5; 0 picks a free one.
-        port_v3: For MQTT 3.1.1; Mosquitto speaks both on `port`, the embedded broker needs a second (0 picks one).
-        ws_port: For the page's MQTT over websockets; 0 picks a free one, None opens none.
-        root: What the page may read and ask is under it.
+        kind: `mosquitto` or `embedded`.
+        port: Port for MQTT v5; 0 picks a free one.
+        port_v3: Port for MQTT 3.1.1. Mosquitto serves both on `port`; the embedded broker needs another (0 picks one).
+        ws_port: Port for the page's MQTT over WebSockets; 0 picks a free one, None opens none.
+        root: First levels of the topics that the page may read and publish on.
         max_message_bytes: Largest payload.
-        folder: For configuration and log; default: one of its own, removed at the end.
-        persistence: Whether it remembers over a restart what it was told until it was stopped (Mosquitto only).
+        folder: Folder for configuration and log; None makes a temporary one, removed when the context ends.
+        persistence: Whether sessions and retained messages survive a restart (Mosquitto only).
+
+    Raises:
+        S2M3Error: Persistence was requested from the embedded broker.
     """
 
     def __init__(
@@ -127,13 +130,13 @@ class Broker:
         self.port_v3 = self.port if kind == "mosquitto" else (port_v3 or free_port())
         self.page = None if ws_port is None else PageDoor(ws_port or free_port(), root=root)
         self._max_bytes = max_message_bytes + 4_096
-        self._own = tempfile.TemporaryDirectory(prefix="s2m3-broker-") if folder is None else None
-        self._folder = folder or Path(self._own.name if self._own else ".")
+        self._temporary = tempfile.TemporaryDirectory(prefix="s2m3-broker-") if folder is None else None
+        self._folder = folder or Path(self._temporary.name if self._temporary else ".")
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
-        """Of the broker process."""
+        """The process id of the broker."""
         if self.process is None:
             raise S2M3Error("the broker was not started")
         return self.process.pid
@@ -144,7 +147,7 @@ class Broker:
         Raises:
             NotInstalledError: This kind of broker is not installed.
             BadInputError: Something listens on one of the ports.
-            S2M3Error: It ended, or did not listen in time; its last words are in the text.
+            S2M3Error: The process ended, or did not listen in time; the text holds the end of its log.
         """
         require_broker(self.kind)
         if taken := sorted(port for port in self._ports() if not port_is_free(port)):
@@ -166,7 +169,7 @@ class Broker:
         return {self.port, self.port_v3} | ({self.page.port} if self.page else set())
 
     def _environment(self) -> dict[str, str] | None:
-        """The page's password goes this way: a command line is for everybody to read."""
+        """Returns the environment with the page's password, which must not be on the command line: all users see it."""
         return {**os.environ, PASSWORD_VARIABLE: self.page.password} if self.page else None
 
     def _command(self) -> list[str]:
@@ -182,13 +185,13 @@ class Broker:
             max_bytes=self._max_bytes,
             persistence=str(self._persistence).lower(),
             folder=self._folder.absolute(),
-            user=getpass.getuser(),  # started as root it would become another, who may not write there
+            user=getpass.getuser(),  # if started as root, Mosquitto would switch to a user without access to the folder
         )
         config.write_text(text + (self.page.mosquitto(self._folder.absolute()) if self.page else ""))
         return [find_mosquitto() or "mosquitto", "-c", str(config)]
 
     def stop(self) -> None:
-        """Ends the process. Harmless when it has ended."""
+        """Terminates the process and waits for it; kills it after 5 s. No effect if it has ended."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
@@ -197,7 +200,7 @@ class Broker:
                 self.kill()
 
     def kill(self) -> None:
-        """SIGKILL: as when the power goes."""
+        """Kills the process (SIGKILL), as a power failure would."""
         if self.process is not None:
             self.process.kill()
             self.process.wait(5)
@@ -207,8 +210,8 @@ class Broker:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        if self._own is not None:
-            self._own.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
 
 def _listens(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""Mosquitto's access list, from rights to text. Knows topics only as filters."""
+"""Mosquitto's access list (`acl_file`), generated from rights."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ __all__ = ["access_list"]
 
 
 def access_list(rights: Mapping[str, Rights]) -> str:
-    """Returns the text of an `acl_file`: login -> what it may do. Who is not in it may do nothing."""
+    """Returns the text of an `acl_file` for login -> rights; Mosquitto denies everything to other logins."""
     blocks = []
     for name, right in rights.items():
         lines = [f"user {name}"]

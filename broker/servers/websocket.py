@@ -1,6 +1,6 @@
-"""The websocket listener for the page: a login of its own, and on Mosquitto only the topics a viewer needs.
+"""The WebSocket listener for the page: with a login, and on Mosquitto with access to a viewer's topics only.
 
-Any web page that a browser shows may open a websocket to this machine, so this door is never anonymous.
+Any web page in a browser on this machine may open a WebSocket to it, so the listener is never anonymous.
 """
 
 import secrets
@@ -14,7 +14,7 @@ from s2m3.schemas.roles import rights_of
 
 __all__ = ["PASSWORD_VARIABLE", "PageDoor"]
 
-#: How the embedded broker's process is told the password: a command line is for everybody to read.
+#: Environment variable with the password for the embedded broker's process: other users can read a command line.
 PASSWORD_VARIABLE = "S2M3_WS_PASSWORD"  # noqa: S105  # its name, not the password
 
 _MOSQUITTO = """
@@ -26,7 +26,7 @@ allow_anonymous false
 password_file {passwords}
 acl_file {acl}
 """
-#: rumqttd speaks 3.1.1 over websockets, and has no access lists.
+#: rumqttd supports only MQTT 3.1.1 over WebSockets, and has no access lists.
 _RUMQTTD = """
 [ws.1]
 name = "ws"
@@ -44,11 +44,13 @@ next_connection_delay_ms = 1
 
 @dataclass(frozen=True, slots=True)
 class PageDoor:
-    """Where the page comes in.
+    """The page's WebSocket listener and login.
 
     Args:
-        port: Of the listener, on 127.0.0.1.
-        root: First levels of every topic that it may read or ask on.
+        port: The listener's port on 127.0.0.1.
+        root: First levels of the topics that the page may read and publish on.
+        username: The login's name.
+        password: The login's password; a random one by default.
     """
 
     port: int
@@ -58,29 +60,29 @@ class PageDoor:
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine connects to."""
+        """The URL for a browser on this machine."""
         return f"ws://127.0.0.1:{self.port}/"
 
     def acl(self) -> str:
-        """Returns Mosquitto's access list: that of a viewer who may ask any task."""
+        """Returns Mosquitto's access list: the rights of a viewer, with requests to every task."""
         return access_list({self.username: rights_of(self.root, "viewer", self.username, tasks=("+",))})
 
     def mosquitto(self, folder: Path) -> str:
-        """Writes the password and the access list into a folder; returns the listener's lines of mosquitto.conf.
+        """Writes password file and access list into a folder; returns the listener's lines of mosquitto.conf.
 
         Raises:
-            S2M3Error: Mosquitto's own tool could not hash the password.
+            S2M3Error: mosquitto_passwd could not hash the password.
         """
         passwords, acl = folder / "page.passwd", folder / "page.acl"
         for path, text in ((passwords, f"{self.username}:{self.password}\n"), (acl, self.acl())):
             path.touch(mode=0o600)
             path.write_text(text)
         try:
-            subprocess.run(["mosquitto_passwd", "-U", str(passwords)], check=True, capture_output=True)  # noqa: S603, S607  # its own tool
+            subprocess.run(["mosquitto_passwd", "-U", str(passwords)], check=True, capture_output=True)  # noqa: S603, S607  # Mosquitto's tool
         except (OSError, subprocess.CalledProcessError) as error:
             raise S2M3Error(f"mosquitto_passwd could not hash the page's password: {error}") from error
         return _MOSQUITTO.format(port=self.port, passwords=passwords, acl=acl)
 
     def embedded(self, max_bytes: int) -> str:
-        """Returns the listener's table of rumqttd's configuration."""
+        """Returns the listener's table for rumqttd's configuration."""
         return _RUMQTTD.format(port=self.port, max_bytes=max_bytes, username=self.username, password=self.password)

@@ -1,5 +1,6 @@
-// The documents of docs/protocol.md as the page reads them. Whatever is not one of them never gets past `read`.
+// The documents of docs/schema as the page reads them. Whatever is not one of them never gets past `read`.
 import * as v from "valibot";
+import type * as Bus from "./generated/documents";
 
 /** What a text from the bus may be at most; longer ones are cut, never refused: they only have to be shown. */
 const LONGEST = 2_000;
@@ -21,100 +22,184 @@ const table = <S extends v.GenericSchema>(schema: S) =>
     v.check((found) => Object.keys(found).length <= MOST && Object.keys(found).every((key) => ID.test(key))),
   );
 
-/** A closed list that a newer release may have added to: any other value is taken as "unknown". */
-const listed = <const T extends readonly string[]>(values: T) =>
-  v.fallback(v.picklist([...values, "unknown"] as const), "unknown");
+/**
+ * A value of a closed list U. Each one of the schema has to be named (else tsc names `never`); any other value, which a newer
+ * release sends, is "unknown".
+ */
+const listed =
+  <U extends string>() =>
+  <const T extends readonly U[]>(known: [Exclude<U, T[number] | "unknown">] extends [never] ? T : never) =>
+    v.fallback(v.picklist([...(known as readonly U[]), "unknown"] as (U | "unknown")[]), "unknown");
 
-export const ErrorBody = v.object({ code: text, detail: text, step: maybe(text), node: maybe(text) });
-export const NodeState = v.object({ state: listed(["ready", "draining", "lost"]), boot: text });
-export const NodeProfile = v.object({
-  version: text,
-  memory_mb: amount,
-  runtime_mb: amount,
-  gflops: amount,
-  latency_ms: amount,
-  mbps: amount,
-});
-export const ModuleReport = v.object({
-  state: listed(["loading", "ready", "failed"]),
-  progress: v.optional(amount, 0),
-  bytes: v.optional(amount, 0),
-  memory_mb: v.optional(amount, 0),
-  ms: v.optional(amount, 0),
-  reason: maybe(ErrorBody),
-});
-export const Reported = v.object({
-  modules: v.optional(table(ModuleReport), {}),
-  runtime_mb: v.optional(amount, 0),
-  free_mb: v.optional(number, 0),
-});
-const Step = v.object({ node: id, queued_ms: amount, run_ms: amount, batch: amount });
-export const NodeLoad = v.object({
-  queues: table(amount),
-  finished: v.optional(table(amount), {}),
-  latest: v.optional(table(table(Step)), {}),
-});
-export const TaskSpec = v.object({ model: id });
-export const Plan = v.object({
-  modules: v.optional(list(v.object({ id, role: v.optional(text, ""), memory_mb: v.optional(amount, 0) })), []),
-  fronts: v.optional(list(id), []),
-});
-const RouteStep = v.object({
-  module: id,
-  inputs: v.record(v.string(), text),
-  replicas: v.optional(list(v.object({ node: id, ms: amount })), []),
-});
-export const RouteDoc = v.object({
-  model: id,
-  inputs: v.optional(v.record(v.string(), text), {}),
-  defaults: v.optional(v.record(v.string(), v.unknown()), {}),
-  deadline_s: amount,
-  steps: v.optional(table(RouteStep), {}),
-  error: maybe(ErrorBody),
-});
-export const PlannerState = v.object({ state: listed(["online", "offline"]), epoch: amount });
-export const Event = v.object({
-  event: listed(["node_joined", "node_lost", "plan_changed", "module_failed", "request_failed"]),
-  node: maybe(text),
-  task: maybe(text),
-  module: maybe(text),
-  request: maybe(text),
-  detail: maybe(text),
-});
-/** A plain answer: `transaction` is whatever the caller chose. */
-export const Answer = v.object({
-  status: v.picklist(["ok", "error"]),
-  transaction: maybe(v.union([text, number])),
-  answer: v.optional(v.unknown()),
-  outputs: v.optional(v.record(v.string(), v.unknown()), {}),
-  latency_ms: v.optional(amount, 0),
-  attempts: v.optional(amount, 1),
-  steps: v.optional(table(Step), {}),
-  error: maybe(ErrorBody),
-});
+type Known<U> = U | "unknown";
+
+/** What the page reads of a document D: some fields as they come, and some that are filled in where they are left out. */
+type Of<D, As extends keyof D, Filled extends keyof D = never> = Pick<D, As> & {
+  [Field in Filled]-?: Exclude<D[Field], undefined>;
+};
+/**
+ * Takes a reader as one of D that gives T. The types do not fit (tsc names `never`) unless the reader takes every D that
+ * the schema allows, names no field that D has not, and gives T.
+ */
+const reader =
+  <D, T>() =>
+  <S extends v.GenericSchema<any, T>>(
+    schema: D extends v.InferInput<S> ? (keyof v.InferInput<S> extends keyof D ? S : never) : never,
+  ): v.GenericSchema<unknown, T> =>
+    schema as unknown as v.GenericSchema<unknown, T>;
+
+export type ErrorBody = Bus.ErrorBody;
+const ErrorBody = reader<Bus.ErrorBody, ErrorBody>()(
+  v.object({ code: text, detail: text, step: maybe(text), node: maybe(text) }),
+);
+
+export type Timing = Bus.StepTiming;
+const Timing = reader<Bus.StepTiming, Timing>()(
+  v.object({ node: id, queued_ms: amount, run_ms: amount, batch: amount }),
+);
+
+export type NodeState = { state: Known<Bus.NodeState["state"]> } & Of<Bus.NodeState, "boot">;
+const NodeState = reader<Bus.NodeState, NodeState>()(
+  v.object({ state: listed<Bus.NodeState["state"]>()(["ready", "draining", "lost"]), boot: text }),
+);
+
+export type NodeProfile = Of<
+  Bus.NodeProfile,
+  "version" | "memory_mb" | "runtime_mb" | "gflops" | "latency_ms" | "mbps"
+>;
+const NodeProfile = reader<Bus.NodeProfile, NodeProfile>()(
+  v.object({
+    version: text,
+    memory_mb: amount,
+    runtime_mb: amount,
+    gflops: amount,
+    latency_ms: amount,
+    mbps: amount,
+  }),
+);
+
+export type ModuleReport = { state: Known<Bus.ModuleReport["state"]> } & Of<
+  Bus.ModuleReport,
+  "reason",
+  "progress" | "bytes" | "memory_mb" | "ms"
+>;
+const ModuleReport = reader<Bus.ModuleReport, ModuleReport>()(
+  v.object({
+    state: listed<Bus.ModuleReport["state"]>()(["loading", "ready", "failed"]),
+    progress: v.optional(amount, 0),
+    bytes: v.optional(amount, 0),
+    memory_mb: v.optional(amount, 0),
+    ms: v.optional(amount, 0),
+    reason: maybe(ErrorBody),
+  }),
+);
+
+export type Reported = { modules: Record<string, ModuleReport> } & Of<Bus.Reported, never, "runtime_mb" | "free_mb">;
+const Reported = reader<Bus.Reported, Reported>()(
+  v.object({
+    modules: v.optional(table(ModuleReport), {}),
+    runtime_mb: v.optional(amount, 0),
+    free_mb: v.optional(number, 0),
+  }),
+);
+
+export type NodeLoad = Of<Bus.NodeLoad, "queues", "finished" | "latest">;
+const NodeLoad = reader<Bus.NodeLoad, NodeLoad>()(
+  v.object({
+    queues: table(amount),
+    finished: v.optional(table(amount), {}),
+    latest: v.optional(table(table(Timing)), {}),
+  }),
+);
+
+export type TaskSpec = Of<Bus.TaskSpec, "model">;
+const TaskSpec = reader<Bus.TaskSpec, TaskSpec>()(v.object({ model: id }));
+
+/** A role that the page does not know is shown as it is. */
+type PlannedModule = Of<Bus.ModuleSpec, "id" | "memory_mb"> & { role: string };
+const PlannedModule = reader<Bus.ModuleSpec, PlannedModule>()(
+  v.object({ id, role: v.optional(text, ""), memory_mb: v.optional(amount, 0) }),
+);
+
+export type Plan = { modules: PlannedModule[] } & Of<Bus.Plan, never, "fronts">;
+const Plan = reader<Bus.Plan, Plan>()(
+  v.object({ modules: v.optional(list(PlannedModule), []), fronts: v.optional(list(id), []) }),
+);
+
+type Replica = Of<Bus.Replica, "node" | "ms">;
+const Replica = reader<Bus.Replica, Replica>()(v.object({ node: id, ms: amount }));
+
+type RouteStep = { replicas: Replica[] } & Of<Bus.RouteStep, "module" | "inputs">;
+const RouteStep = reader<Bus.RouteStep, RouteStep>()(
+  v.object({ module: id, inputs: v.record(v.string(), text), replicas: v.optional(list(Replica), []) }),
+);
+
+/** An input of a kind that the page does not know is shown as a text field. */
+export type RouteDoc = { inputs: Record<string, string>; steps: Record<string, RouteStep> } & Of<
+  Bus.RouteDoc,
+  "model" | "deadline_s" | "error",
+  "defaults"
+>;
+const RouteDoc = reader<Bus.RouteDoc, RouteDoc>()(
+  v.object({
+    model: id,
+    inputs: v.optional(v.record(v.string(), text), {}),
+    defaults: v.optional(v.record(v.string(), v.unknown()), {}),
+    deadline_s: amount,
+    steps: v.optional(table(RouteStep), {}),
+    error: maybe(ErrorBody),
+  }),
+);
+
+export type PlannerState = { state: Known<Bus.PlannerState["state"]> } & Of<Bus.PlannerState, "epoch">;
+const PlannerState = reader<Bus.PlannerState, PlannerState>()(
+  v.object({ state: listed<Bus.PlannerState["state"]>()(["online", "offline"]), epoch: amount }),
+);
+
+export type Event = { event: Known<Bus.Event["event"]> } & Omit<Bus.Event, "event">;
+const Event = reader<Bus.Event, Event>()(
+  v.object({
+    event: listed<Bus.Event["event"]>()([
+      "node_joined",
+      "node_lost",
+      "plan_changed",
+      "module_failed",
+      "request_failed",
+    ]),
+    node: maybe(text),
+    task: maybe(text),
+    module: maybe(text),
+    request: maybe(text),
+    detail: maybe(text),
+  }),
+);
+
+/** A plain answer: `transaction` is whatever the caller chose; a failed request has `error`, and no answer. */
+export type Answer = {
+  status: Bus.PlainAnswer["status"];
+  answer?: unknown;
+  error?: ErrorBody | null;
+} & Of<AnyAnswer, "transaction", "outputs" | "latency_ms" | "attempts" | "steps">;
+type AnyAnswer = Pick<Bus.PlainAnswer, "status"> &
+  Partial<Omit<Bus.PlainResult, "status"> & Omit<Bus.PlainFailure, "status">>;
+const Answer = reader<AnyAnswer, Answer>()(
+  v.object({
+    status: v.picklist(["ok", "error"]),
+    transaction: maybe(v.union([text, number])),
+    answer: v.optional(v.unknown()),
+    outputs: v.optional(v.record(v.string(), v.unknown()), {}),
+    latency_ms: v.optional(amount, 0),
+    attempts: v.optional(amount, 1),
+    steps: v.optional(table(Timing), {}),
+    error: maybe(ErrorBody),
+  }),
+);
 
 /** A part of a text that is being written: it replaces what is behind `at`. */
-export const Piece = v.object({
-  status: v.literal("piece"),
-  transaction: maybe(v.union([text, number])),
-  at: amount,
-  text,
-});
-
-export type ErrorBody = v.InferOutput<typeof ErrorBody>;
-export type NodeState = v.InferOutput<typeof NodeState>;
-export type NodeProfile = v.InferOutput<typeof NodeProfile>;
-export type ModuleReport = v.InferOutput<typeof ModuleReport>;
-export type Reported = v.InferOutput<typeof Reported>;
-export type NodeLoad = v.InferOutput<typeof NodeLoad>;
-export type TaskSpec = v.InferOutput<typeof TaskSpec>;
-export type Plan = v.InferOutput<typeof Plan>;
-export type RouteDoc = v.InferOutput<typeof RouteDoc>;
-export type PlannerState = v.InferOutput<typeof PlannerState>;
-export type Event = v.InferOutput<typeof Event>;
-export type Answer = v.InferOutput<typeof Answer>;
-export type Piece = v.InferOutput<typeof Piece>;
-export type Timing = v.InferOutput<typeof Step>;
+export type Piece = Of<Bus.PlainPiece, "status" | "at" | "text"> & Partial<Pick<Bus.PlainPiece, "transaction">>;
+const Piece = reader<Bus.PlainPiece, Piece>()(
+  v.object({ status: v.literal("piece"), transaction: maybe(v.union([text, number])), at: amount, text }),
+);
 
 /** What a topic says: which family, of which node or task, and the document; null where a retained one was removed. */
 export type Said =

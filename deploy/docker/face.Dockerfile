@@ -4,6 +4,7 @@ FROM node:20-slim AS page
 WORKDIR /src/dashboard
 COPY dashboard/package.json dashboard/package-lock.json ./
 RUN npm ci --ignore-scripts
+COPY docs/schema /src/docs/schema
 COPY dashboard ./
 RUN npm run build
 

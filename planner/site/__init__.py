@@ -1,1 +1,1 @@
-"""The running site as the planner knows it, and what it decides from that. Pure: documents in, documents out."""
+"""The state of the running site and the planner's decisions from it. Pure: documents in, documents out."""

@@ -1,4 +1,4 @@
-"""What the planner knows: tasks wanted, nodes there, what each holds. Pure: documents in, answers out."""
+"""The planner's view of the site: desired tasks, present nodes, modules per node. Pure: documents in, answers out."""
 
 from dataclasses import dataclass, field
 from statistics import median
@@ -16,10 +16,11 @@ from s2m3.schemas.protocol import PROTOCOL, needs
 
 __all__ = ["ClusterState"]
 
-#: After the n-th failed load in a row, a module is not tried on that node for 2^n times this (at most 64 times).
+#: Exponential back-off: after the n-th failed load of a module on a node, no new attempt for 2^(n-1) times this.
 _RETRY_LOAD_S = 10.0
+#: Largest exponent of the back-off.
 _RETRY_MAX = 6
-#: A lost node may be on its way back (a restart, a broker that ended): so long no request is told that it cannot be.
+#: A lost node may return soon (a restart, a broker restart): for this long, missing capacity is not reported as error.
 _HOPE_S = 10.0
 
 
@@ -31,22 +32,22 @@ class _Failures:
 
 @dataclass(slots=True)
 class ClusterState:
-    """Desired tasks + node profiles + what nodes report: all that a placement follows from."""
+    """Desired tasks, node profiles and node reports: everything that determines a placement."""
 
-    #: all definitions known: in files, and in tasks
+    #: all known definitions, from files and from tasks
     catalogue: Catalogue
     tasks: dict[str, TaskSpec] = field(default_factory=dict)
     nodes: NodeStates = field(default_factory=NodeStates)
     profiles: dict[str, NodeProfile] = field(default_factory=dict)
     reported: dict[str, Reported] = field(default_factory=dict)
-    #: what we (or the planner before us) told the nodes to hold
+    #: node -> the plan that this planner or an earlier one published
     plans: dict[str, Plan] = field(default_factory=dict)
-    #: tasks whose MQTT session is open at the broker: only these may have a gateway
+    #: tasks whose persistent session exists at the broker: only these may have a gateway
     sessions: set[str] = field(default_factory=set)
     rates: Rates = field(default_factory=Rates)
     hope_until: float = 0.0
     flapping: Flapping = field(default_factory=Flapping)
-    #: tasks whose own definition cannot be used
+    #: tasks whose embedded definition is invalid
     refused: dict[str, S2M3Error] = field(default_factory=dict)
     _in_files: Catalogue = field(init=False)
     _own_models: dict[str, ModelSpec] = field(default_factory=dict)
@@ -56,13 +57,13 @@ class ClusterState:
         self._in_files = self.catalogue
 
     def model_of(self, task: str) -> ModelSpec | None:
-        """Returns the model of a task; None when no definition of it is known, or its own cannot be used."""
+        """Returns the model of a task; None if its definition is unknown, or embedded in the task and invalid."""
         if self.tasks[task].definition is not None or self.tasks[task].unreadable:
             return self._own_models.get(task)
         return self.catalogue.models.get(self.tasks[task].model)
 
     def want(self, task: str, spec: TaskSpec | None) -> bool:
-        """Takes in a desired task, with the definition it may carry; None removes it. Returns whether that is news."""
+        """Sets a desired task, with its embedded definition if any; None removes it. Returns whether it changed."""
         if self.tasks.get(task) == spec:
             return False
         if spec is None:
@@ -73,7 +74,7 @@ class ClusterState:
         return True
 
     def _take_definitions(self) -> None:
-        """Makes the catalogue of the definitions in files and in tasks, equal modules made one."""
+        """Rebuilds the catalogue from the definitions in files and tasks; equal modules are merged."""
         self._own_models, self.refused, catalogue = {}, {}, self._in_files
         for task, spec in sorted(self.tasks.items()):
             if spec.unreadable:
@@ -86,7 +87,7 @@ class ClusterState:
         self.catalogue = catalogue
 
     def usable(self) -> list[str]:
-        """Returns the nodes that may be given modules: ready, and their profile is of the same boot."""
+        """Returns the nodes that may be given modules: ready, and with a profile of the current boot."""
         return sorted(
             node
             for node in self.nodes.ready
@@ -94,12 +95,12 @@ class ClusterState:
         )
 
     def keepalives(self) -> dict[str, float]:
-        """Returns the keepalive, seconds, of the nodes that are there and tell their load all the time."""
+        """Returns the keepalive, seconds, of each present node that publishes its load as a heartbeat."""
         profiles = ((node, self.profiles.get(node)) for node in self.nodes.present)
         return {node: profile.keepalive_s for node, profile in profiles if profile is not None and profile.keepalive_s}
 
     def holds(self, node: str, module: str) -> ModuleReport | None:
-        """Returns what a present node reports of a module."""
+        """Returns a present node's report of a module; None if it has none from the current boot."""
         reported = self.reported.get(node)
         boot = self.nodes.boot(node)
         if reported is None or node not in self.nodes.present or reported.boot != boot:
@@ -118,9 +119,9 @@ class ClusterState:
         return found
 
     def memory_for_modules(self, node: str) -> float:
-        """Returns a node's budget less what its runtime takes, in 10^6 bytes of float32.
+        """Returns a node's budget minus its runtime's memory, 10^6 bytes, scaled to float32 weights.
 
-        An agent that holds weights in half the bytes has room for twice as many: so one figure per module does.
+        The scaling makes one size per module valid for all nodes: a node with 16-bit weights counts twice its memory.
         """
         profile = self.profiles[node]
         reported = self.reported.get(node)
@@ -128,15 +129,16 @@ class ClusterState:
         return max(0.0, profile.memory_mb - (runtime or profile.runtime_mb)) / share_of(profile.dtype)
 
     def pressure(self, node: str) -> float:
-        """Returns how much less a node can have because it is short of memory now, as `memory_for_modules` measures."""
+        """Returns the memory that a node gives up under memory pressure, in the unit of `memory_for_modules`."""
         profile, reported = self.profiles[node], self.reported.get(node)
         return reported.pressure_mb / share_of(profile.dtype) if reported and reported.boot == profile.boot else 0.0
 
     def memory_of(self, spec: ModuleSpec) -> float:
-        """Returns what a module takes, in the measure of `memory_for_modules`.
+        """Returns a module's memory, in the unit of `memory_for_modules`.
 
-        The most that loading it really took anywhere, else its estimate. Where nodes hold different dtypes, the least
-        of its estimates: an agent without room refuses, and it is placed elsewhere; what is not tried is not found out.
+        It is the largest measurement of any node, else the estimate. If nodes use different dtypes, the smallest
+        estimate counts: an agent without enough memory refuses the load and the module is placed elsewhere, while too
+        large an estimate would never be tried and corrected.
         """
         measured = [
             reported.modules[spec.id].memory_mb / self._share(node)
@@ -155,7 +157,8 @@ class ClusterState:
     def seconds(self, spec: ModuleSpec, node: str) -> float:
         """Returns seconds per item on a node.
 
-        Measured there; else measured on other nodes, by how fast they are; else from operations and the node's speed.
+        This is the node's own measurement; else the median of other nodes' measurements, scaled by speed; else the
+        operations divided by the node's speed.
         """
         report = self.holds(node, spec.id)
         if report is not None and report.ms > 0:
@@ -165,17 +168,17 @@ class ClusterState:
         return median(elsewhere) if elsewhere else max(spec.gflops / speed / _EFFICIENCY, _LEAST_S)
 
     def _measured_ms(self, module: str) -> list[tuple[str, float]]:
-        """Nodes that ran a module, with what an item took there."""
+        """Returns (node, milliseconds per item) of each node that has run a module."""
         reports = ((node, self.holds(node, module)) for node in self.reported)
         return [(node, report.ms) for node, report in reports if report is not None and report.ms > 0]
 
     def understands(self, node: str, document: BaseModel) -> bool:
-        """Returns whether the release that runs on a node knows all that a document needs."""
+        """Returns whether a node's protocol number is high enough for everything in a document."""
         protocol = self.nodes.protocol(node)
         return protocol >= PROTOCOL or needs(document) <= protocol
 
     def can_load(self, spec: ModuleSpec, node: str, now: float) -> bool:
-        """Returns whether a node knows the module's source and class, and did not just fail to load it."""
+        """Returns whether a node knows the module's source and class, and no load back-off is in effect."""
         profile = self.profiles[node]
         if not self.understands(node, spec):
             return False
@@ -186,7 +189,7 @@ class ClusterState:
         return failures is None or failures.until <= now
 
     def take_profile(self, node: str, profile: NodeProfile | None) -> bool:
-        """Takes in what a node can do (None: it was cleared); returns whether that is news."""
+        """Sets a node's profile (None removes it); returns whether it changed."""
         if self.profiles.get(node) == profile:
             return False
         if profile is None:
@@ -196,7 +199,7 @@ class ClusterState:
         return True
 
     def take_report(self, node: str, reported: Reported | None, now: float) -> list[str]:
-        """Takes in what a node holds (None: it was cleared); returns the modules that failed since its last report."""
+        """Sets a node's report (None removes it) and returns the modules that failed since its last report."""
         before = self.reported.get(node)
         if reported is None:
             self.reported.pop(node, None)
@@ -213,35 +216,35 @@ class ClusterState:
         return failed
 
     def epoch_followed(self) -> int:
-        """Returns the epoch that half of the nodes present follow at least, or a newer one; 0 while there are none."""
+        """Returns the (upper) median of the epochs that the present nodes follow; 0 if there are none."""
         epochs = sorted(self.reported[node].epoch for node in self.nodes.present if node in self.reported)
         return epochs[len(epochs) // 2] if epochs else 0
 
     def note_failure(self, node: str, module: str, now: float) -> None:
-        """Remembers that a load failed: the next try there waits, longer each time."""
+        """Notes a failed load: the back-off before the next attempt on that node grows."""
         failures = self._failures.setdefault((node, module), _Failures())
         failures.until = now + _RETRY_LOAD_S * 2 ** min(failures.count, _RETRY_MAX)
         failures.count += 1
 
     def forget_failures(self, node: str) -> None:
-        """A node came back as a new process: what failed before may work now."""
+        """Ends all back-offs of a node that restarted: its new process may succeed."""
         for key in [key for key in self._failures if key[0] == node]:
             del self._failures[key]
 
     def next_retry(self, now: float) -> float | None:
-        """Returns when the earliest waiting load may be tried again, or a node that came and went may be used."""
+        """Returns the earliest end of a load back-off, hold-down or grace period; None if none is in effect."""
         waits = [f.until for f in self._failures.values() if f.until > now]
         waits += [self.hope_until] if self.hope_until > now else []
         release = self.flapping.next_release(now)
         return min(waits if release is None else [*waits, release], default=None)
 
     def note_loss(self, node: str, now: float) -> None:
-        """Remembers that a node was lost."""
+        """Notes that a node was lost: counts flapping, and starts the grace period."""
         self.flapping.left(node, now)
         self.hope_until = now + _HOPE_S
 
     def failure_of(self, module: str) -> ErrorBody | None:
-        """Returns why a module failed somewhere, if it did."""
+        """Returns the reason of a module's failure on any node; None if it failed on none."""
         for reported in self.reported.values():
             report = reported.modules.get(module)
             if report is not None and report.state == "failed":
@@ -249,6 +252,6 @@ class ClusterState:
         return None
 
 
-#: The part of a matrix product's speed that models reach (measured on the zoo: 0.2 to 0.5).
+#: Part of a matrix product's throughput that models reach (measured on the zoo: 0.2 to 0.5).
 _EFFICIENCY = 0.3
 _LEAST_S = 0.0001

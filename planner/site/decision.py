@@ -1,4 +1,4 @@
-"""From facts and places to documents: who is to hold what now, which routes there are, who is gateway. Pure."""
+"""From cluster state and placement to documents: each node's modules, the routes, the gateway of each task. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,38 +13,40 @@ __all__ = ["Assignment", "Decision", "decide"]
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What one node's plan is to say."""
+    """The content of one node's plan: its modules in loading order, and the tasks that it is gateway of."""
 
     modules: tuple[ModuleSpec, ...] = ()
     gateways: tuple[str, ...] = ()
-    #: what the node can read
+    #: the node's protocol number, which its plan is written for
     protocol: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the bus is to say. Epoch and revision are the service's to set."""
+    """Plans by node and routes by task, without epoch and revision, which `Documents` adds."""
 
     assignments: Mapping[str, Assignment] = field(default_factory=dict)
     routes: Mapping[str, RouteDoc] = field(default_factory=dict)
 
 
 def decide(cluster: ClusterState, placement: Placement) -> Decision:
-    """Returns the documents that follow from the facts and the places.
+    """Returns the documents that follow from the cluster state and the placement.
 
-    Make before break: a ready copy that is not to stay is kept while its module has no ready copy where it is to be;
-    routes name ready copies only, those that stay first of all. A node that drains keeps what no other node has a place
-    for. A node that is held back and keeps nothing is told nothing, however often it comes.
+    Make before break: an undesired ready copy stays until its module has a ready copy on a desired node, and routes
+    name ready copies only. A draining node keeps modules for which no other node has memory. A held node without
+    modules to keep gets no plan, so that a flapping node causes no documents.
     """
     wanted = {module: [*nodes, *placement.spare.get(module, ())] for module, nodes in placement.modules.items()}
-    wanted.update({module: [] for module in _placeless(cluster, placement)})
+    wanted.update({module: [] for module in _only_on_draining_nodes(cluster, placement)})
     holders = {module: _holders(cluster, module, nodes) for module, nodes in wanted.items()}
     gateways = _gateways(cluster, placement)
     told = cluster.nodes.present - (placement.held.keys() & cluster.nodes.ready)
     nodes = sorted(told | {node for nodes in holders.values() for node in nodes})
     assignments = {
         node: Assignment(
-            modules=_fitting(cluster, node, [m for m in sorted(holders) if node in holders[m]], wanted, placement),
+            modules=_modules_that_fit(
+                cluster, node, [m for m in sorted(holders) if node in holders[m]], wanted, placement
+            ),
             gateways=tuple(task for task in sorted(gateways) if gateways[task] == node),
             protocol=cluster.nodes.protocol(node),
         )
@@ -54,8 +56,8 @@ def decide(cluster: ClusterState, placement: Placement) -> Decision:
     return Decision(assignments, routes)
 
 
-def _placeless(cluster: ClusterState, placement: Placement) -> set[str]:
-    """Modules that have no place now, and that only nodes that drain still serve."""
+def _only_on_draining_nodes(cluster: ClusterState, placement: Placement) -> set[str]:
+    """Returns the modules without a place that only draining nodes still serve."""
     models = [model for task in cluster.tasks if (model := cluster.model_of(task)) is not None]
     modules = {module for model in models for module in model.module_ids} - placement.modules.keys()
     return {
@@ -64,19 +66,19 @@ def _placeless(cluster: ClusterState, placement: Placement) -> set[str]:
 
 
 def _holders(cluster: ClusterState, module: str, wanted: list[str]) -> list[str]:
-    """The nodes that are to hold a module now: where it is wanted, and old ready copies until a wanted one is ready."""
+    """Returns the nodes that are to hold a module now: the desired, and until one of these is ready, old ready ones."""
     ready = cluster.ready_nodes(module)
     if any(node in ready for node in wanted):
         return list(wanted)
     return [*wanted, *(node for node in ready if node not in wanted)]
 
 
-def _fitting(
+def _modules_that_fit(
     cluster: ClusterState, node: str, modules: list[str], wanted: Mapping[str, list[str]], placement: Placement
 ) -> tuple[ModuleSpec, ...]:
-    """All of them if memory allows; while an old copy has to stay, new ones that do not fit beside it wait.
+    """Returns a node's modules in loading order, further copies last.
 
-    In the order in which they are to be loaded: further copies last.
+    While old copies have to stay, new modules that do not fit into memory beside them are left out.
     """
     specs = [cluster.catalogue.modules[module] for module in modules]
     specs.sort(key=lambda spec: (node in placement.spare.get(spec.id, ()), spec.id))
@@ -96,11 +98,11 @@ def _fitting(
 
 
 def _gateways(cluster: ClusterState, placement: Placement) -> dict[str, str]:
-    """One gateway per task: who is it stays; else the ready node with the fewest."""
+    """Returns task -> gateway: the current gateway if it is usable, else the usable node with the fewest gateways."""
     usable = [node for node in cluster.usable() if node not in placement.held and cluster.profiles[node].gateway]
     usable = usable or [
         node for node in sorted(cluster.nodes.present) if node in cluster.plans
-    ]  # they drain, and serve
+    ]  # draining nodes still serve
     gateways = {
         task: node
         for node in usable
@@ -118,7 +120,7 @@ def _gateways(cluster: ClusterState, placement: Placement) -> dict[str, str]:
 
 
 def _understands(cluster: ClusterState, node: str, task: str) -> bool:
-    """Whether a node can read the route of a task, as its gateway has to."""
+    """Whether a node can read the route of a task, which the task's gateway has to read."""
     model = cluster.model_of(task)
     return model is None or cluster.understands(node, model)
 
@@ -141,7 +143,7 @@ def _route(cluster: ClusterState, task: str, placement: Placement, holders: Mapp
             output_kb=module.output_kb,
             replicas=[_replica(cluster, module, node) for node in _serving(cluster, module, holders)],
         )
-    if all(step.replicas for step in steps.values()):  # it has no place, but is served where it was
+    if all(step.replicas for step in steps.values()):  # the task has no placement, but its old copies still serve it
         why_not = None
     return RouteDoc(
         epoch=0,
@@ -172,5 +174,5 @@ def _replica(cluster: ClusterState, module: ModuleSpec, node: str) -> Replica:
 
 
 def _rounded(value: float) -> float:
-    """Two digits: a figure that moves by a few percent must not make a new document."""
+    """Rounds to two digits, so that a change of a few percent does not publish a new document."""
     return float(f"{value:.2g}")

@@ -1,64 +1,64 @@
-"""Nodes that come and go: after two short lives nothing is placed on one before it has stayed a while. Pure."""
+"""Flap damping: after two short-lived connections in a row, a node must stay for a while before it is used. Pure."""
 
 from dataclasses import dataclass, field
 
 __all__ = ["Flapping"]
 
-#: A life shorter than this, or than this and twice the wait it was given, is a short one.
+#: A presence shorter than this plus twice the node's hold-down time counts as short.
 _SHORT_S = 15.0
-#: One short life is an accident (a restart, an update). After the n-th in a row a node waits 2^(n-2) times this.
+#: One short presence is normal (a restart, an update). After the n-th in a row the hold-down is 2^(n-2) times _WAIT_S.
 _ACCIDENTS = 1
 _WAIT_S = 10.0
 _DOUBLED = 5
 
 
 @dataclass(slots=True)
-class _Life:
+class _Presence:
     since: float = float("-inf")
-    here: bool = False
+    present: bool = False
     short: int = 0
 
     @property
     def wait_s(self) -> float:
-        """How long it has to stay before it is used."""
+        """Hold-down time: seconds that the node must be present before it is used."""
         return _WAIT_S * 2 ** min(self.short - _ACCIDENTS - 1, _DOUBLED) if self.short > _ACCIDENTS else 0.0
 
 
 @dataclass(slots=True)
 class Flapping:
-    """How long nodes lived, and which have to prove themselves first. Told the time, monotonic seconds."""
+    """Counts short presences of nodes and holds flapping nodes down. Callers pass the time, monotonic seconds."""
 
-    _lives: dict[str, _Life] = field(default_factory=dict)
+    _presences: dict[str, _Presence] = field(default_factory=dict)
 
     def came(self, node: str, now: float) -> None:
-        """A node is there, for the first time or again."""
-        life = self._lives.setdefault(node, _Life())
-        if not life.here:
-            life.here, life.since = True, now
+        """Notes that a node is present, for the first time or again."""
+        presence = self._presences.setdefault(node, _Presence())
+        if not presence.present:
+            presence.present, presence.since = True, now
 
     def left(self, node: str, now: float) -> None:
-        """A node was lost."""
-        life = self._lives.get(node)
-        if life is None or not life.here:
+        """Notes that a node was lost."""
+        presence = self._presences.get(node)
+        if presence is None or not presence.present:
             return
-        life.here = False
-        is_short = now - life.since < _SHORT_S + 2 * life.wait_s
-        life.short = life.short + 1 if is_short else 0
+        presence.present = False
+        is_short = now - presence.since < _SHORT_S + 2 * presence.wait_s
+        presence.short = presence.short + 1 if is_short else 0
 
     def forget(self, node: str) -> None:
-        """A node was removed for good."""
-        self._lives.pop(node, None)
+        """Removes the record of a node that was removed from the site."""
+        self._presences.pop(node, None)
 
     def held(self, now: float) -> dict[str, str]:
-        """Returns the nodes that are there and not to be used yet, and why."""
+        """Returns the nodes that are present but held down, node -> reason."""
         return {
-            node: f"lost after a short time {life.short} times in a row: nothing is placed there "
-            f"before it has stayed {life.wait_s:g} s"
-            for node, life in self._lives.items()
-            if life.here and life.since + life.wait_s > now
+            node: f"lost after a short time {presence.short} times in a row: nothing is placed there "
+            f"before it has stayed {presence.wait_s:g} s"
+            for node, presence in self._presences.items()
+            if presence.present and presence.since + presence.wait_s > now
         }
 
     def next_release(self, now: float) -> float | None:
-        """Returns when the next of them may be used."""
-        ends = (life.since + life.wait_s for life in self._lives.values() if life.here)
+        """Returns the time at which the next hold-down ends; None if no node is held down."""
+        ends = (presence.since + presence.wait_s for presence in self._presences.values() if presence.present)
         return min((end for end in ends if end > now), default=None)

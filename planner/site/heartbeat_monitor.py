@@ -1,40 +1,40 @@
-"""Nodes that say nothing although the broker takes them to be there: frozen, cut off, or gone with a broker. Pure."""
+"""Finds nodes without a heartbeat that the broker still reports as present: frozen, cut off, or lost silently. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 __all__ = ["HeartbeatMonitor"]
 
-#: Nodes tell their load every 0.4 of their keepalive at least: three times nothing, and what the bus takes.
+#: Timeout in keepalives. Nodes publish their load at least every 0.4 keepalives: three missed and a margin for delay.
 _KEEPALIVES = 1.4
-#: Whoever looks this late was frozen itself, and has not heard what was said meanwhile.
+#: A check later than this after the last one means that the planner itself was frozen and missed heartbeats.
 _FROZEN_S = 1.0
 
 
 @dataclass(slots=True)
 class HeartbeatMonitor:
-    """When each node was last heard of. Told the time, monotonic seconds.
+    """When each node's last message arrived. Callers pass the time, monotonic seconds.
 
-    A broker waits 1.5 keepalives and then for its own next look (Mosquitto 2.0: each 5 s); of a node that went while
-    the broker was away it says nothing at all.
+    This is faster than the broker, which publishes a last will after 1.5 keepalives and its own check interval
+    (Mosquitto 2.0: 5 s), and publishes none for a node that was lost while the broker was down.
     """
 
-    _heard: dict[str, float] = field(default_factory=dict)
-    _looked: float = float("-inf")
+    _last_message: dict[str, float] = field(default_factory=dict)
+    _last_look: float = float("-inf")
 
     def heard(self, node: str, now: float) -> None:
-        """It said something."""
-        self._heard[node] = now
+        """Notes that a message of a node arrived."""
+        self._last_message[node] = now
 
     def look(self, keepalives: Mapping[str, float], now: float) -> list[str]:
-        """Returns the nodes that are silent.
+        """Returns the nodes whose heartbeat timed out.
 
         Args:
-            keepalives: Of the nodes that are thought to be there, seconds. Empty while the broker is away: whoever is
-                named for the first time, or again, has its full time from then on.
+            keepalives: Keepalive of each node that counts as present, seconds. Pass an empty mapping while the broker
+                is away: a node that appears again gets its full timeout from then on.
             now: The time.
         """
-        was_away = now - self._looked > _FROZEN_S
-        self._looked = now
-        self._heard = {node: now if was_away else self._heard.get(node, now) for node in keepalives}
-        return [node for node, limit in keepalives.items() if now - self._heard[node] > limit * _KEEPALIVES]
+        was_away = now - self._last_look > _FROZEN_S
+        self._last_look = now
+        self._last_message = {node: now if was_away else self._last_message.get(node, now) for node in keepalives}
+        return [node for node, limit in keepalives.items() if now - self._last_message[node] > limit * _KEEPALIVES]

@@ -1,4 +1,4 @@
-"""From facts to the modules' places: builds the instance, has it solved, and drops tasks that do not fit. Pure."""
+"""From cluster state to a placement: builds the instance, solves it, and leaves out tasks that do not fit. Pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,33 +11,45 @@ from s2m3.schemas.instance import Instance, parse_instance
 
 __all__ = ["Fill", "Placement", "Solve", "build_instance", "place"]
 
-#: (instance, the places now) -> module -> devices. Raises NoCapacityError.
+#: (instance, current placement) -> placement, module -> devices. Raises NoCapacityError.
 Solve = Callable[[Instance, Mapping[str, list[str]]], Mapping[str, list[str]]]
-#: (instance, the places to be, the places now) -> module -> further devices
+#: (instance, new placement, current placement) -> further copies, module -> devices
 Fill = Callable[[Instance, Mapping[str, list[str]], Mapping[str, list[str]]], Mapping[str, list[str]]]
 
 
-#: node -> what modules may take there, 10^6 bytes
+#: node -> memory for modules, 10^6 bytes
 MemoryByNode = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where modules are to be, and why some tasks cannot be served."""
+    """The desired nodes of every module, and the error of each task that cannot be served."""
 
     modules: Mapping[str, list[str]] = field(default_factory=dict)
-    #: further copies in spare memory
+    #: further copies in spare memory, module -> nodes
     spare: Mapping[str, list[str]] = field(default_factory=dict)
     errors: Mapping[str, S2M3Error] = field(default_factory=dict)
-    #: nodes that are there and get nothing yet, and why
+    #: present nodes that are held down because they flap, node -> reason
     held: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_instance(
     cluster: ClusterState, tasks: list[str], now: float, memory_mb_by_node: MemoryByNode | None = None
 ) -> Instance:
-    """Returns the instance (design.md 6.1) of the given tasks on the given nodes, or on all that are usable."""
-    memory_mb_by_node = _full_room(cluster) if memory_mb_by_node is None else memory_mb_by_node
+    """Returns the instance (schemas/instance.py) of the given tasks.
+
+    Args:
+        cluster: The cluster state.
+        tasks: Names of tasks.
+        now: Monotonic seconds.
+        memory_mb_by_node: The nodes to use; None takes all usable nodes with their full memory.
+
+    Raises:
+        NoCapacityError: No node can load one of the modules.
+        UnknownTaskError: A task's model is unknown.
+        S2M3Error: A task's embedded definition is invalid.
+    """
+    memory_mb_by_node = _full_memory(cluster) if memory_mb_by_node is None else memory_mb_by_node
     nodes = list(memory_mb_by_node)
     models = {task: _model(cluster, task) for task in tasks}
     module_ids = dict.fromkeys(m for model in models.values() for m in model.module_ids)
@@ -76,7 +88,8 @@ def _module(
     able = [node for node in nodes if cluster.can_load(spec, node, now)]
     if not able:
         failed = cluster.failure_of(module_id)
-        why = f"; it failed with {failed.code}: {failed.detail}" if failed else f"; it needs {spec.source}"
+        needs = f"the class {spec.class_} and the source {spec.source}"
+        why = f"; it failed with {failed.code}: {failed.detail}" if failed else f"; it needs {needs}"
         raise NoCapacityError(f"no node that is ready can load {module_id}{why}")
     return {
         "id": module_id,
@@ -93,16 +106,16 @@ def _task(task: str, model: ModelSpec, rate: float | None) -> dict[str, Any]:
 
 
 def place(cluster: ClusterState, solve: Solve, now: float, fill: Fill | None = None) -> Placement:
-    """Returns places for all tasks if they fit, else for as many as do: those served now come first, then by name.
+    """Returns a placement for all tasks if they fit, else for as many as fit: tasks served now first, then by name.
 
     Args:
-        cluster: Tasks and nodes.
+        cluster: The cluster state.
         solve: Places modules.
         now: Monotonic seconds.
-        fill: Puts further copies into spare memory.
+        fill: Adds further copies in spare memory.
 
     Returns:
-        The places. Soon after a loss a task that does not fit is no error: what was lost may return.
+        The placement. During the grace period after a loss, tasks that do not fit have no error: the node may return.
     """
     placement = _place_on_the_steady(cluster, solve, now, fill)
     if now >= cluster.hope_until:
@@ -111,9 +124,12 @@ def place(cluster: ClusterState, solve: Solve, now: float, fill: Fill | None = N
 
 
 def _place_on_the_steady(cluster: ClusterState, solve: Solve, now: float, fill: Fill | None) -> Placement:
-    """On nodes that do not come and go, if that is enough."""
+    """Places on nodes that are not held down, if all tasks fit there, else on all nodes.
+
+    Memory pressure reduces a node's memory unless tasks would not fit; then only further copies are given up.
+    """
     held = cluster.flapping.held(now)
-    full = _full_room(cluster)
+    full = _full_memory(cluster)
     pressed = {node: max(0.0, memory_mb_by_node - cluster.pressure(node)) for node, memory_mb_by_node in full.items()}
     steady = {node: memory_mb_by_node for node, memory_mb_by_node in pressed.items() if node not in held}
     if len(steady) < len(full):
@@ -121,12 +137,12 @@ def _place_on_the_steady(cluster: ClusterState, solve: Solve, now: float, fill: 
         if not placement.errors:
             return placement
     placement = _place_in(cluster, solve, now, pressed, fill)
-    if pressed != full and placement.errors:  # what is there has to stay: only what is spare goes
+    if pressed != full and placement.errors:  # required copies stay in spite of the pressure; only spare copies go
         return _place_in(cluster, solve, now, full, None)
     return placement
 
 
-def _full_room(cluster: ClusterState) -> MemoryByNode:
+def _full_memory(cluster: ClusterState) -> MemoryByNode:
     return {node: cluster.memory_for_modules(node) for node in cluster.usable()}
 
 
@@ -157,7 +173,7 @@ def _place_in(
 def _place_some(
     cluster: ClusterState, solve: Solve, now: float, memory_mb_by_node: MemoryByNode, tasks: list[str]
 ) -> Placement:
-    """Adds task by task while they fit."""
+    """Places tasks one after another, and records an error for each that does not fit beside the earlier ones."""
     errors: dict[str, S2M3Error] = {}
     current = _current(cluster, memory_mb_by_node)
     fitting: list[str] = []
@@ -177,7 +193,7 @@ def _served(cluster: ClusterState, task: str) -> bool:
 
 
 def _current(cluster: ClusterState, nodes: MemoryByNode) -> dict[str, list[str]]:
-    """Where modules are assigned now, on nodes that may keep them."""
+    """Returns the current assignment, module -> nodes, restricted to the given nodes."""
     placement: dict[str, list[str]] = {}
     for node in sorted(cluster.plans):
         if node in nodes:

@@ -1,4 +1,4 @@
-"""How the running service places modules: what was lost at once, improvements only when asked for and worth it."""
+"""The running planner's placement policy: lost modules at once, improvements on request and beyond the hysteresis."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,18 +9,18 @@ from s2m3.schemas.instance import Instance
 
 __all__ = ["Placer", "placer", "second_copies_in_spare"]
 
-#: Whether to look for improvements -> how to solve.
+#: (whether to search for improvements) -> the function that places modules
 Placer = Callable[[bool], Solve]
 
 
 def placer(budget_s: float) -> Placer:
-    """Returns the service's way to place modules.
+    """Returns the running planner's placement policy.
 
     Args:
-        budget_s: Time that looking for a better placement may take, when it is asked for.
+        budget_s: Time limit of the search for a better placement, seconds.
     """
 
-    def choose(improve: bool) -> Solve:  # noqa: FBT001  # its one question
+    def choose(improve: bool) -> Solve:  # noqa: FBT001  # Placer's one argument
         def solve(instance: Instance, current: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
             placed = replan(instance, current, budget_s=0.0).placement
             return replan(instance, placed, budget_s=budget_s).placement if improve else placed
@@ -33,5 +33,5 @@ def placer(budget_s: float) -> Placer:
 def second_copies_in_spare(
     instance: Instance, placement: Mapping[str, list[str]], current: Mapping[str, list[str]]
 ) -> Mapping[str, list[str]]:
-    """Returns the copies that make the best of spare memory: warm when a node is lost, and used under load."""
+    """Returns second copies for spare memory, module -> devices: ready when a node is lost, and used under load."""
     return second_copies(instance, placement, current=current)

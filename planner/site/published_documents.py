@@ -1,4 +1,4 @@
-"""What the planner has said: sends a document only when it says something new, and all of them again on a reconnect."""
+"""The plans and routes that the planner publishes: only changed documents, and all of them again after a reconnect."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,31 +18,31 @@ class Documents:
     """The planner's retained plans and routes.
 
     Args:
-        root: Of the topics.
-        epoch: Of this planner.
+        root: First levels of every topic.
+        epoch: The epoch of this planner.
     """
 
     root: str
     epoch: int
     revision: int = 0
     plans_changed: int = 0
-    #: None: a planner before us said something there, which we replace or clear
+    #: None: a document of an earlier planner, to be replaced or cleared
     _plans: dict[str, m.Plan | None] = field(default_factory=dict)
     #: node -> the protocol number that its plan was written for
     _readers: dict[str, int] = field(default_factory=dict)
     _routes: dict[str, m.RouteDoc | None] = field(default_factory=dict)
 
     def inherit(self, plans: list[str], routes: list[str]) -> None:
-        """Takes over documents of a planner before us: the next update replaces each, or clears it."""
+        """Takes over documents of an earlier planner, by node and task: the next update replaces or clears each."""
         self._plans.update(dict.fromkeys(plans))
         self._routes.update(dict.fromkeys(routes))
 
     def update(self, decision: Decision, publish: Publish) -> list[str]:
-        """Publishes what changed, routes before plans; returns the nodes whose plan changed."""
+        """Publishes changed documents, routes before plans, and clears obsolete ones; returns nodes with a new plan."""
         self.revision += 1
         stamp = {"epoch": self.epoch, "revision": self.revision}
         for task, doc in decision.routes.items():
-            if _but_stamp(self._routes.get(task)) != _but_stamp(doc):
+            if _without_stamp(self._routes.get(task)) != _without_stamp(doc):
                 stamped = self._routes[task] = doc.model_copy(update=stamp)
                 publish(topics.ROUTE.at(self.root, task=task), stamped.encode())
         for task in [task for task in self._routes if task not in decision.routes]:
@@ -51,8 +51,8 @@ class Documents:
         changed = []
         for node, assignment in decision.assignments.items():
             plan = m.Plan(modules=list(assignment.modules), gateways=list(assignment.gateways), **stamp)
-            is_read = self._readers.get(node) == assignment.protocol  # else another release runs there by now
-            if not is_read or _but_stamp(self._plans.get(node)) != _but_stamp(plan):
+            is_read = self._readers.get(node) == assignment.protocol  # else the node runs another release now
+            if not is_read or _without_stamp(self._plans.get(node)) != _without_stamp(plan):
                 changed.append(node)
                 self._plans[node], self._readers[node] = plan, assignment.protocol
                 publish(topics.PLAN.at(self.root, node=node), plan.encode(assignment.protocol))
@@ -65,7 +65,7 @@ class Documents:
         return changed
 
     def repeat(self, publish: Publish) -> None:
-        """Publishes everything again: the broker may have forgotten it."""
+        """Publishes all documents again, in case the broker lost its retained messages."""
         for task, doc in self._routes.items():
             publish(topics.ROUTE.at(self.root, task=task), doc.encode() if doc else b"")
         for node, plan in self.plans.items():
@@ -73,9 +73,9 @@ class Documents:
 
     @property
     def plans(self) -> dict[str, m.Plan]:
-        """The plans as sent."""
+        """The plans as published, node -> plan."""
         return {node: plan for node, plan in self._plans.items() if plan is not None}
 
 
-def _but_stamp(document: m.Plan | m.RouteDoc | None) -> object:
+def _without_stamp(document: m.Plan | m.RouteDoc | None) -> object:
     return document and document.model_dump(exclude={"epoch", "revision"})

@@ -1,29 +1,29 @@
-"""How often each task is asked, from what the nodes tell: an average that forgets. Pure: it is told the time."""
+"""Request rate of each task from the nodes' load reports, as an exponential moving average. Pure: callers pass time."""
 
 import math
 from dataclasses import dataclass, field
 
 __all__ = ["Rates"]
 
-#: A request counts for less the longer ago it was: after this long, for a third.
+#: Time constant of the average: after this long a request counts 1/e.
 _MEMORY_S = 120.0
-#: Below this (one request in some minutes) a task is as good as idle.
+#: Requests a second below which a task counts as idle.
 _LEAST = 0.005
 
 
 @dataclass(slots=True)
 class Rates:
-    """Requests a second, per task."""
+    """Requests a second of each task. Callers pass the time, monotonic seconds."""
 
-    _seen: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _averages: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def add(self, task: str, finished: int, now: float) -> None:
-        """Counts requests of a task that were finished just now."""
-        weight, then = self._seen.get(task, (0.0, now))
-        self._seen[task] = (weight * math.exp((then - now) / _MEMORY_S) + finished, now)
+        """Adds requests of a task that finished at `now`."""
+        weight, updated = self._averages.get(task, (0.0, now))
+        self._averages[task] = (weight * math.exp((updated - now) / _MEMORY_S) + finished, now)
 
     def rate(self, task: str, now: float) -> float | None:
-        """Returns requests a second, to two digits; None for a task that is as good as idle."""
-        weight, then = self._seen.get(task, (0.0, now))
-        rate = weight * math.exp((then - now) / _MEMORY_S) / _MEMORY_S
+        """Returns requests a second, rounded to two digits; None for an idle task."""
+        weight, updated = self._averages.get(task, (0.0, now))
+        rate = weight * math.exp((updated - now) / _MEMORY_S) / _MEMORY_S
         return float(f"{rate:.2g}") if rate >= _LEAST else None

@@ -1,1 +1,1 @@
-"""The placement problem: cost model, greedy, local search, exact search. Pure: no bus, no clock of its own."""
+"""The placement problem: cost model, greedy, local search, exact search. Pure: no I/O, and callers pass the clock."""

@@ -1,4 +1,4 @@
-"""The evaluator with a memory: where a task has few routes, all are simulated once and looked up from then on."""
+"""The evaluator with a table per task: a task's routes, where they are few, are simulated once and then looked up."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -10,7 +10,7 @@ from s2m3.planner.solving.problem import ABSENT, Floats, Problem, Route
 
 __all__ = ["Costs"]
 
-#: Routes of one task, absent steps included, up to which they are all simulated: about 20 ms.
+#: A task gets a table if it has at most this many routes, which take about 20 ms to simulate.
 _LARGEST_TABLE = 60_000
 #: Up to this many routes, simulating them one by one is faster than all at once.
 _FEW_ROUTES = 8
@@ -28,35 +28,36 @@ class Costs:
         self._tables: dict[int, Floats] = {}
 
     def table(self, task: int) -> Floats | None:
-        """Returns a task's latency by device of each step, [devices + 2] * steps; None where there are too many.
+        """Returns a task's latency for every route, s, one axis of devices + 2 per step; None for too many routes.
 
-        The two last places of each axis are ABSENT and OUTSIDE. A device that cannot run a step makes it infinite.
+        The last two positions of each axis are ABSENT and OUTSIDE. Latency is infinite where a device cannot run a
+        step.
         """
         shape = self.problem.tasks[task]
         size = (len(self.problem.device_ids) + 2,) * len(shape.modules)
         if len(self.problem.device_ids) ** len(size) > _LARGEST_TABLE:
             return None
-        known = self._tables.get(task)
-        if known is None:
-            # positions count up to the device before the last two, which are ABSENT and OUTSIDE from behind
+        table_s = self._tables.get(task)
+        if table_s is None:
+            # the last two positions of each axis become the negative indices ABSENT and OUTSIDE
             axes = np.indices(size, dtype=np.intp).reshape(len(size), -1)
             axes[axes >= len(self.problem.device_ids)] -= size[0]
-            known = self._tables[task] = latencies_s(self.problem, shape, list(axes)).reshape(size)
-        return known
+            table_s = self._tables[task] = latencies_s(self.problem, shape, list(axes)).reshape(size)
+        return table_s
 
     def of(self, task: int, columns: Sequence[Column]) -> Floats:
-        """Returns the latencies of routes, given by column as in `latencies_s`."""
+        """Returns the latencies of routes, s, [routes]; `columns` as in `latencies_s`."""
         table = self.table(task)
         if table is not None:
             return np.atleast_1d(table[tuple(columns)])
         return latencies_s(self.problem, self.problem.tasks[task], columns)
 
     def best_route(self, task: int, copies: Sequence[Sequence[int]]) -> tuple[float, Route]:
-        """Returns the least latency over the copies of each step's module, and its route (the first of equals).
+        """Returns the least latency over all choices of copies, s, and its route (of equal routes, the first).
 
         Args:
-            task: One task.
-            copies: Devices that hold each module. A module without any leaves its steps out.
+            task: The task's position.
+            copies: Devices that hold each module. Steps of a module without a copy are left out of the route.
         """
         shape = self.problem.tasks[task]
         choices = [copies[module] or [ABSENT] for module in shape.modules]

@@ -1,4 +1,4 @@
-"""An instance from models and devices that nobody has measured: sizes from the definitions, speeds as assumed. Pure."""
+"""Builds an instance without measurements: sizes come from model definitions, speeds are assumed. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated
@@ -17,9 +17,9 @@ _Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class AssumedDevice(BaseModel):
-    """A device as assumed for one item at a time.
+    """An assumed device that runs one item at a time.
 
-    gflops is what it sustains on an encoder, gb_s the memory bandwidth that it reads weights with, 10^9 bytes a second.
+    `gflops` is the throughput that an encoder sustains, `gb_s` the memory bandwidth for weights, 10^9 bytes a second.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,10 +33,10 @@ class AssumedDevice(BaseModel):
 
 
 def assumed_devices(document: Mapping[str, object], where: str) -> list[AssumedDevice]:
-    """Returns the devices of a `{"devices": […]}` document.
+    """Returns the devices of a `{"devices": […]}` document; `where` names its file in errors.
 
     Raises:
-        BadDefinitionError: It is something else; the text names the file and the key.
+        BadDefinitionError: The document has another form; the text names the file and the key.
     """
     devices = document.get("devices")
     if not isinstance(devices, list) or not devices:
@@ -53,7 +53,7 @@ def assumed_devices(document: Mapping[str, object], where: str) -> list[AssumedD
 
 
 def seconds_of(*, gflops: float, memory_mb: float, writes: bool, device: AssumedDevice) -> float:
-    """Returns seconds per item: the operations, and for what writes text its weights read once for each token."""
+    """Returns seconds per item: the operations and, for a text generator, one read of all weights per output token."""
     reading = ANSWER_TOKENS * memory_mb / 1000 / device.gb_s if writes else 0.0
     return gflops / device.gflops + reading
 
@@ -66,18 +66,18 @@ def estimated_instance(
     dtype: str = "float32",
     source: str | None = None,
 ) -> Instance:
-    """Returns the instance (design.md 6.1) of one task for each model.
+    """Returns an instance (schemas/instance.py) with one task per model.
 
     Args:
-        catalogue: The definitions known.
+        catalogue: The known definitions.
         models: Ids of models.
-        devices: Where they may be placed.
-        dtype: Of the weights in memory; by name.
-        source: The device that asks; None: somewhere behind the broker.
+        devices: The devices to place modules on.
+        dtype: Name of the dtype of weights in memory.
+        source: Id of the device that sends requests; None for a requester elsewhere behind the broker.
 
     Raises:
-        BadInputError: A model or the dtype is not known.
-        BadDefinitionError: The source is not one of the devices, or a device is there twice.
+        BadInputError: A model or the dtype is unknown.
+        BadDefinitionError: The source is not one of the devices, or two devices have the same id.
     """
     held_in = read_dtype(dtype)
     if unknown := [model for model in models if model not in catalogue.models]:

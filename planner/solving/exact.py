@@ -1,6 +1,6 @@
-"""The exact search: every route that could still be better, priced by the evaluator; the best choice of them, proven.
+"""The exact search: an integer program over all routes that could improve on the best plan, with a proof of optimality.
 
-Queueing is inside a route's price, so the integer program is the problem itself and not a relaxation of it.
+The evaluator prices each route with the queueing inside its request, so the program is exact and not a relaxation.
 """
 
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from s2m3.planner.solving.route_columns import TaskRoutes, routes_worth_trying
 
 __all__ = ["Outcome", "bounded", "find_room", "is_small", "search"]
 
-#: Modules x devices up to which fitting alone is searched exactly.
+#: Largest modules x devices for which a placement that merely fits is searched exactly.
 _SMALL = 20_000
-#: Relative: objective and bound closer than this are one number.
+#: Relative optimality gap below which objective and bound count as equal.
 _SAME = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a search found: the best layout known, and a bound under which no plan is, seconds."""
+    """The result of a search: the best layout, and a lower bound of every plan's objective, seconds."""
 
     layout: Layout
     bound_s: float
@@ -36,19 +36,19 @@ class Outcome:
 
 
 def is_small(problem: Problem) -> bool:
-    """Whether fitting is worth an exact search: modules x devices."""
+    """Whether modules x devices is small enough for an exact search for any placement that fits."""
     return len(problem.modules) * len(problem.device_ids) <= _SMALL
 
 
 def search(layout: Layout, seconds_left: Callable[[], float]) -> Outcome:
-    """Searches for a better layout than the one given, and for a proof that there is none.
+    """Returns a better layout than the given one, or a proof that none exists, as far as time allows.
 
-    Every task's worthwhile routes are listed; the program's linear relaxation gives a bound and, for each route and
-    copy, what using it would add at least: those that would go beyond the best known drop out. The rest is searched.
+    The columns are all routes that a better plan could use. The linear relaxation gives a bound and the reduced cost of
+    each route; routes whose reduced cost exceeds the optimality gap are removed. Branch and bound searches the rest.
 
     Args:
-        layout: The best known; not changed.
-        seconds_left: Until the search has to end.
+        layout: The best layout so far; not changed.
+        seconds_left: Returns the seconds until the search must end.
 
     Raises:
         S2M3Error: highspy is not installed.
@@ -64,54 +64,56 @@ def search(layout: Layout, seconds_left: Callable[[], float]) -> Outcome:
     outcome = Outcome(layout, max(bound_s, relaxed.bound_s * (1 - _SAME)))
     if outcome.is_proven:
         return outcome
-    program = Program(problem, _still_worth(tasks, relaxed, best_s), best_s)
+    program = Program(problem, _reduced_cost_fixing(tasks, relaxed, best_s), best_s)
     start = {module: devices.copy() for module, devices in enumerate(layout.copies)}
     while seconds_left() > 0:
-        whole = program.solve(seconds_left(), start)
-        found = _laid_out(layout, whole.copies) if whole.copies is not None else None
-        if found is not None and found.room.min(initial=0.0) < -SLACK_MB:
-            program.exclude(whole.copies or {})
+        solved = program.solve(seconds_left(), start)
+        found = _with_copies(layout, solved.copies) if solved.copies is not None else None
+        if found is not None and found.free_mb.min(initial=0.0) < -SLACK_MB:
+            program.exclude(solved.copies or {})
             continue
         better = found if found is not None and found.objective_s < outcome.layout.objective_s else outcome.layout
-        proven = better.objective_s if whole.is_finished else min(whole.bound_s, better.objective_s)
+        proven = better.objective_s if solved.is_finished else min(solved.bound_s, better.objective_s)
         return Outcome(better, max(outcome.bound_s, proven))
     return outcome
 
 
 def bounded(layout: Layout) -> Outcome:
-    """Returns a layout with the bound that needs no search: each task on its own."""
+    """Returns a layout with the bound that needs no search: the weighted sum of the tasks' own lower bounds."""
     weights = [task.weight for task in layout.problem.tasks]
     return Outcome(layout, float(np.dot(weights, task_bounds_s(layout.costs))))
 
 
-def _still_worth(tasks: list[TaskRoutes], relaxed: Relaxed, best_s: float) -> list[TaskRoutes]:
-    """The routes whose use would not by itself raise the relaxation's bound above the best known."""
+def _reduced_cost_fixing(tasks: list[TaskRoutes], relaxed: Relaxed, best_s: float) -> list[TaskRoutes]:
+    """Returns the routes whose reduced cost is within the gap between the relaxation's bound and the best objective."""
     gap = best_s - relaxed.bound_s + 1e-6 * best_s
     kept = [reduced <= gap for reduced in relaxed.y_reduced_s]
-    return [TaskRoutes(some.task, some.routes[k], some.costs_s[k]) for some, k in zip(tasks, kept, strict=True)]
+    return [
+        TaskRoutes(columns.task, columns.routes[k], columns.costs_s[k]) for columns, k in zip(tasks, kept, strict=True)
+    ]
 
 
-def _laid_out(like: Layout, copies: dict[int, list[int]]) -> Layout:
+def _with_copies(like: Layout, copies: dict[int, list[int]]) -> Layout:
     layout = Layout(like.problem, copies)
     layout.costs = like.costs
     layout.reroute()
-    if layout.room.min(initial=0.0) >= -SLACK_MB:
+    if layout.free_mb.min(initial=0.0) >= -SLACK_MB:
         layout.drop_unused()
     return layout
 
 
 def find_room(problem: Problem, seconds: float) -> dict[int, list[int]] | None:
-    """Returns copies that fit, by exact search; None if there are none or time ran out.
+    """Returns any placement that fits, module -> devices, by exact search; None if none exists or time ran out.
 
     Raises:
         S2M3Error: highspy is not installed.
     """
     program = Program(problem, [], np.inf)
-    for _ in range(10):  # each time round, one more choice that only rounding made fit is excluded
-        whole = program.solve(seconds)
-        if whole.copies is None:
+    for _ in range(10):  # each round excludes one placement that fits only within the solver's tolerance
+        solved = program.solve(seconds)
+        if solved.copies is None:
             return None
-        if Layout(problem, whole.copies).room.min(initial=0.0) >= -SLACK_MB:
-            return whole.copies
-        program.exclude(whole.copies)
+        if Layout(problem, solved.copies).free_mb.min(initial=0.0) >= -SLACK_MB:
+            return solved.copies
+        program.exclude(solved.copies)
     return None

@@ -1,4 +1,4 @@
-"""The paper's greedy: modules by need, largest first; for each the feasible device with the earliest completion."""
+"""The paper's greedy: modules in order of need, largest first, each on the feasible device where it completes first."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -17,10 +17,10 @@ SortKey = Literal["memory", "compute"]
 
 
 def sorted_by_need(problem: Problem, key: SortKey, modules: Iterable[int] | None = None) -> list[int]:
-    """Returns the modules (all, if none are named), by need, largest first; ties by the other key, then by id.
+    """Returns modules by need, largest first; the other key, then the id breaks ties. `modules=None` takes all.
 
     `memory` is the module's size. `compute` is its mean time over the devices that can hold it: the paper places
-    "compute-intensive modules first" and does not say on which device that is measured.
+    "compute-intensive modules first" and does not say on which device compute is measured.
     """
     chosen = list(range(len(problem.modules)) if modules is None else modules)
     able = {m: problem.able(m) for m in chosen}
@@ -32,36 +32,36 @@ def sorted_by_need(problem: Problem, key: SortKey, modules: Iterable[int] | None
 
 
 def complete(layout: Layout, order: Iterable[int]) -> list[int]:
-    """Places modules in this order, each where its tasks complete earliest; returns those that found no room.
+    """Places modules in the given order, each where its tasks complete earliest; returns the modules that did not fit.
 
-    Completion is the weighted latency of the tasks that use the module, by the evaluator, with what is placed so far:
-    steps of modules without a place are left out, steps at a device that already holds some of the task's wait there.
+    Completion is the weighted latency of the tasks that use the module, by the evaluator, over the modules placed so
+    far: steps of unplaced modules are left out, and steps of one task on one device queue there.
     """
     problem = layout.problem
     left_out = []
     for module in order:
         able = problem.able(module)
-        able = able[layout.room[able] + SLACK_MB >= problem.size_mb[module]]
+        able = able[layout.free_mb[able] + SLACK_MB >= problem.size_mb[module]]
         if not len(able):
             left_out.append(module)
             continue
         completion = np.zeros(len(able))
         for t in problem.users.get(module, ()):
             completion += at_each_s(layout, t, module, able)
-        # ties: the shorter run, then the most room left, then the device that comes first
-        best = np.lexsort((-layout.room[able], problem.seconds(module)[able], completion))[0]
+        # ties: the shorter run time, then the most free memory, then the first device
+        best = np.lexsort((-layout.free_mb[able], problem.seconds(module)[able], completion))[0]
         layout.settle(module, int(able[best]))
     return left_out
 
 
 def lay_out(problem: Problem, key: SortKey = "compute") -> Layout:
-    """Returns the greedy's layout, routes and second copies included.
+    """Returns the greedy's layout, with routes and further copies.
 
-    Where the order leaves modules out, they get room by evictions; then the other order is tried, then a packing
-    that looks at memory alone.
+    Modules that the order leaves out are placed by evictions; if that fails, the other order is tried, and finally a
+    packing by memory alone.
 
     Raises:
-        NoCapacityError: None of these found room; the detail says what did not fit and by how much.
+        NoCapacityError: No attempt placed all modules; the detail names those left out and the missing memory.
     """
     other: SortKey = "compute" if key == "memory" else "memory"
     shortest: tuple[Layout, list[int]] | None = None
@@ -83,7 +83,7 @@ def lay_out(problem: Problem, key: SortKey = "compute") -> Layout:
 
 
 def _finished(layout: Layout, order: Iterable[int]) -> Layout:
-    """Routes, and where more copies are allowed, those that shorten them, largest module first."""
+    """Sets routes and, where more than one copy is allowed, adds the copies that shorten routes, in the given order."""
     layout.reroute()
     if layout.problem.max_replicas > 1:
         for module in order:
@@ -98,22 +98,22 @@ def greedy(instance: Instance, *, key: SortKey = "compute") -> dict[str, list[st
 
     Args:
         instance: Devices, modules, tasks.
-        key: What "largest" means. `compute` found the optimum more often (docs/placement.md).
+        key: The sort key of modules. `compute` found the optimum more often (docs/placement.md).
 
     Raises:
-        NoCapacityError: The modules do not fit; the detail says which and by how much.
+        NoCapacityError: The modules do not fit; the detail names them and the missing memory.
     """
     return named(lay_out(Problem(instance), key))
 
 
 def kept(problem: Problem, current: Mapping[str, Iterable[str]]) -> Layout:
-    """Returns a layout of the copies of a placement that may stay: their device is there, can run them, has room.
+    """Returns a layout of the current copies that may stay: the device is present, can run the module and has memory.
 
-    Of a module with more copies than are allowed, those stay that serve its tasks best.
+    If a module has more copies than max_replicas, the copies with the least latency stay.
 
     Args:
-        problem: What is to be placed now; modules and devices that it does not know are passed over.
-        current: Module -> devices, as ids; of a module's devices, the first have first call on memory.
+        problem: The problem to solve; modules and devices that it does not contain are ignored.
+        current: Ids, module -> devices; the first device of every module gets memory before any second one.
     """
     layout = Layout(problem)
     held = [(m, list(current.get(name, ()))) for m, name in enumerate(problem.module_ids)]
@@ -131,7 +131,7 @@ def kept(problem: Problem, current: Mapping[str, Iterable[str]]) -> Layout:
 
 
 def _keep_best(layout: Layout, module: int) -> None:
-    """Drops the copies beyond the limit."""
+    """Keeps the max_replicas copies of a module with the least weighted latency, and drops the others."""
     devices = np.array(layout.copies[module], dtype=np.intp)
     total = np.zeros(len(devices))
     for t in layout.problem.users.get(module, ()):
@@ -143,7 +143,7 @@ def _keep_best(layout: Layout, module: int) -> None:
 
 
 def named(layout: Layout) -> dict[str, list[str]]:
-    """Returns module -> devices, as ids in order."""
+    """Returns the layout as ids, module -> sorted devices."""
     problem = layout.problem
     return {
         module: sorted(problem.device_ids[device] for device in devices)

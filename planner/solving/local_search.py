@@ -1,4 +1,4 @@
-"""Local search: descends by single moves, copies and pairs, then shakes and descends again while there is time."""
+"""Local search: a descent by single moves, added copies and pair moves, then perturbations that are descended again."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -10,24 +10,24 @@ from s2m3.planner.solving.repair import make_room
 
 __all__ = ["descend", "shake"]
 
-#: A pair looks at devices x devices places at once: beyond this, single moves only.
+#: A pair move evaluates devices x devices positions at once; pairs with more positions than this are skipped.
 _LARGEST_PAIR = 10_000
-#: How many modules a shake throws elsewhere, at most.
+#: Most modules that one perturbation places again.
 _SHAKEN = 8
-#: A shake may leave things this much worse and be gone on from.
+#: A perturbed layout may be up to this part worse than the current one and still replace it.
 _WORSE = 0.05
 
 Expired = Callable[[], bool]
 
 
 def descend(layout: Layout, expired: Expired) -> None:
-    """Improves until no move gains, or time is up.
+    """Applies improving moves until none is left or time is up.
 
     Args:
-        layout: Improved in place; feasible at every moment.
-        expired: Whether time is up; asked before every move.
+        layout: Improved in place; it stays feasible throughout.
+        expired: Returns whether time is up; called before every move.
     """
-    modules = _by_stake(layout)
+    modules = _by_weighted_latency(layout)
     while True:
         if _singles(layout, modules, expired):
             continue
@@ -36,15 +36,17 @@ def descend(layout: Layout, expired: Expired) -> None:
     layout.drop_unused()
 
 
-def _by_stake(layout: Layout) -> list[int]:
-    """Modules that tasks use, those of the costliest tasks first: time goes where most is to gain."""
+def _by_weighted_latency(layout: Layout) -> list[int]:
+    """Returns the modules that tasks use, those of the tasks with the largest weighted latency first."""
     problem = layout.problem
-    stake = {m: sum(problem.tasks[t].weight * layout.latencies[t] for t in users) for m, users in problem.users.items()}
-    return sorted(stake, key=lambda m: (-stake[m], m))
+    weighted_s = {
+        m: sum(problem.tasks[t].weight * layout.latencies[t] for t in users) for m, users in problem.users.items()
+    }
+    return sorted(weighted_s, key=lambda m: (-weighted_s[m], m))
 
 
 def _singles(layout: Layout, modules: Iterable[int], expired: Expired) -> bool:
-    """One round of single moves over all modules; returns whether any gained and time is left for another."""
+    """Tries single moves and added copies of all modules once; returns whether one gained, False when time is up."""
     gained = False
     for module in modules:
         if expired():
@@ -58,7 +60,7 @@ def _singles(layout: Layout, modules: Iterable[int], expired: Expired) -> bool:
 
 
 def _pairs(layout: Layout, modules: list[int], expired: Expired) -> bool:
-    """Tries pairs until one gains."""
+    """Tries pair moves until one gains; returns whether one did."""
     able = layout.problem.able
     for position, one in enumerate(modules):
         for other in modules[position + 1 :]:
@@ -70,32 +72,32 @@ def _pairs(layout: Layout, modules: list[int], expired: Expired) -> bool:
 
 
 def shake(best: Layout, expired: Expired, *, rounds: int, seed: int = 0) -> Layout:
-    """Returns the best layout found by taking a few modules out, putting them back greedily, and descending.
+    """Returns the best layout of an iterated local search: remove a few modules, place them greedily, descend.
 
     Args:
-        best: Where to begin; not changed.
-        expired: Whether time is up.
-        rounds: Most shakes without a gain.
-        seed: The same seed makes the same shakes; only the time they are given can make a difference.
+        best: The initial layout; not changed.
+        expired: Returns whether time is up.
+        rounds: Most perturbations in a row without a gain.
+        seed: Equal seeds give equal perturbations, so that results differ only by the time available.
     """
-    chance = random.Random(seed)  # noqa: S311  # not a secret
-    modules = _by_stake(best)
+    rng = random.Random(seed)  # noqa: S311  # not a secret
+    modules = _by_weighted_latency(best)
     since_gain = 0
-    here = best
+    incumbent = best
     while since_gain < rounds and modules and not expired():
         since_gain += 1
-        trial = here.twin()
-        out = chance.sample(modules, min(len(modules), chance.randint(2, _SHAKEN)))
-        if chance.choice((True, False)):  # the largest first fits more often; any order finds more
-            out.sort(key=lambda m: -trial.problem.size_mb[m])
-        for module in out:
+        trial = incumbent.copy()
+        removed = rng.sample(modules, min(len(modules), rng.randint(2, _SHAKEN)))
+        if rng.choice((True, False)):  # largest first fits more often; random order explores more
+            removed.sort(key=lambda m: -trial.problem.size_mb[m])
+        for module in removed:
             trial.unsettle(module)
-        if not all(make_room(trial, module) for module in complete(trial, out)):
+        if not all(make_room(trial, module) for module in complete(trial, removed)):
             continue
         trial.reroute()
-        _singles(trial, out, expired)
-        if trial.objective_s <= here.objective_s * (1 + _WORSE * chance.random()):
-            here = trial
+        _singles(trial, removed, expired)
+        if trial.objective_s <= incumbent.objective_s * (1 + _WORSE * rng.random()):
+            incumbent = trial
         if trial.objective_s < best.objective_s - WORTH_S:
             best, since_gain = trial, 0
     return best

@@ -1,4 +1,4 @@
-"""From one placement to another without a break: which copies to load and unload next. Pure."""
+"""Make-before-break migration from one placement to another: which copies to load and unload next. Pure."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -29,26 +29,28 @@ def steps(
     size_mb: Mapping[str, float],
     able: Placement | None = None,
 ) -> list[Move]:
-    """Returns the moves that can be made now, all at once; called again whenever a copy gets ready or is gone.
+    """Returns the moves that can be made now, all at once; to be called again when a copy becomes ready or is gone.
 
-    A copy that is to stay loads as soon as it fits. One that is not leaves when a copy that is to stay is ready, or,
-    where its memory is waited for, when any other is. If all wait for one another, one module goes by way of a third
-    device. A module's last ready copy leaves only if the module is not desired at all.
+    A desired copy loads as soon as it fits. An undesired copy is unloaded once a desired copy of its module is ready
+    or, if another copy waits for its memory, once any other copy is ready. If all moves wait for each other, one module
+    moves through a third device. A module's last ready copy is unloaded only if the module is not desired at all.
 
     Args:
-        current: Module -> devices that hold it, loading ones included.
+        current: Module -> devices that hold or load it.
         desired: Module -> devices that are to hold it in the end.
-        ready: Module -> devices where it serves.
-        room_mb: Memory for modules of each device.
-        size_mb: Of each module.
-        able: Module -> devices that can run it; without, no third device is used.
+        ready: Module -> devices that serve it.
+        room_mb: Memory of each device for modules, 10^6 bytes.
+        size_mb: Memory of each module, 10^6 bytes.
+        able: Module -> devices that can run it; None allows no move through a third device.
     """
     free = dict(room_mb)
     for module, devices in current.items():
         for device in free.keys() & devices:
             free[device] -= size_mb.get(module, 0.0)
     wanted = [(m, d) for m in desired for d in sorted(desired[m]) if d not in current.get(m, ()) and d in free]
-    wanted.sort(key=lambda pair: (bool(ready.get(pair[0])), -size_mb[pair[0]], pair))  # those served nowhere first
+    wanted.sort(
+        key=lambda pair: (bool(ready.get(pair[0])), -size_mb[pair[0]], pair)
+    )  # modules without a ready copy first
     moves: list[Move] = []
     waited_for: set[str] = set()
 
@@ -61,15 +63,15 @@ def steps(
             moves.append(Move("load", module, device))
         else:
             waited_for.add(device)
-    moves += _leaving(current, desired, ready, waited_for)
+    moves += _unloads(current, desired, ready, waited_for)
     loading = any(d not in ready.get(m, ()) for m in desired for d in current.get(m, ()))
     if not moves and waited_for and not loading and able is not None:
-        moves = _way_round(current, desired, waited_for, fits, able)
+        moves = _detour(current, desired, waited_for, fits, able)
     return moves
 
 
-def _leaving(current: Placement, desired: Placement, ready: Placement, waited_for: set[str]) -> list[Move]:
-    """Copies that may go now; of a module's ready copies one always stays."""
+def _unloads(current: Placement, desired: Placement, ready: Placement, waited_for: set[str]) -> list[Move]:
+    """Returns the unloads that are allowed now; one ready copy of every desired module stays."""
     moves = []
     for module in sorted(current):
         goals, serving = set(desired.get(module, ())), set(ready.get(module, ()))
@@ -81,10 +83,13 @@ def _leaving(current: Placement, desired: Placement, ready: Placement, waited_fo
     return moves
 
 
-def _way_round(
+def _detour(
     current: Placement, desired: Placement, waited_for: set[str], fits: Callable[[str, str], bool], able: Placement
 ) -> list[Move]:
-    """Loads one module that is in the way on a device where nothing is waited for; the first that fits."""
+    """Returns one load that breaks a circular wait: a blocking module goes to the first third device where it fits.
+
+    Devices in `waited_for` lack memory for a desired copy and are not used.
+    """
     in_the_way = [
         m
         for m in current
@@ -105,10 +110,10 @@ def is_reachable(
     size_mb: Mapping[str, float],
     able: Placement,
 ) -> bool:
-    """Whether `steps` gets from one placement to the other if every load succeeds."""
+    """Whether repeated `steps` leads from one placement to the other if every load succeeds."""
     held = {module: set(devices) for module, devices in current.items()}
     goal = {module: set(devices) for module, devices in desired.items()}
-    # a module loads at its goal, perhaps at one place on the way, and leaves both of the old: four moves a copy
+    # at most four moves per copy: load on a third device and on the goal, unload from the third and the old device
     limit = 4 * sum(len(devices) for devices in [*held.values(), *goal.values()]) + 4
     for _ in range(limit):
         moves = steps(held, goal, held, room_mb=room_mb, size_mb=size_mb, able=able)

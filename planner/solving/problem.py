@@ -1,4 +1,4 @@
-"""An instance as numbers: devices, modules and tasks by position, rows made when first asked for."""
+"""An instance as arrays: devices, modules and tasks by position. Run-time rows are built on first use."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,28 +18,28 @@ Ints = NDArray[np.intp]
 #: device position per step, in the order of `TaskShape.step_ids`
 Route = tuple[int, ...]
 
-#: A source somewhere behind the broker, whose own link does not count.
+#: Position of a source elsewhere behind the broker, whose own link is not modelled.
 OUTSIDE = -1
-#: A step that is left out: it takes no time, and nothing is sent to it or from it.
+#: Device of a step that is left out of a route: it takes no time and has no transfers.
 ABSENT = -2
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """Which step waits for which, by position."""
+    """The DAG of a task's steps, by position: predecessors, successors, and orders derived from them."""
 
     before: tuple[tuple[int, ...], ...]
     followers: tuple[tuple[int, ...], ...]
-    #: every step after those before it
+    #: a topological order
     order: tuple[int, ...]
     head: int
-    #: pairs of steps of which neither has to wait for the other: only these can queue for one device
+    #: pairs of steps without a path between them: only these can compete for one device
     rivals: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TaskShape:
-    """A task by position. Steps are sorted by id, so that the smaller position is the smaller id."""
+    """A task by position. Steps are sorted by id, so that positions compare as ids do."""
 
     index: int
     weight: float
@@ -51,9 +51,9 @@ class TaskShape:
 
 
 class Problem:
-    """Positions and numbers of an instance. Times in seconds, sizes as in the file.
+    """Positions and arrays of an instance. Times are in seconds; sizes and links as in the instance.
 
-    Rows of `seconds` are made when first asked for: planning again after a loss reads only what was lost.
+    Rows of `seconds` are built on first use, so that replanning after a loss reads only the lost modules' rows.
     """
 
     def __init__(self, instance: Instance) -> None:
@@ -64,7 +64,7 @@ class Problem:
         self.memory_mb: Floats = np.array([device.memory_mb for device in devices])
         self.latency_ms: Floats = np.array([device.latency_ms for device in devices])
         self.mbps: Floats = np.array([device.mbps for device in devices])
-        # Two more at the end, which the positions ABSENT and OUTSIDE find: no delay, no limit.
+        # two more entries at the end, the indices ABSENT and OUTSIDE: no delay, no limit
         self.links_ms: Floats = np.append(self.latency_ms, (0.0, 0.0))
         self.links_mbps: Floats = np.append(self.mbps, (np.inf, np.inf))
         self.latencies: list[float] = self.links_ms.tolist()
@@ -79,12 +79,12 @@ class Problem:
 
     @cached_property
     def tasks(self) -> tuple[TaskShape, ...]:
-        """The tasks, in the order of the file."""
+        """The tasks, in the order of the instance."""
         return tuple(self._shape(t, task) for t, task in enumerate(self.instance.tasks))
 
     @cached_property
     def users(self) -> Mapping[int, Sequence[int]]:
-        """Module -> the tasks that use it, each once; a module of no task is missing."""
+        """Module -> the distinct tasks that use it; modules without a task have no entry."""
         users: dict[int, list[int]] = defaultdict(list)
         for task in self.tasks:
             for module in sorted(set(task.modules)):
@@ -92,7 +92,7 @@ class Problem:
         return users
 
     def seconds(self, module: int) -> Floats:
-        """Returns seconds per item on each device; infinite where the module cannot run; 0 at ABSENT."""
+        """Returns seconds per item, [devices + 2]; infinite where the module cannot run, 0 at index ABSENT."""
         row = self._rows.get(module)
         if row is None:
             row = np.full(len(self.device_ids) + 2, np.inf)
@@ -104,14 +104,14 @@ class Problem:
         return row
 
     def runs_s(self, module: int, device: int) -> float:
-        """Returns seconds per item on one device, infinite where it cannot run, without making the row; ABSENT: 0."""
+        """Returns seconds per item on one device, without building the row; infinite if it cannot run, 0 if ABSENT."""
         row = self._rows.get(module)
         if row is not None:
             return row.item(device)
         return 0.0 if device == ABSENT else self.modules[module].seconds.get(self.device_ids[device], np.inf)
 
     def able(self, module: int) -> Ints:
-        """Returns the devices that can run a module and would hold it if they were empty, by position."""
+        """Returns the positions of the devices that can run a module and have the memory for it when empty."""
         able = self._able.get(module)
         if able is None:
             fits = self.memory_mb + 1e-9 >= self.size_mb[module]
@@ -119,7 +119,7 @@ class Problem:
         return able
 
     def route_ids(self, task: TaskShape, route: Sequence[int]) -> dict[str, str]:
-        """Returns step -> device, by their ids."""
+        """Returns a route as ids, step -> device."""
         return {step: self.device_ids[device] for step, device in zip(task.step_ids, route, strict=True)}
 
     def _shape(self, index: int, task: PlacedTask) -> TaskShape:
@@ -139,7 +139,7 @@ class Problem:
 
 @lru_cache(maxsize=1024)
 def _wiring(before: tuple[tuple[int, ...], ...]) -> Wiring:
-    """Most tasks are wired alike: made once for all of them."""
+    """Returns the DAG with these predecessors per step; cached, because most tasks have the same shape."""
     steps = range(len(before))
     order = tuple(TopologicalSorter(dict(enumerate(before))).static_order())
     followers = tuple(tuple(s for s in steps if p in before[s]) for p in steps)

@@ -1,9 +1,9 @@
-"""Waiting at shared devices under request rates: an approximation, and a local search that lowers it.
+"""Queueing at shared devices under request rates: an M/G/1 approximation, and a local search that minimises it.
 
-The approximation: each device is an M/G/1 queue of its own. Requests come at random at each task's rate, every step
-adds its seconds to its device's work, and a step waits, on the mean, what the Pollaczek-Khinchine formula says:
-W = sum(rate x seconds^2) / (2 (1 - utilisation)). It leaves out that a request's steps arrive one because of the other,
-batching, and what links can carry. docs/placement.md compares it with a simulation.
+Each device is an independent M/G/1 queue. Requests of a task arrive as a Poisson process at its rate; the mean wait of
+a step follows the Pollaczek-Khinchine formula, W = sum(rate x seconds^2) / (2 (1 - utilisation)). The approximation
+ignores that arrivals of one request's steps are correlated, batching, and link capacity. docs/placement.md compares it
+with a simulation.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from s2m3.planner.solving.latency import latency_s
 from s2m3.planner.solving.layout import Layout
-from s2m3.planner.solving.moves import WORTH_S, roomy
+from s2m3.planner.solving.moves import WORTH_S, devices_with_room
 from s2m3.planner.solving.problem import Floats, Problem, Route
 
 __all__ = [
@@ -25,17 +25,17 @@ __all__ = [
     "waits_s",
 ]
 
-#: 1 / (1 - utilisation) goes on as its tangent from here: overloaded plans still compare, the less overloaded wins.
+#: Above this utilisation, 1 / (1 - utilisation) is continued by its tangent, so that overloaded plans still compare.
 _STEEPEST_AT = 0.95
 
 
 def has_rates(problem: Problem) -> bool:
-    """Whether any task says how often it is asked."""
+    """Whether any task has a request rate above 0."""
     return any(task.rate > 0 for task in problem.tasks)
 
 
 def utilisation(problem: Problem, routes: Sequence[Route]) -> Floats:
-    """Returns, per device, the part of the time it computes: rate x seconds over all steps it serves."""
+    """Returns each device's utilisation, the sum of rate x seconds over the steps routed to it, [devices]."""
     busy = np.zeros(len(problem.device_ids))
     for task, route in zip(problem.tasks, routes, strict=True):
         for module, device in zip(task.modules, route, strict=True):
@@ -44,7 +44,7 @@ def utilisation(problem: Problem, routes: Sequence[Route]) -> Floats:
 
 
 def waits_s(problem: Problem, routes: Sequence[Route]) -> Floats:
-    """Returns, per device, how long a step waits there on the mean before it is its turn, seconds (M/G/1)."""
+    """Returns the mean queueing delay of a step at each device, s, [devices] (M/G/1)."""
     squares = np.zeros(len(problem.device_ids))
     for task, route in zip(problem.tasks, routes, strict=True):
         for module, device in zip(task.modules, route, strict=True):
@@ -60,7 +60,7 @@ def waits_s(problem: Problem, routes: Sequence[Route]) -> Floats:
 
 
 def loaded_latencies_s(problem: Problem, routes: Sequence[Route]) -> list[float]:
-    """Returns each task's mean latency under load, seconds: the evaluator's, each step delayed by its device's wait."""
+    """Returns each task's mean latency under load, s: the evaluator's, with each step delayed by its device's queue."""
     waits = waits_s(problem, routes).tolist()
     return [latency_s(problem, task, route, waits) for task, route in zip(problem.tasks, routes, strict=True)]
 
@@ -72,44 +72,44 @@ def loaded_objective_s(problem: Problem, routes: Sequence[Route]) -> float:
 
 
 def mean_objective_s(layout: Layout) -> float:
-    """Returns the objective: under load where tasks say their rates, on idle devices where none does."""
+    """Returns the objective, seconds: under load if any task has a request rate, else on idle devices."""
     if has_rates(layout.problem):
         return loaded_objective_s(layout.problem, layout.routes)
     return layout.objective_s
 
 
 def relieve(layout: Layout, expired: Callable[[], bool]) -> None:
-    """Moves modules, adds copies and sends tasks to other copies as long as that lowers the objective under load.
+    """Moves modules, adds copies and reroutes tasks as long as that lowers the objective under load.
 
     Args:
-        layout: Changed in place; its latencies stay those of idle devices, on the routes that load asks for.
-        expired: Whether time is up.
+        layout: Changed in place. Routes become those that are best under load; latencies stay those of idle devices.
+        expired: Returns whether time is up.
     """
     best_s = loaded_objective_s(layout.problem, layout.routes)
     gained = True
     while gained:
         gained = False
         for module in sorted(layout.problem.users):
-            for device in [*layout.copies[module], *roomy(layout, module).tolist()]:
+            for device in [*layout.copies[module], *devices_with_room(layout, module).tolist()]:
                 if expired():
                     return
                 for trial in _trials(layout, module, device):
                     value = loaded_objective_s(trial.problem, trial.routes)
                     if value < best_s - WORTH_S:
                         best_s, gained = value, True
-                        layout.become(trial)
+                        layout.assign_from(trial)
                         break
 
 
 def _trials(layout: Layout, module: int, device: int) -> list[Layout]:
-    """One module's tasks to a device: all of them, or one task where copies may differ."""
+    """Returns layouts with a module's tasks routed to a device: all tasks, and each task alone if copies may differ."""
     users = layout.problem.users[module]
     groups = [list(users)]
     if layout.problem.max_replicas > 1 and len(users) > 1:
         groups += [[t] for t in users]
     trials = []
     for group in groups:
-        trial = layout.twin()
+        trial = layout.copy()
         if device not in trial.copies[module]:
             trial.add(module, device)
         for t in group:

@@ -1,4 +1,4 @@
-"""Planning again: what was lost is placed at once and nothing else moves; anything else has to be worth its moves."""
+"""Replanning: lost modules are placed at once and nothing else moves; an improvement must be worth its loads."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +21,12 @@ Placement = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """What a plan has to be worth to replace another that serves every task.
+    """Hysteresis: the gain that a plan needs to replace one that serves every task.
 
     Args:
-        gain: The least gain, as a part of the objective that there is.
-        payback_rounds: Within how many requests of each task the time spent loading has to be won back.
-        load_mb_s: How fast devices load modules, 10^6 bytes a second.
+        gain: Least gain, as a part of the current objective.
+        payback_rounds: Number of requests of each task within which the gain must make up for the loading time.
+        load_mb_s: Speed at which devices load modules, 10^6 bytes a second.
     """
 
     gain: float = 0.05
@@ -36,13 +36,13 @@ class Worth:
 
 @dataclass(frozen=True, slots=True)
 class Replan:
-    """Where modules are to be now.
+    """The placement to adopt, and the reason.
 
     Args:
         placement: Module -> devices.
-        why: `unchanged`: it is the current one. `lost`: modules without a copy got one. `gain`: it is worth its moves.
-        loads: The copies that are not there yet.
-        objective_s: Of the placement, on idle devices.
+        why: `unchanged`: the current placement. `lost`: modules without a copy got one. `gain`: a better placement.
+        loads: The copies that have to be loaded.
+        objective_s: The placement's objective on idle devices, seconds.
     """
 
     placement: Mapping[str, list[str]]
@@ -59,29 +59,29 @@ def replan(
     budget_s: float = 1.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Replan:
-    """Returns the placement to have next.
+    """Returns the placement to adopt next.
 
-    If modules have no copy left (their device is gone, or they are new), only these are placed, each where its tasks
-    complete earliest; others move only if there is no room without. Otherwise a better placement is looked for,
-    modules go back to where they are wherever that costs less than loading them, and the result is taken only if it is
-    worth it and can be reached without ever unloading a module's last copy.
+    If modules have no copy (their device was lost, or they are new), only these are placed, each where its tasks
+    complete earliest; other modules move only if memory cannot be found otherwise. If all modules have copies, a better
+    placement is searched; each module whose gain does not pay for its load returns to its current devices. The result
+    is adopted if its gain exceeds the hysteresis and it can be reached without unloading a module's last copy.
 
     Args:
-        instance: What there is now. Devices that were lost are not in it.
-        current: Where modules are, lost devices included or not. A copy that does not fit any more is left out.
-        worth: What a change has to be worth.
-        budget_s: For looking for a better placement; what was lost is placed in any case.
-        clock: Seconds that only go up.
+        instance: The present devices, modules and tasks, without lost devices.
+        current: Module -> devices now; lost devices and copies that no longer fit are ignored.
+        worth: The hysteresis; None takes the defaults.
+        budget_s: Time for the search for a better placement; lost modules are placed in any case.
+        clock: Monotonic seconds.
 
     Raises:
-        NoCapacityError: The modules do not fit on the devices there are.
+        NoCapacityError: The modules do not fit on the present devices.
     """
     started = clock()
     problem = Problem(instance)
     stay = kept(problem, current)
     lost = sorted_by_need(problem, "compute", (m for m, devices in enumerate(stay.copies) if not devices))
     if lost:
-        layout = stay.twin()
+        layout = stay.copy()
         if not all(make_room(layout, module) for module in complete(layout, lost)):
             layout = first_layout(problem)
         layout.reroute()
@@ -90,11 +90,11 @@ def replan(
     if budget_s <= 0:
         return _answer(stay, current, "unchanged")
     worth = worth or Worth()
-    better = best_layout(stay, lambda: started + budget_s - clock(), under_load=True).layout.twin()
-    _go_back(better, stay, worth)
+    better = best_layout(stay, lambda: started + budget_s - clock(), under_load=True).layout.copy()
+    _undo_unpaid_moves(better, stay, worth)
     before_s = mean_objective_s(stay)
     gained = before_s - mean_objective_s(better)
-    if gained >= worth.gain * before_s and gained > 0 and gained > _price_s(better, stay, worth):
+    if gained >= worth.gain * before_s and gained > 0 and gained > _load_price_s(better, stay, worth):
         room = dict(zip(problem.device_ids, problem.memory_mb.tolist(), strict=True))
         size = dict(zip(problem.module_ids, problem.size_mb, strict=True))
         able = {module.id: module.seconds.keys() for module in problem.modules}
@@ -103,20 +103,20 @@ def replan(
     return _answer(stay, current, "unchanged")
 
 
-def _price_s(layout: Layout, stay: Layout, worth: Worth, module: int | None = None) -> float:
-    """Seconds of loading what is not there yet (of one module or all), spread over the rounds that have to pay it."""
+def _load_price_s(layout: Layout, stay: Layout, worth: Worth, module: int | None = None) -> float:
+    """Returns the seconds of loading new copies (of one module or all), divided by the rounds that must pay for it."""
     problem = layout.problem
     modules = range(len(problem.modules)) if module is None else (module,)
     loaded_mb = sum(problem.size_mb[m] * len(set(layout.copies[m]) - set(stay.copies[m])) for m in modules)
     return loaded_mb / worth.load_mb_s / worth.payback_rounds
 
 
-def _go_back(layout: Layout, stay: Layout, worth: Worth) -> None:
-    """Puts modules back where they are, the costliest to load first, where their gain does not pay for the load."""
+def _undo_unpaid_moves(layout: Layout, stay: Layout, worth: Worth) -> None:
+    """Moves modules whose gain does not pay for their load back to their current devices, the largest module first."""
     problem = layout.problem
     moved = [m for m in range(len(problem.modules)) if set(layout.copies[m]) != set(stay.copies[m])]
     for module in sorted(moved, key=lambda m: -problem.size_mb[m]):
-        trial = layout.twin()
+        trial = layout.copy()
         for device in trial.copies[module].copy():
             trial.drop(module, device)
         if not all(trial.fits(module, device) for device in stay.copies[module]):
@@ -124,8 +124,8 @@ def _go_back(layout: Layout, stay: Layout, worth: Worth) -> None:
         for device in stay.copies[module]:
             trial.add(module, device)
         trial.reroute(problem.users.get(module, ()))
-        if mean_objective_s(trial) - mean_objective_s(layout) <= _price_s(layout, stay, worth, module):
-            layout.become(trial)
+        if mean_objective_s(trial) - mean_objective_s(layout) <= _load_price_s(layout, stay, worth, module):
+            layout.assign_from(trial)
 
 
 def _answer(layout: Layout, current: Placement, why: Literal["unchanged", "lost", "gain"]) -> Replan:

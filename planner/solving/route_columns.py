@@ -1,4 +1,4 @@
-"""The routes that a better plan could still use, with what each costs by the evaluator: the exact search's columns."""
+"""Column generation for the exact search: all routes that a better plan could use, each with its cost."""
 
 from dataclasses import dataclass
 from math import prod
@@ -11,14 +11,14 @@ from s2m3.planner.solving.problem import Floats, Ints, TaskShape
 
 __all__ = ["TaskRoutes", "routes_worth_trying"]
 
-#: Routes of one task that are simulated, and of all tasks that are kept, at most: what is beyond is not small.
+#: Most routes simulated per task, and most routes kept over all tasks; larger instances are not searched exactly.
 _MOST_SIMULATED = 400_000
 _MOST_KEPT = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRoutes:
-    """Routes of one task, [routes, steps], and weight x latency of each, seconds."""
+    """Routes of one task, [routes, steps], and each route's weight x latency, seconds, [routes]."""
 
     task: TaskShape
     routes: Ints
@@ -26,45 +26,48 @@ class TaskRoutes:
 
 
 def routes_worth_trying(costs: Costs, best_s: float) -> tuple[float, list[TaskRoutes] | None]:
-    """Returns a lower bound of the objective and, for each task, every route that a plan under `best_s` can have.
+    """Returns a lower bound of the objective and, for each task, every route that a plan below `best_s` can contain.
 
-    A plan costs at least the sum of what each task costs on its own. A route that is dearer than its task's least by
-    more than the distance from that sum to `best_s` is in no better plan.
+    The sum of the tasks' own least costs bounds every plan from below. A route that costs more than its task's least
+    cost plus the gap between that sum and `best_s` is in no better plan.
 
     Args:
         costs: The evaluator.
-        best_s: Objective of a plan that is known (infinite: none is), seconds.
+        best_s: Objective of the best known plan, seconds; infinite if there is none.
 
     Returns:
-        The bound in seconds, and the routes; None in their stead if they are too many to look at.
+        The bound in seconds, and the routes of each task, or None in their place if there are too many routes.
     """
     problem = costs.problem
     weights = np.array([task.weight for task in problem.tasks])
     least = weights * task_bounds_s(costs)
-    gap = _margin(best_s) - float(least.sum())
+    gap = _with_tolerance(best_s) - float(least.sum())
     found: list[TaskRoutes] = []
     for task in problem.tasks:
-        some = _routes_of(costs, task, float(least[task.index]) + gap)
-        if some is None:
+        columns = _routes_of(costs, task, float(least[task.index]) + gap)
+        if columns is None:
             return float(least.sum()), None
-        gap -= float(some.costs_s.min()) - float(least[task.index])
-        least[task.index] = some.costs_s.min()
-        found.append(some)
+        gap -= float(columns.costs_s.min()) - float(least[task.index])
+        least[task.index] = columns.costs_s.min()
+        found.append(columns)
     kept = []
-    for some in found:
-        worth = some.costs_s <= least[some.task.index] + gap
-        kept.append(TaskRoutes(some.task, some.routes[worth], some.costs_s[worth]))
+    for columns in found:
+        within = columns.costs_s <= least[columns.task.index] + gap
+        kept.append(TaskRoutes(columns.task, columns.routes[within], columns.costs_s[within]))
     bound = float(least.sum())
-    return bound, kept if sum(len(some.routes) for some in kept) <= _MOST_KEPT else None
+    return bound, kept if sum(len(columns.routes) for columns in kept) <= _MOST_KEPT else None
 
 
-def _margin(best_s: float) -> float:
-    """A little more than the best: its own routes are to be among those kept, whatever the last bits."""
+def _with_tolerance(best_s: float) -> float:
+    """Returns `best_s` plus a tolerance, so that floating-point error does not remove the best plan's own routes."""
     return best_s * (1 + 1e-9) + 1e-12
 
 
 def _routes_of(costs: Costs, task: TaskShape, limit_s: float) -> TaskRoutes | None:
-    """Simulates every route whose steps could, each by itself, stay within a limit; None if they are too many."""
+    """Returns a task's routes within a cost limit, seconds; None if there are too many routes to simulate.
+
+    For large tasks, devices whose lower bound (`Paths.through_s`) exceeds the limit are excluded per step first.
+    """
     problem = costs.problem
     choices = [problem.able(m) for m in task.modules]
     if prod(map(len, choices)) > _MOST_SIMULATED and task.weight > 0:
@@ -76,12 +79,12 @@ def _routes_of(costs: Costs, task: TaskShape, limit_s: float) -> TaskRoutes | No
     if problem.max_replicas == 1:
         routes = routes[_one_device_per_module(task, routes)]
     costs_s = task.weight * costs.of(task.index, list(routes.T))
-    worth = costs_s <= limit_s
-    return TaskRoutes(task, routes[worth], costs_s[worth])
+    within = costs_s <= limit_s
+    return TaskRoutes(task, routes[within], costs_s[within])
 
 
 def _one_device_per_module(task: TaskShape, routes: Ints) -> Ints:
-    """Which routes use each module at one device only."""
+    """Returns the positions of the routes that run each module on one device only."""
     agree = np.ones(len(routes), dtype=np.bool_)
     for s, module in enumerate(task.modules):
         agree &= routes[:, s] == routes[:, task.modules.index(module)]

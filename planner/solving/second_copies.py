@@ -1,4 +1,4 @@
-"""Spare memory put to use: warm second copies of the modules whose loss, or whose queue, would hurt most. Pure."""
+"""Warm second copies in spare memory, for the modules whose loss or queue costs most latency. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import numpy as np
 from s2m3.planner.solving.exact import is_small
 from s2m3.planner.solving.greedy import kept
 from s2m3.planner.solving.layout import Layout
-from s2m3.planner.solving.moves import at_each_s, roomy
+from s2m3.planner.solving.moves import at_each_s, devices_with_room
 from s2m3.planner.solving.problem import Floats, Ints, Problem
 from s2m3.planner.solving.queueing import has_rates, loaded_objective_s
 from s2m3.schemas.instance import Instance
 
 __all__ = ["Spare", "second_copies"]
 
-#: (- worth per MB, module, device): the greatest worth comes first
+#: (-worth per MB, module, device): a heap of offers yields the greatest worth first
 Offer = tuple[float, int, int]
 Queue = list[Offer]
 #: Module -> the devices that hold it now.
@@ -25,14 +25,14 @@ Held = Mapping[int, set[str]]
 
 @dataclass(frozen=True, slots=True)
 class Spare:
-    """What a second copy is thought to be worth.
+    """Parameters of the worth of a second copy.
 
     Args:
-        lost: How likely it is that a request meets a device that has just been lost.
-        notice_s: What passes until a device's loss is noticed, planned for and told, however little there is to load.
-        load_mb_s: How fast a device loads a module in its place, 10^6 bytes a second.
-        keep_free: The part of each device's memory that stays free.
-        sticky: By how much another copy has to be worth more than one that is there already.
+        lost: Probability that a request meets a device that has just been lost.
+        notice_s: Seconds to detect a device's loss, replan and publish the plan, before any load begins.
+        load_mb_s: Speed at which a device loads the replacement, 10^6 bytes a second.
+        keep_free: Part of each device's memory that stays free.
+        sticky: Factor on the worth of a copy that already exists (hysteresis).
     """
 
     lost: float = 0.01
@@ -49,26 +49,26 @@ def second_copies(
     spare: Spare | None = None,
     current: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, list[str]]:
-    """Returns the copies to add to a placement, module -> devices: at most one each, worth most per megabyte first.
+    """Returns the copies to add to a placement, module -> devices: at most one per module, most worth per MB first.
 
-    A second copy of a module is worth, in seconds of weighted latency:
+    The worth of a second copy of a module, in seconds of weighted latency, is the sum of:
 
-    - for each task that uses it, the load of the module it saves when its device is lost, less what the task takes
-      longer on the second device, times `lost`;
-    - with request rates, what the objective under load falls by if its tasks are spread over both copies (at home
-      scale only: where the exact search of a fit would be tried).
+    - for each task that uses the module, `lost` x (the loading time saved when the first device is lost, minus the
+      extra latency of the task on the second device);
+    - with request rates, the decrease of the objective under load when the module's tasks are spread over both copies
+      (only for instances that `is_small` accepts).
 
     Args:
         instance: Devices, modules, tasks.
-        placement: Where modules are to be; all of them.
-        spare: What a second copy is thought to be worth.
-        current: Where copies are now: those are preferred, so that second copies do not wander.
+        placement: Module -> devices; every module has a device.
+        spare: Parameters of the worth; None takes the defaults.
+        current: Module -> devices now; an existing copy is preferred, so that second copies rarely move.
     """
     spare = spare or Spare()
     problem = Problem(instance.model_copy(update={"max_replicas": len(instance.devices)}))
     layout = kept(problem, placement)
     layout.reroute()
-    layout.room -= spare.keep_free * problem.memory_mb
+    layout.free_mb -= spare.keep_free * problem.memory_mb
     held = {problem.module_at[m]: set(devices) for m, devices in (current or {}).items() if m in problem.module_at}
     queue: Queue = []
     added: dict[str, list[str]] = {}
@@ -78,9 +78,9 @@ def second_copies(
         offer = heappop(queue)
         _, module, device = offer
         if not layout.fits(module, device):
-            _offer(queue, layout, module, spare, held)  # the second best device
-        elif _counts_load(problem) and added and _is_less(offer, queue, layout, spare, held):
-            continue  # copies added meanwhile have taken some of its load
+            _offer(queue, layout, module, spare, held)  # the next best device
+        elif _counts_load(problem) and added and _worth_fell(offer, queue, layout, spare, held):
+            continue  # copies added since the offer have taken some of the module's load
         else:
             layout.add(module, device)
             if _counts_load(problem):
@@ -93,8 +93,8 @@ def _counts_load(problem: Problem) -> bool:
     return has_rates(problem) and is_small(problem)
 
 
-def _is_less(offer: Offer, queue: Queue, layout: Layout, spare: Spare, held: Held) -> bool:
-    """Offers a module again if it is not worth any more what it was when it was offered."""
+def _worth_fell(offer: Offer, queue: Queue, layout: Layout, spare: Spare, held: Held) -> bool:
+    """Whether an offer's worth has fallen since it was made; if so, queues a new offer for its module."""
     again: Queue = []
     _offer(again, layout, offer[1], spare, held)
     if again and again[0][0] <= offer[0] * (1 - 1e-9):
@@ -105,23 +105,23 @@ def _is_less(offer: Offer, queue: Queue, layout: Layout, spare: Spare, held: Hel
 
 
 def _offer(queue: Queue, layout: Layout, module: int, spare: Spare, held: Held) -> None:
-    """Offers the module's best device by worth per megabyte, if any is worth something."""
+    """Queues an offer for a module's most valuable device, if the module has one copy and the worth is above 0."""
     problem = layout.problem
     if len(layout.copies[module]) > 1:
         return
-    devices = roomy(layout, module)
+    devices = devices_with_room(layout, module)
     if not len(devices):
         return
     worth = _worth_s(layout, module, devices, spare)
-    there = [problem.device_ids[d] in held.get(module, ()) for d in devices]
-    worth = np.where(there, worth * spare.sticky, worth)
+    exists = [problem.device_ids[d] in held.get(module, ()) for d in devices]
+    worth = np.where(exists, worth * spare.sticky, worth)
     best = int(worth.argmax())
     if worth[best] > 0:
         heappush(queue, (-worth[best] / max(problem.size_mb[module], 1.0), module, int(devices[best])))
 
 
 def _worth_s(layout: Layout, module: int, devices: Ints, spare: Spare) -> Floats:
-    """What a second copy at each device is worth, seconds of the objective."""
+    """Returns the worth of a second copy on each device, seconds of the objective, [devices]."""
     problem = layout.problem
     load_s = spare.notice_s + problem.size_mb[module] / spare.load_mb_s
     worth = np.zeros(len(devices))
@@ -130,21 +130,21 @@ def _worth_s(layout: Layout, module: int, devices: Ints, spare: Spare) -> Floats
         longer = np.maximum(at_each_s(layout, t, module, devices) - weight * layout.latencies[t], 0.0)
         worth += spare.lost * np.maximum(weight * load_s - longer, 0.0)
     if _counts_load(problem):
-        now = loaded_objective_s(problem, layout.routes)
-        worth += [max(0.0, now - _spread_s(layout, module, int(device))) for device in devices]
+        current_s = loaded_objective_s(problem, layout.routes)
+        worth += [max(0.0, current_s - _spread_s(layout, module, int(device))) for device in devices]
     return worth
 
 
 def _spread_s(layout: Layout, module: int, device: int) -> float:
-    """The objective under load with a module's tasks spread over one more copy."""
-    trial = layout.twin()
+    """Returns the objective under load, seconds, with a module's tasks spread over one more copy."""
+    trial = layout.copy()
     trial.add(module, device)
     _spread(trial, module, device)
     return loaded_objective_s(trial.problem, trial.routes)
 
 
 def _spread(layout: Layout, module: int, device: int) -> None:
-    """Sends tasks, one after another, to a new copy if that lowers the objective under load."""
+    """Reroutes tasks to a new copy, one after another, where that lowers the objective under load."""
     problem = layout.problem
     best = loaded_objective_s(problem, layout.routes)
     for t in problem.users[module]:

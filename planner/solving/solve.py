@@ -1,4 +1,4 @@
-"""Solves an instance: greedy, then improvement, then the exact search, within a time budget; always with a bound."""
+"""Solves an instance within a time budget: greedy, local search, exact search; the solution has a lower bound."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,18 +21,18 @@ __all__ = ["Method", "Solution", "TaskPlan", "best_layout", "first_layout", "sol
 Method = Literal["auto", "greedy", "exact"]
 
 _BUDGET_S: Mapping[Method, float] = {"greedy": 0.0, "auto": 1.0, "exact": 60.0}
-#: The part of the budget that local search may take before the exact search has its turn.
+#: Part of the budget for local search before the exact search.
 _IMPROVING = 0.4
-#: Shakes without a gain after which local search makes way, and after which it gives up for good.
+#: Perturbations without a gain that end local search before, and after, the exact search.
 _SHAKES = 100
 _MORE_SHAKES = 10_000
-#: For finding any placement that fits, where the greedy found none.
+#: Time limit of the exact search for any placement that fits, where the greedy found none.
 _FITTING_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """A task's route (step -> device) and its latency on it, seconds."""
+    """A task's route (step -> device) and the task's latency on that route, seconds."""
 
     latency_s: float
     route: Mapping[str, str]
@@ -40,7 +40,7 @@ class TaskPlan:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """A placement with its routes, what it costs, and how far from the best it can be at most."""
+    """A placement (module -> devices) with routes, objective and lower bound; seconds and 10^6 bytes throughout."""
 
     method: Method
     objective_s: float
@@ -52,7 +52,7 @@ class Solution:
     solve_s: float
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what `s2m3 plan --json` prints (design.md 6.1)."""
+        """Returns the document that `s2m3 plan --json` prints."""
         return {
             "method": self.method,
             "objective_s": self.objective_s,
@@ -76,21 +76,21 @@ def solve(
     current: Mapping[str, Iterable[str]] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Solution:
-    """Returns the best plan found, with a bound that says how far from the best it can be.
+    """Returns the best plan found, with a lower bound of the optimum.
 
     Args:
         instance: Devices, modules, tasks.
-        method: `greedy`; `auto`: greedy, improvement, the exact search where it is small and HiGHS is installed;
-            `exact`: the same, with HiGHS required and time to finish. Both return the best known when time is up.
-        budget_s: Seconds after which nothing more is tried, 1 for `auto` and 60 for `exact` unless given. The greedy
-            and the bounds are always finished.
-        key: By what the greedy sorts.
-        current: A placement to begin from too, module -> devices, where the greedy's is worse.
-        clock: Seconds that only go up.
+        method: `greedy`; `auto`: greedy, local search, and the exact search if the instance is small and HiGHS is
+            installed; `exact`: the same, with HiGHS required and a larger budget. Both return the best plan when time
+            is up.
+        budget_s: Time budget, seconds; None: 1 for `auto`, 60 for `exact`. The greedy and the bounds always finish.
+        key: Sort key of the greedy.
+        current: Another initial placement, module -> devices, used if it is better than the greedy's.
+        clock: Monotonic seconds.
 
     Raises:
-        NoCapacityError: The modules do not fit; the detail says which and by how much.
-        S2M3Error: `exact` without HiGHS.
+        NoCapacityError: The modules do not fit; the detail names them and the missing memory.
+        S2M3Error: The method is `exact` and HiGHS is not installed.
     """
     started = clock()
     if method == "exact":
@@ -108,21 +108,21 @@ def solve(
 
 
 def best_layout(start: Layout, seconds_left: Callable[[], float], *, under_load: bool) -> Outcome:
-    """Returns the best layout found in the time there is: local search, the exact search, local search again.
+    """Returns the best layout found in the available time: local search, exact search, local search again.
 
     Args:
         start: A layout with its routes; not changed.
-        seconds_left: Until there is no time any more.
-        under_load: Whether, where tasks have rates, waiting counts (planner/solving/queueing.py). The bound is that of
-            idle devices.
+        seconds_left: Returns the seconds until time is up.
+        under_load: Whether queueing counts for tasks with rates (planner/solving/queueing.py). The bound is always that
+            of idle devices.
     """
-    layout = start.twin()
+    layout = start.copy()
     until = seconds_left() * (1 - _IMPROVING)
     descend(layout, lambda: seconds_left() < until)
     layout = shake(layout, lambda: seconds_left() < until, rounds=_SHAKES)
     outcome = search(layout, seconds_left) if is_available() else bounded(layout)
     if under_load and has_rates(layout.problem):
-        loaded = outcome.layout.twin()
+        loaded = outcome.layout.copy()
         relieve(loaded, lambda: seconds_left() <= 0)
         return Outcome(loaded, outcome.bound_s)
     if not outcome.is_proven and seconds_left() > 0:
@@ -134,10 +134,10 @@ def best_layout(start: Layout, seconds_left: Callable[[], float], *, under_load:
 def first_layout(
     problem: Problem, key: SortKey = "compute", current: Mapping[str, Iterable[str]] | None = None
 ) -> Layout:
-    """Returns the greedy's layout, or the current one made complete if it is better; where both fail, any that fits.
+    """Returns the greedy's layout, or the completed current one if that is better; if both fail, any that fits.
 
     Raises:
-        NoCapacityError: The modules do not fit; the detail says which and by how much.
+        NoCapacityError: The modules do not fit; the detail names them and the missing memory.
     """
     layouts = []
     if current is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2m3.agents.checkpoints.folders import CheckpointSources, hub_folder
-from s2m3.schemas.checkpoints.architectures import architecture_of
+from s2m3.schemas.checkpoints.architectures import Architecture, architecture_of
 from s2m3.schemas.checkpoints.deriving import definition_of, module_of
 from s2m3.schemas.checkpoints.headers import read_checkpoint
 from s2m3.schemas.checkpoints.parts import Model, PartSize, model_of
@@ -25,16 +25,21 @@ __all__ = ["distances_of", "read_source", "with_content_compared"]
 _SAMPLES = Path(__file__).parents[1] / "samples"
 
 
-def read_source(source: str, catalogue: Catalogue) -> Model:
+def read_source(source: str, catalogue: Catalogue, own: Sequence[Architecture] = ()) -> Model:
     """Returns the parts of what was named; only configurations and headers are read.
+
+    Args:
+        source: What was named.
+        catalogue: The models that are known.
+        own: Architectures besides the shipped ones.
 
     Raises:
         BadInputError: There is no such thing, or it cannot be read; the text says what is wrong.
     """
     if source in catalogue.models:
-        return _known(source, catalogue)
+        return _known(source, catalogue, own)
     if Path(source).is_dir():
-        return model_of(read_checkpoint(Path(source)), source)
+        return model_of(read_checkpoint(Path(source)), source, own)
     if not is_hub_id(source):
         raise BadInputError(f"{source} is neither a folder nor a model that is known; `s2m3 models` lists those")
     name, published = next(((n, k) for n, k in catalogue.checkpoints.items() if k.source == source), (source, None))
@@ -42,13 +47,13 @@ def read_source(source: str, catalogue: Catalogue) -> Model:
         folder = hub_folder(source, published.revision if published else "")
     except ModuleFailedError as error:
         raise BadInputError(error.detail) from error
-    model = model_of(read_checkpoint(folder), source)
-    return _as_published(model, name, published) if published else model
+    model = model_of(read_checkpoint(folder), source, own)
+    return _as_published(model, name, published, own) if published else model
 
 
-def _known(name: str, catalogue: Catalogue) -> Model:
+def _known(name: str, catalogue: Catalogue, own: Sequence[Architecture]) -> Model:
     """A model by its definition: the parts of checkpoints, and modules of other kinds by what their definitions say."""
-    parts = known_parts(catalogue.checkpoints)
+    parts = known_parts(catalogue.checkpoints, own)
     model = catalogue.models[name]
     found = [parts.get(module_id) or _plain(catalogue.modules[module_id]) for module_id in model.module_ids]
     return Model(name, model.description, tuple(found))
@@ -59,13 +64,13 @@ def _plain(spec: ModuleSpec) -> PartSize:
     return PartSize(spec.id, spec.id, spec.role, numbers, 0, linear, spec.gflops)
 
 
-def _as_published(model: Model, name: str, published: KnownCheckpoint) -> Model:
+def _as_published(model: Model, name: str, published: KnownCheckpoint, own: Sequence[Architecture]) -> Model:
     """The parts of a repository that a definition names are the modules that the definition says they are."""
-    known = {part.name: part.identity for part in known_parts({name: published}).values()}
+    known = {part.name: part.identity for part in known_parts({name: published}, own).values()}
     return replace(model, parts=tuple(replace(part, identity=known[part.name]) for part in model.parts))
 
 
-def with_content_compared(models: Sequence[Model]) -> list[Model]:
+def with_content_compared(models: Sequence[Model], own: Sequence[Architecture] = ()) -> list[Model]:
     """Returns the models with parts of equal content made one: every tensor of those that may be equal is read.
 
     Raises:
@@ -76,9 +81,9 @@ def with_content_compared(models: Sequence[Model]) -> list[Model]:
 
     identities = {_key(model, part): part.identity for model in models for part in model.parts}
     opened = {
-        f"{model.folder}#{spec.prefix}": open_part(spec, CheckpointSources())
+        f"{model.folder}#{spec.prefix}": open_part(spec, CheckpointSources(architectures=tuple(own)))
         for model in models
-        for spec in _specs(model)
+        for spec in _specs(model, own)
     }
     for one, other in combinations(opened, 2):
         if identities[one] != identities[other] and same_content(opened[one], opened[other]):
@@ -89,7 +94,7 @@ def with_content_compared(models: Sequence[Model]) -> list[Model]:
     ]
 
 
-def distances_of(model: Model) -> "Distances":
+def distances_of(model: Model, own: Sequence[Architecture] = ()) -> "Distances":
     """Returns how far each part of a model with weights here is from float32 in other dtypes, on the samples shipped.
 
     Raises:
@@ -102,13 +107,15 @@ def distances_of(model: Model) -> "Distances":
         raise BadInputError(
             f"{model.name} has no weights here to check: name its folder, or its hub id if it is cached"
         )
-    definition = definition_of(read_checkpoint(model.folder), str(model.folder.resolve()))
+    definition = definition_of(read_checkpoint(model.folder), str(model.folder.resolve()), own=own)
     modules = [
         spec.model_copy(update={"config": {"max_new_tokens": ANSWER_TOKENS}}) if spec.generates else spec
         for spec in definition.modules
     ]
     items = [_sample(definition.model.inputs, number) for number in range(2)]
-    return distances(definition.model_copy(update={"modules": modules}), items)
+    return distances(
+        definition.model_copy(update={"modules": modules}), items, CheckpointSources(architectures=tuple(own))
+    )
 
 
 def _sample(inputs: Mapping[str, Kind], number: int) -> dict[str, Value]:
@@ -124,10 +131,10 @@ def _key(model: Model, part: PartSize) -> str:
     return f"{model.folder}#{part.name}"
 
 
-def _specs(model: Model) -> list[ModuleSpec]:
+def _specs(model: Model, own: Sequence[Architecture]) -> list[ModuleSpec]:
     if model.folder is None:
         return []
-    family = architecture_of(read_checkpoint(model.folder, lambda _: False).config)
+    family = architecture_of(read_checkpoint(model.folder, lambda _: False).config, own)
     source = str(model.folder.resolve())
     return [
         module_of(

@@ -14,6 +14,7 @@ from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.generation import read_options
 
 __all__ = [
+    "Architectures",
     "Json",
     "MaxTokens",
     "MetricsPort",
@@ -46,6 +47,9 @@ _BROKER_OPTIONS: dict[str, Any] = {
 }
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Architectures = Annotated[
+    Path | None, typer.Option("--architectures", help="folder of further architectures (*.toml) [S2M3_ARCHITECTURES]")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log everything; tracebacks of errors")]
 
 

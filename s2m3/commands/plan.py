@@ -14,9 +14,12 @@ from s2m3 import logs
 from s2m3.commands import options
 from s2m3.planner.catalogue import catalogue_of
 from s2m3.schemas.checkpoints.headers import read_json
+from s2m3.schemas.checkpoints.own_architectures import own_architectures
+from s2m3.schemas.definitions import Catalogue
 from s2m3.schemas.dtypes import SHARES
 from s2m3.schemas.errors import BadInputError, NoCapacityError
 from s2m3.schemas.instance import Instance, load_instance
+from s2m3.schemas.settings import CheckpointSettings
 
 if TYPE_CHECKING:
     from s2m3.planner.solving.solve import Method, Solution
@@ -36,6 +39,7 @@ def plan(
     dtype: Annotated[str, typer.Option(help=f"of the weights of --models: {', '.join(SHARES)}")] = "float32",
     source: Annotated[str | None, typer.Option(help="the device that asks --models")] = None,
     definitions: Annotated[Path | None, typer.Option(help="folder of further model definitions")] = None,
+    architectures: options.Architectures = None,
     write: Annotated[Path | None, typer.Option(help="write the instance file of --models, and place nothing")] = None,
     method: Annotated[str, typer.Option(help=" | ".join(_METHODS))] = "auto",
     budget: Annotated[float | None, typer.Option(help="seconds it may take; default: 1 (auto), 60 (exact)")] = None,
@@ -55,7 +59,9 @@ def plan(
     if file is not None:
         instance = load_instance(file)
     else:
-        instance = _estimated(models or "", devices, dtype=dtype, source=source, definitions=definitions)
+        own = own_architectures(CheckpointSettings.load(architectures=architectures).architectures)
+        catalogue = catalogue_of(definitions, own)
+        instance = _estimated(models or "", catalogue, devices, dtype=dtype, source=source)
     if write is not None:
         try:
             write.write_text(instance.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
@@ -78,9 +84,7 @@ def plan(
         _show(instance, solution)
 
 
-def _estimated(
-    models: str, devices: Path | None, *, dtype: str, source: str | None, definitions: Path | None
-) -> Instance:
+def _estimated(models: str, catalogue: Catalogue, devices: Path | None, *, dtype: str, source: str | None) -> Instance:
     """The instance of models on devices that are assumed."""
     from s2m3.planner.solving.estimate import assumed_devices, estimated_instance  # noqa: PLC0415  # as above
 
@@ -88,7 +92,7 @@ def _estimated(
         raise BadInputError(f"--models needs --devices, a JSON file of what to place them on: {_DEVICES}")
     found = assumed_devices(read_json(devices), devices.name)
     names = [name.strip() for name in models.split(",") if name.strip()]
-    return estimated_instance(catalogue_of(definitions), names, found, dtype=dtype, source=source)
+    return estimated_instance(catalogue, names, found, dtype=dtype, source=source)
 
 
 def _show(instance: Instance, solution: "Solution") -> None:

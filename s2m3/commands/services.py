@@ -19,6 +19,7 @@ from s2m3.broker.servers.launch import Broker, default_kind, port_is_free
 from s2m3.commands import options
 from s2m3.schemas import extras, topics
 from s2m3.schemas import messages as m
+from s2m3.schemas.checkpoints.own_architectures import own_architectures
 from s2m3.schemas.errors import BadInputError, S2M3Error, UnauthorisedError, error_from_code
 from s2m3.schemas.settings import AgentSettings, BridgeSettings, BrokerSettings, PlannerSettings
 from s2m3.snapshot import Site
@@ -84,6 +85,7 @@ def broker(
     PlannerSettings,
     quiet=False,
     models=Annotated[Path | None, typer.Option(help="folder of further model definitions (*.toml)")],
+    architectures=options.Architectures,
     spare=Annotated[bool | None, typer.Option(help="fill spare memory with second copies [yes]")],
     metrics_port=options.MetricsPort,
 )
@@ -93,7 +95,7 @@ def planner(settings: PlannerSettings) -> None:
     from s2m3.planner.service import Planner  # noqa: PLC0415
     from s2m3.planner.site.placer import placer  # noqa: PLC0415
 
-    catalogue = catalogue_of(settings.models)
+    catalogue = catalogue_of(settings.models, own_architectures(settings.architectures))
     telemetry.start(settings, "s2m3-planner", socket.gethostname())
     _when_elected(
         PLANNER, settings, lambda epoch: Planner(settings, catalogue, placer=placer(settings.budget_s), epoch=epoch)
@@ -146,6 +148,7 @@ def _when_elected(election: Election, settings: BrokerSettings, make: Callable[[
     threads=Annotated[int | None, typer.Option(help="compute threads; default: all cores")],
     dtype=Annotated[str | None, typer.Option(help="of weights: fp32, bf16, fp16, int8; default: fp32")],
     checkpoints=Annotated[list[Path] | None, typer.Option(help="folder of checkpoints; repeat for several")],
+    architectures=options.Architectures,
     download=Annotated[bool | None, typer.Option(help="fetch checkpoints from the model hub [no]")],
     queue=Annotated[int | None, typer.Option(help="items that may wait per module before `busy`")],
     gateway=Annotated[
@@ -162,16 +165,20 @@ def _when_elected(election: Election, settings: BrokerSettings, make: Callable[[
 def agent(settings: AgentSettings) -> None:
     """Run an agent: this device serves modules. `s2m3 agent --host hub --node pi5 --memory-mb 1500`."""
     try:
+        from s2m3.agents.checkpoints.folders import CheckpointSources  # noqa: PLC0415
         from s2m3.agents.service import Agent  # noqa: PLC0415
         from s2m3.agents.supervision.supervisor import can_supervise, supervise  # noqa: PLC0415  # a device that only asks has none of what it imports
     except ModuleNotFoundError:
         extras.require("agent", "an agent")
         raise
 
+    own = own_architectures(settings.architectures)
+    sources = CheckpointSources(settings.checkpoints, settings.download, own)
+
     def run(context: "ProcessContext | None") -> None:
         telemetry.start(settings, "s2m3-agent", settings.node)
         signals = _Signals(context)
-        running = Agent(settings, context)
+        running = Agent(settings, context, sources)
         running.start()
         while not signals.stop.wait(0.2):
             if running.refused is not None:

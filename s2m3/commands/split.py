@@ -14,10 +14,12 @@ from rich.table import Table
 from s2m3.commands import options
 from s2m3.commands.named_models import distances_of, read_source, with_content_compared
 from s2m3.planner.catalogue import catalogue_of
+from s2m3.schemas.checkpoints.architectures import Architecture
+from s2m3.schemas.checkpoints.own_architectures import own_architectures
 from s2m3.schemas.checkpoints.parts import DTYPES, Model, PartSize, Saving, peak_saving, total_saving
 from s2m3.schemas.definitions import Catalogue
 from s2m3.schemas.dtypes import read_dtype
-from s2m3.schemas.settings import BrokerSettings
+from s2m3.schemas.settings import BrokerSettings, CheckpointSettings
 from s2m3.snapshot import Site
 
 __all__ = ["split"]
@@ -27,9 +29,9 @@ _FEW = 10_000
 _Users = dict[str, set[str]]
 
 
-@options.with_settings(BrokerSettings)
+@options.with_settings(CheckpointSettings, architectures=options.Architectures)
 def split(
-    settings: BrokerSettings,
+    settings: CheckpointSettings,
     sources: Annotated[list[str], typer.Argument(help="folder of a checkpoint, hub id in the local cache, or a model")],
     *,
     dtype: Annotated[str, typer.Option(help=f"of the weights in memory: {', '.join(DTYPES)}")] = "float32",
@@ -46,11 +48,12 @@ def split(
     Sizes are those of the headers or, of a model without files here, those that follow from its configuration.
     """
     dtype = read_dtype(dtype)
-    catalogue = catalogue_of(folder)
-    models = [read_source(source, catalogue) for source in sources]
+    own = own_architectures(settings.architectures)
+    catalogue = catalogue_of(folder, own)
+    models = [read_source(source, catalogue, own) for source in sources]
     if content:
         with Console(stderr=True).status("comparing weights"):
-            models = with_content_compared(models)
+            models = with_content_compared(models, own)
     users = _known_users(catalogue)
     if served:
         users = _merged(users, _tasks(settings, catalogue))
@@ -58,7 +61,7 @@ def split(
     if check:
         for model, said in zip(models, document["models"], strict=True):
             with Console(stderr=True).status(f"running {model.name}"):
-                said["distances"] = _distances(model)
+                said["distances"] = _distances(model, own)
     if as_json:
         typer.echo(json.dumps(document, ensure_ascii=False))
     else:
@@ -136,11 +139,11 @@ def _part(part: PartSize, model: str, users: _Users, named: _Users) -> dict[str,
     }
 
 
-def _distances(model: Model) -> dict[str, Any]:
+def _distances(model: Model, own: Sequence[Architecture]) -> dict[str, Any]:
     """Part -> dtype -> output -> cosine, max_abs (None for texts) and same."""
     return {
         part: {dtype: {name: asdict(found) for name, found in outputs.items()} for dtype, outputs in dtypes.items()}
-        for part, dtypes in distances_of(model).items()
+        for part, dtypes in distances_of(model, own).items()
     }
 
 

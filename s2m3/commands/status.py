@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
+from s2m3.agents.registry.classes import SHIPPED
 from s2m3.commands import options
 from s2m3.schemas import bridge as b
 from s2m3.schemas.settings import BrokerSettings
@@ -92,6 +93,7 @@ def _node(site: Site, node: str) -> dict[str, Any]:
         "version": profile.version if profile else None,
         "protocol": site.nodes.protocol(node),
         "latency_ms": round(profile.latency_ms, 2) if profile else None,
+        "classes": profile.classes if profile else [],
         "modules": {
             module: report.model_dump(exclude_none=True)
             for module, report in sorted(reported.modules.items() if reported and not lost else ())
@@ -109,7 +111,13 @@ def _as_tables(site: Site) -> RenderableType:
     state = site.planner.state if site.planner else "not there"
     parts: list[RenderableType] = [Text(f"planner: {state}", style="" if state == "online" else "bold red")]
     bindings = [binding_table(site)] if site.bindings else []
-    return Group(*parts, _node_table(site), _task_table(site), *bindings, *_reasons(site))
+    return Group(*parts, _node_table(site), _task_table(site), *bindings, *_own_classes(site), *_reasons(site))
+
+
+def _own_classes(site: Site) -> list[Text]:
+    """Returns a line for each node that has module classes of packages beside this one (docs/models.md)."""
+    found = {node: sorted(set(_node(site, node)["classes"]) - SHIPPED.keys()) for node in _nodes(site)}
+    return [Text(f"{node} has module classes of its own: {', '.join(names)}") for node, names in found.items() if names]
 
 
 def _node_table(site: Site) -> Table:

@@ -1,6 +1,7 @@
 """The commands about tasks: add, rm, ls, and the models they can be made of."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +14,15 @@ from s2m3.commands import options
 from s2m3.planner.catalogue import catalogue_of
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
+from s2m3.schemas.checkpoints.architectures import Architecture
 from s2m3.schemas.checkpoints.deriving import definition_of
 from s2m3.schemas.checkpoints.headers import read_checkpoint
+from s2m3.schemas.checkpoints.own_architectures import own_architectures
 from s2m3.schemas.definitions import Definition, is_hub_id
 from s2m3.schemas.dtypes import read_dtype
 from s2m3.schemas.errors import BadInputError, NotReadyError, UnknownTaskError, error_from_code
 from s2m3.schemas.ids import check_id
-from s2m3.schemas.settings import BrokerSettings
+from s2m3.schemas.settings import BrokerSettings, CheckpointSettings
 from s2m3.schemas.wire.plain import plain_inputs
 from s2m3.snapshot import Site
 
@@ -28,9 +31,9 @@ __all__ = ["add", "add_task", "checkpoint_definition", "list_tasks", "models", "
 _READY_S = 60.0
 
 
-@options.with_settings(BrokerSettings)
+@options.with_settings(CheckpointSettings, architectures=options.Architectures)
 def add(
-    settings: BrokerSettings,
+    settings: CheckpointSettings,
     name: Annotated[str, typer.Argument(help="of the task")],
     model: Annotated[str, typer.Option("--model", help="see `s2m3 models`; or the folder of a checkpoint")],
     *,
@@ -56,7 +59,7 @@ def add(
 
     A local checkpoint is served by its folder: `s2m3 task add pets --model ./clip-vit-base-patch16`.
     """
-    definition = checkpoint_definition(model, source, dtype)
+    definition = checkpoint_definition(model, source, dtype, own_architectures(settings.architectures))
     inputs: dict[str, Any] = {}
     if text:
         inputs["text"] = text if len(text) > 1 else text[0]
@@ -78,13 +81,16 @@ def add(
             _wait_until_ready(site, name, stale)
 
 
-def checkpoint_definition(model: str, source: str | None, dtype: str | None = None) -> Definition | None:
+def checkpoint_definition(
+    model: str, source: str | None, dtype: str | None = None, own: Sequence[Architecture] = ()
+) -> Definition | None:
     """Returns the definition of a checkpoint's folder; None where the model is named by its id.
 
     Args:
         model: An id, or the folder.
         source: What its modules name as their source; None: the folder's path.
         dtype: Of its weights; None: as each agent chooses.
+        own: Architectures that it may be of besides the shipped ones.
 
     Raises:
         BadInputError: The folder is not there, or holds no checkpoint that can be served; or a dtype for what a file
@@ -98,7 +104,7 @@ def checkpoint_definition(model: str, source: str | None, dtype: str | None = No
             raise BadInputError(f"--dtype is for a checkpoint's folder; {model} has the dtype that its definition says")
         return None
     held_in = read_dtype(dtype) if dtype is not None else None
-    return definition_of(read_checkpoint(folder), source or str(folder.resolve()), dtype=held_in)
+    return definition_of(read_checkpoint(folder), source or str(folder.resolve()), dtype=held_in, own=own)
 
 
 def add_task(site: Site, name: str, spec: m.TaskSpec) -> None:
@@ -181,11 +187,16 @@ def _word(site: Site, name: str) -> str:
 
 def models(
     folder: Annotated[Path | None, typer.Option("--models", help="folder of further definitions")] = None,
+    architectures: options.Architectures = None,
     *,
     as_json: options.Json = False,
 ) -> None:
-    """List the models that tasks can be made of, and the modules they share. `s2m3 models`."""
-    catalogue = catalogue_of(folder)
+    """List the models that tasks can be made of, the modules they share, and module classes of packages installed here.
+
+    `s2m3 models --models ./my-models`.
+    """
+    own = own_architectures(CheckpointSettings.load(architectures=architectures).architectures)
+    catalogue = catalogue_of(folder, own)
     if as_json:
         typer.echo(json.dumps({name: model.model_dump() for name, model in catalogue.models.items()}))
         return
@@ -198,4 +209,10 @@ def models(
         size = f"{sum(spec.memory_mb for spec in modules):.0f}"
         does = f"{model.description}\n[dim]{', '.join(spec.id for spec in modules)}[/dim]"
         table.add_row(name, ", ".join(model.inputs), size, does)
-    Console(highlight=False).print(table)
+    from s2m3.agents.registry import installed_classes  # noqa: PLC0415  # no other command needs it
+
+    console = Console(highlight=False)
+    console.print(table)
+    for name, found in installed_classes().items():
+        missing = found.missing_package()
+        console.print(f"module class {name} of {found.origin}" + (f": it needs {missing}" if missing else ""))

@@ -1,7 +1,7 @@
-"""The site's own certificate authority: keys, certificates, the list of revoked ones. The one file of `cryptography`.
+"""The site's certificate authority: keys, certificates, revocation list (CRL). The only import of `cryptography`.
 
-ECDSA P-256 throughout. The revocation list lives as long as the authority: when a list is out of date OpenSSL refuses
-every certificate, and a house whose lights depend on a yearly chore is worse off than one whose list is old.
+All keys are ECDSA P-256. The CRL is valid as long as the authority, because OpenSSL refuses every certificate once the
+CRL has expired, and a site must not stop working because nobody renewed it.
 """
 
 import ipaddress
@@ -24,13 +24,13 @@ except ModuleNotFoundError:
 __all__ = ["Authority", "Issued"]
 
 _AUTHORITY_DAYS = 3650
-#: Clocks of small devices are late: a certificate is valid from a little before now.
+#: Certificates are valid from this much before now, because the clocks of small devices may be late.
 _BEFORE = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A key and its certificate, PEM."""
+    """A private key and its certificate, both PEM, with the certificate's serial number and expiry."""
 
     key: bytes
     certificate: bytes
@@ -39,11 +39,14 @@ class Issued:
 
 
 class Authority:
-    """Signs.
+    """A certificate authority that issues certificates and signs the revocation list.
 
     Args:
-        key: PEM, unencrypted.
-        certificate: PEM.
+        key: The authority's private key, PEM, unencrypted.
+        certificate: The authority's certificate, PEM.
+
+    Raises:
+        S2M3Error: The key is not an elliptic-curve key.
     """
 
     def __init__(self, key: bytes, certificate: bytes) -> None:
@@ -55,7 +58,7 @@ class Authority:
 
     @staticmethod
     def new(name: str) -> Issued:
-        """Makes an authority."""
+        """Makes the key and self-signed certificate of a new authority, with `name` as its subject."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _name(name)
         builder = (
@@ -66,13 +69,13 @@ class Authority:
         return _issued(key, builder.sign(key, hashes.SHA256()))
 
     def server(self, hosts: Iterable[str], days: int) -> Issued:
-        """Issues the broker's certificate for the names and addresses it is reached by; the first is its subject."""
+        """Issues the broker's certificate for its host names and addresses, of which the first is the subject."""
         names = list(hosts)
         found = x509.SubjectAlternativeName([_host(name) for name in names])
         return self._issue(names[0], days, ExtendedKeyUsageOID.SERVER_AUTH, found)
 
     def client(self, name: str, days: int) -> Issued:
-        """Issues a login: its name is the certificate's subject."""
+        """Issues a client certificate, with the login's name as its subject."""
         return self._issue(name, days, ExtendedKeyUsageOID.CLIENT_AUTH, None)
 
     def _issue(
@@ -92,7 +95,7 @@ class Authority:
         return _issued(key, builder.sign(self._key, hashes.SHA256()))
 
     def revocations(self, revoked: Mapping[int, datetime]) -> bytes:
-        """Returns the signed list of revoked serial numbers, PEM."""
+        """Returns the signed revocation list, PEM, for serial number -> time of revocation."""
         now = datetime.now(UTC)
         signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = (

@@ -1,6 +1,6 @@
-"""The operator's folder of a secured site: makes and revokes logins, and writes what Mosquitto and devices read.
+"""The operator's folder of a secured site: makes and revokes logins, and writes the files of Mosquitto and of devices.
 
-Folders are 0700 and files 0600. Only `broker/` is Mosquitto's user's, and the folder above lets its group through.
+Folders have mode 0700 and files 0600. Only `broker/` belongs to Mosquitto's user, whose group may traverse the folder.
 """
 
 import json
@@ -27,16 +27,16 @@ __all__ = ["CERTIFICATE_PORT", "PASSWORD_PORT", "SecuredFolder", "mosquittos_use
 CERTIFICATE_PORT, PASSWORD_PORT = 8883, 8884
 _LOGIN_DAYS = _SERVER_DAYS = 825
 _PASSWORD_BYTES = 18
-#: Mosquitto's users may be called nearly anything; in an access list a name ends with its line.
+#: User names of another Mosquitto listener: without white space, which would end the name in an access list.
 _USER = re.compile(r"[^\s:#+/]{1,64}")
 
 
 class SecuredFolder:
-    """One site's folder.
+    """The operator's folder of one site.
 
     Args:
-        folder: Where it is; `create` makes it.
-        registry: What it remembers.
+        folder: The folder; `create` makes it.
+        registry: The site's settings and logins.
     """
 
     def __init__(self, folder: Path, registry: Registry) -> None:
@@ -45,10 +45,10 @@ class SecuredFolder:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Opens one that is there.
+        """Opens an existing folder.
 
         Raises:
-            BadInputError: It is not there, may not be read, or is not one.
+            BadInputError: The folder holds no secured site, or its registry is unreadable or damaged.
         """
         try:
             return cls(folder, Registry.model_validate_json((folder / "site.json").read_bytes()))
@@ -64,19 +64,19 @@ class SecuredFolder:
         """Makes the folder, the authority, and the broker's certificate.
 
         Args:
-            folder: Where.
-            hosts: Names and addresses that the broker is reached by, the usual one first.
+            folder: The folder to make.
+            hosts: Host names and addresses of the broker; devices use the first.
             root: First levels of every topic.
-            at: Where the broker will find its files; default: where they are.
-            owner: User (name or number) that the broker runs as.
+            at: The path at which the broker will find its files; None for `broker/` in the folder.
+            owner: The user (name or number) that the broker runs as; None leaves ownership unchanged.
 
         Raises:
-            BadInputError: It is there already, or the owner is nobody.
+            BadInputError: The folder cannot be made, or the owner is unknown.
         """
         _user(owner)
         _make_folder(folder)
-        made = Authority.new(f"S2M3 {hosts[0]}")
-        for name, content in (("ca.key", made.key), ("ca.crt", made.certificate)):
+        issued = Authority.new(f"S2M3 {hosts[0]}")
+        for name, content in (("ca.key", issued.key), ("ca.crt", issued.certificate)):
             _write(folder / name, content)
         registry = Registry(
             root=root,
@@ -84,20 +84,20 @@ class SecuredFolder:
             at=at or str((folder / "broker").resolve()),
             owner=owner,
             session_key=secrets.token_urlsafe(24),
-            server_expires=made.expires,
+            server_expires=issued.expires,
         )
         site = cls(folder, registry)
         site.renew_server(hosts)
         return site
 
     def renew_server(self, hosts: tuple[str, ...]) -> None:
-        """Issues the broker's certificate anew, for its hosts and these."""
+        """Issues a new broker certificate for its present hosts and the given ones."""
         known = tuple(dict.fromkeys((*self.registry.hosts, *hosts)))
         issued = self._authority().server(known, _SERVER_DAYS)
         _make_folder(self.folder / "broker")
         _write(self.folder / "broker" / "server.key", issued.key)
         _write(self.folder / "broker" / "server.crt", issued.certificate)
-        self._keep(hosts=known, server_expires=issued.expires)
+        self._save(hosts=known, server_expires=issued.expires)
 
     def add(
         self,
@@ -109,15 +109,23 @@ class SecuredFolder:
         reads: Iterable[str] = (),
         writes: Iterable[str] = (),
     ) -> Path:
-        """Makes a login, or renews one of the same role, which keeps its rights where no others are given.
+        """Makes a login, or renews an existing one, which keeps its rights if no new ones are given.
 
-        A renewed certificate leaves the older one good until it expires; a renewed password takes its place.
+        After a renewal, the older certificate stays valid until it expires; an older password does not.
+
+        Args:
+            role: The login's role.
+            name: The login's name.
+            kind: Whether the login has a certificate or a password.
+            tasks: Tasks that it may send requests to, as in `rights_of`.
+            reads: Further topic filters outside the root that it may read.
+            writes: Further topic filters outside the root that it may write.
 
         Returns:
-            Its folder: settings and certificates, to be carried to the device.
+            The login's folder with settings and certificates, to be copied to the device.
 
         Raises:
-            BadInputError: The name is another's, or the rights cannot be given.
+            BadInputError: A login of this name has another role or kind, or the name or a right is not allowed.
         """
         check_login_name(role, name)
         old = self.registry.logins.get(name)
@@ -126,10 +134,10 @@ class SecuredFolder:
         login = Login(role=role, kind=kind, tasks=tuple(tasks), reads=tuple(reads), writes=tuple(writes))
         if old is not None and not (login.tasks or login.reads or login.writes):
             login = old
-        self.registry.model_copy(update={"logins": {name: login}}).rights()  # refused before anything is written
+        self.registry.model_copy(update={"logins": {name: login}}).rights()  # raises before anything is written
         folder = self.folder / "logins" / name
-        for made in (self.folder / "logins", folder):
-            _make_folder(made)
+        for path in (self.folder / "logins", folder):
+            _make_folder(path)
         _write(folder / "ca.crt", (self.folder / "ca.crt").read_bytes())
         if kind == "certificate":
             issued = self._authority().client(name, _LOGIN_DAYS)
@@ -142,43 +150,43 @@ class SecuredFolder:
             password = secrets.token_urlsafe(_PASSWORD_BYTES)
             update = {"password": mosquitto.hashed(password)}
         _write(folder / "s2m3.toml", self._settings(name, login, password).encode())
-        self._keep(logins={**self.registry.logins, name: login.model_copy(update=update)})
+        self._save(logins={**self.registry.logins, name: login.model_copy(update=update)})
         return folder
 
     def admit(self, name: str) -> None:
-        """Gives Home Assistant's rights to a login that a listener of the household's own checks.
+        """Gives Home Assistant's rights to a login of another, existing Mosquitto listener.
 
         Raises:
-            BadInputError: The name is one of ours, or none that Mosquitto could have.
+            BadInputError: The name belongs to a login of this site, or cannot be a Mosquitto user.
         """
         old = self.registry.logins.get(name)
         if old is not None and old.kind != "existing":
             raise BadInputError(f"{name} is already a {old.role} with a {old.kind}: revoke it first")
         if not _USER.fullmatch(name):
             raise BadInputError(f"{name!r} is no user of Mosquitto's")
-        self._keep(logins={**self.registry.logins, name: Login(role="home-assistant", kind="existing")})
+        self._save(logins={**self.registry.logins, name: Login(role="home-assistant", kind="existing")})
 
     def revoke(self, name: str) -> Login:
-        """Takes a login away; returns what it was.
+        """Revokes a login and its certificates, and deletes its folder; returns the login.
 
         Raises:
-            BadInputError: There is none of this name.
+            BadInputError: There is no login of this name.
         """
         logins = dict(self.registry.logins)
-        gone = logins.pop(name, None)
-        if gone is None:
+        revoked_login = logins.pop(name, None)
+        if revoked_login is None:
             raise BadInputError(f"no login {name!r}; there are: {', '.join(sorted(logins)) or 'none'}")
         now = datetime.now(UTC)
-        revoked = (Revoked(serial=c.serial, name=name, when=now) for c in gone.certificates)
-        self._keep(logins=logins, revoked=(*self.registry.revoked, *revoked))
+        revoked = (Revoked(serial=c.serial, name=name, when=now) for c in revoked_login.certificates)
+        self._save(logins=logins, revoked=(*self.registry.revoked, *revoked))
         shutil.rmtree(self.folder / "logins" / name, ignore_errors=True)
-        return gone
+        return revoked_login
 
     def _authority(self) -> Authority:
         return Authority((self.folder / "ca.key").read_bytes(), (self.folder / "ca.crt").read_bytes())
 
     def _settings(self, name: str, login: Login, password: str | None) -> str:
-        """The login's settings file; its paths are relative to itself."""
+        """Returns the text of the login's settings file; paths in it are relative to the file."""
         lines: dict[str, object] = {
             "host": self.registry.hosts[0],
             "port": CERTIFICATE_PORT if password is None else PASSWORD_PORT,
@@ -195,8 +203,8 @@ class SecuredFolder:
         text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
         return f"# {name}, {login.role}: keep this file to yourself. S2M3_CONFIG names it.\n{text}"
 
-    def _keep(self, **changes: object) -> None:
-        """Remembers, then writes what the broker reads: made again from what is remembered, it can be repeated."""
+    def _save(self, **changes: object) -> None:
+        """Saves changes to the registry, then writes the broker's files from it; may be repeated after a failure."""
         self.registry = registry = self.registry.model_copy(update=changes)
         _write(self.folder / "site.json", registry.model_dump_json(indent=1).encode())
         hashes = {name: login.password for name, login in registry.logins.items() if login.password}
@@ -221,11 +229,11 @@ class SecuredFolder:
         for path in (broker, *broker.iterdir()):
             os.chown(path, uid, gid)
         os.chown(self.folder, -1, gid)
-        self.folder.chmod(0o710)  # to pass through, not to look around
+        self.folder.chmod(0o710)  # the group may traverse the folder but not list it
 
 
 def mosquittos_user() -> str | None:
-    """Returns the user that Debian's Mosquitto runs as, if there is one and we may give it files."""
+    """Returns the user of Debian's Mosquitto, if it exists and this process (root) may give it files; else None."""
     if os.geteuid() != 0:
         return None
     return next((user.pw_name for user in pwd.getpwall() if user.pw_name == "mosquitto"), None)
@@ -251,7 +259,7 @@ def _make_folder(path: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replaces a file in one step; it is never readable by others, not even for a moment."""
+    """Replaces a file atomically; the file has mode 0600 from the start."""
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

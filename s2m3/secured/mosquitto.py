@@ -1,4 +1,4 @@
-"""What Mosquitto reads: configuration, access list, password file, as texts. Writes no file, knows no certificate."""
+"""Texts of Mosquitto's files: configuration, access lists, password hashes. It writes no file."""
 
 import base64
 import hashlib
@@ -10,37 +10,37 @@ from s2m3.schemas.roles import Rights
 
 __all__ = ["acl", "acl_for_others", "configuration", "hashed"]
 
-#: The folder that the shipped configuration names.
+#: The folder in the shipped configuration.
 _SHIPPED = "/etc/mosquitto/s2m3"
-#: Mosquitto hashes in its only thread: 1000 rounds take less than a millisecond of it. More would protect words people
-#: choose; ours have 144 random bits.
+#: Mosquitto hashes in its only thread: 1000 rounds block it for less than a millisecond. More rounds would protect
+#: passwords that people choose; these have 144 random bits.
 _ROUNDS = 1_000
 _SALT_BYTES = 12
 
 
 def configuration(folder: str) -> str:
-    """Returns the shipped configuration for the folder that the broker finds its files in."""
+    """Returns the shipped configuration with `folder` as the path of the broker's files."""
     return (files("s2m3.secured") / "mosquitto.conf").read_text(encoding="utf-8").replace(_SHIPPED, folder)
 
 
 def acl(rights: dict[str, Rights]) -> str:
-    """Returns the access list: login -> rights. Who is not in it may do nothing."""
+    """Returns the access list for login -> rights; Mosquitto denies everything to other logins."""
     return f"# Written by `s2m3 secure`: changes belong there.\n\n{access_list(rights)}"
 
 
 def acl_for_others(root: str, rights: dict[str, Rights]) -> str:
-    """Returns an access list for listeners that are not ours: everything but our topics, for anybody who is let in.
+    """Returns an access list for Mosquitto's other listeners: all of their logins may use all topics but the site's.
 
     Args:
-        root: First levels of ours.
-        rights: Login there -> what it may do inside all the same. Mosquitto looks at these first.
+        root: First levels of the site's topics.
+        rights: Login of such a listener -> rights on topics of the site. Mosquitto checks these first.
     """
-    kept = f"pattern readwrite #\npattern deny {root}/#\n"
-    return f"# For your own listeners: what the site does is kept from them.\n{access_list(rights)}\n{kept}"
+    deny_root = f"pattern readwrite #\npattern deny {root}/#\n"
+    return f"# For your own listeners: what the site does is kept from them.\n{access_list(rights)}\n{deny_root}"
 
 
 def hashed(password: str) -> str:
-    """Returns a password as Mosquitto 2.0 keeps it: PBKDF2 with SHA-512."""
+    """Returns a password's hash as in Mosquitto 2.0's password file: PBKDF2 with SHA-512."""
     salt = secrets.token_bytes(_SALT_BYTES)
     digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, _ROUNDS)
     return f"$7${_ROUNDS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"

@@ -1,1 +1,1 @@
-"""What checkpoints are made of, from configurations and headers alone: no weights, no torch."""
+"""Checkpoints: their architectures, parts and sizes, from configurations and headers only; no weights, no torch."""

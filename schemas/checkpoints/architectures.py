@@ -1,7 +1,7 @@
-"""What checkpoints are made of: the table in schemas/architectures/, read without torch. It loads no weights."""
+"""Known architectures and their parts: reads the TOML files of schemas/architectures/. No torch, no weights."""
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
@@ -10,6 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from s2m3.schemas.errors import BadDefinitionError
+from s2m3.schemas.ids import Id
+from s2m3.schemas.toml_files import first_error
 from s2m3.schemas.wire.values import Kind
 
 __all__ = [
@@ -21,14 +23,12 @@ __all__ = [
     "architecture_name",
     "architecture_of",
     "architectures",
+    "covering",
+    "read_architecture",
     "value_at",
 ]
 
 Role = Literal["vision-encoder", "text-encoder", "audio-encoder", "decoder", "head"]
-PartClass = Literal[
-    "image-encoder", "text-encoder", "audio-encoder", "text-generator", "similarity-head", "classifier-head",
-    "text-classifier",
-]  # fmt: skip
 
 
 class _Frozen(BaseModel):
@@ -36,18 +36,22 @@ class _Frozen(BaseModel):
 
 
 class Output(_Frozen):
-    """One output of a part: which field of the network's result it is, and what of it."""
+    """One output of a part: the field of the network's result, and the layer or tokens taken from it."""
 
     kind: Kind
-    field: str = Field(default="", description="of the network's result; `input`: what came in; empty: the class knows")
-    layer: int | None = Field(default=None, description="of `hidden_states`: 0 is what feeds the first layer")
+    field: str = Field(
+        default="", description="field of the network's result; `input`: the part's input; empty: chosen by the class"
+    )
+    layer: int | None = Field(default=None, description="index into `hidden_states`; 0 is the first layer's input")
     skip: int = Field(default=0, ge=0, description="tokens left out at the front, e.g. the class token")
-    layer_key: str = Field(default="", description="where config.json says the layer")
-    skip_key: str = Field(default="", description="where config.json says `default` (leave out one token) or `full`")
+    layer_key: str = Field(default="", description="path of the layer in config.json")
+    skip_key: str = Field(
+        default="", description="path in config.json of `default` (leave out the first token) or `full`"
+    )
 
 
 class Projector(_Frozen):
-    """What a decoder applies to the encoder's output first."""
+    """The network that a decoder applies to the encoder's output, and its tensors' prefixes."""
 
     network: str = Field(description="`linear`, or a class of transformers that is built from the whole configuration")
     prefixes: dict[str, str] = Field(min_length=1)
@@ -55,44 +59,45 @@ class Projector(_Frozen):
 
 
 class Part(_Frozen):
-    """One functional module of a checkpoint: which tensors it has, and what runs them.
+    """One functional module of a checkpoint: its tensors, and the class that runs it.
 
-    `prefixes` maps the start of a tensor's name on disk to the start of its name in the part; the first that fits
-    counts. `drop` names, as in the part, what no output needs.
+    `prefixes` maps the start of a tensor's name on disk to the start of its name in the part; the first match counts.
+    `drop` lists prefixes, of names in the part, of tensors that no output needs.
     """
 
     role: Role
-    class_: PartClass = Field(alias="class", description="which runner of agents/checkpoints serves it")
+    class_: Id = Field(alias="class", description="the module class that runs the part: shipped, or of a package")
     network: str = Field(default="", description="class of transformers; `{architecture}`: the checkpoint's own")
-    config: str = Field(default="", description="its part of config.json; empty: the whole")
-    inherit: list[str] = Field(default=[], description="keys of the whole configuration that the part takes over")
-    set: dict[str, Any] = Field(default={}, description="keys of the configuration that are different in the part")
+    config: str = Field(default="", description="path of the part's configuration in config.json; empty: all of it")
+    inherit: list[str] = Field(default=[], description="keys of the whole configuration that the part inherits")
+    set: dict[str, Any] = Field(default={}, description="keys of the configuration that the part overrides")
     init: dict[str, Any] = Field(default={}, description="further arguments of the network's class")
     prefixes: dict[str, str] = Field(min_length=1)
     drop: list[str] = []
     projector: Projector | None = None
-    start: list[str] = Field(default=[], description="where the first token's id is; the first that is there counts")
-    end: list[str] = Field(default=[], description="where the ids of the tokens that end a text are")
-    options: dict[str, Any] = Field(default={}, description="of the class; a module's own `config` comes first")
+    start: list[str] = Field(default=[], description="paths of the start token's id; the first that exists counts")
+    end: list[str] = Field(default=[], description="paths of the ids of tokens that end a text")
+    writes: str | None = Field(default=None, description="the output that a package's class generates token by token")
+    options: dict[str, Any] = Field(default={}, description="options of the class; a module's `config` overrides them")
     inputs: dict[str, Kind] = Field(min_length=1)
     outputs: dict[str, Output] = Field(min_length=1)
 
     @property
     def generates(self) -> str | None:
-        """The output that it writes token by token; None for every class but one."""
-        return next(iter(self.outputs)) if self.class_ == "text-generator" else None
+        """The output that the part generates token by token; None if the part generates no text."""
+        return next(iter(self.outputs)) if self.class_ == "text-generator" else self.writes
 
     def name_of(self, on_disk: str) -> str | None:
-        """Returns a tensor's name in the part, None where it is not of the part; projectors are not counted."""
+        """Returns a tensor's name in the part, without its projector; None if the tensor is not in the part."""
         name = _renamed(self.prefixes, on_disk)
         return None if name is None or name.startswith(tuple(self.drop)) else name
 
     def projector_name_of(self, on_disk: str) -> str | None:
-        """Returns a tensor's name in the part's projector, None where it is not of it."""
+        """Returns a tensor's name in the part's projector; None if the tensor is not in the projector."""
         return _renamed(self.projector.prefixes, on_disk) if self.projector else None
 
     def names(self, on_disk: Iterable[str]) -> dict[str, str]:
-        """Returns name on disk -> name in the part, for those that are of it; a projector's start with `projector.`."""
+        """Returns name on disk -> name in the part, for the part's tensors; the projector's begin with `projector.`."""
         found: dict[str, str] = {}
         for name in on_disk:
             projected = self.projector_name_of(name)
@@ -103,16 +108,16 @@ class Part(_Frozen):
 
 
 class PartStep(_Frozen):
-    """One step of a model: a part, and where each of its inputs comes from (as in a model definition)."""
+    """One step of a model: its part, and the source of each input (as in a model definition)."""
 
     part: str
     inputs: dict[str, str] = Field(min_length=1)
 
 
 class Architecture(_Frozen):
-    """A family of checkpoints: its parts, and how they are wired into a model. A head alone has no steps."""
+    """A family of checkpoints: its parts, and the steps that make a model of them. A head alone has no steps."""
 
-    names: list[str] = Field(min_length=1, description="of config.json's `architectures`; `*` stands for anything")
+    names: list[str] = Field(min_length=1, description="names in config.json's `architectures`; `*` matches anything")
     description: str
     inputs: dict[str, Kind] = {}
     answer: list[str] = []
@@ -128,7 +133,7 @@ def _renamed(prefixes: Mapping[str, str], on_disk: str) -> str | None:
 
 
 def value_at(path: str, document: Mapping[str, Any]) -> Any:
-    """Returns what is at a dotted path of nested mappings; None where nothing is."""
+    """Returns the value at a dotted path of nested mappings; None if there is none."""
     value: Any = document
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -137,44 +142,65 @@ def value_at(path: str, document: Mapping[str, Any]) -> Any:
 
 @cache
 def architectures() -> tuple[Architecture, ...]:
-    """Returns the table, in the order of its files."""
+    """Returns all shipped architectures, in the order of their files."""
     folder = files("s2m3.schemas").joinpath("architectures")
-    return tuple(_read(path.name, path.read_text(encoding="utf-8")) for path in sorted(folder.iterdir(), key=str))
+    shipped = [path for path in sorted(folder.iterdir(), key=str) if path.name.endswith(".toml")]
+    return tuple(read_architecture(path.name, tomllib.loads(path.read_text(encoding="utf-8"))) for path in shipped)
 
 
-def _read(where: str, text: str) -> Architecture:
+def read_architecture(where: str, document: Mapping[str, Any]) -> Architecture:
+    """Returns the architecture that a file holds.
+
+    Args:
+        where: The file's name, for errors.
+        document: What it holds.
+
+    Raises:
+        BadDefinitionError: It is none; the text names file and key.
+    """
     try:
-        found = Architecture.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise BadDefinitionError(f"{where}: {error}") from error
+        found = Architecture.model_validate(document)
+    except ValidationError as error:
+        raise BadDefinitionError(f"{where}: {first_error(error)}") from error
     for step_id, step in found.steps.items():
         if step.part not in found.parts:
             raise BadDefinitionError(f"{where}: steps.{step_id}.part: there is no part {step.part!r}")
     return found
 
 
-def architecture_of(config: Mapping[str, Any]) -> Architecture:
-    """Returns the family of a checkpoint.
+def architecture_of(config: Mapping[str, Any], own: Sequence[Architecture] = ()) -> Architecture:
+    """Returns the architecture of a checkpoint: by its exact name, else by a shipped pattern, else by one of `own`.
 
     Args:
-        config: Its config.json. An open_clip_config.json (with `model_cfg`) does too.
+        config: The checkpoint's config.json or open_clip_config.json (with `model_cfg`).
+        own: Architectures that count besides the shipped ones.
 
     Raises:
-        BadDefinitionError: It names no architecture, or none that is known.
+        BadDefinitionError: The configuration names no architecture, or an unknown one.
     """
     name = architecture_name(config)
-    for known in architectures():
-        if any(fnmatchcase(name, pattern) for pattern in known.names):
+    families = [*architectures(), *own]
+    for known in families:
+        if name in known.names:
             return known
-    names = ", ".join(name for known in architectures() for name in known.names)
+    for known in families:
+        if covering(name, [known]) is not None:
+            return known
+    names = ", ".join(name for known in families for name in known.names)
     raise BadDefinitionError(f"config.json: architectures: {name!r} is not known; known: {names}")
 
 
+def covering(name: str, families: Iterable[Architecture]) -> str | None:
+    """Returns the first pattern of some families that stands for a name, or None."""
+    patterns = (pattern for known in families for pattern in known.names)
+    return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
+
+
 def architecture_name(config: Mapping[str, Any]) -> str:
-    """Returns what a configuration calls its architecture.
+    """Returns the name of the architecture in a configuration.
 
     Raises:
-        BadDefinitionError: Nothing.
+        BadDefinitionError: The configuration names no architecture.
     """
     if isinstance(model := config.get("model_cfg"), dict):
         layers = value_at("vision_cfg.layers", model)

@@ -1,7 +1,7 @@
-"""From a checkpoint's configuration and headers to the definition that serves it. Pure: no weights, no torch."""
+"""Derives the model definition of a checkpoint from its configuration and headers. Pure: no weights, no torch."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
 from s2m3.schemas.checkpoints.architectures import Architecture, Part, architecture_of
@@ -14,15 +14,15 @@ from s2m3.schemas.wire.values import Kind
 
 __all__ = ["definition_of", "linear_by_shape", "module_of", "tensors_of", "wired"]
 
-#: Weights are computed with as float32.
+#: Bytes of a float32 weight.
 _BYTES = 4
 _LEAST_MB = 0.1
 _MATRIX = 2
-#: In names of matrices that are looked up.
+#: Matches names of embedding matrices.
 _TABLE = re.compile(r"embed|position|table|\bwte\b|\bwpe\b")
-#: Keys and values of one text of a network without a formula.
+#: Assumed KV cache of one text for a network without a formula, bytes.
 _TEXT_BYTES = 64_000_000
-#: kB of what is no tensor of known size: a camera's JPEG, some seconds of sound, a sentence, a ranking.
+#: Assumed kB of values without a known tensor size: a camera's JPEG, some seconds of sound, a sentence, a ranking.
 _KB: dict[Kind, float] = {
     "image": 120.0,
     "images": 120.0,
@@ -35,19 +35,26 @@ _KB: dict[Kind, float] = {
 }
 
 
-def definition_of(checkpoint: Checkpoint, source: str, revision: str = "", dtype: Dtype | None = None) -> Definition:
-    """Returns the model that a checkpoint is, and its modules.
+def definition_of(
+    checkpoint: Checkpoint,
+    source: str,
+    revision: str = "",
+    dtype: Dtype | None = None,
+    own: Sequence[Architecture] = (),
+) -> Definition:
+    """Returns the model definition of a checkpoint, with its modules.
 
     Args:
-        checkpoint: Configuration and the headers of all its files.
-        source: What its modules are to name as their source.
-        revision: Of a hub id.
-        dtype: Of the weights of its networks; None: as each agent chooses.
+        checkpoint: The configuration and the headers of all files.
+        source: The source that the modules name.
+        revision: The revision of a hub id.
+        dtype: The dtype of the networks' weights; None leaves the choice to each agent.
+        own: Architectures that count besides the shipped ones.
 
     Raises:
-        BadDefinitionError: Its architecture is not known, it is only a head, or a part has no tensors.
+        BadDefinitionError: The architecture is unknown or only a head, or a part has no tensors.
     """
-    family, name = architecture_of(checkpoint.config), checkpoint.folder.name
+    family, name = architecture_of(checkpoint.config, own), checkpoint.folder.name
     if not family.steps:
         raise BadDefinitionError(f"{name} is {family.description[0].lower()}{family.description[1:]}")
     sizes = _sizes(family, checkpoint)
@@ -59,7 +66,7 @@ def definition_of(checkpoint: Checkpoint, source: str, revision: str = "", dtype
         spec = module_of(part_id, part, numbers=numbers, linear=linear, size=size, source=source, revision=revision)
         if part.network:
             spec = spec.model_copy(update={"dtype": dtype})
-        # Its id holds a piece of its identity: no two modules share one.
+        # an id contains part of the module's identity, so that different modules have different ids
         modules[part_id] = spec.model_copy(update={"id": f"{_id(name)[:40]}-{part_id}-{spec.identity[:6]}"})
     ids = {part_id: spec.id for part_id, spec in modules.items()}
     return Definition(model=wired(family, _id(name), ids), modules=list(modules.values()))
@@ -69,7 +76,7 @@ def tensors_of(checkpoint: Checkpoint, part_id: str, part: Part) -> Iterable[str
     """Returns the names on disk of a part's tensors.
 
     Raises:
-        BadDefinitionError: It has none.
+        BadDefinitionError: The checkpoint has no tensor of the part.
     """
     names = part.names(checkpoint.tensors)
     if not names:
@@ -79,12 +86,12 @@ def tensors_of(checkpoint: Checkpoint, part_id: str, part: Part) -> Iterable[str
 
 
 def linear_by_shape(tensors: Mapping[str, TensorInfo]) -> int:
-    """Returns how many numbers are in matrices of linear layers, for a network without a formula: judged by shape."""
+    """Returns the parameters in linear layers, estimated by shape and name; for networks without a formula."""
     return sum(t.count for name, t in tensors.items() if len(t.shape) == _MATRIX and not _TABLE.search(name))
 
 
 def _sizes(family: Architecture, checkpoint: Checkpoint) -> Mapping[str, Size | None]:
-    """Sizes are estimates until a part was measured: a configuration that tells none is served all the same."""
+    """Returns sizes of parts, empty if the configuration is incomplete: sizes are estimates, so that is no error."""
     try:
         return sizes_of(family, checkpoint.config)
     except BadDefinitionError:
@@ -94,16 +101,16 @@ def _sizes(family: Architecture, checkpoint: Checkpoint) -> Mapping[str, Size | 
 def module_of(
     part_id: str, part: Part, *, numbers: int, linear: int, size: Size | None, source: str, revision: str = ""
 ) -> ModuleSpec:
-    """Returns a part of a checkpoint as a module, by the part's name.
+    """Returns the module of a checkpoint's part, with the part's name as id.
 
     Args:
         part_id: The part's name.
-        part: What the architecture says of it.
-        numbers: In its tensors.
-        linear: Of these, in matrices of linear layers.
-        size: By the configuration; None where no formula is known.
-        source: Where its weights come from.
-        revision: Of a hub id.
+        part: The part in the architecture.
+        numbers: Numbers in the part's tensors.
+        linear: Of these, the numbers in matrices of linear layers.
+        size: The size from the configuration; None if there is no formula.
+        source: The source of the weights.
+        revision: The revision of a hub id.
     """
     shapes = passed(part, size)
     sends = {name: _kb(output.kind, shapes.get(name)) for name, output in part.outputs.items()}
@@ -135,12 +142,12 @@ def _kb(kind: Kind, shape: tuple[int, ...] | None) -> float:
 
 
 def wired(family: Architecture, model_id: str, ids: Mapping[str, str]) -> ModelSpec:
-    """Returns the model that an architecture wires of its parts.
+    """Returns the model that an architecture's steps define.
 
     Args:
         family: The architecture.
-        model_id: Of the model.
-        ids: part -> module.
+        model_id: The model's id.
+        ids: Part -> id of its module.
     """
     steps = {name: StepSpec(module=ids[step.part], inputs=step.inputs) for name, step in family.steps.items()}
     return ModelSpec(

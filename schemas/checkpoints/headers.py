@@ -1,4 +1,4 @@
-"""A checkpoint's folder: config.json, the index, and the headers of its safetensors files. It never reads a weight."""
+"""Reads a checkpoint's folder: config.json, the index, and the headers of safetensors files, but no weights."""
 
 import json
 import struct
@@ -11,7 +11,7 @@ from s2m3.schemas.errors import BadInputError
 
 __all__ = ["CONFIGS", "INDEX", "WEIGHTS", "Checkpoint", "TensorInfo", "read_checkpoint", "read_config", "read_json"]
 
-#: What says what a checkpoint is; its index; and its weights where there is only one file.
+#: File names: of the configuration; of the weights, if they are in one file; of the index, if they are sharded.
 CONFIGS = ("config.json", "open_clip_config.json")
 WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 INDEX = "model.safetensors.index.json"
@@ -24,17 +24,17 @@ _BYTES = {dtype: width for width, dtypes in _WIDTHS.items() for dtype in dtypes.
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor of a file, by its header."""
+    """One tensor of a safetensors file, from the header."""
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
-    #: where its bytes begin in the file
+    #: offset of the tensor's data in the file, bytes
     begin: int
 
     @property
     def count(self) -> int:
-        """How many numbers it holds."""
+        """Number of elements."""
         count = 1
         for length in self.shape:
             count *= length
@@ -42,19 +42,19 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on disk."""
+        """Size on disk, bytes."""
         return self.count * _BYTES[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a folder says of itself.
+    """The configuration and tensor headers of a checkpoint.
 
     Args:
-        folder: Where it is.
+        folder: The checkpoint's folder.
         config: config.json, or open_clip_config.json.
-        generation: generation_config.json; empty where there is none.
-        tensors: By their names on disk.
+        generation: generation_config.json; empty if there is none.
+        tensors: Name on disk -> tensor.
     """
 
     folder: Path
@@ -64,11 +64,15 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: Path, wanted: Callable[[str], bool] = lambda _: True) -> Checkpoint:
-    """Reads configuration and headers of a checkpoint, sharded or not; only of the files that hold wanted tensors.
+    """Reads the configuration and headers of a checkpoint, sharded or not.
+
+    Args:
+        folder: The checkpoint's folder.
+        wanted: Selects tensors by name on disk; of a sharded checkpoint, only files with selected tensors are read.
 
     Raises:
-        BadInputError: There is no configuration, only pickled weights, or a file is missing, cut off, or not what the
-            index says. The text names the file.
+        BadInputError: There is no configuration, only pickled weights, or a file is missing, truncated, or contradicts
+            the index. The text names the file.
     """
     config, generation = read_config(folder), folder / "generation_config.json"
     return Checkpoint(
@@ -83,22 +87,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Returns a checkpoint's config.json or open_clip_config.json.
 
     Raises:
-        BadInputError: There is none, or it cannot be read.
+        BadInputError: There is no configuration, or it cannot be read.
     """
     if not folder.is_dir():
         raise BadInputError(f"{folder} is not a folder")
     found = [read_json(folder / name) for name in CONFIGS if (folder / name).is_file()]
     if not found:
         raise BadInputError(f"{folder.name} holds no {' or '.join(CONFIGS)}")
-    # a repository of open_clip's may hold a config.json of another kind beside its own
+    # an open_clip repository may also contain an unrelated config.json
     return next((config for config in found if "architectures" in config or "model_cfg" in config), found[0])
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Returns a JSON file that holds an object.
+    """Returns the object in a JSON file.
 
     Raises:
-        BadInputError: It cannot be read, or is something else; the text names the file.
+        BadInputError: The file cannot be read, or holds no JSON object; the text names the file.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -136,7 +140,7 @@ def _sharded(folder: Path, wanted: Callable[[str], bool]) -> dict[str, TensorInf
 
 
 def _header(path: Path) -> dict[str, TensorInfo]:
-    """Returns a file's tensors after checking that the file is as long as its header says."""
+    """Returns a file's tensors; raises BadInputError unless the header is valid and the file as long as it says."""
     try:
         with path.open("rb") as file:
             table, begin = _table(path, file)
@@ -145,13 +149,13 @@ def _header(path: Path) -> dict[str, TensorInfo]:
             name: TensorInfo(path, entry["dtype"], tuple(map(int, entry["shape"])), begin + entry["data_offsets"][0])
             for name, entry in table.items()
         }
-        strange = [tensor.dtype for tensor in tensors.values() if tensor.dtype not in _BYTES]
+        unsupported = [tensor.dtype for tensor in tensors.values() if tensor.dtype not in _BYTES]
     except OSError as error:
         raise BadInputError(f"{path.name} cannot be read: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInputError(f"{path.name} is no safetensors file: {type(error).__name__}: {error}"[:300]) from error
-    if strange:
-        raise BadInputError(f"{path.name} holds tensors of dtype {strange[0]}, which are not read")
+    if unsupported:
+        raise BadInputError(f"{path.name} holds tensors of dtype {unsupported[0]}, which are not read")
     if (size := path.stat().st_size) != begin + end:
         raise BadInputError(f"{path.name} is damaged: it has {size} bytes, its header says {begin + end}")
     return tensors
@@ -159,7 +163,7 @@ def _header(path: Path) -> dict[str, TensorInfo]:
 
 def _table(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
     start = file.read(8)
-    length = struct.unpack("<Q", start)[0] if len(start) == 8 else _MAX_HEADER + 1  # noqa: PLR2004 - 8 bytes of length
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else _MAX_HEADER + 1  # noqa: PLR2004 - the header begins with its length
     if length > _MAX_HEADER:
         raise BadInputError(f"{path.name} is no safetensors file, or is cut off")
     table = json.loads(file.read(length))

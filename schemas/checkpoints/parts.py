@@ -1,4 +1,4 @@
-"""What a checkpoint is made of: its parts, their sizes, what passes between them; from headers and configuration."""
+"""The parts of a checkpoint, their sizes and the tensors passed between them, from headers and configuration."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +14,16 @@ from s2m3.schemas.sizes import Count, passed, sizes_of
 
 __all__ = ["DTYPES", "Model", "Numbers", "PartSize", "Saving", "model_of", "parts_of", "peak_saving", "total_saving"]
 
-#: Bytes of a number in memory. int8: of the matrices of linear layers; everything else stays in 32 bits.
+#: Bytes of a weight in memory. int8 applies to matrices of linear layers; other weights stay in 32 bits.
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
-#: Tensors of these are indices and counters.
+#: Dtypes, as in safetensors, of indices and counters, which are not parameters.
 _NO_WEIGHTS = ("I64", "I32", "BOOL")
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """What the headers of a part say: parameters, those in matrices of linear layers by their shapes, bytes on disk."""
+    """Counts from a part's headers: parameters, parameters in linear layers (estimated by shape), bytes on disk."""
 
     parameters: int
     linear: int
@@ -35,15 +35,15 @@ class PartSize:
     """One part of a checkpoint or of a known model.
 
     Args:
-        name: As in the architecture.
-        identity: What it is: parts with equal identity are held once.
-        role: Of the architecture.
-        parameters: Numbers in its tensors, indices and counters not counted.
-        lookup: Of these, those that are only looked up.
-        linear: Of these, the matrices of linear layers.
-        gflops: Operations for one item, 10^9; None where the network has no formula.
-        passes: Shape of what each of its outputs sends on for one item, of float32.
-        on_disk: Bytes of its tensors in their files; None where there are no files.
+        name: Name in the architecture.
+        identity: Parts with equal identity are the same part and are held once.
+        role: Role in the architecture.
+        parameters: Numbers in the tensors, without indices and counters.
+        lookup: Of these, the numbers in token embeddings.
+        linear: Of these, the numbers in matrices of linear layers.
+        gflops: Operations per item, 10^9; None if the network has no formula.
+        passes: Output -> shape of its float32 tensor for one item.
+        on_disk: Bytes of the tensors in their files; None if there are no files.
     """
 
     name: str
@@ -57,12 +57,12 @@ class PartSize:
     on_disk: int | None = None
 
     def nbytes(self, dtype: str = "float32") -> int:
-        """Returns the bytes that its weights take in memory."""
+        """Returns the bytes of the weights in memory."""
         wide = self.parameters - self.linear if dtype == "int8" else 0
         return (self.parameters - wide) * DTYPES[dtype] + wide * DTYPES["float32"]
 
     def passed_bytes(self, output: str) -> int:
-        """Returns the bytes of one output of one item."""
+        """Returns the bytes of one output for one item."""
         return 4 * prod(self.passes[output])
 
 
@@ -71,10 +71,10 @@ class Model:
     """A model and its parts.
 
     Args:
-        name: What it was asked by.
-        description: What it does.
-        parts: In the order of its steps.
-        folder: Where its files are; None for one that is known by its configuration alone.
+        name: The name that the caller gave the model.
+        description: A sentence on the model's purpose.
+        parts: The parts, in the order of the architecture.
+        folder: The checkpoint's folder; None for a model that is known by its configuration only.
     """
 
     name: str
@@ -83,20 +83,20 @@ class Model:
     folder: Path | None = None
 
     def nbytes(self, dtype: str = "float32") -> int:
-        """Returns the bytes of all its weights in memory, each part once."""
+        """Returns the bytes of all weights in memory, each distinct part once."""
         return _together(self.parts, dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """Bytes before and after, in one of the two conventions; a saving of one is never that of the other."""
+    """Bytes before and after, by `peak_saving` or `total_saving`, two measures that are not comparable."""
 
     before: int
     after: int
 
     @property
     def saved(self) -> float:
-        """What part of it is saved, 0 to 1."""
+        """The saved fraction, 0 to 1."""
         return 1 - self.after / self.before if self.before else 0.0
 
 
@@ -105,27 +105,28 @@ def _together(parts: Iterable[PartSize], dtype: str) -> int:
 
 
 def peak_saving(model: Model, dtype: str = "float32") -> Saving:
-    """Returns what one device must hold at least: the whole model, or its largest part when it is split."""
+    """Returns the memory that one device needs at least: the whole model's, or when split, that of the largest part."""
     return Saving(model.nbytes(dtype), max(part.nbytes(dtype) for part in model.parts))
 
 
 def total_saving(models: Sequence[Model], dtype: str = "float32") -> Saving:
-    """Returns what all models together hold over all devices: a copy of each for itself, or each distinct part once."""
+    """Returns the memory of all models over all devices: each model separately, or each distinct part once."""
     separate = sum(model.nbytes(dtype) for model in models)
     return Saving(separate, _together([part for model in models for part in model.parts], dtype))
 
 
-def model_of(checkpoint: Checkpoint, name: str) -> Model:
+def model_of(checkpoint: Checkpoint, name: str, own: Sequence[Architecture] = ()) -> Model:
     """Returns the parts of a checkpoint.
 
     Args:
-        checkpoint: Its configuration and all its headers.
-        name: What to call it.
+        checkpoint: The configuration and all headers.
+        name: The model's name.
+        own: Architectures that count besides the shipped ones.
 
     Raises:
-        BadDefinitionError: Its architecture is not known, or a part has no tensors.
+        BadDefinitionError: The architecture is unknown, or a part has no tensors.
     """
-    family = architecture_of(checkpoint.config)
+    family = architecture_of(checkpoint.config, own)
     numbers: dict[str, Numbers] = {}
     for part_name, part in family.parts.items():
         tensors = {name: checkpoint.tensors[name] for name in tensors_of(checkpoint, part_name, part)}
@@ -146,12 +147,12 @@ def parts_of(
 
     Args:
         family: The architecture.
-        config: As in config.json.
-        origin: What tells its parts from those of other checkpoints.
-        numbers: Of each part, by the headers; None: by the configuration alone.
+        config: The configuration, as in config.json.
+        origin: Prefix of the parts' identities, different for each checkpoint.
+        numbers: Part -> counts from headers; None to use the configuration only.
 
     Raises:
-        BadDefinitionError: The configuration is wrong, or no size follows from it and there are no headers.
+        BadDefinitionError: The configuration is invalid, or without headers, a part's network has no formula.
     """
     sizes = sizes_of(family, config)
     found = []

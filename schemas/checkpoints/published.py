@@ -1,12 +1,12 @@
-"""Published checkpoints as definitions: a hub id and the configuration that sizes follow from. It reads no weights."""
+"""Definitions of published checkpoints from a hub id and the configuration that determines sizes; reads no weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from s2m3.schemas.checkpoints.architectures import architecture_of
+from s2m3.schemas.checkpoints.architectures import Architecture, architecture_of
 from s2m3.schemas.checkpoints.deriving import module_of, wired
 from s2m3.schemas.checkpoints.parts import PartSize, parts_of
 from s2m3.schemas.errors import BadDefinitionError
@@ -19,35 +19,40 @@ __all__ = ["KnownCheckpoint", "known_modules", "known_parts", "known_wiring"]
 
 
 class KnownCheckpoint(BaseModel):
-    """A `[checkpoints.<id>]` table: its parts become the modules `<id>-<part>`, its wiring the model `<id>`."""
+    """A `[checkpoints.<id>]` table: its parts become the modules `<id>-<part>`, its steps the model `<id>`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = Field(description="hub id, or the name of a folder among an agent's checkpoints")
-    revision: str = Field(default="", description="of a hub id")
-    architecture: str = Field(default="", description="of config.json; empty for one in open_clip's format")
-    description: str = Field(default="", description="empty: the architecture's")
-    config: dict[str, Any] = Field(description="as in config.json, as far as sizes follow from it")
-    names: dict[str, Id] = Field(default={}, description="ids of parts that are to be called otherwise")
-    same: dict[str, Id] = Field(default={}, description="part -> the module that it is")
-    inputs: dict[str, dict[str, Kind]] = Field(default={}, description="of a head that takes others than its family's")
+    revision: str = Field(default="", description="revision of a hub id")
+    architecture: str = Field(
+        default="", description="name in config.json's `architectures`; empty for open_clip's format"
+    )
+    description: str = Field(default="", description="the model's description; empty: the architecture's")
+    config: dict[str, Any] = Field(description="the keys of config.json that determine sizes")
+    names: dict[str, Id] = Field(default={}, description="part -> module id, where it is not `<id>-<part>`")
+    same: dict[str, Id] = Field(default={}, description="part -> id of the module that is identical to it")
+    inputs: dict[str, dict[str, Kind]] = Field(
+        default={}, description="part -> inputs, for a head whose inputs differ from its architecture's"
+    )
 
     @property
     def whole(self) -> dict[str, Any]:
-        """The configuration with its architecture."""
+        """The configuration, including the name of the architecture."""
         return {"architectures": [self.architecture], **self.config} if self.architecture else self.config
 
 
-def known_modules(name: str, known: KnownCheckpoint) -> list[ModuleSpec]:
-    """Returns the modules of a checkpoint.
+def known_modules(name: str, known: KnownCheckpoint, own: Sequence[Architecture] = ()) -> list[ModuleSpec]:
+    """Returns the modules of a checkpoint, which may be of an architecture of `own` too.
 
     Raises:
-        BadDefinitionError: Its architecture is not known, or sizes do not follow from its configuration.
+        BadDefinitionError: The architecture is unknown, or the configuration does not determine sizes.
     """
-    family, ids = architecture_of(known.whole), _ids(name, known)
+    family = architecture_of(known.whole, own)
+    ids = _ids(name, known, family)
     for key, parts in (("names", known.names), ("same", known.same), ("inputs", known.inputs)):
-        if strange := parts.keys() - family.parts.keys():
-            raise BadDefinitionError(f"{key}.{min(strange)}: there is no such part: {', '.join(family.parts)}")
+        if unknown := parts.keys() - family.parts.keys():
+            raise BadDefinitionError(f"{key}.{min(unknown)}: there is no such part: {', '.join(family.parts)}")
     sizes = sizes_of(family, known.whole)
     found = []
     for part in parts_of(family, known.whole, name):
@@ -60,29 +65,30 @@ def known_modules(name: str, known: KnownCheckpoint) -> list[ModuleSpec]:
             source=known.source,
             revision=known.revision,
         )
-        own = {"id": ids[part.name], "same_as": known.same.get(part.name)}
-        found.append(spec.model_copy(update={**own, "inputs": known.inputs.get(part.name, spec.inputs)}))
+        update = {"id": ids[part.name], "same_as": known.same.get(part.name)}
+        found.append(spec.model_copy(update={**update, "inputs": known.inputs.get(part.name, spec.inputs)}))
     return found
 
 
-def known_wiring(name: str, known: KnownCheckpoint) -> ModelSpec | None:
-    """Returns the model that a checkpoint is; None for a head alone."""
-    family = architecture_of(known.whole)
+def known_wiring(name: str, known: KnownCheckpoint, own: Sequence[Architecture] = ()) -> ModelSpec | None:
+    """Returns the model of a checkpoint; None for a head alone."""
+    family = architecture_of(known.whole, own)
     if not family.steps:
         return None
-    model = wired(family, name, _ids(name, known))
+    model = wired(family, name, _ids(name, known, family))
     return model.model_copy(update={"description": known.description or family.description})
 
 
-def known_parts(checkpoints: Mapping[str, KnownCheckpoint]) -> dict[str, PartSize]:
-    """Returns the parts of checkpoints by the ids of their modules; what is declared the same is one."""
+def known_parts(checkpoints: Mapping[str, KnownCheckpoint], own: Sequence[Architecture] = ()) -> dict[str, PartSize]:
+    """Returns module id -> part of all checkpoints; parts declared `same` share an identity."""
     found: dict[str, PartSize] = {}
     for name, known in checkpoints.items():
-        ids = _ids(name, known)
-        for part in parts_of(architecture_of(known.whole), known.whole, name):
+        family = architecture_of(known.whole, own)
+        ids = _ids(name, known, family)
+        for part in parts_of(family, known.whole, name):
             found[ids[part.name]] = replace(part, identity=known.same.get(part.name, ids[part.name]))
     return found
 
 
-def _ids(name: str, known: KnownCheckpoint) -> dict[str, str]:
-    return {part: known.names.get(part, f"{name}-{part}") for part in architecture_of(known.whole).parts}
+def _ids(name: str, known: KnownCheckpoint, family: Architecture) -> dict[str, str]:
+    return {part: known.names.get(part, f"{name}-{part}") for part in family.parts}

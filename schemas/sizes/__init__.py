@@ -1,4 +1,4 @@
-"""How large a part of a checkpoint is and what it computes, from its configuration alone. It reads no weights."""
+"""Parameters, operations and memory of a checkpoint's parts, computed from the configuration without weights."""
 
 from s2m3.schemas.sizes.cache import cache_mb
 from s2m3.schemas.sizes.counting import Count

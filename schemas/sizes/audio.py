@@ -1,4 +1,4 @@
-"""Sizes of encoders of sound, from their configurations: Whisper's, and CLAP's HTSAT. Held against transformers."""
+"""Sizes of audio encoders from their configurations: Whisper, and CLAP's HTSAT. Tests compare with transformers."""
 
 from s2m3.schemas.sizes.counting import Count, attend, conv, encoder_layer, linear, mlp, norm
 from s2m3.schemas.sizes.size import Dims, Size
@@ -7,18 +7,18 @@ __all__ = ["clap_audio", "whisper_encoder"]
 
 
 def whisper_encoder(dims: Dims) -> Size:
-    """Returns the size of Whisper's encoder, which always hears 30 s (Radford et al., 2023)."""
+    """Returns the size of Whisper's encoder, whose input is always padded to 30 s (Radford et al., 2023)."""
     width, tokens = dims["d_model"], dims["max_source_positions"]
-    ears = conv(dims["num_mel_bins"], width, 3, 2 * tokens) + conv(width, width, 3, tokens)
+    convolutions = conv(dims["num_mel_bins"], width, 3, 2 * tokens) + conv(width, width, 3, tokens)
     layer = encoder_layer(width, dims["encoder_ffn_dim"], tokens, key_bias=False)
-    count = ears + Count(tokens * width) + layer * int(dims["encoder_layers"]) + norm(width)
+    count = convolutions + Count(tokens * width) + layer * int(dims["encoder_layers"]) + norm(width)
     return Size(count, {"last_hidden_state": (tokens, width)})
 
 
 def clap_audio(dims: Dims) -> Size:
-    """Returns the size of CLAP's HTSAT, a Swin transformer over the spectrogram as a square (Chen et al., 2022).
+    """Returns the size of CLAP's HTSAT, a Swin transformer over the spectrogram folded to a square (Chen et al., 2022).
 
-    Operations are of sounds up to 10 s: the fusion of longer ones is counted in the parameters only.
+    Operations are those for up to 10 s of audio; the fusion for longer audio is counted in the parameters only.
     """
     width, patch = dims["patch_embeds_hidden_size"], dims["patch_size"]
     side = dims["spec_size"] // dims["patch_stride"][0]
@@ -41,7 +41,7 @@ def clap_audio(dims: Dims) -> Size:
 
 
 def _swin_layer(dims: Dims, width: int, heads: int, side: int) -> Count:
-    """One layer: attention within windows, each padded to its full size."""
+    """Counts one layer: attention within windows, over an input padded to whole windows."""
     window = min(dims["window_size"], side)
     padded = -(-side // window) * window
     positions, bias = padded**2, dims["qkv_bias"]

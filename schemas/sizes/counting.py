@@ -1,4 +1,4 @@
-"""What layers take: parameters and operations, as sums. Pure arithmetic; nothing here knows an architecture."""
+"""Parameters and operations of layers, as sums. Pure arithmetic, independent of architectures."""
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
@@ -22,11 +22,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Parameters, and operations for one item.
+    """Parameters, and operations per item.
 
-    Of the parameters, `lookup` are only looked up (embeddings of tokens), `linear` are the matrices of linear layers:
-    what int8 makes smaller. A multiplication and an addition are two operations; matrix products and convolutions alone
-    are counted, as torch.utils.flop_counter does.
+    `lookup` is the part of the parameters in token embeddings, `linear` the part in matrices of linear layers, which
+    int8 makes smaller. `flops` counts matrix products and convolutions only, as torch.utils.flop_counter does; a
+    multiplication and an addition are two operations.
     """
 
     parameters: int = 0
@@ -43,24 +43,24 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Tokens that are new, and those before them whose keys and values are remembered."""
+    """New tokens of a pass, and the number of earlier tokens whose keys and values are in the KV cache."""
 
     tokens: int
     past: int = 0
 
     @property
     def keys(self) -> int:
-        """Tokens that are attended to."""
+        """Tokens that attention covers: cached and new ones."""
         return self.past + self.tokens
 
 
 def linear(wide: int, out: int, tokens: int = 1, *, bias: bool = True) -> Count:
-    """Counts a linear layer over some tokens."""
+    """Counts a linear layer from width `wide` to width `out` over some tokens."""
     return Count(wide * out + out * bias, linear=wide * out, flops=2 * wide * out * tokens)
 
 
 def conv(channels: int, out: int, kernel: int, positions: int, *, bias: bool = True) -> Count:
-    """Counts a convolution: `kernel` is its area, `positions` the number of places in its output."""
+    """Counts a convolution: `kernel` is the area of its kernel, `positions` the number of positions of its output."""
     return replace(linear(channels * kernel, out, positions, bias=bias), linear=0)
 
 
@@ -70,12 +70,12 @@ def norm(width: int, *, bias: bool = True) -> Count:
 
 
 def table(rows: int, width: int) -> Count:
-    """Counts an embedding of tokens."""
+    """Counts a token embedding."""
     return Count(rows * width, lookup=rows * width)
 
 
 def attend(width: int, queries: int, keys: int) -> Count:
-    """Counts scores and their weighted sum, over all heads together."""
+    """Counts attention scores and weighted sums, over all heads together."""
     return Count(flops=4 * queries * keys * width)
 
 
@@ -86,13 +86,13 @@ def self_attention(
     """Counts self-attention.
 
     Args:
-        width: Of the tokens.
+        width: Width of the tokens.
         span: The tokens.
-        inner: Width of all heads together; 0: `width`.
-        shared: Width of the keys of all groups together (grouped queries); 0: `inner`.
-        bias: Of queries, keys, values and the output.
-        key_bias: Of the keys, where it differs.
-        out_bias: Of the output, where it differs.
+        inner: Width of all heads together; 0 for `width`.
+        shared: Width of the keys of all groups together (grouped-query attention); 0 for `inner`.
+        bias: Whether queries, keys, values and the output have a bias.
+        key_bias: Whether the keys have one; None for `bias`.
+        out_bias: Whether the output has one; None for `bias`.
     """
     inner = inner or width
     shared = shared or inner
@@ -108,7 +108,7 @@ def self_attention(
 def cross_attention(
     width: int, source_width: int, span: Span, source: int, *, key_bias: bool = True, source_seen: bool = False
 ) -> Count:
-    """Counts attention to another sequence of `source` tokens; once seen, its keys and values are remembered."""
+    """Counts cross-attention to a sequence of `source` tokens; with `source_seen`, its keys and values are cached."""
     new = 0 if source_seen else source
     return (
         linear(width, width, span.tokens) * 2
@@ -119,28 +119,28 @@ def cross_attention(
 
 
 def mlp(width: int, inner: int, tokens: int) -> Count:
-    """Counts two linear layers, out to `inner` and back."""
+    """Counts two linear layers, from `width` to `inner` and back."""
     return linear(width, inner, tokens) + linear(inner, width, tokens)
 
 
 def gated_mlp(width: int, inner: int, tokens: int, *, bias: bool = False) -> Count:
-    """Counts a gate, the way up and the way down (SwiGLU)."""
+    """Counts a gated MLP (SwiGLU): gate, up and down projection."""
     return linear(width, inner, tokens, bias=bias) * 2 + linear(inner, width, tokens, bias=bias)
 
 
 def encoder_layer(width: int, inner: int, tokens: int, *, bias: bool = True, key_bias: bool | None = None) -> Count:
-    """Counts a transformer's layer: attention, two linear layers, two normalisations."""
+    """Counts a transformer encoder layer: self-attention, two linear layers, two normalisations."""
     attention = self_attention(width, Span(tokens), bias=bias, key_bias=key_bias, out_bias=True)
     return attention + mlp(width, inner, tokens) + norm(width) * 2
 
 
 def generate(forward: Callable[[Span, bool], Count], prompt: int, answer: int) -> Count:
-    """Counts a text written token by token with a cache.
+    """Counts the generation of a text, token by token with a KV cache.
 
     Args:
-        forward: (span, whether the source was seen before) -> one pass, its parameters included.
-        prompt: Tokens read at once.
-        answer: Tokens written; the first follows from the prompt's pass.
+        forward: (span, whether the source's keys and values are cached) -> the count of one pass with its parameters.
+        prompt: Tokens of the prompt, read in one pass.
+        answer: Tokens generated; the prompt's pass yields the first.
     """
     first = forward(Span(prompt), False)  # noqa: FBT003 - the callable has two plain arguments
     later = sum(forward(Span(1, prompt + n), True).flops for n in range(answer - 1))  # noqa: FBT003

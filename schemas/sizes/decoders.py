@@ -1,4 +1,4 @@
-"""Sizes of networks that write text, from their configurations: prompt, then token by token with a cache."""
+"""Sizes of text decoders from their configurations; operations are the prompt's pass and generation with a KV cache."""
 
 from s2m3.schemas.sizes.counting import (
     Count,
@@ -17,12 +17,12 @@ from s2m3.schemas.sizes.size import ANSWER_TOKENS, QUESTION_TOKENS, Dims, Size
 
 __all__ = ["blip_decoder", "gpt2", "llama", "llava_projector", "whisper_decoder"]
 
-#: Tokens that tell Whisper language and task.
+#: Tokens of Whisper's prompt, which gives language and task.
 _WHISPER_PROMPT = 4
 
 
 def _written(forward: Count, tied: Count) -> Size:
-    """The one output of all of them is text; a tied last layer has its embedding's parameters."""
+    """Returns the size of a decoder, which has no tensor outputs; its output layer `tied` only adds operations."""
     return Size(forward + Count(flops=tied.flops * ANSWER_TOKENS), {})
 
 
@@ -31,7 +31,7 @@ def gpt2(dims: Dims, source: tuple[int, ...] | None) -> Size:
 
     Args:
         dims: The configuration.
-        source: (tokens, width) that it attends to; None: a language model alone.
+        source: (tokens, width) of the encoder's output for cross-attention; None for a language model alone.
     """
     width, inner = dims["n_embd"], dims.get("n_inner") or 4 * dims["n_embd"]
     crossed = source is not None and dims["add_cross_attention"]
@@ -48,7 +48,7 @@ def gpt2(dims: Dims, source: tuple[int, ...] | None) -> Size:
 
 
 def blip_decoder(dims: Dims, source: tuple[int, ...]) -> Size:
-    """Returns the size of BLIP's text decoder, which attends to the picture's (or the question's) tokens."""
+    """Returns the size of BLIP's text decoder; `source` is (tokens, width) of its encoder, for image or question."""
     width, vocabulary = dims["hidden_size"], dims["vocab_size"]
 
     def forward(span: Span, source_seen: bool) -> Count:  # noqa: FBT001
@@ -61,7 +61,7 @@ def blip_decoder(dims: Dims, source: tuple[int, ...]) -> Size:
 
 
 def whisper_decoder(dims: Dims, source: tuple[int, ...]) -> Size:
-    """Returns the size of Whisper's decoder (Radford et al., 2023)."""
+    """Returns the size of Whisper's decoder (Radford et al., 2023); `source` is (tokens, width) of the encoder."""
     width = dims["d_model"]
 
     def forward(span: Span, source_seen: bool) -> Count:  # noqa: FBT001
@@ -78,11 +78,11 @@ def whisper_decoder(dims: Dims, source: tuple[int, ...]) -> Size:
 
 
 def llama(dims: Dims, source: tuple[int, ...] | None) -> Size:
-    """Returns the size of Llama and those built like it: Vicuna, TinyLlama, Mistral, Phi-3, Qwen2.
+    """Returns the size of Llama and of models with its structure: Vicuna, TinyLlama, Mistral, Phi-3, Qwen2.
 
     Args:
         dims: The configuration.
-        source: (tokens, width) that stand in its prompt before the question; None: no such.
+        source: (tokens, width) of embeddings in the prompt before the question; None for none.
     """
     width, vocabulary = dims["hidden_size"], dims["vocab_size"]
     heads = dims["num_attention_heads"]
@@ -105,7 +105,7 @@ def llama(dims: Dims, source: tuple[int, ...] | None) -> Size:
 
 
 def llava_projector(whole: Dims, vision: Dims, text: Dims, tokens: int) -> Count:
-    """Counts LLaVA's two layers from the tower's tokens to the language model's width."""
+    """Counts LLaVA's projector: two layers from the vision tower's width to the language model's, over `tokens`."""
     layers = whole.get("vision_feature_layer", -2)
     wide = vision["hidden_size"] * (len(layers) if isinstance(layers, list) else 1)
     bias = whole.get("multimodal_projector_bias", True)

@@ -1,4 +1,4 @@
-"""Sizes of encoders of pictures and texts, from their configurations. Held against transformers by the tests."""
+"""Sizes of image and text encoders from their configurations. Tests compare them with transformers."""
 
 from dataclasses import replace
 
@@ -33,8 +33,8 @@ def _patches(dims: Dims) -> int:
     return int(dims["image_size"] // dims["patch_size"]) ** 2
 
 
-def _patching(dims: Dims, *, bias: bool) -> Count:
-    """The convolution that makes tokens of a picture."""
+def _patch_embedding(dims: Dims, *, bias: bool) -> Count:
+    """Counts the patch embedding, a convolution from an image to tokens."""
     return conv(dims.get("num_channels", 3), dims["hidden_size"], dims["patch_size"] ** 2, _patches(dims), bias=bias)
 
 
@@ -45,16 +45,16 @@ def _layers(dims: Dims, tokens: int) -> Count:
 
 
 def _vision(count: Count, dims: Dims, tokens: int, **outputs: tuple[int, ...]) -> Size:
-    """The outputs that every tower has, and its own."""
+    """Returns the size of a vision tower, with the outputs that all towers have and its own `outputs`."""
     width = dims["hidden_size"]
     hidden = {"last_hidden_state": (tokens, width), "hidden_states": (tokens, width), "pooler_output": (width,)}
     return Size(count, {**hidden, **outputs})
 
 
 def clip_vision(dims: Dims, *, projected: bool) -> Size:
-    """Returns the size of CLIP's vision transformer (Radford et al., 2021)."""
+    """Returns the size of CLIP's vision transformer (Radford et al., 2021), with its projection if `projected`."""
     width, tokens = dims["hidden_size"], _patches(dims) + 1
-    count = Count(width + tokens * width) + _patching(dims, bias=False) + norm(width) * 2 + _layers(dims, tokens)
+    count = Count(width + tokens * width) + _patch_embedding(dims, bias=False) + norm(width) * 2 + _layers(dims, tokens)
     if not projected:
         return _vision(count, dims, tokens)
     count += linear(width, dims["projection_dim"], bias=False)
@@ -67,7 +67,7 @@ def _text(dims: Dims, tokens: int) -> Count:
 
 
 def clip_text(dims: Dims) -> Size:
-    """Returns the size of CLIP's text tower; operations at its full length."""
+    """Returns the size of CLIP's text tower; operations are those at its maximum length."""
     width, tokens, out = dims["hidden_size"], dims["max_position_embeddings"], dims["projection_dim"]
     return Size(
         _text(dims, tokens) + linear(width, out, bias=False), {"text_embeds": (out,), "pooler_output": (width,)}
@@ -75,26 +75,26 @@ def clip_text(dims: Dims) -> Size:
 
 
 def siglip_vision(dims: Dims) -> Size:
-    """Returns the size of SigLIP's vision transformer, which pools by attention from a learnt query (Zhai, 2023)."""
+    """Returns the size of SigLIP's vision transformer, with attention pooling by a learnt query (Zhai et al., 2023)."""
     width, tokens = dims["hidden_size"], _patches(dims)
-    count = Count(tokens * width) + _patching(dims, bias=True) + _layers(dims, tokens) + norm(width)
+    count = Count(tokens * width) + _patch_embedding(dims, bias=True) + _layers(dims, tokens) + norm(width)
     if dims["vision_use_head"]:
         pool = linear(width, width) * 2 + linear(width, width, tokens) * 2 + attend(width, 1, tokens)
-        pool = replace(pool, linear=0)  # torch's own attention packs its matrices
+        pool = replace(pool, linear=0)  # MultiheadAttention packs its matrices: no linear layers
         count += Count(width) + pool + norm(width) + mlp(width, dims["intermediate_size"], 1)
     return _vision(count, dims, tokens)
 
 
 def siglip_text(dims: Dims) -> Size:
-    """Returns the size of SigLIP's text tower; operations at its full length, to which it pads."""
+    """Returns the size of SigLIP's text tower; operations are those at its maximum length, to which it pads."""
     tokens, out = dims["max_position_embeddings"], dims["projection_size"]
     return Size(_text(dims, tokens) + linear(dims["hidden_size"], out), {"pooler_output": (out,)})
 
 
 def vit(dims: Dims, *, pooled: bool) -> Size:
-    """Returns the size of a ViT (Dosovitskiy et al., 2021) without a classifier."""
+    """Returns the size of a ViT (Dosovitskiy et al., 2021) without classifier, with its pooler if `pooled`."""
     width, tokens = dims["hidden_size"], _patches(dims) + 1
-    count = Count(width + tokens * width) + _patching(dims, bias=True) + _layers(dims, tokens) + norm(width)
+    count = Count(width + tokens * width) + _patch_embedding(dims, bias=True) + _layers(dims, tokens) + norm(width)
     if pooled:
         count += linear(width, dims["pooler_output_size"])
     return _vision(count, dims, tokens, logits=(width,))
@@ -103,17 +103,17 @@ def vit(dims: Dims, *, pooled: bool) -> Size:
 def blip_vision(dims: Dims) -> Size:
     """Returns the size of BLIP's vision transformer (Li et al., 2022)."""
     width, tokens = dims["hidden_size"], _patches(dims) + 1
-    count = Count(width + tokens * width) + _patching(dims, bias=True) + _layers(dims, tokens) + norm(width)
+    count = Count(width + tokens * width) + _patch_embedding(dims, bias=True) + _layers(dims, tokens) + norm(width)
     return _vision(count, dims, tokens)
 
 
 def bert(dims: Dims, *, pooled: bool, projected: bool = False) -> Size:
-    """Returns the size of BERT or RoBERTa; operations at TEXT_TOKENS.
+    """Returns the size of BERT or RoBERTa; operations are those at TEXT_TOKENS.
 
     Args:
         dims: The configuration.
-        pooled: With its pooler.
-        projected: With CLAP's two layers of projection.
+        pooled: Whether the pooler is included.
+        projected: Whether CLAP's projection, two layers, is included.
     """
     width = dims["hidden_size"]
     places = (dims["max_position_embeddings"] + dims["type_vocab_size"]) * width
@@ -129,7 +129,7 @@ def bert(dims: Dims, *, pooled: bool, projected: bool = False) -> Size:
 
 
 def blip_text_encoder(dims: Dims, source: int) -> Size:
-    """Returns the size of BLIP's encoder of questions, which reads `source` tokens of the picture; at TEXT_TOKENS."""
+    """Returns the size of BLIP's question encoder with `source` image tokens; operations are those at TEXT_TOKENS."""
     width = dims["hidden_size"]
     count = table(dims["vocab_size"], width) + Count(dims["max_position_embeddings"] * width) + norm(width)
     count += blip_layers(dims, Span(TEXT_TOKENS), source, source_seen=False)
@@ -137,7 +137,10 @@ def blip_text_encoder(dims: Dims, source: int) -> Size:
 
 
 def blip_layers(dims: Dims, span: Span, source: int, *, source_seen: bool) -> Count:
-    """Counts the layers of BLIP's text networks: self-attention, attention to the picture, two linear layers."""
+    """Counts the layers of BLIP's text networks: self-attention, cross-attention, two linear layers each.
+
+    `source` is the number of encoder tokens; with `source_seen`, their keys and values are cached.
+    """
     width = dims["hidden_size"]
     layer = (
         self_attention(width, span)

@@ -1,4 +1,4 @@
-"""From a checkpoint's configuration to the size of each of its parts: which formula a network has."""
+"""Computes the size of each part of a checkpoint from its configuration: the table of formulas by network."""
 
 import tomllib
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from s2m3.schemas.sizes.size import Dims, Size
 
 __all__ = ["passed", "sizes_of"]
 
-#: The model_type of a part whose configuration says none.
+#: Network -> model_type, for parts whose configuration has none.
 _TYPES = {
     "CLIPVisionModelWithProjection": "clip_vision_model",
     "CLIPVisionModel": "clip_vision_model",
@@ -32,9 +32,13 @@ _TYPES = {
 }
 
 
+#: Classes whose sizes follow from what feeds them.
+_HEADS = ("similarity-head", "classifier-head")
+
+
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What a formula may look at: the part's configuration, the whole one, and the shape of what feeds the part."""
+    """A formula's arguments: the part's configuration, the whole one, and the shape of the part's input tensor."""
 
     dims: Dims
     whole: Mapping[str, Any]
@@ -42,7 +46,7 @@ class _Given:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The shape of what feeds the part, which must be there."""
+        """The shape of the part's input tensor; raises BadDefinitionError if it is unknown."""
         if self.source is None:
             raise BadDefinitionError("config.json: the size of what feeds the decoder is not known")
         return self.source
@@ -103,26 +107,26 @@ def _defaults() -> dict[str, dict[str, Any]]:
 
 
 def _dims_of(part: Part, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a part's configuration, with what transformers assumes where config.json is silent."""
+    """Returns a part's configuration, completed with the defaults of transformers for its model_type."""
     own = dict(value_at(part.config, config) or {}) if part.config else dict(config)
     network = part.network.rpartition(".")[2]
     kind = own.get("model_type") or _TYPES.get(network, "")
-    taken = {key: config[key] for key in part.inherit if key in config}
-    dims = {**_defaults().get(kind, {}), **own, **taken, **part.set, "model_type": kind}
+    inherited = {key: config[key] for key in part.inherit if key in config}
+    dims = {**_defaults().get(kind, {}), **own, **inherited, **part.set, "model_type": kind}
     if kind == "siglip_text_model":
         dims.setdefault("projection_size", dims["hidden_size"])
     return dims
 
 
 def sizes_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[str, Size | None]:
-    """Returns the size of each part, in the order of the architecture's steps; None where no formula is known.
+    """Returns the size of each part, in the order of the architecture's steps; None if a part's network has no formula.
 
     Args:
-        architecture: Of the checkpoint.
-        config: Its config.json.
+        architecture: The checkpoint's architecture.
+        config: The checkpoint's config.json.
 
     Raises:
-        BadDefinitionError: The configuration lacks a number, or holds something else in its place.
+        BadDefinitionError: The configuration lacks a number, or has an invalid value.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     sizes: dict[str, Size | None] = {}
@@ -142,7 +146,7 @@ def sizes_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[str,
 
 
 def passed(part: Part, size: Size | None) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each of a part's outputs that is a tensor of known size, as it is sent for one item."""
+    """Returns the shape, for one item, of each output of a part that is a tensor of known size."""
     if size is None:
         return {}
     found = {}
@@ -158,7 +162,7 @@ def _source(step: PartStep, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int,
 
 
 def _size(part: Part, config: Mapping[str, Any], source: tuple[int, ...] | None) -> Size | None:
-    if part.role == "head" and part.class_ != "text-classifier":
+    if part.class_ in _HEADS:
         return _head(part, config, source)
     dims = _dims_of(part, config)
     network = architecture_name(config) if part.network == "{architecture}" else part.network.rpartition(".")[2]
@@ -172,7 +176,7 @@ def _size(part: Part, config: Mapping[str, Any], source: tuple[int, ...] | None)
 
 
 def _projector(part: Part, config: Mapping[str, Any], dims: Dims, source: tuple[int, ...] | None) -> Count:
-    """What a decoder applies to the encoder's output first; a plain linear one is there only where widths differ."""
+    """Counts a decoder's projector; a `linear` one exists only if the widths of encoder and decoder differ."""
     if part.projector is None or source is None:
         return Count()
     if part.projector.network != "linear":

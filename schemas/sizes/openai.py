@@ -1,4 +1,4 @@
-"""Sizes of what transformers does not have: OpenAI's CLIP ResNets, as open_clip configures them, and ImageBind."""
+"""Sizes of networks that transformers lacks: OpenAI's CLIP ResNets, as open_clip configures them, and ImageBind."""
 
 from dataclasses import replace
 from typing import Any
@@ -34,7 +34,7 @@ def _conv_norm(channels: int, out: int, kernel: int, side: int) -> Count:
 
 
 def _bottleneck(channels: int, planes: int, side: int, stride: int) -> Count:
-    """Three convolutions; pooling stands before the third, and before the shortcut where there is one."""
+    """Counts three convolutions, with pooling before the third and before the shortcut's, if it has one."""
     after, out = side // stride, 4 * planes
     count = _conv_norm(channels, planes, 1, side) + _conv_norm(planes, planes, 9, side)
     count += _conv_norm(planes, out, 1, after)
@@ -48,18 +48,18 @@ def _attention_pool(width: int, places: int, out: int) -> Count:
 
 
 def openclip_text(model: Dims) -> Size:
-    """Returns the size of open_clip's text tower, CLIP's by other names; operations at its full length."""
+    """Returns the size of open_clip's text tower, equal to CLIP's; operations are those at its maximum length."""
     text: dict[str, Any] = model["text_cfg"]
     width, tokens = text["width"], text.get("context_length", 77)
     layer = encoder_layer(width, 4 * width, tokens)
-    layers = replace(layer, linear=2 * 4 * width**2) * text["layers"]  # torch's own attention packs its matrices
+    layers = replace(layer, linear=2 * 4 * width**2) * text["layers"]  # the MLP only: torch packs attention's
     count = table(text.get("vocab_size", 49408), width) + Count(tokens * width) + layers + norm(width)
     out = model["embed_dim"]
     return Size(count + replace(linear(width, out, bias=False), linear=0), {"text_embeds": (out,)})
 
 
 def _imagebind(dims: Dims, tokens: int, *, keys: int = 0) -> Count:
-    """The trunk and the head of one of ImageBind's senses; `keys`: learnt keys and values that each layer adds."""
+    """Counts trunk and head of one ImageBind modality; `keys` is the number of learnt keys and values of each layer."""
     width = dims["hidden_size"]
     layer = encoder_layer(width, 4 * width, tokens) + attend(width, tokens, keys) + Count(2 * width * keys)
     head = norm(width) + linear(width, dims["projection_dim"], bias=False)
@@ -67,7 +67,7 @@ def _imagebind(dims: Dims, tokens: int, *, keys: int = 0) -> Count:
 
 
 def imagebind_vision(dims: Dims) -> Size:
-    """Returns the size of ImageBind's vision encoder (Girdhar et al., 2023): a picture counts as two frames."""
+    """Returns the size of ImageBind's vision encoder (Girdhar et al., 2023), which takes an image as two frames."""
     width, patch = dims["hidden_size"], dims["patch_size"]
     patches = (dims["image_size"] // patch) ** 2
     count = conv(3, width, 2 * patch**2, patches, bias=False) + Count(width + (patches + 1) * width) + norm(width)
@@ -75,7 +75,7 @@ def imagebind_vision(dims: Dims) -> Size:
 
 
 def imagebind_text(dims: Dims) -> Size:
-    """Returns the size of ImageBind's text encoder, OpenCLIP ViT-H/14's; operations at its full length."""
+    """Returns the size of ImageBind's text encoder, that of OpenCLIP ViT-H/14; operations at its maximum length."""
     width, tokens = dims["hidden_size"], dims["max_position_embeddings"]
     count = table(dims["vocab_size"], width) + Count(tokens * width)
     return Size(count + _imagebind(dims, tokens), {"text_embeds": (dims["projection_dim"],)})
@@ -84,7 +84,7 @@ def imagebind_text(dims: Dims) -> Size:
 def imagebind_audio(dims: Dims) -> Size:
     """Returns the size of ImageBind's audio encoder: 16 x 16 patches of a spectrogram at a stride of 10.
 
-    A sound is heard as several clips of 2 s, whose embeddings are averaged.
+    The encoder runs on several clips of 2 s, whose embeddings are averaged.
     """
     width, patch, stride = dims["hidden_size"], dims["patch_size"], dims["stride"]
     rows, columns = ((length - patch) // stride + 1 for length in (dims["num_mel_bins"], dims["frames"]))

@@ -1,4 +1,4 @@
-"""What is said of a module's size, and the lengths that are assumed where an item may be of any length."""
+"""The size of a module, and the sequence lengths that are assumed for items of variable length."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from s2m3.schemas.sizes.counting import Count
 
 __all__ = ["ANSWER_TOKENS", "QUESTION_TOKENS", "TEXT_TOKENS", "Dims", "Size"]
 
-#: A part's configuration, with the defaults of transformers filled in.
+#: A part's configuration, completed with the defaults of transformers.
 Dims = Mapping[str, Any]
 
-#: Tokens of a text whose encoder pads nothing, of a question to a language model, and of what is written.
+#: Assumed tokens of a text for an encoder without padding, of a question to a language model, and of a generated text.
 TEXT_TOKENS, QUESTION_TOKENS, ANSWER_TOKENS = 64, 64, 16
 
 
@@ -21,15 +21,15 @@ class Size:
 
     Args:
         count: Parameters and operations.
-        outputs: Shape of each tensor that may be passed on, by its field of the network's result in transformers.
+        outputs: Shape of each output tensor, by its field of the network's result in transformers.
+        text_bytes: Bytes of one text's KV cache; 0 for a network that generates no text.
     """
 
     count: Count
     outputs: Mapping[str, tuple[int, ...]]
-    #: keys and values of one text, of a network that writes
     text_bytes: int = 0
 
     @property
     def gflops(self) -> float:
-        """Operations for one item, 10^9."""
+        """Operations per item, 10^9."""
         return self.count.flops / 1e9

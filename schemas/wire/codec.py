@@ -35,6 +35,7 @@ __all__ = [
     "encode_work",
     "is_piece",
     "is_stop",
+    "payload_models",
     "traceparent_of",
 ]
 
@@ -79,6 +80,10 @@ class _Work(_Wire):
     timings: dict[_Id, _Timing] = Field(default={}, max_length=_MAX_STEPS)
 
 
+class _RoutedWork(_Work):
+    route: Annotated[dict[_Id, _Hop], Field(min_length=1, max_length=_MAX_STEPS)]
+
+
 class _Error(_Wire):
     code: str
     detail: str
@@ -95,6 +100,11 @@ class _Answer(_Wire):
 class _Piece(_Wire):
     text: str
     at: int = Field(ge=0)
+
+
+def payload_models() -> dict[str, type[BaseModel]]:
+    """Returns the models of the msgpack payloads by the names in docs/protocol.md, for docs/schema."""
+    return {"Work": _RoutedWork, "Answer": _Answer, "Piece": _Piece}
 
 
 _WORK_KEYS = frozenset(_Work.model_fields)

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
 
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.protocol import newer_fields
@@ -15,6 +15,9 @@ _MAX_TOKENS = 32_768
 _MAX_STOPS, _LONGEST_STOP = 8, 100
 #: 53 bits: a whole number that every JSON reader keeps
 _MAX_SEED = 2**53 - 1
+#: `_one_or_several` takes one text, or several
+_STOP = {"type": "string", "minLength": 1, "maxLength": _LONGEST_STOP}
+_STOP_SCHEMA = {"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": _MAX_STOPS}]}
 
 
 class Options(BaseModel):
@@ -24,7 +27,7 @@ class Options(BaseModel):
 
     max_tokens: int | None = Field(default=None, ge=1, le=_MAX_TOKENS)
     #: the text ends before the first of these
-    stop: tuple[str, ...] = ()
+    stop: Annotated[tuple[str, ...], WithJsonSchema(_STOP_SCHEMA)] = ()
     #: 0 takes the likeliest token; above it, tokens are drawn, the less likely ones more often the higher it is
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     #: of the draws: the same seed gives the same text. Where there is none the requester fills one in, once per

@@ -78,7 +78,7 @@ def test_a_message_arrives_with_its_properties(settings: BrokerSettings, loop: L
 def test_a_document_without_properties_reaches_3_1_1_clients_who_stay_connected(
     shared_broker: Broker, settings: BrokerSettings, loop: Loop
 ) -> None:
-    """On the embedded broker a message with properties would throw every 3.1.1 client off (facts-mqtt.md)."""
+    """On the embedded broker a message with properties would throw every 3.1.1 client off (docs/protocol.md)."""
     old: Queue[bytes] = Queue()
     subscribed = threading.Event()
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.registry import load
 from s2m3.agents.serving.module import Module
-from s2m3.agents.zoo import load
 from s2m3.schemas.definitions import Definition, ModuleSpec
 
 

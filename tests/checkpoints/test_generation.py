@@ -10,8 +10,8 @@ import transformers as t
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2m3.agents.checkpoints.decoding import DecodedSequence, Decoding, Start, Stop
-from s2m3.agents.checkpoints.kv_cache import kv_cache_size
+from s2m3.agents.modules.decoding import DecodedSequence, Decoding, Start, Stop
+from s2m3.agents.modules.kv_cache import kv_cache_size
 from s2m3.schemas.wire.generation import NO_OPTIONS, Options
 
 VOCABULARY, WIDTH = 60, 32

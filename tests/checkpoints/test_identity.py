@@ -13,7 +13,7 @@ from s2m3.agents.checkpoints import identity
 from s2m3.agents.checkpoints.folders import CheckpointSources
 from s2m3.agents.checkpoints.identity import cache_folder, fingerprint
 from s2m3.agents.checkpoints.part import open_part
-from s2m3.agents.zoo import identify
+from s2m3.agents.registry import identify
 from s2m3.client import Client
 from s2m3.cluster import Cluster
 from s2m3.commands.tasks import add_task

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from s2m3.agents.checkpoints.folders import CheckpointSources
-from s2m3.agents.zoo import load
+from s2m3.agents.registry import load
 from s2m3.schemas.checkpoints.headers import read_checkpoint
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
@@ -197,7 +197,7 @@ def test_heads_are_loaded_without_torch(tiny: Path) -> None:
         "import sys\n"
         "from pathlib import Path\n"
         "from s2m3.agents.checkpoints.folders import CheckpointSources\n"
-        "from s2m3.agents.zoo import identify, load\n"
+        "from s2m3.agents.registry import identify, load\n"
         "from s2m3.schemas.definitions import ModuleSpec\n"
         f"for spec in {[spec.model_dump_json(by_alias=True) for spec in specs]!r}:\n"
         f"    given = ModuleSpec.model_validate_json(spec), CheckpointSources((Path({str(tiny)!r}),))\n"

@@ -50,7 +50,7 @@ def _everything_hostile(teller: Teller) -> None:
 UNREADABLE: list[tuple[str, object]] = [
     (f"task/{HTML.replace('/', '')}", {"model": "x"}),
     ("node/x/state", b"\xff\xfe not json"),
-    ("node/x/state", {"state": HTML, "boot": "b"}),
+    ("node/x/state", {"state": "ready", "boot": 7}),
     ("node/x/state", [[[[]]]]),
     ("node/x/load", b'{"queues": {"m": 1e999}}'),
     ("route/x", b"[" * 100_000),
@@ -93,6 +93,20 @@ def test_what_cannot_be_read_is_dropped_and_counted(
     teller.say("node/late/state", {"state": "ready", "boot": "b"})
     expect(page.locator("[data-node=late]")).to_be_visible()
     assert page.evaluate("({}).node") is None
+
+
+def test_a_value_that_a_newer_release_added_is_unknown_and_the_rest_is_shown(
+    site: tuple[Teller, str], open_page: Open
+) -> None:
+    teller, url = site
+    page = open_page(url)
+    teller.say("node/newer/state", {"state": "asleep", "boot": "b"})
+    teller.say("node/newer/reported", {"modules": {"dreams": {"state": HTML}}, "free_mb": 1})
+    expect(page.locator("[data-node=newer]")).to_contain_text("in a state that this page does not know")
+    expect(page.locator("[data-node=newer]")).not_to_contain_text(HTML)
+    teller.say("event", {"event": "moon_rose", "node": "newer", "detail": "full"}, retain=False)
+    expect(page.locator(".log")).to_contain_text("too old to know happened on newer: full")
+    expect(page.locator("footer")).not_to_contain_text("could not be read")
 
 
 def test_a_hostile_picture_from_the_disk_is_only_a_picture(site: tuple[Teller, str], open_page: Open) -> None:

@@ -1,5 +1,6 @@
 """Clusters with a module that hangs, crashes or eats memory when it is told to."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from s2m3.schemas import messages as m
 from s2m3.snapshot import Site
 from tests.conftest import WAIT_S
 
-_MODELS = Path(__file__).parent / "models"
+_MODELS, _INSTALLED = (Path(__file__).parent / name for name in ("models", "installed"))
+_ROOT = Path(__file__).parents[2]
 
 
 class FaultyCluster(Cluster):
@@ -23,23 +25,24 @@ class FaultyCluster(Cluster):
         self._spawn("planner", "planner", "--models", str(_MODELS))
 
     def start_agent(self, node: str) -> None:
+        """With the package of the faulty classes on the path: its metadata, and the tests that its code is in."""
+        path = [str(_INSTALLED), str(_ROOT), os.environ.get("PYTHONPATH", "")]
+        self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         flags = ["--node", node, "--memory-mb", str(self._nodes[node]), "--threads", "1", "--hang-s", "1"]
         self._spawn(node, "agent", *flags)
 
 
 @pytest.fixture
-def lone(kind: BrokerKind, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyCluster]:
+def lone(kind: BrokerKind) -> Iterator[FaultyCluster]:
     """One node, the task `faulty` ready on it."""
-    monkeypatch.setenv("FAULTY_MODULES", "1")
     with FaultyCluster({"a": 150.0}, kind=kind) as cluster:
         ready(cluster, "faulty", 1)
         yield cluster
 
 
 @pytest.fixture
-def pair(kind: BrokerKind, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyCluster]:
+def pair(kind: BrokerKind) -> Iterator[FaultyCluster]:
     """Two nodes, the task `faulty` ready."""
-    monkeypatch.setenv("FAULTY_MODULES", "1")
     with FaultyCluster({"a": 150.0, "b": 150.0}, kind=kind) as cluster:
         ready(cluster, "faulty", 2)
         yield cluster

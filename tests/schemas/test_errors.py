@@ -1,4 +1,4 @@
-"""Errors: the codes of design.md 5.3, there and back."""
+"""Errors: the codes of docs/protocol.md, there and back."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The topics of design.md section 4: where, retained or not, which QoS; and what may stand in them."""
+"""The topics of docs/protocol.md: where, retained or not, which QoS; and what may stand in them."""
 
 import re
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from functools import cache
 from graphlib import TopologicalSorter
 
+from s2m3.agents.registry import load
 from s2m3.agents.serving.module import Module
-from s2m3.agents.zoo import load
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.wire.values import Value
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from s2m3.agents.zoo import can_load, load
+from s2m3.agents.registry import can_load, load
 from s2m3.agents.zoo.efficientnet import VisionEncoder
 from s2m3.schemas.definitions import shipped_catalogue
 from tests.zoo import whole

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from s2m3.agents.zoo import load
+from s2m3.agents.registry import load
 from s2m3.agents.zoo.minilm import SentenceEncoder
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.wire.values import Tensor, Value

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from s2m3.agents.checkpoints.distance import Distance, distance
-from s2m3.agents.zoo import load
+from s2m3.agents.registry import load
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import BadInputError

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from s2m3.agents.zoo import load
+from s2m3.agents.registry import load
 from s2m3.agents.zoo.vqa import ANSWERS
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.wire.values import Value

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from s2m3.agents.zoo import can_load, checkpoint_classes, load, needs_torch
+from s2m3.agents.modules.state_dicts import fill, read_pth, read_safetensors
+from s2m3.agents.registry import can_load, checkpoint_classes, load, needs_torch
 from s2m3.agents.zoo import wheels as sources
 from s2m3.agents.zoo.ctranslate2 import read_tensors
-from s2m3.agents.zoo.state_dicts import fill, read_pth, read_safetensors
 from s2m3.agents.zoo.wheels import shipped_weights, wheel_file
 from s2m3.schemas.definitions import ModuleSpec, shipped_catalogue
 from s2m3.schemas.errors import ModuleFailedError
@@ -82,7 +82,7 @@ def test_missing_shipped_weights_are_named() -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s2m3.agents.zoo.find_spec", lambda _: None)
+    monkeypatch.setattr("s2m3.agents.registry.classes.find_spec", lambda _: None)
     assert not can_load(SPECS["minilm"])
     with pytest.raises(ModuleFailedError, match=r"the package torch \(pip install s2m3\[agent\]\)"):
         load(SPECS["minilm"])
@@ -111,7 +111,7 @@ def test_the_zoo_and_its_light_modules_import_no_torch() -> None:
     assert {module_id for module_id, spec in SPECS.items() if not needs_torch(spec.class_)} == LIGHT
     heavy = in_new_process(
         "import json, sys\n"
-        "from s2m3.agents.zoo import can_load, load\n"
+        "from s2m3.agents.registry import can_load, load\n"
         "from s2m3.schemas.definitions import shipped_catalogue\n"
         "specs = shipped_catalogue().modules\n"
         "for spec in specs.values(): can_load(spec)\n"
@@ -124,7 +124,7 @@ def test_the_zoo_and_its_light_modules_import_no_torch() -> None:
 def test_vision_imports_no_transformers() -> None:
     heavy = in_new_process(
         "import json, sys\n"
-        "from s2m3.agents.zoo import load\n"
+        "from s2m3.agents.registry import load\n"
         "from s2m3.schemas.definitions import shipped_catalogue\n"
         "for name in ('efficientnet-lite0', 'imagenet-linear'): load(shipped_catalogue().modules[name])\n"
         "print(json.dumps('transformers' in sys.modules))"
@@ -151,7 +151,7 @@ def test_loading_the_audio_encoder_takes_the_memory_of_its_part_alone() -> None:
         "import json, re\n"
         "from pathlib import Path\n"
         "import s2m3.agents.zoo.whisper\n"
-        "from s2m3.agents.zoo import load\n"
+        "from s2m3.agents.registry import load\n"
         "from s2m3.schemas.definitions import shipped_catalogue\n"
         "peak = lambda: int(re.search('VmHWM:\\\\s+(\\\\d+)', Path('/proc/self/status').read_text())[1]) / 1000\n"
         "spec = shipped_catalogue().modules['whisper-tiny-en-encoder']\n"

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from s2m3.agents.checkpoints.casting import put_into, tensors_of
+from s2m3.agents.modules.casting import put_into, tensors_of
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import ModuleFailedError
 
@@ -50,7 +50,7 @@ def fill(network: nn.Module, state: Mapping[str, torch.Tensor], name: str, dtype
 
     A network built on the meta device takes the tensors themselves: no second copy, no random start. That is only for
     networks without buffers outside the checkpoint; the others are built in memory and get copies. The weights are
-    then put into the dtype: see agents/checkpoints/casting.py.
+    then put into the dtype: see agents/modules/casting.py.
 
     Raises:
         ModuleFailedError: Keys are missing or unexpected, or shapes differ; the detail names them.

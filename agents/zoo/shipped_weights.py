@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from s2m3.agents.zoo.cosine import Floats
+from s2m3.agents.modules.ranking import Floats
 from s2m3.agents.zoo.wheels import shipped_weights
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError

@@ -1,21 +1,15 @@
-"""A no-op encoder that hangs, crashes or eats memory when its input says so: for the tests of what protects a node.
+"""An encoder that hangs, crashes or eats memory when its input says so.
 
-No shipped definition asks for it, and it is not built unless the agent's environment has FAULTY_MODULES=1.
+Agents find its classes as those of an installed package: tests/guard/installed is on their path.
 """
 
 import ctypes
-import os
 import threading
 from collections.abc import Mapping, Sequence
 
-from s2m3.agents.zoo.ports import port
-from s2m3.schemas.definitions import ModuleSpec
-from s2m3.schemas.errors import ModuleFailedError
-from s2m3.schemas.wire.values import Value
+from s2m3.modules import ModuleSource, ModuleSpec, Value, port
 
-__all__ = ["FaultyEncoder", "load_faulty"]
-
-_ALLOWED = "FAULTY_MODULES"
+__all__ = ["FaultyEncoder", "crash", "load"]
 
 
 class FaultyEncoder:
@@ -56,14 +50,12 @@ def _memory(megabytes: float) -> bytearray:
     return bytearray(b"1") * int(megabytes * 1e6)
 
 
-def load_faulty(spec: ModuleSpec, *, loads: bool) -> FaultyEncoder:
-    """Builds a `noop-encoder` with `faults`, or crashes.
-
-    Raises:
-        ModuleFailedError: This agent was not started for tests.
-    """
-    if os.environ.get(_ALLOWED) != "1":
-        raise ModuleFailedError(f"module {spec.id}: faults are for tests ({_ALLOWED}=1)")
-    if not loads:
-        ctypes.string_at(0)
+def load(spec: ModuleSpec, source: ModuleSource) -> FaultyEncoder:  # noqa: ARG001  # it has no files
+    """Builds class `faulty-encoder`."""
     return FaultyEncoder(spec.memory_mb)
+
+
+def crash(spec: ModuleSpec, source: ModuleSource) -> FaultyEncoder:  # noqa: ARG001
+    """Crashes where class `unloadable-encoder` is to be built."""
+    ctypes.string_at(0)
+    raise AssertionError
