@@ -70,6 +70,14 @@ def test_a_local_cluster_starts_nothing_before_all_it_needs_is_there(
     assert list(tmp_path.iterdir()) == []  # no log of any process
 
 
+@pytest.mark.skipif(launch.find_mosquitto() is None, reason="mosquitto is not installed")
+def test_the_demo_takes_mosquitto_where_the_embedded_broker_is_not_installed(bare: Environment, tmp_path: Path) -> None:
+    done = bare.run("s2m3", "demo", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "torch" in done.stderr
+    assert "iotcore" not in done.stderr
+
+
 def test_the_commands_are_those_of_this_environment_though_it_is_not_activated(
     bare: Environment, tmp_path: Path
 ) -> None:
