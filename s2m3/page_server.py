@@ -12,9 +12,9 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from s2m3.broker.servers.websocket import PageDoor
-from s2m3.schemas.errors import BadInputError, S2M3Error
+from s2m3.schemas.errors import BadInputError, NotInstalledError, S2M3Error
 
-__all__ = ["PageServer", "page_is_built"]
+__all__ = ["HOW_TO_BUILD", "PageServer", "page_is_built"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _TYPES = {
@@ -41,8 +41,14 @@ _HEADERS = {
 }
 
 
+#: A wheel is made with the page, unless it was told otherwise: see setup.py.
+HOW_TO_BUILD = (
+    "this installation was made without the page; in a checkout `make dashboard` builds it (Debian: apt install npm)"
+)
+
+
 def page_is_built() -> bool:
-    """Whether the page's files are there: a checkout has them after `make dashboard`, a wheel always."""
+    """Whether the page's files are there."""
     return files("s2m3").joinpath("page", "index.html").is_file()
 
 
@@ -58,7 +64,8 @@ class PageServer:
 
     Raises:
         BadInputError: The url is not one of a websocket.
-        S2M3Error: The page is not built, or the address cannot be listened on.
+        NotInstalledError: The page is not built.
+        S2M3Error: The address cannot be listened on.
     """
 
     def __init__(
@@ -105,7 +112,7 @@ def _origin(url: str) -> str:
 def _built() -> dict[str, tuple[str, bytes]]:
     """Returns path -> (content type, bytes) of all that is served."""
     if not page_is_built():
-        raise S2M3Error("the page is not built: run `make dashboard` (it needs npm; Debian: apt install nodejs npm)")
+        raise NotInstalledError(HOW_TO_BUILD)
     folder = files("s2m3").joinpath("page")
     found = {
         f"/{entry.name}": (kind, entry.read_bytes())

@@ -65,7 +65,7 @@ class Site:
 
     def __enter__(self) -> Self:
         self._loop.start()
-        self.link.start()
+        self.link.start(patient=False)
         confirmed = threading.Event()
         listen(self.link, topics.PLANNER_STATE, self._on_planner)
         listen(self.link, topics.EVENT, self._on_event)

@@ -5,6 +5,7 @@ import os
 import structlog
 
 from s2m3.broker import metrics
+from s2m3.schemas import extras
 from s2m3.schemas.settings import ServiceSettings
 
 __all__ = ["start"]
@@ -40,7 +41,7 @@ def _export_traces(service: str, instance: str) -> None:
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        _log.warning("traces_not_exported", missing=error.name, install="pip install 's2m3[traces]'")
+        _log.warning("traces_not_exported", missing=error.name, install=extras.install_command(["traces"]))
         return
     provider = TracerProvider(resource=Resource.create({"service.name": service, "service.instance.id": instance}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -9,6 +9,7 @@ __all__ = [
     "BusyError",
     "ModuleFailedError",
     "NoCapacityError",
+    "NotInstalledError",
     "NotReadyError",
     "RequestTimeoutError",
     "S2M3Error",
@@ -117,6 +118,12 @@ class NotReadyError(S2M3Error):
 
     code = "not_ready"
     retriable = True
+
+
+class NotInstalledError(S2M3Error):
+    """A package, the weights or a program that is needed is not on this machine. The detail says what brings it."""
+
+    code = "not_installed"
 
 
 class UnauthorisedError(S2M3Error):

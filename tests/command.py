@@ -30,8 +30,9 @@ def s2m3(*words: str, port: int | None = None, check: bool = False, env: dict[st
     return subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_S, check=check, env=env)
 
 
-def s2m3_here(*words: str) -> Done:
-    """Runs its entry point in this process, a second cheaper: for commands that read files and print."""
+def s2m3_here(*words: str, port: int | None = None) -> Done:
+    """Runs its entry point in this process, a second cheaper: for commands that read files and print, and one-shots."""
+    words = words if port is None else (*words, "--port", str(port))
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
         mock.patch.object(sys, "argv", ["s2m3", *words]),

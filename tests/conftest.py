@@ -13,8 +13,8 @@ from s2m3.broker.event_loop import Loop
 from s2m3.broker.servers.launch import Broker, BrokerKind, find_mosquitto
 from s2m3.schemas.settings import BrokerSettings
 
-#: Folders whose files share one cluster.
-_ONE_CLUSTER = ("tests/six_tasks", "tests/secured")
+#: Folders whose files share one cluster, or one wheel.
+_ONE_CLUSTER = ("tests/six_tasks", "tests/secured", "tests/packaging")
 #: Files and folders that take longest: they are begun first, so that all workers end at the same time.
 _LONGEST = (
     "system/test_planners",
@@ -22,6 +22,7 @@ _LONGEST = (
     "six_tasks/",
     "guard/",
     "secured/",
+    "packaging/",
     "dashboard/test_page",
     "checkpoints/test_task_add",
     "chaos/",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from s2m3.schemas import extras
 from s2m3.schemas.checkpoints.architectures import Architecture
 from s2m3.schemas.checkpoints.headers import CONFIGS
 from s2m3.schemas.definitions import ModuleSpec, is_hub_id
@@ -95,7 +96,7 @@ def hub_folder(source: str, revision: str = "", files: Sequence[str] = _SMALL_FI
         ModuleFailedError: It is not in the cache, and may not or cannot be fetched.
     """
     if find_spec("huggingface_hub") is None:
-        raise ModuleFailedError(f"{source}: hub ids need the package huggingface_hub (pip install s2m3[agent])")
+        raise ModuleFailedError(f"{source}: hub ids need the package huggingface_hub ({extras.hint('agent')})")
     from huggingface_hub import snapshot_download  # noqa: PLC0415  # transformers brings it: see above
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from s2m3.schemas import extras
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import ModuleFailedError
 
@@ -36,7 +37,7 @@ def put_into(network: nn.Module, dtype: Dtype | None) -> None:
         try:
             from torchao.quantization import Int8WeightOnlyConfig, quantize_  # noqa: PLC0415  # only where it is chosen
         except ImportError as error:
-            raise ModuleFailedError("int8 needs the package torchao (pip install s2m3[int8])") from error
+            raise ModuleFailedError(f"int8 needs the package torchao ({extras.hint('int8')})") from error
         _as_linear(network)
         tables = {layer.weight.data_ptr() for layer in network.modules() if isinstance(layer, nn.Embedding)}
         quantize_(network, Int8WeightOnlyConfig(), lambda layer, _: _is_matrix(layer) and _at(layer) not in tables)

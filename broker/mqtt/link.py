@@ -15,7 +15,7 @@ from s2m3.broker.mqtt.connection_events import ConnectionEvents
 from s2m3.broker.mqtt.message import Message, Outgoing, Will
 from s2m3.broker.mqtt.outbox import Callback, Outbox, Refused, denied
 from s2m3.broker.mqtt.subscriptions import Acknowledgements, Handler, Handlers
-from s2m3.schemas.errors import S2M3Error, UnauthorisedError
+from s2m3.schemas.errors import UnauthorisedError
 from s2m3.schemas.sessions import without_tag
 from s2m3.schemas.settings import BrokerSettings
 
@@ -67,7 +67,6 @@ class Link:
         self.client_id = client_id
         self._name = without_tag(client_id)
         self.root = settings.root
-        self._where = f"{settings.host}:{settings.port}"
         self._loop = loop
         self._on_connected = on_connected
         self._on_ended = on_ended
@@ -108,36 +107,37 @@ class Link:
         self._attempt += 1
         self._connection.connect()
 
-    def start(self, timeout_s: float = 10.0) -> None:
+    def start(self, timeout_s: float = 10.0, *, patient: bool = True) -> None:
         """Connects and waits for it; not from the loop's thread.
 
+        Args:
+            timeout_s: Seconds to wait at most.
+            patient: Whether a broker that is not there is waited for; False: that is an error at once.
+
         Raises:
-            UnauthorisedError: The broker refused the login.
-            S2M3Error: There is no broker within the time.
+            S2M3Error: There is no broker within the time, or it refused the login; the text says what is there instead.
         """
         self.begin()
-        if not self.wait_for(self._connected, timeout_s):
+        if not self.wait_for(self._connected, timeout_s, patient=patient):
             self._stopping = True
-            raise S2M3Error(f"no MQTT v5 broker answers at {self._where} within {timeout_s:g} s")
+            raise self._connection.failures.not_there(timeout_s)
 
-    def wait_for(self, event: threading.Event, timeout_s: float) -> bool:
-        """Waits for something that the broker is to bring about; not from the loop's thread.
+    def wait_for(self, event: threading.Event, timeout_s: float, *, patient: bool = True) -> bool:
+        """Waits for what the broker is to bring about, and returns whether it did; not from the loop's thread.
 
         Args:
             event: Set when it has.
-            timeout_s: Seconds to wait at most.
-
-        Returns:
-            Whether it came about: not, if the time is over or the link has ended.
+            timeout_s: Seconds to wait at most; the end of the link ends the wait too.
+            patient: False also ends the wait when there is no broker at all.
 
         Raises:
             UnauthorisedError: The broker refused the link.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline, failures = time.monotonic() + timeout_s, self._connection.failures
         while not event.wait(_LOOK_S):
             if self._refused is not None:
                 raise self._refused
-            if self._ended.is_set() or time.monotonic() > deadline:
+            if self._ended.is_set() or time.monotonic() > deadline or not (patient or failures.may_pass):
                 return event.is_set()
         return True
 

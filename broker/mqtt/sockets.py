@@ -4,7 +4,8 @@ import socket
 import ssl
 from typing import Any
 
-from s2m3.schemas.errors import BadInputError, UnauthorisedError
+from s2m3.broker.mqtt.no_broker import NoBroker, does_not_answer, error_of, no_broker
+from s2m3.schemas.errors import BadInputError, S2M3Error, UnauthorisedError
 from s2m3.schemas.settings import BrokerSettings
 
 __all__ = ["ConnectFailures", "cork", "no_delay", "tls_context"]
@@ -91,6 +92,29 @@ class ConnectFailures:
         self._settings = settings
         self._name = name
         self._in_a_row = 0
+        #: what the last attempt found instead of a broker; None before the first, and when it found one
+        self.no_broker: NoBroker | None = None
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the next attempt may find a broker, as far as a person who waits is concerned."""
+        return self.no_broker is None or not self.no_broker.at_once
+
+    def could_not_open(self, error: OSError | ValueError) -> UnauthorisedError | None:
+        """Returns the refusal that a connection was that could not be opened; None if trying again may change it."""
+        self.no_broker = no_broker(error, self._settings.host, self._settings.port)
+        if isinstance(error, ssl.SSLError | ConnectionResetError):
+            return self.before_an_answer(error)
+        self.forget()
+        return None
+
+    def not_there(self, waited_s: float) -> S2M3Error:
+        """Returns what a caller is told that has waited so long for the broker."""
+        return error_of(f"{self._settings.host}:{self._settings.port}", waited_s, self.no_broker)
+
+    def no_answer(self, seconds: float) -> None:
+        """The connection was opened, and the broker said nothing within the time."""
+        self.no_broker = does_not_answer(seconds)
 
     def forget(self) -> None:
         """Resets the count of closes before CONNACK: a CONNACK arrived, or nothing accepted the connection."""
@@ -98,6 +122,7 @@ class ConnectFailures:
 
     def let_in(self) -> None:
         """Notes that the broker accepted this login."""
+        self.no_broker = None
         _let_in.add(_login(self._settings))
 
     def with_reason(self, reason: str) -> UnauthorisedError | None:

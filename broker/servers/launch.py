@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Literal, Self
 
 from s2m3.broker.servers.websocket import PASSWORD_VARIABLE, PageDoor
-from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas import extras
+from s2m3.schemas.errors import BadInputError, NotInstalledError, S2M3Error
 
-__all__ = ["Broker", "BrokerKind", "default_kind", "find_mosquitto", "free_port"]
+__all__ = ["Broker", "BrokerKind", "default_kind", "find_mosquitto", "free_port", "port_is_free", "require_broker"]
 
 BrokerKind = Literal["mosquitto", "embedded"]
 _START_S = 30.0
@@ -58,6 +59,17 @@ def free_port() -> int:
             return port
 
 
+def port_is_free(port: int) -> bool:
+    """Returns whether a server could listen on this port of 127.0.0.1 now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier server may linger
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 def find_mosquitto() -> str | None:
     """Returns Mosquitto's path, from PATH or Debian's sbin folders (often not on a user's PATH); None if absent."""
     return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
@@ -66,6 +78,19 @@ def find_mosquitto() -> str | None:
 def default_kind() -> BrokerKind:
     """Returns `mosquitto` if Mosquitto is installed, else `embedded`."""
     return "mosquitto" if find_mosquitto() else "embedded"
+
+
+def require_broker(kind: BrokerKind) -> None:
+    """Checks that a kind of broker is installed.
+
+    Raises:
+        NotInstalledError: It is not; the text says what brings it, or what else would do.
+    """
+    if kind == "mosquitto" and find_mosquitto() is None:
+        raise NotInstalledError("mosquitto is not installed (Debian: apt install mosquitto)")
+    if kind == "embedded" and extras.missing("broker"):
+        other = "" if find_mosquitto() else "; or install mosquitto (Debian: apt install mosquitto)"
+        raise NotInstalledError(f"the embedded broker needs iotcore: {extras.install_command(['broker'])}{other}")
 
 
 class Broker:
@@ -120,8 +145,13 @@ class Broker:
         """Starts the process and waits until it accepts connections.
 
         Raises:
+            NotInstalledError: This kind of broker is not installed.
+            BadInputError: Something listens on one of the ports.
             S2M3Error: The process ended, or did not listen in time; the text holds the end of its log.
         """
+        require_broker(self.kind)
+        if taken := sorted(port for port in self._ports() if not port_is_free(port)):
+            raise BadInputError(f"port {taken[0]} of 127.0.0.1 is taken, by another broker perhaps")
         log = self._folder / "broker.log"
         with log.open("ab") as out:
             self.process = subprocess.Popen(  # noqa: S603  # a broker, by its path
@@ -149,11 +179,6 @@ class Broker:
                 ports += ["--port-ws", str(self.page.port)]
             limits = ["--max-bytes", str(self._max_bytes), "--folder", str(self._folder.absolute())]
             return [sys.executable, "-m", "s2m3.broker.servers.embedded", *ports, *limits]
-        path = find_mosquitto()
-        if path is None:
-            raise S2M3Error(
-                "mosquitto is not installed (Debian: apt install mosquitto); the embedded broker needs only pip"
-            )
         config = self._folder / "mosquitto.conf"
         text = _MOSQUITTO.format(
             port=self.port,
@@ -163,7 +188,7 @@ class Broker:
             user=getpass.getuser(),  # if started as root, Mosquitto would switch to a user without access to the folder
         )
         config.write_text(text + (self.page.mosquitto(self._folder.absolute()) if self.page else ""))
-        return [path, "-c", str(config)]
+        return [find_mosquitto() or "mosquitto", "-c", str(config)]
 
     def stop(self) -> None:
         """Terminates the process and waits for it; kills it after 5 s. No effect if it has ended."""

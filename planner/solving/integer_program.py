@@ -1,14 +1,13 @@
 """The integer program of a placement for HiGHS: builds and solves it, and reads copies off. The only highspy import."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from s2m3.planner.solving.problem import Floats, Ints, Problem
 from s2m3.planner.solving.route_columns import TaskRoutes
-from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas import extras
 
 __all__ = ["IntegerSolution", "Program", "Relaxed", "is_available", "require"]
 
@@ -20,17 +19,16 @@ _CHOSEN = 0.5
 
 def is_available() -> bool:
     """Whether HiGHS is installed."""
-    return find_spec("highspy") is not None
+    return not extras.missing("exact")
 
 
 def require() -> None:
     """Checks that HiGHS is installed.
 
     Raises:
-        S2M3Error: HiGHS is not installed; the text says how to install it.
+        NotInstalledError: HiGHS is not installed; the text says how to install it.
     """
-    if not is_available():
-        raise S2M3Error("the exact search needs HiGHS: pip install 's2m3[exact]'")
+    extras.require("exact", "the exact search")
 
 
 @dataclass(frozen=True, slots=True)

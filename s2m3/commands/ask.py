@@ -8,6 +8,7 @@ import typer
 
 from s2m3.client import Answer, Client, Stream
 from s2m3.commands import options
+from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.plain import plain_value
 from s2m3.schemas.wire.values import Value
@@ -35,7 +36,7 @@ def ask(
     how = options.how_to_write(max_tokens, stop, temperature, seed)
     inputs: dict[str, Any] = {"text": text or None, "audio": _checked(audio)}
     inputs["image"] = [_checked(path) for path in image] if image else None
-    with Client(settings=settings) as client:
+    with Client(settings=settings, patient=False) as client:
         if stream:
             with client.stream(task, deadline_s=deadline, options=how, **inputs) as parts:
                 _print_parts(parts, as_json=as_json)
@@ -65,7 +66,7 @@ def _print_parts(parts: Stream, *, as_json: bool) -> None:
 
 def _checked(path: Path | None) -> Path | None:
     if path is not None and not path.is_file():
-        raise typer.BadParameter(f"there is no file {path}")
+        raise BadInputError(f"there is no file {path}")
     return path
 
 

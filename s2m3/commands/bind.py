@@ -11,7 +11,7 @@ from rich.console import Console
 
 from s2m3.commands import options
 from s2m3.commands.status import binding_table, site_document
-from s2m3.schemas import topics
+from s2m3.schemas import extras, topics
 from s2m3.schemas.bridge import Binding
 from s2m3.schemas.errors import BadInputError, S2M3Error, UnknownTaskError, error_from_code
 from s2m3.schemas.ids import check_id
@@ -83,12 +83,10 @@ def _check(site: Site, name: str, binding: Binding) -> None:
     Raises:
         BadInputError: A topic, a path, or a loop.
         UnknownTaskError: No such task, or it does not take the input.
-        S2M3Error: What paths need is not installed.
+        NotInstalledError: What paths need is not installed.
     """
-    try:
-        from s2m3.bindings.extract import Extract  # noqa: PLC0415  # only who binds has JMESPath
-    except ModuleNotFoundError as error:
-        raise S2M3Error(f"bindings need more than is installed ({error.name}): pip install 's2m3[bridge]'") from error
+    extras.require("bridge", "a binding")
+    from s2m3.bindings.extract import Extract  # noqa: PLC0415  # only who binds has JMESPath
     from s2m3.bindings.pattern import check_topics, loops  # noqa: PLC0415  # with the above
 
     check_topics(binding, site.root)
@@ -149,7 +147,7 @@ def _name_of(task: str, source: str) -> str:
 def _pair(text: str, option: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise typer.BadParameter(f"{option} takes NAME=VALUE, not {text!r}")
+        raise BadInputError(f"{option} takes NAME=VALUE, not {text!r}")
     return name, value
 
 
@@ -157,12 +155,7 @@ def _constants(given: list[str]) -> dict[str, Any]:
     """Several values of one input make a list; @FILE is a file's bytes."""
     found: dict[str, list[Any]] = {}
     for name, text in (_pair(item, "--set") for item in given):
-        found.setdefault(name, []).append(plain_value(_file(text[1:])) if text.startswith("@") else text)
+        found.setdefault(name, []).append(
+            plain_value(options.read_file(Path(text[1:]))) if text.startswith("@") else text
+        )
     return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
-
-
-def _file(name: str) -> bytes:
-    try:
-        return Path(name).read_bytes()
-    except OSError as error:
-        raise typer.BadParameter(f"{name} cannot be read: {error}") from error

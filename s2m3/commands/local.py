@@ -1,5 +1,6 @@
 """The commands `up` and `demo`: a local cluster, kept running or taken through its paces."""
 
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,55 +11,94 @@ import typer
 
 from s2m3 import demo as demonstration
 from s2m3 import logs
-from s2m3.broker.servers.launch import BrokerKind
-from s2m3.cluster import Cluster
+from s2m3.broker.servers.launch import default_kind, free_port, port_is_free
+from s2m3.cluster import Cluster, require_installed
 from s2m3.commands import options
 from s2m3.commands.tasks import add_task
-from s2m3.demo import DEMO_NODES, TASKS
-from s2m3.page_server import PageServer, page_is_built
+from s2m3.demo import DEMO_NODES, TASKS, sample
+from s2m3.page_server import HOW_TO_BUILD, PageServer, page_is_built
+from s2m3.schemas import extras
 from s2m3.schemas import messages as m
+from s2m3.schemas.errors import BadInputError
 from s2m3.snapshot import Site
 
 __all__ = ["demo", "up"]
 
-_Kind = Annotated[str | None, typer.Option("--broker", help="mosquitto | embedded")]
+_Kind = Annotated[str | None, typer.Option("--broker", help="mosquitto | embedded [what is installed]")]
+_PORT, _PAGE_PORT = 1883, 8130
 
 
-def demo(kind: _Kind = "embedded", *, as_json: options.Json = False, verbose: options.Verbose = False) -> None:
-    """Show six tasks on real inputs over three nodes, kill one, and ask again. Exit 0 only if all answers are right."""
+def demo(kind: _Kind = None, *, as_json: options.Json = False, verbose: options.Verbose = False) -> None:
+    """Show six tasks on real inputs over three nodes, kill one, and ask again. Exit 0 only if all answers are right.
+
+    `s2m3 demo`, or on your Mosquitto's program `s2m3 demo --broker mosquitto`.
+    """
     logs.configure(verbose=verbose, quiet=True)
-    if not demonstration.run(_kind(kind) or "embedded", as_json=as_json, verbose=verbose):
+    chosen = options.broker_kind(kind, "--broker") or demonstration.default_broker()
+    if not demonstration.run(chosen, as_json=as_json, verbose=verbose):
         raise typer.Exit(1)
 
 
 def up(
     kind: _Kind = None,
-    port: Annotated[int, typer.Option(help="of the broker; 0 picks a free one")] = 1883,
-    page_port: Annotated[int, typer.Option(help="of the page, where it is built; 0 picks a free one")] = 8130,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65_535, help="of the broker; 0 picks a free one [1883, or a free one where that is taken]"
+        ),
+    ] = None,
+    page_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65_535, help="of the page; 0 picks a free one [8130, or a free one where that is taken]"
+        ),
+    ] = None,
     *,
     verbose: options.Verbose = False,
 ) -> None:
     """Run a local cluster (broker, planner, bridge, three agents, six tasks) until Ctrl-C. `s2m3 up`."""
     logs.configure(verbose=verbose, quiet=True)
+    chosen = options.broker_kind(kind, "--broker") or default_kind()
+    require_installed("a cluster", ["agent", "bridge"], chosen)
+    broker_port = _port(port, _PORT, "--port", "the broker")
+    port_of_page = _port(page_port, _PAGE_PORT, "--page-port", "the page") if page_is_built() else 0
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with Cluster(
-        DEMO_NODES, kind=_kind(kind), port=port, page=True, bridge=True, threads=1, verbose=verbose
-    ) as cluster:
-        where = cluster.settings.port
-        with Site(cluster.settings) as site, _page(cluster, page_port) as page:
-            for task in TASKS:
-                add_task(site, task, m.TaskSpec(model=task))
-            kind, port_v3 = cluster.broker.kind, cluster.broker.port_v3
-            typer.echo(_HOW.format(kind=kind, port=where, port_v3=port_v3, folder=cluster.folder, page=page))
-            waiting = set(TASKS)
-            while not stop.wait(0.5):
-                cluster.check()
-                ready = {task for task in waiting if site.ready(task)}
-                waiting -= ready
-                if ready:
-                    typer.echo(f"ready: {', '.join(sorted(ready))}" + ("" if waiting else ". All are."))
+    with (
+        Cluster(
+            DEMO_NODES, kind=chosen, port=broker_port, page=True, bridge=True, threads=1, verbose=verbose
+        ) as cluster,
+        Site(cluster.settings) as site,
+        _page(cluster, port_of_page) as page,
+    ):
+        for task in TASKS:
+            add_task(site, task, m.TaskSpec(model=task))
+        typer.echo(_how(cluster, page))
+        waiting = set(TASKS)
+        while not stop.wait(0.5):
+            cluster.check()
+            ready = {task for task in waiting if site.ready(task)}
+            waiting -= ready
+            if ready:
+                typer.echo(f"ready: {', '.join(sorted(ready))}" + ("" if waiting else ". All are."))
+
+
+def _port(given: int | None, usual: int, flag: str, who: str) -> int:
+    """Returns the port to listen on: the one that was asked for, the usual one, or a free one where that is taken.
+
+    Raises:
+        BadInputError: The one that was asked for is taken.
+    """
+    if given is not None:
+        if given and not port_is_free(given):
+            raise BadInputError(f"{flag} {given}: something listens there already; {flag} 0 picks a free one")
+        return given
+    if port_is_free(usual):
+        return usual
+    chosen = free_port()
+    typer.echo(f"port {usual} is taken, so {who} listens on {chosen}; {flag} chooses another", err=True)
+    return chosen
 
 
 @contextmanager
@@ -66,26 +106,24 @@ def _page(cluster: Cluster, port: int) -> Iterator[str]:
     """Serves the page where it is built; yields what to tell about it."""
     door = cluster.broker.page
     if door is None or not page_is_built():
-        yield "is not built: `make dashboard` builds it"
+        yield f"is not there: {HOW_TO_BUILD}"
         return
     with PageServer(door.url, root=door.root, port=port, door=door) as server:
         yield f"is at {server.url}"
 
 
-def _kind(name: str | None) -> BrokerKind | None:
-    if name not in (None, "mosquitto", "embedded"):
-        raise typer.BadParameter(f"--broker is mosquitto or embedded, not {name}")
-    return None if name is None else "mosquitto" if name == "mosquitto" else "embedded"
-
-
-_HOW = """\
-{kind} broker on 127.0.0.1:{port} (MQTT 3.1.1: {port_v3}); logs in {folder}
+def _how(cluster: Cluster, page: str) -> str:
+    """Returns how to talk to a cluster, in commands that can be copied: their paths exist."""
+    chelsea, coffee = (shlex.quote(str(sample(name))) for name in ("chelsea.jpg", "coffee.jpg"))
+    broker, s2m3, port = cluster.broker, extras.own_command(), cluster.broker.port
+    return f"""\
+{broker.kind} broker on 127.0.0.1:{port} (MQTT 3.1.1: {broker.port_v3}); logs in {cluster.folder}
 the page {page}
 
-  s2m3 status --port {port}
-  s2m3 ask retrieval --image s2m3/samples/chelsea.jpg --text "a cat" --text "a rocket" --port {port}
-  mosquitto_sub -p {port_v3} -t s2m3/v1/response/classification &
-  mosquitto_pub -p {port_v3} -t s2m3/v1/request/classification/image -f s2m3/samples/coffee.jpg
-  s2m3 bind 'cam/+/snapshot' --task classification --input image --publish 'cam/{{1}}/shows' --value --port {port}
+  {s2m3} status --port {port}
+  {s2m3} ask retrieval --image {chelsea} --text "a cat" --text "a rocket" --port {port}
+  mosquitto_sub -p {broker.port_v3} -t s2m3/v1/response/classification &
+  mosquitto_pub -p {broker.port_v3} -t s2m3/v1/request/classification/image -f {coffee}
+  {s2m3} bind 'cam/+/snapshot' --task classification --input image --publish 'cam/{{1}}/shows' --value --port {port}
 
 Ctrl-C ends it. The tasks come up now."""

@@ -8,6 +8,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from s2m3 import logs
+from s2m3.broker.servers.launch import BrokerKind
+from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.generation import read_options
 
@@ -20,7 +22,9 @@ __all__ = [
     "StopTexts",
     "Temperature",
     "Verbose",
+    "broker_kind",
     "how_to_write",
+    "read_file",
     "with_settings",
 ]
 
@@ -60,6 +64,19 @@ MaxTokens = Annotated[int | None, _writing("--max-tokens", "end after so many [t
 StopTexts = Annotated[list[str] | None, _writing("--stop", "end before this text; repeat for several")]
 Temperature = Annotated[float | None, _writing("--temperature", "above 0 tokens are drawn, up to 2 [0: the likeliest]")]
 Seed = Annotated[int | None, _writing("--seed", "of the draws: the same one gives the same text")]
+
+
+def broker_kind(name: str | None, flag: str) -> BrokerKind | None:
+    """Returns the kind of broker that a flag names; None where it was not given.
+
+    Raises:
+        BadInputError: There is no such kind.
+    """
+    match name:
+        case None | "mosquitto" | "embedded":
+            return name
+        case _:
+            raise BadInputError(f"{flag} is mosquitto or embedded, not {name}")
 
 
 def how_to_write(
@@ -116,6 +133,18 @@ def _option(name: str, annotation: Any, *, default: Any) -> inspect.Parameter:
 
 def _secret(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{path} cannot be read: {error}") from error
+        return read_file(path).decode().strip()
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{path} is no text: {error.reason}") from error
+
+
+def read_file(path: Path) -> bytes:
+    """Returns what a file that was named on the command line holds.
+
+    Raises:
+        BadInputError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror}") from error

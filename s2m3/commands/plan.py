@@ -28,13 +28,14 @@ __all__ = ["plan"]
 
 _METHODS = ("auto", "greedy", "exact")
 _NO_CAPACITY = 3
+_DEVICES = '{"devices": [{"id": "pi5", "memory_mb": 4000, "gflops": 60, "gb_s": 12, "latency_ms": 2, "mbps": 100}]}'
 
 
 def plan(
-    file: Annotated[Path | None, typer.Argument(help="instance file (docs/placement.md)")] = None,
+    file: Annotated[Path | None, typer.Argument(help="devices, modules and tasks as JSON; --write makes one")] = None,
     *,
     models: Annotated[str | None, typer.Option(help="instead of a file: models, with commas between")] = None,
-    devices: Annotated[Path | None, typer.Option(help="what to place --models on, as examples/devices.json")] = None,
+    devices: Annotated[Path | None, typer.Option(help="JSON file of what to place --models on")] = None,
     dtype: Annotated[str, typer.Option(help=f"of the weights of --models: {', '.join(SHARES)}")] = "float32",
     source: Annotated[str | None, typer.Option(help="the device that asks --models")] = None,
     definitions: Annotated[Path | None, typer.Option(help="folder of further model definitions")] = None,
@@ -45,10 +46,10 @@ def plan(
     as_json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Place modules on devices, offline. `s2m3 plan examples/home.json`.
+    """Place modules on devices, offline. `s2m3 plan home.json`.
 
     Or models of which nothing is there yet, their sizes by their configurations:
-    `s2m3 plan --models clip-vit-l14-336,llava-7b --devices examples/devices.json --dtype bfloat16`.
+    `s2m3 plan --models clip-vit-l14-336,llava-7b --devices devices.json --dtype bfloat16`.
     """
     logs.configure(verbose=verbose, quiet=True)
     if method not in _METHODS:
@@ -88,7 +89,7 @@ def _estimated(models: str, catalogue: Catalogue, devices: Path | None, *, dtype
     from s2m3.planner.solving.estimate import assumed_devices, estimated_instance  # noqa: PLC0415  # as above
 
     if devices is None:
-        raise BadInputError("--models needs --devices, what to place them on (examples/devices.json)")
+        raise BadInputError(f"--models needs --devices, a JSON file of what to place them on: {_DEVICES}")
     found = assumed_devices(read_json(devices), devices.name)
     names = [name.strip() for name in models.split(",") if name.strip()]
     return estimated_instance(catalogue, names, found, dtype=dtype, source=source)

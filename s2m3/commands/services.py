@@ -15,10 +15,10 @@ import typer
 from s2m3 import logs, telemetry
 from s2m3.broker.leader_election import BRIDGE, PLANNER, Election, wait_for_leadership
 from s2m3.broker.mqtt.documents import listen
-from s2m3.broker.servers.launch import Broker, default_kind
+from s2m3.broker.servers.launch import Broker, default_kind, port_is_free
 from s2m3.commands import options
+from s2m3.schemas import extras, topics
 from s2m3.schemas import messages as m
-from s2m3.schemas import topics
 from s2m3.schemas.checkpoints.own_architectures import own_architectures
 from s2m3.schemas.errors import BadInputError, S2M3Error, UnauthorisedError, error_from_code
 from s2m3.schemas.settings import AgentSettings, BridgeSettings, BrokerSettings, PlannerSettings
@@ -55,9 +55,11 @@ class _Signals:
 
 
 def broker(
-    port: Annotated[int, typer.Option(help="for MQTT v5 (Mosquitto: 3.1.1 too)")] = 1883,
-    port_v3: Annotated[int, typer.Option(help="for MQTT 3.1.1 on the embedded broker")] = 1884,
-    port_ws: Annotated[int | None, typer.Option(help="for the page: MQTT over websockets; default: none")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="for MQTT v5 (Mosquitto: 3.1.1 too)")] = 1883,
+    port_v3: Annotated[int, typer.Option(min=0, max=65_535, help="for MQTT 3.1.1 on the embedded broker")] = 1884,
+    port_ws: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="for the page: MQTT over websockets; default: none")
+    ] = None,
     kind: Annotated[str | None, typer.Option(help="mosquitto | embedded; default: Mosquitto where installed")] = None,
     *,
     verbose: options.Verbose = False,
@@ -65,7 +67,11 @@ def broker(
     """Run a broker on this machine, for this machine: loopback, no login. `s2m3 broker --port 1883`."""
     logs.configure(verbose=verbose)
     signals = _Signals()
-    chosen = default_kind() if kind is None else "mosquitto" if kind == "mosquitto" else "embedded"
+    chosen = options.broker_kind(kind, "--kind") or default_kind()
+    taken = {"--port": port, "--port-v3": port_v3 if chosen == "embedded" else 0, "--port-ws": port_ws or 0}
+    for flag, number in taken.items():
+        if number and not port_is_free(number):
+            raise BadInputError(f"{flag} {number}: something listens there already; {flag} 0 picks a free one")
     with Broker(chosen, port=port, port_v3=port_v3, ws_port=port_ws, root=BrokerSettings.load().root) as running:
         typer.echo(f"{running.kind} broker on 127.0.0.1:{running.port} (MQTT 3.1.1: {running.port_v3})")
         if door := running.page:
@@ -162,8 +168,9 @@ def agent(settings: AgentSettings) -> None:
         from s2m3.agents.checkpoints.folders import CheckpointSources  # noqa: PLC0415
         from s2m3.agents.service import Agent  # noqa: PLC0415
         from s2m3.agents.supervision.supervisor import can_supervise, supervise  # noqa: PLC0415  # a device that only asks has none of what it imports
-    except ModuleNotFoundError as error:
-        raise S2M3Error(f"an agent needs more than is installed ({error.name}): pip install 's2m3[agent]'") from error
+    except ModuleNotFoundError:
+        extras.require("agent", "an agent")
+        raise
 
     own = own_architectures(settings.architectures)
     sources = CheckpointSources(settings.checkpoints, settings.download, own)
@@ -203,12 +210,9 @@ def agent(settings: AgentSettings) -> None:
 )
 def bridge(settings: BridgeSettings) -> None:
     """Run the bridge to a house: bindings, Home Assistant. A second one stands by. `s2m3 bridge --host hub`."""
-    try:
-        from s2m3.bridge.service import Bridge  # noqa: PLC0415  # a device that only asks has not all that it imports
-    except ModuleNotFoundError as error:
-        raise S2M3Error(
-            f"the bridge needs more than is installed ({error.name}): pip install 's2m3[bridge]'"
-        ) from error
+    extras.require("bridge", "the bridge")
+    from s2m3.bridge.service import Bridge  # noqa: PLC0415  # a device that only asks has not all that it imports
+
     telemetry.start(settings, "s2m3-bridge", socket.gethostname())
     _when_elected(BRIDGE, settings, lambda epoch: Bridge(settings, epoch))
 

@@ -64,7 +64,8 @@ def add(
     if text:
         inputs["text"] = text if len(text) > 1 else text[0]
     if image:
-        inputs["image"] = [path.read_bytes() for path in image] if len(image) > 1 else image[0].read_bytes()
+        pictures = [options.read_file(path) for path in image]
+        inputs["image"] = pictures if len(pictures) > 1 else pictures[0]
     spec = m.TaskSpec(
         model=definition.model.id if definition else model,
         definition=definition,
@@ -97,7 +98,7 @@ def checkpoint_definition(
     """
     folder = Path(model)
     if not folder.is_dir() and is_hub_id(model):
-        raise BadInputError(f"{model} is no folder here; what is on the hub is served by a definition (docs/models.md)")
+        raise BadInputError(f"{model} is no folder here; what is on the hub is served by a definition (`s2m3 models`)")
     if not folder.is_dir() and not {"/", "\\", "."} & set(model):
         if dtype is not None:
             raise BadInputError(f"--dtype is for a checkpoint's folder; {model} has the dtype that its definition says")

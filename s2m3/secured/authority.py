@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from s2m3.schemas import extras
 from s2m3.schemas.errors import S2M3Error
 
 try:
@@ -16,8 +17,9 @@ try:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-except ModuleNotFoundError as error:
-    raise S2M3Error(f"certificates need more than is installed ({error.name}): pip install 's2m3[secure]'") from error
+except ModuleNotFoundError:
+    extras.require("secure", "a secured site")
+    raise
 
 __all__ = ["Authority", "Issued"]
 

@@ -122,7 +122,7 @@ def test_a_dockerfile_copies_what_is_there_and_installs_extras_that_are_there(do
         if word == "RUN":
             shlex.split(rest)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    (wanted,) = re.findall(r"'\.\[([\w,]+)\]'", text)
+    (wanted,) = re.findall(r"'(?:\.|s2m3)\[([\w,]+)\]'", text)
     assert set(wanted.split(",")) <= extras.keys()
     assert [rest for word, rest in instructions if word == "USER"][-1] != "root"
 

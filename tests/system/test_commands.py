@@ -1,42 +1,111 @@
 """The command as a person types it: exit codes 0, 1, 2, 3, one-line errors on stderr, JSON where a script wants it."""
 
 import json
+import socket
+import time
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from s2m3.broker.servers.launch import free_port
+from s2m3.cli import app
+from s2m3.cluster import Cluster
 from tests.command import s2m3, s2m3_here
 
 HOME = Path(__file__).parents[2] / "examples" / "home.json"
 
 
-COMMANDS = [
-    "demo",
-    "up",
-    "ask",
-    "status",
-    "watch",
-    "dashboard",
-    "models",
-    "broker",
-    "planner",
-    "agent",
-    "drain",
-    "forget",
-    "replan",
-    "plan",
-    "split",
+#: Each command with input that is wrong whatever runs where.
+WRONG_INPUT = {
+    "agent": "--node A.B",
+    "ask": "porch --image /no/such/file",
+    "bind": "a --task porch --publish b --path nonsense",
+    "bindings": "--root UPPER",
+    "bridge": "--discovery-prefix #",
+    "broker": "--kind nonsense",
+    "dashboard": "--broker http://hub/",
+    "demo": "--broker nonsense",
+    "drain": "pi5 --wait soon",
+    "forget": "pi5 --port 0",
+    "models": "--models /no/such/folder",
+    "plan": "/no/such/file",
+    "planner": "--models /no/such/folder",
+    "replan": "--password-file /no/such/file",
+    "secure add": "/no/such/folder agent pi5",
+    "secure init": "/no/such/folder",
+    "secure ls": "/no/such/folder",
+    "secure revoke": "/no/such/folder pi5",
+    "split": "/no/such/folder",
+    "status": "--tls-ca /no/such/file",
+    "task add": "porch --model ./no/such/folder",
+    "task ls": "--root UPPER",
+    "task rm": "porch --port 0",
+    "unbind": "porch --port 0",
+    "up": "--port 70000",
+    "watch": "--root UPPER",
+    "weights": "--nonsense",
+}
+#: What a user may name that a site does not have.
+NOT_THERE = [
+    "ask nosuch --text a",
+    "ask noop --text a",
+    "bind a --task nosuch --input left --publish b",
+    "bind a --task noop --input nosuch --publish b",
+    "drain nosuch",
+    "forget nosuch",
+    "task add x --model nosuch",
+    "task add x --model noop --image /no/such/file",
+    "task rm nosuch",
+    "unbind nosuch",
 ]
-TASK_COMMANDS = ["task add", "task rm", "task ls", "secure init", "secure add", "secure revoke", "secure ls"]
 
 
-@pytest.mark.parametrize("command", COMMANDS + TASK_COMMANDS)
+def commands(group: Any, before: str = "") -> list[str]:
+    """The commands of a group and of the groups in it, as they are typed."""
+    inner = getattr(group, "commands", None)
+    if inner is None:
+        return [before.strip()]
+    return [name for word, command in inner.items() for name in commands(command, f"{before} {word}")]
+
+
+COMMANDS = commands(typer.main.get_command(app))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     done = s2m3_here(*command.split(), "--help")
     assert done.returncode == 0
-    assert "s2m3" in done.stdout
+    assert f"s2m3 {command}" in " ".join(done.stdout.split())
     assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_wrong_input_exits_2_and_is_said_without_a_traceback(command: str) -> None:
+    done = s2m3_here(*command.split(), *WRONG_INPUT[command].split())
+    assert done.returncode == 2, done
+    assert done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_name_of_something_that_is_not_there_is_wrong_input(noop_cluster: Cluster) -> None:
+    done = {words: s2m3_here(*words.split(), port=noop_cluster.settings.port) for words in NOT_THERE}
+    assert {words: (d.returncode, len(d.stderr.splitlines())) for words, d in done.items()} == dict.fromkeys(
+        NOT_THERE, (2, 1)
+    )
+
+
+def test_it_says_its_version() -> None:
+    done = s2m3_here("--version")
+    assert (done.returncode, done.stdout) == (0, f"s2m3 {version('s2m3')}\n")
+
+
+def test_it_completes_commands_in_a_shell() -> None:
+    done = s2m3("--show-completion", "bash", env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "complete" in done.stdout
 
 
 def test_plan_prints_the_placement_and_its_proof() -> None:
@@ -95,11 +164,39 @@ def test_a_wrong_instance_file_names_the_file_and_the_key(tmp_path: Path) -> Non
     assert "sine" in done.stderr
 
 
-def test_without_a_broker_commands_say_so_and_exit_1() -> None:
-    done = s2m3("ask", "retrieval", "--text", "a", "--port", str(free_port()))
+@pytest.mark.parametrize("words", ["ask retrieval --text a", "status", "task ls", "drain pi5", "bindings"])
+def test_a_broker_that_is_not_there_is_said_at_once(words: str) -> None:
+    """Not after the ten seconds that a service waits for one."""
+    port = free_port()
+    began = time.monotonic()
+    done = s2m3_here(*words.split(), port=port)
     assert done.returncode == 1
-    assert "no MQTT v5 broker answers" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert f"nothing listens on port {port} of 127.0.0.1 (connection refused)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert time.monotonic() - began < 9
+
+
+def test_a_host_that_has_no_address_is_said_at_once() -> None:
+    done = s2m3_here("status", "--host", "no-such-host.invalid")
+    assert done.returncode == 1
+    assert "the name 'no-such-host.invalid' cannot be resolved" in done.stderr
+
+
+def test_something_that_speaks_no_mqtt_is_told_from_a_broker_that_is_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        done = s2m3_here("status", port=silent.getsockname()[1])
+    assert done.returncode == 1
+    assert "took the connection, but did not answer as MQTT v5" in done.stderr
+
+
+@pytest.mark.parametrize("words", ["up --port", "broker --port", "up --page-port", "broker --port-ws"])
+def test_a_port_that_is_taken_is_said_with_its_flag(words: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = s2m3_here(*words.split(), str(port))
+    assert done.returncode == 2
+    flag = words.split()[1]
+    assert done.stderr.startswith(f"s2m3: bad_input: {flag} {port}: something listens there already")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,62 @@
+"""Why a connection could not be opened, in words: what is at the broker's address instead of a broker."""
+
+import errno
+import os
+import socket
+from dataclasses import dataclass
+
+from s2m3.schemas.errors import S2M3Error
+
+__all__ = ["NoBroker", "does_not_answer", "error_of", "no_broker"]
+
+
+@dataclass(frozen=True, slots=True)
+class NoBroker:
+    """What the last attempt to connect found instead of a broker.
+
+    Args:
+        why: In words.
+        at_once: Whether a person who waits is told at once. Services try again: the broker may start after them.
+    """
+
+    why: str
+    at_once: bool
+
+
+def no_broker(error: OSError | ValueError, host: str, port: int) -> NoBroker:
+    """Returns what a failed attempt to open a connection means.
+
+    Args:
+        error: What the attempt raised.
+        host: Of the broker, as it was given.
+        port: Of the broker.
+    """
+    match error:
+        case socket.gaierror():
+            return NoBroker(f"the name {host!r} cannot be resolved ({error.strerror})", at_once=True)
+        case ConnectionRefusedError():
+            return NoBroker(f"nothing listens on port {port} of {host} (connection refused)", at_once=True)
+        case TimeoutError():
+            return NoBroker(f"{host} does not answer (is it on? does a firewall drop port {port}?)", at_once=False)
+        case OSError(errno=errno.EHOSTUNREACH | errno.ENETUNREACH as number):
+            return NoBroker(f"no route leads to {host} ({os.strerror(number)})", at_once=True)
+        case _:
+            return NoBroker(str(error), at_once=False)
+
+
+def does_not_answer(seconds: float) -> NoBroker:
+    """Returns what it means when a connection was taken and no CONNACK came within the time."""
+    why = f"what listens there took the connection, but did not answer as MQTT v5 within {seconds:g} s"
+    return NoBroker(why, at_once=True)
+
+
+def error_of(where: str, waited_s: float, found: NoBroker | None) -> S2M3Error:
+    """Returns the error that a caller is told.
+
+    Args:
+        where: Host and port.
+        waited_s: Seconds that were waited for a broker.
+        found: What the last attempt found; None where it is still under way.
+    """
+    why = f"nothing came back within {waited_s:g} s" if found is None else found.why
+    return S2M3Error(f"no MQTT v5 broker answers at {where}: {why}")
