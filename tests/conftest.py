@@ -36,6 +36,15 @@ WAIT_S = 20.0
 #: For the same reason no example has a time of its own.
 hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("shared")
+#: For `make mutation`, which runs a test thousands of times: the same examples each time, and the first failure is enough.
+hypothesis.settings.register_profile(
+    "mutation",
+    parent=hypothesis.settings.get_profile("shared"),
+    max_examples=30,
+    derandomize=True,
+    database=None,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
