@@ -1,4 +1,4 @@
-"""`make mutation`: changes the pure modules one expression at a time with mutmut, and counts what the fast tests notice.
+"""`make mutation`: changes the pure modules, one expression at a time, and counts what the fast tests notice (mutmut).
 
 Prints the share of mutants killed per module, writes bench/results/mutation.json, and fails below the least share.
 What is mutated, and by which tests, is in pyproject.toml ([tool.mutmut]).
@@ -37,6 +37,9 @@ def drawn(patterns: Sequence[str], share: float) -> list[str]:
     """Returns the names of the mutants that match a pattern, or the given share of them."""
     names: list[str] = []
     for path in walk_mutatable_files():
+        module = get_mutant_name(path, "")
+        if not any(fnmatch.fnmatch(module, pattern) or pattern.startswith(module) for pattern in patterns):
+            continue
         made = mutate_file_contents(str(path), path.read_text("utf-8")).mutant_names
         names += [get_mutant_name(path, name) for name in made]
     matching = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]

@@ -77,6 +77,8 @@ class RecordedLink:
     calls: list[str] = field(default_factory=list)
     _handlers: Handlers = field(default_factory=Handlers)
     _on_subscribed: list[Callable[[], object]] = field(default_factory=list)
+    _on_reconnect: list[Callable[[], object]] = field(default_factory=list)
+    _on_disconnect: list[Callable[[], object]] = field(default_factory=list)
 
     @property
     def root(self) -> str:
@@ -109,7 +111,8 @@ class RecordedLink:
         on_reconnect: Callable[[], object] | None = None,
         on_disconnect: Callable[[], object] | None = None,
     ) -> None:
-        self.calls.append("on_connection_change")
+        self._on_reconnect += [on_reconnect] if on_reconnect else []
+        self._on_disconnect += [on_disconnect] if on_disconnect else []
 
     def publish(
         self,

@@ -69,7 +69,9 @@ class Desk:
     def work(self) -> list[Work]:
         """What was sent to the module, oldest first."""
         return [
-            decode_work(sent.message.payload, request=sent.message.correlation, user=dict(sent.message.user), reply_to="r")
+            decode_work(
+                sent.message.payload, request=sent.message.correlation, user=dict(sent.message.user), reply_to="r"
+            )
             for sent in self.agent.published
             if sent.message.topic == MODULE and sent.message.payload
         ]

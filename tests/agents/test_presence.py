@@ -136,7 +136,7 @@ def report(ms: float = 10.0, **changes: Any) -> Reported:
     ],
 )
 def test_a_report_is_told_when_something_worth_telling_changed(
-    told: Told, second: Reported, worth_telling: bool
+    told: Told, second: Reported, *, worth_telling: bool
 ) -> None:
     told.introduce()
     told.presence.report(report(10.0))

@@ -77,7 +77,7 @@ def test_what_earlier_processes_died_of_is_still_known_to_the_next() -> None:
 
 
 @pytest.mark.parametrize("poison", [True, False])
-def test_of_more_than_a_thousand_requests_the_oldest_are_forgotten(poison: bool) -> None:
+def test_of_more_than_a_thousand_requests_the_oldest_are_forgotten(*, poison: bool) -> None:
     policy = RestartPolicy()
     for n in range(1_001):
         history = after(policy, Mark(WORKER, "m", (n.to_bytes(16, "big"),)), now=100.0 * n, poison=poison)

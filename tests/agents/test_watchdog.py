@@ -1,7 +1,5 @@
 """Calls into modules that have no end are told, and requests that killed a process are not run again."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from s2m3.agents.supervision.blackbox import Blackbox, Mark
@@ -23,7 +21,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Iterator[Clock]:
+def clock() -> Clock:
     return Clock()
 
 

@@ -36,7 +36,6 @@ class Leader:
         self._link.publish(message, on_delivered=taken.set)
         assert taken.wait(WAIT_S)
 
-
     def crash(self) -> None:
         self._link.abort()
 

@@ -72,7 +72,7 @@ def test_a_message_counts_until_it_is_acknowledged() -> None:
     assert len(outbox) == 1
     outbox.flush(Wire().publish, connected=True)
     assert len(outbox) == 1
-    outbox.acknowledged(1, None, True)
+    outbox.acknowledged(1, None, heard=True)
     assert len(outbox) == 0
 
 
@@ -105,7 +105,7 @@ def test_two_thousand_messages_are_the_bound_whether_they_wait_or_were_sent() ->
         outbox.add(message(), None, None, None)
     with pytest.raises(BusyError, match="2000 messages"):
         outbox.add(message(), None, None, None)
-    outbox.acknowledged(1, None, True)
+    outbox.acknowledged(1, None, heard=True)
     outbox.add(message(), None, None, None)
 
 
@@ -118,7 +118,9 @@ def test_there_is_room_for_what_could_be_left_out_while_fewer_than_a_quarter_of_
     assert not outbox.has_room
 
 
-def one(*, on_no_subscribers: bool = True, on_refused: bool = True) -> tuple[Outbox, list[str], list[UnauthorisedError]]:
+def one(
+    *, on_no_subscribers: bool = True, on_refused: bool = True
+) -> tuple[Outbox, list[str], list[UnauthorisedError]]:
     """A message that was sent, with what is called for it."""
     outbox, refused = made()
     calls: list[str] = []
@@ -134,31 +136,31 @@ def one(*, on_no_subscribers: bool = True, on_refused: bool = True) -> tuple[Out
 
 def test_the_acknowledgement_is_told_once() -> None:
     outbox, calls, _ = one()
-    outbox.acknowledged(2, None, True)
+    outbox.acknowledged(2, None, heard=True)
     assert calls == []
-    outbox.acknowledged(1, None, True)
-    outbox.acknowledged(1, None, True)
+    outbox.acknowledged(1, None, heard=True)
+    outbox.acknowledged(1, None, heard=True)
     assert calls == ["delivered"]
 
 
 def test_that_nobody_is_subscribed_is_told_instead_of_the_delivery() -> None:
     outbox, calls, _ = one()
-    outbox.acknowledged(1, None, False)
+    outbox.acknowledged(1, None, heard=False)
     assert calls == ["no subscribers"]
 
 
 def test_who_does_not_ask_whether_anybody_is_subscribed_is_told_of_the_delivery() -> None:
     outbox, calls, _ = one(on_no_subscribers=False)
-    outbox.acknowledged(1, None, False)
+    outbox.acknowledged(1, None, heard=False)
     assert calls == ["delivered"]
 
 
 def test_a_refusal_is_told_to_the_message_that_asks_for_it_and_to_the_link_otherwise() -> None:
     outbox, calls, refused = one()
-    outbox.acknowledged(1, "Not authorized", True)
+    outbox.acknowledged(1, "Not authorized", heard=True)
     assert (calls, refused) == (["refused"], [])
     outbox, calls, refused = one(on_refused=False)
-    outbox.acknowledged(1, "Not authorized", True)
+    outbox.acknowledged(1, "Not authorized", heard=True)
     assert calls == []
     (error,) = refused
     assert error.code == "unauthorised"
@@ -167,7 +169,7 @@ def test_a_refusal_is_told_to_the_message_that_asks_for_it_and_to_the_link_other
 
 def test_another_reason_not_to_take_a_message_is_logged_and_counts_as_delivered() -> None:
     outbox, calls, refused = one()
-    outbox.acknowledged(1, "Quota exceeded", True)
+    outbox.acknowledged(1, "Quota exceeded", heard=True)
     assert (calls, refused) == (["delivered"], [])
 
 
@@ -175,5 +177,5 @@ def test_a_message_without_callbacks_is_acknowledged_in_silence() -> None:
     outbox, refused = made()
     outbox.add(message(), None, None, None)
     outbox.flush(Wire().publish, connected=True)
-    outbox.acknowledged(1, None, False)
+    outbox.acknowledged(1, None, heard=False)
     assert (len(outbox), refused) == (0, [])

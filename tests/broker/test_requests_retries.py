@@ -18,7 +18,7 @@ class Extreme(random.Random):
     """Draws the longest wait each time, and the same seed."""
 
     def uniform(self, a: float, b: float) -> float:
-        return b
+        return max(a, b)
 
     def getrandbits(self, k: int) -> int:
         assert k == 53

@@ -46,7 +46,7 @@ class Heard:
         ("a/+/#", "a/b", True),
     ],
 )
-def test_a_filter_takes_the_topics_that_mqtt_says_it_does(topic_filter: str, topic: str, fits: bool) -> None:
+def test_a_filter_takes_the_topics_that_mqtt_says_it_does(topic_filter: str, topic: str, *, fits: bool) -> None:
     assert Heard(topic_filter).filters_of(topic) == ([topic_filter] if fits else [])
 
 

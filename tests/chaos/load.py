@@ -131,7 +131,7 @@ class Load:
     Args:
         ways: Direct, Plain.
         questions: In order; taken round and round.
-        count: How many to ask.
+        count: How many to ask; None goes on until it is told to stop.
         per_s: Pace.
         rng: Picks the way.
         prefix: Of the requests' ids.
@@ -142,7 +142,7 @@ class Load:
         ways: Sequence[Direct | Plain],
         questions: Sequence[Question],
         *,
-        count: int,
+        count: int | None,
         per_s: float,
         rng: random.Random,
         prefix: str = "r",
@@ -152,6 +152,7 @@ class Load:
         self._questions = itertools.islice(itertools.cycle(questions), count)
         self._per_s = per_s
         self._rng = rng
+        self.asked = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
 
@@ -160,6 +161,10 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Asks no more."""
         self._stopping.set()
         self._thread.join(WAIT_S)
 
@@ -178,3 +183,4 @@ class Load:
             if self._stopping.wait(1 / self._per_s):
                 return
             self._rng.choice(self._ways).ask(f"{self._prefix}{number}", question)
+            self.asked = number + 1

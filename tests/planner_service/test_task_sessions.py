@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 
 from s2m3.planner import task_sessions
-from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.task_sessions import TaskSessions
 from s2m3.schemas.errors import UnauthorisedError
 from s2m3.schemas.messages import TaskSpec
@@ -22,7 +21,7 @@ class Site:
     def __init__(self, links: LinkFactory, *tasks: str) -> None:
         self.links = links
         self.loop = ManualLoop()
-        self.cluster: ClusterState = make_facts()
+        self.cluster = make_facts()
         self.changes = 0
         for task in tasks:
             self.want(task)
