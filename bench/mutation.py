@@ -8,6 +8,7 @@ Mutants that no test can tell apart are listed with their reasons in bench/mutat
 import argparse
 import fnmatch
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -94,10 +95,13 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="the part of the mutants to run, drawn by name")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     parser.add_argument("--least", type=float, default=0.9, help="the share of mutants to be killed")
+    parser.add_argument("--resume", action="store_true", help="go on with a run of all that was ended")
     parser.add_argument("--show", action="store_true", help="print what survived, as diffs")
     options = parser.parse_args()
     began = time.monotonic()
     everything = options.patterns == ["*"] and options.share >= 1
+    if everything and not options.resume:
+        shutil.rmtree(ROOT / "mutants", ignore_errors=True)
     names = [] if everything else drawn(options.patterns, options.share)
     run(names, options.jobs)
     status = results(names)
