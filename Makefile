@@ -19,8 +19,8 @@ test: export OPENBLAS_NUM_THREADS = 1
 test: $(VENV)/.dev mosquitto chromium dashboard check
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
-# Lines and branches that the tests without processes of their own reach, by file. `make test` does not measure them:
-# it would take a third longer, and most of its time passes in processes that are not measured.
+# Lines and branches that the tests without clusters reach, by file, and in build/coverage as pages. `make test` does not
+# measure them: most of its time passes in processes of their own.
 coverage: $(VENV)/.dev mosquitto
 	$(BIN)/python -m pytest -q -n $(JOBS) --cov --cov-report=term --cov-report=html:build/coverage $(IN_PROCESS)
 IN_PROCESS := tests/agents tests/bindings tests/broker tests/planner tests/planner_service tests/schemas
