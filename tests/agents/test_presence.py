@@ -10,6 +10,7 @@ from s2m3.agents.speed import LinkSpeed
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.schemas.errors import BusyError
 from s2m3.schemas.messages import Event, ModuleReport, NodeLoad, NodeProfile, NodeState, Reported
+from s2m3.schemas.protocol import PROTOCOL
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.work import Timing
 from tests.recorders import ManualLoop, RecordedLink
@@ -59,7 +60,7 @@ def test_nothing_is_told_before_the_node_is_introduced(told: Told) -> None:
     told.presence.tell_all()
     told.presence.tell_state()
     told.presence.offer({"checkpoint"})
-    told.presence.change_state(NodeState(state="draining", boot="boot-1"))
+    told.presence.change_state("draining")
     assert told.topics() == []
     assert told.presence.state == "draining"
 
@@ -69,7 +70,8 @@ def test_an_introduction_tells_everything_retained_and_the_state_last(told: Told
     messages = told.all()
     assert [message.topic for message in messages] == [PROFILE, REPORTED, STATE]
     assert all((message.retain, message.qos) == (True, 1) for message in messages)
-    assert NodeState.model_validate_json(messages[2].payload) == NodeState(state="ready", boot="boot-1")
+    state = NodeState.model_validate_json(messages[2].payload)
+    assert (state.state, state.boot, state.protocol) == ("ready", "boot-1", PROTOCOL)
     assert Reported.model_validate_json(messages[1].payload) == Reported(boot="boot-1")
 
 
@@ -109,7 +111,7 @@ def test_sources_that_tasks_name_are_offered_once_and_stay(told: Told) -> None:
 def test_a_new_state_is_told_and_told_again_with_all_the_rest(told: Told) -> None:
     told.introduce()
     told.all()
-    told.presence.change_state(NodeState(state="draining", boot="boot-1"))
+    told.presence.change_state("draining")
     (message,) = told.all()
     assert (message.topic, NodeState.model_validate_json(message.payload).state) == (STATE, "draining")
     told.presence.tell_all()

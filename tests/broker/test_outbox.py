@@ -72,7 +72,7 @@ def test_a_message_counts_until_it_is_acknowledged() -> None:
     assert len(outbox) == 1
     outbox.flush(Wire().publish, connected=True)
     assert len(outbox) == 1
-    outbox.acknowledged(1, None, heard=True)
+    outbox.acknowledged(1, None, has_subscribers=True)
     assert len(outbox) == 0
 
 
@@ -105,7 +105,7 @@ def test_two_thousand_messages_are_the_bound_whether_they_wait_or_were_sent() ->
         outbox.add(message(), None, None, None)
     with pytest.raises(BusyError, match="2000 messages"):
         outbox.add(message(), None, None, None)
-    outbox.acknowledged(1, None, heard=True)
+    outbox.acknowledged(1, None, has_subscribers=True)
     outbox.add(message(), None, None, None)
 
 
@@ -136,31 +136,31 @@ def one(
 
 def test_the_acknowledgement_is_told_once() -> None:
     outbox, calls, _ = one()
-    outbox.acknowledged(2, None, heard=True)
+    outbox.acknowledged(2, None, has_subscribers=True)
     assert calls == []
-    outbox.acknowledged(1, None, heard=True)
-    outbox.acknowledged(1, None, heard=True)
+    outbox.acknowledged(1, None, has_subscribers=True)
+    outbox.acknowledged(1, None, has_subscribers=True)
     assert calls == ["delivered"]
 
 
 def test_that_nobody_is_subscribed_is_told_instead_of_the_delivery() -> None:
     outbox, calls, _ = one()
-    outbox.acknowledged(1, None, heard=False)
+    outbox.acknowledged(1, None, has_subscribers=False)
     assert calls == ["no subscribers"]
 
 
 def test_who_does_not_ask_whether_anybody_is_subscribed_is_told_of_the_delivery() -> None:
     outbox, calls, _ = one(on_no_subscribers=False)
-    outbox.acknowledged(1, None, heard=False)
+    outbox.acknowledged(1, None, has_subscribers=False)
     assert calls == ["delivered"]
 
 
 def test_a_refusal_is_told_to_the_message_that_asks_for_it_and_to_the_link_otherwise() -> None:
     outbox, calls, refused = one()
-    outbox.acknowledged(1, "Not authorized", heard=True)
+    outbox.acknowledged(1, "Not authorized", has_subscribers=True)
     assert (calls, refused) == (["refused"], [])
     outbox, calls, refused = one(on_refused=False)
-    outbox.acknowledged(1, "Not authorized", heard=True)
+    outbox.acknowledged(1, "Not authorized", has_subscribers=True)
     assert calls == []
     (error,) = refused
     assert error.code == "unauthorised"
@@ -169,7 +169,7 @@ def test_a_refusal_is_told_to_the_message_that_asks_for_it_and_to_the_link_other
 
 def test_another_reason_not_to_take_a_message_is_logged_and_counts_as_delivered() -> None:
     outbox, calls, refused = one()
-    outbox.acknowledged(1, "Quota exceeded", heard=True)
+    outbox.acknowledged(1, "Quota exceeded", has_subscribers=True)
     assert (calls, refused) == (["delivered"], [])
 
 
@@ -177,5 +177,5 @@ def test_a_message_without_callbacks_is_acknowledged_in_silence() -> None:
     outbox, refused = made()
     outbox.add(message(), None, None, None)
     outbox.flush(Wire().publish, connected=True)
-    outbox.acknowledged(1, None, heard=False)
+    outbox.acknowledged(1, None, has_subscribers=False)
     assert (len(outbox), refused) == (0, [])

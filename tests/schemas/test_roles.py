@@ -11,18 +11,18 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         """
         home/control/drain home/control/profile home/control/replan home/node/+/load home/node/+/profile
         home/node/+/reported home/node/+/state home/plan/+ home/planner/health home/planner/state
-        home/request/+ home/request/+/+ home/route/+ home/task/+
+        home/request/+ home/request/+/+ home/rollcall home/route/+ home/task/+
         """,
         """
-        home/control/+/response home/event home/plan/+ home/planner/health home/planner/state home/route/+
-        home/task/+
+        home/control/+/response home/event home/plan/+ home/planner/health home/planner/state home/rollcall
+        home/route/+ home/task/+
         """,
     ),
     ("agent", ()): (
         """
         home/client/node-n1/in home/client/probe-n1/in home/control/drain home/control/profile
         home/module/+/n1/in home/node/+/load home/node/+/state home/plan/n1 home/request/+ home/request/+/+
-        home/route/+ home/task/+
+        home/rollcall home/route/+ home/task/+
         """,
         """
         home/client/+/in home/event home/module/+/+/in home/node/n1/load home/node/n1/profile
@@ -48,7 +48,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         """
         home/bind/+ home/client/n1/in home/control/drain home/control/profile home/control/replan
         home/module/+/+/in home/node/+/profile home/node/+/reported home/node/+/state home/request/+
-        home/request/+/+ home/task/+
+        home/request/+/+ home/rollcall home/task/+
         """,
     ),
     ("viewer", ()): (
@@ -57,7 +57,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         home/node/+/profile home/node/+/reported home/node/+/state home/plan/+ home/planner/health
         home/planner/state home/route/+ home/task/+
         """,
-        "",
+        "home/rollcall",
     ),
     ("home-assistant", ()): (
         """
@@ -75,13 +75,13 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         home/bind/+ home/bridge/answer/+ home/bridge/answered/+ home/bridge/ask/+ home/bridge/binding/+
         home/bridge/node/+ home/bridge/picture/+ home/bridge/planner home/bridge/state home/bridge/task/+
         home/client/bridge/in home/event home/node/+/load home/node/+/profile home/node/+/reported
-        home/node/+/state home/plan/+ home/planner/health home/planner/state home/response/+ home/route/+
-        home/task/+ homeassistant/status
+        home/node/+/state home/plan/+ home/planner/health home/planner/state home/response/+ home/rollcall
+        home/route/+ home/task/+ homeassistant/status
         """,
         """
         home/bridge/answer/+ home/bridge/answered/+ home/bridge/binding/+ home/bridge/node/+
         home/bridge/picture/+ home/bridge/planner home/bridge/state home/bridge/task/+ home/client/bridge/in
-        home/event home/module/+/+/in home/request/+ home/request/+/+ homeassistant/#
+        home/event home/module/+/+/in home/request/+ home/request/+/+ home/rollcall homeassistant/#
         """,
     ),
     ("neighbour", ()): (
@@ -102,7 +102,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         home/node/+/profile home/node/+/reported home/node/+/state home/plan/+ home/planner/health
         home/planner/state home/response/porch home/route/+ home/task/+
         """,
-        "home/request/porch home/request/porch/+",
+        "home/request/porch home/request/porch/+ home/rollcall",
     ),
 }
 
