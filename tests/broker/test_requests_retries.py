@@ -410,3 +410,11 @@ def test_an_answer_has_the_nodes_its_time_and_its_attempts() -> None:
     found = result(made.on_answer(ok(), 2.25))
     assert (found.request, found.task, found.attempts, found.latency_ms) == (ID, "t", 1, 250.0)
     assert (found.answer, found.route, found.rest) == (("out",), {"encode": "a", "head": "a"}, None)
+
+
+def test_a_refusal_at_once_says_why() -> None:
+    made = requests("a")
+    assert failed(made.submit(ID, "t", {"x": "a"}, 0.0, 5.0)).detail == "the deadline was past when the request came"
+    for n in range(10_000):
+        made.submit(n.to_bytes(16, "big"), "t", {"x": "a"}, None, 0.0)
+    assert failed(made.submit(b"x" * 16, "t", {"x": "a"}, None, 0.0)).detail == "10000 requests are under way"

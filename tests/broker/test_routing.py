@@ -197,3 +197,10 @@ def test_every_step_has_a_ready_node_that_is_not_lost_or_there_is_no_route(
     for name, hop in (route or {}).items():
         assert hop.node in able[name]
         assert hop.node not in avoid or able[name] <= avoid
+
+
+def test_of_equal_steps_the_first_by_name_has_the_first_call_on_a_node() -> None:
+    both = [replica("a", 10.0), replica("b", 10.5)]
+    step = RouteStep(module="m", inputs={"x": "input.x"}, outputs=["y"], replicas=both)
+    other = step.model_copy(update={"module": "n"})
+    assert nodes_of(document({"z": step, "k": other})) == {"z": "b", "k": "a"}

@@ -244,3 +244,10 @@ def test_the_next_release_is_the_earliest_of_all() -> None:
         flapping.came(node, at + 2)
     assert flapping.next_release(8.0) == 12.0
     assert flapping.next_release(12.0) == 17.0
+
+
+def test_after_a_long_life_two_short_ones_are_needed_again() -> None:
+    flapping = Flapping()
+    lived(flapping, (0.0, 1.0), (2.0, 100.0), (101.0, 102.0))
+    flapping.came("a", 103.0)
+    assert flapping.held(103.0) == {}
