@@ -119,8 +119,8 @@ def measure(kind: BrokerKind | None, seconds: float, per_second: float, every_s:
         memory = watch_memory(pids, stop)
         camera = Camera(cluster.broker.port_v3)
         camera.run(seconds, per_second)
-        site.wait(lambda s: s.reports["porch"].received == len(camera.published), 10)
-        site.wait(lambda s: s.reports["porch"].answered >= len(camera.answers), 10)
+        site.wait(lambda s: s.reports["porch"].received == len(camera.published), 60)
+        site.wait(lambda s: s.reports["porch"].answered >= len(camera.answers), 60)
         stop.set()
         camera.stop()
         report = site.reports["porch"].model_dump(exclude_none=True)
@@ -133,9 +133,11 @@ def figures(camera: Camera, memory: dict[str, list[float]], per_second: float, e
     good = [answer for answer in camera.answers if "number" in answer]
     ages = [answer["age_s"] for answer in good]
     span = good[-1]["at"] - good[0]["at"]
+    lasted_s = good[-1]["at"] - camera.published[0]
     quarter = {name: max(1, len(rss) // 4) for name, rss in memory.items()}
     return {
         "published": len(camera.published),
+        "lasted_s": round(lasted_s, 1),
         "answered": len(good),
         "failed": len(camera.answers) - len(good),
         "right": sum(answer["right"] for answer in good),

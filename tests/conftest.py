@@ -33,10 +33,19 @@ _LONGEST = (
 )
 KINDS: tuple[BrokerKind, ...] = ("mosquitto", "embedded")
 #: Seconds that anything awaited may take: generous, because two cores are shared with whatever else runs.
-WAIT_S = 20.0
+WAIT_S = 60.0
 #: For the same reason no example has a time of its own.
 hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("shared")
+#: For `make mutation`, which runs a test thousands of times: the same few examples, and the first failure is enough.
+hypothesis.settings.register_profile(
+    "mutation",
+    parent=hypothesis.settings.get_profile("shared"),
+    max_examples=30,
+    derandomize=True,
+    database=None,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,7 +9,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
 from s2m3.broker.mqtt.message import Outgoing
-from s2m3.broker.mqtt.properties import Packed, pack, received, unpack
+from s2m3.broker.mqtt.properties import Packed, Properties, pack, received, unpack
 from s2m3.schemas.errors import BadInputError
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), exclude_characters="\ufeff"), max_size=30)
@@ -173,3 +173,22 @@ def test_a_message_is_made_of_either_kind_of_properties() -> None:
     one, other = (received("t", b"p", found, retain=True, mid=3) for found in (ours, theirs))
     assert one == other
     assert (one.reply_to, one.correlation, one.expiry_s, one.user, one.mid) == ("a/b", b"1", 9, {"k": "v"}, 3)
+
+
+def test_a_message_has_all_that_its_properties_say() -> None:
+    found = Properties("reply/to", b"1", "text/plain", 7, [("a", "1"), ("b", "2")])
+    message = received("t", b"payload", found, retain=True, mid=5)
+    assert (message.topic, message.payload, message.retain, message.mid) == ("t", b"payload", True, 5)
+    assert (message.reply_to, message.correlation, message.content_type, message.expiry_s) == (
+        "reply/to",
+        b"1",
+        "text/plain",
+        7,
+    )
+    assert message.user == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize(("expiry_s", "seconds"), [(0.0, 1), (0.2, 1), (1.0, 1), (1.2, 2), (59.9, 60)])
+def test_a_message_expires_after_whole_seconds_rounded_up_and_one_at_least(expiry_s: float, seconds: int) -> None:
+    assert unpack(memoryview(Packed(Outgoing("t", b"", expiry_s=expiry_s)).pack()))[0].MessageExpiryInterval == seconds
+    assert unpack(memoryview(Packed(Outgoing("t", b"")).pack()))[0].MessageExpiryInterval is None

@@ -1,60 +1,12 @@
 """A requester's requests: what is sent when, again, or given up. Pure: the test is the clock."""
 
-import random
 from dataclasses import replace
 
 import pytest
 
-from s2m3.broker.requests.actions import Action, Finish, Result, Send
-from s2m3.broker.requests.tracker import RequestTracker
 from s2m3.schemas.errors import BadInputError, BusyError, RequestTimeoutError, S2M3Error
-from s2m3.schemas.messages import ErrorBody, NodeState, Replica, RouteDoc, RouteStep
-from s2m3.schemas.wire.work import Answer, Work
-
-ID = b"1" * 16
-
-
-def route(*nodes: str, **changes: object) -> RouteDoc:
-    replicas = [Replica(node=node, ms=10) for node in nodes]
-    steps = {
-        "encode": RouteStep(module="e", inputs={"x": "input.x"}, outputs=["code"], replicas=replicas),
-        "head": RouteStep(module="h", inputs={"c": "encode.code"}, outputs=["out"], replicas=replicas),
-    }
-    doc = RouteDoc(epoch=3, revision=1, model="m", inputs={"x": "text"}, answer=["out"], deadline_s=10, steps=steps)
-    return doc.model_copy(update=changes)
-
-
-def requests(*nodes: str) -> RequestTracker:
-    made = RequestTracker("inbox", random.Random(7))  # noqa: S311  # spreads retries, keeps no secret
-    if nodes:
-        made.on_route("t", route(*nodes), 0.0)
-    return made
-
-
-def sent(actions: list[Action]) -> Work:
-    (action,) = actions
-    assert isinstance(action, Send)
-    return action.work
-
-
-def result(actions: list[Action]) -> Result:
-    (action,) = actions
-    assert isinstance(action, Finish)
-    return action.result
-
-
-def failed(actions: list[Action]) -> S2M3Error:
-    error = result(actions).error
-    assert error is not None
-    return error
-
-
-def ok(attempt: int = 1) -> Answer:
-    return Answer(ID, "head", attempt, {"out": "yes"})
-
-
-def refused(error: S2M3Error, attempt: int = 1) -> Answer:
-    return Answer(ID, "encode", attempt, error=error)
+from s2m3.schemas.messages import ErrorBody, NodeState
+from tests.broker.asked import ID, failed, ok, ready, refused, requests, result, route, sent
 
 
 def test_a_request_is_sent_to_its_first_steps_with_the_whole_route_and_what_is_left_of_the_deadline() -> None:
@@ -132,12 +84,35 @@ def test_busy_is_tried_again_with_jitter_on_another_node() -> None:
     assert (again.attempt, again.hop.node != node) == (2, True)
 
 
-def test_an_error_of_an_earlier_attempt_changes_nothing() -> None:
+@pytest.mark.parametrize("error", [BusyError("full", node="a"), BadInputError("not a picture")])
+def test_an_error_of_an_earlier_attempt_changes_nothing(error: S2M3Error) -> None:
     made = requests("a", "b")
-    node = sent(made.submit(ID, "t", {"x": "a"}, None, 0.0)).hop.node
-    made.on_answer(refused(BusyError("full", node=node)), 0.1)
+    made.submit(ID, "t", {"x": "a"}, None, 0.0)
+    made.on_answer(refused(BusyError("full", node="a")), 0.1)
+    assert sent(made.tick(2.0)).attempt == 2
+    due = made.next_due()
+    assert made.on_answer(refused(error, attempt=1), 2.1) == []
+    assert made.next_due() == due
+    assert made.tick(5.9) == []  # no third attempt is made for it
+    assert result(made.on_answer(ok(attempt=2), 5.9)).error is None
+
+
+def test_an_error_counts_once_while_the_next_attempt_is_still_to_come() -> None:
+    made = requests("a", "b")
+    made.submit(ID, "t", {"x": "a"}, None, 0.0)
+    made.on_answer(refused(BusyError("full", node="a")), 0.1)
+    due = made.next_due()
+    assert made.on_answer(refused(BusyError("full", node="b")), 0.1) == []
+    assert made.next_due() == due
+    assert made.on_answer(refused(BadInputError("not a picture")), 0.1) == []
+    assert sent(made.tick(2.0)).hop.node == "b"
+
+
+def test_the_result_of_an_earlier_attempt_ends_it_all_the_same() -> None:
+    made = requests("a", "b")
+    made.submit(ID, "t", {"x": "a"}, None, 0.0)
+    made.on_answer(refused(BusyError("full", node="a")), 0.1)
     made.tick(2.0)
-    assert made.on_answer(refused(BusyError("full", node=node), attempt=1), 2.1) == []
     assert result(made.on_answer(ok(attempt=1), 2.2)).error is None
 
 
@@ -216,10 +191,6 @@ def test_one_more_than_the_bound_is_busy() -> None:
     for i in range(10_000):
         made.submit(i.to_bytes(16, "big"), "t", {"x": "a"}, None, 0.0)
     assert failed(made.submit(b"x" * 16, "t", {"x": "a"}, None, 0.0)).code == "busy"
-
-
-def ready(boot: str = "1") -> NodeState:
-    return NodeState(state="ready", boot=boot)
 
 
 def test_when_the_broker_returns_all_under_way_is_sent_again_once_its_node_is_heard_of() -> None:

@@ -107,6 +107,63 @@ def test_a_route_carries_the_wiring() -> None:
     assert route["text"].module == "bert"
 
 
+def one_step(*there: Replica, kb: float = 0.0) -> RouteDoc:
+    step = RouteStep(module="m", inputs={"x": "input.x"}, outputs=["y"], input_kb=kb, replicas=list(there))
+    return document({"only": step})
+
+
+def test_ten_kilobytes_over_ten_megabits_a_second_take_eight_milliseconds() -> None:
+    fast = replica("a", 10.0 + 8.1, latency_ms=0.0, mbps=1e9)
+    slow = replica("b", 10.0, latency_ms=0.0, mbps=10.0)
+    assert nodes_of(one_step(fast, slow, kb=10.0)) == {"only": "b"}
+    faster = replica("a", 10.0 + 7.9, latency_ms=0.0, mbps=1e9)
+    assert nodes_of(one_step(faster, slow, kb=10.0)) == {"only": "a"}
+
+
+@pytest.mark.parametrize(("faster_by", "node"), [(23.9, "a"), (24.1, "b")])
+def test_what_moves_between_nodes_takes_both_latencies_and_the_slower_of_their_links(
+    faster_by: float, node: str
+) -> None:
+    """From a to b: 7 + 9 ms, and 10 kB over 10 Mbit/s, 8 ms: 24 ms that b has to be faster than a by."""
+    steps = {
+        "first": RouteStep(
+            module="m",
+            inputs={"x": "input.x"},
+            outputs=["y"],
+            output_kb=10.0,
+            replicas=[replica("a", 1.0, latency_ms=7.0, mbps=10.0)],
+        ),
+        "second": RouteStep(
+            module="n",
+            inputs={"x": "first.y"},
+            outputs=["y"],
+            replicas=[
+                replica("a", 26.0, latency_ms=7.0, mbps=10.0),
+                replica("b", 26.0 - faster_by, latency_ms=9.0, mbps=1_000.0),
+            ],
+        ),
+    }
+    assert nodes_of(document(steps))["second"] == node
+
+
+def test_a_module_of_two_steps_waits_once_at_a_node() -> None:
+    both = [replica("a", 10.0), replica("b", 32.0)]
+    step = RouteStep(module="same", inputs={"x": "input.x"}, outputs=["y"], replicas=both)
+    doc = document({"one": step, "two": step})
+    assert nodes_of(doc, Backlog(queued={("a", "same"): 2})) == {"one": "a", "two": "b"}
+
+
+def test_of_equal_nodes_the_first_by_name_is_taken() -> None:
+    assert nodes_of(one_step(replica("b", 10.0), replica("a", 10.0))) == {"only": "a"}
+
+
+def test_where_nothing_is_to_choose_the_only_route_is_given_unless_its_node_is_lost() -> None:
+    doc = two_encoders([replica("a", 1)], [replica("b", 1)], [replica("a", 1)])
+    assert list(nodes_of(doc).items()) == [("image", "a"), ("text", "b"), ("head", "a")]
+    assert nodes_of(doc, avoid=frozenset({"a", "b"})) == {"image": "a", "text": "b", "head": "a"}
+    assert Router(doc).choose(Backlog(), lost=frozenset({"b"})) is None
+
+
 amounts = st.floats(0.5, 500)
 replicas = st.dictionaries(st.sampled_from("abcd"), st.tuples(amounts, st.floats(0, 50), amounts), min_size=1).map(
     lambda found: [replica(node, *figures) for node, figures in sorted(found.items())]
@@ -140,3 +197,10 @@ def test_every_step_has_a_ready_node_that_is_not_lost_or_there_is_no_route(
     for name, hop in (route or {}).items():
         assert hop.node in able[name]
         assert hop.node not in avoid or able[name] <= avoid
+
+
+def test_of_equal_steps_the_first_by_name_has_the_first_call_on_a_node() -> None:
+    both = [replica("a", 10.0), replica("b", 10.5)]
+    step = RouteStep(module="m", inputs={"x": "input.x"}, outputs=["y"], replicas=both)
+    other = step.model_copy(update={"module": "n"})
+    assert nodes_of(document({"z": step, "k": other})) == {"z": "b", "k": "a"}

@@ -95,3 +95,10 @@ def test_what_comes_before_a_missing_piece_waits_for_it_and_not_without_bound() 
     assert shown is not None
     assert len(shown.text) == 65
     assert streamed.end("y") == TextDelta(0, "y")
+
+
+def test_an_end_that_was_shown_already_shows_nothing_more() -> None:
+    streamed = StreamAssembler()
+    streamed.add(Piece(ID, "words", 1, 0, 0, "all"))
+    assert streamed.end("all") is None
+    assert streamed.end("all of it") == TextDelta(3, " of it")

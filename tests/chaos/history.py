@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 #: A success may come so much after its deadline: what passes between the deadline's timer and the record is not ours.
-_LATE_S = 0.5
+_LATE_S = 2.0
 Entry = Mapping[str, Any]
 Kind = Literal["direct", "plain"]
 

@@ -131,7 +131,7 @@ class Load:
     Args:
         ways: Direct, Plain.
         questions: In order; taken round and round.
-        count: How many to ask.
+        count: How many to ask; None goes on until it is told to stop.
         per_s: Pace.
         rng: Picks the way.
         prefix: Of the requests' ids.
@@ -142,7 +142,7 @@ class Load:
         ways: Sequence[Direct | Plain],
         questions: Sequence[Question],
         *,
-        count: int,
+        count: int | None,
         per_s: float,
         rng: random.Random,
         prefix: str = "r",
@@ -152,9 +152,9 @@ class Load:
         self._questions = itertools.islice(itertools.cycle(questions), count)
         self._per_s = per_s
         self._rng = rng
+        self.asked = 0
         self._stopping = threading.Event()
         self._asked = threading.Condition()
-        self._count = 0
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
 
     def __enter__(self) -> Self:
@@ -162,6 +162,10 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Asks no more."""
         self._stopping.set()
         self._thread.join(WAIT_S)
 
@@ -178,7 +182,7 @@ class Load:
     def wait_until_asked(self, count: int, timeout_s: float) -> bool:
         """Waits until so many have been asked; returns whether they were."""
         with self._asked:
-            return self._asked.wait_for(lambda: self._count >= count, timeout_s)
+            return self._asked.wait_for(lambda: self.asked >= count, timeout_s)
 
     def _run(self) -> None:
         for number, question in enumerate(self._questions):
@@ -186,5 +190,5 @@ class Load:
                 return
             self._rng.choice(self._ways).ask(f"{self._prefix}{number}", question)
             with self._asked:
-                self._count = number + 1
+                self.asked = number + 1
                 self._asked.notify_all()

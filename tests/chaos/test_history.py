@@ -36,7 +36,7 @@ def test_an_error_with_a_code_is_a_terminal_answer() -> None:
         ([_asked(), _answered(), _answered(t=2.0)], "duplicates"),
         ([_asked(), _answered(code="timeout", value=None), _answered(t=2.0)], "duplicates"),
         ([_asked(), _answered(value=[2])], "wrong"),
-        ([_asked(), _answered(t=11.0)], "late"),
+        ([_asked(), _answered(t=13.0)], "late"),
         ([_answered()], "unknown"),
     ],
 )

@@ -11,7 +11,7 @@ from s2m3.snapshot import Site
 from tests.chaos import WAIT_S
 from tests.chaos.conftest import Build, Say
 from tests.chaos.load import Direct, Load, Plain, Question
-from tests.chaos.test_nodes_die import kill_at_random
+from tests.chaos.test_nodes_die import kill_one
 from tests.zoo.samples import cases
 
 #: Any two hold all modules with room to spare: there is capacity left. The demo's budgets are a tighter fit: under load
@@ -36,6 +36,7 @@ def _questions() -> list[Question]:
 @pytest.mark.long
 def test_the_six_tasks_outlive_nodes_that_are_killed_at_random(build: Build, rng: random.Random, say: Say) -> None:
     rig = build(nodes=_NODES)
+    kills = 0
     with Site(rig.settings) as site:
         for task in TASKS:
             rig.add(site, task, m.TaskSpec(model=task), _READY_S)
@@ -46,7 +47,9 @@ def test_the_six_tasks_outlive_nodes_that_are_killed_at_random(build: Build, rng
             Plain(rig.broker.port_v3, rig.settings.root, TASKS, rig.history) as plain,
             Load([direct, plain], questions, count=500, per_s=1.2, rng=rng) as load,
         ):
-            kills = kill_at_random(rig, site, load, TASKS, rng, 30.0)
+            while load.lasts(15.0):
+                kill_one(rig, site, load, TASKS, rng, 15.0)
+                kills += 1
             rig.history.wait_until_all_answered(_DEADLINE_S + WAIT_S)
     verdict = rig.history.verdict()
     say(f"{rig.broker.kind}: {kills} nodes killed; {verdict}")

@@ -114,7 +114,7 @@ def _measure(page: Page, thread: Telling, seconds: float, warm_s: float) -> dict
     page.wait_for_timeout(warm_s * 1000)
     heaps: list[float] = []
     began, answers, pictures = time.monotonic(), thread.answers, page.evaluate("window.pictures")
-    while (passed := time.monotonic() - began) < seconds:
+    while (passed := time.monotonic() - began) < seconds or len(heaps) < 2:
         heaps.append(_heap_mb(cdp))
         page.wait_for_timeout(1000 * min(10, seconds / 6))
     half = len(heaps) // 2

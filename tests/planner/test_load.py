@@ -64,12 +64,12 @@ def test_an_overloaded_device_still_compares() -> None:
 
 
 def test_load_moves_a_module_off_the_shared_device() -> None:
-    assert solve(_shared(0.01), budget_s=2.0).placement == {"shared": ["a"], "other": ["a"]}
-    assert solve(_shared(2.0), budget_s=2.0).placement == {"shared": ["a"], "other": ["b"]}
+    assert solve(_shared(0.01), budget_s=60.0).placement == {"shared": ["a"], "other": ["a"]}
+    assert solve(_shared(2.0), budget_s=60.0).placement == {"shared": ["a"], "other": ["b"]}
 
 
 def test_load_adds_a_copy_and_splits_the_tasks_over_both() -> None:
-    plan = solve(_shared(2.4, max_replicas=2), budget_s=2.0)
+    plan = solve(_shared(2.4, max_replicas=2), budget_s=60.0)
     assert plan.placement["shared"] == ["a", "b"]
     assert {plan.tasks["one"].route["s"], plan.tasks["two"].route["s"]} == {"a", "b"}
     assert plan.lower_bound_s <= plan.objective_s

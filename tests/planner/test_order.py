@@ -84,3 +84,76 @@ def test_on_the_way_everything_serves_and_fits(
     reachable = is_reachable(current, desired, room_mb=ROOM, size_mb=SIZE, able=ABLE)
     if reachable:
         assert held == desired
+
+
+def test_of_several_that_fit_the_unserved_load_first_then_the_largest_then_by_name() -> None:
+    room = {"a": 9.0, "b": 9.0}
+    moves = steps({"z": {"a"}}, {m: {"b"} for m in "xyz"}, {"z": {"a"}}, room_mb=room, size_mb=SIZE, able=ABLE)
+    assert moves == [Move("load", m, "b") for m in "xyz"]
+    moves = steps({}, {"z": {"a"}, "y": {"b", "a"}, "x": {"a"}}, {}, room_mb=room, size_mb=SIZE)
+    assert moves == [Move("load", "x", "a"), Move("load", "y", "a"), Move("load", "y", "b"), Move("load", "z", "a")]
+
+
+def test_what_loads_takes_its_room_from_those_behind_it() -> None:
+    moves = steps({}, {"x": {"a"}, "y": {"a"}, "z": {"a"}}, {}, room_mb={"a": 4.0}, size_mb=SIZE)
+    assert moves == [Move("load", "x", "a"), Move("load", "z", "a")]
+
+
+def test_a_device_that_is_not_there_is_loaded_with_nothing_and_holds_nothing() -> None:
+    current = {"x": {"gone"}}
+    assert steps(current, {"x": {"gone", "a"}}, {}, room_mb=ROOM, size_mb=SIZE) == [Move("load", "x", "a")]
+    assert steps({}, {"x": {"gone"}}, {}, room_mb=ROOM, size_mb=SIZE) == []
+
+
+def test_a_module_of_unknown_size_that_is_held_takes_no_room() -> None:
+    moves = steps({"odd": {"a"}}, {"odd": {"a"}, "x": {"a"}}, {}, room_mb={"a": 3.0}, size_mb=SIZE)
+    assert moves == [Move("load", "x", "a")]
+
+
+def test_a_copy_whose_memory_is_waited_for_leaves_when_any_other_serves() -> None:
+    current = {"x": {"a", "b"}, "y": {"c"}}
+    desired = {"x": {"c"}, "y": {"a", "c"}}  # y waits for the room of x at a
+    moves = _steps(current, desired, current)
+    assert Move("unload", "x", "a") in moves
+    assert Move("unload", "x", "b") not in moves, "of the copies that serve one stays"
+
+
+def test_a_copy_that_does_not_serve_and_is_not_wanted_leaves_at_once() -> None:
+    assert _steps({"x": {"a", "b"}}, {"x": {"c"}}, {"x": {"a"}}) == [Move("load", "x", "c"), Move("unload", "x", "b")]
+
+
+def test_while_something_loads_nothing_goes_a_way_round() -> None:
+    current, desired = {"x": {"a"}, "y": {"b"}, "z": {"c"}}, {"x": {"b"}, "y": {"a"}, "z": {"c"}}
+    assert _steps(current, desired, {"x": {"a"}, "y": {"b"}}) == []
+    assert _steps(current, desired, current) == [Move("load", "x", "c")]
+
+
+def test_the_way_round_is_the_first_module_in_the_way_and_the_first_device_that_can_run_it() -> None:
+    current, desired = {"x": {"a"}, "y": {"b"}}, {"x": {"b"}, "y": {"a"}}
+    room = {**ROOM, "d": 4.0}
+
+    def moves(able: dict[str, set[str]]) -> list[Move]:
+        return steps(current, desired, current, room_mb=room, size_mb=SIZE, able=able)
+
+    assert moves({"x": {"d", "c"}, "y": {"d", "c"}}) == [Move("load", "x", "c")]
+    assert moves({"y": {"d"}}) == [Move("load", "y", "d")]
+    assert moves({"x": {"a", "b"}, "y": {"a", "b"}}) == []
+    assert steps(current, desired, current, room_mb={**room, "c": 2.0}, size_mb=SIZE, able=ABLE) == []
+    assert steps(current, desired, current, room_mb=room, size_mb=SIZE) == []
+
+
+def test_a_module_that_is_not_wanted_at_all_goes_no_way_round() -> None:
+    current, desired = {"x": {"a"}, "y": {"b"}}, {"y": {"a"}}
+    assert _steps(current, desired, current) == [Move("unload", "x", "a")]
+
+
+def test_what_fits_exactly_fits() -> None:
+    assert steps({}, {"x": {"a"}}, {}, room_mb={"a": 3.0}, size_mb=SIZE) == [Move("load", "x", "a")]
+    assert steps({}, {"x": {"a"}}, {}, room_mb={"a": 2.999}, size_mb=SIZE) == []
+
+
+def test_a_placement_that_there_is_is_reached_and_one_without_room_is_not() -> None:
+    assert is_reachable({"x": {"a"}}, {"x": {"a"}}, room_mb=ROOM, size_mb=SIZE, able=ABLE)
+    assert is_reachable({"x": {"a"}}, {}, room_mb=ROOM, size_mb=SIZE, able=ABLE)
+    assert is_reachable({}, {"x": {"a", "b", "c"}}, room_mb=ROOM, size_mb=SIZE, able=ABLE)
+    assert not is_reachable({"x": {"a"}}, {"x": {"a"}, "y": {"a"}}, room_mb=ROOM, size_mb=SIZE, able=ABLE)

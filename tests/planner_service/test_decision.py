@@ -1,9 +1,10 @@
 """From places to plans and routes: make before break, ready copies only, gateways that stay."""
 
+from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.decision import Decision, decide
 from s2m3.planner.site.placement import Placement, place
 from s2m3.schemas.errors import NoCapacityError
-from s2m3.schemas.messages import NodeState, Plan, TaskSpec
+from s2m3.schemas.messages import ModuleReport, NodeState, Plan, Reported, TaskSpec
 from tests.planner_service.site import hold, join, lose, make_facts
 
 NOOP = ("noop-head", "noop-left", "noop-right")
@@ -60,6 +61,148 @@ def test_a_new_module_that_does_not_fit_beside_one_that_has_to_stay_waits_for_it
     decision = decide(cluster, swap)
     assert modules(decision, "a") == ["whisper-tiny-en-decoder"]
     assert "whisper-tiny-en-encoder" in modules(decision, "b")
+
+
+def ids(decision: Decision, node: str) -> list[str]:
+    """In the order in which they are to be loaded."""
+    return [spec.id for spec in decision.assignments[node].modules]
+
+
+def measured(cluster: ClusterState, **memory_mb: float) -> None:
+    """Sets what modules take, as another node that is there measured it."""
+    reports = {m.replace("_", "-"): ModuleReport(state="ready", memory_mb=mb) for m, mb in memory_mb.items()}
+    cluster.reported["elsewhere"] = Reported(boot="1", modules=reports)
+
+
+def test_beside_a_copy_that_has_to_stay_the_smallest_new_ones_are_loaded_as_far_as_they_fit() -> None:
+    cluster = make_facts("noop", nodes={"a": 100.0, "b": 100.0})
+    measured(cluster, noop_left=40.0, noop_right=50.0, noop_head=15.0)
+    hold(cluster, "a", "noop-left")
+    moving = placement(left="b", right="a", head="a")  # 40 have to stay: 50 and 15 are too many, 15 is not
+    assert ids(decide(cluster, moving), "a") == ["noop-head", "noop-left"]
+    measured(cluster, noop_left=40.0, noop_right=45.0, noop_head=15.0)
+    hold(cluster, "a", "noop-left")
+    assert ids(decide(cluster, moving), "a") == ["noop-head", "noop-left", "noop-right"]  # they fill it exactly
+
+
+def test_what_a_node_holds_is_kept_beside_a_copy_that_has_to_stay_although_it_is_over_its_memory() -> None:
+    cluster = make_facts("noop", nodes={"a": 100.0, "b": 100.0})
+    hold(cluster, "a", "noop-left", "noop-right")
+    measured(cluster, noop_left=70.0, noop_right=60.0, noop_head=1.0)
+    decision = decide(cluster, placement(left="b", right="a", head="a"))
+    assert ids(decision, "a") == ["noop-left", "noop-right"]
+
+
+def test_where_no_old_copy_has_to_stay_memory_is_not_asked_about() -> None:
+    cluster = make_facts("noop", nodes={"a": 1.0, "b": 100.0})
+    measured(cluster, noop_left=70.0, noop_right=60.0, noop_head=50.0)
+    assert ids(decide(cluster, placement(left="a", right="a", head="a")), "a") == list(NOOP)
+
+
+def test_modules_are_loaded_in_the_order_of_their_names_and_further_copies_last() -> None:
+    cluster = make_facts("noop")
+    spare = Placement({name: ["b"] for name in NOOP}, spare={"noop-head": ["a"], "noop-left": ["a"]})
+    moved = Placement({**spare.modules, "noop-right": ["a", "b"]}, spare=spare.spare)
+    assert ids(decide(cluster, moved), "a") == ["noop-right", "noop-head", "noop-left"]
+    assert ids(decide(cluster, moved), "b") == list(NOOP)
+
+
+def test_a_node_without_a_profile_keeps_its_copies() -> None:
+    cluster = make_facts("noop")
+    hold(cluster, "a", *NOOP)
+    del cluster.profiles["b"]
+    assert ids(decide(cluster, placement(left="b", right="b", head="b")), "b") == list(NOOP)
+
+
+def test_a_node_that_is_held_back_and_keeps_nothing_is_told_nothing() -> None:
+    cluster = make_facts("noop", nodes=dict.fromkeys("abc", 100.0))
+    at_a = {name: ["a"] for name in NOOP}
+    assert set(decide(cluster, Placement(at_a)).assignments) == {"a", "b", "c"}
+    assert set(decide(cluster, Placement(at_a, held={"b": "flaps"})).assignments) == {"a", "c"}
+    cluster.nodes.update("b", NodeState(state="draining", boot="1"))
+    assert set(decide(cluster, Placement(at_a, held={"b": "flaps"})).assignments) == {"a", "b", "c"}
+
+
+def test_a_node_that_is_held_back_goes_on_with_what_only_it_has() -> None:
+    cluster = make_facts("noop")
+    hold(cluster, "b", *NOOP)
+    decision = decide(cluster, Placement({name: ["a"] for name in NOOP}, held={"b": "flaps"}))
+    assert ids(decision, "b") == list(NOOP)
+
+
+def test_a_node_that_is_held_back_is_no_gateway() -> None:
+    cluster = make_facts("noop")
+    decision = decide(cluster, Placement({name: ["a"] for name in NOOP}, held={"a": "flaps"}))
+    assert {node for node, a in decision.assignments.items() if a.gateways} == {"b"}
+
+
+def test_gateways_are_spread_over_nodes_and_stay_where_they_are() -> None:
+    tasks = ("noop", "classification", "retrieval", "vqa")
+    cluster = make_facts(*tasks)
+    fresh = {node: a.gateways for node, a in decide(cluster, Placement()).assignments.items()}
+    assert fresh == {"a": ("classification", "retrieval"), "b": ("noop", "vqa")}
+    cluster.plans = {"b": Plan(epoch=1, revision=1, gateways=["classification", "noop", "removed"])}
+    kept = {node: a.gateways for node, a in decide(cluster, Placement()).assignments.items()}
+    assert kept == {"a": ("retrieval", "vqa"), "b": ("classification", "noop")}
+
+
+def test_where_every_node_drains_those_that_have_a_plan_go_on_as_gateways() -> None:
+    cluster = make_facts("noop", nodes=dict.fromkeys("ab", 100.0))
+    for node in "ab":
+        cluster.nodes.update(node, NodeState(state="draining", boot="1"))
+    assert all(not a.gateways for a in decide(cluster, Placement()).assignments.values())
+    cluster.plans["b"] = Plan(epoch=1, revision=1)
+    assert decide(cluster, Placement()).assignments["b"].gateways == ("noop",)
+
+
+def test_a_module_that_a_ready_node_still_holds_is_not_kept_without_a_place() -> None:
+    cluster = make_facts("noop")
+    hold(cluster, "a", *NOOP)
+    assert ids(decide(cluster, Placement()), "a") == []
+    cluster.nodes.update("a", NodeState(state="draining", boot="1"))
+    assert ids(decide(cluster, Placement()), "a") == list(NOOP)
+    hold(cluster, "b", "noop-head")
+    assert ids(decide(cluster, Placement()), "a") == ["noop-left", "noop-right"]
+
+
+def test_a_route_says_what_a_requester_has_to_know_of_its_steps() -> None:
+    cluster = make_facts("noop")
+    cluster.tasks["noop"] = TaskSpec(model="noop", inputs={"left": 1}, deadline_s=7.0)
+    cluster.profiles["a"] = cluster.profiles["a"].model_copy(update={"latency_ms": 1.234, "mbps": 98.76})
+    hold(cluster, "a", *NOOP)
+    doc = decide(cluster, Placement({name: ["a"] for name in NOOP})).routes["noop"]
+    assert (doc.model, doc.deadline_s, doc.answer, doc.defaults) == ("noop", 7.0, ["echo"], {"left": 1})
+    assert dict(doc.inputs) == {"left": "data", "right": "data"}
+    head = doc.steps["head"]
+    assert (head.module, head.outputs, head.inputs) == (
+        "noop-head",
+        ["echo"],
+        {"left": "left.code", "right": "right.code"},
+    )
+    spec = cluster.catalogue.modules["noop-left"]
+    left = doc.steps["left"]
+    assert (left.input_kb, left.output_kb, left.generates) == (spec.input_kb, spec.output_kb, spec.generates)
+    (replica,) = left.replicas
+    assert (replica.node, replica.ms, replica.latency_ms, replica.mbps) == ("a", 0.1, 1.2, 99.0)
+
+
+def test_times_in_a_route_have_two_digits_so_that_a_few_percent_make_no_new_document() -> None:
+    cluster = make_facts("noop")
+    hold(cluster, "a", *NOOP)
+    held = cluster.reported["a"].modules["noop-left"].model_copy(update={"ms": 12.34})
+    cluster.reported["a"].modules["noop-left"] = held
+    doc = decide(cluster, Placement({name: ["a"] for name in NOOP})).routes["noop"]
+    assert doc.steps["left"].replicas[0].ms == 12.0
+
+
+def test_a_task_that_cannot_be_placed_but_is_served_where_it_was_has_no_error() -> None:
+    cluster = make_facts("noop")
+    hold(cluster, "a", *NOOP)
+    errors = {"noop": NoCapacityError("7 MB too little")}
+    places = {name: ["a"] for name in NOOP}
+    assert decide(cluster, Placement(places, errors=errors)).routes["noop"].error is None
+    lose(cluster, "a")
+    assert decide(cluster, Placement(places, errors=errors)).routes["noop"].error is not None
 
 
 def test_a_lost_nodes_copy_is_not_routed_to() -> None:

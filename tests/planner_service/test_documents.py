@@ -66,3 +66,47 @@ def test_a_broker_that_forgot_is_told_everything_again() -> None:
     again: dict[str, bytes] = {}
     documents.repeat(again.__setitem__)
     assert again == first
+
+
+def test_the_nodes_whose_plan_changed_are_told_and_counted_and_no_others() -> None:
+    documents = Documents("r", epoch=5)
+    head, left = Assignment((MODULES["noop-head"],)), Assignment((MODULES["noop-left"],))
+    ignored: dict[str, bytes] = {}
+    assert documents.update(Decision({"a": head, "b": head}, {"t": route("a")}), ignored.__setitem__) == ["a", "b"]
+    assert documents.update(Decision({"a": head, "b": left}, {"t": route("b")}), ignored.__setitem__) == ["b"]
+    assert documents.update(Decision({"b": left}, {"t": route("b")}), ignored.__setitem__) == ["a"]
+    assert documents.update(Decision({"b": left}, {}), ignored.__setitem__) == []
+    assert documents.plans_changed == 4
+    assert documents.revision == 4
+
+
+def test_a_document_keeps_the_revision_of_its_last_change() -> None:
+    documents = Documents("r", epoch=5)
+    sent(documents, Decision({"a": Assignment(), "b": Assignment()}, {"t": route("a"), "u": route("a")}))
+    out = sent(
+        documents, Decision({"a": Assignment(gateways=("t",)), "b": Assignment()}, {"t": route("a"), "u": route("b")})
+    )
+    assert set(out) == {"r/plan/a", "r/route/u"}
+    assert topics.PLAN.decode(out["r/plan/a"]).revision == 2
+    assert topics.PLAN.decode(out["r/plan/a"]).gateways == ["t"]
+    assert topics.ROUTE.decode(out["r/route/u"]).revision == 2
+    assert {node: plan.revision for node, plan in documents.plans.items()} == {"a": 2, "b": 1}
+
+
+def test_what_was_inherited_and_not_replaced_yet_is_no_plan_of_ours_and_is_cleared_when_all_is_told_again() -> None:
+    documents = Documents("r", epoch=5)
+    documents.inherit(["a"], ["t"])
+    assert documents.plans == {}
+    again: dict[str, bytes] = {}
+    documents.repeat(again.__setitem__)
+    assert again == {"r/route/t": b""}
+
+
+def test_all_that_was_told_is_told_again_as_it_was() -> None:
+    documents = Documents("r", epoch=5)
+    decision = Decision({"a": Assignment(), "b": Assignment()}, {"t": route("a"), "u": route("b")})
+    first = sent(documents, decision)
+    again: dict[str, bytes] = {}
+    documents.repeat(again.__setitem__)
+    assert again == first
+    assert list(again) == ["r/route/t", "r/route/u", "r/plan/a", "r/plan/b"]

@@ -14,7 +14,7 @@ from s2m3.planner.site.published_documents import Documents
 from s2m3.schemas.messages import Plan, Reported
 from tests.planner_service.site import hold, join, lose, make_facts
 
-BETTER = placer(0.05)(True)  # noqa: FBT003  # with improvements
+BETTER = placer(60.0)(True)  # noqa: FBT003  # with improvements: the search ends by itself long before
 
 
 @dataclass
@@ -170,3 +170,84 @@ def test_the_wait_doubles_with_each_short_life_to_five_minutes(lives: int, wait:
         now += 10
     flapping.came("a", now)
     assert flapping.next_release(now) == pytest.approx(now + wait)
+
+
+def lived(flapping: Flapping, *lives: tuple[float, float]) -> None:
+    for came, left in lives:
+        flapping.came("a", came)
+        flapping.left("a", left)
+
+
+def test_a_life_of_15_seconds_is_no_short_one() -> None:
+    flapping = Flapping()
+    lived(flapping, (0.0, 1.0), (2.0, 17.0))
+    flapping.came("a", 18.0)
+    assert flapping.held(18.0) == {}
+    lived(flapping, (18.0, 19.0), (20.0, 34.9))
+    flapping.came("a", 40.0)
+    assert set(flapping.held(40.0)) == {"a"}
+
+
+def test_a_life_as_long_as_a_short_one_and_twice_the_wait_before_it_ends_the_row() -> None:
+    flapping = Flapping()
+    lived(flapping, (0.0, 1.0), (2.0, 3.0), (4.0, 38.9))  # the wait was 10 s: below 35 s it is short
+    flapping.came("a", 40.0)
+    assert flapping.next_release(40.0) == 60.0
+    lived(flapping, (40.0, 41.0))
+    ended = Flapping()
+    lived(ended, (0.0, 1.0), (2.0, 3.0), (4.0, 39.0))
+    ended.came("a", 40.0)
+    assert ended.next_release(40.0) is None
+
+
+def test_coming_twice_or_leaving_twice_counts_once() -> None:
+    flapping = Flapping()
+    flapping.left("a", 0.0)
+    flapping.came("a", 1.0)
+    flapping.came("a", 14.0)  # it was there already: since 1 s
+    flapping.left("a", 16.5)
+    flapping.left("a", 16.6)
+    flapping.came("a", 17.0)
+    flapping.left("a", 18.0)
+    flapping.left("a", 18.1)
+    flapping.came("a", 19.0)
+    assert flapping.held(19.0) == {}
+
+
+def test_a_node_that_was_removed_begins_anew() -> None:
+    flapping = Flapping()
+    lived(flapping, (0.0, 1.0), (2.0, 3.0))
+    flapping.forget("a")
+    flapping.forget("a")
+    flapping.came("a", 4.0)
+    assert flapping.held(4.0) == {}
+
+
+def test_a_node_that_is_held_says_why_and_only_while_it_is_there() -> None:
+    flapping = Flapping()
+    lived(flapping, (0.0, 1.0), (2.0, 3.0))
+    assert (flapping.held(3.0), flapping.next_release(3.0)) == ({}, None)
+    flapping.came("a", 4.0)
+    assert flapping.held(4.0) == {
+        "a": "lost after a short time 2 times in a row: nothing is placed there before it has stayed 10 s"
+    }
+    assert flapping.next_release(4.0) == 14.0
+    assert flapping.next_release(14.0) is None
+
+
+def test_the_next_release_is_the_earliest_of_all() -> None:
+    flapping = Flapping()
+    for node, at in (("late", 5.0), ("early", 0.0)):
+        for n in range(2):
+            flapping.came(node, at + n)
+            flapping.left(node, at + n + 0.5)
+        flapping.came(node, at + 2)
+    assert flapping.next_release(8.0) == 12.0
+    assert flapping.next_release(12.0) == 17.0
+
+
+def test_after_a_long_life_two_short_ones_are_needed_again() -> None:
+    flapping = Flapping()
+    lived(flapping, (0.0, 1.0), (2.0, 100.0), (101.0, 102.0))
+    flapping.came("a", 103.0)
+    assert flapping.held(103.0) == {}

@@ -40,3 +40,22 @@ def test_time_without_the_broker_does_not_count() -> None:
     assert _looks(monitor, 0.0, 5.0, THERE) == []
     assert _looks(monitor, 5.25, 20.0, {}) == []
     assert _looks(monitor, 20.25, 26.0, THERE) == []
+
+
+def test_each_node_has_a_time_of_its_own_and_the_last_moment_of_it_is_not_too_late() -> None:
+    monitor = HeartbeatMonitor()
+    there = {"a": 5.0, "b": 10.0}
+    assert _looks(monitor, 0.0, 7.0, there) == []
+    assert monitor.look(there, 7.01) == ["a"]
+    monitor.heard("a", 7.5)
+    assert _looks(monitor, 7.75, 14.0, there) == []
+    assert monitor.look(there, 14.01) == ["b"]
+
+
+def test_whoever_looks_a_second_late_was_not_frozen_and_whoever_looks_later_was() -> None:
+    monitor = HeartbeatMonitor()
+    _looks(monitor, 0.0, 6.5, THERE)
+    assert monitor.look(THERE, 7.5) == ["a"]
+    frozen = HeartbeatMonitor()
+    _looks(frozen, 0.0, 6.5, THERE)
+    assert frozen.look(THERE, 7.51) == []

@@ -11,11 +11,11 @@ from s2m3.planner.site.placer import placer, second_copies_in_spare
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.errors import NoCapacityError
 from s2m3.schemas.instance import Instance
-from s2m3.schemas.messages import ModuleReport, Reported
+from s2m3.schemas.messages import ModuleReport, Reported, TaskSpec
 from tests.planner_service.site import hold, join, lose, make_facts
 
-SOLVE = placer(0.2)(True)  # noqa: FBT003  # with improvements
-MEND = placer(0.2)(False)  # noqa: FBT003  # without
+SOLVE = placer(60.0)(True)  # noqa: FBT003  # with improvements: the search ends by itself long before
+MEND = placer(60.0)(False)  # noqa: FBT003  # without
 
 
 def test_a_shared_module_is_placed_once_for_all_its_tasks() -> None:
@@ -201,3 +201,44 @@ def test_what_a_module_takes_is_counted_in_the_dtype_that_the_nodes_hold() -> No
         cluster.profiles[node] = profile.model_copy(update={"dtype": "int8"})
     share = cluster.memory_of(spec) / cluster.memory_for_modules("a")
     assert share * cluster.profiles["a"].memory_mb == pytest.approx(0.65 * spec.memory_mb, rel=0.02)
+
+
+def test_an_improvement_begins_at_what_is_there() -> None:
+    """Both nodes are as good: what is placed stays where it is, with improvements and without."""
+    for here in ("a", "b"):
+        cluster = make_facts("noop")
+        hold(cluster, here, "noop-head", "noop-left", "noop-right")
+        for solve in (SOLVE, MEND):
+            assert place(cluster, solve, 0.0).modules == {f"noop-{n}": [here] for n in ("head", "left", "right")}
+
+
+def test_an_improvement_is_looked_for_only_when_it_is_asked_for() -> None:
+    cluster = make_facts("classification", nodes={"slow": 500.0, "fast": 500.0})
+    for node, gflops in (("slow", 1.0), ("fast", 1_000.0)):
+        cluster.profiles[node] = cluster.profiles[node].model_copy(update={"gflops": gflops})
+    hold(cluster, "slow", "efficientnet-lite0", "imagenet-linear")
+    assert place(cluster, MEND, 0.0).modules["efficientnet-lite0"] == ["slow"]
+    assert place(cluster, SOLVE, 0.0).modules["efficientnet-lite0"] == ["fast"]
+
+
+def test_further_copies_stay_where_they_are_too() -> None:
+    cluster = make_facts("noop", nodes=dict.fromkeys("abc", 100.0))
+    hold(cluster, "a", "noop-head", "noop-left", "noop-right")
+    for spare in "cb":
+        cluster.plans.clear()
+        hold(cluster, "a", "noop-head", "noop-left", "noop-right")
+        hold(cluster, spare, "noop-head", "noop-left", "noop-right")
+        found = place(cluster, MEND, 0.0, second_copies_in_spare)
+        assert set().union(*found.modules.values(), *found.spare.values()) == {"a", spare}
+
+
+def test_every_task_that_cannot_be_served_says_why_whatever_the_others_do() -> None:
+    cluster = make_facts("classification", "transcription", nodes={"a": 60.0, "b": 40.0})
+    cluster.tasks["odd"] = TaskSpec(model="nonsense")
+    found = place(cluster, SOLVE, 0.0)
+    assert {task: error.code for task, error in found.errors.items()} == {
+        "odd": "unknown_task",
+        "transcription": "no_capacity",
+    }
+    known = ", ".join(sorted(cluster.catalogue.models))
+    assert found.errors["odd"].detail == f"task odd wants the model 'nonsense'; known: {known}"

@@ -155,7 +155,7 @@ def test_a_revoked_login_hears_why_although_the_broker_closed_before_it_spoke(si
     busy.every(0.01, partial(time.sleep, 0.2))
     link = Link(site.settings("gone"), "s2m3-busy", busy)
     with pytest.raises(UnauthorisedError, match="was revoked"):
-        link.start()
+        link.start(WAIT_S)
     busy.stop()
 
 

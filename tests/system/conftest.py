@@ -19,7 +19,7 @@ def three_nodes(kind: BrokerKind) -> Iterator[Cluster]:
     """Three light nodes, for modules without weights; the task `noop`, ready."""
     with Cluster({"a": 150.0, "b": 150.0, "c": 150.0}, kind=kind, threads=1) as cluster:
         with Site(cluster.settings) as site:
-            add_task(site, "noop", m.TaskSpec(model="noop", deadline_s=10))
+            add_task(site, "noop", m.TaskSpec(model="noop", deadline_s=30))
             assert site.wait(_all_are_there, WAIT_S), cluster.log("planner")
         yield cluster
 

@@ -19,7 +19,8 @@ def test_a_camera_is_answered_at_the_limited_rate_with_its_newest_picture(kind: 
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     assert found["published"] == 30
-    assert 1 <= found["answered"] <= 7
+    # one a second, the first at once; the bridge's clock and ours may begin a second apart
+    assert 1 <= found["answered"] <= found["lasted_s"] + 2
     assert found["failed"] == 0
     assert found["right"] == found["answered"]
     assert found["in_order"]

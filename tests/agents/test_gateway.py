@@ -1,0 +1,465 @@
+"""The gateway of a task: what it takes, when it answers and acknowledges, and what becomes of it when its session or
+broker is lost. The dispatcher is the real one; links and time are the test's. tests/system runs it on real brokers."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from s2m3.agents.gateway import gateway as gateway_module
+from s2m3.agents.gateway.gateway import Gateway
+from s2m3.broker.mqtt.message import Message
+from s2m3.broker.requests.dispatcher import Dispatcher
+from s2m3.schemas.errors import BusyError, UnauthorisedError
+from s2m3.schemas.messages import Event, Replica, RouteDoc, RouteStep
+from s2m3.schemas.settings import AgentSettings
+from s2m3.schemas.wire.codec import decode_work, encode_answer, encode_piece
+from s2m3.schemas.wire.generation import Piece
+from s2m3.schemas.wire.work import Answer, Work
+from tests.recorders import LinkFactory, ManualLoop, Published, RecordedLink
+
+REQUEST, RESPONSE, MODULE = "home/request/t", "home/response/t", "home/module/m/a/in"
+
+
+def route(**changes: Any) -> RouteDoc:
+    step = RouteStep(module="m", inputs={"x": "input.x"}, outputs=["y"], replicas=[Replica(node="a", ms=1)], **changes)
+    return RouteDoc(
+        epoch=1, revision=1, model="m", inputs={"x": "text"}, answer=["y"], deadline_s=30, steps={"step": step}
+    )
+
+
+class Desk:
+    """A gateway, its agent's link, and the links of the task's session that it made."""
+
+    def __init__(self, links: LinkFactory, *, inflight: int = 2) -> None:
+        settings = AgentSettings(root="home", node="a", plain_inflight=inflight)
+        self.loop = ManualLoop()
+        self.links = links
+        self.agent = RecordedLink(settings, "s2m3-node-home-a", self.loop, connected=True)
+        self.events: list[Event] = []
+        self.returns = 0
+        dispatcher = Dispatcher(self.agent, self.loop, "node-a")  # type: ignore[arg-type]
+        dispatcher.start()
+        self.agent.deliver("home/route/t", route().encode())
+        self.dispatcher = dispatcher
+        self.gateway = Gateway(
+            "t",
+            settings,
+            self.loop,  # type: ignore[arg-type]
+            dispatcher,
+            self.agent,  # type: ignore[arg-type]
+            may_return=self._may_return,
+            publish_event=self.events.append,
+        )
+        self.gateway.connect()
+        self.session.connect()
+
+    def _may_return(self) -> None:
+        self.returns += 1
+
+    @property
+    def session(self) -> RecordedLink:
+        return self.links.made[-1]
+
+    def ask(self, text: str, mid: int = 1, **fields: Any) -> Message:
+        return self.session.deliver(REQUEST, json.dumps({"inputs": {"x": text}}).encode(), mid=mid, **fields)
+
+    @property
+    def work(self) -> list[Work]:
+        """What was sent to the module, oldest first."""
+        return [
+            decode_work(
+                sent.message.payload, request=sent.message.correlation, user=dict(sent.message.user), reply_to="r"
+            )
+            for sent in self.agent.published
+            if sent.message.topic == MODULE and sent.message.payload
+        ]
+
+    def answer(self, work: Work, text: str = "done") -> None:
+        payload, user = encode_answer(Answer(work.request, "step", work.attempt, {"y": text}))
+        self.agent.deliver("home/client/node-a/in", payload, correlation=work.request, user=dict(user))
+
+    def answers(self, topic: str = RESPONSE) -> list[dict[str, Any]]:
+        return [json.loads(payload) for payload in self.agent.at(topic)]
+
+    def last(self, topic: str = RESPONSE) -> Published:
+        return [sent for sent in self.agent.published if sent.message.topic == topic][-1]
+
+    def deliver_answer(self, topic: str = RESPONSE) -> None:
+        """The broker acknowledges the last answer."""
+        delivered = self.last(topic).on_delivered
+        assert delivered is not None
+        delivered()
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Desk]:
+    links = LinkFactory()
+    monkeypatch.setattr(gateway_module, "Link", links)
+    return lambda **options: Desk(links, **options)
+
+
+def test_the_tasks_own_session_is_taken_over_and_not_by_itself_again(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    assert made.session.client_id == "s2m3-front-home-t"
+    assert made.session.filters == {"home/request/t": 1, "home/request/t/+": 1}
+    assert {name: made.session.options[name] for name in made.session.options if name != "on_ended"} == {
+        "session_expiry_s": 86_400,
+        "manual_ack": True,
+        "receive_maximum": 2,
+        "reconnect": False,
+    }
+    made.gateway.connect()
+    assert len(made.links.made) == 1
+
+
+def test_a_request_is_answered_and_acknowledged_only_once_the_broker_has_the_answer(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    message = made.ask("hello")
+    (work,) = made.work
+    assert work.inputs == {"x": "hello"}
+    made.answer(work)
+    (answer,) = made.answers()
+    assert (answer["status"], answer["answer"], answer["request"]) == ("ok", "done", work.request.hex())
+    assert made.session.acknowledged == []
+    made.deliver_answer()
+    assert made.session.acknowledged == [message]
+
+
+def test_an_answer_goes_where_its_caller_asked_for_it_with_the_correlation(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.ask("hello", reply_to="elsewhere/answers", correlation=b"7")
+    made.answer(made.work[0])
+    assert made.last("elsewhere/answers").message.correlation == b"7"
+    assert made.answers() == []
+
+
+def test_an_answer_without_a_response_topic_has_no_properties(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.ask("hello", correlation=b"7")
+    made.answer(made.work[0])
+    assert made.last().message.plain
+
+
+def test_a_topic_of_the_site_is_no_place_for_an_answer(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.ask("hello", reply_to="home/plan/a")
+    made.answer(made.work[0])
+    assert len(made.answers()) == 1
+    assert made.agent.at("home/plan/a") == []
+
+
+def test_raw_bytes_are_one_input(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.session.deliver(f"{REQUEST}/x", b"as it is", mid=1)
+    assert made.work[0].inputs == {"x": "as it is"}
+
+
+def test_what_is_no_request_is_answered_with_the_reason_and_its_transaction(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    message = made.session.deliver(REQUEST, b'{"transaction": 7, "inputs": 3}', mid=1)
+    (answer,) = made.answers()
+    assert (answer["status"], answer["error"]["code"], answer["transaction"]) == ("error", "bad_input", 7)
+    made.deliver_answer()
+    assert made.session.acknowledged == [message]
+    assert made.events == []
+
+
+def test_a_request_that_fails_is_answered_and_told_as_an_event(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.session.deliver(REQUEST, b'{"transaction": "mine", "inputs": {"wrong": "a"}}', mid=1)
+    (answer,) = made.answers()
+    assert (answer["error"]["code"], answer["transaction"]) == ("bad_input", "mine")
+    (event,) = made.events
+    assert (event.event, event.task, event.request) == ("request_failed", "t", answer["request"])
+    assert event.detail is not None
+    assert event.detail.startswith("bad_input: ")
+
+
+def test_as_many_are_worked_on_as_allowed_and_the_next_is_begun_when_one_is_answered(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk(inflight=2)
+    for n in range(4):
+        made.ask(f"text {n}", mid=n + 1)
+    assert [work.inputs["x"] for work in made.work] == ["text 0", "text 1"]
+    made.answer(made.work[1])
+    assert len(made.work) == 2
+    made.deliver_answer()
+    assert [work.inputs["x"] for work in made.work] == ["text 0", "text 1", "text 2"]
+
+
+def test_of_more_than_a_thousand_that_wait_the_newest_is_refused(desk: Callable[..., Desk]) -> None:
+    made = desk(inflight=1)
+    for n in range(1_001):
+        made.ask(f"text {n}", mid=n + 1)
+    assert made.answers() == []
+    made.ask("one too many", mid=2_000)
+    (answer,) = made.answers()
+    assert answer["error"]["code"] == "busy"
+    made.deliver_answer()
+    assert [message.mid for message in made.session.acknowledged] == [2_000]
+
+
+def test_an_answer_that_does_not_go_out_is_replaced_by_an_error_a_little_later(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.ask("hello")
+    made.agent.error = BusyError("full")
+    made.answer(made.work[0])
+    assert made.answers() == []
+    made.loop.advance(0.5)
+    (answer,) = made.answers()
+    assert answer["error"]["code"] == "busy"
+    made.loop.advance(60.0)
+    assert len(made.answers()) == 1
+
+
+def test_a_caller_whose_topic_the_broker_refuses_is_told_so_where_everybody_listens(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    message = made.ask("hello", reply_to="forbidden/topic")
+    made.answer(made.work[0])
+    refused = made.last("forbidden/topic").on_refused
+    assert refused is not None
+    refused(UnauthorisedError("not yours"))
+    (answer,) = made.answers()
+    assert (answer["error"]["code"], answer["error"]["node"]) == ("unauthorised", "a")
+    assert [event.event for event in made.events] == ["request_failed"]
+    made.deliver_answer()
+    assert [acknowledged.mid for acknowledged in made.session.acknowledged] == [message.mid]
+    assert made.last().on_refused is None  # a refusal there ends the agent's link
+
+
+# ---- the session is lost -------------------------------------------------------------------------------------------
+
+
+def test_a_lost_session_is_not_taken_back_before_the_agent_has_looked_at_its_plan(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.session.lose()
+    assert made.session.calls == ["begin", "abort"]
+    made.loop.advance(0.19)
+    assert made.returns == 0
+    made.loop.advance(0.82)
+    assert made.returns == 1
+    made.gateway.connect()
+    assert len(made.links.made) == 2
+
+
+def test_a_request_that_comes_again_over_the_new_session_goes_on_and_is_answered_once(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    made.ask("hello", mid=1)
+    work = made.work[0]
+    made.session.lose()
+    made.answer(work)
+    assert made.answers() == []  # kept back: another gateway may have the request
+    made.gateway.connect()
+    made.session.connect()
+    again = made.ask("hello", mid=9)
+    assert len(made.work) == 1
+    assert [answer["answer"] for answer in made.answers()] == ["done"]
+    made.deliver_answer()
+    assert made.session.acknowledged == [again]
+
+
+def test_a_request_that_comes_again_is_known_by_all_that_its_caller_chose(desk: Callable[..., Desk]) -> None:
+    made = desk(inflight=10)
+    made.ask("hello", correlation=b"1", reply_to="callers/1")
+    made.session.lose()
+    made.gateway.connect()
+    made.session.connect()
+    made.ask("other", mid=2, correlation=b"1", reply_to="callers/1")
+    made.ask("hello", mid=3, correlation=b"2", reply_to="callers/1")
+    made.ask("hello", mid=4, correlation=b"1", reply_to="callers/2")
+    assert len(made.work) == 4
+    made.ask("hello", mid=5, correlation=b"1", reply_to="callers/1")
+    assert len(made.work) == 4
+
+
+def test_what_comes_over_a_connection_that_was_given_up_is_left_to_the_next(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    old = made.session
+    old.lose()
+    made.gateway.connect()
+    old.deliver(REQUEST, b'{"inputs": {"x": "late"}}', mid=1)
+    assert made.work == []
+
+
+def test_what_a_session_that_is_back_does_not_bring_again_is_answered_after_two_looks(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    made.ask("hello")
+    made.session.lose()
+    made.answer(made.work[0])
+    made.gateway.connect()
+    made.session.connect()
+    made.loop.advance(1.9)
+    assert made.answers() == []
+    made.loop.advance(0.2)
+    assert len(made.answers()) == 1
+    made.loop.advance(60.0)
+    assert len(made.answers()) == 1
+    made.deliver_answer()
+    assert made.session.acknowledged == []  # it never came over this connection
+
+
+def test_where_the_broker_is_back_and_the_session_is_not_it_takes_ten_looks(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.ask("hello")
+    made.session.lose()
+    made.answer(made.work[0])
+    made.loop.advance(9.9)
+    assert made.answers() == []
+    made.loop.advance(0.2)
+    assert len(made.answers()) == 1
+
+
+def test_looks_while_the_broker_is_away_do_not_count(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.ask("hello")
+    made.agent.connected = False
+    made.session.lose()
+    made.answer(made.work[0])
+    made.loop.advance(30.0)
+    made.agent.connected = True
+    made.loop.advance(9.0)
+    assert made.answers() == []
+    made.loop.advance(1.1)
+    assert len(made.answers()) == 1
+
+
+def test_what_is_still_under_way_after_the_looks_is_answered_when_it_is_done(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.ask("hello")
+    made.session.lose()
+    made.gateway.connect()
+    made.session.connect()
+    made.loop.advance(5.0)
+    assert made.answers() == []
+    made.answer(made.work[0])
+    made.loop.advance(1.1)
+    assert len(made.answers()) == 1
+
+
+def test_after_our_node_was_given_up_what_the_lost_session_left_is_dropped(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.ask("hello")
+    made.session.lose()
+    made.gateway.give_up()
+    made.answer(made.work[0])
+    made.loop.advance(60.0)
+    assert made.answers() == []
+    assert made.dispatcher.under_way == 0
+
+
+def test_giving_up_drops_nothing_of_the_session_that_is_there(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.ask("hello")
+    made.gateway.give_up()
+    made.answer(made.work[0])
+    assert len(made.answers()) == 1
+
+
+def test_a_refusal_ends_the_gateway(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    refused = UnauthorisedError("another role")
+    made.session.lose(refused)
+    assert made.gateway.refused is refused
+    made.loop.advance(60.0)
+    assert made.returns == 0
+    made.gateway.connect()
+    assert len(made.links.made) == 1
+
+
+# ---- the gateway is closed -----------------------------------------------------------------------------------------
+
+
+def test_a_gateway_that_is_closed_leaves_its_session_and_what_it_has_not_answered_to_the_next(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk(inflight=1)
+    for n in range(3):
+        made.ask(f"text {n}", mid=n + 1)
+    made.gateway.close()
+    assert made.session.calls == ["begin", "stop 1"]
+    assert made.dispatcher.under_way == 0
+    made.answer(made.work[0])
+    made.loop.advance(60.0)
+    assert made.answers() == []
+    assert made.session.acknowledged == []
+    made.gateway.connect()
+    assert len(made.links.made) == 1
+
+
+def test_closed_while_it_waits_to_return_it_does_not(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.session.lose()
+    made.gateway.close()
+    made.loop.advance(60.0)
+    assert made.returns == 0
+
+
+def test_a_loss_after_the_close_means_nothing(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.gateway.close()
+    made.session.lose()
+    made.loop.advance(60.0)
+    assert made.returns == 0
+
+
+def test_closed_while_the_broker_is_there_it_drops_what_a_lost_session_left(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.ask("hello")
+    made.session.lose()
+    made.gateway.close()
+    made.answer(made.work[0])
+    made.loop.advance(60.0)
+    assert made.answers() == []
+
+
+def test_closed_after_the_broker_was_away_it_still_answers_what_nobody_else_knows_of(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    made.ask("hello")
+    made.session.lose()
+    made.gateway.broker_lost()
+    made.gateway.close()
+    made.answer(made.work[0])
+    made.loop.advance(11.0)
+    assert len(made.answers()) == 1
+
+
+# ---- texts while they are written ----------------------------------------------------------------------------------
+
+
+def streaming(made: Desk) -> Work:
+    made.agent.deliver("home/route/t", route(generates="y").encode())
+    made.session.deliver(REQUEST, b'{"inputs": {"x": "a"}, "stream": true, "transaction": 3}', mid=1)
+    return made.work[0]
+
+
+def piece(made: Desk, work: Work, seq: int, at: int, text: str) -> None:
+    payload, user = encode_piece(Piece(work.request, "step", work.attempt, seq, at, text))
+    made.agent.deliver("home/client/node-a/in", payload, correlation=work.request, user=dict(user))
+
+
+def test_a_text_is_told_while_it_is_written_and_what_finds_no_room_goes_with_the_next(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    work = streaming(made)
+    piece(made, work, 0, 0, "one")
+    made.agent.has_room = False
+    piece(made, work, 1, 3, " two")
+    made.agent.has_room = True
+    piece(made, work, 2, 7, " three")
+    told = [(a["seq"], a["at"], a["text"], a["transaction"]) for a in made.answers()]
+    assert told == [(0, 0, "one", 3), (1, 3, " two three", 3)]
+    made.answer(work, "one two three")
+    final = made.answers()[-1]
+    assert (final["status"], final["seq"], final["final"], final["answer"]) == ("ok", 2, True, "one two three")

@@ -1,0 +1,181 @@
+"""Messages on their way out: the bound, who is called when, and what a lost connection takes along."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from s2m3.broker.mqtt.message import Outgoing
+from s2m3.broker.mqtt.outbox import Outbox
+from s2m3.schemas.errors import BusyError, TooLargeError, UnauthorisedError
+
+
+class Wire:
+    """Takes what an outbox hands on; packet ids count up from 1."""
+
+    def __init__(self) -> None:
+        self.sent: list[Outgoing] = []
+
+    def publish(self, message: Outgoing) -> int:
+        self.sent.append(message)
+        return len(self.sent)
+
+    @property
+    def topics(self) -> list[str]:
+        return [message.topic for message in self.sent]
+
+
+def made(limit: int = 1_000) -> tuple[Outbox, list[UnauthorisedError]]:
+    refused: list[UnauthorisedError] = []
+    return Outbox("client-7", limit, refused.append), refused
+
+
+def message(topic: str = "t", qos: int = 1, size: int = 1) -> Outgoing:
+    return Outgoing(topic, b"x" * size, qos=qos)
+
+
+def told(calls: list[str], name: str) -> Callable[..., Any]:
+    return lambda *_: calls.append(name)
+
+
+def test_what_waits_is_handed_on_once_in_the_order_it_came() -> None:
+    outbox, _ = made()
+    wire = Wire()
+    for topic in ("a", "b", "c"):
+        outbox.add(message(topic), None, None, None)
+    outbox.flush(wire.publish, connected=True)
+    outbox.flush(wire.publish, connected=True)
+    assert wire.topics == ["a", "b", "c"]
+
+
+def test_without_a_connection_qos_1_is_handed_on_to_be_sent_later_and_qos_0_is_lost() -> None:
+    outbox, _ = made()
+    wire = Wire()
+    outbox.add(message("kept"), None, None, None)
+    outbox.add(message("lost", qos=0), None, None, None)
+    outbox.flush(wire.publish, connected=False)
+    assert wire.topics == ["kept"]
+    assert len(outbox) == 1
+
+
+def test_with_a_connection_qos_0_is_sent_too() -> None:
+    outbox, _ = made()
+    wire = Wire()
+    outbox.add(message("now", qos=0), None, None, None)
+    outbox.flush(wire.publish, connected=True)
+    assert wire.topics == ["now"]
+
+
+def test_a_message_counts_until_it_is_acknowledged() -> None:
+    outbox, _ = made()
+    outbox.add(message(), None, None, None)
+    assert len(outbox) == 1
+    outbox.flush(Wire().publish, connected=True)
+    assert len(outbox) == 1
+    outbox.acknowledged(1, None, has_subscribers=True)
+    assert len(outbox) == 0
+
+
+def test_a_lost_connection_forgets_what_was_sent_with_qos_0_and_keeps_the_rest() -> None:
+    outbox, _ = made()
+    outbox.add(message(qos=0), None, None, None)
+    outbox.add(message(qos=1), None, None, None)
+    outbox.flush(Wire().publish, connected=True)
+    outbox.connection_lost()
+    assert len(outbox) == 1
+
+
+def test_a_payload_of_the_limit_goes_and_one_byte_more_does_not() -> None:
+    outbox, _ = made(limit=10)
+    outbox.add(message(size=10), None, None, None)
+    with pytest.raises(TooLargeError, match="11 bytes are over the limit of 10") as caught:
+        outbox.add(message(size=11), None, None, None)
+    assert (caught.value.size, caught.value.limit) == (11, 10)
+    assert len(outbox) == 1
+    outbox.limit = 20  # the broker of the next connection allows more
+    outbox.add(message(size=11), None, None, None)
+
+
+def test_two_thousand_messages_are_the_bound_whether_they_wait_or_were_sent() -> None:
+    outbox, _ = made()
+    for _ in range(1_000):
+        outbox.add(message(), None, None, None)
+    outbox.flush(Wire().publish, connected=True)
+    for _ in range(1_000):
+        outbox.add(message(), None, None, None)
+    with pytest.raises(BusyError, match="2000 messages"):
+        outbox.add(message(), None, None, None)
+    outbox.acknowledged(1, None, has_subscribers=True)
+    outbox.add(message(), None, None, None)
+
+
+def test_there_is_room_for_what_could_be_left_out_while_fewer_than_a_quarter_of_the_bound_wait() -> None:
+    outbox, _ = made()
+    for _ in range(499):
+        outbox.add(message(), None, None, None)
+    assert outbox.has_room
+    outbox.add(message(), None, None, None)
+    assert not outbox.has_room
+
+
+def one(
+    *, on_no_subscribers: bool = True, on_refused: bool = True
+) -> tuple[Outbox, list[str], list[UnauthorisedError]]:
+    """A message that was sent, with what is called for it."""
+    outbox, refused = made()
+    calls: list[str] = []
+    outbox.add(
+        message("where/to"),
+        told(calls, "delivered"),
+        told(calls, "no subscribers") if on_no_subscribers else None,
+        told(calls, "refused") if on_refused else None,
+    )
+    outbox.flush(Wire().publish, connected=True)
+    return outbox, calls, refused
+
+
+def test_the_acknowledgement_is_told_once() -> None:
+    outbox, calls, _ = one()
+    outbox.acknowledged(2, None, has_subscribers=True)
+    assert calls == []
+    outbox.acknowledged(1, None, has_subscribers=True)
+    outbox.acknowledged(1, None, has_subscribers=True)
+    assert calls == ["delivered"]
+
+
+def test_that_nobody_is_subscribed_is_told_instead_of_the_delivery() -> None:
+    outbox, calls, _ = one()
+    outbox.acknowledged(1, None, has_subscribers=False)
+    assert calls == ["no subscribers"]
+
+
+def test_who_does_not_ask_whether_anybody_is_subscribed_is_told_of_the_delivery() -> None:
+    outbox, calls, _ = one(on_no_subscribers=False)
+    outbox.acknowledged(1, None, has_subscribers=False)
+    assert calls == ["delivered"]
+
+
+def test_a_refusal_is_told_to_the_message_that_asks_for_it_and_to_the_link_otherwise() -> None:
+    outbox, calls, refused = one()
+    outbox.acknowledged(1, "Not authorized", has_subscribers=True)
+    assert (calls, refused) == (["refused"], [])
+    outbox, calls, refused = one(on_refused=False)
+    outbox.acknowledged(1, "Not authorized", has_subscribers=True)
+    assert calls == []
+    (error,) = refused
+    assert error.code == "unauthorised"
+    assert "the broker does not let client-7 publish on where/to" in error.detail
+
+
+def test_another_reason_not_to_take_a_message_is_logged_and_counts_as_delivered() -> None:
+    outbox, calls, refused = one()
+    outbox.acknowledged(1, "Quota exceeded", has_subscribers=True)
+    assert (calls, refused) == (["delivered"], [])
+
+
+def test_a_message_without_callbacks_is_acknowledged_in_silence() -> None:
+    outbox, refused = made()
+    outbox.add(message(), None, None, None)
+    outbox.flush(Wire().publish, connected=True)
+    outbox.acknowledged(1, None, has_subscribers=False)
+    assert (len(outbox), refused) == (0, [])
