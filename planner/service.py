@@ -73,7 +73,7 @@ class Planner:
         )
         self._epoch, self.superseded = self._leadership.epoch, self._leadership.superseded
         self._documents = Documents(self._root, self._epoch)
-        self._desired = DesiredTasks(clear=self._clear_task)
+        self._desired = DesiredTasks(say=self._say_task)
         self._missing, self._ask_times = MissingDocuments(), AskTimes()
         self._task_sessions = TaskSessions(settings, self._loop, self._cluster, self._plan)
         #: since the last connect: whether what the broker remembers was heard (a newer planner?) and ours told again
@@ -225,8 +225,8 @@ class Planner:
     def _counts(self, task: str, payload: bytes) -> bool:
         return self._desired.heard(task, payload, time.monotonic())
 
-    def _clear_task(self, task: str) -> None:
-        self._publish_retained(topics.TASK.at(self._root, task=task), b"")
+    def _say_task(self, task: str, payload: bytes) -> bool:
+        return self._publish(topics.TASK.at(self._root, task=task), payload, retain=True)
 
     def _on_task(self, task: str, spec: m.TaskSpec | None) -> None:
         if spec is None:
@@ -336,3 +336,5 @@ class Planner:
             self.link.publish(Outgoing(topic, payload, qos=qos, retain=retain))
         except S2M3Error as error:  # said again on the next connect
             _log.warning("not_published", topic=topic, error=str(error))
+            return False
+        return True
