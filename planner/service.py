@@ -184,8 +184,9 @@ class Planner:
     def _publish_all(self) -> None:
         """Publishes all that we own, and the tasks as they were said to us."""
         self._leadership.tell()
-        for task, payload in self._desired.repeat():
-            self._publish_retained(topics.TASK.at(self._root, task=task), payload)
+        for task, payload in self._desired.said.items():
+            if self._say_task(task, payload):
+                self._desired.on_repeated(task)
         self._documents.repeat(self._publish_retained)
 
     def _ask_and_rebuild(self) -> None:
@@ -331,7 +332,8 @@ class Planner:
     def _publish_either(self, topic: str, payload: bytes, retain: bool) -> None:  # noqa: FBT001  # NodeListener's
         self._publish(topic, payload, retain=retain)
 
-    def _publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+    def _publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+        """Returns whether the message was queued."""
         try:
             self.link.publish(Outgoing(topic, payload, qos=qos, retain=retain))
         except S2M3Error as error:  # said again on the next connect
