@@ -73,7 +73,7 @@ class Planner:
         )
         self._epoch, self.superseded = self._leadership.epoch, self._leadership.superseded
         self._documents = Documents(self._root, self._epoch)
-        self._desired = DesiredTasks(clear=self._clear_task)
+        self._desired = DesiredTasks(say=self._say_task)
         self._missing, self._ask_times = MissingDocuments(), AskTimes()
         self._task_sessions = TaskSessions(settings, self._loop, self._cluster, self._plan)
         #: since the last connect: whether what the broker remembers was heard (a newer planner?) and ours told again
@@ -184,8 +184,9 @@ class Planner:
     def _publish_all(self) -> None:
         """Publishes all that we own, and the tasks as they were said to us."""
         self._leadership.tell()
-        for task, payload in self._desired.repeat():
-            self._publish_retained(topics.TASK.at(self._root, task=task), payload)
+        for task, payload in self._desired.said.items():
+            if self._say_task(task, payload):
+                self._desired.on_repeated(task)
         self._documents.repeat(self._publish_retained)
 
     def _ask_and_rebuild(self) -> None:
@@ -225,8 +226,8 @@ class Planner:
     def _counts(self, task: str, payload: bytes) -> bool:
         return self._desired.heard(task, payload, time.monotonic())
 
-    def _clear_task(self, task: str) -> None:
-        self._publish_retained(topics.TASK.at(self._root, task=task), b"")
+    def _say_task(self, task: str, payload: bytes) -> bool:
+        return self._publish(topics.TASK.at(self._root, task=task), payload, retain=True)
 
     def _on_task(self, task: str, spec: m.TaskSpec | None) -> None:
         if spec is None:
@@ -331,8 +332,11 @@ class Planner:
     def _publish_either(self, topic: str, payload: bytes, retain: bool) -> None:  # noqa: FBT001  # NodeListener's
         self._publish(topic, payload, retain=retain)
 
-    def _publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+    def _publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+        """Returns whether the message was queued."""
         try:
             self.link.publish(Outgoing(topic, payload, qos=qos, retain=retain))
         except S2M3Error as error:  # said again on the next connect
             _log.warning("not_published", topic=topic, error=str(error))
+            return False
+        return True

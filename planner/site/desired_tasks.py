@@ -1,7 +1,7 @@
 """The desired tasks as they were said, so that they can be said again unchanged; and those that are no more. Pure."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 __all__ = ["DesiredTasks"]
@@ -14,55 +14,61 @@ _QUIET_S = 0.5
 class DesiredTasks:
     """Payloads of `task/<task>`, byte for byte: a newer release may have said more than this one reads.
 
-    The broker's word counts: a task that it does not name to a connection that came back was removed meanwhile.
+    The broker's word counts: a task that it does not name to a connection that came back was removed meanwhile. What we
+    say again may reach the broker after somebody has changed or removed the task: then that is said once more.
 
     Args:
-        clear: Clears the retained document of a task.
+        say: Publishes the retained document of a task; an empty payload clears it.
     """
 
-    clear: Callable[[str], None]
-    _said: dict[str, bytes] = field(default_factory=dict)
+    say: Callable[[str, bytes], object]
+    #: task -> its document
+    said: dict[str, bytes] = field(default_factory=dict)
     #: those not named since the last connect
     _unconfirmed: set[str] = field(default_factory=set)
-    #: our own publications that have not come back yet, and what was removed before they did
+    #: our own publications that have not come back yet, what each was, and what others said before they did
     _echoes: Counter[str] = field(default_factory=Counter)
-    _removed: set[str] = field(default_factory=set)
+    _repeated: dict[str, bytes] = field(default_factory=dict)
+    _news: dict[str, bytes] = field(default_factory=dict)
     _heard_at: float = float("-inf")
 
     def on_connected(self, now: float) -> None:
-        """The connection is another one: nothing is known to be wanted still."""
-        self._unconfirmed = set(self._said)
+        """The connection is another one: nothing is known to be wanted still, and nothing of ours is under way."""
+        self._unconfirmed = set(self.said)
         self._echoes.clear()
-        self._removed.clear()
+        self._news.clear()
         self._heard_at = now
+
+    def on_repeated(self, task: str) -> None:
+        """Takes note that we have said a task again."""
+        self._echoes[task] += 1
+        self._repeated[task] = self.said[task]
 
     def heard(self, task: str, payload: bytes, now: float) -> bool:
-        """Takes a document in; returns whether it counts.
-
-        What we said again and somebody removed before it reached the broker would be there again: that is cleared.
-        """
+        """Takes a document in (empty: the task was removed); returns whether it counts."""
         self._heard_at = now
         self._unconfirmed.discard(task)
-        if not payload:
-            self._said.pop(task, None)
-            if self._echoes[task]:
-                self._removed.add(task)
-            return True
         if self._echoes[task]:
-            self._echoes[task] -= 1
-            if task in self._removed:
-                if not self._echoes[task]:
-                    self._removed.discard(task)
-                self.clear(task)
+            if payload != self._repeated[task]:
+                self._news[task] = payload
+            elif self._is_overtaken(task):
                 return False
-        self._said[task] = payload
+        if payload:
+            self.said[task] = payload
+        else:
+            self.said.pop(task, None)
         return True
 
-    def repeat(self) -> Iterator[tuple[str, bytes]]:
-        """Returns each task with its document, to be published again now."""
-        for task, payload in self._said.items():
-            self._echoes[task] += 1
-            yield task, payload
+    def _is_overtaken(self, task: str) -> bool:
+        """Whether our own word came after somebody else's, and took its place at the broker: that is said again."""
+        self._echoes[task] -= 1
+        news = self._news.get(task)
+        if not self._echoes[task]:
+            self._news.pop(task, None)
+        if news is None:
+            return False
+        self.say(task, news)
+        return True
 
     def wait_s(self, now: float) -> float:
         """Returns how much longer the broker may still name tasks that it has not named yet; 0: no longer."""
@@ -72,6 +78,6 @@ class DesiredTasks:
         """Returns the tasks that were removed while the connection was down, and forgets them."""
         removed = sorted(self._unconfirmed)
         for task in removed:
-            del self._said[task]
+            del self.said[task]
         self._unconfirmed.clear()
         return removed

@@ -3,18 +3,18 @@
 from s2m3.planner.site.desired_tasks import DesiredTasks
 
 
-def make(*tasks: str) -> tuple[DesiredTasks, list[str]]:
-    cleared: list[str] = []
-    desired = DesiredTasks(clear=cleared.append)
+def make(*tasks: str) -> tuple[DesiredTasks, list[tuple[str, bytes]]]:
+    said: list[tuple[str, bytes]] = []
+    desired = DesiredTasks(say=lambda task, payload: said.append((task, payload)))
     for task in tasks:
         assert desired.heard(task, task.encode(), 0.0)
-    return desired, cleared
+    return desired, said
 
 
 def test_what_is_said_again_is_what_was_said() -> None:
     desired, _ = make("one")
     desired.heard("one", b'{"model":"m","a-newer-key":1}', 1.0)
-    assert list(desired.repeat()) == [("one", b'{"model":"m","a-newer-key":1}')]
+    assert desired.said == {"one": b'{"model":"m","a-newer-key":1}'}
 
 
 def test_what_the_broker_does_not_name_again_was_removed_meanwhile() -> None:
@@ -22,7 +22,7 @@ def test_what_the_broker_does_not_name_again_was_removed_meanwhile() -> None:
     desired.on_connected(10.0)
     desired.heard("two", b"two", 10.1)
     assert desired.take_removed() == ["one"]
-    assert [task for task, _ in desired.repeat()] == ["two"]
+    assert set(desired.said) == {"two"}
     assert desired.take_removed() == []
 
 
@@ -44,27 +44,47 @@ def test_nobody_waits_where_all_were_named() -> None:
 
 
 def test_a_task_removed_before_our_own_word_reached_the_broker_is_cleared_again() -> None:
-    desired, cleared = make("one")
-    list(desired.repeat())
+    desired, said = make("one")
+    desired.on_repeated("one")
     assert desired.heard("one", b"", 1.0)
     assert not desired.heard("one", b"one", 1.1)
-    assert cleared == ["one"]
-    assert list(desired.repeat()) == []
+    assert said == [("one", b"")]
+    assert desired.said == {}
+
+
+def test_a_task_changed_before_our_own_word_reached_the_broker_is_said_as_it_was_changed() -> None:
+    desired, said = make("one")
+    desired.on_repeated("one")
+    assert desired.heard("one", b"changed", 1.0)
+    assert not desired.heard("one", b"one", 1.1)
+    assert said == [("one", b"changed")]
+    assert desired.heard("one", b"changed", 1.2)
+    assert desired.said == {"one": b"changed"}
+
+
+def test_our_own_word_that_comes_back_alone_changes_nothing() -> None:
+    desired, said = make("one")
+    for _ in range(2):
+        desired.on_repeated("one")
+    assert desired.heard("one", b"one", 1.0)
+    assert desired.heard("one", b"one", 1.1)
+    assert desired.heard("one", b"changed", 1.2)
+    assert (said, desired.said) == ([], {"one": b"changed"})
 
 
 def test_a_task_removed_after_our_own_word_may_be_added_again() -> None:
-    desired, cleared = make("one")
-    list(desired.repeat())
+    desired, said = make("one")
+    desired.on_repeated("one")
     assert desired.heard("one", b"one", 1.0)
     assert desired.heard("one", b"", 1.1)
     assert desired.heard("one", b"one", 1.2)
-    assert cleared == []
+    assert said == []
 
 
 def test_another_connection_has_nothing_of_ours_under_way() -> None:
-    desired, cleared = make("one")
-    list(desired.repeat())
+    desired, said = make("one")
+    desired.on_repeated("one")
     desired.heard("one", b"", 1.0)
     desired.on_connected(2.0)
     assert desired.heard("one", b"one", 2.1)
-    assert cleared == []
+    assert said == []
