@@ -30,7 +30,7 @@ class Binding(Document):
     #: takes the payload as it is
     input: str | None = None
     #: of raw samples, where their messages have no Content Type of their own: audio/L16; rate=16000; channels=1
-    content_type: str | None = Field(default=None, max_length=200)
+    content_type: Annotated[str | None, Field(max_length=200), Since(1)] = None
     #: input name -> JMESPath into a JSON payload
     paths: dict[str, str] = Field(default_factory=dict)
     #: constant inputs, in the form of a plain request's
