@@ -1,4 +1,4 @@
-"""The desired tasks as they were said, so that they can be said again unchanged; and those that are no more. Pure."""
+"""The payloads of the desired tasks, to publish them again unchanged, and which tasks were removed. Pure: no I/O."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 
 __all__ = ["DesiredTasks"]
 
-#: Retained documents come at once after a subscription: none for so long, and all have come.
+#: Retained documents arrive right after the SUBACK: if none arrives for this long, all have arrived.
 _QUIET_S = 0.5
 
 
 @dataclass(slots=True)
 class DesiredTasks:
-    """Payloads of `task/<task>`, byte for byte: a newer release may have said more than this one reads.
+    """The payloads of `task/<task>`, byte for byte: a newer release may have written keys that this one does not know.
 
-    The broker's word counts: a task that it does not name to a connection that came back was removed meanwhile.
+    The broker's retained documents decide: a task that has none after a reconnect was removed while we were away.
 
     Args:
         clear: Clears the retained document of a task.
@@ -22,24 +22,26 @@ class DesiredTasks:
 
     clear: Callable[[str], None]
     _said: dict[str, bytes] = field(default_factory=dict)
-    #: those not named since the last connect
+    #: tasks whose document has not arrived since the last connect
     _unconfirmed: set[str] = field(default_factory=set)
-    #: our own publications that have not come back yet, and what was removed before they did
+    #: number of our own publications of each task that the broker has not delivered back to us yet
     _echoes: Counter[str] = field(default_factory=Counter)
+    #: tasks that were removed while such a publication was under way
     _removed: set[str] = field(default_factory=set)
     _heard_at: float = float("-inf")
 
     def on_connected(self, now: float) -> None:
-        """The connection is another one: nothing is known to be wanted still."""
+        """Handles a new connection: no task is confirmed by a retained document yet."""
         self._unconfirmed = set(self._said)
         self._echoes.clear()
         self._removed.clear()
         self._heard_at = now
 
     def heard(self, task: str, payload: bytes, now: float) -> bool:
-        """Takes a document in; returns whether it counts.
+        """Handles a document (an empty payload removes the task); returns whether it is to be used.
 
-        What we said again and somebody removed before it reached the broker would be there again: that is cleared.
+        A task that was removed just before our own repeated publication reached the broker would exist again: it is
+        cleared, and our publication is not used.
         """
         self._heard_at = now
         self._unconfirmed.discard(task)
@@ -59,13 +61,13 @@ class DesiredTasks:
         return True
 
     def repeat(self) -> Iterator[tuple[str, bytes]]:
-        """Returns each task with its document, to be published again now."""
+        """Returns each task with its payload; the caller publishes them at once."""
         for task, payload in self._said.items():
             self._echoes[task] += 1
             yield task, payload
 
     def wait_s(self, now: float) -> float:
-        """Returns how much longer the broker may still name tasks that it has not named yet; 0: no longer."""
+        """Returns for how many seconds retained documents of unconfirmed tasks may still arrive; 0 if none can."""
         return max(0.0, self._heard_at + _QUIET_S - now) if self._unconfirmed else 0.0
 
     def take_removed(self) -> list[str]:
