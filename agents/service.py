@@ -1,4 +1,4 @@
-"""The agent: loads the modules its plan names, serves them, is the gateway of the tasks its plan names, and says so."""
+"""The agent: loads and serves the modules that its plan names, and is the gateway of the tasks that its plan names."""
 
 import os
 import threading
@@ -36,20 +36,19 @@ from s2m3.schemas.settings import AgentSettings
 __all__ = ["Agent"]
 
 _log = structlog.get_logger(__name__)
-_REPORT_S = 2.0
-_LOAD_S = 1.0
-_WATCH_S = 0.5
-#: Work that was sent by an older route still finds the module this long after the plan has dropped it.
-_LINGER_S = 1.0
-_FAREWELL_S = 0.5
+_REPORT_S, _LOAD_S, _WATCH_S = 2.0, 1.0, 0.5
+#: A module is unloaded this long after the plan has dropped it, as messages sent by an older route may still arrive.
+_UNLOAD_S = 1.0
+#: A stopping broker publishes all last wills and then closes. A loss within this time after our last will means that.
+_BROKER_STOP_S = 0.5
 
 
 class Agent:
-    """One node's agent. Its state belongs to its loop's thread; modules run in the runner's and load in the loader's.
+    """The agent of one node. Its state belongs to the loop's thread; the runner and the loader have their own threads.
 
     Args:
-        settings: Of this node.
-        life: What its keeper gives it.
+        settings: The settings of this node.
+        context: What the supervisor hands to the process: black box and crash history. None without a supervisor.
         sources: The checkpoints on this device.
     """
 
@@ -86,37 +85,37 @@ class Agent:
             self._memory_mb,
             settings.threads,
             self._sources,
-            self._outcome,
+            self._on_outcome,
             watchdog=self._watchdog,
             dtype=settings.dtype,
         )
-        #: modules that ended the processes before this one -> how: told as failed instead of loaded, once
-        self._fatal = dict(context.crash_history.failed) if context else {}
+        #: modules that crashed earlier processes -> reason; each is reported as failed once instead of being loaded
+        self._crashing = dict(context.crash_history.failed) if context else {}
         self._plan = m.Plan(epoch=0, revision=0)
         self._reports: dict[str, m.ModuleReport] = {}
         self._leaving: set[str] = set()
-        #: of the connection, so far
+        #: number of losses of the connection
         self._losses = 0
         self._gateways: dict[str, Gateway] = {}
 
-    # ---- life -----------------------------------------------------------------------------------------------------
+    # ---- start and stop -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Connects, measures, and says that the node is ready.
+        """Connects, measures speed and link, and publishes that the node is ready.
 
         Raises:
             UnauthorisedError: The broker refused the login.
-            S2M3Error: There is no broker.
+            S2M3Error: No broker answered.
         """
         self._loop.start()
         self.link.start()
         self._step_server.start()
         self._loader.start()
         self._dispatcher.start()
-        self.link.on_connection_change(on_disconnect=self._on_lost)
-        self._loop.every(_LOAD_S, self._tell_load)
-        self._loop.every(self._settings.keepalive_s * m.HEARTBEAT, partial(self._tell_load, idle_too=True))
-        self._loop.every(_REPORT_S, self._look_at_memory)
+        self.link.on_connection_change(on_disconnect=self._on_connection_lost)
+        self._loop.every(_LOAD_S, self._publish_load)
+        self._loop.every(self._settings.keepalive_s * m.HEARTBEAT, partial(self._publish_load, idle_too=True))
+        self._loop.every(_REPORT_S, self._check_memory)
         self._loop.every(_WATCH_S, self._end_if_hung)
         self._measure()
         listen(self.link, topics.CONTROL, self._on_profile, verb="profile")
@@ -127,7 +126,7 @@ class Agent:
         _log.info("agent_up", node=self._node, boot=self._boot, memory_mb=round(self._memory_mb))
 
     def _measure(self) -> None:
-        """Measures speed and link, and tells the profile; not in the loop's thread: it waits for its own messages."""
+        """Measures speed and link, and publishes the profile. Not in the loop's thread: it waits for messages."""
         self._presence.introduce(
             memory_mb=self._memory_mb,
             runtime_mb=self._loader.runtime_mb,
@@ -140,7 +139,7 @@ class Agent:
             sources=self._sources,
         )
 
-    def _tell_load(self, *, idle_too: bool = False) -> None:
+    def _publish_load(self, *, idle_too: bool = False) -> None:
         queues, (finished, latest) = self._step_server.runner.queues(), self._step_server.take_finished()
         self._presence.tell_load(queues, finished, latest, idle_too=idle_too)
 
@@ -149,46 +148,46 @@ class Agent:
 
     @property
     def refused(self) -> UnauthorisedError | None:
-        """Why the broker does not let this be an agent; None while it does."""
+        """The error with which the broker refused one of the agent's connections; None if it did not."""
         return self.link.refused or next((f.refused for f in list(self._gateways.values()) if f.refused), None)
 
-    def _on_lost(self) -> None:
+    def _on_connection_lost(self) -> None:
         self._losses += 1
         for gateway in self._gateways.values():
             gateway.broker_lost()
 
     def _on_node_state(self, node: str, state: m.NodeState | None) -> None:
-        """Somebody says that we are lost: we say that we are here.
+        """Publishes our own state again after another client published that this node is lost.
 
-        With our boot, our connection was lost and others do our work by now. With another, it is the will of a process
-        before us that came late: whoever was here knows that, but whoever comes would find it.
+        With our boot id, it is our own last will or the planner's verdict, and other nodes have taken over our work.
+        With another boot id, it is the late last will of an earlier process, which must not stay retained.
         """
         if node != self._node or state is None or state.state != "lost" or self._presence.state == "lost":
             return
         if state.boot == self._boot:
             _log.info("taken_for_lost", node=node)
-            self._loop.after(_FAREWELL_S, partial(self._give_up, self._losses))
+            self._loop.after(_BROKER_STOP_S, partial(self._drop_orphans, self._losses))
         self._presence.tell_state()
 
-    def _give_up(self, losses: int) -> None:
-        """Not if the connection went right after: a broker that is told to end says farewell with every last will."""
+    def _drop_orphans(self, losses: int) -> None:
+        """Drops orphaned plain requests, unless the connection was lost since: then the broker itself has stopped."""
         if losses == self._losses:
             for gateway in self._gateways.values():
                 gateway.give_up()
 
     def _end_if_hung(self) -> None:
-        """Code that does not return can be stopped only with its process; the broker then says that we are lost."""
+        """Ends the process if a module call hangs, as nothing else can stop it; the broker publishes the last will."""
         hung = self._watchdog.check()
         if hung is not None:
             _log.error("hung", node=self._node, why=hung)
             os._exit(HUNG)
 
     def drain(self, timeout_s: float, unless: threading.Event) -> None:
-        """Takes no new modules, and waits until the planner has moved ours. From another thread.
+        """Stops accepting modules and blocks until the planner has moved ours elsewhere. Not in the loop's thread.
 
         Args:
-            timeout_s: Seconds to wait at most.
-            unless: Set to wait no longer.
+            timeout_s: Longest wait, seconds.
+            unless: Ends the wait when set.
         """
         self._loop.call(self._start_draining)
         deadline = time.monotonic() + timeout_s
@@ -197,7 +196,7 @@ class Agent:
                 return
 
     def stop(self) -> None:
-        """Says that the node is gone, and ends."""
+        """Publishes that the node is gone, and ends."""
         for gateway in list(self._gateways.values()):
             gateway.close()
         self._loader.stop()
@@ -207,22 +206,22 @@ class Agent:
         self._loop.stop()
         _log.info("agent_down", node=self._node)
 
-    # ---- orders ---------------------------------------------------------------------------------------------------
+    # ---- incoming documents ---------------------------------------------------------------------------------------
 
-    def _on_drain(self, _: str, order: m.ControlRequest | None) -> None:
-        if order is not None and order.node == self._node:
+    def _on_drain(self, _: str, request: m.ControlRequest | None) -> None:
+        if request is not None and request.node == self._node:
             self._start_draining()
 
-    def _on_profile(self, _: str, order: m.ControlRequest | None) -> None:
-        if order is not None and order.node in (None, self._node):
+    def _on_profile(self, _: str, request: m.ControlRequest | None) -> None:
+        if request is not None and request.node in (None, self._node):
             threading.Thread(target=self._measure_again, name="measure", daemon=True).start()
 
     def _measure_again(self) -> None:
-        with suppress(UnauthorisedError):  # whoever runs us looks at `refused`
+        with suppress(UnauthorisedError):  # the owner checks `refused`
             self._measure()
 
     def _on_task(self, _: str, task: m.TaskSpec | None) -> None:
-        """A task may bring modules whose checkpoints nobody listed: says so where they are on this device."""
+        """Adds checkpoints that a task's embedded definition names to the profile, if they are on this device."""
         if task is not None and task.definition is not None:
             named = {spec.source for spec in task.definition.modules}
             self._presence.offer({source for source in named if self._sources.holds(source)})
@@ -251,8 +250,8 @@ class Agent:
             if module_id in self._reports or module_id in self._leaving:
                 continue
             self._reports[module_id] = m.ModuleReport(state="loading")
-            if module_id in self._fatal:
-                self._loaded(spec, ModuleFailedError(self._fatal.pop(module_id), node=self._node))
+            if module_id in self._crashing:
+                self._loaded(spec, ModuleFailedError(self._crashing.pop(module_id), node=self._node))
             else:
                 self._loader.load(spec)
         for task in [task for task in self._gateways if task not in self._plan.gateways]:
@@ -270,19 +269,19 @@ class Agent:
             self._loop,
             self._dispatcher,
             self.link,
-            may_return=self._look_again,
+            may_return=self._reread_plan,
             publish_event=self._presence.event,
         )
 
-    def _look_again(self) -> None:
-        """A gateway lost its session: reads the retained plan afresh. `_on_plan` reconnects it if it is still named."""
+    def _reread_plan(self) -> None:
+        """Reads the retained plan again after a gateway lost its session; `_on_plan` reconnects it if still named."""
         self.link.unsubscribe(topics.PLAN.at(self._root, node=self._node))
         listen(self.link, topics.PLAN, self._on_plan, node=self._node)
 
     # ---- modules --------------------------------------------------------------------------------------------------
 
-    def _outcome(self, spec: ModuleSpec, outcome: Loaded | S2M3Error) -> None:
-        """In the loader's thread."""
+    def _on_outcome(self, spec: ModuleSpec, outcome: Loaded | S2M3Error) -> None:
+        """Called in the loader's thread."""
         self._loop.call(lambda: self._loaded(spec, outcome))
 
     def _loaded(self, spec: ModuleSpec, outcome: Loaded | S2M3Error) -> None:
@@ -290,7 +289,7 @@ class Agent:
             self._reports.pop(spec.id, None)
             self._loader.forget(spec.id)
         elif isinstance(outcome, NoCapacityError) and self._leaving:
-            self._reports.pop(spec.id, None)  # what leaves may make room: `_unloaded` follows the plan again
+            self._reports.pop(spec.id, None)  # a module that is being unloaded may free enough: `_unloaded` tries again
         elif isinstance(outcome, S2M3Error):
             self._reports[spec.id] = self._presence.failed(spec.id, outcome)
         else:
@@ -311,12 +310,12 @@ class Agent:
 
     def _unload(self, module_id: str) -> None:
         state = self._reports[module_id].state
-        if state == "loading":  # the loader is at it: `_loaded` or `_ready` will see that it is not wanted any more
+        if state == "loading":  # `_loaded` or `_ready` will find that the plan does not name it any more
             return
         del self._reports[module_id]
         if state == "ready":
             self._leaving.add(module_id)
-            self._loop.after(_LINGER_S, partial(self._step_server.leave, module_id, partial(self._unloaded, module_id)))
+            self._loop.after(_UNLOAD_S, partial(self._step_server.leave, module_id, partial(self._unloaded, module_id)))
 
     def _unloaded(self, module_id: str) -> None:
         self._leaving.discard(module_id)
@@ -324,7 +323,7 @@ class Agent:
         _log.info("module_unloaded", node=self._node, module=module_id)
         self._follow_plan()
 
-    def _look_at_memory(self) -> None:
+    def _check_memory(self) -> None:
         if self._pressure.look(rss_mb(), available_mb(), time.monotonic()):
             _log.warning("memory_pressure", node=self._node, gives_up_mb=round(self._pressure.mb))
         if self._pressure.wants:

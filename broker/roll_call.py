@@ -1,4 +1,4 @@
-"""The roll call on a connection: asking who is there, and answering it (docs/protocol.md)."""
+"""Roll calls on a connection: asking all owners of retained documents to publish them again, and answering."""
 
 import random
 import time
@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 
 def ask_who_is_there(link: Link, asker: str) -> None:
-    """Asks every owner of retained documents to publish them again. A login that may not ask goes without."""
+    """Asks every owner of retained documents to publish them again; a login without that right skips the roll call."""
     try:
         message = Outgoing(topics.ROLLCALL.at(link.root), RollCall(asker=asker).encode())
         link.publish(message, on_refused=lambda _: None)
@@ -32,10 +32,10 @@ def answer_roll_calls(link: Link, loop: Loop, publish_all: Callable[[], None], *
     """Answers roll calls from now on.
 
     Args:
-        link: Where they come. A broker whose access list is older than roll calls may refuse the subscription.
-        loop: The loop that runs the link's handlers.
-        publish_all: Publishes all retained documents of their owner; called in the loop's thread.
-        asker: What we call ourselves when we ask: our own roll calls are not answered.
+        link: The connection. If an access list from before roll calls denies the subscription, none are answered.
+        loop: The event loop that runs the link's handlers.
+        publish_all: Publishes all retained documents of this process; called in the loop's thread.
+        asker: The name under which this process asks for roll calls itself, so that it does not answer its own.
     """
     times = AnswerTimes()
 
@@ -43,18 +43,18 @@ def answer_roll_calls(link: Link, loop: Loop, publish_all: Callable[[], None], *
         times.answered(time.monotonic())
         publish_all()
 
-    def take(message: Message) -> None:
+    def on_roll_call(message: Message) -> None:
         if message.retain or (asker is not None and _asker_of(message) == asker):
             return
         delay_s = times.asked(time.monotonic(), random.random())  # noqa: S311  # spreads answers, keeps no secret
         if delay_s is not None:
             loop.after(delay_s, answer)
 
-    link.subscribe(topics.ROLLCALL.all(link.root), take, required=False)
+    link.subscribe(topics.ROLLCALL.all(link.root), on_roll_call, required=False)
 
 
 def _asker_of(message: Message) -> str | None:
-    """Whatever is published there is a roll call: an empty message too."""
+    """Returns the asker's name; None if the message has none: any message on the topic is a roll call."""
     try:
         return topics.ROLLCALL.decode(message.payload).asker
     except BadInputError:

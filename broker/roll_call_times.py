@@ -1,36 +1,36 @@
-"""When a roll call is answered, and when one is asked for. Pure: told the time, monotonic seconds."""
+"""When a roll call is answered, and when one is asked for. Pure: methods take the time, monotonic seconds."""
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 __all__ = ["EVERY_S", "LATEST_S", "AnswerTimes", "AskTimes"]
 
-#: An answer comes within so long, spread by chance: a site of a thousand nodes does not speak all at once.
+#: Answers are delayed at random by up to this, so that the nodes of a large site do not publish all at once.
 LATEST_S = 0.9
-#: No owner answers, and nobody asks, more often than this.
+#: Shortest time between two answers of one owner, and between two roll calls of one asker.
 EVERY_S = 5.0
-#: Documents of one party come one after the other: what is missing for less long is on its way.
+#: A document that is missing for less than this is probably on its way: one process publishes several in a row.
 _ON_ITS_WAY_S = 1.0
-#: Who is gone for good is asked for ever more rarely.
+#: Longest time between two roll calls for the same missing documents: the interval doubles up to this.
 _LONGEST_S = 300.0
 
 
 @dataclass(slots=True)
 class AnswerTimes:
-    """The answers of one owner of retained documents."""
+    """When one owner of retained documents answers."""
 
     _last: float = float("-inf")
     _is_due: bool = False
 
     def asked(self, now: float, chance: float) -> float | None:
-        """Takes a roll call in.
+        """Handles a roll call.
 
         Args:
-            now: The time.
-            chance: From 0 to 1: spreads the owners.
+            now: Monotonic seconds.
+            chance: Random number from 0 to 1 that spreads the answers of different owners.
 
         Returns:
-            In how many seconds to answer; None where an answer to an earlier roll call is still to come and does.
+            The delay of the answer, seconds; None if an answer is already due, which answers this roll call too.
         """
         if self._is_due:
             return None
@@ -38,31 +38,31 @@ class AnswerTimes:
         return max(chance * LATEST_S, self._last + EVERY_S - now)
 
     def answered(self, now: float) -> None:
-        """Takes note that all was published."""
+        """Notes that all documents were published."""
         self._is_due = False
         self._last = now
 
 
 @dataclass(slots=True)
 class AskTimes:
-    """The roll calls of one party that reads retained documents."""
+    """When one reader of retained documents asks for a roll call."""
 
-    #: what is missing -> since when
+    #: name of a missing document -> since when it is missing
     _since: dict[str, float] = field(default_factory=dict)
     _asked_for: frozenset[str] = frozenset()
     _last: float = float("-inf")
     _wait: float = EVERY_S
 
     def asked(self, now: float) -> None:
-        """Takes note of a roll call that was asked without a reason, at the start."""
+        """Notes a roll call that this process asked for at its start, when nothing was known to be missing."""
         self._last = now
 
     def is_due(self, missing: AbstractSet[str], now: float) -> bool:
-        """Returns whether to ask now, which it takes for done.
+        """Returns whether to ask for a roll call now, and if so, notes that it was asked for.
 
         Args:
-            missing: Names of documents that what is there speaks of.
-            now: The time.
+            missing: Names of the documents that other documents refer to and that never arrived.
+            now: Monotonic seconds.
         """
         self._since = {name: self._since.get(name, now) for name in missing}
         lasting = frozenset(name for name, since in self._since.items() if now - since >= _ON_ITS_WAY_S)

@@ -1,4 +1,4 @@
-"""The model definitions a planner knows: the shipped ones, and those of the user's folder."""
+"""The planner's model definitions: the shipped ones and those in the user's folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ __all__ = ["catalogue_of"]
 
 
 def catalogue_of(folder: Path | None, own: Sequence[Architecture] = ()) -> Catalogue:
-    """Returns the shipped definitions and those of a folder, checked together.
+    """Returns the catalogue of the shipped definitions and, if a folder is given, those in it, validated together.
 
     Args:
-        folder: Of further definitions.
-        own: Architectures that its checkpoints may be of besides the shipped ones.
+        folder: A folder of further definitions (*.toml).
+        own: Architectures that its checkpoints may have besides the shipped ones.
 
     Raises:
-        BadInputError: There is no such folder.
-        BadDefinitionError: A definition is wrong; the text names file and key.
+        BadInputError: The folder does not exist.
+        BadDefinitionError: A definition is invalid; the text names file and key.
     """
     if folder is None:
         return shipped_catalogue()

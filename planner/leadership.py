@@ -1,4 +1,4 @@
-"""What the planner says of itself, and what it hears of other planners: one of them plans, the newest."""
+"""Whether this planner is the leader: its state document, and the states of other planners. The newest epoch leads."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from s2m3.schemas.settings import BrokerSettings
 __all__ = ["Leadership"]
 
 _log = structlog.get_logger(__name__)
-#: A state that contradicts ours is answered so much later: our own loss may be read late.
+#: Delay before we publish our state over a contradicting one: the loss of our own connection may be noticed later.
 _CONTRADICT_S = 0.25
 
 
@@ -26,11 +26,11 @@ class Leadership:
     """The planner's own state document, and whether this process may still plan.
 
     Args:
-        settings: Where the broker is.
-        loop: Its thread is the only one that calls here, but for `tell` at the end.
-        seen: The newest epoch seen of another planner.
-        publish: Publishes a retained document.
-        may_speak: Whether we may say that we plan: connected, and nobody has to be heard first.
+        settings: The broker's address, and the login.
+        loop: The event loop. All methods are called in its thread, except `publish_state` at the end.
+        seen: The newest epoch seen of another planner; 0 if none.
+        publish: Publishes a retained document, given its topic and payload.
+        may_publish: Whether we may publish that we are online: connected, and sure that no newer planner exists.
     """
 
     def __init__(
@@ -40,72 +40,72 @@ class Leadership:
         seen: int,
         *,
         publish: Callable[[str, bytes], None],
-        may_speak: Callable[[], bool],
+        may_publish: Callable[[], bool],
     ) -> None:
         self.epoch = next_epoch(seen)
-        #: set once another planner is newer: this one is to end
+        #: set when a planner with a newer epoch exists: this process has to stop planning
         self.superseded = threading.Event()
-        #: the newest epoch known of another; and whether that one is gone, and forgotten by the broker
+        #: the newest epoch seen of another planner; whether that planner is gone and the broker has lost its state
         self.newest, self.is_outlived = seen, False
-        #: whether the broker told of any planner since `ask`: else it has forgotten everything
+        #: whether the broker delivered any planner's state since `ask`; if not, it has lost its retained messages
         self.is_known = False
-        #: nodes that get nothing for now -> why
+        #: nodes that get no modules for now -> reason
         self.held: Mapping[str, str] = {}
         self._topic = topics.PLANNER_STATE.at(settings.root)
         self._loop = loop
         self._publish = publish
-        self._may_speak = may_speak
+        self._may_publish = may_publish
         self._observer = PlannerObserver(settings, loop, self._on_planner_state)
 
     @property
     def will(self) -> Will:
-        """The last will of the planner's connection."""
+        """The last will of the planner's connection: state offline."""
         return Will(self._topic, m.PlannerState(state="offline", epoch=self.epoch, protocol=PROTOCOL).encode())
 
     @property
     def refused(self) -> UnauthorisedError | None:
-        """Why the broker does not let us hear of other planners; None while it does."""
+        """The error with which the broker refused the observer's connection; None if it did not."""
         return self._observer.refused
 
     def ask(self, on_answered: Callable[[], None]) -> None:
-        """Asks the broker anew who plans; `on_answered` once that is known."""
+        """Reads the retained planner state on a new connection; `on_answered` is called when that is done."""
         self.is_known = False
         self._observer.ask(on_answered)
 
-    def tell(self, *, online: bool = True) -> None:
-        """Says whether we plan."""
+    def publish_state(self, *, online: bool = True) -> None:
+        """Publishes our state, online or offline."""
         state = m.PlannerState(
             state="online" if online else "offline", epoch=self.epoch, protocol=PROTOCOL, held=dict(self.held)
         )
         self._publish(self._topic, state.encode())
 
     def stop(self) -> None:
-        """Hears no more."""
+        """Ends the observer's connection."""
         self._observer.stop()
 
-    def give_way_to_followed(self, followed: int) -> bool:
-        """Gives way where most nodes follow a newer epoch, of a planner that is gone; returns whether it did."""
-        if followed <= self.epoch:  # else its clock was ahead of ours
+    def resign_to_followed(self, followed: int) -> bool:
+        """Gives up leadership if most nodes follow a newer epoch, of a planner that is gone; returns whether it did."""
+        if followed <= self.epoch:  # a newer one means that its planner's clock was ahead of ours
             return False
         self.is_outlived = True
-        self._give_way(followed)
+        self._resign(followed)
         return True
 
     def _on_planner_state(self, state: m.PlannerState) -> None:
         if self.superseded.is_set():
             return
         self.is_known = True
-        if state.epoch > self.epoch:  # online or gone again: nodes refuse plans of our epoch since
-            self._give_way(state.epoch)
+        if state.epoch > self.epoch:  # whether that planner is online or not, nodes now refuse plans of our epoch
+            self._resign(state.epoch)
         elif state.epoch < self.epoch or state.state == "offline":
             self._loop.after(_CONTRADICT_S, self._contradict)
 
-    def _give_way(self, newest: int) -> None:
+    def _resign(self, newest: int) -> None:
         _log.warning("superseded", epoch=self.epoch, by=newest)
         self.newest = newest
         self.superseded.set()
 
     def _contradict(self) -> None:
-        """An old will that came late, or a planner that does not know of us yet; unless our own loss is read late."""
-        if not self.superseded.is_set() and self._may_speak():
-            self.tell()
+        """Publishes our state over a late last will of an older planner, or over one that does not know of us."""
+        if not self.superseded.is_set() and self._may_publish():  # we may have lost our own connection
+            self.publish_state()

@@ -1,4 +1,4 @@
-"""What nodes say: their states, profiles, reports and telemetry, taken into the planner's cluster state."""
+"""Takes nodes' states, profiles, reports and telemetry into the planner's cluster state."""
 
 import time
 from collections.abc import Callable
@@ -21,21 +21,21 @@ _log = structlog.get_logger(__name__)
 
 
 class OnChange(Protocol):
-    """Called when there is something to plan: `improve` where it may be better elsewhere, `now` without waiting."""
+    """Called when a new plan is needed: `improve` if modules may move to better places, `now` for no settle time."""
 
     def __call__(self, *, improve: bool = False, now: bool = False) -> None: ...
 
 
 class NodeListener:
-    """Listens to all nodes. In the loop's thread.
+    """Subscribes to the documents of all nodes. All methods run in the loop's thread.
 
     Args:
         link: The planner's connection.
-        cluster: What is known.
-        missing: Is told which nodes are heard of.
-        publish: Publishes a message; True where it is to be retained.
-        on_change: Plans.
-        is_settled: Whether all that was retained has come: what comes after it is news, and is told.
+        cluster: The cluster state to update.
+        missing: Notes the nodes that send telemetry.
+        publish: Publishes a message, given topic, payload and whether it is retained.
+        on_change: Called when a new plan is needed.
+        is_settled: Whether all retained documents have arrived. Only changes after that are published as events.
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class NodeListener:
         self._heartbeats = HeartbeatMonitor()
 
     def start(self, on_subscribed: Callable[[], object]) -> None:
-        """Subscribes; `on_subscribed` once the broker has confirmed."""
+        """Subscribes to all topics of nodes; `on_subscribed` is called at the SUBACK of the last one."""
         listen(self._link, topics.NODE_PROFILE, self._on_profile)
         listen(self._link, topics.NODE_REPORTED, self._on_reported)
         listen(self._link, topics.NODE_LOAD, self._on_load)
         listen(self._link, topics.NODE_STATE, self._on_state, on_subscribed=on_subscribed)
 
     def look_for_silent(self) -> None:
-        """Tells everybody that a node is lost which the broker still takes to be there. If it is: it will say so."""
-        there = self._cluster.keepalives() if self._is_settled() and self._link.connected else {}
-        for node in self._heartbeats.look(there, time.monotonic()):
+        """Publishes `lost` for nodes without a heartbeat; a node that is alive publishes its own state again."""
+        keepalives = self._cluster.keepalives() if self._is_settled() and self._link.connected else {}
+        for node in self._heartbeats.look(keepalives, time.monotonic()):
             _log.warning("node_silent", node=node)
             boot, protocol = self._cluster.nodes.boot(node) or "", self._cluster.nodes.protocol(node)
             lost = m.NodeState(state="lost", boot=boot, protocol=protocol)
@@ -84,17 +84,17 @@ class NodeListener:
             self._cluster.forget_failures(node)
         if state is not None and state.state == "lost":
             metrics.NODES_LOST.labels(node).inc()
-            self._note("node_lost", node)
+            self._record("node_lost", node)
             self._on_change(now=True)
             return
         has_joined = was in (None, "lost") and state is not None
         if has_joined:
-            self._note("node_joined", node)
+            self._record("node_joined", node)
         self._on_change(improve=has_joined)
 
-    def _note(self, event: Literal["node_joined", "node_lost"], node: str) -> None:
+    def _record(self, event: Literal["node_joined", "node_lost"], node: str) -> None:
         _log.info(event, node=node)
-        if self._is_settled():  # before that, nobody can tell how long it has been there
+        if self._is_settled():  # a retained state does not tell when the node joined or was lost
             document = m.Event(event=event, node=node)
             self._publish(topics.EVENT.at(self._link.root), document.encode(), False)  # noqa: FBT003
             note = self._cluster.note_loss if event == "node_lost" else self._cluster.flapping.came
@@ -108,7 +108,7 @@ class NodeListener:
     def _on_reported(self, node: str, reported: m.Reported | None) -> None:
         self._heartbeats.heard(node, time.monotonic())
         if reported is not None and reported == self._cluster.reported.get(node):
-            return  # said again for whoever asked
+            return  # published again to answer a roll call
         for module in self._cluster.take_report(node, reported, time.monotonic()):
             _log.warning("module_failed", node=node, module=module)
         self._on_change()

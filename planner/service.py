@@ -1,4 +1,4 @@
-"""The planner: listens to tasks and nodes, decides where modules live, and publishes plans and routes. One writer."""
+"""The planner service: reads tasks and nodes, decides where modules run, and is the one writer of plans and routes."""
 
 import time
 from functools import partial
@@ -36,29 +36,29 @@ __all__ = ["Planner"]
 
 _log = structlog.get_logger(__name__)
 _HEALTH_S = 10.0
-#: After the broker has confirmed the subscriptions, retained documents come at once; planning starts this much later.
+#: Retained documents arrive right after the SUBACK. The first plan is made this long after it.
 _REBUILD_S = 0.25
-#: Where documents are missing then, the roll call is given so long first.
+#: If documents are missing then, the first plan waits for answers to the roll call, at most this long.
 _ROLL_CALL_S = 1.5
 _MISSING_S = 0.5
-#: A broker that forgot everything is told of plans after the doors are open, or after this long.
-_DOORS_S = 2.0
-_SOON_S = 0.02
+#: After a broker lost its state, documents are published once the task sessions are open, or after this long.
+_SESSIONS_OPEN_S = 2.0
+_POLL_S = 0.02
 _SILENCE_S = 0.25
-#: Measured times and links change what is best: looked at again this often.
+#: Interval of plans that may move modules: measured times and links change which placement is best.
 _IMPROVE_S = 60.0
-#: What we call ourselves in a roll call.
+#: The planner's name in roll calls.
 _ASKER = "planner"
 
 
 class Planner:
-    """The one planner of a site. Its state belongs to its loop's thread; it is not on the data path.
+    """The planner of a site. All state belongs to its loop's thread. No request passes through the planner.
 
     Args:
-        settings: Of this process.
-        catalogue: The model definitions known.
-        placer: Places modules.
-        epoch: The newest epoch seen of another planner.
+        settings: The settings of this process.
+        catalogue: The known model definitions.
+        placer: Computes placements.
+        epoch: The newest epoch seen of another planner; 0 if none.
     """
 
     def __init__(self, settings: PlannerSettings, catalogue: Catalogue, *, placer: Placer, epoch: int = 0) -> None:
@@ -69,15 +69,15 @@ class Planner:
         self._cluster = ClusterState(catalogue)
         self._loop = Loop("planner")
         self._leadership = Leadership(
-            settings, self._loop, epoch, publish=self._publish_retained, may_speak=self._may_speak
+            settings, self._loop, epoch, publish=self._publish_retained, may_publish=self._may_publish
         )
         self._epoch, self.superseded = self._leadership.epoch, self._leadership.superseded
         self._documents = Documents(self._root, self._epoch)
         self._desired = DesiredTasks(say=self._say_task)
         self._missing, self._ask_times = MissingDocuments(), AskTimes()
         self._task_sessions = TaskSessions(settings, self._loop, self._cluster, self._plan)
-        #: since the last connect: whether what the broker remembers was heard (a newer planner?) and ours told again
-        self._in_touch = False
+        #: false from each connect until we know whether a newer planner exists and have published our documents again
+        self._synchronised = False
         self._placement = Placement()
         self._timer: Timer | None = None
         self._retry: Timer | None = None
@@ -93,22 +93,22 @@ class Planner:
             self.link,
             self._cluster,
             self._missing,
-            publish=self._publish_either,
+            publish=self._publish_message,
             on_change=self._on_change,
             is_settled=lambda: self._rebuilt,
         )
 
-    # ---- life -----------------------------------------------------------------------------------------------------
+    # ---- start and stop -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Connects, reads what is retained, and plans.
+        """Connects, reads the retained documents, and plans.
 
         Raises:
             UnauthorisedError: The broker refused the login.
-            S2M3Error: There is no broker.
+            S2M3Error: No broker answered.
         """
         self._loop.start()
-        listen(self.link, topics.TASK, self._on_task, counts=self._counts)
+        listen(self.link, topics.TASK, self._on_task, counts=self._accepts_task)
         listen(self.link, topics.PLAN, self._on_plan)
         listen(self.link, topics.ROUTE, self._on_route)
         for verb in ("replan", "drain", "profile"):
@@ -117,45 +117,45 @@ class Planner:
         self._nodes.start(on_subscribed=self._ask_and_rebuild)
         self.link.start()
         self._loop.every(_SILENCE_S, self._nodes.look_for_silent)
-        self._loop.every(_HEALTH_S, self._tell_health)
-        self._loop.every(_IMPROVE_S, self._look_for_better)
-        self._loop.every(_MISSING_S, self._look_for_missing)
+        self._loop.every(_HEALTH_S, self._publish_health)
+        self._loop.every(_IMPROVE_S, self._plan_improvement)
+        self._loop.every(_MISSING_S, self._ask_for_missing)
         _log.info("planner_up", epoch=self._epoch, models=len(self._cluster.catalogue.models))
 
     @property
     def refused(self) -> UnauthorisedError | None:
-        """Why the broker does not let this be the planner; None while it does."""
+        """The error with which the broker refused one of the planner's connections; None if it did not."""
         return self.link.refused or self._task_sessions.refused or self._leadership.refused
 
     @property
     def newest(self) -> int:
-        """The newest epoch known of another planner."""
+        """The newest epoch seen of another planner; 0 if none."""
         return self._leadership.newest
 
     def stop(self) -> None:
-        """Says that nobody plans, and ends. Requests go on without us."""
-        self._stopping = True  # before we hear ourselves say it
+        """Publishes that there is no planner, and disconnects. Requests continue without a planner."""
+        self._stopping = True  # set first: our own offline state comes back to us, and must not be contradicted
         if self._leadership.is_outlived or not self.superseded.is_set():
-            self._leadership.tell(online=False)
+            self._leadership.publish_state(online=False)
         self._loop.call(self._leadership.stop)
         self.link.stop()
         self._loop.stop()
         _log.info("planner_down", epoch=self._epoch)
 
     def _on_connected(self) -> None:
-        self._in_touch = False
+        self._synchronised = False
         if self.superseded.is_set():
             return
         if not self._rebuilt:
-            self._leadership.tell()
+            self._leadership.publish_state()
         if self._retry is not None:
             self._retry.cancel()
         self._desired.on_connected(time.monotonic())
         self._leadership.ask(self._restore)
 
     def _restore(self) -> None:
-        """What the broker remembers was heard: now it is plain whether it forgot everything."""
-        if self.superseded.is_set() or self._in_touch or not self._rebuilt:
+        """Called when the retained planner state is known; if it is absent, the broker has lost its documents."""
+        if self.superseded.is_set() or self._synchronised or not self._rebuilt:
             return
         if self._leadership.is_known:
             if (wait_s := self._desired.wait_s(time.monotonic())) > 0:
@@ -167,23 +167,23 @@ class Planner:
             _log.warning("broker_forgot_everything", epoch=self._epoch)
             self._cluster.sessions.clear()
             self._task_sessions.open_all()
-        self._repeat(time.monotonic() + _DOORS_S)
+        self._republish(time.monotonic() + _SESSIONS_OPEN_S)
 
-    def _repeat(self, at_last: float) -> None:
-        """Publishes all documents again. Plans once the task sessions are open: opening one disconnects its gateway."""
-        if self._task_sessions.opening and time.monotonic() < at_last:
-            self._retry = self._loop.after(_SOON_S, partial(self._repeat, at_last))
+    def _republish(self, deadline: float) -> None:
+        """Publishes all documents again and plans, after the sessions are open: opening one disconnects a gateway."""
+        if self._task_sessions.opening and time.monotonic() < deadline:
+            self._retry = self._loop.after(_POLL_S, partial(self._republish, deadline))
             return
         if self.superseded.is_set():
             return
-        self._in_touch = True
+        self._synchronised = True
         self._publish_all()
         self._cluster.sessions &= self._tasks_with_gateway()
         self._plan_soon()
 
     def _publish_all(self) -> None:
-        """Publishes all that we own, and the tasks as they were said to us."""
-        self._leadership.tell()
+        """Publishes all documents of the planner, and the desired tasks as their owners wrote them."""
+        self._leadership.publish_state()
         for task, payload in self._desired.said.items():
             if self._say_task(task, payload):
                 self._desired.on_repeated(task)
@@ -194,36 +194,36 @@ class Planner:
         ask_who_is_there(self.link, _ASKER)
         self._loop.after(_REBUILD_S, partial(self._rebuild, time.monotonic() + _ROLL_CALL_S))
 
-    def _rebuild(self, at_last: float) -> None:
-        """All that is retained is here: what a planner before us said is taken over, not torn down."""
-        if self._missing.find(self._cluster) and time.monotonic() < at_last:
-            self._loop.after(_SOON_S, partial(self._rebuild, at_last))
+    def _rebuild(self, deadline: float) -> None:
+        """Makes the first plan, from the retained documents: an earlier planner's plans are kept where possible."""
+        if self._missing.find(self._cluster) and time.monotonic() < deadline:
+            self._loop.after(_POLL_S, partial(self._rebuild, deadline))
             return
-        self._rebuilt = self._in_touch = True
+        self._rebuilt = self._synchronised = True
         self._cluster.sessions |= self._tasks_with_gateway()
-        self._improve = not self._cluster.plans  # a planner that takes over moves nothing just because it is new
+        self._improve = not self._cluster.plans  # a change of leader alone is no reason to move modules
         self._plan()
 
     def _tasks_with_gateway(self) -> set[str]:
         return {task for plan in self._cluster.plans.values() for task in plan.gateways}
 
-    # ---- what comes in --------------------------------------------------------------------------------------------
+    # ---- incoming documents ---------------------------------------------------------------------------------------
 
-    def _may_speak(self) -> bool:
-        return not self._stopping and self.link.connected and (self._in_touch or not self._rebuilt)
+    def _may_publish(self) -> bool:
+        return not self._stopping and self.link.connected and (self._synchronised or not self._rebuilt)
 
     def _answer_roll_call(self) -> None:
-        if self._may_speak() and self._rebuilt and not self.superseded.is_set():
+        if self._may_publish() and self._rebuilt and not self.superseded.is_set():
             self._publish_all()
 
-    def _look_for_missing(self) -> None:
-        """Asks who is there where others speak of what the broker never told us."""
-        missing = self._missing.find(self._cluster) if self._may_speak() and self._rebuilt else frozenset()
+    def _ask_for_missing(self) -> None:
+        """Asks for a roll call if other documents refer to documents that the broker never delivered."""
+        missing = self._missing.find(self._cluster) if self._may_publish() and self._rebuilt else frozenset()
         if self._ask_times.is_due(missing, time.monotonic()):
             _log.info("documents_missing", documents=" ".join(sorted(missing)[:10]))
             ask_who_is_there(self.link, _ASKER)
 
-    def _counts(self, task: str, payload: bytes) -> bool:
+    def _accepts_task(self, task: str, payload: bytes) -> bool:
         return self._desired.heard(task, payload, time.monotonic())
 
     def _say_task(self, task: str, payload: bytes) -> bool:
@@ -241,7 +241,7 @@ class Planner:
             self._plan_soon()
 
     def _on_plan(self, node: str, plan: m.Plan | None) -> None:
-        """What a planner before us said; perhaps only now, for it had that under way when it was frozen or cut off."""
+        """Handles an earlier planner's plan. It may arrive after the start: that planner was frozen or disconnected."""
         if plan is not None and plan.epoch < self._epoch:
             if not self._rebuilt:
                 self._cluster.plans[node] = plan
@@ -275,11 +275,11 @@ class Planner:
     # ---- planning -------------------------------------------------------------------------------------------------
 
     def _plan_soon(self) -> None:
-        """Changes that come close together are planned once."""
+        """Schedules a plan after the settle time, so that several changes in a row are planned once."""
         if self._timer is None and self._rebuilt:
             self._timer = self._loop.after(self._settings.settle_s, self._plan)
 
-    def _look_for_better(self) -> None:
+    def _plan_improvement(self) -> None:
         self._improve = True
         self._plan_soon()
 
@@ -287,9 +287,9 @@ class Planner:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not (self._in_touch and self.link.connected) or self.superseded.is_set():
-            return  # `_repeat` plans as soon as the broker is back
-        if self._leadership.give_way_to_followed(self._cluster.epoch_followed()):
+        if not (self._synchronised and self.link.connected) or self.superseded.is_set():
+            return  # `_republish` plans after the reconnect
+        if self._leadership.resign_to_followed(self._cluster.epoch_followed()):
             return
         self._task_sessions.open_all()
         now = time.monotonic()
@@ -301,7 +301,7 @@ class Planner:
         if self._placement.held != before:
             _log.info("nodes_held_back", nodes=" ".join(self._placement.held))
             self._leadership.held = self._placement.held
-            self._leadership.tell()
+            self._leadership.publish_state()
         changed = self._documents.update(decision, self._publish_retained)
         self._missing.on_planned()
         count_site(self._cluster, decision)
@@ -320,23 +320,23 @@ class Planner:
             self._retry.cancel()
         self._retry = None if when is None else self._loop.after(when - now + 0.01, self._plan)
 
-    # ---- what goes out --------------------------------------------------------------------------------------------
+    # ---- outgoing documents ---------------------------------------------------------------------------------------
 
-    def _tell_health(self) -> None:
+    def _publish_health(self) -> None:
         health = health_of(self._cluster, self._documents).encode()
         self._publish(topics.PLANNER_HEALTH.at(self._root), health, qos=0)
 
     def _publish_retained(self, topic: str, payload: bytes) -> None:
         self._publish(topic, payload, retain=True)
 
-    def _publish_either(self, topic: str, payload: bytes, retain: bool) -> None:  # noqa: FBT001  # NodeListener's
+    def _publish_message(self, topic: str, payload: bytes, retain: bool) -> None:  # noqa: FBT001  # for NodeListener
         self._publish(topic, payload, retain=retain)
 
     def _publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
         """Returns whether the message was queued."""
         try:
             self.link.publish(Outgoing(topic, payload, qos=qos, retain=retain))
-        except S2M3Error as error:  # said again on the next connect
+        except S2M3Error as error:  # retained documents are published again after the next connect
             _log.warning("not_published", topic=topic, error=str(error))
             return False
         return True

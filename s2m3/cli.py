@@ -1,4 +1,4 @@
-"""The `s2m3` command: reads what was typed, says errors in one line, and sets the exit code. Does none of the work."""
+"""The `s2m3` command: parses the command line, prints errors in one line, sets the exit code. The work is elsewhere."""
 
 import sys
 from importlib.metadata import version
@@ -71,13 +71,13 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """What stands before a command's name."""
+    """Options before the command's name."""
 
 
 def main() -> None:
-    """Entry of the command: 0 done, 1 failed, 2 wrong usage or input, 3 does not fit on the nodes there are.
+    """Runs the command. Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 modules do not fit on the nodes.
 
-    130 is an interrupt (Ctrl-C). docs/commands.md has the table of what falls under which.
+    130 is an interrupt (Ctrl-C). docs/commands.md has a table of the errors by exit code.
     """
     try:
         app()
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def exit_code(error: S2M3Error) -> int:
-    """Returns the exit code of an error."""
+    """Returns the exit code for an error."""
     if isinstance(error, NoCapacityError):
         return _NO_CAPACITY
     return _USAGE if isinstance(error, BadInputError | UnknownTaskError | TooLargeError) else _FAILED

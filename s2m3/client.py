@@ -1,4 +1,4 @@
-"""Ask a task a question from Python: `Client().ask("retrieval", image=Path("cat.jpg"), text=["a cat", "a dog"])`."""
+"""The Python client: `Client().ask("retrieval", image=Path("cat.jpg"), text=["a cat", "a dog"])` returns an answer."""
 
 import asyncio
 import secrets
@@ -23,23 +23,23 @@ from s2m3.schemas.wire.work import Timing
 
 __all__ = ["Answer", "Client", "Reply", "Stream"]
 
-#: The dispatcher ends every request at its deadline; this much later the caller stops waiting whatever happened.
+#: Longest wait for the broker to deliver to our own inbox.
 _GRACE_S = 5.0
 R = TypeVar("R", bound="Reply")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A request's result.
+    """The result of a request.
 
     Args:
-        value: The answer itself: the first of the model's outputs, e.g. the best label or the transcript.
-        outputs: All outputs by name.
-        latency_ms: From asking to having the answer.
+        value: The answer: the first of the model's outputs, e.g. the best label or the transcript.
+        outputs: Output name -> value, for all outputs.
+        latency_ms: Time from the request to its answer, milliseconds.
         route: Step -> node.
-        steps: Step -> what it took there.
-        attempts: 1, and one more each time it was sent again.
-        request: Its id.
+        steps: Step -> its timing.
+        attempts: Number of times that the request was sent.
+        request: The request id, 16 bytes.
     """
 
     value: Value
@@ -52,18 +52,18 @@ class Answer:
 
 
 class Reply(Future[Answer]):
-    """An answer that is to come: `result(timeout)` waits for it, and so does `await`. `cancel` ends the work for it."""
+    """A future answer: `result(timeout)` waits for it, and so does `await`. `cancel` cancels the request."""
 
     def __await__(self) -> Generator[Any, None, Answer]:
         return asyncio.wrap_future(self).__await__()
 
 
 class Stream(Reply):
-    """A reply whose text can be read while it is written: iterate (`for` or `async for`), then take `result()`.
+    """A reply whose text can be read while it is generated: iterate (`for` or `async for`), then call `result()`.
 
-    Each item is a part of the text: show it behind what there is so far. In the rare case that `at` is less than the
-    length of that, it replaces what is behind `at`: the text so far is always `part.after(text)`, and in the end it is
-    the answer. Leaving a `with` block early ends the work for it.
+    Each item is a delta: normally it is appended to the text so far. Rarely its offset `at` is smaller than the length
+    of the text so far; then it replaces the text after `at`. The text so far is always `part.after(text)`, and at the
+    end it is the answer. Leaving a `with` block before the end cancels the request.
     """
 
     def __init__(self) -> None:
@@ -73,9 +73,9 @@ class Stream(Reply):
         self._more: Future[None] = _running()
         self.add_done_callback(lambda _: self._wake())
 
-    def put(self, shown: TextDelta) -> None:
-        """Takes a part in; the Client's to call."""
-        self._parts.append(shown)
+    def put(self, delta: TextDelta) -> None:
+        """Adds a delta; only for the Client."""
+        self._parts.append(delta)
         self._wake()
 
     def _wake(self) -> None:
@@ -84,14 +84,14 @@ class Stream(Reply):
         more.set_result(None)
 
     def _ready(self) -> TextDelta | Future[None] | None:
-        """The next part; what to wait for where there is none yet; None at the end."""
+        """Returns the next delta; a future that completes at the next change, if there is none yet; None at the end."""
         with self._lock:
             ended = self.done()
             if self._parts:
                 return self._parts.popleft()
             if not ended:
                 return self._more
-        self.result()  # raises what the request failed with
+        self.result()  # raises the request's error
         return None
 
     def __iter__(self) -> Self:
@@ -122,24 +122,24 @@ class Stream(Reply):
 
 
 def _running() -> Future[None]:
-    """A future that whoever waits for it cannot cancel: several may."""
+    """Returns a future that a waiter cannot cancel, as several may wait for it."""
     future: Future[None] = Future()
     future.set_running_or_notify_cancel()
     return future
 
 
 class Client:
-    """A connection that asks. Threads may share one.
+    """A connection for requests. Threads may share one client.
 
     Args:
-        host: Of the broker; default: settings (S2M3_HOST, …).
-        port: Of the broker.
-        settings: All of them, instead of host and port.
-        patient: Whether a broker that is not there is waited for, 10 s; False: that is an error at once.
+        host: Host of the broker; None for the settings (S2M3_HOST, …).
+        port: Port of the broker; None for the settings.
+        settings: All settings, instead of host and port.
+        patient: Whether to keep trying for 10 s if no broker answers; False makes that an error at once.
 
     Raises:
         UnauthorisedError: The broker refused the login.
-        S2M3Error: There is no broker.
+        S2M3Error: No broker answered.
 
     Example:
         >>> with Client() as client:
@@ -157,18 +157,18 @@ class Client:
         settings = settings or BrokerSettings.load(host=host, port=port)
         unique = f"py-{secrets.token_hex(6)}"
         self._loop = Loop(unique)
-        self._link = Link(settings, f"s2m3-client-{unique}", self._loop, on_ended=self._link_ended)
+        self._link = Link(settings, f"s2m3-client-{unique}", self._loop, on_ended=self._on_link_ended)
         self._dispatcher = Dispatcher(self._link, self._loop, settings.client or unique)
         self._open: set[Reply] = set()
         self._loop.start()
         try:
             self._link.start(patient=patient)
-            self._wait_until_answers_come()
+            self._wait_for_inbox()
         except S2M3Error:
             self.close()
             raise
 
-    def _wait_until_answers_come(self) -> None:
+    def _wait_for_inbox(self) -> None:
         ready = threading.Event()
         self._dispatcher.start(on_ready=ready.set)
         if not self._link.wait_for(ready, _GRACE_S):
@@ -179,33 +179,33 @@ class Client:
     def ask(
         self, task: str, *, deadline_s: float | None = None, options: Mapping[str, Any] | None = None, **inputs: Any
     ) -> Answer:
-        """Asks and waits.
+        """Sends a request and waits for the answer.
 
         Args:
             task: Name of the task.
-            deadline_s: Seconds to wait at most; default: the task's own.
-            options: How text is to be written: max_tokens, stop, temperature, seed; default: the task's own, greedy.
-            **inputs: By the task's names: texts as str or list, pictures and sound as bytes or Path, or lists of them.
+            deadline_s: Seconds until the request fails with RequestTimeoutError; None for the task's deadline.
+            options: Generation options: max_tokens, stop, temperature, seed; None for the task's, by default greedy.
+            **inputs: Input name -> value: texts as str or list, images and audio as bytes or Path, or lists of them.
 
         Raises:
-            S2M3Error: One of its subclasses, by code: what was wrong, and where.
+            S2M3Error: The request failed; the subclass, `code` and `detail` say why, and where.
         """
         return self.submit(task, deadline_s=deadline_s, options=options, **inputs).result()
 
     def submit(
         self, task: str, *, deadline_s: float | None = None, options: Mapping[str, Any] | None = None, **inputs: Any
     ) -> Reply:
-        """Asks without waiting; see `ask`. The reply ends by itself at the deadline.
+        """Sends a request and returns at once; arguments as for `ask`. The reply ends at the latest at the deadline.
 
         Raises:
-            UnauthorisedError: The broker has taken our rights away.
+            UnauthorisedError: The broker has revoked the login's rights.
         """
         return self._submit(Reply(), None, task, deadline_s, options, inputs)
 
     def stream(
         self, task: str, *, deadline_s: float | None = None, options: Mapping[str, Any] | None = None, **inputs: Any
     ) -> Stream:
-        """Asks for a text and returns it as it is written; see `ask`.
+        """Sends a request and returns its text as it is generated; arguments as for `ask`.
 
         Example:
             >>> with client.stream("transcription", audio=Path("hello.flac")) as words:
@@ -230,18 +230,18 @@ class Client:
         values = {name: _read(value) for name, value in inputs.items() if value is not None}
         request = new_request_id()
         self._open.add(reply)
-        reply.add_done_callback(lambda _: self._ended(reply, request))
+        reply.add_done_callback(lambda _: self._on_reply_done(reply, request))
         self._dispatcher.submit(
-            task, values, deadline_s, self._settle(reply), request=request, options=options, on_delta=on_delta
+            task, values, deadline_s, self._on_result(reply), request=request, options=options, on_delta=on_delta
         )
         return reply
 
-    def _ended(self, reply: Reply, request: bytes) -> None:
+    def _on_reply_done(self, reply: Reply, request: bytes) -> None:
         self._open.discard(reply)
         if reply.cancelled():
             self._dispatcher.cancel(request)
 
-    def _settle(self, reply: Reply) -> Callable[[Result], None]:
+    def _on_result(self, reply: Reply) -> Callable[[Result], None]:
         def done(result: Result) -> None:
             if reply.done() or not reply.set_running_or_notify_cancel():  # cancelled, or the link ended first
                 return
@@ -263,13 +263,13 @@ class Client:
         return done
 
     def close(self) -> None:
-        """Disconnects; what is still open fails."""
+        """Disconnects; requests without an answer fail."""
         self._dispatcher.close()
         self._link.stop()
         self._loop.stop()
         self._fail_open(S2M3Error("the client was closed"))
 
-    def _link_ended(self) -> None:
+    def _on_link_ended(self) -> None:
         self._dispatcher.close()
         self._fail_open(self._link.refused or S2M3Error("the connection to the broker ended"))
 
@@ -287,7 +287,7 @@ class Client:
 
 
 def _read(value: Any) -> Value:
-    """Reads files; leaves everything else to the checks against what the task takes."""
+    """Returns the value with files read; the dispatcher validates it against the task's inputs."""
     if isinstance(value, Path):
         return value.read_bytes()
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""A whole system on this machine: broker, planner and agents as processes on loopback, for `up`, `demo` and tests."""
+"""A whole site on this machine: broker, planner and agents as processes on loopback, for `up`, `demo` and tests."""
 
 import os
 import signal
@@ -47,21 +47,21 @@ def require_installed(purpose: str, parts: Iterable[str], kind: BrokerKind) -> N
 
 
 class Cluster:
-    """Processes of one local site.
+    """The processes of one local site.
 
     Args:
-        nodes: Node name -> memory budget in MB (of the whole agent process).
-        kind: Of broker; None takes Mosquitto where it is installed.
-        port: Of the broker; 0 picks a free one.
-        threads: Compute threads of each agent; None leaves the default.
-        verbose: Agents and planner log everything.
-        folder: For the logs; default: a temporary one, removed at the end.
-        page: Whether the broker opens a websocket listener for the page, on a free port.
-        planner: False starts none: whoever tests or measures agents says what they hold.
-        persistence: Whether the broker remembers over a restart (Mosquitto only).
-        bridge: Start one, for bindings and Home Assistant.
+        nodes: Node name -> memory budget of the whole agent process, 10^6 bytes.
+        planner: Whether to start a planner; without one, the caller publishes the plans (tests, benchmarks).
+        page: Whether the broker has a websocket listener for the page, on a free port.
+        kind: The broker; None for Mosquitto if it is installed, else the embedded one.
+        port: Port of the broker; 0 for a free one.
+        threads: Compute threads of each agent; None for the default.
+        verbose: Whether agents and planner log everything.
+        folder: Folder for the logs; None for a temporary one, which is removed at the end.
+        persistence: Whether the broker keeps its state over a restart (Mosquitto only).
+        bridge: Whether to start a bridge, for bindings and Home Assistant.
         checkpoints: Node -> folder of the checkpoints that it can load by name.
-        spare: Whether spare memory is filled with second copies.
+        spare: Whether the planner fills spare memory with second copies.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class Cluster:
         ws_port = 0 if page else None
         self.broker = Broker(kind or default_kind(), port=port, ws_port=ws_port, persistence=persistence)
         self.settings = BrokerSettings(host="127.0.0.1", port=self.broker.port)
-        #: process -> where it reaches the broker, if not at its own port (behind a proxy)
+        #: process -> port at which it connects to the broker, if not the broker's own (a proxy)
         self.ports: dict[str, int] = {}
-        #: settings that have no flag: S2M3_... -> value
+        #: environment variables of the processes, for settings that have no flag: S2M3_... -> value
         self.environment: dict[str, str] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> Self:
-        """Starts everything; agents and planner come up behind it.
+        """Starts all processes; does not wait for agents and planner to be ready.
 
         Raises:
             S2M3Error: The broker did not start.
@@ -122,7 +122,7 @@ class Cluster:
         self._spawn("bridge", "bridge", *flags)
 
     def start_agent(self, node: str) -> None:
-        """Starts one agent (again)."""
+        """Starts one agent, or starts it again."""
         flags = ["--node", node, "--memory-mb", str(self._nodes[node])]
         if self._threads is not None:
             flags += ["--threads", str(self._threads)]
@@ -133,7 +133,7 @@ class Cluster:
     def _spawn(self, name: str, command: str, *flags: str) -> None:
         where = ["--host", self.settings.host, "--port", str(self.ports.get(name, self.settings.port))]
         loud = ["--verbose"] if self._verbose else []
-        # its settings are these flags alone: the user's own S2M3_* variables are for the user's own site
+        # the user's S2M3_* variables are for the user's own site and must not configure these processes
         env = {name: value for name, value in os.environ.items() if not name.startswith("S2M3_")} | self.environment
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(  # noqa: S603  # our own command
@@ -145,27 +145,27 @@ class Cluster:
             )
 
     def kill(self, name: str) -> None:
-        """SIGKILL: as when the cable is pulled and the memory gone."""
+        """Kills a process (SIGKILL): no last words, as after a power cut."""
         self.processes[name].kill()
         self.processes[name].wait(_STOP_S)
 
     def log(self, name: str) -> str:
-        """Returns what a process has logged."""
+        """Returns the log of a process."""
         path = self.folder / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def check(self) -> None:
-        """Looks whether all that was started still runs.
+        """Checks that all started processes are running, or were stopped or killed by us.
 
         Raises:
-            S2M3Error: A process ended by itself; its last words are in the text.
+            S2M3Error: A process ended by itself; the text has the end of its log.
         """
         for name, process in self.processes.items():
             if process.poll() not in (None, -signal.SIGKILL, -signal.SIGTERM, 0):
                 raise S2M3Error(f"{name} ended with {process.returncode}: {self.log(name)[-800:]}")
 
     def stop(self) -> None:
-        """Ends everything, the broker last."""
+        """Stops all processes, the broker last."""
         for process in self.processes.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""What `s2m3 demo` does: six tasks on real inputs over three nodes, every answer checked, a node killed."""
+"""The demo: six tasks on real inputs over three nodes, every answer checked, before and after a node is killed."""
 
 import json
 import time
@@ -26,7 +26,7 @@ from s2m3.snapshot import Site
 
 __all__ = ["DEMO_NODES", "TASKS", "Case", "default_broker", "run", "sample", "shipped_cases"]
 
-#: Budgets of the whole agent process, in MB: a runtime with torch takes about 420, all modules 264; any two nodes do.
+#: Memory budgets of the agents, MB: torch's runtime takes about 420, all modules 264; any two nodes can hold them all.
 DEMO_NODES = {"pi": 640.0, "laptop": 660.0, "desktop": 655.0}
 TASKS = ("retrieval", "classification", "vqa", "transcription", "spoken-retrieval", "spoken-intent")
 _READY_S = 90.0
@@ -36,7 +36,7 @@ _WIDTH = 150
 
 @dataclass(frozen=True)
 class Case:
-    """One input of a task, and what must come out."""
+    """One input of a task, and the expected outputs."""
 
     task: str
     inputs: Mapping[str, Any]
@@ -44,7 +44,7 @@ class Case:
     shown: str
 
     def wrong(self, answer: Answer) -> str | None:
-        """Returns what is not as expected; None when all is."""
+        """Returns what differs from the expected outputs; None if nothing does."""
         for name, wanted in self.expect.items():
             if answer.outputs.get(name) != wanted:
                 return f"{name} is {answer.outputs.get(name)!r}, not {wanted!r}"
@@ -52,12 +52,12 @@ class Case:
 
 
 def sample(name: str) -> Path:
-    """Returns where a picture or sound that is shipped lies."""
+    """Returns the path of a shipped image or audio file."""
     return Path(str(files("s2m3").joinpath("samples", name)))
 
 
 def shipped_cases() -> list[Case]:
-    """Returns the demo's cases: samples/expected.toml."""
+    """Returns the demo's cases, from samples/expected.toml."""
     folder = sample("expected.toml").parent
     table = tomllib.loads((folder / "expected.toml").read_text(encoding="utf-8"))
     return [
@@ -88,8 +88,8 @@ class _Row:
 
 
 @dataclass
-class _Story:
-    """What the demo found out, as it goes."""
+class _Results:
+    """The results so far."""
 
     console: Console
     cases: list[Case]
@@ -104,21 +104,26 @@ class _Story:
 
 
 def default_broker() -> BrokerKind:
-    """Returns the embedded broker, for the demo's own; Mosquitto where that alone is installed."""
+    """Returns the kind of the demo's broker: the embedded one, or Mosquitto if only that is installed."""
     return "mosquitto" if extras.missing("broker") and find_mosquitto() is not None else "embedded"
 
 
 def run(kind: BrokerKind, *, as_json: bool, verbose: bool) -> bool:
-    """Runs the demo and prints what happened.
+    """Runs the demo and prints its results.
+
+    Args:
+        kind: The broker.
+        as_json: Whether to print a JSON summary on stdout, and everything else on stderr.
+        verbose: Whether agents and planner log everything.
 
     Returns:
         Whether every answer was right, before and after the kill.
 
     Raises:
-        NotInstalledError: Something that it needs is not installed; nothing was started.
+        NotInstalledError: A required package is not installed; nothing was started.
     """
     require_installed("the demo", ["agent"], kind)
-    story = _Story(Console(stderr=as_json, width=None if as_json else _width()), shipped_cases())
+    state = _Results(Console(stderr=as_json, width=None if as_json else _width()), shipped_cases())
     began = time.monotonic()
     with (
         Cluster(DEMO_NODES, kind=kind, threads=1, verbose=verbose) as cluster,
@@ -129,57 +134,57 @@ def run(kind: BrokerKind, *, as_json: bool, verbose: bool) -> bool:
             add_task(site, task, m.TaskSpec(model=task, deadline_s=_ASK_S))
         _wait_ready(site, cluster)
         ready_s = time.monotonic() - began
-        story.console.print(f"{kind} broker, planner, {len(DEMO_NODES)} agents; six tasks ready after {ready_s:.1f} s")
-        _ask_all(story, client, "asked")
-        story.memory = _memory(site)
-        story.console.print(_memory_line(story.memory))
-        _kill_one(story, cluster, site, client)
+        state.console.print(f"{kind} broker, planner, {len(DEMO_NODES)} agents; six tasks ready after {ready_s:.1f} s")
+        _ask_all(state, client, "asked")
+        state.memory = _memory(site)
+        state.console.print(_memory_line(state.memory))
+        _kill_one(state, cluster, site, client)
     seconds = time.monotonic() - began
-    right = sum(row.problem is None for row in story.rows)
-    story.console.print(f"{right} of {len(story.rows)} answers right, in {seconds:.0f} s")
+    right = sum(row.problem is None for row in state.rows)
+    state.console.print(f"{right} of {len(state.rows)} answers right, in {seconds:.0f} s")
     if as_json:
-        print(json.dumps(_summary(story, seconds)))  # noqa: T201  # the command's answer
-    return story.good
+        print(json.dumps(_summary(state, seconds)))  # noqa: T201  # the command's answer
+    return state.good
 
 
 def _width() -> int:
-    """A log or a pipe has no width: enough for the table."""
+    """Returns the console's width, or enough for the table if the output is a file or a pipe."""
     return max(Console().width, _WIDTH)
 
 
-def _kill_one(story: _Story, cluster: Cluster, site: Site, client: Client) -> None:
-    """Kills the node that holds most, asks at once for what it held, and asks everything again."""
+def _kill_one(state: _Results, cluster: Cluster, site: Site, client: Client) -> None:
+    """Kills the node that holds most, sends a request that needs one of its modules, and then all requests."""
     victim = _victim(site)
     held = sorted(site.reported[victim].modules)
-    story.console.print(f"\nkill -9 of the agent on {victim}, which holds {', '.join(held)}")
+    state.console.print(f"\nkill -9 of the agent on {victim}, which holds {', '.join(held)}")
     killed = time.monotonic()
     cluster.kill(victim)
-    first = _ask(client, _case_through(story.cases, site, held))
-    story.rows.append(first)
-    story.first_s = time.monotonic() - killed
+    first = _ask(client, _case_through(state.cases, site, held))
+    state.rows.append(first)
+    state.first_s = time.monotonic() - killed
     _wait_ready(site, cluster)
-    story.replaced_s = time.monotonic() - killed
-    story.console.print(
-        f"an answer that needed one of them: {story.first_s:.1f} s after the kill ({first.problem or 'right'}); "
-        f"all tasks ready again: {story.replaced_s:.1f} s"
+    state.replaced_s = time.monotonic() - killed
+    state.console.print(
+        f"an answer that needed one of them: {state.first_s:.1f} s after the kill ({first.problem or 'right'}); "
+        f"all tasks ready again: {state.replaced_s:.1f} s"
     )
-    _ask_all(story, client, f"asked again, without {victim}")
+    _ask_all(state, client, f"asked again, without {victim}")
 
 
-def _ask_all(story: _Story, client: Client, title: str) -> None:
-    rows = [_ask(client, case) for case in story.cases]
-    story.rows += rows
-    story.console.print(_table(rows, title))
+def _ask_all(state: _Results, client: Client, title: str) -> None:
+    rows = [_ask(client, case) for case in state.cases]
+    state.rows += rows
+    state.console.print(_table(rows, title))
 
 
-def _summary(story: _Story, seconds: float) -> dict[str, Any]:
+def _summary(state: _Results, seconds: float) -> dict[str, Any]:
     return {
-        "right": story.good,
+        "right": state.good,
         "seconds": round(seconds, 1),
-        "first_answer_after_kill_s": round(story.first_s, 2),
-        "replaced_s": round(story.replaced_s, 2),
-        "memory": story.memory,
-        "rows": [_row_json(row) for row in story.rows],
+        "first_answer_after_kill_s": round(state.first_s, 2),
+        "replaced_s": round(state.replaced_s, 2),
+        "memory": state.memory,
+        "rows": [_row_json(row) for row in state.rows],
     }
 
 
@@ -206,18 +211,18 @@ def _ask(client: Client, case: Case) -> _Row:
 
 
 def _victim(site: Site) -> str:
-    """The node with the most bytes of modules: the hardest to do without."""
+    """Returns the node with the most bytes of modules."""
     return max(site.reported, key=lambda node: sum(r.bytes for r in site.reported[node].modules.values()))
 
 
 def _case_through(cases: list[Case], site: Site, modules: list[str]) -> Case:
-    """A case whose task uses one of the modules."""
+    """Returns a case whose task uses one of the modules."""
     models = shipped_catalogue().models
     return next(c for c in cases if set(models[site.tasks[c.task].model].module_ids) & set(modules))
 
 
 def _memory(site: Site) -> dict[str, float]:
-    """Bytes of weights as loaded: one copy of each module, against one copy for each task that uses it."""
+    """Returns the bytes of loaded weights, with one copy per module, and with one copy per task that uses it."""
     held = [(name, r.bytes) for reported in site.reported.values() for name, r in reported.modules.items()]
     loaded = dict(held)
     models = shipped_catalogue().models

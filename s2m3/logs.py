@@ -1,4 +1,4 @@
-"""One line per event on stderr: time, level, event, and its fields (node, task, request, …)."""
+"""The log of a process: one logfmt line per event on stderr, with time, level, event, and fields (node, task, …)."""
 
 import logging
 import sys
@@ -9,11 +9,11 @@ __all__ = ["configure"]
 
 
 def configure(*, verbose: bool, quiet: bool = False) -> None:
-    """Sets up the log of a process.
+    """Configures the log of this process.
 
     Args:
-        verbose: Everything.
-        quiet: Warnings and worse only: for commands whose output is their answer.
+        verbose: Whether to log everything, from level debug.
+        quiet: Whether to log only warnings and errors, for commands whose output is their result.
     """
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     structlog.configure(

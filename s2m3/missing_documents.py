@@ -1,4 +1,4 @@
-"""What does not fit in what the bus told of a site: retained documents that a broker lost or never gave. Pure."""
+"""Finds documents of a site that other documents refer to and that the broker never delivered. Pure: no I/O."""
 
 from collections.abc import Iterable, Mapping
 
@@ -18,16 +18,16 @@ def missing_documents(
     routes: Mapping[str, m.RouteDoc],
     others: Iterable[str] = (),
 ) -> frozenset[str]:
-    """Returns the topics, below the root, of documents that others speak of, or that every site has.
+    """Returns the topics, below the root, of documents that others refer to, or that every site has.
 
     Args:
-        planner: The planner's state.
+        planner: The planner's state; None if it is missing.
         nodes: The nodes' states.
-        profiles: By node.
-        tasks: Those desired.
-        plans: By node.
-        routes: By task.
-        others: Nodes that something else is known of.
+        profiles: Node -> profile.
+        tasks: Names of the desired tasks.
+        plans: Node -> plan.
+        routes: Task -> route document.
+        others: Nodes that have other documents.
     """
     found = set() if planner is not None else {"planner/state"}
     named = {replica.node for doc in routes.values() for step in doc.steps.values() for replica in step.replicas}

@@ -1,6 +1,6 @@
-"""Serves the built page over HTTP: a fixed set of files from memory, and one document that says where the broker is.
+"""Serves the built page over HTTP: a fixed set of files from memory, and a document with the broker's address.
 
-It holds no data of the site and takes nothing from the browser: the page speaks to the broker itself.
+It holds no data of the site and accepts no input: the page itself connects to the broker.
 """
 
 import json
@@ -24,8 +24,8 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
-#: Scripts and styles are our own files only; pictures may also be what the user just chose (blob:). Trusted types stop
-#: every way from a text to HTML or code, in our script as in the libraries it is built from.
+#: Content Security Policy. Scripts and styles are our own files only; images may also be files that the user chose
+#: (blob:). Trusted types forbid to turn text into HTML or code, in our scripts and in the libraries.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
     "connect-src 'self' {broker}; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -41,26 +41,26 @@ _HEADERS = {
 }
 
 
-#: A wheel is made with the page, unless it was told otherwise: see setup.py.
+#: Hint for an installation without the page. A wheel is built with the page by default: see setup.py.
 HOW_TO_BUILD = (
     "this installation was made without the page; in a checkout `make dashboard` builds it (Debian: apt install npm)"
 )
 
 
 def page_is_built() -> bool:
-    """Whether the page's files are there."""
+    """Whether the page's files are installed."""
     return files("s2m3").joinpath("page", "index.html").is_file()
 
 
 class PageServer:
-    """The page on one address.
+    """The HTTP server of the page.
 
     Args:
-        url: Of the broker's websocket listener, as the browser is to reach it.
+        url: URL of the broker's websocket listener, as the browser reaches it.
         root: First levels of every topic.
-        port: To listen on; 0 picks a free one.
+        port: Port to listen on; 0 for a free one.
         bind: Address to listen on.
-        door: Where we started the broker ourselves: the login that the page may use. Told on loopback only.
+        door: Login for the page at a broker that we started. It is served on loopback addresses only.
 
     Raises:
         BadInputError: The url is not one of a websocket.
@@ -97,7 +97,7 @@ class PageServer:
 
 
 def _origin(url: str) -> str:
-    """Returns scheme, host and port of a websocket's url, fit for a policy."""
+    """Returns scheme, host and port of a websocket URL, for the Content Security Policy."""
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("ws", "wss") and parts.hostname and parts.username is None
@@ -110,7 +110,7 @@ def _origin(url: str) -> str:
 
 
 def _built() -> dict[str, tuple[str, bytes]]:
-    """Returns path -> (content type, bytes) of all that is served."""
+    """Returns path -> (content type, bytes) of all files."""
     if not page_is_built():
         raise NotInstalledError(HOW_TO_BUILD)
     folder = files("s2m3").joinpath("page")
@@ -123,11 +123,11 @@ def _built() -> dict[str, tuple[str, bytes]]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD from a table; nothing that a client sends reaches a file system."""
+    """Answers GET and HEAD requests from a table; no path of a request is used as a file name."""
 
     files: dict[str, tuple[str, bytes]]
     policy: str
-    #: host names that a request may be for: a name that an attacker points at us is none of them
+    #: accepted host names, against DNS rebinding: another name that resolves to this machine is refused; None: any
     only_for: tuple[str, ...] | None
     server_version = "s2m3"
     sys_version = ""
@@ -163,4 +163,4 @@ class _Handler(BaseHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Says nothing: a page is loaded by the one who looks at it."""
+        """Logs nothing: the user of the page is the one who loads it."""

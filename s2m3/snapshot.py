@@ -1,4 +1,4 @@
-"""The site as its topics tell it: read once for `status`, kept for `watch` and for whoever waits for something."""
+"""A read-only view of the site's topics: read once for `status`, kept up to date for `watch` and for waiting."""
 
 import secrets
 import threading
@@ -27,23 +27,23 @@ __all__ = ["Site"]
 D = TypeVar("D")
 _CONFIRM_S = 5.0
 _EVENTS = 99
-#: After the broker has confirmed, retained messages come at once; this long without one more, and all are here.
+#: Retained messages arrive right after the SUBACK: if none arrives for this long, all have arrived.
 _QUIET_S = 0.15
 
 
 class Site:
-    """A read-only view of everything, kept up to date.
+    """All documents of a site, kept up to date while the context manager is open.
 
     Args:
-        settings: Where the broker is.
-        roll_call: Who asks the site to say everything again, at the start and where something is missing; None asks
-            nobody, and takes what the broker remembers.
+        settings: The broker's address, and the login.
+        roll_call: The name under which to ask for a roll call, at the start and when documents are missing; None asks
+            for none and shows what the broker has retained.
     """
 
     def __init__(self, settings: BrokerSettings, *, roll_call: str | None = None) -> None:
         self.root = settings.root
         self._asker, self._ask_times = roll_call, AskTimes()
-        #: whether the broker asks who comes: then it may also refuse, without a word, what a login may not read
+        #: whether the broker has logins; then it may deny a login to read topics without an error
         self.is_secured = settings.tls_ca is not None or settings.username is not None
         self.planner: m.PlannerState | None = None
         self.nodes = NodeStates()
@@ -69,14 +69,14 @@ class Site:
         confirmed = threading.Event()
         listen(self.link, topics.PLANNER_STATE, self._on_planner)
         listen(self.link, topics.EVENT, self._on_event)
-        listen(self.link, topics.NODE_PROFILE, partial(self._keep, self.profiles))
-        listen(self.link, topics.NODE_REPORTED, partial(self._keep, self.reported))
-        listen(self.link, topics.NODE_LOAD, partial(self._keep, self.loads))
-        listen(self.link, topics.TASK, partial(self._keep, self.tasks))
-        listen(self.link, topics.PLAN, partial(self._keep, self.plans))
-        listen(self.link, topics.ROUTE, partial(self._keep, self.routes))
-        listen(self.link, topics.BIND, partial(self._keep, self.bindings))
-        listen(self.link, topics.BRIDGE_BINDING, partial(self._keep, self.reports))
+        listen(self.link, topics.NODE_PROFILE, partial(self._store, self.profiles))
+        listen(self.link, topics.NODE_REPORTED, partial(self._store, self.reported))
+        listen(self.link, topics.NODE_LOAD, partial(self._store, self.loads))
+        listen(self.link, topics.TASK, partial(self._store, self.tasks))
+        listen(self.link, topics.PLAN, partial(self._store, self.plans))
+        listen(self.link, topics.ROUTE, partial(self._store, self.routes))
+        listen(self.link, topics.BIND, partial(self._store, self.bindings))
+        listen(self.link, topics.BRIDGE_BINDING, partial(self._store, self.reports))
         listen(self.link, topics.BRIDGE_STATE, self._on_bridge)
         listen(self.link, topics.NODE_STATE, self._on_state, on_subscribed=confirmed.set)
         try:
@@ -95,7 +95,7 @@ class Site:
         return self
 
     def missing(self) -> frozenset[str]:
-        """Returns the topics, below the root, of documents that what is here speaks of."""
+        """Returns the topics, below the root, of documents that other documents refer to and that did not arrive."""
         with self._changed:
             return missing_documents(
                 self.planner,
@@ -108,7 +108,7 @@ class Site:
             )
 
     def look_for_missing(self) -> None:
-        """Asks who is there if something has been missing for a while."""
+        """Asks for a roll call if documents have been missing for a while."""
         if self._asker is not None and self._ask_times.is_due(self.missing(), time.monotonic()):
             ask_who_is_there(self.link, self._asker)
 
@@ -117,7 +117,7 @@ class Site:
         self._loop.stop()
 
     def wait(self, until: Callable[["Site"], bool], timeout_s: float) -> bool:
-        """Waits until something holds of the site; returns whether it does, at the latest after the time."""
+        """Waits until a condition holds; returns whether it holds, at the latest after the time-out."""
         with self._changed:
             return self._changed.wait_for(lambda: until(self), timeout_s)
 
@@ -129,8 +129,8 @@ class Site:
         """Publishes one document and waits for the broker's acknowledgement.
 
         Raises:
-            UnauthorisedError: The broker does not let this login.
-            S2M3Error: There was none in time.
+            UnauthorisedError: The broker denies the publication to this login.
+            S2M3Error: The acknowledgement did not arrive in time.
         """
         acknowledged = threading.Event()
         topic = path.at(self.root, **ids)
@@ -138,16 +138,16 @@ class Site:
         self._wait_for(acknowledged, f"acknowledge {topic}")
 
     def ready(self, task: str) -> bool:
-        """Whether every step of a task has a ready replica."""
+        """Whether every step of a task has a ready copy on a present node."""
         doc = self.routes.get(task)
         return doc is not None and doc.ready_on(self.nodes.present)
 
-    def _keep(self, kept: dict[str, D], key: str, document: D | None) -> None:
+    def _store(self, documents: dict[str, D], key: str, document: D | None) -> None:
         with self._change():
             if document is None:
-                kept.pop(key, None)
+                documents.pop(key, None)
             else:
-                kept[key] = document
+                documents[key] = document
 
     def _on_state(self, node: str, state: m.NodeState | None) -> None:
         with self._change():

@@ -1,4 +1,4 @@
-"""Lets an operator look into a service: metrics over HTTP where a port is set, traces where an OTLP endpoint is."""
+"""Starts the telemetry of a service: Prometheus metrics if a port is set, traces if an OTLP endpoint is set."""
 
 import os
 
@@ -11,20 +11,20 @@ from s2m3.schemas.settings import ServiceSettings
 __all__ = ["start"]
 
 _log = structlog.get_logger(__name__)
-#: OpenTelemetry's own variables: the exporter reads the rest of them itself.
+#: Variables of OpenTelemetry; the exporter reads these and its other variables itself.
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def start(settings: ServiceSettings, service: str, instance: str) -> None:
-    """Starts what the settings and the environment ask for.
+    """Starts the telemetry that settings and environment ask for.
 
     Args:
-        settings: Of the service.
-        service: Its name in traces, e.g. `s2m3-agent`.
-        instance: Which one it is, e.g. the node.
+        settings: The service's settings.
+        service: The service's name in traces, e.g. `s2m3-agent`.
+        instance: The instance's name, e.g. the node.
 
     Raises:
-        S2M3Error: The metrics' port is taken.
+        S2M3Error: The metrics' port is in use.
     """
     if settings.metrics_port is not None:
         port = metrics.serve(settings.metrics_host, settings.metrics_port)
@@ -35,7 +35,7 @@ def start(settings: ServiceSettings, service: str, instance: str) -> None:
 
 def _export_traces(service: str, instance: str) -> None:
     try:
-        from opentelemetry import trace  # noqa: PLC0415  # an extra, and 0.3 s that only who traces pays
+        from opentelemetry import trace  # noqa: PLC0415  # optional dependency, and 0.3 s of import time
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415

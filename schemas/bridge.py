@@ -1,4 +1,4 @@
-"""What the bridge is told (bindings) and what it tells (state that a house reads). JSON without v5 properties."""
+"""The bridge's documents: bindings, and states for home automation. JSON without v5 properties."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -22,38 +22,38 @@ _LONGEST_TOPIC = 512
 
 
 class Binding(Document):
-    """Any topic as the input of a task, as somebody wants it."""
+    """A desired binding: messages on any topic become the inputs of a task."""
 
-    #: topic filter; what + and # stood for is {1}, {2}, … in `publish`
+    #: topic filter; `publish` may contain {1}, {2}, …: the levels that the wildcards matched
     source: str = Field(min_length=1, max_length=_LONGEST_TOPIC)
     task: Id
-    #: takes the payload as it is
+    #: the input that gets the whole payload
     input: str | None = None
-    #: of raw samples, where their messages have no Content Type of their own: audio/L16; rate=16000; channels=1
+    #: content type of raw samples whose messages have no Content Type: audio/L16; rate=16000; channels=1
     content_type: Annotated[str | None, Field(max_length=200), Since(1)] = None
     #: input name -> JMESPath into a JSON payload
     paths: dict[str, str] = Field(default_factory=dict)
-    #: constant inputs, in the form of a plain request's
+    #: constant inputs, in the form of a plain request's inputs
     inputs: dict[str, Any] = Field(default_factory=dict)
-    #: JMESPath that has to be true of a JSON payload, else the message is passed over
+    #: JMESPath that must be true for a JSON payload; other messages are skipped
     where: str | None = None
-    #: topic of the answers, with {task}, {binding}, {1}, …
+    #: topic of the answers; may contain {task}, {binding}, {1}, …
     publish: str = Field(min_length=1, max_length=_LONGEST_TOPIC)
     form: Annotated[Literal["json", "value", "unknown"], ClosedList()] = "json"
     retain: bool = False
-    #: at most one request per topic in so many seconds: the newest message, older ones are dropped
+    #: seconds between two requests of one topic; of the messages in between, only the newest is used
     every_s: float = Field(default=1.0, ge=0, le=86_400)
-    #: asks every message, in the order of its topic, up to a bound: events, as against a camera's newest picture
+    #: whether every message makes a request, in order, up to a bound: for events, not for a camera's pictures
     each: Annotated[bool, Since(1)] = False
-    #: publish only these answers
+    #: publish only answers with one of these labels; empty: all
     labels: list[str] = Field(default_factory=list)
-    #: publish only answers whose score is above
+    #: publish only answers with a score above this
     above: float | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _no_pause_between_events(cls, given: Any) -> Any:
-        """Where each message counts, they wait for each other only if somebody says so."""
+        """Sets `every_s` to 0 if `each` is set and no interval is given."""
         if isinstance(given, dict) and given.get("each") and "every_s" not in given:
             return {**given, "every_s": 0.0}
         return given
@@ -69,40 +69,40 @@ class Binding(Document):
 
 
 class BindingReport(Document):
-    """What became of a binding."""
+    """The state of a binding, and its counters."""
 
     state: Annotated[Literal["active", "refused", "unknown"], ClosedList()]
-    #: why it is refused
+    #: why it was refused
     error: ErrorBody | None = None
-    #: messages that came
+    #: messages received
     received: int = 0
-    #: of these: given up for a newer one, or over the bound of those that wait
+    #: of the received messages: replaced by a newer one, or beyond the bound of waiting messages
     dropped: int = 0
-    #: of these: asked nothing (not as `where` wants it, empty, or nothing at a path)
+    #: of the received messages: skipped (`where` is not true, an empty payload, or nothing at a path)
     passed: Annotated[int, Since(1)] = 0
-    #: why the last of them asked nothing
+    #: why the last of them was skipped
     last_passed: Annotated[str | None, Since(1)] = None
     #: requests answered with a result
     answered: int = 0
-    #: of these: published, the others did not meet `labels` and `above`
+    #: of these answers: published; the others did not match `labels` and `above`
     published: int = 0
-    #: requests answered with an error, and messages that no request could be made of
+    #: requests answered with an error, and messages that could not be made a request
     failed: int = 0
     last_error: ErrorBody | None = None
-    #: topics that hold an answer of this binding, retained
+    #: topics with a retained answer of this binding
     retained: Annotated[list[str], Since(1)] = Field(default_factory=list)
 
 
 class BridgeState(Document):
-    """Whether the bridge runs, told each 5 s. The last will is `offline`."""
+    """Whether the bridge runs, published every 5 s. The last will of its connection is `offline`."""
 
     state: Annotated[Literal["online", "offline", "unknown"], ClosedList()]
-    #: above every bridge's before it: of two, the one that took over last stays
+    #: larger than the epoch of every earlier bridge: of two bridges, the one with the larger epoch leads
     epoch: int = Field(ge=0)
 
 
 class BridgeNode(Document):
-    """One node, for a dashboard."""
+    """The state of a node, for dashboards."""
 
     connected: bool
     state: str
@@ -110,26 +110,26 @@ class BridgeNode(Document):
     used_mb: float | None = None
     free_mb: float | None = None
     latency_ms: float | None = None
-    #: items waiting or running, of all its modules
+    #: items that wait or run, of all modules of the node
     queue: int = 0
-    #: those ready
+    #: the modules that are ready
     modules: list[Id] = Field(default_factory=list)
     version: str | None = None
 
 
 class BridgePlanner(Document):
-    """The planner, for a dashboard."""
+    """The state of the planner, for dashboards."""
 
     online: bool
-    #: present
+    #: present nodes
     nodes: int = 0
     tasks: int = 0
-    #: tasks that can be asked now
+    #: tasks that can serve requests now
     ready: int = 0
 
 
 class BridgeTask(Document):
-    """Whether a task can be asked, and if not, why."""
+    """Whether a task can serve requests, and if not, why."""
 
     ready: bool
     model: Id
@@ -137,21 +137,21 @@ class BridgeTask(Document):
 
 
 class BridgeAnswer(Document):
-    """A task's answer, to whoever asked."""
+    """An answer of a task."""
 
     event_type: Annotated[Literal["answered", "failed", "unknown"], ClosedList()]
-    #: the answer as text, cut at 255 characters
+    #: the answer as text, truncated to 255 characters
     state: str | None = None
-    #: the whole of it, where it is at most 6,000 bytes
+    #: the complete answer, if it has at most 6,000 bytes
     answer: Any = None
     score: float | None = None
     outputs: dict[str, Any] = Field(default_factory=dict)
     latency_ms: float | None = None
-    #: when, ISO 8601
+    #: time of the answer, ISO 8601
     at: str
-    #: binding:<name>, question, or plain
+    #: what made the request: binding:<name>, question, or plain
     source: str
-    #: the topic its input came from
+    #: the topic of the message that made the request
     topic: str | None = None
     question: str | None = None
     #: step -> node

@@ -36,7 +36,7 @@ _WIDENS = {("text", "texts"), ("image", "images")}
 
 
 class Catalogue(BaseModel):
-    """The modules and models that are known, with equal modules already made one."""
+    """All known modules and models; modules with the same identity are merged into one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,10 +50,10 @@ class Catalogue(BaseModel):
 
 
 def check_model(where: str, model: ModelSpec, modules: Mapping[str, ModuleSpec]) -> None:
-    """Checks that a model can run.
+    """Checks that the steps of a model fit together.
 
     Raises:
-        BadDefinitionError: Its wiring cannot; each message names the file and the key.
+        BadDefinitionError: They do not; the text names the file and the key.
     """
     for step_id, step in model.steps.items():
         _check_step(f"{where}: steps.{step_id}", step_id, step, model, modules)
@@ -128,28 +128,28 @@ def _model(where: str, document: dict[str, Any]) -> ModelSpec:
 
 @dataclass(slots=True)
 class _Declared:
-    """What the files say, each with the file that says it."""
+    """The contents of the files, each with the name of its file."""
 
     modules: dict[str, tuple[str, ModuleSpec]] = field(default_factory=dict)
     models: dict[str, tuple[str, ModelSpec]] = field(default_factory=dict)
     checkpoints: dict[str, KnownCheckpoint] = field(default_factory=dict)
-    #: architectures that checkpoints may be of besides the shipped ones
+    #: architectures that checkpoints may have besides the shipped ones
     own: Sequence[Architecture] = ()
 
     def take_module(self, where: str, spec: ModuleSpec) -> None:
-        """Takes a module in; the same may be said in several files."""
+        """Adds a module; several files may define the same module."""
         first, known = self.modules.setdefault(spec.id, (where, spec))
         if known.identity != spec.identity:
             raise BadDefinitionError(f"{where}: modules.{spec.id}: is another module in {first}")
 
     def take_model(self, where: str, model: ModelSpec) -> None:
-        """Takes a model in."""
+        """Adds a model."""
         if model.id in self.models:
             raise BadDefinitionError(f"{where}: id: model {model.id} is also in {self.models[model.id][0]}")
         self.models[model.id] = (where, model)
 
     def take_checkpoint(self, where: str, name: str, table: Any) -> None:
-        """Takes in the modules of a published checkpoint, and the model that it is."""
+        """Adds the modules of a published checkpoint and, if it is a whole model, the model."""
         try:
             known = KnownCheckpoint.model_validate(table)
             modules, model = known_modules(name, known, self.own), known_wiring(name, known, self.own)
@@ -165,17 +165,17 @@ class _Declared:
 
 
 def load_catalogue(paths: Iterable[Path], own: Sequence[Architecture] = ()) -> Catalogue:
-    """Reads model definition files, checks the wiring and makes equal modules one.
+    """Reads model definition files, checks the wiring and merges equal modules.
 
-    A file holds `[modules.<id>]` and `[checkpoints.<id>]` tables, and one model (its keys at the top level), or some of
-    these; a model may use modules of any of the files.
+    A file has any of: `[modules.<id>]` tables, `[checkpoints.<id>]` tables, and one model (its keys at the top level).
+    A model may use modules of all files.
 
     Args:
         paths: The files.
-        own: Architectures that `[checkpoints.<id>]` may be of besides the shipped ones.
+        own: Architectures that `[checkpoints.<id>]` may have besides the shipped ones.
 
     Raises:
-        BadDefinitionError: Anything wrong, naming the file and the line or key.
+        BadDefinitionError: A file is invalid; the text names the file and the line or key.
     """
     declared = _Declared(own=own)
     for path in sorted(paths):
@@ -189,7 +189,7 @@ def load_catalogue(paths: Iterable[Path], own: Sequence[Architecture] = ()) -> C
     specs = {module_id: spec for module_id, (_, spec) in declared.modules.items()}
     for where, model in declared.models.values():
         check_model(where, model, specs)
-    found = _with_equal_modules_made_one(specs, [model for _, model in declared.models.values()])
+    found = _merged(specs, [model for _, model in declared.models.values()])
     return found.model_copy(update={"checkpoints": declared.checkpoints})
 
 
@@ -201,12 +201,12 @@ def _tables(where: str, document: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def with_definition(known: Catalogue, definition: Definition) -> tuple[Catalogue, ModelSpec]:
-    """Returns a catalogue with a definition's modules, made one with equal ones, and its model over them.
+    """Returns the catalogue with a definition's modules merged in, and the definition's model.
 
-    The model is not of the catalogue: two tasks may each bring one of the same name.
+    The model is not added to the catalogue: two tasks may embed different models of the same name.
 
     Raises:
-        BadDefinitionError: The wiring cannot run, or a module's id is another module's.
+        BadDefinitionError: The steps do not fit together, or the id of a module is taken by another module.
     """
     specs = dict(known.modules)
     for spec in definition.modules:
@@ -214,14 +214,12 @@ def with_definition(known: Catalogue, definition: Definition) -> tuple[Catalogue
             raise BadDefinitionError(f"modules.{spec.id}: is another module already")
     check_model("definition", definition.model, specs)
     others = {name: model for name, model in known.models.items() if name != definition.model.id}
-    found = _with_equal_modules_made_one(specs, [*others.values(), definition.model], first=list(known.modules))
+    found = _merged(specs, [*others.values(), definition.model], first=list(known.modules))
     return known.model_copy(update={"modules": found.modules}), found.models[definition.model.id]
 
 
-def _with_equal_modules_made_one(
-    specs: dict[str, ModuleSpec], models: list[ModelSpec], first: Sequence[str] = ()
-) -> Catalogue:
-    """One spec for each identity, and for each chain of `same_as`; where there is a choice, those of `first`."""
+def _merged(specs: dict[str, ModuleSpec], models: list[ModelSpec], first: Sequence[str] = ()) -> Catalogue:
+    """Merges modules of the same identity, and those linked by `same_as`; ids in `first` are kept in preference."""
     chosen: dict[str, str] = {}
     for module_id in [*first, *sorted(specs.keys() - set(first))]:
         spec, one_id = specs[module_id], chosen.setdefault(specs[module_id].identity, module_id)
@@ -234,7 +232,7 @@ def _with_equal_modules_made_one(
     origins: dict[str, list[Origin]] = {}
     for module_id, spec in specs.items():
         if spec.same_as is not None:
-            one[module_id] = one[_declared(spec, specs)]
+            one[module_id] = one[_same_module(spec, specs)]
             origin = Origin(source=spec.source, revision=spec.revision, prefix=spec.prefix)
             origins.setdefault(one[module_id], []).append(origin)
     shared = [
@@ -249,8 +247,8 @@ def _with_equal_modules_made_one(
     )
 
 
-def _declared(spec: ModuleSpec, specs: Mapping[str, ModuleSpec]) -> str:
-    """Returns the module that a spec says it is, after checking that it can do all that the spec offers."""
+def _same_module(spec: ModuleSpec, specs: Mapping[str, ModuleSpec]) -> str:
+    """Returns the module that `same_as` names, after checking that it has the spec's inputs and outputs."""
     other = specs.get(spec.same_as or "")
     if other is None or other.same_as is not None:
         what = "no module" if other is None else "itself declared to be another"
@@ -266,11 +264,11 @@ def _with_origins(spec: ModuleSpec, origins: list[Origin]) -> ModuleSpec:
 
 
 def shipped_folder() -> Path:
-    """Returns where the definitions that come with the package are."""
+    """Returns the folder of the definitions that come with the package."""
     return Path(str(files("s2m3.schemas").joinpath("models")))
 
 
 @cache
 def shipped_catalogue() -> Catalogue:
-    """Returns the definitions that come with the package."""
+    """Returns the catalogue of the definitions that come with the package."""
     return load_catalogue(shipped_folder().glob("*.toml"))

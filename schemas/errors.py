@@ -1,4 +1,4 @@
-"""Every error that a caller can be told, as a class with a code. The codes are the protocol's (docs/protocol.md)."""
+"""All errors that a requester can get, as classes with the codes of the protocol (docs/protocol.md)."""
 
 import re
 from typing import ClassVar
@@ -19,21 +19,21 @@ __all__ = [
     "error_from_code",
 ]
 
-#: What Python prints of an object without a text of its own; a library's error may hold one.
+#: The default text of a Python object (with its address), which a library's error message may contain.
 _ADDRESS = re.compile(r"<([\w.]+)(?: object)? at 0x[0-9a-fA-F]+>")
 
 
 class S2M3Error(Exception):
-    """An answer that is not a result.
+    """The base of all errors: the answer to a request that has no result.
 
     Args:
-        detail: One line for a person, with the numbers that matter.
-        step: The step it happened at, where one is to blame.
-        node: The node it happened on, where one is to blame.
+        detail: One line for people, with the relevant numbers.
+        step: The step where the error happened, if any.
+        node: The node where the error happened, if any.
     """
 
     code: ClassVar[str] = "error"
-    #: Another replica may succeed where this one did not: the dispatcher tries again while the deadline lasts.
+    #: Whether another replica may succeed: if so, the dispatcher retries until the deadline.
     retriable: ClassVar[bool] = False
 
     def __init__(self, detail: str, *, step: str | None = None, node: str | None = None) -> None:
@@ -54,33 +54,33 @@ class S2M3Error(Exception):
 
 
 class BadInputError(S2M3Error):
-    """What was sent cannot be read, or is not what the task takes."""
+    """The input cannot be read, or is not one that the task takes."""
 
     code = "bad_input"
 
 
 class BadDefinitionError(BadInputError):
-    """A model definition or an instance file is wrong. The detail names the file and the line or key."""
+    """A model definition or an instance file is invalid. The detail names the file and the line or key."""
 
 
 class UnknownTaskError(S2M3Error):
-    """Nobody has added a task of this name."""
+    """There is no task with this name."""
 
     code = "unknown_task"
 
 
 class NoCapacityError(S2M3Error):
-    """The modules do not fit on the nodes there are. The detail names them and by how much."""
+    """The modules do not fit on the present nodes. The detail names them and the missing memory."""
 
     code = "no_capacity"
 
 
 class TooLargeError(S2M3Error):
-    """A payload is over the broker's or the codec's limit; it was not sent.
+    """A payload exceeds the broker's or the codec's limit; it was not sent.
 
     Args:
-        size: Bytes of the payload.
-        limit: Bytes allowed.
+        size: Size of the payload, bytes.
+        limit: The limit, bytes.
     """
 
     code = "too_large"
@@ -94,27 +94,27 @@ class TooLargeError(S2M3Error):
 
 
 class BusyError(S2M3Error):
-    """A queue is at its bound."""
+    """A queue is full."""
 
     code = "busy"
     retriable = True
 
 
 class RequestTimeoutError(S2M3Error):
-    """The deadline passed. The detail names the step, the node and how long was waited."""
+    """The deadline has passed. The detail names the step, the node and the time waited."""
 
     code = "timeout"
 
 
 class ModuleFailedError(S2M3Error):
-    """A module could not be loaded, or failed on an input that was fine."""
+    """A module could not be loaded, or failed on a valid input."""
 
     code = "module_failed"
     retriable = True
 
 
 class NotReadyError(S2M3Error):
-    """The module is not (or no longer) served there."""
+    """The module is not served on the node (any more)."""
 
     code = "not_ready"
     retriable = True
@@ -127,7 +127,7 @@ class NotInstalledError(S2M3Error):
 
 
 class UnauthorisedError(S2M3Error):
-    """The broker refused the login or the operation."""
+    """The broker refused the login, or its access list denied an operation."""
 
     code = "unauthorised"
 
@@ -149,7 +149,7 @@ _BY_CODE: dict[str, type[S2M3Error]] = {
 
 
 def error_from_code(code: str, detail: str, *, step: str | None = None, node: str | None = None) -> S2M3Error:
-    """Returns the error class of a code off the wire; an unknown code gives a plain S2M3Error that keeps the text."""
+    """Returns the error for a code from the wire; an unknown code gives an S2M3Error with the code in its text."""
     cls = _BY_CODE.get(code)
     if cls is None:
         return S2M3Error(f"{code}: {detail}", step=step, node=node)

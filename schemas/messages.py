@@ -1,4 +1,4 @@
-"""The retained documents, telemetry and events: JSON without v5 properties, so that 3.1.1 clients read them too."""
+"""Retained documents, telemetry and events: JSON without v5 properties, so that MQTT 3.1.1 clients can read them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -42,23 +42,27 @@ __all__ = [
 ]
 
 
-#: Of whoever says the document: what it reads. Absent means 0, the release before the number existed.
+#: The protocol number of the document's sender. Absent means 0: a release from before the number existed.
 Protocol = Annotated[int, Field(ge=0), Since(1)]
 
 
 class Document(BaseModel):
-    """Unknown fields are let through: a node of a newer version must not blind an older one."""
+    """A JSON document. Unknown keys are ignored, so that an older reader understands a newer sender."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
 
     def encode(self, reader: int = PROTOCOL) -> bytes:
-        """Returns the JSON, without the fields that a reader of that protocol number does not know."""
+        """Returns the JSON without the fields that a reader of a protocol number does not know.
+
+        Args:
+            reader: The reader's protocol number.
+        """
         newer = newer_fields(self, reader)
         return self.model_dump_json(exclude_none=True, by_alias=True, exclude=newer or None).encode()
 
 
 class ErrorBody(Document):
-    """An error as the bus carries it."""
+    """An error: its code, a text for people, and the step and node where it happened."""
 
     code: str
     detail: str
@@ -67,57 +71,59 @@ class ErrorBody(Document):
 
 
 class NodeState(Document):
-    """Whether a node takes work. Its last will is `lost` with the same boot."""
+    """Whether a node accepts work. The last will of its connection is `lost` with the same `boot`."""
 
     state: Annotated[Literal["ready", "draining", "lost", "unknown"], ClosedList()]
-    #: an agent process's uuid: a `lost` of another boot is an old will that came late
+    #: uuid of the agent's process; a `lost` with another boot is the late last will of an earlier process
     boot: str
     protocol: Protocol = 0
 
 
 class NodeProfile(Document):
-    """What a device has and what it can load. Units: 10^6 bytes, 10^9 operations a second, milliseconds, megabits."""
+    """A node's resources, and the modules that it can load."""
 
     boot: str
-    #: of the software, for people: `protocol` is what others go by
+    #: the release of the software, for people; readers compare `protocol`
     version: str
     protocol: Protocol = 0
-    #: for the whole agent process
+    #: memory budget of the whole agent process, 10^6 bytes
     memory_mb: float = Field(gt=0)
-    #: what the process takes before any module, with the runtimes it would import
+    #: memory of the process without modules, including the runtimes that it would import, 10^6 bytes
     runtime_mb: float = Field(ge=0)
+    #: speed, 10^9 operations per second
     gflops: float = Field(gt=0)
-    latency_ms: float = Field(ge=0, description="to the broker and back, halved")
+    latency_ms: float = Field(ge=0, description="one way to the broker: half of the round trip, milliseconds")
+    #: throughput to the broker, megabits per second
     mbps: float = Field(gt=0)
-    #: seconds; it tells its load each HEARTBEAT of this, busy or not (0: an agent from before that)
+    #: seconds; the node publishes its load at least every HEARTBEAT of this; 0: an older agent without heartbeat
     keepalive_s: float = Field(default=0.0, ge=0)
-    #: which model sources and module classes it can load
+    #: the model sources and the module classes that it can load
     sources: list[str] = []
     classes: list[str] = []
-    #: of the weights it loads, where their definition names none
+    #: dtype of the weights of modules whose definition names none
     dtype: Dtype = "float32"
-    #: whether it may be the gateway of a task; not behind a bridge between brokers (docs/scale.md)
+    #: whether the node may be the gateway of a task; false behind a bridge between brokers (docs/scale.md)
     gateway: bool = Field(default=True, validation_alias="front", serialization_alias="front")
 
 
 class ModuleReport(Document):
-    """One module on one node, as the node sees it."""
+    """The state of one module on one node."""
 
     state: Annotated[Literal["loading", "ready", "failed", "unknown"], ClosedList()]
     progress: float = 0.0
-    #: bytes of its tensors, once loaded
+    #: bytes of the module's tensors, once loaded
     bytes: int = 0
-    #: what loading it added to the process, 10^6 bytes
+    #: memory that loading added to the process, 10^6 bytes
     memory_mb: float = 0.0
-    #: hash of its tensors and configuration, for parts of checkpoints
+    #: hash of the module's tensors and configuration, for parts of checkpoints
     fingerprint: str = ""
-    #: per item, measured; 0 until something ran
+    #: measured milliseconds per item; 0 until an item has run
     ms: float = 0.0
     reason: ErrorBody | None = None
 
 
 class Reported(Document):
-    """What a node really holds."""
+    """The modules that a node holds, and its memory."""
 
     boot: str
     epoch: int = 0
@@ -125,16 +131,16 @@ class Reported(Document):
     modules: dict[Id, ModuleReport] = {}
     runtime_mb: float = 0.0
     free_mb: float = 0.0
-    #: how much less than its budget the node can have now: its process or its device is short of memory
+    #: memory that the node lacks of its budget because its process or device is short of memory, 10^6 bytes
     pressure_mb: float = Field(default=0.0, ge=0)
 
 
-#: An idle node tells its load each so many keepalives: whoever says nothing for longer is taken for lost.
+#: Interval of the load of an idle node, in keepalives. A node that publishes nothing for longer counts as lost.
 HEARTBEAT = 0.4
 
 
 class StepTiming(Document):
-    """What one step of a request took, in milliseconds."""
+    """The time of one step of a request, milliseconds."""
 
     node: Id
     queued_ms: float = Field(ge=0)
@@ -143,25 +149,25 @@ class StepTiming(Document):
 
 
 class NodeLoad(Document):
-    """How busy a node is."""
+    """A node's load; also its heartbeat."""
 
-    #: items waiting or running, per module
+    #: module -> items that wait or run
     queues: dict[Id, int]
-    #: requests whose head ran here since the last time, per task
+    #: task -> requests whose last step ran here since the previous message
     finished: dict[Id, int] = {}
-    #: of these, the last one's steps, per task: a sample, once a second, that any viewer can follow
+    #: task -> step -> timing, of the newest of these requests: a sample for dashboards
     latest: dict[Id, dict[Id, StepTiming]] = {}
 
 
 class TaskSpec(Document):
-    """A task as somebody wants it: a running use of a model with default inputs."""
+    """A desired task: a model that is to be served, with default inputs."""
 
     model: Id
-    #: the model itself, where no file that the planner reads defines it
+    #: the model's definition, if none of the planner's files has it
     definition: Definition | None = None
-    #: defaults, in the form of a plain request's inputs
+    #: default inputs, in the form of a plain request's inputs
     inputs: dict[str, Any] = {}
-    #: how its text is to be written where a request says nothing else: s2m3.schemas.wire.generation.Options
+    #: default generation options, see s2m3.schemas.wire.generation.Options
     options: dict[str, Any] = {}
     max_replicas: int = Field(default=1, ge=1, le=64)
     deadline_s: float = Field(default=30.0, gt=0, le=86_400)
@@ -169,53 +175,53 @@ class TaskSpec(Document):
 
     @property
     def unreadable(self) -> str:
-        """Why the definition that the task brought cannot be used; empty where it can, or where it brought none."""
+        """Why the embedded definition cannot be used; empty if it can, or if there is none."""
         return self._unreadable
 
     @model_validator(mode="wrap")
     @classmethod
-    def _keep_the_rest(cls, said: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
-        """A definition that cannot be read excludes itself, and not the task."""
-        if not (is_from_the_bus(info) and isinstance(said, dict) and said.get("definition") is not None):
-            return handler(said)
-        definition = read_spec(Definition, said["definition"])
+    def _tolerate_definition(cls, given: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        """Keeps a task whose embedded definition is invalid, without the definition."""
+        if not (is_from_the_bus(info) and isinstance(given, dict) and given.get("definition") is not None):
+            return handler(given)
+        definition = read_spec(Definition, given["definition"])
         if isinstance(definition, Definition):
-            return handler({**said, "definition": definition})
-        task = handler({**said, "definition": None})
-        task._unreadable = f"definition.{definition}"  # noqa: SLF001  # our own
+            return handler({**given, "definition": definition})
+        task = handler({**given, "definition": None})
+        task._unreadable = f"definition.{definition}"  # noqa: SLF001  # a field of this class
         return task
 
 
 class Plan(Document):
-    """What one node is to hold, and of which tasks it is the gateway."""
+    """The modules that one node is to hold, and the tasks whose gateway it is to be."""
 
     epoch: int = Field(ge=0)
     revision: int = Field(ge=0)
     modules: list[ModuleSpec] = []
-    #: tasks; `fronts` on the wire
+    #: tasks whose gateway the node is to be
     gateways: list[Id] = Field(default=[], validation_alias="fronts", serialization_alias="fronts")
     _unreadable: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """The modules that this release cannot read, each with the reason. They are not in `modules`."""
+        """Module id -> why this release cannot read its spec; these modules are not in `modules`."""
         return self._unreadable
 
     @model_validator(mode="wrap")
     @classmethod
-    def _keep_the_rest(cls, said: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
-        """A module that cannot be read excludes itself, and not the plan."""
-        if not (is_from_the_bus(info) and isinstance(said, dict) and isinstance(said.get("modules"), list)):
-            return handler(said)
-        read = [(item, read_spec(ModuleSpec, item)) for item in said["modules"]]
-        plan = handler({**said, "modules": [spec for _, spec in read if isinstance(spec, ModuleSpec)]})
+    def _tolerate_modules(cls, given: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        """Keeps a plan with modules that this release cannot read, without these modules."""
+        if not (is_from_the_bus(info) and isinstance(given, dict) and isinstance(given.get("modules"), list)):
+            return handler(given)
+        read = [(item, read_spec(ModuleSpec, item)) for item in given["modules"]]
+        plan = handler({**given, "modules": [spec for _, spec in read if isinstance(spec, ModuleSpec)]})
         refused = {item.get("id"): why for item, why in read if isinstance(why, str) and isinstance(item, dict)}
         plan._unreadable = {i: why for i, why in refused.items() if isinstance(i, str) and is_id(i)}  # noqa: SLF001
         return plan
 
 
 class Replica(Document):
-    """A ready copy of a module, with what it costs to use it."""
+    """A ready copy of a module: milliseconds per item, and latency (ms) and throughput (Mbit/s) to the broker."""
 
     node: Id
     ms: float = Field(ge=0)
@@ -224,49 +230,50 @@ class Replica(Document):
 
 
 class RouteStep(Document):
-    """One step of a task: its module, its wiring, its ready copies."""
+    """One step of a task: its module, the sources of its inputs, and the ready copies."""
 
     module: Id
     inputs: dict[str, str] = Field(min_length=1)
     outputs: list[str]
-    #: the output that is written token by token
+    #: the output that is generated token by token
     generates: str | None = None
+    #: kB per item of the request's own inputs, and of the outputs
     input_kb: float = 0.0
     output_kb: float = 0.0
     replicas: list[Replica] = []
 
     @property
     def after(self) -> tuple[str, ...]:
-        """The steps whose outputs it takes, each once."""
+        """The steps whose outputs this step takes, each once."""
         steps = (ref.partition(".")[0] for ref in self.inputs.values())
         return tuple(dict.fromkeys(step for step in steps if step != "input"))
 
 
 class RouteDoc(Document):
-    """All that a caller needs to use a task: it needs no model definitions."""
+    """Everything that a requester needs to use a task, so that it needs no model definitions."""
 
     epoch: int = Field(ge=0)
     revision: int = Field(ge=0)
     model: Id
     inputs: dict[str, Kind] = {}
     defaults: dict[str, Any] = {}
-    #: how its text is written where a request says nothing else
+    #: the task's default generation options
     options: dict[str, Any] = {}
-    #: the head's outputs that are sent; the first is the answer
+    #: the outputs of the last step that are sent; the first one is the answer
     answer: list[str] = []
     deadline_s: float = Field(gt=0)
-    #: empty only where the model is not known: then `error` says so
+    #: empty only if the model is unknown; then `error` is set
     steps: dict[Id, RouteStep] = {}
-    #: why it cannot be served now, where the planner knows
+    #: why the task cannot be served now, if the planner knows
     error: ErrorBody | None = None
 
     @property
     def generates(self) -> bool:
-        """Whether a step of it writes text token by token: then a request may say how."""
+        """Whether a step generates text, so that requests may set generation options."""
         return any(step.generates for step in self.steps.values())
 
     def streams(self, step: str) -> bool:
-        """Returns whether the text that a step writes is the answer: then it can be sent as it is written."""
+        """Returns whether the answer is the text that a step generates, so that it can be streamed."""
         followed = any(step in other.after for other in self.steps.values())
         return not followed and bool(self.answer) and self.steps[step].generates == self.answer[0]
 
@@ -282,17 +289,17 @@ class RouteDoc(Document):
 
 
 class PlannerState(Document):
-    """Whether somebody plans. The last will is `offline`."""
+    """Whether there is a planner. The last will of its connection is `offline`."""
 
     state: Annotated[Literal["online", "offline", "unknown"], ClosedList()]
     epoch: int = Field(ge=0)
     protocol: Protocol = 0
-    #: nodes that come and go, and therefore get nothing for now -> why
+    #: flapping nodes that get no modules for now -> reason
     held: dict[Id, str] = {}
 
 
 class PlannerHealth(Document):
-    """Counters, each 10 s."""
+    """The planner's counters, published every 10 s."""
 
     epoch: int
     revision: int
@@ -307,7 +314,7 @@ EventName = Annotated[
 
 
 class Event(Document):
-    """Something that happened, for people and automations."""
+    """An event, for people and automations."""
 
     event: EventName
     node: str | None = None
@@ -318,14 +325,14 @@ class Event(Document):
 
 
 class ControlRequest(Document):
-    """An order to the planner or an agent."""
+    """A control request to the planner or to agents."""
 
     transaction: str | int | None = None
     node: Id | None = None
 
 
 class ControlResponse(Document):
-    """What became of an order."""
+    """The response to a control request."""
 
     status: Annotated[Literal["ok", "error", "unknown"], ClosedList()]
     data: dict[str, Any] = {}
@@ -334,7 +341,7 @@ class ControlResponse(Document):
 
 
 class RollCall(Document):
-    """The question who is there: every owner of retained documents publishes them again."""
+    """A request to all owners of retained documents to publish them again."""
 
-    #: for people: planner, status, watch, page …
+    #: who asks, for people: planner, status, watch, page, …
     asker: str | None = None

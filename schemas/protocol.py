@@ -1,8 +1,8 @@
-"""Which release can read what: the protocol's number, the number that brought each later field, lists that may grow.
+"""Compatibility of releases: the protocol number, the number that introduced each later field, and extensible lists.
 
-Whoever adds something to a document marks it here and nowhere else: a field as `Annotated[..., Since(2)]`, a value of a
-closed list as `ClosedList((("int4", 2),))`. Encoding for an older reader then leaves the field out, `needs` keeps from
-an older node what it could not understand, and a test asks for the entry in docs/protocol.md.
+Additions to documents are marked here: a new field as `Annotated[..., Since(2)]`, a new value of a closed list as
+`ClosedList((("int4", 2),))`. Then encoding for an older reader omits the field, `needs` tells which readers understand
+a document, and a test requires an entry in docs/protocol.md.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,26 +15,26 @@ from pydantic_core import CoreSchema, ValidationError, core_schema
 
 __all__ = ["FROM_THE_BUS", "PROTOCOL", "UNKNOWN", "ClosedList", "Since", "is_from_the_bus", "needs", "newer_fields"]
 
-#: What this release speaks. A party that says no number speaks 0, as every release before the number existed.
+#: The protocol number of this release. A sender without a number has 0, like every release before the number existed.
 PROTOCOL = 1
-#: What a value of a closed list is taken as that a newer release has added to it.
+#: The value that stands for values of a closed list that only newer releases know.
 UNKNOWN = "unknown"
-#: The validation context of everything that comes off the bus. Without it (files, our own code) readers are strict.
+#: The pydantic validation context for everything from the bus. Without it (files, our own code) validation is strict.
 FROM_THE_BUS: Mapping[str, bool] = {"from the bus": True}
 
 
 def is_from_the_bus(info: ValidationInfo) -> bool:
-    """Returns whether what is validated came off the bus, and is to be read tolerantly."""
+    """Returns whether the validated value came from the bus and is to be read tolerantly."""
     return info.context is FROM_THE_BUS
 
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """Marks a field with the protocol number that brought it.
+    """Marks a field with the protocol number that introduced it.
 
     Args:
-        protocol: That number. For older readers the field is left out.
-        needed: A reader that does not know the field must not be given a document that sets it.
+        protocol: That number. The field is omitted for older readers.
+        needed: Whether a reader that does not know the field must not get a document in which it is set.
     """
 
     protocol: int
@@ -43,12 +43,12 @@ class Since:
 
 @dataclass(frozen=True, slots=True)
 class ClosedList:
-    """Marks a Literal whose values may become more; its last value is "unknown".
+    """Marks a Literal to which later releases may add values; its last value must be "unknown".
 
-    Off the bus, any value that is not in the list is taken as "unknown". Elsewhere only the list's values are valid.
+    A value from the bus that is not in the list is read as "unknown". Elsewhere only values of the list are valid.
 
     Args:
-        since: Values that later numbers brought, each with its number.
+        since: (value, protocol number) of the values that later protocol numbers introduced.
     """
 
     since: tuple[tuple[str, int], ...] = ()
@@ -61,7 +61,7 @@ class ClosedList:
         return core_schema.with_info_wrap_validator_function(_known_or_unknown, schema, serialization=text)
 
     def needs(self, value: object) -> int:
-        """Returns the number that a reader of a value must have."""
+        """Returns the lowest protocol number whose readers know a value."""
         return max((number for known, number in self.since if known == value), default=0)
 
 
@@ -75,11 +75,11 @@ def _known_or_unknown(value: Any, handler: ValidatorFunctionWrapHandler, info: V
 
 
 def newer_fields(value: object, reader: int) -> Any:
-    """Returns what to leave out for a reader, in the form of pydantic's `exclude`; empty where it can read all.
+    """Returns the fields to omit for a reader, in the form of pydantic's `exclude`; empty if it knows all fields.
 
     Args:
         value: A document, or a list or mapping of documents.
-        reader: The protocol number of whoever is to read it.
+        reader: The reader's protocol number.
     """
     if reader >= PROTOCOL:
         return {}
@@ -103,7 +103,7 @@ def _parts(value: object) -> Iterator[tuple[Any, object, Since | None]]:
 
 
 def needs(document: BaseModel) -> int:
-    """Returns the least protocol number with which a reader understands a document."""
+    """Returns the lowest protocol number whose readers understand a document."""
     return max(_needs_of(document), default=0)
 
 
@@ -127,7 +127,7 @@ def _values(annotation: Any, value: object) -> Iterator[int]:
     elif origin in (Union, UnionType):
         for one in arguments:
             yield from _values(one, value)
-    elif isinstance(value, Mapping) and len(arguments) == 2:  # noqa: PLR2004  # of keys and of values
+    elif isinstance(value, Mapping) and len(arguments) == 2:  # noqa: PLR2004  # types of keys and of values
         for key, inner in value.items():
             yield from _values(arguments[0], key)
             yield from _values(arguments[1], inner)

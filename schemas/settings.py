@@ -37,11 +37,11 @@ _PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures")
 
 
 class BrokerSettings(BaseSettings):
-    """How to reach the broker, and what all parties on it agree on."""
+    """The broker's address, the login, and what all clients of one site must agree on."""
 
     model_config = SettingsConfigDict(env_prefix="S2M3_", frozen=True, extra="ignore")
 
-    host: str = Field(default="127.0.0.1", description="of the broker")
+    host: str = Field(default="127.0.0.1", description="host name or address of the broker")
     port: int = Field(default=1883, gt=0, lt=65_536)
     username: str | None = None
     password: SecretStr | None = None
@@ -49,12 +49,12 @@ class BrokerSettings(BaseSettings):
     tls_cert: Path | None = Field(default=None, description="this client's certificate")
     tls_key: Path | None = Field(default=None, description="this client's key")
     session_key: SecretStr | None = Field(
-        default=None, min_length=16, description="of planner and agents: makes their client ids unguessable"
+        default=None, min_length=16, description="makes the client ids of planner and agents unguessable; same for all"
     )
     client: Id | None = Field(default=None, description="name of a Client's inbox, where the broker's ACL demands one")
-    keepalive_s: int = Field(default=5, ge=1, le=600, description="a frozen client is noticed after 1.5 times this")
+    keepalive_s: int = Field(default=5, ge=1, le=600, description="a dead client is noticed after 1.5 times this")
     root: str = Field(default="s2m3/v1", description="first levels of every topic")
-    max_message_mb: float = Field(default=32.0, gt=0, le=256, description="payloads over this are refused, unsent")
+    max_message_mb: float = Field(default=32.0, gt=0, le=256, description="larger payloads are not sent")
 
     @field_validator("root")
     @classmethod
@@ -65,15 +65,18 @@ class BrokerSettings(BaseSettings):
 
     @property
     def max_message_bytes(self) -> int:
-        """The same limit in bytes."""
+        """`max_message_mb` in bytes."""
         return int(self.max_message_mb * 1_000_000)
 
     @classmethod
     def load(cls, **flags: object) -> Self:
-        """Returns the settings; a flag that is None was not given.
+        """Returns the settings.
+
+        Args:
+            **flags: Values given on the command line; None means not given.
 
         Raises:
-            BadInputError: A value that is not possible, naming the setting; or the file cannot be read.
+            BadInputError: A value is invalid (the text names the setting), or the settings file cannot be read.
         """
         try:
             return cls(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
@@ -92,7 +95,7 @@ class BrokerSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Adds the TOML file behind flags and variables."""
+        """Adds the TOML file as the last source, after flags and variables."""
         sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
         config = os.environ.get("S2M3_CONFIG")
         try:
@@ -104,7 +107,7 @@ class BrokerSettings(BaseSettings):
 
 
 class _File(TomlConfigSettingsSource):
-    """The file's paths are relative to its own folder: settings and certificates can be carried anywhere together."""
+    """Resolves relative paths from the file's own folder, so that settings and certificates can be moved together."""
 
     def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
         data = super()._read_file(file_path)
@@ -113,19 +116,19 @@ class _File(TomlConfigSettingsSource):
 
 
 def _host_id() -> str:
-    """This device's name, made an id."""
+    """Returns this device's host name as an id."""
     return re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:48] or "node"
 
 
 class ServiceSettings(BrokerSettings):
-    """What the services add: they can be looked into."""
+    """The settings that all services have: where metrics are served."""
 
     metrics_port: int | None = Field(default=None, ge=0, lt=65_536, description="serves Prometheus metrics; 0: any")
     metrics_host: str = Field(default="127.0.0.1", description="address to serve metrics on")
 
 
 class CheckpointSettings(BrokerSettings):
-    """What everything adds that reads checkpoints: agent, planner, `task add`, `split`, `models`, `plan`."""
+    """The settings of everything that reads checkpoints: agent, planner, `task add`, `split`, `models`, `plan`."""
 
     architectures: Path | None = Field(default=None, description="folder of further architectures (*.toml)")
 
@@ -135,30 +138,30 @@ class AgentSettings(ServiceSettings, CheckpointSettings):
 
     node: Id = Field(default_factory=_host_id, description="this device's name on the bus")
     memory_mb: float | None = Field(
-        default=None, gt=0, description="for the whole process; default: half of what is free"
+        default=None, gt=0, description="memory budget of the whole process; default: half of the free memory"
     )
     threads: int | None = Field(default=None, gt=0, description="compute threads; default: all cores")
     queue: int = Field(default=64, gt=0, description="items that may wait per module before `busy`")
-    joins: int = Field(default=1024, gt=0, description="requests that may wait for a branch before `busy`")
+    joins: int = Field(default=1024, gt=0, description="requests that may wait for further inputs before `busy`")
     checkpoints: Annotated[tuple[Path, ...], NoDecode] = Field(
-        default=(), description="folders whose folders are checkpoints that modules may name as their source"
+        default=(), description="folders with checkpoint folders that modules may name as their source"
     )
-    download: bool = Field(default=False, description="checkpoints may be fetched from the model hub")
+    download: bool = Field(default=False, description="whether checkpoints may be fetched from the model hub")
     hang_s: float = Field(
-        default=10.0, gt=0, description="a batch longer than this, its deadline and 20 times the longest before hangs"
+        default=10.0, gt=0, description="a batch hangs that is longer than this, its deadline and 20 times the longest"
     )
-    dtype: DtypeName = Field(default="float32", description="of weights whose definition names none")
+    dtype: DtypeName = Field(default="float32", description="dtype of weights whose definition names none")
     gateway: bool = Field(
         default=True,
         validation_alias=AliasChoices("gateway", "S2M3_GATEWAY", "front", "S2M3_FRONT"),
-        description="may take plain requests; not behind a bridge between brokers",
+        description="whether to take plain requests; not behind a bridge between brokers",
     )
-    plain_inflight: int = Field(default=64, gt=0, description="plain requests a gateway works on at once, per task")
+    plain_inflight: int = Field(default=64, gt=0, description="plain requests in flight of a gateway, per task")
 
     @field_validator("checkpoints", mode="before")
     @classmethod
     def _paths(cls, value: object) -> object:
-        """A variable holds them as PATH does."""
+        """Splits a value of a variable as PATH is split."""
         return value.split(os.pathsep) if isinstance(value, str) else value
 
 
@@ -166,9 +169,9 @@ class PlannerSettings(ServiceSettings, CheckpointSettings):
     """Settings of `s2m3 planner`."""
 
     models: Path | None = Field(default=None, description="folder of further model definitions (*.toml)")
-    settle_s: float = Field(default=0.1, ge=0, description="changes that come this close together are planned once")
+    settle_s: float = Field(default=0.1, ge=0, description="several changes within this time are planned once")
     spare: bool = Field(default=True, description="fill spare memory with second copies")
-    budget_s: float = Field(default=0.3, gt=0, description="time one placement may take")
+    budget_s: float = Field(default=0.3, gt=0, description="longest computing time of one placement")
 
 
 class BridgeSettings(ServiceSettings):
@@ -177,13 +180,13 @@ class BridgeSettings(ServiceSettings):
     homeassistant: bool = Field(default=True, description="announce nodes and tasks to Home Assistant")
     discovery_prefix: str = Field(default="homeassistant", description="as set in Home Assistant's MQTT integration")
     forget_s: float = Field(
-        default=30.0, gt=0, description="what nobody has told again so long after a connect is gone"
+        default=30.0, gt=0, description="what was not published again so long after a connect is gone"
     )
     pictures: float = Field(
-        default=600.0, description="seconds that the last picture of a task stays on the broker; off: none is published"
+        default=600.0, description="seconds that a task's last picture stays retained; off: pictures are not published"
     )
     answers: float = Field(
-        default=86_400.0, description="seconds that last answers stay on the broker; off: not at all; keep: for good"
+        default=86_400.0, description="seconds that last answers stay retained; off: not retained; keep: no limit"
     )
 
     @field_validator("pictures", "answers", mode="before")

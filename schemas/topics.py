@@ -101,40 +101,40 @@ class Raw(TopicPath):
 
 
 PLANNER_STATE = Topic(
-    "planner/state", "whether somebody plans; last will offline", retain=True, document=m.PlannerState
+    "planner/state", "whether there is a planner; last will: offline", retain=True, document=m.PlannerState
 )
-PLANNER_HEALTH = Topic("planner/health", "counters each 10 s", qos=0, document=m.PlannerHealth)
-NODE_STATE = Topic("node/{node}/state", "last will: lost, same boot", retain=True, document=m.NodeState)
-NODE_PROFILE = Topic("node/{node}/profile", "what the device has and can load", retain=True, document=m.NodeProfile)
-NODE_REPORTED = Topic("node/{node}/reported", "what it really holds", retain=True, document=m.Reported)
+PLANNER_HEALTH = Topic("planner/health", "the planner's counters, every 10 s", qos=0, document=m.PlannerHealth)
+NODE_STATE = Topic("node/{node}/state", "ready, draining or lost; last will: lost", retain=True, document=m.NodeState)
+NODE_PROFILE = Topic("node/{node}/profile", "resources and loadable modules", retain=True, document=m.NodeProfile)
+NODE_REPORTED = Topic("node/{node}/reported", "the modules that it holds", retain=True, document=m.Reported)
 NODE_LOAD = Topic(
     "node/{node}/load",
-    "queue per module: each second while busy, each 0.4 keepalives always",
+    "items per module, each second while busy; heartbeat every 0.4 keepalives",
     qos=0,
     document=m.NodeLoad,
 )
-TASK = Topic("task/{task}", "desired task; empty removes it", retain=True, document=m.TaskSpec)
-PLAN = Topic("plan/{node}", "what a node is to hold", retain=True, document=m.Plan)
-ROUTE = Topic("route/{task}", "ready copies per step", retain=True, document=m.RouteDoc)
+TASK = Topic("task/{task}", "desired task; empty payload removes it", retain=True, document=m.TaskSpec)
+PLAN = Topic("plan/{node}", "the modules that a node is to hold", retain=True, document=m.Plan)
+ROUTE = Topic("route/{task}", "ready copies of each step's module", retain=True, document=m.RouteDoc)
 MODULE_IN = Raw("module/{module}/{node}/in", "work for a module at a node (msgpack, v5)")
-CLIENT_IN = Raw("client/{client}/in", "answers to a Client (msgpack, v5)")
-REQUEST = Raw("request/{task}", "plain door: JSON")
-REQUEST_INPUT = Raw("request/{task}/{input}", "plain door: raw bytes of one input")
+CLIENT_IN = Raw("client/{client}/in", "a client's inbox: answers and pieces (msgpack, v5)")
+REQUEST = Raw("request/{task}", "plain request (JSON)")
+REQUEST_INPUT = Raw("request/{task}/{input}", "plain request: the bytes of one input")
 RESPONSE = Raw("response/{task}", "plain answers (JSON) for callers that gave no Response Topic")
-EVENT = Topic("event", "what happened", document=m.Event)
-ROLLCALL = Topic("rollcall", "who is there? owners of retained documents publish them again", document=m.RollCall)
-CONTROL = Topic("control/{verb}", "an order: replan, drain, profile (measure again)", document=m.ControlRequest)
-CONTROL_RESPONSE = Topic("control/{verb}/response", "what became of it", document=m.ControlResponse)
-BIND = Topic("bind/{binding}", "desired binding; empty removes it", retain=True, document=b.Binding)
-BRIDGE_STATE = Topic("bridge/state", "whether the bridge runs; last will offline", retain=True, document=b.BridgeState)
-BRIDGE_BINDING = Topic("bridge/binding/{binding}", "what became of it", retain=True, document=b.BindingReport)
-BRIDGE_NODE = Topic("bridge/node/{node}", "a node, for a dashboard", retain=True, document=b.BridgeNode)
-BRIDGE_PLANNER = Topic("bridge/planner", "the planner, for a dashboard", retain=True, document=b.BridgePlanner)
-BRIDGE_TASK = Topic("bridge/task/{task}", "whether it can be asked", retain=True, document=b.BridgeTask)
-BRIDGE_ANSWER = Topic("bridge/answer/{task}", "its last answer", retain=True, document=b.BridgeAnswer)
-BRIDGE_ANSWERED = Topic("bridge/answered/{task}", "each answer as it comes", document=b.BridgeAnswer)
-BRIDGE_PICTURE = Raw("bridge/picture/{task}", "the picture that was analysed last", retain=True)
-BRIDGE_ASK = Raw("bridge/ask/{task}", "a question in words, to a task that takes one")
+EVENT = Topic("event", "events, for people and automations", document=m.Event)
+ROLLCALL = Topic("rollcall", "asks owners of retained documents to publish them again", document=m.RollCall)
+CONTROL = Topic("control/{verb}", "control request: replan, drain, profile (measure again)", document=m.ControlRequest)
+CONTROL_RESPONSE = Topic("control/{verb}/response", "response to a control request", document=m.ControlResponse)
+BIND = Topic("bind/{binding}", "desired binding; empty payload removes it", retain=True, document=b.Binding)
+BRIDGE_STATE = Topic("bridge/state", "whether the bridge runs; last will: offline", retain=True, document=b.BridgeState)
+BRIDGE_BINDING = Topic("bridge/binding/{binding}", "state and counters", retain=True, document=b.BindingReport)
+BRIDGE_NODE = Topic("bridge/node/{node}", "state of a node, for dashboards", retain=True, document=b.BridgeNode)
+BRIDGE_PLANNER = Topic("bridge/planner", "state of the planner, for dashboards", retain=True, document=b.BridgePlanner)
+BRIDGE_TASK = Topic("bridge/task/{task}", "whether it can serve requests", retain=True, document=b.BridgeTask)
+BRIDGE_ANSWER = Topic("bridge/answer/{task}", "the task's last answer", retain=True, document=b.BridgeAnswer)
+BRIDGE_ANSWERED = Topic("bridge/answered/{task}", "each answer when it arrives", document=b.BridgeAnswer)
+BRIDGE_PICTURE = Raw("bridge/picture/{task}", "the last picture that was an input", retain=True)
+BRIDGE_ASK = Raw("bridge/ask/{task}", "a question as text, for a task with a text input")
 
 ALL: tuple[TopicPath, ...] = (
     PLANNER_STATE,

@@ -1,1 +1,1 @@
-"""The gateway of a task: plain requests in, plain answers out."""
+"""The gateway of a task: receives plain requests and publishes plain answers."""

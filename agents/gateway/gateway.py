@@ -1,4 +1,4 @@
-"""The gateway of a task: takes plain requests in the task's own MQTT session and acknowledges them after the answer."""
+"""The gateway of a task: takes plain requests from the task's persistent session; sends PUBACK after the answer."""
 
 import random
 from collections import deque
@@ -28,49 +28,52 @@ from s2m3.schemas.wire.reply_topics import may_answer_at
 __all__ = ["Gateway"]
 
 _log = structlog.get_logger(__name__)
-_RETURN_S = (0.2, 1.0)
+#: Delay before a lost session is connected again, seconds: random between these.
+_RECONNECT_S = (0.2, 1.0)
+#: Most plain requests that wait because `plain_inflight` requests are in flight.
 _WAITING = 1_000
-#: How often a gateway that lost its session looks whether what it holds is its own to answer.
-_LOOK_S = 1.0
-#: It is when the session is back for so many looks and did not bring it again (callers have had time to return too),
-#: or when the broker is back for so many and the session is not.
-_LOOKS_SESSION, _LOOKS_BROKER = 2, 10
+#: Interval at which orphaned requests are checked.
+_CHECK_S = 1.0
+#: Orphans are answered after so many checks with the session connected and no redelivery (callers have then had time to
+#: reconnect too), or after so many with the broker connected but not the session.
+_CHECKS_SESSION, _CHECKS_BROKER = 2, 10
 
 
 @dataclass(slots=True, eq=False)
-class _Taken:
+class _Plain:
     """A plain request that is not acknowledged yet."""
 
     request: bytes
-    #: as it came last, and the connection it came over; None: an orphan, that is gone
+    #: as last delivered, and the connection of that delivery; None: an orphan, whose connection was lost
     message: Message
     link: Link | None
-    #: its answer, once there; and whether that is on its way
+    #: the answer once it is known, and whether it has been published
     answer: bytes | None = None
     sent: bool = False
 
 
 class Gateway:
-    """Serves one task's plain door while the plan names this node its gateway.
+    """Serves the plain requests of one task while the plan names this node as its gateway.
 
-    The session belongs to the task (client id, clean_start=False): requests wait in it while nobody is the gateway, and
-    the next gateway gets what this one did not acknowledge. The loser of a takeover is told nothing, so an unexpected
-    disconnect is answered by asking `may_return` first, never by reconnecting at once
+    The persistent session belongs to the task (its own client id, no clean start): requests wait in it while there is
+    no gateway, and the next gateway receives what this one did not acknowledge. A takeover of the session looks like
+    any lost connection: `may_return` has the plan checked before the gateway reconnects
     (docs/decisions/0001-mqtt-as-data-plane.md).
 
-    What was taken when the session's connection is lost is worked on further, but its answers are kept back: if the
-    broker brings a request again, it goes on where it is; if the broker forgot the session, nobody else knows of it,
-    and it is answered after a while; if our node was given up meanwhile, another gateway has it, and it is dropped.
+    Requests whose connection was lost (orphans) go on, but their answers are held back. If the broker delivers such a
+    request again, it continues on the new connection. If the broker has lost the session, no other gateway can know the
+    request, and it is answered after a while. If our node was declared lost meanwhile, another gateway has received the
+    request, and it is dropped here.
 
     Args:
-        task: Its name.
-        settings: Of the agent.
-        loop: The agent's loop.
-        dispatcher: Sends the requests on, as a Client would.
-        answers: The agent's own link: answers go out there. On the session's link they could wait for ever: while as
-            many requests are unacknowledged as rumqttd allows, it acknowledges nothing that comes over the same link.
-        may_return: Asks the agent to look at its plan afresh; it calls `connect` again if we are still named.
-        tell: Publishes an event.
+        task: The task's name.
+        settings: The agent's settings.
+        loop: The agent's event loop.
+        dispatcher: Sends the requests, as for a client.
+        answers: The agent's link, on which answers are published. The session's link would block: while rumqttd waits
+            for the acknowledgement of as many requests as it allows, it sends no PUBACK on the same connection.
+        may_return: Reads the agent's plan again; if it still names us, the agent calls `connect`.
+        publish_event: Publishes an event.
     """
 
     def __init__(
@@ -92,19 +95,19 @@ class Gateway:
         self._may_return = may_return
         self._publish_event = publish_event
         self._link: Link | None = None
-        self._taken: dict[bytes, _Taken] = {}
-        #: those of them whose connection is gone
-        self._orphans: list[_Taken] = []
-        #: those that came while as many as allowed were under way; Mosquitto keeps these back itself (Receive Maximum)
-        self._waiting: deque[_Taken] = deque()
-        self._looks = 0
+        self._plain: dict[bytes, _Plain] = {}
+        #: those whose connection was lost
+        self._orphans: list[_Plain] = []
+        #: those beyond `plain_inflight`, not dispatched yet; Mosquitto holds them back itself (Receive Maximum)
+        self._waiting: deque[_Plain] = deque()
+        self._checks = 0
         self._broker_was_away = False
         self._timer: Timer | None = None
         self._closed = False
         self._refused: UnauthorisedError | None = None
 
     def connect(self) -> None:
-        """Takes the task's session over. In the loop's thread; the connection itself comes up behind it."""
+        """Takes the task's session over, without waiting for the connection. Must be called in the loop's thread."""
         if self._link is not None or self._closed or self._refused is not None:
             return
         link = Link(
@@ -114,7 +117,7 @@ class Gateway:
             session_expiry_s=TASK_SESSION_S,
             manual_ack=True,
             receive_maximum=self._settings.plain_inflight,
-            on_ended=self._lost,
+            on_ended=self._on_session_lost,
             reconnect=False,
         )
         self._link = link
@@ -127,67 +130,67 @@ class Gateway:
 
     @property
     def refused(self) -> UnauthorisedError | None:
-        """Why the broker does not let this node be the gateway; None while it does."""
+        """The error with which the broker refused the session's connection; None if it did not."""
         return self._refused
 
     def close(self) -> None:
-        """Leaves the session to the next gateway: what is not answered yet will be sent to it."""
+        """Disconnects; the broker delivers what is not acknowledged to the next gateway."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if not self._broker_was_away:
             self.give_up()
         if self._link is not None:
-            self._drop([taken for taken in self._taken.values() if taken.link is not None])
+            self._drop([plain for plain in self._plain.values() if plain.link is not None])
             self._link.stop(timeout_s=1.0)
             self._link = None
 
     def broker_lost(self) -> None:
-        """The agent's own connection is gone too: with the broker, perhaps, and all that it knew."""
+        """Notes that the agent's own connection was lost too: the broker may have restarted and lost its sessions."""
         self._broker_was_away = True
 
     def give_up(self) -> None:
-        """Our node was taken for lost: whoever has the session by now was brought what we hold from before."""
+        """Drops all orphans: our node was declared lost, so the next gateway has received them."""
         self._drop(self._orphans)
 
-    def _lost(self) -> None:
+    def _on_session_lost(self) -> None:
         if self._closed or self._link is None:
             return
         self._refused = self._link.refused
         self._link.abort()
         self._link = None
-        for taken in self._taken.values():
-            taken.link = None
-        if self._taken and not self._orphans:
-            self._loop.after(_LOOK_S, self._look)
-        self._looks, self._orphans = 0, list(self._taken.values())
-        if self._refused is not None:  # trying again would not change that: the agent ends
+        for plain in self._plain.values():
+            plain.link = None
+        if self._plain and not self._orphans:
+            self._loop.after(_CHECK_S, self._check_orphans)
+        self._checks, self._orphans = 0, list(self._plain.values())
+        if self._refused is not None:  # reconnecting would be refused too: the agent ends
             return
-        wait = random.uniform(*_RETURN_S)  # noqa: S311  # jitter
+        wait = random.uniform(*_RECONNECT_S)  # noqa: S311  # jitter
         self._timer = self._loop.after(wait, self._may_return)
 
-    def _look(self) -> None:
-        """Answers what a lost session left with us, once it is plain that nobody else will."""
+    def _check_orphans(self) -> None:
+        """Answers the orphans once it is certain that no other gateway received them."""
         if not self._orphans:
             return
-        self._looks = self._looks + 1 if self._answers.connected else 0
+        self._checks = self._checks + 1 if self._answers.connected else 0
         session_is_back = self._link is not None and self._link.connected
-        if self._looks >= (_LOOKS_SESSION if session_is_back else _LOOKS_BROKER):
-            for taken in self._orphans:
-                self._send(taken)
-        self._loop.after(_LOOK_S, self._look)
+        if self._checks >= (_CHECKS_SESSION if session_is_back else _CHECKS_BROKER):
+            for plain in self._orphans:
+                self._send(plain)
+        self._loop.after(_CHECK_S, self._check_orphans)
 
-    def _drop(self, dropped: list[_Taken]) -> None:
-        """Whoever has the session next answers these: our acknowledgement would belong to a connection that is gone."""
-        for taken in dropped:
-            self._dispatcher.cancel(taken.request)
-            self._forget(taken)
-        self._waiting = deque(taken for taken in self._waiting if taken.request in self._taken)
+    def _drop(self, dropped: list[_Plain]) -> None:
+        """Cancels requests without an answer: the next gateway answers them."""
+        for plain in dropped:
+            self._dispatcher.cancel(plain.request)
+            self._forget(plain)
+        self._waiting = deque(plain for plain in self._waiting if plain.request in self._plain)
 
-    def _forget(self, taken: _Taken) -> None:
-        self._taken.pop(taken.request, None)
-        if taken.link is None:
-            self._orphans = [other for other in self._orphans if other is not taken]
+    def _forget(self, plain: _Plain) -> None:
+        self._plain.pop(plain.request, None)
+        if plain.link is None:
+            self._orphans = [other for other in self._orphans if other is not plain]
 
     def _on_request(self, link: Link, message: Message) -> None:
         if link is not self._link:
@@ -197,51 +200,51 @@ class Gateway:
             message = replace(message, reply_to=None)
         if self._is_known(link, message):
             return
-        taken = _Taken(new_request_id(), message, link)
-        self._taken[taken.request] = taken
-        if len(self._taken) - len(self._waiting) <= self._settings.plain_inflight:
-            self._take(taken)
+        plain = _Plain(new_request_id(), message, link)
+        self._plain[plain.request] = plain
+        if len(self._plain) - len(self._waiting) <= self._settings.plain_inflight:
+            self._dispatch(plain)
         elif len(self._waiting) < _WAITING:
-            self._waiting.append(taken)
+            self._waiting.append(plain)
         else:
-            self._refuse(taken, BusyError(f"{_WAITING} plain requests of {self.task} wait"))
+            self._refuse(plain, BusyError(f"{_WAITING} plain requests of {self.task} wait"))
 
     def _is_known(self, link: Link, message: Message) -> bool:
-        """Whether it was taken before the session was lost: it goes on, and is acknowledged over this connection."""
+        """Whether the message is the redelivery of an orphan, which then continues and is acknowledged on this link."""
         if not self._orphans:
             self._broker_was_away = False
             return False
-        taken = next((taken for taken in self._orphans if _same(taken.message, message)), None)
-        if taken is None:
+        plain = next((plain for plain in self._orphans if _same(plain.message, message)), None)
+        if plain is None:
             return False
-        self._orphans.remove(taken)
-        taken.message, taken.link = message, link
-        self._send(taken)
+        self._orphans.remove(plain)
+        plain.message, plain.link = message, link
+        self._send(plain)
         return True
 
-    def _take(self, taken: _Taken) -> None:
-        """Sends a request on, or answers that it makes no sense."""
+    def _dispatch(self, plain: _Plain) -> None:
+        """Parses and submits a request; answers an invalid one with the error."""
         try:
-            plain = self._parse(taken.message)
+            parsed = self._parse(plain.message)
         except S2M3Error as error:
-            self._refuse(taken, error)
+            self._refuse(plain, error)
             return
-        pieces = partial(self._publish, taken)
-        stream = PlainStream(taken.request, plain.transaction, pieces) if plain.stream else None
+        publish = partial(self._publish, plain)
+        stream = PlainStream(plain.request, parsed.transaction, publish) if parsed.stream else None
         self._dispatcher.submit(
             self.task,
-            plain.inputs,
-            plain.deadline_s,
-            partial(self._on_result, taken, plain, stream),
-            request=taken.request,
-            traceparent=traceparent_of(taken.message.user),
-            options=plain.options,
+            parsed.inputs,
+            parsed.deadline_s,
+            partial(self._on_result, plain, parsed, stream),
+            request=plain.request,
+            traceparent=traceparent_of(plain.message.user),
+            options=parsed.options,
             on_delta=stream.take if stream else None,
         )
 
-    def _refuse(self, taken: _Taken, error: S2M3Error) -> None:
-        transaction = transaction_of(taken.message.payload)
-        self._finish(taken, encode_plain_error(error, request=taken.request, transaction=transaction))
+    def _refuse(self, plain: _Plain, error: S2M3Error) -> None:
+        transaction = transaction_of(plain.message.payload)
+        self._finish(plain, encode_plain_error(error, request=plain.request, transaction=transaction))
 
     def _parse(self, message: Message) -> PlainRequest:
         ids = topics.REQUEST_INPUT.ids(self._settings.root, message.topic)
@@ -250,12 +253,12 @@ class Gateway:
             return PlainRequest({name: as_file(message.payload, message.content_type or content_type)})
         return parse_plain(message.payload)
 
-    def _on_result(self, taken: _Taken, plain: PlainRequest, stream: PlainStream | None, result: Result) -> None:
-        seq = stream.told if stream is not None else None
-        ignored = (*plain.ignored, *result.ignored)
+    def _on_result(self, plain: _Plain, parsed: PlainRequest, stream: PlainStream | None, result: Result) -> None:
+        seq = stream.pieces_sent if stream is not None else None
+        ignored = (*parsed.ignored, *result.ignored)
         if result.error is not None:
             payload = encode_plain_error(
-                result.error, request=result.request, transaction=plain.transaction, seq=seq, ignored=ignored
+                result.error, request=result.request, transaction=parsed.transaction, seq=seq, ignored=ignored
             )
             self._note_failure(result.request, result.error)
         else:
@@ -266,11 +269,11 @@ class Gateway:
                 latency_ms=result.latency_ms,
                 attempts=result.attempts,
                 request=result.request,
-                transaction=plain.transaction,
+                transaction=parsed.transaction,
                 seq=seq,
                 ignored=ignored,
             )
-        self._finish(taken, payload)
+        self._finish(plain, payload)
 
     def _note_failure(self, request: bytes, error: S2M3Error) -> None:
         name, code = request.hex(), error.code
@@ -279,56 +282,56 @@ class Gateway:
             Event(event="request_failed", task=self.task, request=name, detail=f"{code}: {error.detail}")
         )
 
-    def _finish(self, taken: _Taken, answer: bytes) -> None:
-        taken.answer = answer
-        if taken.link is not None:
-            self._send(taken)
+    def _finish(self, plain: _Plain, answer: bytes) -> None:
+        plain.answer = answer
+        if plain.link is not None:
+            self._send(plain)
 
-    def _send(self, taken: _Taken) -> None:
-        """Publishes the answer, then acknowledges the request: in this order, so that neither can be lost."""
-        if taken.answer is None or taken.sent or taken.request not in self._taken:
+    def _send(self, plain: _Plain) -> None:
+        """Publishes the answer; `_delivered` acknowledges the request after the answer's PUBACK, so neither is lost."""
+        if plain.answer is None or plain.sent or plain.request not in self._plain:
             return
         try:
-            refused = partial(self._may_not_answer, taken) if taken.message.reply_to else None
-            answer = self._addressed(taken.message, taken.answer)
-            self._answers.publish(answer, on_delivered=partial(self._delivered, taken), on_refused=refused)
-            taken.sent = True
+            refused = partial(self._may_not_answer, plain) if plain.message.reply_to else None
+            answer = self._addressed(plain.message, plain.answer)
+            self._answers.publish(answer, on_delivered=partial(self._delivered, plain), on_refused=refused)
+            plain.sent = True
         except S2M3Error as error:
-            name = taken.request.hex()
+            name = plain.request.hex()
             _log.warning("answer_unsent", node=self._settings.node, task=self.task, request=name, error=str(error))
-            taken.answer = encode_plain_error(error, request=taken.request, transaction=None)
-            self._loop.after(0.5, partial(self._send, taken))
+            plain.answer = encode_plain_error(error, request=plain.request, transaction=None)
+            self._loop.after(0.5, partial(self._send, plain))
 
-    def _may_not_answer(self, taken: _Taken, error: UnauthorisedError) -> None:
-        """The caller named a topic that the broker keeps from us: it is told so where everybody may be answered."""
+    def _may_not_answer(self, plain: _Plain, error: UnauthorisedError) -> None:
+        """Answers with an error on the task's shared response topic: we may not publish to the caller's topic."""
         error.node = self._settings.node
-        self._note_failure(taken.request, error)
-        transaction = transaction_of(taken.message.payload)
-        taken.message, taken.sent = replace(taken.message, reply_to=None), False
-        taken.answer = encode_plain_error(error, request=taken.request, transaction=transaction)
-        self._send(taken)
+        self._note_failure(plain.request, error)
+        transaction = transaction_of(plain.message.payload)
+        plain.message, plain.sent = replace(plain.message, reply_to=None), False
+        plain.answer = encode_plain_error(error, request=plain.request, transaction=transaction)
+        self._send(plain)
 
     def _addressed(self, message: Message, payload: bytes) -> Outgoing:
         if message.reply_to:
             return Outgoing(message.reply_to, payload, correlation=message.correlation)
-        # a 3.1.1 client may listen: no properties (docs/protocol.md)
+        # no v5 properties, as 3.1.1 clients may subscribe to this topic (docs/protocol.md)
         return Outgoing(topics.RESPONSE.at(self._settings.root, task=self.task), payload)
 
-    def _publish(self, taken: _Taken, payload: bytes) -> bool:
-        """Publishes a piece of a text if there is room for it: the answer holds it all the same."""
+    def _publish(self, plain: _Plain, payload: bytes) -> bool:
+        """Publishes a piece of streamed text unless the outgoing queue is long: the answer contains all text."""
         if not self._answers.has_room:
             return False
         self._answers.publish(
-            self._addressed(taken.message, payload), on_refused=lambda _: None
-        )  # the answer will tell
+            self._addressed(plain.message, payload), on_refused=lambda _: None
+        )  # a refusal of the answer is handled
         return True
 
-    def _delivered(self, taken: _Taken) -> None:
-        self._forget(taken)
-        if taken.link is not None:
-            taken.link.ack(taken.message)
-        while self._waiting and len(self._taken) - len(self._waiting) < self._settings.plain_inflight:
-            self._take(self._waiting.popleft())
+    def _delivered(self, plain: _Plain) -> None:
+        self._forget(plain)
+        if plain.link is not None:
+            plain.link.ack(plain.message)
+        while self._waiting and len(self._plain) - len(self._waiting) < self._settings.plain_inflight:
+            self._dispatch(self._waiting.popleft())
 
 
 def _same(one: Message, other: Message) -> bool:

@@ -1,4 +1,4 @@
-"""Tells a plain caller a text while it is written: pieces with numbers; what cannot be sent now goes with the next."""
+"""Streams text to a plain caller in numbered pieces; text that cannot be sent now goes with the next piece."""
 
 from collections.abc import Callable
 
@@ -9,35 +9,35 @@ __all__ = ["PlainStream"]
 
 
 class PlainStream:
-    """One plain request's pieces.
+    """The pieces of one plain request.
 
     Args:
-        request: Its id.
-        transaction: The caller's own, echoed.
-        publish: Sends a piece's JSON; returns False where there is no room for it now.
+        request: The request id.
+        transaction: The caller's own id, echoed in each piece.
+        publish: Publishes a piece's JSON; returns False if the outgoing queue is too long.
     """
 
     def __init__(self, request: bytes, transaction: str | int | None, publish: Callable[[bytes], bool]) -> None:
         self._request = request
         self._transaction = transaction
         self._publish = publish
-        #: the text so far, and how much of its beginning the caller has
+        #: the text so far, and the length of the part that the caller already has
         self._text = ""
-        self._has = 0
-        #: pieces sent
-        self.told = 0
+        self._sent = 0
+        #: number of pieces sent
+        self.pieces_sent = 0
 
-    def take(self, shown: TextDelta) -> None:
-        """Sends what the caller has not yet."""
-        self._text = shown.after(self._text)
-        self._has = min(self._has, shown.at)
+    def take(self, delta: TextDelta) -> None:
+        """Applies a delta, and sends the text that the caller does not have yet."""
+        self._text = delta.after(self._text)
+        self._sent = min(self._sent, delta.at)
         payload = encode_plain_piece(
-            at=self._has,
-            text=self._text[self._has :],
-            seq=self.told,
+            at=self._sent,
+            text=self._text[self._sent :],
+            seq=self.pieces_sent,
             request=self._request,
             transaction=self._transaction,
         )
         if self._publish(payload):
-            self._has = len(self._text)
-            self.told += 1
+            self._sent = len(self._text)
+            self.pieces_sent += 1

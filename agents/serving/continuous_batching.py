@@ -1,4 +1,4 @@
-"""Texts being written on one module: requests join and leave between tokens; all that write take each step together."""
+"""Continuous batching of text generation: requests join and leave between decoding steps, which all share."""
 
 import time
 from collections import deque
@@ -19,42 +19,43 @@ __all__ = ["BatcherCallbacks", "ContinuousBatcher", "Item", "write_all"]
 
 @dataclass(slots=True)
 class Item:
-    """Complete work and its times on our clock."""
+    """Complete work, with the times of its arrival and deadline (monotonic seconds)."""
 
     work: Work
     arrived: float
     deadline: float
-    #: nobody waits for it any more
+    #: its result is not needed any more
     dropped: bool = False
 
     @property
     def key(self) -> tuple[bytes, str]:
-        """Which step of which request it is, whatever the attempt."""
+        """Request and step, which all attempts of the work have in common."""
         return self.work.request, self.work.step
 
 
 class BatcherCallbacks(Protocol):
-    """What the runner does for its modules."""
+    """What the runner does for a batcher."""
 
-    def tried(self, work: Work, call: Callable[[], Any]) -> Any:
-        """Returns what the call returns, or the error that it raised as one of ours."""
+    def call_module(self, work: Work, call: Callable[[], Any]) -> Any:
+        """Returns the call's result; an error that it raises is returned as an S2M3Error."""
 
     def finish(self, item: Item, outputs: Mapping[str, Value], timing: Timing) -> None:
-        """Sends the outputs on."""
+        """Hands the outputs on to the next steps or the requester."""
 
     def fail(self, item: Item, error: S2M3Error) -> None:
         """Answers with an error."""
 
     def send_piece(self, work: Work, seq: int, at: int, text: str) -> bool:
-        """Sends a piece to the requester; returns False where there is no room for it now."""
+        """Sends a piece of streamed text to the requester; returns False if the outgoing queue is too long."""
 
 
 @dataclass(slots=True)
 class _Waiting:
     item: Item
     prepared: Any
+    #: most tokens
     limit: int
-    #: bytes of keys and values that it may need in the end
+    #: KV cache when all tokens are written, bytes
     need: int
 
 
@@ -65,22 +66,22 @@ class _Active:
     detokenizer: Detokenizer
     need: int
     began: float
-    #: its share of the time that steps took, and the most that took one together
+    #: its share of the decoding steps' time, milliseconds, and the largest batch that it was in
     ms: float = 0.0
     batch: int = 1
-    #: what the requester was sent for this attempt: pieces, and the text they make
+    #: the pieces sent for this attempt: their number, and the text that they make
     attempt: int = 1
     seq: int = 0
     sent: str = ""
 
 
 class ContinuousBatcher:
-    """The requests that a generator is writing for, and those that wait for room in its cache.
+    """The requests for which a generator is writing, and those that wait for space in its KV cache.
 
     Args:
-        node: Ours, for timings.
-        module: Writes; only the runner's thread touches it.
-        hands: The runner's.
+        node: The node's name, for timings.
+        module: The generator; only the runner's thread calls it.
+        callbacks: The runner.
     """
 
     def __init__(self, node: str, module: Generator, callbacks: BatcherCallbacks) -> None:
@@ -89,41 +90,41 @@ class ContinuousBatcher:
         self._callbacks = callbacks
         self._waiting: deque[_Waiting] = deque()
         self._active: list[_Active] = []
-        #: milliseconds that the last finished request took of the device
+        #: decoding time of the last finished request, milliseconds
         self.last_ms: float | None = None
 
     @property
     def items(self) -> list[Item]:
-        """What is being written, or waits for room in the cache."""
+        """The items that are being written or wait for space in the KV cache."""
         return [*(active.item for active in list(self._active)), *(waiting.item for waiting in list(self._waiting))]
 
     @property
     def free_slots(self) -> int:
-        """How many more may be taken in."""
+        """Number of further items that `step` may be given."""
         return self._module.max_batch - len(self._active) - len(self._waiting)
 
     def step(self, new: Sequence[Item]) -> None:
-        """Takes requests in and writes one token of each: then other modules have their turn."""
+        """Adds items and generates one token of each sequence; the runner may serve other modules between two steps."""
         for item in new:
-            self._take_in(item)
-        self._let_go(time.monotonic())
+            self._add(item)
+        self._drop_expired(time.monotonic())
         began = time.monotonic()
         if self._active:
             rows = [active.row for active in self._active]
-            failed = self._callbacks.tried(self._active[0].item.work, partial(self._module.advance, rows))
-            if isinstance(failed, S2M3Error):
-                self._fail_all(failed)
-        self._admit()  # their first token comes with their beginning
-        self._count(began)
+            error = self._callbacks.call_module(self._active[0].item.work, partial(self._module.advance, rows))
+            if isinstance(error, S2M3Error):
+                self._fail_all(error)
+        self._admit()  # starting a sequence generates its first token
+        self._share_time(began)
         for active in self._active:
             active.detokenizer.take(active.row.tokens, said_end=active.row.ended)
             self._send_piece(active)
         self._finish([active for active in self._active if active.detokenizer.ended])
 
-    # ---- in -----------------------------------------------------------------------------------------------------
+    # ---- joining ------------------------------------------------------------------------------------------------
 
-    def _take_in(self, item: Item) -> None:
-        waiting = self._callbacks.tried(item.work, partial(self._prepare, item))
+    def _add(self, item: Item) -> None:
+        waiting = self._callbacks.call_module(item.work, partial(self._prepare, item))
         if isinstance(waiting, S2M3Error):
             self._callbacks.fail(item, waiting)
         else:
@@ -145,7 +146,7 @@ class ContinuousBatcher:
         return _Waiting(item, prepared, limit, need)
 
     def _admit(self) -> None:
-        """Begins those that fit, in order: texts in one batch are all as long as the longest, so is their cache."""
+        """Starts waiting items in order while they fit: the cache is padded to the longest sequence of the batch."""
         while self._waiting:
             first = self._waiting[0]
             needs = [first.need, *(active.need for active in self._active)]
@@ -154,20 +155,20 @@ class ContinuousBatcher:
             self._waiting.popleft()
             options = first.item.work.hop.options or NO_OPTIONS
             began = time.monotonic()
-            row = self._callbacks.tried(first.item.work, partial(self._module.begin, first.prepared, options))
+            row = self._callbacks.call_module(first.item.work, partial(self._module.begin, first.prepared, options))
             if isinstance(row, S2M3Error):
                 self._callbacks.fail(first.item, row)
                 continue
             detokenizer = Detokenizer(self._module.text, options.stop, first.limit)
             self._active.append(_Active(first.item, row, detokenizer, first.need, began))
 
-    # ---- out ----------------------------------------------------------------------------------------------------
+    # ---- leaving ------------------------------------------------------------------------------------------------
 
-    def _let_go(self, now: float) -> None:
-        """Ends what nobody waits for any more."""
+    def _drop_expired(self, now: float) -> None:
+        """Removes items that were dropped, and fails those whose deadline has passed."""
         gone = [a for a in self._active if a.item.dropped or a.item.deadline <= now]
         late = [(a.item, f"the deadline passed after {len(a.row.tokens)} tokens") for a in gone]
-        self._leave(gone)
+        self._remove(gone)
         out = [w for w in self._waiting if w.item.dropped or w.item.deadline <= now]
         late += [(w.item, "the deadline passed while it waited for room in the cache") for w in out]
         self._waiting = deque(w for w in self._waiting if w not in out)
@@ -175,19 +176,19 @@ class ContinuousBatcher:
             if not item.dropped:
                 self._callbacks.fail(item, RequestTimeoutError(why))
 
-    def _leave(self, gone: list[_Active]) -> None:
+    def _remove(self, gone: list[_Active]) -> None:
         if gone:
             self._active = [active for active in self._active if active not in gone]
             self._module.drop([active.row for active in gone])
 
     def _fail_all(self, error: S2M3Error) -> None:
-        """A step failed for all that took it: whoever asked tries again, elsewhere if there is an elsewhere."""
+        """Fails all active items after a failed decoding step; requesters retry, on other nodes if there are any."""
         gone = self._active
-        self._leave(gone)
+        self._remove(gone)
         for active in gone:
             self._callbacks.fail(active.item, ModuleFailedError(error.detail))
 
-    def _count(self, began: float) -> None:
+    def _share_time(self, began: float) -> None:
         share = (time.monotonic() - began) * 1000 / max(1, len(self._active))
         for active in self._active:
             active.ms += share
@@ -195,7 +196,7 @@ class ContinuousBatcher:
 
     def _send_piece(self, active: _Active) -> None:
         text, work = active.detokenizer.text, active.item.work
-        if work.attempt != active.attempt:  # asked for once more while it is being written: told from the beginning
+        if work.attempt != active.attempt:  # sent again meanwhile: the new attempt's stream starts from the beginning
             active.attempt, active.seq, active.sent = work.attempt, 0, ""
         if not work.hop.stream or text == active.sent:
             return
@@ -205,7 +206,7 @@ class ContinuousBatcher:
             active.sent = text
 
     def _finish(self, ended: list[_Active]) -> None:
-        self._leave(ended)
+        self._remove(ended)
         now = time.monotonic()
         for active in ended:
             self.last_ms = active.ms
@@ -215,15 +216,15 @@ class ContinuousBatcher:
 
 
 def write_all(module: Generator, batch: Sequence[Any]) -> list[dict[str, Value]]:
-    """Returns the text of each prepared item, written together, by the module's own settings."""
+    """Generates the text of each prepared item in one batch, with the module's default options."""
     rows = [module.begin(prepared, NO_OPTIONS) for prepared in batch]
     limits = [min(module.usual_tokens, module.most_tokens(prepared)) for prepared in batch]
-    going = [row for row, limit in zip(rows, limits, strict=True) if not row.ended and len(row.tokens) < limit]
-    while going:
-        module.advance(going)
-        still = [(r, n) for r, n in zip(rows, limits, strict=True) if r in going and not r.ended]
+    running = [row for row, limit in zip(rows, limits, strict=True) if not row.ended and len(row.tokens) < limit]
+    while running:
+        module.advance(running)
+        still = [(r, n) for r, n in zip(rows, limits, strict=True) if r in running and not r.ended]
         kept = [row for row, limit in still if len(row.tokens) < limit]
-        module.drop([row for row in going if row not in kept])
-        going = kept
+        module.drop([row for row in running if row not in kept])
+        running = kept
     module.drop(rows)
     return [{module.generates: module.text(row.tokens)} for row in rows]

@@ -1,33 +1,33 @@
-"""One text while its tokens come: what may be shown of it, and whether it has ended. Pure."""
+"""Turns one sequence's tokens into text while they arrive: what may be shown, and whether the text has ended. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["Detokenizer"]
 
-#: What a tokenizer gives for a character whose last bytes are still to come.
+#: What a tokenizer decodes to if the last bytes of a character are still missing.
 _UNFINISHED = "\ufffd"
 
 
 @dataclass(slots=True)
 class Detokenizer:
-    """The text of one request.
+    """The text of one sequence.
 
     Args:
-        decode: Tokens to text, without marks.
-        stop: The text ends before the first of these.
-        limit: Tokens at most.
+        decode: Returns the text of tokens, without special tokens.
+        stop: Stop texts: the text ends before the first occurrence of any.
+        limit: Most tokens.
     """
 
     decode: Callable[[Sequence[int]], str]
     stop: tuple[str, ...]
     limit: int
-    #: what may be shown: it does not end with what may become a stop text or half a character, unless it has ended
+    #: what may be shown; until the end, without a suffix that may become a stop text, or an incomplete character
     text: str = ""
     ended: bool = field(default=False)
 
     def take(self, tokens: Sequence[int], *, said_end: bool) -> None:
-        """Takes in all tokens so far, and whether the end mark was said after them."""
+        """Sets the tokens so far (all of them), and whether the end-of-text token followed."""
         text = self.decode(tokens)
         found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
         self.ended = said_end or bool(found) or len(tokens) >= self.limit
@@ -39,6 +39,6 @@ class Detokenizer:
             self.text = text[: len(text) - self._held_back(text)].rstrip(_UNFINISHED)
 
     def _held_back(self, text: str) -> int:
-        """Characters at the end that a stop text may begin with."""
+        """Returns the length of the longest suffix with which a stop text may begin."""
         lengths = (n for stop in self.stop for n in range(1, len(stop)) if text.endswith(stop[:n]))
         return max(lengths, default=0)

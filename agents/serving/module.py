@@ -1,4 +1,4 @@
-"""What a loaded module is to the runner: prepare one item, run a batch; or write texts token by token."""
+"""The interface between the runner and a loaded module: prepare one item, run a batch, or generate token by token."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -10,78 +10,81 @@ __all__ = ["GENERATOR_NAMES", "MODULE_NAMES", "Generator", "Module", "TokenSeque
 
 
 class Module(Protocol):
-    """A module with its weights in memory. Only the agent's one worker thread calls it."""
+    """A module with its weights in memory. Only the agent's worker thread calls it.
+
+    A `light` module is also called in the loop's thread.
+    """
 
     #: Bytes of its tensors.
     nbytes: int
-    #: Whether an item takes well under a millisecond, whatever it is: then it need not change threads to be run.
+    #: Whether any item takes well under a millisecond, so that it may run in the loop's thread.
     light: bool
-    #: Most items run together: what was measured to pay, not what fits.
+    #: Largest batch: the size up to which batching was measured to pay, not what fits into memory.
     max_batch: int
 
     def prepare(self, inputs: Mapping[str, Value]) -> Any:
-        """Checks and decodes one item by itself, so that a bad one never fails the batch it would have been in.
+        """Validates and decodes one item by itself, so that an invalid item never fails the batch it would be in.
 
         Raises:
-            BadInputError: The item cannot be read.
+            BadInputError: The item is invalid.
         """
 
     def run(self, batch: Sequence[Any], wanted: frozenset[str]) -> list[dict[str, Value]]:
         """Computes the wanted outputs of prepared items.
 
         Args:
-            batch: 1 to max_batch of what `prepare` returned.
-            wanted: The outputs that any of the items' next steps asked for; nothing else need be computed.
+            batch: 1 to `max_batch` results of `prepare`.
+            wanted: The outputs that the items' next steps need; others need not be computed.
 
         Returns:
-            One dict of outputs per item, in order.
+            One dict of output name -> value per item, in order.
         """
 
 
 class TokenSequence(Protocol):
     """One text that a generator is writing."""
 
-    #: what it has said so far, without an end mark
+    #: tokens so far, without the end-of-text token
     tokens: list[int]
-    #: whether it has said its end mark
+    #: whether the end-of-text token was generated
     ended: bool
 
 
 class Generator(Module, Protocol):
-    """A module that writes a text token by token: many at once, each beginning and ending when it does.
+    """A module that generates text token by token, for many sequences that begin and end at any step.
 
-    Rows differ by identity; what one writes does not depend on the rows beside it.
+    Sequences are told apart by identity. A sequence's text does not depend on the others in the batch.
     """
 
-    #: The output that it writes.
+    #: The name of the output that holds the text.
     generates: str
-    #: Tokens where a request names no number.
+    #: Most tokens if a request sets no `max_tokens`.
     usual_tokens: int
-    #: Bytes that keys and values of all rows together may take.
+    #: Limit of the KV cache of all sequences together, bytes.
     cache_bytes: int
 
     def most_tokens(self, prepared: Any) -> int:
-        """Returns how many tokens can follow a prepared item at all."""
+        """Returns the most tokens that can follow a prepared item."""
 
     def need_bytes(self, prepared: Any, tokens: int) -> int:
-        """Returns the bytes of keys and values that a prepared item takes once so many tokens have followed it."""
+        """Returns the KV cache of a prepared item followed by so many tokens, bytes."""
 
     def begin(self, prepared: Any, options: Options) -> TokenSequence:
-        """Reads a prepared item and says its first token."""
+        """Starts a sequence from a prepared item (prefill) and generates its first token."""
 
     def advance(self, rows: Sequence[Any]) -> None:
-        """Says one more token of each row: all that were begun, have not ended and were not dropped."""
+        """Generates one more token of each sequence; `rows` are all that began, have not ended and were not dropped."""
 
     def drop(self, rows: Sequence[Any]) -> None:
-        """Forgets rows; those that were forgotten already are let through."""
+        """Frees the KV cache of sequences; sequences that were dropped already are ignored."""
 
     def text(self, tokens: Sequence[int]) -> str:
-        """Returns what tokens say."""
+        """Returns the text of tokens."""
 
 
 def _names(protocol: type) -> tuple[str, ...]:
     return tuple(name for name in (*protocol.__annotations__, *vars(protocol)) if not name.startswith("_"))
 
 
-#: The attributes and methods of a Module, and those that a Generator has besides.
+#: The names of all attributes and methods of a Module, and of those that only a Generator has.
 MODULE_NAMES, GENERATOR_NAMES = _names(Module), _names(Generator)

@@ -1,4 +1,4 @@
-"""Runs modules: a bounded queue each, one worker for all (a device does one thing at a time), batches of what waits."""
+"""Runs modules: a bounded queue per module, and one worker thread for all, which runs batches of the queued items."""
 
 import threading
 import time
@@ -22,6 +22,7 @@ from s2m3.schemas.wire.work import Timing, Work
 __all__ = ["Runner"]
 
 _log = structlog.get_logger(__name__)
+#: Weight of a new measurement in the moving average of milliseconds per item.
 _SMOOTHING = 0.2
 T = TypeVar("T")
 
@@ -29,45 +30,46 @@ T = TypeVar("T")
 @dataclass(slots=True)
 class _Served:
     module: Module
-    #: of a module that writes texts: what it is writing
-    generating: ContinuousBatcher | None = None
+    #: the sequences of a module that generates text; None for other modules
+    batcher: ContinuousBatcher | None = None
     queue: deque[Item] = field(default_factory=deque)
     #: (request, step) -> its item in the queue
     waiting: dict[tuple[bytes, str], Item] = field(default_factory=dict)
     running: int = 0
-    #: when it last had its turn
-    turned: float = 0.0
+    #: when its last decoding step ended
+    stepped_at: float = 0.0
     ms: float = 0.0
-    leaving: Callable[[], None] | None = None
+    #: set by `remove`: no more work is accepted
+    on_removed: Callable[[], None] | None = None
 
     @property
     def since(self) -> float | None:
-        """Since when it has had something to do, as far as it can be done now; None: nothing."""
+        """The time since which work that can run now has been waiting; None if there is none."""
         times = []
-        if self.queue and (self.generating.free_slots > 0 if self.generating else not self.running):
+        if self.queue and (self.batcher.free_slots > 0 if self.batcher else not self.running):
             times.append(self.queue[0].arrived)
-        if self.generating is not None and self.running:
-            times.append(self.turned)
+        if self.batcher is not None and self.running:
+            times.append(self.stepped_at)
         return min(times, default=None)
 
 
-#: (work, its outputs, what it took, milliseconds left of its deadline)
+#: (work, its outputs, its timing, milliseconds left of its deadline)
 Done = Callable[[Work, Mapping[str, Value], Timing, float], None]
 Failed = Callable[[Work, S2M3Error], None]
-#: (work, number, where in its text, text) -> whether there was room to send it
+#: (work, sequence number, offset in its text, text) -> whether it was sent
 SendPiece = Callable[[Work, int, int, str], bool]
 
 
 class Runner:
-    """Runs work on loaded modules in the order it became ready, in a thread of its own; light modules where they are.
+    """Runs work on loaded modules in a worker thread, oldest first; light modules in the submitter's thread if idle.
 
     Args:
-        node: Ours, for timings and errors.
-        bound: Items that may wait per module.
-        done: Gets the outputs; called in the worker's thread.
-        failed: Gets the error; called in the worker's thread.
-        tell: Gets the text of works that stream while it is written; called in the worker's thread.
-        watch: Is told what is under way.
+        node: The node's name, for timings and errors.
+        bound: Longest queue per module, items.
+        done: Called with the outputs, in the worker's thread (or the submitter's, for light modules).
+        failed: Called with the error, in the same threads.
+        send_piece: Called with new text of works that stream, in the worker's thread.
+        watchdog: Watches the calls of modules.
     """
 
     def __init__(
@@ -96,38 +98,38 @@ class Runner:
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Ends the worker after the batch it is at."""
+        """Ends the worker thread after the batch that it is running."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join(timeout_s)
 
     def add(self, module_id: str, module: Module) -> None:
-        """Takes a loaded module in."""
-        writes = (
+        """Adds a loaded module."""
+        batcher = (
             ContinuousBatcher(self._node, cast("Generator", module), self) if hasattr(module, "generates") else None
         )
-        served = _Served(module, writes)
+        served = _Served(module, batcher)
         metrics.QUEUE_ITEMS.labels(module_id).set_function(lambda: len(served.queue) + served.running)
         with self._changed:
             self._served[module_id] = served
 
-    def remove(self, module_id: str, then: Callable[[], None]) -> None:
-        """Takes no more work for a module; `then` is called (in the worker's thread) once its queue is done."""
+    def remove(self, module_id: str, on_removed: Callable[[], None]) -> None:
+        """Accepts no more work for a module; `on_removed` is called in the worker's thread once its queue is empty."""
         with self._changed:
             served = self._served.get(module_id)
             if served is not None:
-                served.leaving = then
+                served.on_removed = on_removed
                 self._changed.notify()
 
     def submit(self, work: Work, now: float) -> None:
-        """Queues complete work. A newer attempt of what waits already takes its place: it is run once.
+        """Queues work whose inputs are complete. A newer attempt of queued work replaces it, so that it runs once.
 
         Raises:
             NotReadyError: The module is not served here.
-            BusyError: Its queue is full.
-            RequestTimeoutError: Its deadline is past.
-            ModuleFailedError: A process of this agent did not survive it.
+            BusyError: The module's queue is full.
+            RequestTimeoutError: The deadline has passed.
+            ModuleFailedError: The request crashed an earlier process of this agent.
         """
         module_id = work.hop.module
         self._watchdog.refuse_poison(work.request)
@@ -135,87 +137,87 @@ class Runner:
             raise RequestTimeoutError("the deadline was past before the work began", step=work.step, node=self._node)
         with self._changed:
             served = self._served.get(module_id)
-            if served is None or served.leaving is not None:
+            if served is None or served.on_removed is not None:
                 raise NotReadyError(f"{module_id} is not served here", step=work.step, node=self._node)
             if _replaced(served, work, now):
                 return
             if len(served.queue) >= self._bound:
                 raise BusyError(f"{self._bound} items wait for {module_id}", step=work.step, node=self._node)
             item = Item(work, now, now + work.ms_left / 1000)
-            at_once = served.module.light and not served.queue and not served.running
-            if at_once:
+            runs_here = served.module.light and not served.queue and not served.running
+            if runs_here:
                 served.running = 1
             else:
                 served.queue.append(item)
                 served.waiting[work.request, work.step] = item
                 self._changed.notify()
-        if at_once:
+        if runs_here:
             with self._watched(LOOP, [item]):
                 self._serve(served, [item])
 
     def drop(self, request: bytes, step: str, attempt: int) -> None:
-        """Ends work that nobody waits for any more: in a queue, or between two tokens."""
+        """Drops work whose result is not needed any more, from the queue or between two tokens; also older attempts."""
         with self._changed:
             for served in self._served.values():
-                for item in (*served.queue, *(served.generating.items if served.generating else ())):
+                for item in (*served.queue, *(served.batcher.items if served.batcher else ())):
                     if item.key == (request, step) and item.work.attempt <= attempt:
                         item.dropped = True
                         served.waiting.pop(item.key, None)
                 served.queue = deque(item for item in served.queue if not item.dropped)
 
     def queues(self) -> dict[str, int]:
-        """Returns items waiting or running, per module that has any."""
+        """Returns module -> number of items that wait or run, without modules that have none."""
         with self._changed:
             counts = {module_id: len(s.queue) + s.running for module_id, s in self._served.items()}
         return {module_id: n for module_id, n in counts.items() if n}
 
     def measured_ms(self) -> dict[str, float]:
-        """Returns the smoothed milliseconds per item of the modules that ran."""
+        """Returns module -> milliseconds per item (moving average), for modules that have run."""
         with self._changed:
             return {module_id: s.ms for module_id, s in self._served.items() if s.ms}
 
-    # ---- the worker ---------------------------------------------------------------------------------------------
+    # ---- the worker thread --------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._next() is not None or self._left())
+                self._changed.wait_for(lambda: self._stopping or self._next() is not None or self._drained())
                 if self._stopping:
                     return
-                gone = [self._take_out(module_id) for module_id in self._left()]
+                removed = [self._pop(module_id) for module_id in self._drained()]
                 module_id = self._next()
                 served = self._served[module_id] if module_id else None
-                batch = _take(served, self._watchdog) if served else []
-            for leaver in gone:
-                if leaver.leaving is not None:
-                    leaver.leaving()
+                batch = _next_batch(served, self._watchdog) if served else []
+            for gone in removed:
+                if gone.on_removed is not None:
+                    gone.on_removed()
             if served is not None:
-                with self._watched(WORKER, [*batch, *(served.generating.items if served.generating else ())]):
-                    if served.generating is not None:
-                        self._write(served, served.generating, batch)
+                with self._watched(WORKER, [*batch, *(served.batcher.items if served.batcher else ())]):
+                    if served.batcher is not None:
+                        self._step(served, served.batcher, batch)
                     else:
                         self._serve(served, batch)
 
     def _watched(self, slot: int, items: list[Item]) -> AbstractContextManager[None]:
-        if not items:  # all that was being written has been dropped meanwhile
+        if not items:  # all sequences have been dropped since
             return nullcontext()
         patience_s = max(item.deadline for item in items) - time.monotonic()
         return self._watchdog.running(slot, items[0].work.hop.module, [item.work.request for item in items], patience_s)
 
-    def _take_out(self, module_id: str) -> _Served:
+    def _pop(self, module_id: str) -> _Served:
         metrics.QUEUE_ITEMS.remove(module_id)
         return self._served.pop(module_id)
 
     def _next(self) -> str | None:
-        """The module that waits longest; not one that runs in the submitter's thread this moment."""
+        """Returns the module whose work has waited longest; modules that run in the submitter's thread are skipped."""
         heads = [(since, name) for name, s in self._served.items() if (since := s.since) is not None]
         return min(heads)[1] if heads else None
 
-    def _left(self) -> list[str]:
+    def _drained(self) -> list[str]:
         return [
             module_id
             for module_id, s in self._served.items()
-            if s.leaving is not None and not s.queue and not s.running
+            if s.on_removed is not None and not s.queue and not s.running
         ]
 
     def _serve(self, served: _Served, batch: list[Item]) -> None:
@@ -226,7 +228,7 @@ class Runner:
                 waited = f"{began - item.arrived:.1f} s"
                 self.fail(item, RequestTimeoutError(f"the deadline passed after {waited} in the queue"))
                 continue
-            prepared = self.tried(item.work, partial(served.module.prepare, item.work.inputs))
+            prepared = self.call_module(item.work, partial(served.module.prepare, item.work.inputs))
             if isinstance(prepared, S2M3Error):
                 self.fail(item, prepared)
             else:
@@ -235,35 +237,35 @@ class Runner:
             self._compute(served, ready, began)
         with self._changed:
             served.running = 0
-            if served.queue or served.leaving is not None:
+            if served.queue or served.on_removed is not None:
                 self._changed.notify()
 
-    def _write(self, served: _Served, generating: ContinuousBatcher, new: list[Item]) -> None:
-        generating.step(new)
-        if (took := generating.last_ms) is not None:
-            served.ms = took if not served.ms else served.ms + _SMOOTHING * (took - served.ms)
-            generating.last_ms = None
+    def _step(self, served: _Served, batcher: ContinuousBatcher, new: list[Item]) -> None:
+        batcher.step(new)
+        if (ms := batcher.last_ms) is not None:
+            served.ms = ms if not served.ms else served.ms + _SMOOTHING * (ms - served.ms)
+            batcher.last_ms = None
         with self._changed:
-            served.running = len(generating.items)
-            served.turned = time.monotonic()
+            served.running = len(batcher.items)
+            served.stepped_at = time.monotonic()
 
-    def tried(self, work: Work, call: Callable[[], T]) -> T | S2M3Error:
-        """Returns what the call returns, or the error that it raised as one of ours."""
+    def call_module(self, work: Work, call: Callable[[], T]) -> T | S2M3Error:
+        """Returns the call's result; an error that it raises is returned as an S2M3Error."""
         try:
             return call()
         except S2M3Error as error:
             return error
-        except Exception as error:  # noqa: BLE001  # the worker's one broad except: the agent outlives its modules' bugs
+        except Exception as error:  # noqa: BLE001  # the only broad except: a module's bug must not end the agent
             _log.exception("module_raised", node=self._node, module=work.hop.module, request=work.request.hex())
             return ModuleFailedError(f"{type(error).__name__}: {error}"[:300])
 
     def _compute(self, served: _Served, ready: list[tuple[Item, Any]], began: float) -> None:
-        outputs = self.tried(ready[0][0].work, partial(_run_batch, served.module, ready))
+        outputs = self.call_module(ready[0][0].work, partial(_run_batch, served.module, ready))
         if isinstance(outputs, S2M3Error):
             if len(ready) == 1:
                 self.fail(ready[0][0], outputs)
                 return
-            for pair in ready:  # one of them is to blame: the others must not pay for it
+            for pair in ready:  # run alone, so that only the item that caused the error fails
                 self._compute(served, [pair], time.monotonic())
             return
         ended = time.monotonic()
@@ -276,31 +278,31 @@ class Runner:
             self.finish(item, found, timing)
 
     def finish(self, item: Item, outputs: Mapping[str, Value], timing: Timing) -> None:
-        """Sends on what was asked for of the outputs."""
-        asked = item.work.hop.outputs
-        if missing := [name for name in asked if name not in outputs]:
+        """Hands on the outputs that the route asks for."""
+        wanted = item.work.hop.outputs
+        if missing := [name for name in wanted if name not in outputs]:
             self.fail(item, ModuleFailedError(f"{item.work.hop.module} gave no output {missing[0]!r}"))
             return
         ms_left = (item.deadline - time.monotonic()) * 1000
-        self._done(item.work, {name: outputs[name] for name in asked}, timing, ms_left)
+        self._done(item.work, {name: outputs[name] for name in wanted}, timing, ms_left)
 
     def fail(self, item: Item, error: S2M3Error) -> None:
-        """Answers with an error, of this step on this node if it does not say of which."""
+        """Hands on an error, with this step and node unless it names others."""
         error.step = error.step or item.work.step
         error.node = error.node or self._node
         metrics.MODULE_FAILURES.labels(item.work.hop.module, error.code).inc()
         self._failed(item.work, error)
 
 
-def _take(served: _Served, watchdog: Watchdog) -> list[Item]:
-    """The next batch; work that may have been the end of a process before this one runs alone."""
-    free = served.generating.free_slots if served.generating is not None else served.module.max_batch
+def _next_batch(served: _Served, watchdog: Watchdog) -> list[Item]:
+    """Removes and returns the next batch. A request that may have crashed an earlier process runs alone."""
+    free = served.batcher.free_slots if served.batcher is not None else served.module.max_batch
     batch: list[Item] = []
     while served.queue and len(batch) < free:
-        alone = watchdog.is_suspected(served.queue[0].work.request)
-        if not (alone and batch):
+        suspected = watchdog.is_suspected(served.queue[0].work.request)
+        if not (suspected and batch):
             batch.append(served.queue.popleft())
-        if alone:
+        if suspected:
             break
     for item in batch:
         served.waiting.pop(item.key, None)
@@ -309,10 +311,10 @@ def _take(served: _Served, watchdog: Watchdog) -> list[Item]:
 
 
 def _replaced(served: _Served, work: Work, now: float) -> bool:
-    """Whether the work, or an older attempt of it that it now replaces, is in the queue or is being written."""
+    """Returns whether the work is in the queue or being generated already; a newer attempt takes over the item."""
     item = served.waiting.get((work.request, work.step))
-    if item is None and served.generating is not None:
-        item = next((item for item in served.generating.items if item.key == (work.request, work.step)), None)
+    if item is None and served.batcher is not None:
+        item = next((item for item in served.batcher.items if item.key == (work.request, work.step)), None)
     if item is None or item.dropped:
         return False
     if work.attempt > item.work.attempt:

@@ -1,4 +1,4 @@
-"""The data plane of an agent: takes branches off the bus, joins them, has them run, and sends the outputs on."""
+"""The data plane of an agent: receives work, joins inputs, runs modules, and sends the outputs to the next steps."""
 
 import time
 from collections import Counter, deque
@@ -31,20 +31,20 @@ __all__ = ["StepServer"]
 
 _log = structlog.get_logger(__name__)
 _EXPIRE_S = 0.1
-#: Finished requests counted between two reports, at most.
+#: Most finished requests that are kept between two reports of the load.
 _FINISHED = 100_000
-#: What comes for a stopped request is dropped for so long, at most.
+#: Longest time for which further work of a stopped request is dropped.
 _STOPPED_S = 600.0
 
 
 class StepServer:
-    """Serves modules on their topics. An output whose next step is on this node never touches the broker.
+    """Serves modules on their topics. Outputs for a step on this node do not pass through the broker.
 
     Args:
-        settings: Of the agent.
-        link: Its connection.
-        loop: Its loop: all but the running of modules happens there.
-        watch: Is told what is being run.
+        settings: The agent's settings.
+        link: The agent's connection.
+        loop: The agent's event loop; everything but the modules' calls happens in its thread.
+        watchdog: Watches the modules' calls.
     """
 
     def __init__(self, settings: AgentSettings, link: Link, loop: Loop, watchdog: Watchdog) -> None:
@@ -59,29 +59,29 @@ class StepServer:
         )
 
     def start(self) -> None:
-        """Starts the worker."""
+        """Starts the worker thread."""
         self.runner.start()
         self._loop.every(_EXPIRE_S, self._expire)
 
     def serve(self, module_id: str, module: Module, on_subscribed: Callable[[], None]) -> None:
-        """Takes work for a loaded module from now on; `then` once the broker has confirmed the subscription."""
+        """Accepts work for a loaded module; `on_subscribed` is called once the broker has confirmed its topic."""
         self.runner.add(module_id, module)
         self._link.subscribe(self._topic(module_id), self._on_work, on_subscribed=on_subscribed)
 
     def leave(self, module_id: str, on_left: Callable[[], None]) -> None:
-        """Takes no more work for a module and drops it once what was queued is done."""
+        """Accepts no more work for a module; `on_left` is called in the loop's thread once its queue is empty."""
         self._link.unsubscribe(self._topic(module_id))
         self.runner.remove(module_id, partial(self._loop.call, on_left))
 
     def take_finished(self) -> tuple[Counter[str], dict[str, Mapping[str, Timing]]]:
-        """Returns how many requests of each task were finished here since the last call, and the last one's timings."""
+        """Returns task -> requests finished here since the last call, and task -> timings of the last of them."""
         taken = [self._finished.popleft() for _ in range(len(self._finished))]
         return Counter(task for task, _ in taken), dict(taken)
 
     def _topic(self, module_id: str) -> str:
         return topics.MODULE_IN.at(self._root, module=module_id, node=self._node)
 
-    # ---- in (the loop's thread) -----------------------------------------------------------------------------------
+    # ---- incoming messages (the loop's thread) --------------------------------------------------------------------
 
     def _on_work(self, message: Message) -> None:
         if is_stop(message.user):
@@ -109,7 +109,7 @@ class StepServer:
     def _on_stop(self, message: Message) -> None:
         request, step = message.correlation, message.user.get("step", "")
         if request is None or len(request) != REQUEST_ID_BYTES or not is_id(step):
-            _log.warning("bad_work", node=self._node, topic=message.topic, error="an order to stop nothing")
+            _log.warning("bad_work", node=self._node, topic=message.topic, error="a stop without request id or step")
             return
         attempt = attempt_of(message.user)
         remembered_s = min(float(message.expiry_s or 0), _STOPPED_S)
@@ -119,9 +119,9 @@ class StepServer:
     def _accept(self, work: Work) -> None:
         now = time.monotonic()
         try:
-            whole = self._joins.add(work, now)
-            if whole is not None:
-                self.runner.submit(whole, now)
+            complete = self._joins.add(work, now)
+            if complete is not None:
+                self.runner.submit(complete, now)
         except S2M3Error as error:
             self._answer_error(work, error)
 
@@ -129,7 +129,7 @@ class StepServer:
         for late in self._joins.expire(time.monotonic()):
             self._answer_error(late.work, late.error)
 
-    # ---- out (the worker's thread, or the loop's) -----------------------------------------------------------------
+    # ---- outgoing messages (the worker's thread, or the loop's) ---------------------------------------------------
 
     def _done(self, work: Work, outputs: Mapping[str, Value], timing: Timing, ms_left: float) -> None:
         tracing.record_step(work, self._node, timing, None)
@@ -143,14 +143,14 @@ class StepServer:
             self._forward(replace(work, step=step, inputs=inputs, ms_left=ms_left, timings=timings))
 
     def _send_piece(self, work: Work, seq: int, at: int, text: str) -> bool:
-        """Sends a piece of a text that is being written if there is room for it: the answer holds all of it."""
+        """Sends a piece of streamed text unless the outgoing queue is long: pieces are optional, the answer has all."""
         if not self._link.has_room:
             return False
         payload, user = encode_piece(Piece(work.request, work.step, work.attempt, seq, at, text))
         try:
             self._link.publish(
                 Outgoing(work.reply_to, payload, correlation=work.request, content_type=CONTENT_TYPE, user=user),
-                on_refused=lambda _: None,  # the answer will tell
+                on_refused=lambda _: None,  # a refusal of the answer will be logged
             )
         except S2M3Error as error:
             _log.debug("piece_unsent", node=self._node, request=work.request.hex(), error=str(error))
@@ -184,7 +184,7 @@ class StepServer:
         self._publish_answer(work.reply_to, answer)
 
     def _answer_undecoded(self, message: Message, reply_to: str, error: S2M3Error) -> None:
-        """Tells whoever sent garbage, as far as the message says who that is."""
+        """Answers a message that cannot be decoded, if it at least has a request id."""
         _log.info("bad_work", node=self._node, topic=message.topic, error=str(error))
         request = message.correlation
         if request is None or len(request) != REQUEST_ID_BYTES:
@@ -197,13 +197,13 @@ class StepServer:
         try:
             payload, user = encode_answer(answer)
             message = Outgoing(reply_to, payload, correlation=answer.request, content_type=CONTENT_TYPE, user=user)
-            self._link.publish(message, on_refused=partial(self._not_let, answer))
+            self._link.publish(message, on_refused=partial(self._on_refused, answer))
         except S2M3Error as error:
             _log.warning("answer_unsent", node=self._node, request=answer.request.hex(), error=str(error))
             if answer.error is None:
                 error.node = self._node
                 self._publish_answer(reply_to, Answer(answer.request, answer.step, answer.attempt, error=error))
 
-    def _not_let(self, answer: Answer, refused: S2M3Error) -> None:
-        """Whoever asked named an inbox that we may not write: its own loss, and not this node's connection."""
+    def _on_refused(self, answer: Answer, refused: S2M3Error) -> None:
+        """Logs that we may not publish to the requester's inbox; without a callback the refusal would end the link."""
         _log.warning("answer_refused", node=self._node, request=answer.request.hex(), error=refused.detail)

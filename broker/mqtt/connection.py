@@ -1,7 +1,7 @@
-"""One MQTT v5 connection, from connect to loss, never back by itself. The only file that imports paho.
+"""One MQTT v5 connection, from connect to loss; it does not reconnect. The only file that imports paho.
 
-Paho is used through its public interface for external event loops. What is built on paho's private names, for speed and
-for the reason of a failed TLS handshake, is in fast_path.py, and is left out of a paho that has changed them.
+Paho is driven through its public interface for external event loops. What depends on paho's private names (speed, and
+the reason of a failed TLS handshake) is in fast_path.py and is not used if an installed paho has changed those names.
 """
 
 import socket
@@ -36,28 +36,31 @@ __all__ = ["Connection"]
 
 _log = structlog.get_logger(__name__)
 _CONNECT_TIMEOUT_S = 5.0
+#: Longest wait for the CONNACK once the socket is open.
 _CONNACK_S = 5.0
 _MISC_S = 0.5
+#: Most QoS 1 messages in flight (sent and not acknowledged).
 _INFLIGHT = 100
-#: Fixed header, topic and properties beside the payload.
+#: Bytes reserved in a packet for the fixed header, topic and properties.
 _OVERHEAD = 1_024
+#: PUBACK reason code "No matching subscribers".
 _NO_SUBSCRIBERS = 0x10
 
 
 class Connection:
-    """Paho, driven by our loop through its interface for external event loops.
+    """A paho client whose socket is served by our event loop.
 
-    All of it runs in the loop's thread, but for connecting, which may block and has a short-lived thread of its own.
+    All methods run in the loop's thread. Only the connect itself, which blocks, runs in a short-lived thread.
 
     Args:
-        settings: Where the broker is and who we are.
-        client_id: Ours.
-        loop: Serves the socket.
-        events: Our owner's callbacks.
-        will: Last will.
-        session_expiry_s: None starts clean each time.
-        manual_ack: QoS 1 messages are acknowledged by `ack`.
-        receive_maximum: Unacknowledged messages the broker may send at once.
+        settings: The broker's address, and the login.
+        client_id: The MQTT client id.
+        loop: The event loop that serves the socket.
+        events: The owner's callbacks.
+        will: The last will.
+        session_expiry_s: Session Expiry Interval, seconds; None for a clean start.
+        manual_ack: QoS 1 messages are acknowledged by `ack` instead of on arrival.
+        receive_maximum: Most unacknowledged messages that the broker may send.
     """
 
     def __init__(
@@ -83,9 +86,9 @@ class Connection:
         self._connected = self._can_expire = False
         self._sock: socket.socket | None = None
         self._timer: Timer | None = None
-        self._began = 0.0
+        self._opened_at = 0.0
         self._client = self._make_client(client_id, will, manual_ack=manual_ack)
-        #: the same object where it has the fast path; None: stock paho
+        #: `_client` if it has the fast path; None with stock paho
         self._fast = self._client if isinstance(self._client, _FastClient) else None
 
     def _make_client(self, client_id: str, will: Will | None, *, manual_ack: bool) -> Client:
@@ -98,7 +101,7 @@ class Connection:
             reconnect_on_failure=False,
         )
         client.connect_timeout = _CONNECT_TIMEOUT_S
-        client.max_queued_messages_set(0)  # the link keeps its own bound
+        client.max_queued_messages_set(0)  # unlimited: the link's outbox has the bound
         client.max_inflight_messages_set(_INFLIGHT)
         if settings.username is not None:
             password = settings.password.get_secret_value() if settings.password else None
@@ -109,21 +112,21 @@ class Connection:
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
         client.on_socket_open = lambda _c, _u, sock: no_delay(sock)
-        client.on_socket_close = self._socket_closes
-        client.on_socket_register_write = lambda *_: None  # paho then never writes by itself: `_flush` does
+        client.on_socket_close = self._on_socket_close
+        client.on_socket_register_write = lambda *_: None  # keeps paho from writing at once; `_write` does
         client.on_connect = self._connack
-        client.on_disconnect = lambda *_: None  # `_socket_closes` has said it
+        client.on_disconnect = lambda *_: None  # `_on_socket_close` reports the loss
         client.on_message = self._paho_message
         client.on_subscribe = self._suback
         client.on_publish = self._puback
         if isinstance(client, _FastClient):
-            client.use(self._message, manual_ack=manual_ack, taken=_TAKEN, no_properties=_NO_PROPERTIES)
+            client.use(self._message, manual_ack=manual_ack, taken=_SUCCESS, no_properties=_NO_PROPERTIES)
         return client
 
-    # ---- up and down ------------------------------------------------------------------------------------------------
+    # ---- connect and loss -------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Connects in a thread of its own; `up` or `down` tells what became of it."""
+        """Connects in a separate thread; the callback `up` or `down` reports the outcome."""
         threading.Thread(target=self._connect, name=f"connect-{self._name}", daemon=True).start()
 
     def _connect(self) -> None:
@@ -158,13 +161,13 @@ class Connection:
             self._events.down(None)
             return
         self._sock = sock
-        self._began = time.monotonic()
+        self._opened_at = time.monotonic()
         self._loop.watch(sock, SocketHandlers(self._readable, self._write))
         self._timer = self._loop.every(_MISC_S, self._misc)
         self.flush()
 
-    def _socket_closes(self, _c: Client, _u: object, sock: Any) -> None:
-        """Paho is about to close its socket, for whatever reason."""
+    def _on_socket_close(self, _c: Client, _u: object, sock: Any) -> None:
+        """Handles the loss of the connection; paho calls this just before it closes its socket."""
         if self._sock is None or sock is not self._sock:
             return
         self._loop.unwatch(self._sock)
@@ -172,59 +175,59 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
         if not self._connected and self._refused is None:
-            # TLS 1.3: the broker looks at our certificate only after we think the handshake is over
+            # in TLS 1.3 the broker rejects a client certificate only after the client's handshake has succeeded
             self._refused = self.failures.before_an_answer(self._fast.alert if self._fast is not None else None)
         self._connected = False
         self._loop.call(partial(self._events.down, self._refused))
 
     def disconnect(self) -> None:
-        """Says goodbye: no last will follows."""
+        """Sends DISCONNECT, so that the broker does not publish the last will."""
         self._client.disconnect()
         self.flush()
 
     def abort(self) -> None:
-        """Closes without a goodbye, as a crash would: session and last will stay at the broker."""
+        """Closes without DISCONNECT, as a crash would: the broker keeps the session and publishes the last will."""
         if self._sock is not None:
-            with suppress(OSError):  # the other side was faster
+            with suppress(OSError):  # the peer has closed the socket already
                 self._sock.shutdown(socket.SHUT_RDWR)
             self._readable()
 
-    # ---- the socket -------------------------------------------------------------------------------------------------
+    # ---- socket -----------------------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
         try:
             self._client.loop_read()
             while self._has_more():
                 self._client.loop_read()
-        except Exception:  # noqa: BLE001  # paho lets whatever a mangled packet makes it raise through: that connection is over
+        except Exception:  # noqa: BLE001  # a malformed packet makes paho raise errors of any class
             _log.exception("connection_broken", client=self._name)
-            self._break_off()
+            self._close_socket()
         self.flush()
 
     def _has_more(self) -> bool:
-        """Whether something that the socket will not wake the loop for is still to be read."""
+        """Whether unread bytes are in a buffer (read ahead, or TLS), for which the socket does not become readable."""
         if self._sock is None:
             return False
         if self._fast is not None:
             return self._fast.has_more
         return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
-    def _break_off(self) -> None:
-        """Closes the socket without a goodbye; reading on would handle the same mangled packet again."""
+    def _close_socket(self) -> None:
+        """Closes without DISCONNECT; reading on would parse the same malformed packet again."""
         sock = self._sock
         if sock is not None:
-            self._socket_closes(self._client, None, sock)
-            sock.close()  # paho closes it once more when it connects again, which does nothing
+            self._on_socket_close(self._client, None, sock)
+            sock.close()  # paho closes the socket again at its next connect, which has no effect
 
     def flush(self) -> None:
-        """Writes what is queued once the loop has done what there is to do: acknowledgements travel with answers."""
+        """Writes queued packets at the end of the loop's iteration: PUBACKs share a segment with answers."""
         self._loop.at_end(self._write)
 
     def _write(self) -> None:
         if self._sock is None:
             return
         if self._client.want_write():
-            cork(self._sock, 1)  # paho sends packet by packet; each would wake the broker by itself
+            cork(self._sock, 1)  # paho calls send() for each packet; each would wake the broker
             self._client.loop_write()
             if self._sock is not None:
                 cork(self._sock, 0)
@@ -232,13 +235,13 @@ class Connection:
             self._loop.want_write(self._sock, self._client.want_write())
 
     def _misc(self) -> None:
-        if self._sock is not None and not self._connected and time.monotonic() - self._began > _CONNACK_S:
+        if self._sock is not None and not self._connected and time.monotonic() - self._opened_at > _CONNACK_S:
             self.failures.no_answer(_CONNACK_S)
             self.abort()
         self._client.loop_misc()
         self.flush()
 
-    # ---- what comes in: paho calls these from loop_read; handlers run after it ---------------------------------------
+    # ---- incoming packets: paho calls these from loop_read; our handlers run in later callbacks of the loop ----------
 
     def _connack(self, _c: Client, _u: object, _f: ConnectFlags, reason: ReasonCode, theirs: Properties | None) -> None:
         self.failures.forget()
@@ -263,13 +266,13 @@ class Connection:
 
     def _puback(self, _c: Client, _u: object, mid: int, reason: ReasonCode, _p: Properties | None) -> None:
         refused = str(reason) if reason.is_failure else None
-        heard = reason.value != _NO_SUBSCRIBERS
-        self._loop.call(lambda: self._events.acknowledged(mid, refused, heard))
+        has_subscribers = reason.value != _NO_SUBSCRIBERS
+        self._loop.call(lambda: self._events.acknowledged(mid, refused, has_subscribers))
 
-    # ---- what goes out ----------------------------------------------------------------------------------------------
+    # ---- outgoing packets -------------------------------------------------------------------------------------------
 
     def publish(self, message: Outgoing) -> int:
-        """Queues a message for the next `flush`; returns its packet id. With no connection QoS 1 waits for one."""
+        """Queues a message for the next `flush`; returns its packet id. Without a connection, QoS 1 waits for one."""
         packed: Any = None
         message = properties.bearable(message, can_expire=self._can_expire)
         if not message.plain:
@@ -279,21 +282,21 @@ class Connection:
         ).mid
 
     def subscribe(self, filters: dict[str, int]) -> int | None:
-        """Asks for filters with their QoS; returns the packet id, or None when the connection is gone."""
+        """Sends SUBSCRIBE for topic filters and their QoS; returns the packet id, or None if the connection is gone."""
         code, mid = self._client.subscribe([(name, SubscribeOptions(qos=qos)) for name, qos in filters.items()])
         return mid if code == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
     def unsubscribe(self, topic_filter: str) -> None:
-        """Takes a filter back."""
+        """Sends UNSUBSCRIBE for a topic filter."""
         self._client.unsubscribe(topic_filter)
 
     def ack(self, mid: int) -> None:
-        """Acknowledges a QoS 1 message of a manual_ack connection."""
+        """Sends the PUBACK of a QoS 1 message of a `manual_ack` connection."""
         self._client.ack(mid, 1)
 
 
 def _paho_properties(message: Outgoing) -> Properties:
-    """The v5 properties of a message as paho's own object."""
+    """Returns the v5 properties of a message as paho's object, for stock paho."""
     found = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     for name, value in properties.named(message).items():
         setattr(found, name, value)
@@ -301,17 +304,17 @@ def _paho_properties(message: Outgoing) -> Properties:
 
 
 class _FastClient(fast_path.FastPath, Client):
-    """Paho with the fast path in front of it."""
+    """A paho client with the fast path in front of it."""
 
 
-_TAKEN, _NO_PROPERTIES = ReasonCode(PacketTypes.PUBACK), Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
-#: What the fast path relies on and this paho has not, or has otherwise. Found at import.
+_SUCCESS, _NO_PROPERTIES = ReasonCode(PacketTypes.PUBACK), Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
+#: Private names that the fast path needs and that this paho lacks or has changed. Determined at import.
 _CHANGED = fast_path.changed_in(Client(CallbackAPIVersion.VERSION2))
 
 
 @cache
 def _client_class() -> type[Client]:
-    """Returns the class of every connection; logs once that paho has changed, when the first connection is made."""
+    """Returns the class for every connection; on its first call logs a warning if paho has changed."""
     if not _CHANGED:
         return _FastClient
     _log.warning("paho_changed", version=paho.mqtt.__version__, changed=" ".join(_CHANGED), way="stock paho, slower")

@@ -1,4 +1,4 @@
-"""Subscribes to documents: decodes each, and hands it on with the id in its topic; what is not one is logged."""
+"""Subscribes to the documents of a topic family: decodes each document and calls a handler; logs malformed ones."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -26,21 +26,22 @@ def listen(
     counts: Callable[[str, bytes], bool] | None = None,
     **ids: str,
 ) -> str:
-    """Subscribes to a family of topics, or to those with the given ids.
+    """Subscribes to all topics of a family, or to those with the given ids.
 
     Args:
-        link: Where.
-        path: Which.
-        handler: Gets the id in the topic ("" if it has none) and the document; None when it was cleared.
-        on_subscribed: Called once when the broker has confirmed.
-        counts: Gets the id and the payload first; where it returns False, the handler is not called.
-        **ids: Narrow the family.
+        link: The connection.
+        path: The topic family; it also decodes the payload.
+        handler: Called with the first id in the topic ("" if the topic has none) and the document; with None when the
+            retained document was cleared (empty payload).
+        on_subscribed: Called once at the SUBACK.
+        counts: Called before decoding with the id and the payload; if it returns False, the message is ignored.
+        **ids: Values for placeholders of the topic, e.g. `node="attic"`; the others become wildcards.
 
     Returns:
-        The filter, for `unsubscribe`.
+        The topic filter, for `Link.unsubscribe`.
     """
 
-    def take(message: Message) -> None:
+    def on_message(message: Message) -> None:
         found = path.ids(link.root, message.topic)
         if found is None:
             return
@@ -55,5 +56,5 @@ def listen(
         handler(name, document)
 
     topic_filter = path.all(link.root, **ids)
-    link.subscribe(topic_filter, take, qos=path.qos, on_subscribed=on_subscribed)
+    link.subscribe(topic_filter, on_message, qos=path.qos, on_subscribed=on_subscribed)
     return topic_filter

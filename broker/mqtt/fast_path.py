@@ -1,4 +1,4 @@
-"""A faster way through paho for incoming packets, on paho's private names; checks that paho has them. Imports no paho.
+"""A faster way through paho for incoming packets, on paho's private names, with a check of them. Imports no paho.
 
 docs/decisions/0003-private-names-of-paho.md says why each name is used and what is lost without it; properties.py says
 what the fast path saves.
@@ -15,7 +15,7 @@ from s2m3.broker.mqtt.message import Message
 
 __all__ = ["ATTRIBUTES", "METHODS", "FastPath", "changed_in"]
 
-#: Methods of paho's Client that are overridden or called -> their parameters.
+#: Methods of paho's Client that are overridden or called -> the names of their parameters.
 METHODS = {
     "_handle_publish": (),
     "_handle_pubackcomp": ("cmd",),
@@ -24,26 +24,27 @@ METHODS = {
     "_do_on_publish": ("mid", "reason_code", "properties"),
     "_send_puback": ("mid",),
 }
-#: Attributes of a Client that are read -> what they have to be.
+#: Attributes of paho's Client that are read -> their required type.
 ATTRIBUTES: dict[str, type] = {
     "_in_packet": Mapping,
     "_out_messages": Mapping,
     "_out_message_mutex": AbstractContextManager,
 }
-#: Keys of `_in_packet` that are read -> what is in them.
+#: Keys of `_in_packet` that are read -> the required type of their value.
 _IN_PACKET: dict[str, type] = {"command": int, "packet": bytearray}
 
-#: More than a TLS record holds (16 KiB): what the socket itself has read is then never left lying there.
-_AHEAD = 65_536
+#: Bytes per read. More than a TLS record (16 KiB), so that no decrypted bytes stay in the SSL object.
+_READ_BYTES = 65_536
+#: The QoS bits of a PUBLISH packet's first byte, and their value for QoS 2.
 _QOS, _QOS_2 = 0b110, 0b100
-#: A PUBACK that holds a packet id and nothing else: taken. Paho takes 10 us to say so in objects made anew.
+#: Length of a PUBACK with a packet id only, which means success. Paho spends 10 us on creating objects for it.
 _PUBACK_BYTES = 2
-#: MQTTErrorCode.MQTT_ERR_SUCCESS, a whole number
+#: The value of MQTTErrorCode.MQTT_ERR_SUCCESS.
 _SUCCESS = 0
 
 
 def changed_in(client: object) -> list[str]:
-    """Returns which of the names above a Client of paho has not, or has with another signature or type."""
+    """Returns the names above that a paho Client lacks, or has with another signature or type."""
     found = [name for name, parameters in METHODS.items() if _parameters(client, name) != parameters]
     found += [name for name, kind in ATTRIBUTES.items() if not isinstance(getattr(client, name, None), kind)]
     packet = getattr(client, "_in_packet", None)
@@ -60,7 +61,7 @@ def _parameters(client: object, name: str) -> tuple[str, ...] | None:
 if TYPE_CHECKING:
 
     class _Paho:
-        """What is relied on of paho's Client, as mypy is to see it; at run time that class comes behind FastPath."""
+        """The part of paho's Client that mypy needs to know; at run time, Client follows FastPath in the MRO."""
 
         _in_packet: Any
         _out_messages: Any
@@ -78,57 +79,57 @@ else:
 
 
 class FastPath(_Paho):
-    """Stands in front of paho's Client (`class C(FastPath, Client)`) and handles what comes in itself.
+    """A mixin in front of paho's Client (`class C(FastPath, Client)`) that handles incoming packets itself.
 
-    `_handle_publish` and `_handle_pubackcomp` are paho's own names: should a later paho have them and not call them,
-    `on_message` and `on_publish` are told the same.
+    `_handle_publish` and `_handle_pubackcomp` override paho's methods. If a later paho no longer calls them, messages
+    and PUBACKs still arrive through paho's public callbacks `on_message` and `on_publish`.
     """
 
-    #: the last TLS error of the socket: paho itself only says that the connection is lost
+    #: the last TLS error of the socket; paho itself only reports that the connection was lost
     alert: ssl.SSLError | None = None
-    #: what came from the socket last, and how much of it paho has asked for
-    _ahead: bytes = b""
+    #: the bytes last read from the socket, and how many of them paho has consumed
+    _read_ahead: bytes = b""
     _consumed: int = 0
     _incoming: Callable[[Message], None]
-    _takes_acks: bool
+    _owner_acks: bool
     _plain_puback: tuple[Any, Any]
 
     def use(self, incoming: Callable[[Message], None], *, manual_ack: bool, taken: Any, no_properties: Any) -> None:
-        """Sets up what is handled here.
+        """Sets what the overridden methods need.
 
         Args:
-            incoming: Gets each message.
-            manual_ack: Whether its owner acknowledges them.
-            taken: Paho's ReasonCode of a PUBACK without one.
-            no_properties: Paho's Properties of a PUBACK without any.
+            incoming: Called with each message.
+            manual_ack: Whether the owner acknowledges QoS 1 messages.
+            taken: Paho's ReasonCode for a PUBACK without reason code (success).
+            no_properties: Paho's Properties for a PUBACK without properties.
         """
-        self._incoming, self._takes_acks = incoming, manual_ack
+        self._incoming, self._owner_acks = incoming, manual_ack
         self._plain_puback = (taken, no_properties)
 
     @property
     def has_more(self) -> bool:
-        """Whether something that the socket will not wake the loop for is still to be read."""
-        return self._consumed < len(self._ahead)
+        """Whether bytes that were read from the socket are not yet consumed by paho."""
+        return self._consumed < len(self._read_ahead)
 
     def forget(self) -> None:
-        """Drops what is still to be read: the connection is another one."""
-        self._ahead, self._consumed, self.alert = b"", 0, None
+        """Drops unconsumed bytes and the TLS error; to be called before a new connection."""
+        self._read_ahead, self._consumed, self.alert = b"", 0, None
 
     def _sock_recv(self, bufsize: int) -> bytes:
-        """Reads ahead: paho asks for each packet's type, each byte of its length, and the rest, one by one."""
+        """Returns up to `bufsize` bytes from a buffer: paho reads a packet's type, length bytes and rest one by one."""
         if not self.has_more:
             try:
-                self._ahead, self._consumed = super()._sock_recv(_AHEAD), 0
+                self._read_ahead, self._consumed = super()._sock_recv(_READ_BYTES), 0
             except ssl.SSLError as error:
                 self.alert = error
                 raise
-        begin, self._consumed = self._consumed, min(self._consumed + bufsize, len(self._ahead))
-        return self._ahead[begin : self._consumed]
+        begin, self._consumed = self._consumed, min(self._consumed + bufsize, len(self._read_ahead))
+        return self._read_ahead[begin : self._consumed]
 
     def _sock_send(self, buf: bytes | bytearray) -> int:
         try:
             return super()._sock_send(buf)
-        except (ssl.SSLEOFError, ConnectionError):  # the broker was faster: why it closed is still to be read
+        except (ssl.SSLEOFError, ConnectionError):  # the broker has closed: read its TLS alert, which has the reason
             with suppress(OSError):
                 self._sock_recv(1)
             raise
@@ -146,7 +147,7 @@ class FastPath(_Paho):
         found, length = properties.unpack(memoryview(packet)[end:])
         payload = bytes(memoryview(packet)[end + length :])
         self._incoming(properties.received(topic, payload, found, retain=bool(header & 1), mid=mid))
-        if mid and not self._takes_acks:
+        if mid and not self._owner_acks:
             return self._send_puback(mid)
         return _SUCCESS
 

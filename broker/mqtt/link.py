@@ -1,4 +1,4 @@
-"""A connection that comes back: subscriptions made again, handlers by topic, acknowledged delivery, bounded sending."""
+"""An MQTT connection that reconnects, restores its subscriptions and limits its queue of outgoing messages."""
 
 import threading
 import time
@@ -22,32 +22,32 @@ from s2m3.schemas.settings import BrokerSettings
 __all__ = ["Link"]
 
 _log = structlog.get_logger(__name__)
-_GOODBYE_S = 0.01
-#: A connection that lived shorter was no success: the wait before the next one grows on.
-_STEADY_S = 2.0
-_LOOK_S = 0.02
+_FLUSH_POLL_S = 0.01
+#: A connection that lasted longer than this resets the reconnect back-off.
+_STABLE_S = 2.0
+_WAIT_POLL_S = 0.02
 
 
 class Link:
-    """An MQTT v5 connection that comes back by itself, with jitter.
+    """An MQTT v5 connection that reconnects with exponential back-off and jitter.
 
-    Handlers and callbacks run in the loop's thread. Subscriptions are made again on every connect. Sending is bounded:
-    `publish` raises BusyError at the bound. Methods may be called from any thread.
+    Handlers and callbacks run in the loop's thread. Subscriptions are made again on every connect. The outgoing queue
+    is bounded: `publish` raises BusyError when it is full. All methods may be called from any thread.
 
-    What the broker refuses (a login, a subscription, a publication without an `on_refused` callback) ends the link:
-    trying again would not change it. `refused` says why.
+    If the broker refuses the login, a subscription, or a publication without `on_refused` callback, the link ends:
+    another attempt would be refused too. `refused` is then the reason.
 
     Args:
-        settings: Where the broker is and who we are.
-        client_id: Ours. A second connection with the same one ends the first.
-        loop: Serves the socket and runs the handlers.
-        will: Last will.
-        session_expiry_s: None starts clean each time; otherwise the broker keeps our session for so long.
-        manual_ack: QoS 1 messages are acknowledged by `ack`, not on arrival.
-        receive_maximum: Unacknowledged messages the broker may send at once (Mosquitto heeds it, rumqttd does not).
-        on_connected: After each connect, once subscriptions are on their way: publish again what is retained.
-        on_ended: Once, when the link is over and will not come back by itself (not after `stop` or `abort`).
-        reconnect: False ends the link at the first loss: its owner has to check something before it may return.
+        settings: The broker's address, and the login.
+        client_id: The MQTT client id. A second connection with the same client id ends the first.
+        loop: The event loop that serves the socket and runs the handlers.
+        will: The last will.
+        session_expiry_s: Seconds for which the broker keeps a persistent session after a loss; None: clean start.
+        manual_ack: QoS 1 messages are acknowledged (PUBACK) by `ack` instead of on arrival.
+        receive_maximum: Most unacknowledged messages that the broker may send; rumqttd ignores it.
+        on_connected: Called after each connect, with SUBSCRIBE queued: the place to publish retained documents again.
+        on_ended: Called once if the link ends by itself (refused, or lost with `reconnect=False`), not after `stop`.
+        reconnect: False ends the link at the first loss, for an owner that must check something before it reconnects.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class Link:
         self._on_ended = on_ended
         self._reconnect = reconnect
         self._handlers = Handlers()
-        self._subscribing: dict[int, tuple[list[str], list[Callback]]] = {}
+        self._subscribing: dict[int, tuple[list[str], list[Callback]]] = {}  # by packet id, until the SUBACK
         self._on_next_subscribed: list[Callback] = []
-        #: told of each connection after the first (once this packet is confirmed), and of each loss
-        self._ups: list[Callback] = []
-        self._downs: list[Callback] = []
-        self._restoring: int | None = None
+        #: called after each connect but the first (when `_resubscribe_mid` is confirmed), and at each loss
+        self._on_reconnect: list[Callback] = []
+        self._on_disconnect: list[Callback] = []
+        self._resubscribe_mid: int | None = None
         self._outbox = Outbox(self._name, settings.max_message_bytes, self._refuse)
         self._manual_ack = manual_ack
         self._unacknowledged = Acknowledgements()
@@ -100,22 +100,22 @@ class Link:
             receive_maximum=receive_maximum,
         )
 
-    # ---- life ------------------------------------------------------------------------------------------------------
+    # ---- connecting and ending -------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Starts to connect, without waiting: `on_connected` or `on_ended` tells what became of it."""
+        """Starts to connect and returns at once; `on_connected` or `on_ended` reports the outcome."""
         self._attempt += 1
         self._connection.connect()
 
     def start(self, timeout_s: float = 10.0, *, patient: bool = True) -> None:
-        """Connects and waits for it; not from the loop's thread.
+        """Connects and blocks until connected. Must not be called in the loop's thread.
 
         Args:
-            timeout_s: Seconds to wait at most.
-            patient: Whether a broker that is not there is waited for; False: that is an error at once.
+            timeout_s: Longest wait, seconds.
+            patient: Whether to keep trying if no broker answers at the address; False makes that an error at once.
 
         Raises:
-            S2M3Error: There is no broker within the time, or it refused the login; the text says what is there instead.
+            S2M3Error: No broker answered in time (the text says what did), or (UnauthorisedError) it refused the login.
         """
         self.begin()
         if not self.wait_for(self._connected, timeout_s, patient=patient):
@@ -123,18 +123,18 @@ class Link:
             raise self._connection.failures.not_there(timeout_s)
 
     def wait_for(self, event: threading.Event, timeout_s: float, *, patient: bool = True) -> bool:
-        """Waits for what the broker is to bring about, and returns whether it did; not from the loop's thread.
+        """Blocks until an event is set that depends on the broker; returns whether it is. Not in the loop's thread.
 
         Args:
-            event: Set when it has.
-            timeout_s: Seconds to wait at most; the end of the link ends the wait too.
-            patient: False also ends the wait when there is no broker at all.
+            event: The event, e.g. one that an `on_subscribed` callback sets.
+            timeout_s: Longest wait, seconds. The end of the link ends the wait too.
+            patient: False also ends the wait if no broker answers at the address.
 
         Raises:
             UnauthorisedError: The broker refused the link.
         """
         deadline, failures = time.monotonic() + timeout_s, self._connection.failures
-        while not event.wait(_LOOK_S):
+        while not event.wait(_WAIT_POLL_S):
             if self._refused is not None:
                 raise self._refused
             if self._ended.is_set() or time.monotonic() > deadline or not (patient or failures.may_pass):
@@ -142,14 +142,14 @@ class Link:
         return True
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Sends what is queued, says goodbye (no last will follows) and ends. In the loop's thread: no waiting."""
+        """Sends the queued messages, then disconnects without the last will. Blocks, except in the loop's thread."""
         self._loop.call(partial(self._stop_after, timeout_s))
         if not self._loop.is_current:
             self._ended.wait(timeout_s + 1.0)
 
     def _stop_after(self, left_s: float) -> None:
         if self._connected.is_set() and self._outbox and left_s > 0:
-            self._loop.after(_GOODBYE_S, lambda: self._stop_after(left_s - _GOODBYE_S))
+            self._loop.after(_FLUSH_POLL_S, lambda: self._stop_after(left_s - _FLUSH_POLL_S))
             return
         self._stopping = True
         if self._connected.is_set():
@@ -158,22 +158,22 @@ class Link:
             self._ended.set()
 
     def abort(self) -> None:
-        """Ends without a goodbye, as a crash would: the session and what was not acknowledged stay at the broker."""
+        """Closes without DISCONNECT, as a crash would: the broker keeps the session and publishes the last will."""
         self._stopping = True
         self._loop.call(self._connection.abort)
 
     @property
     def connected(self) -> bool:
-        """Whether the broker is there now."""
+        """Whether there is a connection now (CONNACK received)."""
         return self._connected.is_set()
 
     @property
     def refused(self) -> UnauthorisedError | None:
-        """Why the broker will not have us; None while it does."""
+        """The error with which the broker refused this link; None if it did not."""
         return self._refused
 
     def _up(self, limit: int) -> None:
-        if self._stopping:  # ended while it was connecting
+        if self._stopping:  # `stop` or a time-out came while the connection was being made
             self._connection.disconnect()
             return
         self._up_since = time.monotonic()
@@ -184,7 +184,7 @@ class Link:
         metrics.CONNECTED.labels(self._name).set(1)
         callbacks, self._on_next_subscribed = self._on_next_subscribed, []
         if filters := self._handlers.filters():
-            self._restoring = self._subscribe(filters, callbacks)
+            self._resubscribe_mid = self._subscribe(filters, callbacks)
         self._flush()
         if self._on_connected is not None:
             self._on_connected()
@@ -193,51 +193,51 @@ class Link:
         metrics.CONNECTED.labels(self._name).set(0)
         was_connected = self._connected.is_set() and not self._stopping
         self._connected.clear()
-        for _, then in self._subscribing.values():
-            self._on_next_subscribed += then  # confirmed by the next connection
+        for _, callbacks in self._subscribing.values():
+            self._on_next_subscribed += callbacks  # called at the SUBACK of the next connection
         self._subscribing.clear()
         if was_connected:
-            if time.monotonic() - self._up_since > _STEADY_S:  # else somebody with our client id comes back at once too
+            if time.monotonic() - self._up_since > _STABLE_S:  # else a second client may use the same client id
                 self._attempt = 0
             metrics.CONNECTIONS_LOST.labels(self._name).inc()
             _log.info("disconnected", client=self._name)
-            for on_disconnect in self._downs:
+            for on_disconnect in self._on_disconnect:
                 on_disconnect()
         self._outbox.connection_lost()
-        self._note(refused)
+        self._note_refusal(refused)
         if not self._stopping and self._reconnect and self._refused is None:
-            self._loop.after(delay_s(self._attempt + 1), self._again)
+            self._loop.after(delay_s(self._attempt + 1), self._connect_again)
             return
-        first = not self._ended.is_set()
+        is_first = not self._ended.is_set()
         self._ended.set()
-        if first and not self._stopping and self._on_ended is not None:
+        if is_first and not self._stopping and self._on_ended is not None:
             self._on_ended()
 
     def on_connection_change(
         self, *, on_reconnect: Callback | None = None, on_disconnect: Callback | None = None
     ) -> None:
-        """Calls `down` at each loss, and `up` at each return once the broker has confirmed the subscriptions."""
-        self._ups += [on_reconnect] if on_reconnect else []
-        self._downs += [on_disconnect] if on_disconnect else []
+        """Adds callbacks for each loss, and for each connect but the first once the subscriptions are confirmed."""
+        self._on_reconnect += [on_reconnect] if on_reconnect else []
+        self._on_disconnect += [on_disconnect] if on_disconnect else []
 
-    def _note(self, refused: UnauthorisedError | None) -> None:
+    def _note_refusal(self, refused: UnauthorisedError | None) -> None:
         if refused is not None and self._refused is None:
             self._refused = refused
             _log.error("refused", client=self._name, error=refused.detail)
 
     def _refuse(self, refused: UnauthorisedError) -> None:
-        """Ends the link as a crash would, so that a last will says that we are gone."""
+        """Ends the link without DISCONNECT, so that the broker publishes the last will."""
         if not self._stopping:
-            self._note(refused)
+            self._note_refusal(refused)
             self._connection.abort()
 
-    def _again(self) -> None:
+    def _connect_again(self) -> None:
         if self._stopping:
             self._ended.set()
         else:
             self.begin()
 
-    # ---- in ---------------------------------------------------------------------------------------------------------
+    # ---- incoming messages ------------------------------------------------------------------------------------------
 
     def _message(self, message: Message) -> None:
         if self._manual_ack and message.mid:
@@ -254,18 +254,18 @@ class Link:
         on_subscribed: Callback | None = None,
         required: bool = True,
     ) -> None:
-        """Subscribes now and on every connect. Overlapping filters would deliver twice: keep them apart.
+        """Subscribes now and on every connect. Filters must not overlap: the broker would deliver messages twice.
 
         Args:
-            topic_filter: May hold + and #.
-            handler: Takes each message.
-            qos: At most this.
-            on_subscribed: Called once when the broker has confirmed (now, or at the next connect).
-            required: Whether a refusal ends the link.
+            topic_filter: Topic filter, with wildcards + and #.
+            handler: Called with each message.
+            qos: Largest QoS of delivery.
+            on_subscribed: Called once at the SUBACK (of this connection, or of the next connect).
+            required: Whether a refusal of the subscription ends the link.
         """
         if not self._loop.is_current:
-            again = partial(self.subscribe, qos=qos, on_subscribed=on_subscribed, required=required)
-            self._loop.call(partial(again, topic_filter, handler))
+            subscribe = partial(self.subscribe, qos=qos, on_subscribed=on_subscribed, required=required)
+            self._loop.call(partial(subscribe, topic_filter, handler))
             return
         self._handlers.add(topic_filter, handler, qos, required=required)
         callbacks = [on_subscribed] if on_subscribed else []
@@ -289,12 +289,12 @@ class Link:
             if reason is not None and self._handlers.is_required(topic_filter):
                 self._refuse(denied(self._name, f"read {topic_filter} ({reason})"))
                 return
-        is_back = mid == self._restoring and self._generation > 1
-        for callback in [*callbacks, *(self._ups if is_back else [])]:
+        is_restored = mid == self._resubscribe_mid and self._generation > 1
+        for callback in [*callbacks, *(self._on_reconnect if is_restored else [])]:
             callback()
 
     def unsubscribe(self, topic_filter: str) -> None:
-        """Takes a subscription back."""
+        """Removes a subscription and its handler."""
         if not self._loop.is_current:
             self._loop.call(partial(self.unsubscribe, topic_filter))
         elif self._handlers.remove(topic_filter) and self._connected.is_set():
@@ -302,7 +302,7 @@ class Link:
             self._connection.flush()
 
     def ack(self, message: Message) -> None:
-        """Acknowledges a message of a manual_ack link; one of an earlier connection not: the broker sends it again."""
+        """Acknowledges a message of a `manual_ack` link; no-op for one of an earlier connection (it is redelivered)."""
         if not self._loop.is_current:
             self._loop.call(lambda: self.ack(message))
             return
@@ -312,7 +312,7 @@ class Link:
             self._connection.ack(mid)
         self._connection.flush()
 
-    # ---- out --------------------------------------------------------------------------------------------------------
+    # ---- outgoing messages ------------------------------------------------------------------------------------------
 
     def publish(
         self,
@@ -322,17 +322,17 @@ class Link:
         on_no_subscribers: Callback | None = None,
         on_refused: Refused | None = None,
     ) -> None:
-        """Queues a message; with no v5 argument it goes out without properties.
+        """Queues a message.
 
         Args:
-            message: What and where to.
-            on_delivered: Called when the broker has acknowledged it (QoS 1).
-            on_no_subscribers: Called instead when the broker says that nobody is subscribed (rumqttd does not).
-            on_refused: Called instead when the broker does not let us; without it that ends the link.
+            message: Topic, payload, QoS and v5 properties.
+            on_delivered: Called at the PUBACK (QoS 1).
+            on_no_subscribers: Called instead if the PUBACK says that nobody is subscribed (rumqttd never says so).
+            on_refused: Called instead if the access list denies the publication; without it, a denial ends the link.
 
         Raises:
-            TooLargeError: Over the broker's or our limit; nothing was sent.
-            BusyError: The bound is reached; nothing was queued.
+            TooLargeError: The payload exceeds the broker's or our own limit.
+            BusyError: The outgoing queue is full.
         """
         self._outbox.add(message, on_delivered, on_no_subscribers, on_refused)
         if self._loop.is_current:
@@ -342,7 +342,7 @@ class Link:
 
     @property
     def has_room(self) -> bool:
-        """Whether few enough messages wait that more may be sent that could as well be left out."""
+        """Whether the outgoing queue is short enough for optional messages (less than a quarter of its bound)."""
         return self._outbox.has_room
 
     def _flush(self) -> None:

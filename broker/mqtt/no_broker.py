@@ -1,4 +1,4 @@
-"""Why a connection could not be opened, in words: what is at the broker's address instead of a broker."""
+"""Texts for failed connection attempts: what was found at the broker's address instead of a broker."""
 
 import errno
 import os
@@ -12,11 +12,11 @@ __all__ = ["NoBroker", "does_not_answer", "error_of", "no_broker"]
 
 @dataclass(frozen=True, slots=True)
 class NoBroker:
-    """What the last attempt to connect found instead of a broker.
+    """What the last connection attempt found instead of a broker.
 
     Args:
-        why: In words.
-        at_once: Whether a person who waits is told at once. Services try again: the broker may start after them.
+        why: The text for people.
+        at_once: Whether a command fails at once. Services keep trying, as the broker may start after them.
     """
 
     why: str
@@ -24,12 +24,12 @@ class NoBroker:
 
 
 def no_broker(error: OSError | ValueError, host: str, port: int) -> NoBroker:
-    """Returns what a failed attempt to open a connection means.
+    """Returns the explanation of a failed attempt to open a connection.
 
     Args:
-        error: What the attempt raised.
-        host: Of the broker, as it was given.
-        port: Of the broker.
+        error: The error of the attempt.
+        host: The broker's host, as in the settings.
+        port: The broker's port.
     """
     match error:
         case socket.gaierror():
@@ -45,18 +45,18 @@ def no_broker(error: OSError | ValueError, host: str, port: int) -> NoBroker:
 
 
 def does_not_answer(seconds: float) -> NoBroker:
-    """Returns what it means when a connection was taken and no CONNACK came within the time."""
+    """Returns the explanation of an accepted connection on which no CONNACK arrived in time."""
     why = f"what listens there took the connection, but did not answer as MQTT v5 within {seconds:g} s"
     return NoBroker(why, at_once=True)
 
 
 def error_of(where: str, waited_s: float, found: NoBroker | None) -> S2M3Error:
-    """Returns the error that a caller is told.
+    """Returns the error for the caller.
 
     Args:
         where: Host and port.
-        waited_s: Seconds that were waited for a broker.
-        found: What the last attempt found; None where it is still under way.
+        waited_s: Time waited for a broker, seconds.
+        found: What the last attempt found; None if it has not ended yet.
     """
     why = f"nothing came back within {waited_s:g} s" if found is None else found.why
     return S2M3Error(f"no MQTT v5 broker answers at {where}: {why}")

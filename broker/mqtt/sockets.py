@@ -97,11 +97,11 @@ class ConnectFailures:
 
     @property
     def may_pass(self) -> bool:
-        """Whether the next attempt may find a broker, as far as a person who waits is concerned."""
+        """Whether the next attempt may find a broker, so that a command should keep waiting."""
         return self.no_broker is None or not self.no_broker.at_once
 
     def could_not_open(self, error: OSError | ValueError) -> UnauthorisedError | None:
-        """Returns the refusal that a connection was that could not be opened; None if trying again may change it."""
+        """Notes that a connection could not be opened; returns an error if that is a permanent refusal, else None."""
         self.no_broker = no_broker(error, self._settings.host, self._settings.port)
         if isinstance(error, ssl.SSLError | ConnectionResetError):
             return self.before_an_answer(error)
@@ -109,11 +109,11 @@ class ConnectFailures:
         return None
 
     def not_there(self, waited_s: float) -> S2M3Error:
-        """Returns what a caller is told that has waited so long for the broker."""
+        """Returns the error for a caller that has waited so long for the broker."""
         return error_of(f"{self._settings.host}:{self._settings.port}", waited_s, self.no_broker)
 
     def no_answer(self, seconds: float) -> None:
-        """The connection was opened, and the broker said nothing within the time."""
+        """Notes that no CONNACK arrived in time on an open connection."""
         self.no_broker = does_not_answer(seconds)
 
     def forget(self) -> None:

@@ -1,4 +1,4 @@
-"""Sends requests and brings their answers, for clients and gateways: `RequestTracker` (pure) on a link and a clock."""
+"""Sends requests and receives their answers, for clients and gateways: I/O and clock for the pure `RequestTracker`."""
 
 import random
 import time
@@ -33,16 +33,16 @@ OnDelta = Callable[[TextDelta], None]
 
 
 def send_work(link: Link, work: Work, failed: Callable[[S2M3Error], None]) -> None:
-    """Publishes a branch's message to its module topic.
+    """Publishes a message to the module topic of its step.
 
     Args:
-        link: Where.
-        work: What.
-        failed: Called when the broker says that nobody serves the module there any more, or that we may not ask it.
+        link: The connection.
+        work: The message; its hop names module and node.
+        failed: Called if the broker reports that nobody subscribes to the module topic, or denies the publication.
 
     Raises:
-        TooLargeError: It is over the broker's limit.
-        BusyError: The link's queue is full.
+        TooLargeError: The encoded message exceeds the broker's limit.
+        BusyError: The link's outgoing queue is full.
     """
     payload, user = encode_work(work)
     message = Outgoing(
@@ -54,29 +54,29 @@ def send_work(link: Link, work: Work, failed: Callable[[S2M3Error], None]) -> No
         expiry_s=work.ms_left / 1000,
         user=user,
     )
-    link.publish(message, on_no_subscribers=partial(_unheard, work, failed), on_refused=failed)
+    link.publish(message, on_no_subscribers=partial(_no_subscribers, work, failed), on_refused=failed)
 
 
-def _unheard(work: Work, failed: Callable[[S2M3Error], None]) -> None:
+def _no_subscribers(work: Work, failed: Callable[[S2M3Error], None]) -> None:
     hop = work.hop
     failed(NotReadyError(f"nobody serves {hop.module} on {hop.node}", step=work.step, node=hop.node))
 
 
 def send_stop(link: Link, work: Work) -> None:
-    """Tells the node of a work that nobody waits for it any more; lost, it costs the node what it writes in vain.
+    """Tells a node that the result of a work is not needed any more. If this is lost, the node generates in vain.
 
     Raises:
-        BusyError: The link's queue is full.
+        BusyError: The link's outgoing queue is full.
     """
     topic = topics.MODULE_IN.at(link.root, module=work.hop.module, node=work.hop.node)
     user = encode_stop(work)
     message = Outgoing(topic, b"", correlation=work.request, expiry_s=work.ms_left / 1000, user=user)
-    link.publish(message, on_refused=lambda _: None)  # then it was not let in either
+    link.publish(message, on_refused=lambda _: None)  # if this is denied, the work was denied too
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """Whom to tell of a request's end, and of its text while it is written."""
+class _Callbacks:
+    """The callbacks and the trace span of one request without an answer."""
 
     on_done: OnDone
     on_delta: OnDelta | None
@@ -84,13 +84,14 @@ class _Asked:
 
 
 class Dispatcher:
-    """Dispatches requests for one requester.
+    """Dispatches the requests of one requester (a client or a gateway).
 
     Args:
-        link: Its connection.
-        loop: The loop that runs the link's handlers.
-        client: Its name: answers come to `client/<client>/in`.
-        on_node_state: Told too: two subscriptions to the same topics would deliver twice.
+        link: The requester's connection.
+        loop: The event loop that runs the link's handlers.
+        client: The requester's name: answers arrive at `client/<client>/in`.
+        on_node_state: Called with node states as well. The owner must not subscribe to them itself: with two
+            subscriptions to the same topics the broker would deliver each state twice.
     """
 
     def __init__(
@@ -105,30 +106,32 @@ class Dispatcher:
         self._loop = loop
         self._reply_to = topics.CLIENT_IN.at(link.root, client=client)
         self._requests = RequestTracker(self._reply_to, random.Random())  # noqa: S311  # spreads retries, keeps no secret
-        self._asked: dict[bytes, _Asked] = {}
+        self._callbacks: dict[bytes, _Callbacks] = {}
         self._on_ready: Callable[[], None] | None = None
-        self._tell_node_state = on_node_state
+        self._forward_node_state = on_node_state
+        #: when it fires (monotonic seconds), and the timer
         self._timer: tuple[float, Timer] | None = None
 
     def start(self, on_ready: Callable[[], None] | None = None) -> None:
         """Subscribes to answers, routes, node states and loads.
 
         Args:
-            on_ready: Called once answers reach us: a message of our own to our inbox came back. A broker with access
-                lists may confirm a subscription and then deliver nothing (Mosquitto's `acl_file` does).
+            on_ready: Called once answers are certain to arrive, i.e. when a message to our own inbox came back. With
+                access lists, a broker may confirm a subscription and never deliver (Mosquitto's `acl_file` does).
         """
         self._on_ready = on_ready
-        self._link.on_connection_change(on_reconnect=self._on_up, on_disconnect=self._on_down)
+        self._link.on_connection_change(on_reconnect=self._on_reconnect, on_disconnect=self._on_disconnect)
         listen(self._link, topics.ROUTE, self._on_route)
         listen(self._link, topics.NODE_STATE, self._on_node_state)
         listen(self._link, topics.NODE_LOAD, self._on_load)
-        self._link.subscribe(self._reply_to, self._on_answer, on_subscribed=self._greet)
+        self._link.subscribe(self._reply_to, self._on_answer, on_subscribed=self._probe_inbox)
 
-    def _greet(self) -> None:
+    def _probe_inbox(self) -> None:
+        """Sends an empty message to our own inbox; `_on_answer` takes it as the sign that we are ready."""
         try:
             self._link.publish(Outgoing(self._reply_to, b""))
-        except S2M3Error as error:  # the link is full already: the caller waits for `on_ready` in vain
-            _log.warning("not_greeted", topic=self._reply_to, error=str(error))
+        except S2M3Error as error:  # the outgoing queue is full: `on_ready` will not be called
+            _log.warning("inbox_probe_not_sent", topic=self._reply_to, error=str(error))
 
     def submit(
         self,
@@ -142,38 +145,38 @@ class Dispatcher:
         options: Mapping[str, Any] | None = None,
         on_delta: OnDelta | None = None,
     ) -> bytes:
-        """Starts a request, from any thread.
+        """Starts a request. May be called from any thread.
 
         Args:
-            task: Its name.
-            inputs: By the task's names.
-            deadline_s: Seconds; None takes the task's.
-            on_done: Gets the result, once, in the loop's thread.
-            request: Its id, where the caller has one already.
-            traceparent: Of the caller's trace.
-            options: How text is to be written.
-            on_delta: Gets text as it is written, in the loop's thread; all of it has come when `on_done` is called.
+            task: Name of the task.
+            inputs: Input name -> value.
+            deadline_s: Seconds until the request fails with `timeout`; None for the task's deadline.
+            on_done: Called once with the result, in the loop's thread.
+            request: The request id, 16 bytes, if the caller already has one.
+            traceparent: W3C trace context of the caller.
+            options: Generation options, for tasks that generate text.
+            on_delta: Called with each delta of streamed text, in the loop's thread; the last one before `on_done`.
 
         Returns:
-            The request's id.
+            The request id.
         """
         request = request or new_request_id()
-        # the span begins here: the trace context that it belongs to is the calling thread's
-        asked = _Asked(on_done, on_delta, tracing.begin_request(task, request, traceparent))
-        self._loop.call(partial(self._submit, request, task, inputs, deadline_s, options, asked=asked))
+        # the span begins here because the current trace context is that of the calling thread
+        callbacks = _Callbacks(on_done, on_delta, tracing.begin_request(task, request, traceparent))
+        self._loop.call(partial(self._submit, request, task, inputs, deadline_s, options, callbacks=callbacks))
         return request
 
     def cancel(self, request: bytes) -> None:
-        """Forgets a request, from any thread: `on_done` will not be called."""
+        """Cancels a request, from any thread: `on_done` will not be called."""
         self._loop.call(partial(self._cancel, request))
 
     def close(self) -> None:
-        """Forgets every request under way, from any thread: no `on_done` is called, and text generation stops."""
-        self._loop.call(self._forget)
+        """Cancels all requests, from any thread: no `on_done` is called, and nodes stop generating their text."""
+        self._loop.call(self._cancel_all)
 
     @property
     def under_way(self) -> int:
-        """Requests without an answer yet."""
+        """Number of requests without a result yet."""
         return len(self._requests)
 
     def _submit(
@@ -184,94 +187,95 @@ class Dispatcher:
         deadline_s: float | None,
         options: Mapping[str, Any] | None,
         *,
-        asked: _Asked,
+        callbacks: _Callbacks,
     ) -> None:
-        self._asked[request] = asked
+        self._callbacks[request] = callbacks
         metrics.UNDER_WAY.inc()
-        now, stream = time.monotonic(), asked.on_delta is not None
-        self._act(self._requests.submit(request, task, inputs, deadline_s, now, options=options, stream=stream))
+        now, stream = time.monotonic(), callbacks.on_delta is not None
+        self._execute(self._requests.submit(request, task, inputs, deadline_s, now, options=options, stream=stream))
 
     def _cancel(self, request: bytes) -> None:
-        if self._asked.pop(request, None) is not None:
+        if self._callbacks.pop(request, None) is not None:
             metrics.UNDER_WAY.dec()
-        self._act(self._requests.cancel(request))
+        self._execute(self._requests.cancel(request))
 
-    def _forget(self) -> None:
-        for request in list(self._asked):
+    def _cancel_all(self) -> None:
+        for request in list(self._callbacks):
             self._cancel(request)
 
-    def _on_down(self) -> None:
+    def _on_disconnect(self) -> None:
         self._requests.on_link_down()
 
-    def _on_up(self) -> None:
-        """Our inbox is open again. What was answered meanwhile is gone: all that is under way is sent once more."""
-        self._act(self._requests.on_link_up(time.monotonic()))
+    def _on_reconnect(self) -> None:
+        """Sends all requests again: answers were lost while our inbox was not subscribed."""
+        self._execute(self._requests.on_link_up(time.monotonic()))
 
     def _on_answer(self, message: Message) -> None:
         if not message.payload:
-            then, self._on_ready = self._on_ready, None
-            if then is not None:
-                then()
+            on_ready, self._on_ready = self._on_ready, None
+            if on_ready is not None:
+                on_ready()
             return
         try:
             request, user, content_type = message.correlation, message.user, message.content_type
             if is_piece(user):
                 piece = decode_piece(message.payload, request=request, user=user, content_type=content_type)
-                self._act(self._requests.on_piece(piece))
+                self._execute(self._requests.on_piece(piece))
                 return
             answer = decode_answer(message.payload, request=request, user=user, content_type=content_type)
         except S2M3Error as error:
             _log.warning("bad_answer", topic=message.topic, error=str(error))
             return
-        self._act(self._requests.on_answer(answer, time.monotonic()))
+        self._execute(self._requests.on_answer(answer, time.monotonic()))
 
     def _on_route(self, task: str, doc: RouteDoc | None) -> None:
-        self._act(self._requests.on_route(task, doc, time.monotonic()))
+        self._execute(self._requests.on_route(task, doc, time.monotonic()))
 
     def _on_node_state(self, node: str, state: NodeState | None) -> None:
-        self._act(self._requests.on_node_state(node, state, time.monotonic()))
-        if self._tell_node_state is not None:
-            self._tell_node_state(node, state)
+        self._execute(self._requests.on_node_state(node, state, time.monotonic()))
+        if self._forward_node_state is not None:
+            self._forward_node_state(node, state)
 
     def _on_load(self, node: str, load: NodeLoad | None) -> None:
         self._requests.on_load(node, load.queues if load else {})
 
-    def _act(self, actions: list[Action]) -> None:
+    def _execute(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Send(work):
                     self._send(work)
                 case Finish(result):
                     self._finish(result)
-                case EmitDelta(request, shown):
-                    if (asked := self._asked.get(request)) is not None and asked.on_delta is not None:
-                        asked.on_delta(shown)
+                case EmitDelta(request, delta):
+                    callbacks = self._callbacks.get(request)
+                    if callbacks is not None and callbacks.on_delta is not None:
+                        callbacks.on_delta(delta)
                 case Stop(work):
                     self._stop(work)
-        self._arm()
+        self._schedule_tick()
 
     def _send(self, work: Work) -> None:
-        asked = self._asked.get(work.request)
-        if asked is not None and asked.span.traceparent is not None:
-            work = replace(work, traceparent=asked.span.traceparent)
+        callbacks = self._callbacks.get(work.request)
+        if callbacks is not None and callbacks.span.traceparent is not None:
+            work = replace(work, traceparent=callbacks.span.traceparent)
         try:
-            send_work(self._link, work, partial(self._unsent, work))
+            send_work(self._link, work, partial(self._on_send_failed, work))
         except S2M3Error as error:
             error.step = error.step or work.step
-            self._loop.call(partial(self._unsent, work, error))
+            self._loop.call(partial(self._on_send_failed, work, error))
 
     def _stop(self, work: Work) -> None:
         try:
             send_stop(self._link, work)
-        except S2M3Error as error:  # its node finds out at its deadline
-            _log.debug("stop_unsent", request=work.request.hex(), error=str(error))
+        except S2M3Error as error:  # the node stops at the deadline
+            _log.debug("stop_not_sent", request=work.request.hex(), error=str(error))
 
-    def _unsent(self, work: Work, error: S2M3Error) -> None:
+    def _on_send_failed(self, work: Work, error: S2M3Error) -> None:
         answer = Answer(work.request, work.step, work.attempt, error=error)
-        self._act(self._requests.on_answer(answer, time.monotonic()))
+        self._execute(self._requests.on_answer(answer, time.monotonic()))
 
     def _finish(self, result: Result) -> None:
-        asked = self._asked.pop(result.request, None)
+        callbacks = self._callbacks.pop(result.request, None)
         _log.debug(
             "request_done",
             task=result.task,
@@ -280,29 +284,29 @@ class Dispatcher:
             attempts=result.attempts,
             ms=round(result.latency_ms, 1),
         )
-        if asked is not None:
+        if callbacks is not None:
             _count(result)
-            asked.span.end(attempts=result.attempts, route=result.route, error=result.error)
-            if asked.on_delta is not None and result.rest is not None:
-                asked.on_delta(result.rest)
-            asked.on_done(result)
+            callbacks.span.end(attempts=result.attempts, route=result.route, error=result.error)
+            if callbacks.on_delta is not None and result.rest is not None:
+                callbacks.on_delta(result.rest)
+            callbacks.on_done(result)
 
-    def _arm(self) -> None:
-        """Keeps one timer, at the earliest time something is due."""
+    def _schedule_tick(self) -> None:
+        """Keeps one timer, for the earliest time at which the tracker may have something to do."""
         due = self._requests.next_due()
         if due is None or (self._timer is not None and self._timer[0] <= due):
-            return  # one that comes early finds nothing to do: cheaper than a new one for every request
+            return  # an early tick does nothing, and costs less than a new timer for every request
         if self._timer is not None:
             self._timer[1].cancel()
         self._timer = (due, self._loop.after(max(0.0, due - time.monotonic()), self._tick))
 
     def _tick(self) -> None:
         self._timer = None
-        self._act(self._requests.tick(time.monotonic()))
+        self._execute(self._requests.tick(time.monotonic()))
 
 
 def _count(result: Result) -> None:
-    """A task nobody knows is no label: anybody can ask for any name."""
+    """Counts a finished request. An unknown task's name is no metric label, as any client may send any name."""
     metrics.UNDER_WAY.dec()
     code = "ok" if result.error is None else result.error.code
     task = "" if code == UnknownTaskError.code else result.task

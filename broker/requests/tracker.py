@@ -1,4 +1,4 @@
-"""A requester's requests: when to send what where, again, or give up. Pure: it is told the time and returns actions."""
+"""The requests of one requester: when to send, retry or fail each. Pure: methods take the time and return actions."""
 
 import heapq
 import itertools
@@ -27,12 +27,13 @@ from s2m3.schemas.wire.work import Answer, Route
 
 __all__ = ["Action", "Finish", "RequestTracker", "Result", "Send"]
 
-#: How long a task's document may take to come before the task is called unknown: retained, so it is there or it is not.
+#: A task without a retained route document this long after the subscription does not exist.
 _UNKNOWN_AFTER_S = 2.0
-#: A request without a deadline that came while the broker was away waits so long for it.
-_AWAY_S = 30.0
-#: The part of the time left after which another replica is tried; where there is none, the same once more.
-_PATIENCE = 0.5
+#: Longest wait of a request without a deadline that was submitted while the connection was down.
+_DISCONNECTED_S = 30.0
+#: Part of the remaining time after which the request is sent to other replicas or, without any, once more to the same.
+_PATIENCE_SHARE = 0.5
+#: The retry delay is random, up to a bound that doubles with each failure of the request.
 _BACKOFF_S = 0.05
 _BACKOFF_MAX_S = 1.0
 _MAX_PENDING = 10_000
@@ -40,13 +41,13 @@ _SEED_BITS = 53
 
 
 class RequestTracker:
-    """All requests of one requester (a Client, or a gateway).
+    """All requests of one requester (a client or a gateway).
 
-    Every method takes the time (monotonic seconds) and returns what to do now. `next_due` says when to call `tick`.
+    Methods that take `now` (monotonic seconds) return the actions to take at once. `next_due` says when to call `tick`.
 
     Args:
-        reply_to: Where answers are to go.
-        rng: Spreads the retries.
+        reply_to: The topic for answers.
+        rng: Draws retry delays and sampling seeds.
     """
 
     def __init__(self, reply_to: str, rng: random.Random) -> None:
@@ -54,20 +55,20 @@ class RequestTracker:
         self._rng = rng
         self._pending: dict[bytes, Pending] = {}
         self._routers: dict[str, Router] = {}
-        #: task -> epoch and revision of the newest document that came over this connection
+        #: task -> epoch and revision of the newest route document that arrived on this connection
         self._newest: dict[str, tuple[int, int]] = {}
         self._nodes = NodeStates()
         self._backlog = Backlog()
-        #: when to look at which request; entries that are out of date are seen to when they come up
-        self._agenda: list[tuple[float, int, bytes]] = []
+        #: heap of (due time, tie-breaker, request id); entries may be outdated, which is checked when they are due
+        self._timers: list[tuple[float, int, bytes]] = []
         self._order = itertools.count()
-        #: since when the broker is there; None while it is away
+        #: since when there is a connection; None without one
         self._up_since: float | None = 0.0
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    # ---- what the owner tells ---------------------------------------------------------------------------------
+    # ---- events -----------------------------------------------------------------------------------------------
 
     def submit(
         self,
@@ -80,16 +81,16 @@ class RequestTracker:
         options: Mapping[str, Any] | None = None,
         stream: bool = False,
     ) -> list[Action]:
-        """Takes a new request in.
+        """Adds a request.
 
         Args:
-            request: Its id, 16 bytes.
-            task: Name.
-            inputs: What was given; the task's defaults fill in.
-            deadline_s: Seconds; None takes the task's.
+            request: The request id, 16 bytes.
+            task: Name of the task.
+            inputs: Input name -> value; the task's defaults fill in missing inputs.
+            deadline_s: Seconds; None for the task's deadline.
             now: Monotonic seconds.
-            options: How text is to be written (schemas.generation.Options); the task's own fill in.
-            stream: Whether the caller wants to see the text while it is written.
+            options: Generation options (schemas.wire.generation.Options); the task's defaults fill in missing ones.
+            stream: Whether the caller wants the generated text as it is written.
         """
         deadline = None if deadline_s is None else now + deadline_s
         pending = Pending(request, task, inputs, now, deadline, options=options)
@@ -103,7 +104,7 @@ class RequestTracker:
         return self._dispatch(pending, now)
 
     def cancel(self, request: bytes) -> list[Action]:
-        """Forgets a request: its answer will be dropped, and what is being written for it stops."""
+        """Removes a request: its answer will be dropped, and nodes are told to stop generating its text."""
         pending = self._pending.pop(request, None)
         if pending is None:
             return []
@@ -111,7 +112,7 @@ class RequestTracker:
         return stops(pending.writing)
 
     def on_answer(self, answer: Answer, now: float) -> list[Action]:
-        """Takes in an answer: the first result ends the request, duplicates and stale errors are dropped."""
+        """Handles an answer: the first result ends the request, duplicates and stale errors are dropped."""
         pending = self._pending.get(answer.request)
         if pending is None:
             return []
@@ -128,12 +129,12 @@ class RequestTracker:
             pending.avoid.add(error.node)
         delay = min(_BACKOFF_S * 2 ** min(pending.failures, 10), _BACKOFF_MAX_S)
         pending.retry_at = now + self._rng.uniform(0, delay)
-        self._note(pending)
-        self._take_back(pending)
+        self._schedule(pending)
+        self._end_attempt(pending)
         return []
 
     def on_piece(self, piece: Piece) -> list[Action]:
-        """Takes in a part of a text; returns what is to be shown of it."""
+        """Handles a piece of streamed text; returns the delta for the caller, if any."""
         pending = self._pending.get(piece.request)
         if pending is None or pending.streamed is None or piece.attempt > pending.attempt:
             return []
@@ -141,17 +142,17 @@ class RequestTracker:
         return [EmitDelta(piece.request, shown)] if shown is not None else []
 
     def on_route(self, task: str, doc: RouteDoc | None, now: float) -> list[Action]:
-        """Takes in a task's document (None: the task was removed) and sends what waited for it.
+        """Handles a task's route document (None: the task was removed) and sends the requests that waited for it.
 
-        One that is older than what came before it over the same connection is refused: of a planner that another has
-        replaced, or late. A new connection begins anew: its broker may have forgotten everything, and a planner whose
-        clock is behind may have begun again there.
+        A document older than one that arrived on the same connection is ignored: it is late, or of a planner that is
+        no longer the leader. On a new connection any document is accepted first: the broker may have lost its state,
+        and a planner whose clock is behind may have started there with a lower epoch.
         """
         if doc is None:
             self._routers.pop(task, None)
             self._newest.pop(task, None)
             for pending in self._pending.values():
-                self._note(pending)
+                self._schedule(pending)
             return []
         stamp = (doc.epoch, doc.revision)
         if stamp < self._newest.get(task, stamp):
@@ -161,7 +162,7 @@ class RequestTracker:
         return self._dispatch_waiting(now, task)
 
     def on_link_down(self) -> None:
-        """The broker is away: nothing is sent, and no node is taken to be there until it is heard of again."""
+        """Handles a lost connection: nothing is sent, and no node counts as present until its state arrives again."""
         self._up_since = None
         self._newest.clear()
         self._nodes.forget()
@@ -171,49 +172,49 @@ class RequestTracker:
             pending.last_error = NotReadyError("the connection to the broker was lost")
 
     def on_link_up(self, now: float) -> list[Action]:
-        """Our inbox is open again: whatever was sent before may have been answered into the void, so all goes again."""
+        """Handles a restored connection: answers may have been lost meanwhile, so all requests are sent again."""
         self._up_since = now
         for pending in self._pending.values():
-            self._take_back(pending)
-            self._note(pending)
+            self._end_attempt(pending)
+            self._schedule(pending)
         return self._dispatch_waiting(now)
 
     def on_node_state(self, node: str, state: NodeState | None, now: float) -> list[Action]:
-        """Takes in a node's state; when its process is gone, everything under way there is sent elsewhere."""
+        """Handles a node's state; if its process is gone, requests in flight there are sent to other nodes."""
         boot = self._nodes.boot(node)
         if not self._nodes.update(node, state) or state is None:
             return []
         new_process = boot not in (None, state.boot)
         if state.state != "lost" and not new_process:
             return self._dispatch_waiting(now)
-        if new_process:  # it serves nothing yet, whatever the documents of its last life say
+        if new_process:  # it has loaded nothing yet, but the route documents still name the old process's modules
             self._routers = {task: Router(_without(router.doc, node)) for task, router in self._routers.items()}
         self._backlog.queued = {key: n for key, n in self._backlog.queued.items() if key[0] != node}
         for pending in self._pending.values():
             if pending.route is not None and any(hop.node == node for hop in pending.route.values()):
                 pending.last_error = NotReadyError("the node was lost", node=node)
-                self._take_back(pending)
+                self._end_attempt(pending)
         return self._dispatch_waiting(now)
 
     def on_load(self, node: str, queues: Mapping[str, int]) -> None:
-        """Takes in what waits at a node."""
+        """Sets the queue length of each module at a node."""
         for key in [key for key in self._backlog.queued if key[0] == node]:
             del self._backlog.queued[key]
         self._backlog.queued.update({(node, module): n for module, n in queues.items()})
 
     def tick(self, now: float) -> list[Action]:
-        """Does what is due: deadlines, retries, other replicas."""
+        """Does what is due: deadlines, retries, sending to other replicas."""
         actions: list[Action] = []
-        while self._agenda and self._agenda[0][0] <= now:
-            pending = self._pending.get(heapq.heappop(self._agenda)[2])
+        while self._timers and self._timers[0][0] <= now:
+            pending = self._pending.get(heapq.heappop(self._timers)[2])
             if pending is not None:
                 if self._due(pending) <= now:
-                    actions += self._look_at(pending, now)
+                    actions += self._handle_due(pending, now)
                 if pending.request in self._pending:
-                    self._note(pending)
+                    self._schedule(pending)
         return actions
 
-    def _look_at(self, pending: Pending, now: float) -> list[Action]:
+    def _handle_due(self, pending: Pending, now: float) -> list[Action]:
         if pending.deadline is not None and now >= pending.deadline:
             router = self._routers.get(pending.task)
             doc = router.doc if router else None
@@ -223,40 +224,40 @@ class RequestTracker:
             return self._dispatch(pending, now)
         if pending.route is not None and now >= pending.patience_ends:
             return self._try_elsewhere(pending, now)
-        if self._is_unheard_of(pending) and now >= self._unknown_at(pending):
-            return [self._finish(pending, now, self._unknown(pending))]
+        if self._has_unknown_task(pending) and now >= self._unknown_at(pending):
+            return [self._finish(pending, now, self._unknown_error(pending))]
         return []
 
     def next_due(self) -> float | None:
-        """Returns when `tick` may have something to do; None when nothing is pending."""
-        while self._agenda and self._agenda[0][2] not in self._pending:
-            heapq.heappop(self._agenda)
-        return self._agenda[0][0] if self._agenda else None
+        """Returns when to call `tick` next, monotonic seconds; None if nothing is pending."""
+        while self._timers and self._timers[0][2] not in self._pending:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
 
-    def _note(self, pending: Pending) -> None:
-        heapq.heappush(self._agenda, (self._due(pending), next(self._order), pending.request))
+    def _schedule(self, pending: Pending) -> None:
+        heapq.heappush(self._timers, (self._due(pending), next(self._order), pending.request))
 
     def _due(self, pending: Pending) -> float:
         times = [pending.deadline, pending.retry_at, pending.patience_ends if pending.route else None]
-        if self._is_unheard_of(pending):
+        if self._has_unknown_task(pending):
             times.append(self._unknown_at(pending))
         return min(time for time in times if time is not None)
 
-    def _is_unheard_of(self, pending: Pending) -> bool:
-        """No task of its name; one that was removed while the request was under way may still answer it."""
+    def _has_unknown_task(self, pending: Pending) -> bool:
+        """Whether its task has no route document. If it was removed while an attempt is in flight, that may succeed."""
         return pending.task not in self._routers and pending.route is None
 
     def _unknown_at(self, pending: Pending) -> float:
         if self._up_since is None:
-            return pending.started + _AWAY_S
+            return pending.started + _DISCONNECTED_S
         return max(pending.started, self._up_since) + _UNKNOWN_AFTER_S
 
-    def _unknown(self, pending: Pending) -> S2M3Error:
+    def _unknown_error(self, pending: Pending) -> S2M3Error:
         if self._up_since is None:
             return NotReadyError(f"the broker is away, and what {pending.task!r} takes is not known")
         return UnknownTaskError(f"no task {pending.task!r} is known")
 
-    # ---- inside -------------------------------------------------------------------------------------------------
+    # ---- attempts -----------------------------------------------------------------------------------------------
 
     def _dispatch_waiting(self, now: float, task: str | None = None) -> list[Action]:
         waiting = [p for p in self._pending.values() if p.waits and task in (None, p.task)]
@@ -265,7 +266,7 @@ class RequestTracker:
     def _dispatch(self, pending: Pending, now: float) -> list[Action]:
         router = self._routers.get(pending.task)
         if router is None:
-            self._note(pending)
+            self._schedule(pending)
             return []
         doc = router.doc
         if pending.deadline is None:
@@ -278,8 +279,8 @@ class RequestTracker:
         except S2M3Error as error:
             return [self._finish(pending, now, error)]
         route = router.choose(self._backlog, lost=self._nodes.lost, avoid=pending.avoid)
-        if route is None or self._up_since is None:  # waits for a node, a document or the broker, until the deadline
-            self._note(pending)
+        if route is None or self._up_since is None:  # waits for a node, a new route document or the connection
+            self._schedule(pending)
             return []
         return self._send(pending, doc, self._with_options(doc, route, options, pending), inputs, now)
 
@@ -295,9 +296,9 @@ class RequestTracker:
         pending.attempt += 1
         pending.route = route
         pending.answer = tuple(doc.answer)
-        pending.patience_ends = now + (pending.deadline - now) * _PATIENCE
+        pending.patience_ends = now + (pending.deadline - now) * _PATIENCE_SHARE
         self._count(pending, +1)
-        self._note(pending)
+        self._schedule(pending)
         return [*pending.sends(doc, inputs, self._reply_to, (pending.deadline - now) * 1000)]
 
     def _try_elsewhere(self, pending: Pending, now: float) -> list[Action]:
@@ -315,13 +316,13 @@ class RequestTracker:
             return []
         try:
             inputs, options = inputs_of(doc, pending), options_of(doc, pending)
-        except S2M3Error:  # the task takes other inputs by now: what is under way may still answer
+        except S2M3Error:  # the task's inputs have changed since; the attempt in flight may still be answered
             return []
-        if same:  # what was sent may have met nobody; where it only waits in a queue, the node runs it once
+        if same:  # the message may have been lost; if it still waits in a queue, the node runs it only once
             pending.repeated = True
         else:
             pending.avoid |= used
-        self._take_back(pending)
+        self._end_attempt(pending)
         return self._send(pending, doc, self._with_options(doc, other, options, pending), inputs, now)
 
     def _finish(self, pending: Pending, now: float, error: S2M3Error | None, answer: Answer | None = None) -> Finish:
@@ -329,8 +330,8 @@ class RequestTracker:
         self._count(pending, -1)
         return Finish(pending.result(now, error, answer))
 
-    def _take_back(self, pending: Pending) -> None:
-        """Counts it as under way no more."""
+    def _end_attempt(self, pending: Pending) -> None:
+        """Counts the attempt in flight as ended."""
         self._count(pending, -1)
         pending.route = None
 

@@ -1,4 +1,4 @@
-// The whole page, from top to bottom. What is shown follows from the site and the connection alone.
+// The whole page, from top to bottom; a function of site and connection.
 import { useState } from "preact/hooks";
 import { Board } from "./board";
 import type { Config, Connection } from "./connection";

@@ -1,4 +1,4 @@
-// The picture: tasks, nodes, and on each node the modules it holds. Modules fly when they move, requests when they flow.
+// The board: tasks, and nodes with their modules. Animates modules that move and requests that run (motion.ts).
 import { memo } from "preact/compat";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { Motion } from "./motion";
@@ -8,7 +8,7 @@ import { KNOWN_ROLES, count, mb, ms, names, role } from "./words";
 type Toggle = (next: NonNullable<Picked>) => void;
 type Props = { site: Site; picked: Picked; toggle: Toggle; stale: boolean };
 
-/** More nodes than this are drawn smaller. */
+/** With more nodes than this, cards are smaller. */
 const MANY = 12;
 
 export function Board({ site, picked, toggle, stale }: Props) {
@@ -141,7 +141,7 @@ const STATES = {
   lost: ["✕", "lost"],
   unknown: ["?", "not heard of"],
 } as const;
-/** A state that a newer release has brought: it is there, and gets no new work. */
+/** The label of a state of a newer release: the node is present and gets no new work. */
 const NEWER = ["?", "in a state that this page does not know"] as const;
 
 type CardProps = {
@@ -176,7 +176,7 @@ function card({ node, copies, modules, shown, old, toggle }: CardProps) {
   );
 }
 
-/** A card is drawn again when its own node changed, or what is picked, or (for names of sharing tasks) a module's tasks. */
+/** A card is rendered again if its node, the selection, or the tasks that share one of its modules have changed. */
 const NodeCard = memo(
   card,
   (a, b) =>

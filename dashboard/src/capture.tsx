@@ -1,4 +1,4 @@
-// The camera and the microphone, asked for only when the user presses the button, and let go right after.
+// Camera and microphone: opened only when the user presses the button, and closed right after the recording.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { still } from "./media";
 
@@ -62,7 +62,7 @@ export function Microphone({ taken, failed }: Props) {
   const [recorder, setRecorder] = useState<MediaRecorder | null>(null);
   useEffect(
     () => () => {
-      if (recorder?.state !== "recording") return; // the form went on to another task
+      if (recorder?.state !== "recording") return; // the user has switched to another task
       recorder.onstop = null;
       recorder.stop();
       recorder.stream.getTracks().forEach((track) => track.stop());
@@ -98,7 +98,7 @@ export function Microphone({ taken, failed }: Props) {
   );
 }
 
-/** Browsers give devices only to pages of this machine, or over HTTPS. */
+/** Browsers allow camera and microphone only for pages on this machine or over HTTPS. */
 function media(wanted: MediaStreamConstraints): Promise<MediaStream> {
   if (!navigator.mediaDevices) return Promise.reject(new Error("not a secure page"));
   return navigator.mediaDevices.getUserMedia(wanted);

@@ -1,4 +1,4 @@
-// One line chart over the last five minutes (uPlot). Its numbers are also said in words beside it.
+// A line chart of the last five minutes (uPlot), with its numbers also as text beside it.
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 

@@ -1,4 +1,4 @@
-// The page's one connection to the broker: MQTT 3.1.1 over a websocket, because every broker we run on speaks that.
+// The page's connection to the broker: MQTT 3.1.1 over a websocket, which every supported broker speaks.
 import mqtt, { type MqttClient } from "mqtt";
 import { FAMILIES, read } from "./documents";
 import { RollCall } from "./rollcall";
@@ -8,26 +8,26 @@ export type Login = { username: string; password: string };
 export type Config = { url: string; root: string; username?: string; password?: string };
 export type Phase = "connecting" | "online" | "offline" | "refused";
 
-/** After a new connection: what was not said again by then is forgotten. Agents come back within a few seconds. */
+/** Documents that were not published again this long after a connect are dropped; agents reconnect within seconds. */
 const GRACE_MS = 10_000;
 const RETRY_MS = 1_000;
-/** How often the page looks whether something is missing in what it was told. */
+/** Interval at which the page checks for missing documents, ms. */
 const LOOK_MS = 1_000;
 const CONNECT_MS = 5_000;
 const KEEPALIVE_S = 10;
-/** CONNACK codes of MQTT 3.1.1 that mean: not with this login. */
+/** CONNACK return codes of MQTT 3.1.1 for a refused login. */
 const REFUSED = new Set([4, 5]);
 
 export class Connection {
   phase: Phase = "connecting";
   since = Date.now();
-  /** why it is not online, in plain words */
+  /** why the page is not connected, as text */
   reason = "";
-  /** filters that the login may not read */
+  /** topic filters that the broker denied to this login */
   denied: string[] = [];
-  /** whether it looks as if a login could help: some brokers close the socket without saying why */
+  /** whether a login may help; some brokers refuse one by closing the socket without a CONNACK */
   mayNeedLogin = false;
-  /** when the picture last was what the broker said */
+  /** time of the last message from the broker; 0 if there was none */
   lastHeard = 0;
   private client?: MqttClient;
   private grace?: ReturnType<typeof setTimeout>;
@@ -41,7 +41,7 @@ export class Connection {
     private readonly changed: () => void,
   ) {}
 
-  /** Connects, and from then on again and again by itself, until the broker refuses the login. */
+  /** Connects, and reconnects after each loss until the broker refuses the login. */
   start(login?: Login): void {
     this.client?.end(true);
     this.set("connecting", "");
@@ -56,7 +56,7 @@ export class Connection {
       connectTimeout: CONNECT_MS,
       resubscribe: false,
       queueQoSZero: false,
-      timerVariant: "native", // the other kind makes a worker out of a text, which the page's policy forbids
+      timerVariant: "native", // the default starts a worker from a text, which the page's Content Security Policy forbids
     });
     this.client = client;
     client.on("connect", () => this.online(client));
@@ -65,12 +65,12 @@ export class Connection {
     client.on("close", () => this.closed(client));
   }
 
-  /** Tries at once, as when a phone wakes up. */
+  /** Reconnects at once instead of after the back-off, e.g. when a phone wakes up. */
   wake(): void {
     if (this.phase === "offline") this.client?.reconnect();
   }
 
-  /** Publishes a plain request; resolves when the broker has it. */
+  /** Publishes a plain request; resolves at the PUBACK. */
   async ask(task: string, body: string): Promise<void> {
     if (this.phase !== "online" || !this.client) throw new Error("not connected to the broker");
     await this.client.publishAsync(`${this.config.root}/request/${task}`, body, { qos: 1 });
@@ -83,7 +83,7 @@ export class Connection {
     const wanted = Object.fromEntries(FAMILIES.map(({ filter, qos }) => [`${this.config.root}/${filter}`, { qos }]));
     client.subscribe(wanted, (error, granted) => {
       if (client !== this.client) return;
-      // an error names the first filter that was refused; what was granted is granted all the same
+      // the error names the first denied filter; the granted ones are subscribed nevertheless
       this.denied = error
         ? FAMILIES.map(({ filter }) => filter).filter((f) => !granted?.some((g) => g.topic.endsWith(f) && g.qos < 128))
         : [];
@@ -103,7 +103,7 @@ export class Connection {
     this.set("online", "");
   }
 
-  /** Asks every owner of retained documents to publish them again; a login that may not ask goes without. */
+  /** Asks all owners of retained documents to publish them again; skipped for a login without that right. */
   private whoIsThere(client: MqttClient): void {
     if (client !== this.client || this.phase !== "online") return;
     client.publish(`${this.config.root}/rollcall`, JSON.stringify({ asker: "page" }), { qos: 0 });

@@ -1,8 +1,8 @@
-// The documents of docs/schema as the page reads them. Whatever is not one of them never gets past `read`.
+// The documents of docs/schema as the page reads them; `read` rejects every message that is not valid.
 import * as v from "valibot";
 import type * as Bus from "./generated/documents";
 
-/** What a text from the bus may be at most; longer ones are cut, never refused: they only have to be shown. */
+/** Longest text from the bus, characters. Longer ones are truncated instead of rejected, as they are only displayed. */
 const LONGEST = 2_000;
 const MOST = 2_000;
 const ID = /^[a-z0-9][a-z0-9-]{0,63}$/;
@@ -23,8 +23,8 @@ const table = <S extends v.GenericSchema>(schema: S) =>
   );
 
 /**
- * A value of a closed list U. Each one of the schema has to be named (else tsc names `never`); any other value, which a newer
- * release sends, is "unknown".
+ * A value of a closed list U. All values of the schema must be listed (otherwise tsc reports `never`). Any other value, from
+ * a newer release, becomes "unknown".
  */
 const listed =
   <U extends string>() =>
@@ -33,13 +33,13 @@ const listed =
 
 type Known<U> = U | "unknown";
 
-/** What the page reads of a document D: some fields as they come, and some that are filled in where they are left out. */
+/** The part of a document D that the page reads: some fields unchanged, and some with defaults if they are absent. */
 type Of<D, As extends keyof D, Filled extends keyof D = never> = Pick<D, As> & {
   [Field in Filled]-?: Exclude<D[Field], undefined>;
 };
 /**
- * Takes a reader as one of D that gives T. The types do not fit (tsc names `never`) unless the reader takes every D that
- * the schema allows, names no field that D has not, and gives T.
+ * Types a valibot schema as a reader of D that returns T. tsc reports `never` unless the reader accepts every D that the JSON
+ * Schema allows, names no field that D lacks, and returns T.
  */
 const reader =
   <D, T>() =>
@@ -115,7 +115,7 @@ const NodeLoad = reader<Bus.NodeLoad, NodeLoad>()(
 export type TaskSpec = Of<Bus.TaskSpec, "model">;
 const TaskSpec = reader<Bus.TaskSpec, TaskSpec>()(v.object({ model: id }));
 
-/** A role that the page does not know is shown as it is. */
+/** A role; an unknown one is displayed as it is. */
 type PlannedModule = Of<Bus.ModuleSpec, "id" | "memory_mb"> & { role: string };
 const PlannedModule = reader<Bus.ModuleSpec, PlannedModule>()(
   v.object({ id, role: v.optional(text, ""), memory_mb: v.optional(amount, 0) }),
@@ -134,7 +134,7 @@ const RouteStep = reader<Bus.RouteStep, RouteStep>()(
   v.object({ module: id, inputs: v.record(v.string(), text), replicas: v.optional(list(Replica), []) }),
 );
 
-/** An input of a kind that the page does not know is shown as a text field. */
+/** Kinds of inputs; an input of an unknown kind becomes a text field. */
 export type RouteDoc = { inputs: Record<string, string>; steps: Record<string, RouteStep> } & Of<
   Bus.RouteDoc,
   "model" | "deadline_s" | "error",
@@ -174,7 +174,7 @@ const Event = reader<Bus.Event, Event>()(
   }),
 );
 
-/** A plain answer: `transaction` is whatever the caller chose; a failed request has `error`, and no answer. */
+/** A plain answer. `transaction` is the caller's own id; a failed request has `error` and no answer. */
 export type Answer = {
   status: Bus.PlainAnswer["status"];
   answer?: unknown;
@@ -195,13 +195,13 @@ const Answer = reader<AnyAnswer, Answer>()(
   }),
 );
 
-/** A part of a text that is being written: it replaces what is behind `at`. */
+/** A piece of streamed text; it replaces the text after offset `at`. */
 export type Piece = Of<Bus.PlainPiece, "status" | "at" | "text"> & Partial<Pick<Bus.PlainPiece, "transaction">>;
 const Piece = reader<Bus.PlainPiece, Piece>()(
   v.object({ status: v.literal("piece"), transaction: maybe(v.union([text, number])), at: amount, text }),
 );
 
-/** What a topic says: which family, of which node or task, and the document; null where a retained one was removed. */
+/** A message: the topic's family, its node or task, and the document; null if the retained document was cleared. */
 export type Said =
   | { kind: "planner"; document: PlannerState | null }
   | { kind: "state"; id: string; document: NodeState | null }
@@ -216,7 +216,7 @@ export type Said =
 
 type Family = { pattern: RegExp; filter: string; kind: Said["kind"]; schema: v.GenericSchema; qos: 0 | 1 };
 
-/** Every topic that the page listens to. */
+/** All topics to which the page subscribes. */
 export const FAMILIES: readonly Family[] = [
   { filter: "planner/state", pattern: /^planner\/state$/, kind: "planner", schema: PlannerState, qos: 1 },
   { filter: "event", pattern: /^event$/, kind: "event", schema: Event, qos: 1 },
@@ -230,10 +230,10 @@ export const FAMILIES: readonly Family[] = [
   { filter: "response/+", pattern: /^response\/([^/]+)$/, kind: "response", schema: v.union([Answer, Piece]), qos: 1 },
 ];
 
-/** Bigger messages are not looked at: an answer that carries pictures is for whoever asked. */
+/** Larger messages are not parsed: an answer with images is only useful to its caller. */
 const LARGEST = 1_000_000;
 
-/** Reads one message; throws an Error that says in a few words what is wrong with it. */
+/** Parses one message; throws an Error with a short reason if it is invalid. */
 export function read(topic: string, payload: Uint8Array): Said {
   const family = FAMILIES.find(({ pattern }) => pattern.test(topic));
   if (!family) throw new Error("not a topic of ours");

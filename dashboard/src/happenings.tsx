@@ -1,4 +1,4 @@
-// The log: what happened, latest first.
+// The list of events, newest first.
 import type { Site } from "./site";
 import { clock, eventInWords } from "./words";
 

@@ -1,10 +1,10 @@
-// One field of the form for each input of a task, by its kind, and how what was given becomes a plain request.
+// A form field for each input of a task, by its kind, and the conversion of the values to a plain request.
 import { useEffect, useState } from "preact/hooks";
 import { Camera, Microphone } from "./capture";
 import type { RouteDoc } from "./documents";
 import { base64, picture, sound } from "./media";
 
-/** What the user gave for one input: files for pictures and sound, else what was typed. */
+/** The user's value for one input: files for images and audio, otherwise text. */
 export type Given = { files: File[]; text: string };
 type Props = {
   name: string;
@@ -92,7 +92,7 @@ export function Field({ name, kind, usual, given, give, failed }: Props) {
   }
 }
 
-/** Files as the browser shows them: in <img> and <audio> nothing of a file is ever run. */
+/** Previews of files: <img> and <audio> never run scripts from a file. */
 function Previews({ files, kind }: { files: File[]; kind: string }) {
   const [urls, setUrls] = useState<string[]>([]);
   useEffect(() => {
@@ -122,7 +122,7 @@ function placeholder(usual: unknown): string {
   return typeof usual === "string" ? usual.slice(0, 200) : "";
 }
 
-/** The `inputs` of a plain request. Throws an Error that says in plain words what is missing or cannot be read. */
+/** Returns the `inputs` of a plain request; throws an Error whose text says what is missing or unreadable. */
 export async function encode(route: RouteDoc, given: Record<string, Given>): Promise<Record<string, unknown>> {
   const inputs: Record<string, unknown> = {};
   for (const [name, kind] of Object.entries(route.inputs)) {

@@ -1,4 +1,4 @@
-// The form for a user and a password. They are kept in this page's memory only, and go to the broker only.
+// The login form. User and password are kept in the page's memory only, and sent to the broker only.
 import { useState } from "preact/hooks";
 import type { Connection } from "./connection";
 

@@ -1,4 +1,4 @@
-// Starts the page: reads where the broker is, connects, and draws at most ten times a second, however much is said.
+// Starts the page: reads the broker's address, connects, and renders at most ten times a second.
 import { render } from "preact";
 import "uplot/dist/uPlot.min.css";
 import { App } from "./app";
@@ -11,7 +11,7 @@ import "./styles/lists.css";
 import "./styles/many.css";
 
 const DRAW_MS = 100;
-/** Between two drawings, however long they take: what was said meanwhile is taken in, and keys are heard. */
+/** Pause between two renderings, ms, however long they take: messages and key presses are handled meanwhile. */
 const REST_MS = 30;
 
 async function start(root: HTMLElement): Promise<void> {

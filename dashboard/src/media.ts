@@ -1,22 +1,22 @@
-// Pictures and sound on their way into a request: made small, made into a format that every agent reads, made base64.
+// Images and audio for requests: scaled down, converted to a format that agents can decode, encoded as base64.
 const PICTURE_BYTES = 1_500_000;
 const PICTURE_PIXELS = 1_600;
-/** A request's file is at most this; brokers allow 32 MB, and base64 takes a third more. */
+/** Largest file of a request, bytes: brokers accept 32 MB, and base64 adds a third. */
 const LARGEST = 16_000_000;
 const SOUND_HZ = 16_000;
-/** What the agents read as it is (libsndfile). */
+/** Audio formats that agents can decode. */
 const SOUNDS = /\.(wav|flac|ogg|oga|mp3)$/i;
 
-/** A picture's bytes: as they are where small, else scaled down to a JPEG. */
+/** The bytes of an image: unchanged if small, otherwise scaled down as JPEG. */
 export async function picture(file: File): Promise<Uint8Array> {
   if (file.size <= PICTURE_BYTES) return bytes(file);
   const bitmap = await createImageBitmap(file).catch(() => null);
-  if (!bitmap) return bytes(file); // the agent will say what is wrong with it
+  if (!bitmap) return bytes(file); // the agent answers with the decoding error
   const scale = Math.min(1, PICTURE_PIXELS / Math.max(bitmap.width, bitmap.height));
   return bytes(await still(bitmap, Math.round(bitmap.width * scale), Math.round(bitmap.height * scale)));
 }
 
-/** What a video or bitmap shows now, as a JPEG. */
+/** The current frame of a video or bitmap, as JPEG. */
 export function still(source: CanvasImageSource, width: number, height: number): Promise<Blob> {
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   canvas.getContext("2d")!.drawImage(source, 0, 0, width, height);
@@ -25,10 +25,10 @@ export function still(source: CanvasImageSource, width: number, height: number):
   );
 }
 
-/** A sound's bytes: as they are in a format that agents read, else whatever the browser can play, as a WAV. */
+/** The bytes of an audio file: unchanged if agents can decode it, otherwise decoded by the browser to WAV. */
 export async function sound(file: File): Promise<Uint8Array> {
   if (SOUNDS.test(file.name)) return bytes(file);
-  const context = new OfflineAudioContext(1, 1, SOUND_HZ); // decoding resamples to its rate
+  const context = new OfflineAudioContext(1, 1, SOUND_HZ); // decodeAudioData resamples to the context's rate
   const decoded = await context.decodeAudioData(await file.arrayBuffer()).catch(() => {
     throw new Error(`${file.name} cannot be played by this browser`);
   });
@@ -42,7 +42,7 @@ function mono(buffer: AudioBuffer): Float32Array {
   return mixed;
 }
 
-/** 16-bit PCM in a RIFF file (44 bytes of header), one channel. */
+/** A WAV file: 16-bit PCM, one channel, 44 bytes of header. */
 function wav(samples: Float32Array): Uint8Array {
   const view = new DataView(new ArrayBuffer(44 + samples.length * 2));
   const word = (at: number, text: string) =>

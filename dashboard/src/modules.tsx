@@ -1,4 +1,4 @@
-// The table of modules: the same as the picture in words, with who shares what.
+// The table of modules: the board's content as text, with the tasks that share each module.
 import type { Copy, Module, Picked, Site } from "./site";
 import { mb, ms, role } from "./words";
 

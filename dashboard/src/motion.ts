@@ -1,5 +1,5 @@
-// What moves on the picture: modules that fly to their new node, requests as dots, the picked task's way as lines.
-// It only reads the picture's layout and draws over it; reduced motion is respected.
+// Animations on the board: modules move to their new node, requests are dots, the selected task's route is lines.
+// Reads the board's layout and draws on top of it; honours the user's setting for reduced motion.
 import type { Answer, RouteDoc } from "./documents";
 import { MOST, type Site, before } from "./site";
 
@@ -8,17 +8,17 @@ const HOP_MS = 320;
 const DOTS = 24;
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 type Point = { x: number; y: number };
-/** a step, and the node that did it */
+/** a step and the node that ran it */
 type Hop = [step: string, node: string];
 type Box = { left: number; right: number; y: number };
 
 export class Motion {
   private places = new Map<string, Point>();
-  /** module -> where a copy of it was that went: the next one comes from there, however long it takes to load */
+  /** module -> position of its last removed copy, from which the animation of the next copy starts */
   private readonly left = new Map<string, Point>();
   private last = -1;
   private flying = 0;
-  /** `task step` -> the node that did it last; cleared where it grows beyond any site */
+  /** `task step` -> the node that ran it last; cleared if it grows beyond the size of any site */
   private readonly used = new Map<string, string>();
   private task: { id: string; route?: RouteDoc } | null = null;
   private readonly resized: ResizeObserver;
@@ -35,7 +35,7 @@ export class Motion {
     this.resized.disconnect();
   }
 
-  /** After each drawing of the picture. */
+  /** Called after each rendering. */
   update(site: Site, picked: string | null): void {
     this.fly();
     this.flow(site);
@@ -46,7 +46,7 @@ export class Motion {
     }
   }
 
-  /** Moves each new copy of a module in from where another copy is, or just was. */
+  /** Animates each new copy of a module from the position of another or a removed copy. */
   private fly(): void {
     const chips = [...this.board.querySelectorAll<HTMLElement>("[data-chip]")];
     if (chips.length === this.places.size && chips.every((chip) => this.places.has(chip.dataset.chip!))) return;
@@ -69,7 +69,7 @@ export class Motion {
     return (copies.find(([name]) => !now.has(name)) ?? copies[0])?.[1] ?? this.left.get(module);
   }
 
-  /** Sends a dot along each branch of each new answer, as far as there is room for dots. */
+  /** Animates a dot along each branch of each new answer, up to the largest number of dots. */
   private flow(site: Site): void {
     if (this.used.size > MOST) this.used.clear();
     const fresh = site.requests.filter(({ key }) => key > this.last);
@@ -99,7 +99,7 @@ export class Motion {
     };
   }
 
-  /** Draws the picked task's way: of its latest answer, else over the first copy of each module. */
+  /** Draws the route of the selected task: that of its latest answer, else through the first copy of each module. */
   private draw(): void {
     const svg = this.board.querySelector("svg.lines")!;
     const paths = this.task?.route ? this.paths(this.task.id, this.task.route) : [];
@@ -160,7 +160,7 @@ function arrive(chip: HTMLElement, from: Point, to: Point): void {
   flight.onfinish = () => (chip.style.zIndex = "");
 }
 
-/** Each branch of an answered request, from a first step to the head. */
+/** All paths of an answered request, each from a first step to the head. */
 export function ways(route: RouteDoc, answer: Answer): Hop[][] {
   const steps = Object.keys(route.steps).filter((step) => answer.steps[step]);
   const named = (step: string): Hop => [step, answer.steps[step]!.node];
@@ -171,7 +171,7 @@ export function ways(route: RouteDoc, answer: Answer): Hop[][] {
   return steps.filter((step) => before(route, step).length === 0).map((step) => onwards(step, [step]));
 }
 
-/** From edge to edge: to the right, to the left, or around the left side of what stands above each other. */
+/** A path between the edges of two cards: to the right, to the left, or around the left side of stacked cards. */
 function curve(a: Box, b: Box): string {
   const around = a.left < b.right && b.left < a.right;
   const from = !around && b.left >= a.right ? a.right : a.left;

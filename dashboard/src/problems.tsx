@@ -1,4 +1,4 @@
-// What is wrong now, in plain words, before anything else: disconnected, stale, no planner, lost nodes, failed modules.
+// The current problems, at the top of the page: disconnected, outdated, no planner, lost nodes, failed modules.
 import type { Connection } from "./connection";
 import { type Site, present } from "./site";
 import { clock, count, inWords, names } from "./words";

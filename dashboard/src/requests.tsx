@@ -1,4 +1,4 @@
-// Requests as they flow: how many, how fast, and the latest ones with their answers. The answers are those told to all.
+// Requests: rate, latency, and the newest ones with their answers, as far as these are on the shared topic.
 import { useState } from "preact/hooks";
 import { Chart } from "./chart";
 import type { Request, Second, Site } from "./site";
@@ -88,7 +88,7 @@ function summary(seconds: readonly Second[]): string {
   return `In the last minute: ${answered} answered, ${failed} failed.${pace}`;
 }
 
-/** The value below which a share of all lies; null of none. */
+/** The quantile `share` (0 to 1) of values; null if there are no values. */
 export function quantile(values: readonly number[], share: number): number | null {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? null;

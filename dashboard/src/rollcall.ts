@@ -1,10 +1,10 @@
-// When the page asks who is there: a broker may lose, or never give, a retained message. No I/O, and no clock of its own.
+// When the page asks for a roll call, as brokers may lose or never deliver retained messages. No I/O, no own clock.
 
-/** Nobody asks more often than this. */
+/** Shortest time between two roll calls, ms. */
 const EVERY_MS = 5_000;
-/** Documents of one party come one after the other: what is missing for less long is on its way. */
+/** A document that is missing for less than this is probably on its way, ms. */
 const ON_ITS_WAY_MS = 1_000;
-/** Who is gone for good is asked for ever more rarely. */
+/** Longest time between two roll calls for the same missing documents, ms: the interval doubles up to this. */
 const LONGEST_MS = 300_000;
 
 export class RollCall {
@@ -13,12 +13,12 @@ export class RollCall {
   private last = -Infinity;
   private wait = EVERY_MS;
 
-  /** Takes note of a roll call that was asked without a reason, at the start. */
+  /** Notes a roll call that was asked for at the start, when nothing was known to be missing. */
   asked(now: number): void {
     this.last = now;
   }
 
-  /** Whether to ask now, which it takes for done; `missing` names documents that what is there speaks of. */
+  /** Returns whether to ask for a roll call now, and notes that it was asked for; `missing` are names of documents. */
   due(missing: ReadonlySet<string>, now: number): boolean {
     this.since = new Map([...missing].map((name) => [name, this.since.get(name) ?? now]));
     const lasting = new Set([...this.since].filter(([, since]) => now - since >= ON_ITS_WAY_MS).map(([name]) => name));

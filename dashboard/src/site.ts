@@ -1,4 +1,4 @@
-// The site as its topics tell it: what was said is kept, views are derived. No I/O, and no clock of its own.
+// The site as its topics describe it: documents are kept, views are derived from them. No I/O, no clock of its own.
 import type {
   Answer,
   ErrorBody,
@@ -25,31 +25,31 @@ export type Node = {
   load?: NodeLoad & { at: number };
   /** when its state last changed */
   since: number;
-  /** the connection in which anything retained of it was last said */
+  /** number of the connection on which any of its retained documents last arrived */
   round: number;
 };
 export type Task = { id: string; spec?: TaskSpec; route?: RouteDoc; round: number };
-/** A request that was answered. Of one that is only sampled (node/+/load), the answer itself went to its caller alone. */
+/** An answered request. One that was sampled from node/+/load has no answer: that went to its caller only. */
 export type Request = { key: number; at: number; task: string; answer: Answer; sampled: boolean };
 export type Happening = { key: number; at: number; event: Event };
-/** One second of the site's life. */
+/** Counters of one second. */
 export type Second = { at: number; finished: number; latencies: number[]; failed: number };
 export type Copy = {
   node: string;
   module: string;
   state: "planned" | ModuleReport["state"];
   progress: number;
-  /** of its tensors */
+  /** size of its tensors, bytes */
   weights_mb: number;
-  /** what it takes of the node's memory */
+  /** memory that it needs on the node */
   memory_mb: number;
   ms: number;
   queue: number;
   reason?: ErrorBody;
 };
-/** One module of the site: who uses it, who holds it. */
+/** A module: the tasks that use it, and the nodes that hold it. */
 export type Module = { id: string; role: string; weights_mb: number; tasks: string[]; copies: Copy[] };
-/** A task or a module that the user has picked to follow. */
+/** The task or module that the user selected. */
 export type Picked = { kind: "task" | "module"; id: string } | null;
 
 const REQUESTS = 100;
@@ -58,9 +58,9 @@ const SECONDS = 300;
 const LATENCIES = 500;
 const TEXTS = 20;
 const LONGEST_TEXT = 20_000;
-/** More nodes or tasks than this are not shown; whoever floods the bus cannot fill the browser's memory. */
+/** Most nodes and most tasks that are kept, so that a flooded bus cannot fill the browser's memory. */
 export const MOST = 2_000;
-/** Telemetry comes each second while a node is busy: older than this, it says nothing about now. */
+/** Telemetry arrives each second while a node is busy; older telemetry than this is dropped, ms. */
 const LOAD_MS = 3_000;
 
 export class Site {
@@ -70,27 +70,27 @@ export class Site {
   readonly happenings: Happening[] = [];
   readonly seconds: Second[] = [];
   planner?: PlannerState;
-  /** grows when something that the picture shows has changed */
+  /** grows whenever something that is displayed has changed */
   placement = 0;
   round = 0;
-  /** whether all that is retained must have been told by now */
+  /** whether all retained documents must have arrived by now */
   settled = false;
-  /** messages that could not be read, and why the last one could not */
+  /** number of invalid messages, and the reason of the last one */
   unread = { count: 0, last: "" };
-  /** texts that are being written, by the transaction that asked for them */
+  /** transaction -> text that is being streamed */
   readonly texts = new Map<string | number, string>();
   private key = 0;
   private readonly roles = new Map<string, string>();
   private view?: { placement: number; modules: Map<string, Module> };
 
-  /** A connection begins: what is not said again in it is old. */
+  /** Handles a new connection: documents that do not arrive on it are outdated. */
   begin(): void {
     this.round += 1;
     this.settled = false;
     this.placement += 1;
   }
 
-  /** Forgets what was not said again since `begin`: a newcomer would not know of it either. */
+  /** Drops documents that did not arrive again since `begin`. */
   forget(): void {
     this.settled = true;
     for (const kept of [this.nodes, this.tasks])
@@ -98,7 +98,7 @@ export class Site {
     this.placement += 1;
   }
 
-  /** Takes in one message. */
+  /** Handles one message. */
   apply(said: Said, now: number): void {
     switch (said.kind) {
       case "planner":
@@ -136,18 +136,18 @@ export class Site {
     }
   }
 
-  /** Notes a message that could not be read. */
+  /** Counts an invalid message. */
   refuse(topic: string, why: string): void {
     this.unread = { count: this.unread.count + 1, last: `${topic.slice(0, 120)}: ${why.slice(0, 200)}` };
   }
 
-  /** Modules by name, with who uses and who holds them. */
+  /** Module name -> the tasks that use it and the nodes that hold it. */
   modules(): Map<string, Module> {
     if (this.view?.placement !== this.placement) this.view = { placement: this.placement, modules: this.derive() };
     return this.view.modules;
   }
 
-  /** Documents that others speak of, or that every site has: the broker may have lost them, or never given them. */
+  /** Topics of documents that others refer to, or that every site has, and that the broker did not deliver. */
   missing(): Set<string> {
     const found = new Set<string>();
     if (!this.planner) found.add("planner/state");
@@ -164,7 +164,7 @@ export class Site {
     return found;
   }
 
-  /** What a node holds or is to hold; nothing once it is lost. */
+  /** The modules that a node holds or is to hold; none if it is lost. */
   copies(node: Node): Copy[] {
     if (!present(node)) return [];
     const reported = node.reported?.modules ?? {};
@@ -186,21 +186,21 @@ export class Site {
     });
   }
 
-  /** Whether every step of a task has a ready copy on a node that is there. */
+  /** Whether every step of a task has a ready copy on a present node. */
   ready(task: Task): boolean {
     const steps = Object.values(task.route?.steps ?? {});
     const there = (node: string) => present(this.nodes.get(node));
     return steps.length > 0 && steps.every((step) => step.replicas.some((replica) => there(replica.node)));
   }
 
-  /** Lets seconds pass without messages: charts move on, old telemetry goes. */
+  /** Advances the clock without a message: charts move on, old telemetry is dropped. */
   tick(now: number): void {
     this.second(now);
     for (const node of this.nodes.values())
       if (node.load && now - node.load.at > LOAD_MS) this.replace({ ...node, load: undefined });
   }
 
-  /** MB of weights that sharing saves: a copy of each module for each task, less one for all. */
+  /** MB of weights that sharing saves: with one copy per task that uses a module, minus with one copy per module. */
   saved(): number {
     let saved = 0;
     for (const module of this.modules().values()) saved += Math.max(0, module.tasks.length - 1) * module.weights_mb;
@@ -252,7 +252,7 @@ export class Site {
   private write({ transaction, at, text }: Piece): void {
     if (transaction === undefined || transaction === null) return;
     const known = this.texts.get(transaction) ?? "";
-    this.texts.delete(transaction); // so that the oldest is first
+    this.texts.delete(transaction); // so that insertion order is by age
     if (at <= known.length) this.texts.set(transaction, (known.slice(0, at) + text).slice(0, LONGEST_TEXT));
     if (this.texts.size > TEXTS) this.texts.delete(this.texts.keys().next().value!);
   }
@@ -301,18 +301,18 @@ export class Site {
   }
 }
 
-/** Whether a node is there, ready or draining. */
+/** Whether a node is present: ready or draining. */
 export function present(node: Node | undefined): boolean {
   return node?.state !== undefined && node.state.state !== "lost";
 }
 
-/** The steps of a route that feed a step. */
+/** The steps of a route whose outputs a step takes. */
 export function before(route: RouteDoc, step: string): string[] {
   const from = Object.values(route.steps[step]?.inputs ?? {}).map((ref) => ref.split(".")[0] ?? "");
   return [...new Set(from)].filter((name) => name !== "input" && name in route.steps);
 }
 
-/** Whether two answers are of one request: no two take the same thousandths of milliseconds. */
+/** Whether two answers are of the same request, by their timings: two requests hardly have equal microseconds. */
 function sameSteps(a: Answer, b: Answer): boolean {
   return Object.entries(b.steps).every(
     ([step, { run_ms, queued_ms }]) => a.steps[step]?.run_ms === run_ms && a.steps[step].queued_ms === queued_ms,

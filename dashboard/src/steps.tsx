@@ -1,11 +1,11 @@
-// One request's time, step by step: a bar for each, side by side where they ran side by side, and the same in words.
+// The time of one request by step: a bar for each step on a common time axis, and the same as text.
 import type { Answer, RouteDoc, Timing } from "./documents";
 import { before } from "./site";
 import { ms } from "./words";
 
 export type Span = Timing & { step: string; start: number };
 
-/** When each step could begin: once all that feed it were done. In milliseconds from the request's start. */
+/** The steps with their start, i.e. when their inputs were complete, milliseconds after the request's start. */
 export function spans(answer: Answer, route: RouteDoc | undefined): Span[] {
   const found = new Map<string, Span>();
   const place = (step: string, seen: readonly string[]): number => {
@@ -21,7 +21,7 @@ export function spans(answer: Answer, route: RouteDoc | undefined): Span[] {
   return [...found.values()].sort((a, b) => a.start - b.start);
 }
 
-/** Milliseconds from the first step's start to the last one's end, messages not counted. */
+/** Milliseconds from the first step's start to the last step's end, without transfer times of messages. */
 export function worked(all: readonly Span[]): number {
   return Math.max(0, ...all.map((span) => span.start + span.queued_ms + span.run_ms));
 }

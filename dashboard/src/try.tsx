@@ -1,4 +1,4 @@
-// The form: one request to a task, with a picture, a sound or texts, as any plain MQTT client would send it.
+// The form: one request to a task with an image, audio or texts, sent as any plain MQTT client would.
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Connection } from "./connection";
 import type { Answer, RouteDoc } from "./documents";
@@ -14,7 +14,7 @@ type State =
   | { kind: "waiting"; asked: Asked }
   | { kind: "answered"; asked: Asked; answer: Answer };
 
-/** A little more than the deadline: the answer that says `timeout` needs its own time to come. */
+/** A little more than the deadline, as the answer with the code `timeout` is sent after it. */
 const PATIENCE_MS = 3_000;
 
 export function Try({ site, connection }: { site: Site; connection: Connection }) {
@@ -92,7 +92,7 @@ export function Try({ site, connection }: { site: Site; connection: Connection }
   );
 }
 
-/** Finds the answer to what was asked among those told to all; gives up after the deadline. */
+/** Finds the answer to the page's request among the answers on the shared topic; ends after the deadline. */
 function useAnswer(requests: readonly Request[], state: State, set: (next: State) => void, now: number): void {
   const looked = useRef(-1);
   useEffect(() => {

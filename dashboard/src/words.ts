@@ -1,4 +1,4 @@
-// Texts for people: errors and states in plain words, numbers as one says them. Knows nothing of the page.
+// Texts for people: errors and states in words, formatted numbers. Independent of the page's components.
 import type { ErrorBody, Event } from "./documents";
 
 const ERRORS: Record<string, string> = {
@@ -13,13 +13,13 @@ const ERRORS: Record<string, string> = {
   unauthorised: "This login may not do that",
 };
 
-/** An error's code in plain words, then its own detail. */
+/** The text for an error: its code in words, then its detail. */
 export function inWords(error: ErrorBody): string {
   const head = ERRORS[error.code] ?? error.code;
   return error.detail ? `${head}: ${error.detail}` : `${head}.`;
 }
 
-/** One line for something that happened. */
+/** One line for an event. */
 export function eventInWords(event: Event): string {
   const detail = event.detail ? `: ${event.detail}` : "";
   switch (event.event) {
@@ -46,20 +46,20 @@ const ROLES: Record<string, [letter: string, word: string]> = {
   head: ["H", "head"],
 };
 
-/** A role's letter and words. Roles the page does not know keep their own name. */
+/** A role's letter and label; an unknown role keeps its name. */
 export function role(name: string): { letter: string; word: string } {
   const [letter, word] = ROLES[name] ?? ["M", name || "module"];
   return { letter, word };
 }
 export const KNOWN_ROLES = Object.keys(ROLES);
 
-/** Megabytes as one says them. */
+/** Formats megabytes. */
 export function mb(amount: number): string {
   if (amount >= 10_000) return `${(amount / 1000).toFixed(1)} GB`;
   return amount >= 10 || amount === 0 ? `${Math.round(amount)} MB` : `${amount.toFixed(1)} MB`;
 }
 
-/** Milliseconds as one says them. */
+/** Formats milliseconds. */
 export function ms(amount: number): string {
   if (amount >= 10_000) return `${(amount / 1000).toFixed(1)} s`;
   return amount >= 10 ? `${Math.round(amount)} ms` : `${amount.toFixed(1)} ms`;
@@ -69,13 +69,13 @@ export function count(n: number, one: string, many = `${one}s`): string {
   return `${n} ${n === 1 ? one : many}`;
 }
 
-/** Names in a sentence: "a", "a and b", "a, b and 3 more". */
+/** Joins names: "a", "a and b", "a, b and 3 more". */
 export function names(all: readonly string[], most = 4): string {
   if (all.length > most) return `${all.slice(0, most - 1).join(", ")} and ${all.length - most + 1} more`;
   return all.length < 2 ? (all[0] ?? "") : `${all.slice(0, -1).join(", ")} and ${all.at(-1)}`;
 }
 
-/** Any value of an answer as one short text. It is shown as text, whatever it says. */
+/** Formats any value of an answer as one short text, which is never interpreted as HTML. */
 export function shown(value: unknown, most = 300): string {
   const whole =
     typeof value === "string" ? value : value === undefined || value === null ? "no answer" : JSON.stringify(value);

@@ -1,4 +1,4 @@
-"""The desired tasks as they were said, so that they can be said again unchanged; and those that are no more. Pure."""
+"""The payloads of the desired tasks, to publish them again unchanged, and which tasks were removed. Pure: no I/O."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -6,46 +6,48 @@ from dataclasses import dataclass, field
 
 __all__ = ["DesiredTasks"]
 
-#: Retained documents come at once after a subscription: none for so long, and all have come.
+#: Retained documents arrive right after the SUBACK: if none arrives for this long, all have arrived.
 _QUIET_S = 0.5
 
 
 @dataclass(slots=True)
 class DesiredTasks:
-    """Payloads of `task/<task>`, byte for byte: a newer release may have said more than this one reads.
+    """The payloads of `task/<task>`, byte for byte: a newer release may have written keys that this one does not know.
 
-    The broker's word counts: a task that it does not name to a connection that came back was removed meanwhile. What we
-    say again may reach the broker after somebody has changed or removed the task: then that is said once more.
+    The broker's retained documents decide: a task that has none after a reconnect was removed while we were away. Our
+    repeated publication may reach the broker after somebody changed or removed the task: that change is then published
+    once more.
 
     Args:
         say: Publishes the retained document of a task; an empty payload clears it.
     """
 
     say: Callable[[str, bytes], object]
-    #: task -> its document
+    #: task -> payload of its document
     said: dict[str, bytes] = field(default_factory=dict)
-    #: those not named since the last connect
+    #: tasks whose document has not arrived since the last connect
     _unconfirmed: set[str] = field(default_factory=set)
-    #: our own publications that have not come back yet, what each was, and what others said before they did
+    #: number of our own publications of each task that the broker has not delivered back to us yet; their payloads;
+    #: and other parties' payloads that arrived before them
     _echoes: Counter[str] = field(default_factory=Counter)
     _repeated: dict[str, bytes] = field(default_factory=dict)
     _news: dict[str, bytes] = field(default_factory=dict)
     _heard_at: float = float("-inf")
 
     def on_connected(self, now: float) -> None:
-        """The connection is another one: nothing is known to be wanted still, and nothing of ours is under way."""
+        """Handles a new connection: no task is confirmed by a retained document yet, no publication is in flight."""
         self._unconfirmed = set(self.said)
         self._echoes.clear()
         self._news.clear()
         self._heard_at = now
 
     def on_repeated(self, task: str) -> None:
-        """Takes note that we have said a task again."""
+        """Notes that the document of a task was published again."""
         self._echoes[task] += 1
         self._repeated[task] = self.said[task]
 
     def heard(self, task: str, payload: bytes, now: float) -> bool:
-        """Takes a document in (empty: the task was removed); returns whether it counts."""
+        """Handles a document (an empty payload removes the task); returns whether it is to be used."""
         self._heard_at = now
         self._unconfirmed.discard(task)
         if self._echoes[task]:
@@ -60,7 +62,7 @@ class DesiredTasks:
         return True
 
     def _is_overtaken(self, task: str) -> bool:
-        """Whether our own word came after somebody else's, and took its place at the broker: that is said again."""
+        """Returns whether our publication replaced a newer payload at the broker; that payload is published again."""
         self._echoes[task] -= 1
         news = self._news.get(task)
         if not self._echoes[task]:
@@ -71,7 +73,7 @@ class DesiredTasks:
         return True
 
     def wait_s(self, now: float) -> float:
-        """Returns how much longer the broker may still name tasks that it has not named yet; 0: no longer."""
+        """Returns for how many seconds retained documents of unconfirmed tasks may still arrive; 0 if none can."""
         return max(0.0, self._heard_at + _QUIET_S - now) if self._unconfirmed else 0.0
 
     def take_removed(self) -> list[str]:

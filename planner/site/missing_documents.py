@@ -1,4 +1,4 @@
-"""What does not fit in what the planner was told: documents that others speak of and the broker never gave. Pure."""
+"""Finds documents that other documents refer to and that the broker never delivered. Pure: no I/O."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,41 +11,43 @@ __all__ = ["MissingDocuments"]
 
 @dataclass(slots=True)
 class MissingDocuments:
-    """Nodes that are spoken of, by plans and routes of a planner before us and by their own telemetry."""
+    """Nodes that an earlier planner's documents or telemetry name, and whose own documents may be missing."""
 
+    #: `plan/<node>` or `route/<task>` -> the nodes named there
     _named: dict[str, set[str]] = field(default_factory=dict)
+    #: nodes that sent telemetry
     _loads: set[str] = field(default_factory=set)
 
     def on_plan(self, node: str) -> None:
-        """Takes note of a node that a planner before us gave a plan."""
+        """Notes a node that has a plan of an earlier planner."""
         self._named.setdefault(f"plan/{node}", set()).add(node)
 
     def on_route(self, task: str, doc: RouteDoc) -> None:
-        """Takes note of the nodes that a route of a planner before us names."""
+        """Notes the nodes in an earlier planner's route document."""
         self._named[f"route/{task}"] = {replica.node for step in doc.steps.values() for replica in step.replicas}
 
     def on_load(self, node: str) -> None:
-        """Takes note of a node that says how busy it is."""
+        """Notes a node that sent telemetry."""
         self._loads.add(node)
 
     def on_planned(self) -> None:
-        """Takes note that our own plans and routes have taken the place of those before."""
+        """Notes that our own plans and routes have replaced those of the earlier planner."""
         self._named.clear()
 
     def find(self, cluster: ClusterState) -> frozenset[str]:
         """Returns the topics, below the root, of the documents that are missing."""
         nodes = cluster.nodes
-        spoken_of = self._loads.union(*self._named.values(), cluster.profiles, cluster.reported)
+        named = self._loads.union(*self._named.values(), cluster.profiles, cluster.reported)
         self._loads = {node for node in self._loads if nodes.state(node) is None}
-        return frozenset([*_states(spoken_of, cluster), *_profiles(nodes.present, cluster)])
+        return frozenset([*_states(named, cluster), *_profiles(nodes.present, cluster)])
 
 
-def _states(spoken_of: Iterable[str], cluster: ClusterState) -> list[str]:
-    return [f"node/{node}/state" for node in spoken_of if cluster.nodes.state(node) is None]
+def _states(named: Iterable[str], cluster: ClusterState) -> list[str]:
+    return [f"node/{node}/state" for node in named if cluster.nodes.state(node) is None]
 
 
 def _profiles(present: Iterable[str], cluster: ClusterState) -> list[str]:
-    """A node's documents are of one process: of another's boot, they are as good as missing."""
+    """Returns profiles and reports that are missing, or of another boot (process) than the node's state."""
     found = []
     for node in present:
         boot, profile, reported = cluster.nodes.boot(node), cluster.profiles.get(node), cluster.reported.get(node)

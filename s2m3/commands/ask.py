@@ -1,4 +1,4 @@
-"""The command `ask`: one request, the answer first, then where it ran and how long each step took."""
+"""The command `ask`: sends one request, prints the answer, then the nodes and times of its steps."""
 
 import json
 from pathlib import Path
@@ -50,14 +50,14 @@ def ask(
 
 
 def _print_parts(parts: Stream, *, as_json: bool) -> None:
-    """Prints text as it comes; as JSON one line each, and the answer's line is the last."""
+    """Prints text as it is generated; with `as_json`, one line of JSON per delta."""
     text = ""
     for part in parts:
         if as_json:
             typer.echo(json.dumps({"at": part.at, "text": part.text}, ensure_ascii=False))
         elif part.at == len(text):
             typer.echo(part.text, nl=False)
-        else:  # what is printed cannot be taken back: the text so far once more, on a line of its own
+        else:  # a correction: printed text cannot be removed, so all text so far is printed again on a new line
             typer.echo(f"\n{part.after(text)}", nl=False)
         text = part.after(text)
     if text and not as_json:
@@ -83,8 +83,8 @@ def _as_json(answer: Answer) -> dict[str, Any]:
 
 
 def _as_text(answer: Answer, *, shown: bool) -> str:
-    lines = [] if shown else [_shown(answer.value)]
-    lines += [f"  {name}: {_shown(value)}" for name, value in list(answer.outputs.items())[1:]]
+    lines = [] if shown else [_as_line(answer.value)]
+    lines += [f"  {name}: {_as_line(value)}" for name, value in list(answer.outputs.items())[1:]]
     again = f", {answer.attempts} attempts" if answer.attempts > 1 else ""
     lines.append(f"\n{answer.latency_ms:.0f} ms{again}")
     for step, node in answer.route.items():
@@ -94,7 +94,7 @@ def _as_text(answer: Answer, *, shown: bool) -> str:
     return "\n".join(lines)
 
 
-def _shown(value: Value) -> str:
+def _as_line(value: Value) -> str:
     match value:
         case str():
             return value

@@ -1,4 +1,4 @@
-"""What is named on the command line: a checkpoint's folder, a hub id in the local cache, or a model that is known."""
+"""Resolves a name on the command line: the folder of a checkpoint, a hub id in the local cache, or a known model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,15 +26,15 @@ _SAMPLES = Path(__file__).parents[1] / "samples"
 
 
 def read_source(source: str, catalogue: Catalogue, own: Sequence[Architecture] = ()) -> Model:
-    """Returns the parts of what was named; only configurations and headers are read.
+    """Returns the parts of a model; reads only configurations and headers.
 
     Args:
-        source: What was named.
-        catalogue: The models that are known.
+        source: Folder, hub id, or id of a known model.
+        catalogue: The known models.
         own: Architectures besides the shipped ones.
 
     Raises:
-        BadInputError: There is no such thing, or it cannot be read; the text says what is wrong.
+        BadInputError: There is no such folder or model, or it cannot be read; the text says what is wrong.
     """
     if source in catalogue.models:
         return _known(source, catalogue, own)
@@ -52,7 +52,7 @@ def read_source(source: str, catalogue: Catalogue, own: Sequence[Architecture] =
 
 
 def _known(name: str, catalogue: Catalogue, own: Sequence[Architecture]) -> Model:
-    """A model by its definition: the parts of checkpoints, and modules of other kinds by what their definitions say."""
+    """Returns a known model: parts of checkpoints by their headers, other modules by the estimates of their specs."""
     parts = known_parts(catalogue.checkpoints, own)
     model = catalogue.models[name]
     found = [parts.get(module_id) or _plain(catalogue.modules[module_id]) for module_id in model.module_ids]
@@ -65,13 +65,13 @@ def _plain(spec: ModuleSpec) -> PartSize:
 
 
 def _as_published(model: Model, name: str, published: KnownCheckpoint, own: Sequence[Architecture]) -> Model:
-    """The parts of a repository that a definition names are the modules that the definition says they are."""
+    """Returns the model with its parts' identities taken from the definition that names this repository."""
     known = {part.name: part.identity for part in known_parts({name: published}, own).values()}
     return replace(model, parts=tuple(replace(part, identity=known[part.name]) for part in model.parts))
 
 
 def with_content_compared(models: Sequence[Model], own: Sequence[Architecture] = ()) -> list[Model]:
-    """Returns the models with parts of equal content made one: every tensor of those that may be equal is read.
+    """Returns the models with parts of equal content merged; reads every tensor of parts that may be equal.
 
     Raises:
         ModuleFailedError: A file cannot be read.
@@ -95,11 +95,11 @@ def with_content_compared(models: Sequence[Model], own: Sequence[Architecture] =
 
 
 def distances_of(model: Model, own: Sequence[Architecture] = ()) -> "Distances":
-    """Returns how far each part of a model with weights here is from float32 in other dtypes, on the samples shipped.
+    """Returns the differences between float32 and other dtypes of each part's outputs, on the shipped samples.
 
     Raises:
-        BadInputError: Its weights are not here, or it is a head alone.
-        ModuleFailedError: A part cannot be loaded, or not in a dtype.
+        BadInputError: The model's weights are not on this machine, or it has nothing but a head.
+        ModuleFailedError: A part cannot be loaded in a dtype.
     """
     from s2m3.agents.checkpoints.dtype_distances import distances  # noqa: PLC0415  # torch, only if weights are run
 

@@ -1,4 +1,4 @@
-"""The options that every command on the bus shares, added to each by a decorator, and how they become settings."""
+"""The options that all commands on the bus have, added by a decorator, and their conversion to settings."""
 
 import inspect
 from collections.abc import Callable
@@ -82,10 +82,10 @@ def broker_kind(name: str | None, flag: str) -> BrokerKind | None:
 def how_to_write(
     max_tokens: int | None, stop: list[str] | None, temperature: float | None, seed: int | None
 ) -> dict[str, Any]:
-    """Returns the options of a request or task that were given, checked.
+    """Returns the given generation options, validated.
 
     Raises:
-        BadInputError: One of them is not possible.
+        BadInputError: One of them is invalid.
     """
     found = {"max_tokens": max_tokens, "stop": stop or None, "temperature": temperature, "seed": seed}
     given = {name: value for name, value in found.items() if value is not None}
@@ -96,13 +96,13 @@ def how_to_write(
 def with_settings(
     kind: type[S], *, quiet: bool = True, **own: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Makes `command(settings, …)` a command with the broker's options, `--verbose`, and those of `own`.
+    """Returns a decorator that gives `command(settings, …)` the broker's options, `--verbose` and those of `own`.
 
-    Settings come from flags first, then S2M3_* variables, then the TOML file that S2M3_CONFIG names.
+    Settings come from flags first, then from S2M3_* variables, then from the TOML file that S2M3_CONFIG names.
 
     Args:
-        kind: The settings' class.
-        quiet: Log warnings only: the command's output is its answer.
+        kind: The class of the settings.
+        quiet: Whether to log only warnings and errors, as the output is the command's result.
         **own: Further settings that have a flag: field name -> annotated type.
     """
     flags = {**own, **_BROKER_OPTIONS}
@@ -115,8 +115,8 @@ def with_settings(
             password = _secret(secret) if secret is not None else None
             command(settings=kind.load(password=password, **chosen), **given)
 
-        theirs = {name: p for name, p in inspect.signature(command).parameters.items() if name != "settings"}
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in theirs.values()]
+        declared = {name: p for name, p in inspect.signature(command).parameters.items() if name != "settings"}
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in declared.values()]
         parameters += [_option(name, annotation, default=None) for name, annotation in flags.items()]
         parameters.append(_option("verbose", Verbose, default=False))
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it

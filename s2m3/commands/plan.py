@@ -1,4 +1,4 @@
-"""The command `plan`: where modules would live, without a single device."""
+"""The command `plan`: computes a placement of modules on devices offline, without a bus."""
 
 import json
 import sys
@@ -69,7 +69,7 @@ def plan(
             raise BadInputError(f"--write: {error}") from error
         typer.echo(f"written to {write}; `s2m3 plan {write}` places it")
         return
-    from s2m3.planner.solving.solve import solve  # noqa: PLC0415  # half of the planner, which no other command needs
+    from s2m3.planner.solving.solve import solve  # noqa: PLC0415  # slow to import, and only this command needs it
 
     try:
         solution = solve(instance, method=cast("Method", method), budget_s=budget)
@@ -85,7 +85,7 @@ def plan(
 
 
 def _estimated(models: str, catalogue: Catalogue, devices: Path | None, *, dtype: str, source: str | None) -> Instance:
-    """The instance of models on devices that are assumed."""
+    """Returns the instance of models on devices described in a file."""
     from s2m3.planner.solving.estimate import assumed_devices, estimated_instance  # noqa: PLC0415  # as above
 
     if devices is None:

@@ -1,4 +1,4 @@
-"""The command `split`: what checkpoints are made of and what sharing saves. Headers alone, unless told to compare."""
+"""The command `split`: the parts of checkpoints, and what sharing saves. Reads only headers unless asked to compare."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ from s2m3.snapshot import Site
 __all__ = ["split"]
 
 _FEW = 10_000
-#: What uses a part: the models that are known, or the tasks on the bus; part's identity -> names.
+#: Identity of a part -> names of the known models, or of the tasks on the bus, that use it.
 _Users = dict[str, set[str]]
 
 
@@ -59,9 +59,9 @@ def split(
         users = _merged(users, _tasks(settings, catalogue))
     document = _document(models, users, dtype)
     if check:
-        for model, said in zip(models, document["models"], strict=True):
+        for model, row in zip(models, document["models"], strict=True):
             with Console(stderr=True).status(f"running {model.name}"):
-                said["distances"] = _distances(model, own)
+                row["distances"] = _distances(model, own)
     if as_json:
         typer.echo(json.dumps(document, ensure_ascii=False))
     else:
@@ -77,7 +77,7 @@ def _known_users(catalogue: Catalogue) -> _Users:
 
 
 def _tasks(settings: BrokerSettings, catalogue: Catalogue) -> _Users:
-    """The tasks on the bus by the parts that they use: modules that are known, and folders that they name."""
+    """Returns the tasks on the bus by the parts that they use: known modules, or parts of the folders they name."""
     users: _Users = {}
     with Site(settings) as site:
         for task, spec in site.tasks.items():
@@ -97,7 +97,7 @@ def _merged(one: _Users, other: _Users) -> _Users:
 
 
 def _document(models: Sequence[Model], users: _Users, dtype: str) -> dict[str, Any]:
-    """What `--json` prints. The two conventions of saving stand apart: `peak` of each model, `total` of all."""
+    """Returns what `--json` prints; savings are given per model (`peak`, one device) and for all models (`total`)."""
     named: _Users = {}
     for model in models:
         for part in model.parts:
@@ -140,7 +140,7 @@ def _part(part: PartSize, model: str, users: _Users, named: _Users) -> dict[str,
 
 
 def _distances(model: Model, own: Sequence[Architecture]) -> dict[str, Any]:
-    """Part -> dtype -> output -> cosine, max_abs (None for texts) and same."""
+    """Returns part -> dtype -> output -> cosine, max_abs (None for texts) and same."""
     return {
         part: {dtype: {name: asdict(found) for name, found in outputs.items()} for dtype, outputs in dtypes.items()}
         for part, dtypes in distances_of(model, own).items()
@@ -149,12 +149,12 @@ def _distances(model: Model, own: Sequence[Architecture]) -> dict[str, Any]:
 
 def _show(models: Sequence[Model], document: dict[str, Any], dtype: str) -> None:
     console = Console()
-    for model, said in zip(models, document["models"], strict=True):
+    for model, row in zip(models, document["models"], strict=True):
         console.print(f"\n[bold]{model.name}[/bold]  {model.description}")
         console.print(_table(model, dtype))
-        if "distances" in said:
-            console.print(_distance_table(said["distances"]))
-        for part in said["parts"]:
+        if "distances" in row:
+            console.print(_distance_table(row["distances"]))
+        for part in row["parts"]:
             if part["shared_with"]:
                 console.print(f"{part['name']} is shared with {', '.join(part['shared_with'])}", highlight=False)
         peak = peak_saving(model, dtype)
@@ -181,7 +181,7 @@ def _table(model: Model, dtype: str) -> Table:
 
 
 def _distance_table(distances: dict[str, Any]) -> Table:
-    """Against float32: the least cosine of an item's numbers; of texts, how many are the same."""
+    """Returns the table of differences from float32: the smallest cosine of an item, or the share of equal texts."""
     others = list(DTYPES)[1:]
     table = Table("part", "output", *others, title="cosine with float32", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for part, dtypes in distances.items():

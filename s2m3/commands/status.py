@@ -1,4 +1,4 @@
-"""The commands that show the site: `status` once, `watch` live. They read the same topics as everyone."""
+"""The commands that show the site from its topics: `status` once, `watch` continuously."""
 
 import json
 import time
@@ -51,7 +51,7 @@ def _event_line(event: dict[str, Any]) -> str:
 
 
 def site_document(site: Site) -> dict[str, Any]:
-    """Returns what is shown, for scripts."""
+    """Returns the site as JSON, for scripts."""
     return {
         "planner": site.planner.model_dump() if site.planner else None,
         "nodes": {node: _node(site, node) for node in _nodes(site)},
@@ -115,7 +115,7 @@ def _as_tables(site: Site) -> RenderableType:
 
 
 def _own_classes(site: Site) -> list[Text]:
-    """Returns a line for each node that has module classes of packages beside this one (docs/models.md)."""
+    """Returns a line for each node with module classes of other packages (docs/models.md)."""
     found = {node: sorted(set(_node(site, node)["classes"]) - SHIPPED.keys()) for node in _nodes(site)}
     return [Text(f"{node} has module classes of its own: {', '.join(names)}") for node, names in found.items() if names]
 
@@ -131,11 +131,11 @@ def _node_table(site: Site) -> Table:
         box=box.SIMPLE,
     )
     for node in _nodes(site):
-        facts = _node(site, node)
-        held = [_module_line(name, report) for name, report in facts["modules"].items()]
-        memory = f"{facts['free_mb']} / {facts['memory_mb']}" if facts["free_mb"] is not None else "-"
-        style = {"ready": "green", "draining": "yellow"}.get(facts["state"], "bold red")
-        table.add_row(node, Text(facts["state"], style=style), memory, "\n".join(held) or "-")
+        row = _node(site, node)
+        held = [_module_line(name, report) for name, report in row["modules"].items()]
+        memory = f"{row['free_mb']} / {row['memory_mb']}" if row["free_mb"] is not None else "-"
+        style = {"ready": "green", "draining": "yellow"}.get(row["state"], "bold red")
+        table.add_row(node, Text(row["state"], style=style), memory, "\n".join(held) or "-")
     return table
 
 
@@ -159,9 +159,9 @@ def _task_table(site: Site) -> Table:
 
 
 def binding_table(site: Site) -> Table:
-    """Returns the bindings, and what became of each."""
-    whole = [Column(name, overflow="fold") for name in ("binding", "from, task, to")]  # they are typed again
-    table = Table(*whole, "state", title="bindings", title_justify="left", box=box.SIMPLE)
+    """Returns the table of bindings with their states."""
+    folded = [Column(name, overflow="fold") for name in ("binding", "from, task, to")]  # not cut, as users retype them
+    table = Table(*folded, "state", title="bindings", title_justify="left", box=box.SIMPLE)
     running = site.bridge is not None and site.bridge.state == "online"
     for name, binding in sorted(site.bindings.items()):
         report = site.reports.get(name) if running else None
@@ -171,9 +171,9 @@ def binding_table(site: Site) -> Table:
 
 
 def _silent_why(site: Site, source: str, report: b.BindingReport | None) -> Text | None:
-    """Returns what to look at when an active binding has heard nothing; None when it has, or is not active.
+    """Returns a hint for an active binding without a message so far; None for any other.
 
-    Mosquitto confirms a subscription that its access list forbids, and delivers nothing.
+    Mosquitto confirms a subscription that its access list denies, and delivers nothing.
     """
     if not site.is_secured or report is None or report.error is not None or report.received > 0:
         return None

@@ -1,4 +1,4 @@
-"""The commands about tasks: add, rm, ls, and the models they can be made of."""
+"""The commands for tasks: `task add`, `task rm`, `task ls`, and `models`, which lists the models for tasks."""
 
 import json
 from collections.abc import Sequence
@@ -84,17 +84,17 @@ def add(
 def checkpoint_definition(
     model: str, source: str | None, dtype: str | None = None, own: Sequence[Architecture] = ()
 ) -> Definition | None:
-    """Returns the definition of a checkpoint's folder; None where the model is named by its id.
+    """Returns the definition of a checkpoint's folder; None if the model is given by its id.
 
     Args:
-        model: An id, or the folder.
-        source: What its modules name as their source; None: the folder's path.
-        dtype: Of its weights; None: as each agent chooses.
-        own: Architectures that it may be of besides the shipped ones.
+        model: The id of a model, or the folder of a checkpoint.
+        source: The source that its modules name; None for the folder's path.
+        dtype: The dtype of its weights; None for each agent's setting.
+        own: Architectures that it may have besides the shipped ones.
 
     Raises:
-        BadInputError: The folder is not there, or holds no checkpoint that can be served; or a dtype for what a file
-            defines.
+        BadInputError: The folder does not exist or has no checkpoint that can be served, or a dtype is given for a
+            model that a file defines.
     """
     folder = Path(model)
     if not folder.is_dir() and is_hub_id(model):
@@ -108,35 +108,35 @@ def checkpoint_definition(
 
 
 def add_task(site: Site, name: str, spec: m.TaskSpec) -> None:
-    """Publishes a task's desired state."""
+    """Publishes a desired task."""
     check_id(name, "task")
     site.publish(topics.TASK, spec.encode(), task=name)
 
 
 def _stale_route(site: Site, name: str, spec: m.TaskSpec) -> m.RouteDoc | None:
-    """Returns the route that a task of this name has from before, if it was a use of another model."""
+    """Returns the route document of an earlier task of this name with another model; None if there is none."""
     before = site.tasks.get(name)
     alike = before is not None and (before.model, before.definition) == (spec.model, spec.definition)
     return None if alike else site.routes.get(name)
 
 
 def _wait_until_ready(site: Site, name: str, stale: m.RouteDoc | None) -> None:
-    """Waits until a task can be asked, saying what is loading.
+    """Waits until a task can serve requests, and prints where its modules are.
 
     Args:
-        site: Where it was added.
-        name: Of the task.
-        stale: A route that says nothing of it any more.
+        site: The site to which it was added.
+        name: The task's name.
+        stale: The route document of an earlier task of this name, which does not count.
 
     Raises:
-        NoCapacityError: It does not fit.
-        NotReadyError: Not in time; the text says what is missing.
+        NoCapacityError: The modules do not fit.
+        NotReadyError: The task is not ready in time; the text says what is missing.
     """
     with Console(stderr=True).status(f"placing {name}"):
         settled = site.wait(
-            lambda s: s.routes.get(name) is not stale and (s.ready(name) or _refused(s, name) is not None), _READY_S
+            lambda s: s.routes.get(name) is not stale and (s.ready(name) or _error_of(s, name) is not None), _READY_S
         )
-    refusal = _refused(site, name)
+    refusal = _error_of(site, name)
     if refusal is not None and not site.ready(name):
         raise error_from_code(refusal.code, refusal.detail)
     if not settled:
@@ -146,7 +146,7 @@ def _wait_until_ready(site: Site, name: str, stale: m.RouteDoc | None) -> None:
     typer.echo(f"{name} is ready: " + ", ".join(f"{step} on {'/'.join(held)}" for step, held in nodes.items()))
 
 
-def _refused(site: Site, name: str) -> m.ErrorBody | None:
+def _error_of(site: Site, name: str) -> m.ErrorBody | None:
     doc = site.routes.get(name)
     return doc.error if doc else None
 
@@ -168,7 +168,7 @@ def remove(
 def list_tasks(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
     """List the tasks and whether they can be asked. `s2m3 task ls`."""
     with Site(settings) as site:
-        rows = [(name, site.tasks[name].model, _word(site, name)) for name in sorted(site.tasks)]
+        rows = [(name, site.tasks[name].model, _state_of(site, name)) for name in sorted(site.tasks)]
     if as_json:
         typer.echo(json.dumps([{"task": task, "model": model, "state": state} for task, model, state in rows]))
         return
@@ -178,8 +178,8 @@ def list_tasks(settings: BrokerSettings, *, as_json: options.Json = False) -> No
     Console().print(table)
 
 
-def _word(site: Site, name: str) -> str:
-    refusal = _refused(site, name)
+def _state_of(site: Site, name: str) -> str:
+    refusal = _error_of(site, name)
     if site.ready(name):
         return "ready"
     return f"{refusal.code}: {refusal.detail}" if refusal else "not ready"
@@ -201,7 +201,7 @@ def models(
         typer.echo(json.dumps({name: model.model_dump() for name, model in catalogue.models.items()}))
         return
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("model", no_wrap=True)  # a name is there to be copied
+    table.add_column("model", no_wrap=True)  # names are copied from here
     for column in ("takes", "MB", "does, with these modules"):
         table.add_column(column)
     for name, model in catalogue.models.items():

@@ -1,1 +1,1 @@
-"""Home Assistant: nodes, tasks and the planner as devices on its dashboard, through MQTT discovery."""
+"""Home Assistant: nodes, tasks and the planner as devices with entities, through MQTT discovery."""

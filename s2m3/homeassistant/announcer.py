@@ -1,4 +1,4 @@
-"""Tells a house what there is: retained states under our root, discovery documents under Home Assistant's."""
+"""Publishes the site for Home Assistant: retained states under our root, discovery documents under its prefix."""
 
 import json
 import random
@@ -23,23 +23,23 @@ from s2m3.schemas.errors import S2M3Error
 __all__ = ["Announcer"]
 
 _log = structlog.get_logger(__name__)
-#: Changes that come this close together are told once.
+#: Several changes within this time are published once.
 _SETTLE_S = 0.1
-#: Home Assistant has started: not all who hear it answer at the same moment.
+#: Delay of the answer to Home Assistant's birth message, seconds: random between these.
 _BIRTH_S = (0.2, 3.0)
-#: What was removed while Home Assistant may have been down is announced to it once more, and removed so much later.
-_BURY_S = 5.0
-_MOST_BURIED = 100
-#: A dashboard needs no larger picture, and the broker keeps one per task.
+#: A device that was removed while Home Assistant was offline is announced again, and removed after this time.
+_REMOVE_S = 5.0
+_MOST_REMOVED = 100
+#: Largest published picture, bytes: dashboards need no larger one, and the broker retains one per task.
 _LARGEST_PICTURE = 4_000_000
-#: For questions about it, where pictures are not published.
+#: How long a picture is kept in memory for questions about it, if pictures are not published.
 _REMEMBERED_S = 600.0
-_LOOK_S = 1.0
+_CLEAR_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """The picture that a task looked at last."""
+    """The last picture that was an input of a task."""
 
     file: bytes
     source: str
@@ -47,15 +47,15 @@ class _Picture:
 
 
 class Announcer:
-    """Keeps what is retained for a house in step with the view. In the loop's thread.
+    """Publishes retained documents for Home Assistant when the view changes. All methods run in the loop's thread.
 
     Args:
-        link: The bridge's.
-        loop: Ours.
-        view: What the bridge has heard.
-        devices: The discovery documents; None announces nothing to Home Assistant.
-        tell_again: All that the bridge retains, when Home Assistant has started.
-        retention: How long pictures and answers stay.
+        link: The bridge's connection.
+        loop: The event loop.
+        view: The documents that the bridge has received.
+        devices: Makes the discovery documents; None publishes none.
+        tell_again: Publishes all retained documents of the bridge; called after Home Assistant has started.
+        retention: How long pictures and answers stay retained.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Announcer:
         retention: Retention,
     ) -> None:
         self._retention = retention
-        #: pictures and answers that are retained
+        #: topics of retained pictures and answers
         self._kept = Kept()
         self._pictures: dict[str, _Picture] = {}
         self._tell_again = tell_again
@@ -80,40 +80,40 @@ class Announcer:
         self._retained: dict[str, bytes] = {}
         self._documents: dict[str, dict[str, Any]] = {}
         self._changed: set[tuple[str, str]] = set()
-        self._settling = False
-        self._is_home = False
-        self._buried: set[tuple[str, str]] = set()
-        #: topic -> what is to be retained there and is not told yet; None: all is told at once
+        self._is_scheduled = False
+        self._is_online = False
+        self._removed_offline: set[tuple[str, str]] = set()
+        #: topic -> retained message that is held back; None: messages are published at once
         self._held: dict[str, Outgoing] | None = None
         if devices is not None:
             link.subscribe(devices.birth, self._on_birth)
-        loop.every(_LOOK_S, self._clear_due)
+        loop.every(_CLEAR_S, self._clear_due)
 
     def hold(self) -> None:
-        """Has nothing retained until `release`: another bridge may have taken over."""
+        """Holds retained messages back until `release`, because another bridge may be the leader."""
         self._held = {}
 
     def release(self) -> None:
-        """Tells what was held back, and everything from now on."""
+        """Publishes the messages that were held back."""
         held, self._held = self._held or {}, None
         for message in held.values():
             self._publish(message)
 
     def changed(self, kind: str, name: str = "") -> None:
-        """Something about a node, a task or the planner is new: told soon."""
+        """Schedules the publication of a node, a task or the planner after it has changed."""
         self._changed.add((kind, name))
-        if not self._settling:
-            self._settling = True
-            self._loop.after(_SETTLE_S, self._tell_changes)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.after(_SETTLE_S, self._publish_changes)
 
     def forget(self, kind: str, name: str) -> None:
-        """A node or task is gone: nothing of it is left over. The discovery document first, for it names the rest."""
+        """Clears all topics of a removed node or task; the discovery document first, as it refers to the others."""
         self._changed.discard((kind, name))
         if self._devices is not None:
             topic = self._devices.topic(kind, name)
             self._documents.pop(topic, None)
-            if not self._is_home and len(self._buried) < _MOST_BURIED:
-                self._buried.add((kind, name))
+            if not self._is_online and len(self._removed_offline) < _MOST_REMOVED:
+                self._removed_offline.add((kind, name))
             self._clear(topic)
         paths: list[topics.TopicPath] = [topics.BRIDGE_NODE]
         if kind == "task":
@@ -123,15 +123,15 @@ class Announcer:
             self._clear(path.at(self._link.root, **{kind: name}))
 
     def answered(self, task: str, answer: BridgeAnswer, picture: bytes | None) -> None:
-        """Tells a task's answer, with the picture that it is about."""
+        """Publishes a task's answer, and the picture that it is about."""
         root, now = self._link.root, time.monotonic()
-        if answer.event_type == "answered":  # the last answer stays while requests fail; `bridge/answered` tells both
+        if answer.event_type == "answered":  # a failure does not replace the last answer
             source = answer.source
             if picture is not None and len(picture) <= _LARGEST_PICTURE:
                 if answer.source == "question" and (known := self._pictures.get(task)) is not None:
-                    source = known.source  # asked about what a binding brought: the answer goes with the binding
+                    source = known.source  # a question about a binding's picture: cleared with the binding
                 else:
-                    self._show(task, _Picture(picture, source, now + (self._retention.pictures_s or _REMEMBERED_S)))
+                    self._keep(task, _Picture(picture, source, now + (self._retention.pictures_s or _REMEMBERED_S)))
             topic = topics.BRIDGE_ANSWER.at(root, task=task)
             if self._retention.answers_s:
                 self._kept.keep(topic, now + self._retention.answers_s, source)
@@ -140,7 +140,7 @@ class Announcer:
                 self._publish(Outgoing(topic, answer.encode()))
         self._publish(Outgoing(topics.BRIDGE_ANSWERED.at(root, task=task), answer.encode()))
 
-    def _show(self, task: str, picture: _Picture) -> None:
+    def _keep(self, task: str, picture: _Picture) -> None:
         self._pictures[task] = picture
         if self._retention.pictures_s:
             topic = topics.BRIDGE_PICTURE.at(self._link.root, task=task)
@@ -148,17 +148,17 @@ class Announcer:
             self._retain(topic, picture.file)
 
     def last_picture(self, task: str) -> bytes | None:
-        """Returns the picture that a task analysed last, while it is remembered."""
+        """Returns the last picture that was an input of a task, while it is kept."""
         found = self._pictures.get(task)
         return found.file if found is not None and found.until > time.monotonic() else None
 
     def adopt(self, topic: str, source: str | None, expiry_s: float | None) -> None:
-        """Takes over a picture or an answer that a bridge before us has left: it stays no longer than one of ours.
+        """Takes over a retained picture or answer of an earlier bridge, for at most the time of our own ones.
 
         Args:
-            topic: Where.
-            source: What brought it; None: not known.
-            expiry_s: When the broker drops it by itself; None: never.
+            topic: The topic.
+            source: What made the request, e.g. binding:<name>; None if unknown.
+            expiry_s: Remaining message expiry, seconds; None if it does not expire.
         """
         if topic in self._retained or topic in self._kept:
             return
@@ -167,19 +167,19 @@ class Announcer:
         self._kept.keep(topic, time.monotonic() + min(stays, stays if expiry_s is None else expiry_s), source)
 
     def forget_binding(self, name: str, task: str | None) -> None:
-        """Clears what a binding that is removed has brought."""
+        """Clears the pictures and answers of a removed binding."""
         source = f"binding:{name}"
         self._pictures = {task: known for task, known in self._pictures.items() if known.source != source}
         root, gone = self._link.root, self._kept.of_source(source)
         tasks = {task} | {(topics.BRIDGE_ANSWER.ids(root, topic) or {}).get("task") for topic in gone}
-        for of in filter(None, tasks):  # of a bridge before us: whose picture it is, only the answer tells
-            picture = topics.BRIDGE_PICTURE.at(root, task=of)
+        for name_of_task in filter(None, tasks):  # the source of an earlier bridge's picture is that of the answer
+            picture = topics.BRIDGE_PICTURE.at(root, task=name_of_task)
             gone += [picture] if picture in self._kept and self._kept.source(picture) is None else []
         for topic in gone:
             self._clear(topic)
 
     def end(self) -> None:
-        """Clears the pictures and answers that do not outlive the bridge."""
+        """Clears the pictures and answers that must not stay after the bridge has stopped."""
         for topic in self._kept.ending():
             self._clear(topic)
 
@@ -190,58 +190,58 @@ class Announcer:
         self._pictures = {task: known for task, known in self._pictures.items() if known.until > now}
 
     def repeat(self) -> None:
-        """Tells everything again."""
+        """Publishes all retained documents again."""
         for topic, payload in list(self._retained.items()):
             self._publish(Outgoing(topic, payload, retain=True))
 
     def repeat_documents(self) -> None:
-        """Tells the documents under our root again, but not the pictures, which may be large."""
+        """Publishes the documents under our root again, except pictures, which may be large."""
         root = self._link.root
         for topic, payload in list(self._retained.items()):
             if topic.startswith(f"{root}/") and topics.BRIDGE_PICTURE.ids(root, topic) is None:
                 self._publish(Outgoing(topic, payload, retain=True))
 
     def _on_birth(self, message: Message) -> None:
-        self._is_home = message.payload == b"online"
-        if self._is_home and not message.retain:
+        self._is_online = message.payload == b"online"
+        if self._is_online and not message.retain:
             wait = random.uniform(*_BIRTH_S)  # noqa: S311  # jitter
             _log.info("homeassistant_started", repeat_in_s=round(wait, 1))
             self._loop.after(wait, self._tell_again)
-            self._loop.after(wait, self._bury)
+            self._loop.after(wait, self._remove_missed)
 
-    def _bury(self) -> None:
-        """Home Assistant keeps what was removed behind its back, and removes only what it has been told of since."""
-        buried, self._buried = self._buried, set()
+    def _remove_missed(self) -> None:
+        """Removes devices that went while Home Assistant was offline: it removes only what it has seen since."""
+        buried, self._removed_offline = self._removed_offline, set()
         for kind, name in buried:
             if self._devices is not None and (topic := self._devices.topic(kind, name)) not in self._retained:
                 self._publish(Outgoing(topic, _json(self._devices.gone(kind, name))))
-                self._loop.after(_BURY_S, partial(self._clear_if_gone, topic))
+                self._loop.after(_REMOVE_S, partial(self._clear_if_gone, topic))
 
     def _clear_if_gone(self, topic: str) -> None:
         if topic not in self._retained:
             self._clear(topic)
 
-    def _tell_changes(self) -> None:
-        self._settling = False
+    def _publish_changes(self) -> None:
+        self._is_scheduled = False
         changed, self._changed = self._changed, set()
-        for kind, name in sorted(changed):  # the planner's device before those that name it
+        for kind, name in sorted(changed):  # the planner's device first: the others refer to it (via_device)
             if kind == "node":
-                self._tell_node(name)
+                self._publish_node(name)
             elif kind == "task" and name in self._view.tasks:
-                self._tell_task(name)
+                self._publish_task(name)
         document = self._view.planner_document()
         self._announce("planner", "", self._devices.planner() if self._devices else None)
-        self._tell(topics.BRIDGE_PLANNER.at(self._link.root), document.encode())
+        self._retain_if_changed(topics.BRIDGE_PLANNER.at(self._link.root), document.encode())
 
-    def _tell_node(self, node: str) -> None:
+    def _publish_node(self, node: str) -> None:
         document = self._view.node(node)
         self._announce("node", node, self._devices.node(node, document.version) if self._devices else None)
-        self._tell(topics.BRIDGE_NODE.at(self._link.root, node=node), document.encode())
+        self._retain_if_changed(topics.BRIDGE_NODE.at(self._link.root, node=node), document.encode())
 
-    def _tell_task(self, task: str) -> None:
+    def _publish_task(self, task: str) -> None:
         routed = self._view.routes.get(task)
         self._announce("task", task, self._devices.task(task, routed) if self._devices else None)
-        self._tell(topics.BRIDGE_TASK.at(self._link.root, task=task), self._view.task(task).encode())
+        self._retain_if_changed(topics.BRIDGE_TASK.at(self._link.root, task=task), self._view.task(task).encode())
 
     def _announce(self, kind: str, name: str, document: dict[str, Any] | None) -> None:
         if self._devices is None or document is None:
@@ -252,10 +252,10 @@ class Announcer:
             return
         self._documents[topic] = document
         if old is not None and (gone := without(old, document)) is not None:
-            self._tell(topic, _json(gone))
-        self._tell(topic, _json(document))
+            self._retain_if_changed(topic, _json(gone))
+        self._retain_if_changed(topic, _json(document))
 
-    def _tell(self, topic: str, payload: bytes) -> None:
+    def _retain_if_changed(self, topic: str, payload: bytes) -> None:
         if self._retained.get(topic) != payload:
             self._retain(topic, payload)
 
@@ -274,7 +274,7 @@ class Announcer:
             return
         try:
             self._link.publish(self._kept.dated(message, time.monotonic()))
-        except S2M3Error as error:  # told again on the next connect
+        except S2M3Error as error:  # published again after the next connect
             _log.warning("not_told", topic=message.topic, error=str(error))
 
 

@@ -1,4 +1,4 @@
-"""A task's answers as a house reads them: short enough for a state and its attributes. Pure."""
+"""A task's answers for Home Assistant: short enough for a state and its attributes. Pure: no I/O."""
 
 import json
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from s2m3.schemas.wire.plain import plain_value
 
 __all__ = ["failure", "of_plain", "of_result"]
 
-#: Home Assistant refuses a longer state.
+#: Longest state that Home Assistant accepts, characters.
 _LONGEST_STATE = 255
-#: Bytes as JSON; its recorder refuses attributes of more than 16 KB in all.
+#: Longest attribute, bytes of JSON; Home Assistant's recorder stores at most 16 KB of attributes of one state.
 _LONGEST_ATTRIBUTE = 6_000
 
 
 def of_result(asked: Asked, result: Result, at: str) -> BridgeAnswer:
-    """Returns the document of an answer.
+    """Returns the document of a request's result or error.
 
     Args:
-        asked: What was asked.
-        result: What came of it.
-        at: Now, ISO 8601.
+        asked: The request.
+        result: Its result.
+        at: The time now, ISO 8601.
     """
     if result.error is not None:
         return failure(asked, result.error, at)
@@ -34,7 +34,7 @@ def of_result(asked: Asked, result: Result, at: str) -> BridgeAnswer:
 
 
 def of_plain(task: str, payload: bytes, at: str) -> BridgeAnswer | None:
-    """Returns the document of an answer that somebody else got on `response/<task>`; None if it is none."""
+    """Returns the document of another caller's plain answer on `response/<task>`; None if the payload is not one."""
     asked = Asked(task, "plain")
     try:
         answer = json.loads(payload)
@@ -47,7 +47,7 @@ def of_plain(task: str, payload: bytes, at: str) -> BridgeAnswer | None:
 
 
 def failure(asked: Asked, error: S2M3Error, at: str) -> BridgeAnswer:
-    """Returns the document of a request that failed."""
+    """Returns the document of a failed request."""
     return _failed(asked, at, ErrorBody(**error.as_dict()))
 
 

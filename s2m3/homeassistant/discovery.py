@@ -1,4 +1,4 @@
-"""Home Assistant's discovery documents of nodes, tasks and the planner: one device each, with its entities. Pure.
+"""Discovery documents for Home Assistant: one device with entities for each node, task and the planner. Pure: no I/O.
 
 Names are those of https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload, version 2024.11 and later.
 """
@@ -15,9 +15,9 @@ from s2m3.schemas.sessions import site_id
 __all__ = ["Devices", "without"]
 
 Component = dict[str, Any]
-#: Home Assistant's own word for "not known", of which it makes an unknown state.
+#: Home Assistant makes the text `None` an unknown state.
 _NONE = "default('None')"
-#: What was said, and nothing where it is cleared: an empty payload is no JSON, and no mistake.
+#: The message as JSON; {} for an empty payload, which clears a topic and is no JSON.
 _JSON = "(value_json | default({}))"
 _MEASUREMENT = {"p": "sensor", "stat_cla": "measurement"}
 _MEGABYTES = {**_MEASUREMENT, "dev_cla": "data_size", "unit_of_meas": "MB", "sug_dsp_prc": 0}
@@ -26,12 +26,12 @@ _MILLISECONDS = {**_MEASUREMENT, "dev_cla": "duration", "unit_of_meas": "ms", "s
 
 @dataclass(frozen=True)
 class Devices:
-    """The documents of one site.
+    """The discovery documents of one site.
 
     Args:
-        root: Of our topics.
-        prefix: Of Home Assistant's.
-        version: Ours.
+        root: First levels of our topics.
+        prefix: First levels of Home Assistant's discovery topics.
+        version: The release of this software.
         pictures: Whether pictures are published.
     """
 
@@ -41,16 +41,16 @@ class Devices:
     pictures: bool = True
 
     def topic(self, kind: str, name: str = "") -> str:
-        """Returns where a device's document goes; an empty retained message there removes device and entities."""
+        """Returns the topic of a device's document; an empty retained message on it removes device and entities."""
         return f"{self.prefix}/device/{self._id(kind, name)}/config"
 
     @property
     def birth(self) -> str:
-        """Where Home Assistant says that it has started."""
+        """The topic on which Home Assistant publishes that it has started (its birth message)."""
         return f"{self.prefix}/status"
 
     def node(self, node: str, version: str | None) -> dict[str, Any]:
-        """Returns a node's: connectivity, memory, queue, latency, and a button that takes it out."""
+        """Returns a node's document: connectivity, memory, queue, latency, and a button to drain it."""
         state = topics.BRIDGE_NODE.at(self.root, node=node)
         drain = topics.CONTROL.at(self.root, verb="drain")
         components = {
@@ -78,11 +78,11 @@ class Devices:
         return self._device("node", node, components, available, model="node", version=version)
 
     def task(self, task: str, doc: m.RouteDoc | None) -> dict[str, Any]:
-        """Returns a task's: its answer, what it was asked, and whether it can be asked.
+        """Returns a task's document: its answer, its input, and whether it can serve requests.
 
         Args:
-            task: Its name.
-            doc: Its route, which says what it takes and answers; None while it is not placed.
+            task: The task's name.
+            doc: The task's route document, with its inputs and outputs; None while it is not placed.
         """
         if doc is None:
             return self._task(task, set(), set(), "task")
@@ -111,13 +111,13 @@ class Devices:
         return self._device("task", task, components, available, model=model)
 
     def gone(self, kind: str, name: str) -> dict[str, Any]:
-        """Returns one with all that a node or task can have: whoever hears it and then nothing removes all of it."""
+        """Returns a document with all entities that a node or task may have: clearing it later removes all of them."""
         if kind == "node":
             return self.node(name, None)
         return self._task(name, {"image", "text"}, {"score"}, "task")
 
     def planner(self) -> dict[str, Any]:
-        """Returns the planner's: whether it plans, what there is, and a button to plan afresh."""
+        """Returns the planner's document: whether there is one, counters, and a button to replan."""
         state = topics.BRIDGE_PLANNER.at(self.root)
         replan = topics.CONTROL.at(self.root, verb="replan")
         count = {"p": "sensor", "stat_cla": "measurement", "avty": self._available()}
@@ -139,7 +139,7 @@ class Devices:
         )
 
     def _of_kinds(self, task: str, answer: str, kinds: set[str], outputs: set[str]) -> dict[str, Component]:
-        """What only some tasks have: a score, a picture, a question."""
+        """Returns the entities that depend on inputs and outputs: score, picture and question."""
         found: dict[str, Component] = {}
         if "score" in outputs:
             found["score"] = _MEASUREMENT | {"name": "Score", "sug_dsp_prc": 2, "ic": "mdi:percent-circle"}
@@ -158,14 +158,14 @@ class Devices:
         return found
 
     def _picture(self, task: str) -> Component:
-        """Its entity; a component of nothing but its platform is removed, should a bridge before us have had it."""
+        """Returns the picture's entity, or, without pictures, the component that removes an earlier bridge's entity."""
         if not self.pictures:
             return {"p": "image"}
         topic = topics.BRIDGE_PICTURE.at(self.root, task=task)
         return {"p": "image", "name": "Picture", "img_t": topic, "cont_type": "image/jpeg"}
 
     def _available(self, topic: str | None = None, condition: str = "") -> list[Component]:
-        """While the bridge runs (its last will tells), and a condition holds of what it says."""
+        """Returns the availability: the bridge is online, and optionally a condition on a topic's JSON holds."""
         bridge = {"t": topics.BRIDGE_STATE.at(self.root), "val_tpl": "{{ value_json.state }}"}
         if topic is None:
             return [bridge]
@@ -203,7 +203,7 @@ class Devices:
 
 
 def without(old: Mapping[str, Any], new: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the new document with what only the old one had named as gone; None if there is nothing."""
+    """Returns the new document with the removal of entities that only the old one has; None if there are none."""
     gone = {key: {"p": component["p"]} for key, component in old["cmps"].items() if key not in new["cmps"]}
     return new | {"cmps": new["cmps"] | gone} if gone else None
 

@@ -1,4 +1,4 @@
-"""The site as a house reads it: one small document per node and task. Pure: facts in, documents out."""
+"""The state of the site for dashboards: one small document per node and task. Pure: documents in, documents out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ __all__ = ["View"]
 
 @dataclass(slots=True)
 class View:
-    """What the bridge has heard."""
+    """The documents that the bridge has received."""
 
     planner: m.PlannerState | None = None
     nodes: NodeStates = field(default_factory=NodeStates)
@@ -22,16 +22,16 @@ class View:
     loads: dict[str, m.NodeLoad] = field(default_factory=dict)
     tasks: dict[str, m.TaskSpec] = field(default_factory=dict)
     routes: dict[str, m.RouteDoc] = field(default_factory=dict)
-    #: nodes that a broker which forgot everything has not heard of again
+    #: nodes that did not publish again after a broker lost its state
     silent: set[str] = field(default_factory=set)
 
     @property
     def present(self) -> frozenset[str]:
-        """Nodes that are there."""
+        """The present nodes."""
         return self.nodes.present - self.silent
 
     def kinds(self, task: str) -> Mapping[str, Kind]:
-        """Returns what a task takes; nothing while its route is not known."""
+        """Returns input name -> kind of a task; {} while its route is unknown."""
         doc = self.routes.get(task)
         return doc.inputs if doc else {}
 

@@ -1,1 +1,1 @@
-"""What travels between processes: work, answers, pieces, plain requests, and how they become bytes."""
+"""Messages between processes and their encodings: work, answers, pieces and plain requests."""

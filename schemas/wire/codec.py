@@ -1,4 +1,4 @@
-"""Bytes <-> Work, Answer and Piece. Whatever comes off the wire is checked here, before use."""
+"""Encodes and decodes Work, Answer and Piece; everything from the wire is validated here before use."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -40,15 +40,15 @@ __all__ = [
 ]
 
 _MAX_STEPS = 64
-#: a day: a longer deadline is a mistake, and would keep joins that long
+#: One day. A longer deadline is a mistake, and would keep incomplete joins for that long.
 _MAX_MS = 86_400_000.0
 
-#: Routes repeat from request to request: one of at most so many bytes is checked once, and kept.
+#: Most requests of a task share a route: routes up to this size (msgpack bytes) are validated once and cached.
 _ROUTE_BYTES = 8_192
 _ROUTES = 256
 
 _Name = Annotated[str, Field(min_length=1, max_length=128)]
-#: as s2m3.schemas.ids.Id, but checked without a call into Python: a message holds a dozen
+#: Like s2m3.schemas.ids.Id, but validated without a call into Python: a message has a dozen ids.
 _Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 
 
@@ -103,7 +103,7 @@ class _Piece(_Wire):
 
 
 def payload_models() -> dict[str, type[BaseModel]]:
-    """Returns the models of the msgpack payloads by the names in docs/protocol.md, for docs/schema."""
+    """Returns the models of the msgpack payloads, by their names in docs/protocol.md, for docs/schema."""
     return {"Work": _RoutedWork, "Answer": _Answer, "Piece": _Piece}
 
 
@@ -123,7 +123,7 @@ def _first(error: ValidationError, *where: str) -> str:
 
 
 def encode_work(work: Work) -> tuple[bytes, tuple[tuple[str, str], ...]]:
-    """Returns the payload and the user properties of a Work; the other v5 properties are the sender's to set."""
+    """Returns the payload and the user properties of a Work; the sender sets the other v5 properties."""
     document = {
         "task": work.task,
         "inputs": work.inputs,
@@ -149,7 +149,7 @@ def encode_work(work: Work) -> tuple[bytes, tuple[tuple[str, str], ...]]:
 def _pack_with_timings(
     document: dict[str, Any], timings: Mapping[str, Timing], others: Mapping[str, bytes] | None = None
 ) -> bytes:
-    """Packs a document with its timings, and with what is only passed on: values that are packed already."""
+    """Packs a document with its timings, and with keys of newer releases, whose values are packed already."""
     if not others and not any(timing.others for timing in timings.values()):
         document["timings"] = {step: timing.as_dict() for step, timing in timings.items()}
         return pack(document)
@@ -171,20 +171,20 @@ def decode_work(
     content_type: str | None = None,
     properties: Iterable[tuple[str, str]] | None = None,
 ) -> Work:
-    """Checks and returns a Work.
+    """Validates and returns a Work.
 
     Args:
         payload: The message's payload.
         request: Its Correlation Data.
         reply_to: Its Response Topic.
         user: Its user properties.
-        expiry_s: Its Message Expiry Interval: what is left of the deadline is no more than that. The broker counts it
-            down while a message waits there; what the payload says it cannot.
+        expiry_s: Its Message Expiry Interval, an upper bound of the remaining deadline: the broker subtracts the time
+            that the message waited there, which `ms_left` in the payload does not include.
         content_type: Its Content Type.
-        properties: Its user properties in order, where a name may come twice: those not known are passed on.
+        properties: Its user properties in order, with repeated names; unknown ones are passed on.
 
     Raises:
-        BadInputError: Anything that is not as the protocol has it.
+        BadInputError: The message violates the protocol.
     """
     request = checked_request_id(request)
     check_content_type(content_type)
@@ -223,7 +223,7 @@ def _passed_on(
     document: Mapping[str, Any],
     payload: bytes,
     user: Iterable[tuple[str, str]],
-    is_route_known: bool,  # noqa: FBT001  # what _checked_route found
+    is_route_known: bool,  # noqa: FBT001  # returned by _checked_route
 ) -> PassedOn | None:
     unknown = {key for key in document.keys() - _WORK_KEYS if isinstance(key, str)}
     properties = tuple(pair for pair in user if pair[0] not in _PROPERTIES)
@@ -235,10 +235,10 @@ def _passed_on(
 
 @lru_cache(maxsize=_ROUTES)
 def _checked_route(packed: bytes) -> tuple[Route, bool]:
-    """Returns the route that came as these bytes (msgpack), and whether all in it is known.
+    """Returns the route of these msgpack bytes, and whether this release knows all of its keys.
 
     Raises:
-        BadInputError: It is not as the protocol has it.
+        BadInputError: The route violates the protocol.
     """
     document = unpack(packed)
     try:
@@ -258,7 +258,7 @@ def _hop(wire: _Hop) -> Hop:
 
 
 def _check_wiring(step: str, hop: Hop, route: Mapping[str, Hop]) -> None:
-    """A step can be given only what another was asked for: a worker would find out after the work was done."""
+    """Checks that each input from another step is one of its outputs: a worker would notice only after the work."""
     for port, ref in hop.inputs.items():
         before, _, output = ref.partition(".")
         if before != "input" and (before not in route or output not in route[before].outputs):
@@ -269,8 +269,8 @@ def _check_wiring(step: str, hop: Hop, route: Mapping[str, Hop]) -> None:
 
 def _timings(wire: Mapping[str, _Timing], document: Mapping[str, Any], payload: bytes) -> dict[str, Timing]:
     timings = {step: Timing(t.node, t.queued_ms, t.run_ms, t.batch) for step, t in wire.items()}
-    said = document.get("timings", {})
-    unknown = {step: keys for step in timings if step in said and (keys := said[step].keys() - _TIMING_KEYS)}
+    given = document.get("timings", {})
+    unknown = {step: keys for step in timings if step in given and (keys := given[step].keys() - _TIMING_KEYS)}
     if unknown:
         packed = values_of(values_of(payload)["timings"])
         for step, keys in unknown.items():
@@ -288,10 +288,10 @@ def encode_answer(answer: Answer) -> tuple[bytes, tuple[tuple[str, str], ...]]:
 def decode_answer(
     payload: bytes, *, request: bytes | None, user: Mapping[str, str], content_type: str | None = None
 ) -> Answer:
-    """Checks and returns an Answer.
+    """Validates and returns an Answer.
 
     Raises:
-        BadInputError: Anything that is not as the protocol has it.
+        BadInputError: The message violates the protocol.
     """
     request = checked_request_id(request)
     check_content_type(content_type)
@@ -320,10 +320,10 @@ def encode_piece(piece: Piece) -> tuple[bytes, tuple[tuple[str, str], ...]]:
 def decode_piece(
     payload: bytes, *, request: bytes | None, user: Mapping[str, str], content_type: str | None = None
 ) -> Piece:
-    """Checks and returns a Piece.
+    """Validates and returns a Piece.
 
     Raises:
-        BadInputError: Anything that is not as the protocol has it.
+        BadInputError: The message violates the protocol.
     """
     request = checked_request_id(request)
     check_content_type(content_type)
@@ -336,5 +336,5 @@ def decode_piece(
 
 
 def encode_stop(work: Work) -> tuple[tuple[str, str], ...]:
-    """Returns the user properties of the message that ends a work nobody waits for any more; it has no payload."""
+    """Returns the user properties of the message, without payload, that stops a work whose result is not needed."""
     return (("step", work.step), ("attempt", str(work.attempt)), ("stop", "1"))

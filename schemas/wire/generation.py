@@ -1,4 +1,4 @@
-"""How a step that writes text token by token is to write (Options), and what it sends while it writes (Piece)."""
+"""The options of a step that generates text token by token (Options), and the text that it streams (Piece)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ __all__ = ["NO_OPTIONS", "Options", "Piece", "common_length", "known_options", "
 
 _MAX_TOKENS = 32_768
 _MAX_STOPS, _LONGEST_STOP = 8, 100
-#: 53 bits: a whole number that every JSON reader keeps
+#: The largest integer that every JSON reader represents exactly.
 _MAX_SEED = 2**53 - 1
-#: `_one_or_several` takes one text, or several
+#: One stop text or several, as `_one_or_several` accepts.
 _STOP = {"type": "string", "minLength": 1, "maxLength": _LONGEST_STOP}
 _STOP_SCHEMA = {"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": _MAX_STOPS}]}
 
 
 class Options(BaseModel):
-    """Settings of one request's generation. Greedy where no temperature is given; what is None is the module's own."""
+    """The generation options of one request. The default is greedy decoding; for None the module's default applies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     max_tokens: int | None = Field(default=None, ge=1, le=_MAX_TOKENS)
-    #: the text ends before the first of these
+    #: stop texts: the generated text ends before the first occurrence of any
     stop: Annotated[tuple[str, ...], WithJsonSchema(_STOP_SCHEMA)] = ()
-    #: 0 takes the likeliest token; above it, tokens are drawn, the less likely ones more often the higher it is
+    #: 0 is greedy decoding; above 0, tokens are sampled, less likely ones more often with a higher temperature
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
-    #: of the draws: the same seed gives the same text. Where there is none the requester fills one in, once per
-    #: request, so that a second attempt writes the same
+    #: seed of the sampling: the same seed gives the same text. Without one, the requester sets one per request, so that
+    #: all attempts generate the same text
     seed: int | None = Field(default=None, ge=0, le=_MAX_SEED)
 
     @field_validator("stop", mode="before")
@@ -46,19 +46,19 @@ class Options(BaseModel):
 
     @property
     def draws(self) -> bool:
-        """Whether tokens are drawn, not the likeliest taken."""
+        """Whether tokens are sampled (temperature above 0)."""
         return self.temperature > 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the wire form: what differs from the defaults."""
+        """Returns the wire form, without options that have their default value."""
         return self.model_dump(exclude_defaults=True)
 
     def seeded(self, seed: int) -> Self:
-        """Returns the same with a seed where one is needed and none was given."""
+        """Returns the options with the seed, if they sample and have none."""
         return self.model_copy(update={"seed": seed}) if self.draws and self.seed is None else self
 
     def for_reader(self, protocol: int) -> Self:
-        """Returns the same without the options that an agent of that protocol number would refuse."""
+        """Returns the options without those that an agent of a protocol number would refuse."""
         newer = newer_fields(self, protocol)
         defaults = {name: type(self).model_fields[name].default for name in newer}
         return self.model_copy(update=defaults) if newer else self
@@ -68,15 +68,15 @@ NO_OPTIONS = Options()
 
 
 def known_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns those of the options that this release knows: off the bus, the others are passed over."""
+    """Returns the options that this release knows: unknown ones from the bus are ignored."""
     return {name: value for name, value in (given or {}).items() if name in Options.model_fields}
 
 
 def read_options(given: Mapping[str, Any] | None, defaults: Mapping[str, Any] | None = None) -> Options:
-    """Returns checked options, each from what was given, else from the defaults.
+    """Returns validated options; those not given are taken from the defaults.
 
     Raises:
-        BadInputError: An unknown key or an impossible value; the detail names the key.
+        BadInputError: An unknown key or an invalid value; the detail names the key.
     """
     try:
         return Options.model_validate({**(defaults or {}), **(given or {})})
@@ -90,25 +90,25 @@ def read_options(given: Mapping[str, Any] | None, defaults: Mapping[str, Any] | 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that a request's step has written since its last piece.
+    """Text that a step has generated since the previous piece.
 
-    Whoever shows it replaces what is behind `at` with `text`. Pieces in order begin where the text so far ends; one
-    that begins before it takes back what is no longer true (a word whose spelling the next token changed, or another
-    attempt that writes something else).
+    The reader replaces everything after offset `at` with `text`. Normally a piece begins where the text so far ends. A
+    smaller offset corrects the text: the next token changed the spelling of a word, or a new attempt generates another
+    text.
     """
 
     request: bytes
     step: str
     attempt: int
-    #: 0, 1, 2 … within an attempt
+    #: sequence number, from 0 within an attempt
     seq: int
-    #: where it begins, in characters of the whole text
+    #: offset in the whole text, characters
     at: int
     text: str
 
 
 def common_length(one: str, other: str) -> int:
-    """Returns how many characters two texts begin with in common."""
+    """Returns the length of the longest common prefix of two texts."""
     shorter = min(len(one), len(other))
     if one[:shorter] == other[:shorter]:
         return shorter

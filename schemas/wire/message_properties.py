@@ -1,4 +1,4 @@
-"""The v5 properties of the data plane: what each message says beside its payload, checked before use."""
+"""The v5 properties of data plane messages, validated before use."""
 
 import re
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ _MAX_DIGITS = 15
 
 
 def number_in(user: Mapping[str, str], name: str, default: int) -> int:
-    """Returns the whole number that a user property says; the default where it is absent.
+    """Returns an integer user property; the default if it is absent.
 
     Raises:
-        BadInputError: It is no small whole number.
+        BadInputError: The property is not a non-negative integer of at most 15 digits.
     """
     text = user.get(name, str(default))
     if not (text.isascii() and text.isdigit()) or len(text) > _MAX_DIGITS:
@@ -36,10 +36,10 @@ def number_in(user: Mapping[str, str], name: str, default: int) -> int:
 
 
 def checked_request_id(correlation: bytes | None) -> bytes:
-    """Returns the request id that a message's Correlation Data is.
+    """Returns the Correlation Data as request id.
 
     Raises:
-        BadInputError: It is none.
+        BadInputError: It is absent or does not have the length of a request id.
     """
     if correlation is None or len(correlation) != REQUEST_ID_BYTES:
         raise BadInputError(f"correlation data must be {REQUEST_ID_BYTES} bytes")
@@ -47,10 +47,10 @@ def checked_request_id(correlation: bytes | None) -> bytes:
 
 
 def check_content_type(given: str | None) -> None:
-    """Checks a Content Type. Absent is taken for ours; case and parameters do not matter (RFC 9110, section 8.3.1).
+    """Checks a Content Type. None is accepted; case and parameters do not matter (RFC 9110, section 8.3.1).
 
     Raises:
-        BadInputError: It is another one.
+        BadInputError: It is another content type.
     """
     if given is None or given == CONTENT_TYPE or given.partition(";")[0].strip().lower() == CONTENT_TYPE:
         return
@@ -58,7 +58,7 @@ def check_content_type(given: str | None) -> None:
 
 
 def attempt_of(user: Mapping[str, str]) -> int:
-    """Returns the attempt that a message's user properties name; 1 where they make no sense."""
+    """Returns the attempt in a message's user properties; 1 if it is absent or invalid."""
     try:
         return number_in(user, "attempt", 1)
     except BadInputError:
@@ -66,16 +66,16 @@ def attempt_of(user: Mapping[str, str]) -> int:
 
 
 def traceparent_of(user: Mapping[str, str]) -> str | None:
-    """Returns the trace context among a message's user properties; None where there is none that is well-formed."""
+    """Returns the trace context in a message's user properties; None if it is absent or malformed."""
     value = user.get("traceparent", "")
     return value if _TRACEPARENT.fullmatch(value) else None
 
 
 def is_piece(user: Mapping[str, str]) -> bool:
-    """Returns whether a message to a client's inbox is a piece of a text, by its user properties; else an answer."""
+    """Returns whether a message to a client's inbox is a piece of streamed text; otherwise it is an answer."""
     return "seq" in user
 
 
 def is_stop(user: Mapping[str, str]) -> bool:
-    """Returns whether a message to a module's topic ends a work, by its user properties; else it is one."""
+    """Returns whether a message to a module's topic stops a work; otherwise it is work."""
     return "stop" in user

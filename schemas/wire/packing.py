@@ -1,4 +1,4 @@
-"""Values <-> msgpack: what may travel, and tensors that are checked before use. Knows no message."""
+"""Values to msgpack and back, with validated tensors. Independent of message types."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
@@ -23,10 +23,10 @@ def _pack_special(value: object) -> Any:
 
 
 def pack(document: Mapping[str, Any]) -> bytes:
-    """Returns a document as msgpack; arrays travel as tensors.
+    """Returns a document as msgpack, with arrays as packed tensors.
 
     Raises:
-        BadInputError: There is something in it that does not travel.
+        BadInputError: The document contains a value of a type that the protocol does not have.
     """
     try:
         packed: bytes = msgpack.packb(document, default=_pack_special, use_bin_type=True)
@@ -40,10 +40,10 @@ def _no_extensions(code: int, _data: bytes) -> NoReturn:
 
 
 def restore(value: Any, depth: int = 0) -> Value:
-    """Turns packed tensors back into arrays, at any depth.
+    """Returns a value with its packed tensors turned into arrays, at any depth.
 
     Raises:
-        BadInputError: A tensor whose length does not fit its shape, or something that is no value.
+        BadInputError: A tensor's length does not fit its shape, or a type is not part of the protocol.
     """
     if isinstance(value, str | bytes | int | float | type(None)):
         return value
@@ -54,20 +54,20 @@ def restore(value: Any, depth: int = 0) -> Value:
     if is_packed_tensor(value):
         return unpack_tensor(value)
     if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):  # msgpack's strict_map_key lets binary ones through
+        if not all(isinstance(key, str) for key in value):  # msgpack's strict_map_key also accepts binary keys
             raise BadInputError("a map with a key that is not text is not part of this protocol")
         return {key: restore(item, depth + 1) for key, item in value.items()}
     raise BadInputError(f"{type(value).__name__} is not part of this protocol")
 
 
 def unpack(payload: bytes) -> Any:
-    """Returns what is in a payload, its tensors still packed: see `restore`.
+    """Returns the contents of a payload, with tensors still packed (see `restore`).
 
     Raises:
-        BadInputError: It is not msgpack, or holds an extension.
+        BadInputError: The payload is not msgpack, or contains an extension type.
     """
     try:
-        # strict_map_key: only strings as keys; timestamps (extension -1) come as a value that `restore` refuses
+        # strict_map_key: string keys only; timestamps (extension -1) are decoded to a value that `restore` rejects
         return msgpack.unpackb(payload, raw=False, strict_map_key=True, ext_hook=_no_extensions)
     except BadInputError:
         raise
@@ -76,10 +76,10 @@ def unpack(payload: bytes) -> Any:
 
 
 def values_of(packed: bytes) -> dict[str, bytes]:
-    """Returns each key of a packed map, and its value as the bytes that came: for passing on what nobody here reads.
+    """Returns each key of a packed map with its value's bytes unchanged, to pass on keys that this release ignores.
 
     Args:
-        packed: What `unpack` has accepted as a map.
+        packed: A msgpack map that `unpack` has accepted.
     """
     unpacker = msgpack.Unpacker(raw=False, strict_map_key=True, max_buffer_size=len(packed))
     unpacker.feed(packed)
@@ -93,7 +93,7 @@ def values_of(packed: bytes) -> dict[str, bytes]:
 
 
 def pack_map(values: Iterable[tuple[str, bytes]]) -> bytes:
-    """Returns a map of values that are packed already."""
+    """Returns a msgpack map of values that are already packed."""
     parts = [part for key, value in values for part in (msgpack.packb(key), value)]
     header: bytes = msgpack.Packer().pack_map_header(len(parts) // 2)
     return b"".join([header, *parts])

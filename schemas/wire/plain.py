@@ -37,15 +37,15 @@ _LONGEST_DEADLINE_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class PlainRequest:
-    """A JSON request before its inputs are matched with what the task takes."""
+    """A plain request whose inputs are not yet validated against the task's."""
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
     transaction: str | int | None = None
     deadline_s: float | None = None
     options: Mapping[str, Any] | None = None
-    #: whether pieces of the text are wanted as they are written
+    #: whether the caller wants pieces of the text while it is generated
     stream: bool = False
-    #: keys and options that this release does not know: passed over, and named in the answer
+    #: keys and options that this release does not know; they are ignored, and named in the answer
     ignored: tuple[str, ...] = ()
 
 
@@ -53,12 +53,13 @@ _KEYS = ("inputs", "transaction", "deadline_s", "options", "stream")
 
 
 def parse_plain(payload: bytes) -> PlainRequest:
-    """Reads a request's JSON.
+    """Parses the JSON of a plain request.
 
-    Unknown keys and options are passed over: a caller may be of a newer release.
+    Unknown keys and options are ignored, because the caller may be of a newer release.
 
     Raises:
-        BadInputError: Not an object, or an `inputs`, `transaction`, `deadline_s`, `options` or `stream` that is wrong.
+        BadInputError: It is not a JSON object, or `inputs`, `transaction`, `deadline_s`, `options` or `stream` is
+            invalid.
     """
     try:
         document = json.loads(payload)
@@ -85,7 +86,7 @@ def parse_plain(payload: bytes) -> PlainRequest:
 
 
 def transaction_of(payload: bytes) -> str | int | None:
-    """Returns the transaction of a request that may otherwise be wrong, so that even its error can be matched."""
+    """Returns the transaction even of an otherwise invalid request, so that the caller can match the error."""
     try:
         found = json.loads(payload).get("transaction")
     except (ValueError, RecursionError, AttributeError):
@@ -94,7 +95,7 @@ def transaction_of(payload: bytes) -> str | int | None:
 
 
 def _is_transaction(found: Any) -> bool:
-    """JSON can spell half a character (a lone surrogate), which no answer could carry back."""
+    """Whether a value is a valid transaction: no lone surrogates, which JSON allows and UTF-8 cannot encode."""
     if type(found) not in (str, int) or len(str(found)) > _LONGEST_TRANSACTION:
         return False
     return not any("\ud800" <= c <= "\udfff" for c in str(found))
@@ -117,15 +118,15 @@ def _bytes_of(name: str, value: Any) -> bytes:
 
 
 def read_inputs(kinds: Mapping[str, Kind], given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Value]:
-    """Returns a request's inputs, checked, with the task's defaults where nothing was given.
+    """Returns a request's validated inputs, with the task's defaults for those not given.
 
     Args:
-        kinds: What the task takes.
-        given: Values in plain form ({"base64": …} for pictures and sound), or already as bytes.
-        defaults: The same, from the task.
+        kinds: Input name -> kind, of the task.
+        given: Input name -> value in plain form ({"base64": …} for images and audio), or as bytes.
+        defaults: The task's defaults, in the same form.
 
     Raises:
-        BadInputError: An unknown input, a missing one, or one of the wrong kind.
+        BadInputError: An input is unknown, missing, or of the wrong kind.
     """
     if unknown := given.keys() - kinds.keys():
         raise BadInputError(f"the task has no input {min(unknown)!r}; it takes {', '.join(sorted(kinds))}")
@@ -133,7 +134,7 @@ def read_inputs(kinds: Mapping[str, Kind], given: Mapping[str, Any], defaults: M
     for name, kind in kinds.items():
         value = given.get(name, defaults.get(name))
         if value is None and kind == UNKNOWN:
-            continue  # whether a step needs it, the route says: see RequestTracker
+            continue  # the route tells whether a step takes it: see inputs_of in broker/requests/pending.py
         if value is None:
             raise BadInputError(f"input {name!r} is missing")
         if (kind in _BINARY and not _is_bytes(value)) or (kind == UNKNOWN and _is_a_file(value)):
@@ -145,12 +146,12 @@ def read_inputs(kinds: Mapping[str, Kind], given: Mapping[str, Any], defaults: M
 
 
 def _is_a_file(value: Any) -> bool:
-    """Returns whether a value in plain form is that of bytes, whatever its kind."""
+    """Returns whether a value has the plain form of bytes."""
     return isinstance(value, dict) and value.keys() == {"base64"}
 
 
 def ignored_keys(kinds: Mapping[str, Kind], given: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the keys beside `base64` in the files among a request's inputs: `read_inputs` passes them over."""
+    """Returns the keys other than `base64` in the files among a request's inputs."""
     files = [
         (name, item)
         for name, value in given.items()
@@ -191,7 +192,7 @@ def plain_value(value: Value) -> Any:
         case np.ndarray():
             return plain_value(value.tolist())
         case float() if not math.isfinite(value):
-            return None  # JSON has no word for it: most readers would refuse the whole answer
+            return None  # JSON has no such numbers: most readers would reject the whole answer
         case _:
             return value
 
@@ -208,9 +209,18 @@ def encode_plain_result(
     seq: int | None = None,
     ignored: Sequence[str] = (),
 ) -> bytes:
-    """Returns the JSON of a result; where a stream was asked for, with its number after the pieces'.
+    """Returns the JSON of a result.
 
-    `ignored` names what of the request was passed over; where nothing was, the answer does not have the key.
+    Args:
+        answer: The first of the outputs that the task's answer consists of.
+        outputs: Output name -> value.
+        timings: Step -> timing.
+        latency_ms: From the request's arrival to its answer, milliseconds.
+        attempts: Number of attempts.
+        request: The request id.
+        transaction: The caller's own id, echoed.
+        seq: Of a stream: its sequence number after the last piece; otherwise None.
+        ignored: Keys of the request that were ignored; without any, the JSON does not have this key.
     """
     document = {
         "status": "ok",
@@ -235,7 +245,7 @@ def encode_plain_error(
     seq: int | None = None,
     ignored: Sequence[str] = (),
 ) -> bytes:
-    """Returns the JSON of an error; `seq` and `ignored` as for a result."""
+    """Returns the JSON of an error; arguments as for a result."""
     document = {
         "status": "error",
         "transaction": transaction,
@@ -248,7 +258,7 @@ def encode_plain_error(
 
 
 def encode_plain_piece(*, at: int, text: str, seq: int, request: bytes, transaction: str | int | None) -> bytes:
-    """Returns the JSON of a piece of the text that is being written: it replaces what is behind `at`."""
+    """Returns the JSON of a piece of streamed text, which replaces the text after offset `at`."""
     document = {
         "status": "piece",
         "transaction": transaction,
@@ -262,10 +272,10 @@ def encode_plain_piece(*, at: int, text: str, seq: int, request: bytes, transact
 
 
 def _ignored(names: Sequence[str]) -> dict[str, Any]:
-    """Half a character (a lone surrogate), which JSON can spell and no answer could carry back, is shown as `?`."""
+    """Returns the key `ignored`; lone surrogates, which JSON allows and UTF-8 cannot encode, become `?`."""
     return {"ignored": [name.encode(errors="replace").decode() for name in names]} if names else {}
 
 
 def _final(seq: int | None) -> dict[str, Any]:
-    """What only those who asked for a stream are told: this is the last message, and its number."""
+    """Returns the keys that mark a stream's last message; {} if the request did not ask for a stream."""
     return {} if seq is None else {"seq": seq, "final": True}

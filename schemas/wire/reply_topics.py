@@ -1,4 +1,4 @@
-"""Where an answer may be sent: a caller names its Response Topic, and must not make us write what is not an answer."""
+"""Checks the Response Topic that a caller sets, so that no caller can make us publish on other topics of ours."""
 
 from functools import lru_cache
 
@@ -6,12 +6,12 @@ from s2m3.schemas import topics
 
 __all__ = ["is_client_inbox", "may_answer_at"]
 
-#: Characters of a topic: a root may have many levels, but not so many.
+#: Longest topic, characters.
 _LONGEST = 1024
 
 
 def is_client_inbox(root: str, topic: str) -> bool:
-    """Returns whether a topic is a Client's inbox: the only place the data plane answers to."""
+    """Returns whether a topic is a client's inbox, the only topics to which the data plane answers."""
     return len(topic) <= _LONGEST and _is_client_inbox(root, topic)
 
 
@@ -21,7 +21,7 @@ def _is_client_inbox(root: str, topic: str) -> bool:
 
 
 def may_answer_at(root: str, topic: str | None) -> bool:
-    """Returns whether a plain request may be answered there: outside our root, or inside where answers go."""
+    """Returns whether a plain request may be answered on a topic: outside our root, an inbox, or a response topic."""
     if topic is None or not _publishable(topic):
         return topic is None
     ours = topic == root or topic.startswith(f"{root}/")

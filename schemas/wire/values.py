@@ -1,4 +1,4 @@
-"""What flows between steps: bytes of pictures and sound, texts, numbers, tensors. Nothing here is ever unpickled."""
+"""The values between steps: bytes of image and sound files, texts, numbers, tensors. Nothing is ever unpickled."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -11,12 +11,12 @@ from s2m3.schemas.protocol import UNKNOWN, ClosedList
 
 __all__ = ["Kind", "Tensor", "Value", "check_kind", "pack_tensor", "unpack_tensor"]
 
-#: "unknown": of a newer release. A value of such a kind is passed on as it is; the module that takes it checks it.
+#: "unknown" is a kind of a newer release: its values are passed on unchecked, and the module checks them.
 Kind = Annotated[
     Literal["image", "images", "audio", "text", "texts", "tensor", "number", "data", "unknown"], ClosedList()
 ]
 Tensor = npt.NDArray[Any]
-#: bytes (a picture or sound file), str, numbers, None, Tensor, and lists and string-keyed dicts of these.
+#: bytes (an image or sound file), str, numbers, None, Tensor, and lists and string-keyed dicts of these.
 Value = Any
 
 _DTYPES = {
@@ -28,7 +28,11 @@ _TENSOR_KEYS = frozenset({"dtype", "shape", "bytes"})
 
 
 def pack_tensor(array: Tensor) -> dict[str, Any]:
-    """Returns the wire form {dtype, shape, bytes} of an array: row-major, little-endian."""
+    """Returns the wire form of an array: {dtype, shape, bytes}, the bytes row-major and little-endian.
+
+    Raises:
+        BadInputError: The protocol has no such dtype.
+    """
     if array.dtype.name not in _DTYPES:
         raise BadInputError(f"tensors of dtype {array.dtype} do not travel; one of {', '.join(_DTYPES)}")
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -36,15 +40,16 @@ def pack_tensor(array: Tensor) -> dict[str, Any]:
 
 
 def is_packed_tensor(value: object) -> bool:
-    """Returns whether a decoded map is a tensor: exactly the three keys, the last one binary."""
+    """Returns whether a decoded map is a packed tensor: it has exactly the three keys, and `bytes` is binary."""
     return isinstance(value, dict) and value.keys() == _TENSOR_KEYS and isinstance(value["bytes"], bytes)
 
 
 def unpack_tensor(packed: Mapping[str, Any]) -> Tensor:
-    """Returns the array of a wire form, read-only and without a copy, after checking that its length fits its shape.
+    """Returns the array of a wire form, read-only and without a copy.
 
     Raises:
-        BadInputError: An unknown dtype, a shape that is not a short list of non-negative integers, or a wrong length.
+        BadInputError: The dtype is unknown, the shape is not a short list of non-negative integers, or the number of
+            bytes does not fit the shape.
     """
     dtype = _DTYPES.get(packed["dtype"]) if isinstance(packed["dtype"], str) else None
     if dtype is None:
@@ -61,7 +66,7 @@ def unpack_tensor(packed: Mapping[str, Any]) -> Tensor:
         raise BadInputError(f"a {packed['dtype']} tensor of shape {shape} is {need} bytes, not {len(packed['bytes'])}")
     try:
         return np.frombuffer(packed["bytes"], dtype=dtype.newbyteorder("<")).reshape(shape)
-    except ValueError as error:  # one dimension is 0 and the others are more than an array can count
+    except ValueError as error:  # one dimension is 0, and the product of the others is too large for numpy
         raise BadInputError(f"a tensor cannot have the shape {shape}") from error
 
 
@@ -70,7 +75,7 @@ def _is_list_of(value: Value, kind: type) -> bool:
 
 
 def check_kind(name: str, kind: Kind, value: Value) -> Value:
-    """Returns the value as its kind wants it: a single text or picture becomes a list of one where many are taken.
+    """Returns the value in the form of its kind: one text or image becomes a list where the kind is a list.
 
     Raises:
         BadInputError: The value is of another kind.

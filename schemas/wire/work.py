@@ -1,4 +1,4 @@
-"""The data plane in memory: a branch's message (Work), what comes back (Answer), and the route both carry."""
+"""The messages of the data plane in memory: the input of a step (Work), the answer, and the route that Work carries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,17 +13,17 @@ __all__ = ["Answer", "Hop", "PassedOn", "Route", "Timing", "Work", "following"]
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One step of a request's route: which module, on which node, fed from where, asked for what."""
+    """One step of a request's route: its module and node, the sources of its inputs, and the outputs to compute."""
 
     module: str
     node: str
     #: input name -> `input.<name>` or `<step>.<output>`
     inputs: Mapping[str, str]
-    #: the outputs that the next steps (or the answer) take; only these are computed and sent
+    #: the outputs that later steps or the answer take; only these are computed and sent
     outputs: tuple[str, ...]
-    #: how it is to write, where it is a step that writes text token by token; None for every other step
+    #: generation options if the step generates text token by token; None for other steps
     options: Options | None = None
-    #: whether it sends the requester pieces of its text while it writes
+    #: whether the step streams its text to the requester
     stream: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -41,23 +41,23 @@ class Hop:
         return document
 
 
-#: step -> hop, for the whole request. Every message carries it, so an agent needs no model definitions.
+#: Step -> hop, for the whole request. Every message carries the route, so that agents need no model definitions.
 Route = Mapping[str, Hop]
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What one step took, in milliseconds."""
+    """The time of one step, milliseconds, and the size of its batch."""
 
     node: str
     queued_ms: float
     run_ms: float
     batch: int
-    #: keys of a newer release, each with its value as it came (msgpack): passed on
+    #: keys of a newer release -> value, msgpack bytes, passed on unchanged
     others: Mapping[str, bytes] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the wire form, without what is only passed on."""
+        """Returns the wire form, without the keys of newer releases."""
         return {
             "node": self.node,
             "queued_ms": round(self.queued_ms, 3),
@@ -68,52 +68,52 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class PassedOn:
-    """What a work message holds that this release does not know: whoever sends the request on sends it along."""
+    """The parts of a work message that this release does not know, which are sent on with the outputs."""
 
-    #: top-level key -> its value as it came, msgpack
+    #: top-level key -> value, msgpack bytes
     keys: Mapping[str, bytes] = field(default_factory=dict)
-    #: the route as it came, msgpack, where there is something unknown in it
+    #: the whole route, msgpack bytes, if it has unknown keys
     route: bytes | None = None
-    #: user properties
+    #: unknown user properties
     user: tuple[tuple[str, str], ...] = ()
 
     def __or__(self, newer: "PassedOn") -> "PassedOn":
-        """Returns both; where they differ, what the newer one has."""
+        """Returns the union; where both have a key or a route, the newer one's."""
         user = dict.fromkeys([*self.user, *newer.user])
         return PassedOn({**self.keys, **newer.keys}, newer.route or self.route, tuple(user))
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Inputs for one step of one request; all of them, or some if others come from other steps."""
+    """The inputs of one step of one request: all of them, or some if other steps send the others."""
 
     request: bytes
     task: str
     step: str
     attempt: int
-    #: of the route document that the route was chosen from
+    #: epoch of the route document from which the route was chosen
     epoch: int
-    #: where the answer goes
+    #: the topic for the answer
     reply_to: str
     inputs: Mapping[str, Value]
     route: Route
-    #: what is left of the deadline: never an absolute time, because devices' clocks differ
+    #: remaining time of the deadline, milliseconds; never an absolute time, because devices' clocks differ
     ms_left: float
     timings: Mapping[str, Timing] = field(default_factory=dict)
-    #: W3C trace context of the request, where somebody traces it
+    #: W3C trace context of the request, if it is traced
     traceparent: str | None = None
-    #: None where the message holds nothing unknown
+    #: None if the message has nothing unknown
     passed_on: PassedOn | None = None
 
     @property
     def hop(self) -> Hop:
-        """This step's own part of the route."""
+        """The hop of this step."""
         return self.route[self.step]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a step sends to whoever asked: the head's outputs, or an error from any step."""
+    """The answer to the requester: the outputs of the last step, or an error of any step."""
 
     request: bytes
     step: str
@@ -124,7 +124,7 @@ class Answer:
 
 
 def following(route: Route, step: str) -> dict[str, dict[str, str]]:
-    """Returns, for each step fed by this one, its input names and the output each takes. Empty for the head."""
+    """Returns each step that takes outputs of this one -> its input names -> the output for each; {} for the head."""
     prefix = f"{step}."
     next_steps: dict[str, dict[str, str]] = {}
     for name, hop in route.items():

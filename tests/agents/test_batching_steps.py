@@ -67,7 +67,7 @@ class Bench:
 
     # what the runner does for it
 
-    def tried(self, _work: Work, call: Callable[[], Any]) -> Any:
+    def call_module(self, _work: Work, call: Callable[[], Any]) -> Any:
         try:
             return call()
         except S2M3Error as error:

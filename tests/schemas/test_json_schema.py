@@ -33,7 +33,7 @@ def test_every_document_of_a_topic_has_one() -> None:
 
 def test_fields_have_their_names_on_the_wire_and_the_comments_of_the_code() -> None:
     profile, plan = SCHEMAS["NodeProfile"]["properties"], SCHEMAS["Plan"]["properties"]
-    assert profile["memory_mb"]["description"] == "for the whole agent process"
+    assert profile["memory_mb"]["description"] == "memory budget of the whole agent process, 10^6 bytes"
     assert "front" in profile
     assert "fronts" in plan
     assert "class" in SCHEMAS["Plan"]["$defs"]["ModuleSpec"]["properties"]
