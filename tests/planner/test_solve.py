@@ -105,8 +105,8 @@ def test_without_highs_auto_still_improves_and_stays_above_its_bound(
 
 
 def test_exact_without_highs_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s2m3.planner.solving.integer_program.is_available", lambda: False)
-    with pytest.raises(S2M3Error, match=r"s2m3\[exact\]"):
+    monkeypatch.setattr("s2m3.schemas.extras.missing", lambda _: ["highspy"])
+    with pytest.raises(S2M3Error, match=r"the exact search needs highspy: .*s2m3\[exact\]"):
         solve(naive.home_instance(0), method="exact")
 
 
