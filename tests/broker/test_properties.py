@@ -1,5 +1,6 @@
 """Our packing of v5 properties against paho's own, both ways; and malformed sections."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
 from s2m3.broker.mqtt.message import Outgoing
-from s2m3.broker.mqtt.properties import Packed, Properties, pack, received, unpack
+from s2m3.broker.mqtt.properties import Packed, Properties, bearable, may_expire, pack, received, unpack
 from s2m3.schemas.errors import BadInputError
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), exclude_characters="\ufeff"), max_size=30)
@@ -192,3 +193,20 @@ def test_a_message_has_all_that_its_properties_say() -> None:
 def test_a_message_expires_after_whole_seconds_rounded_up_and_one_at_least(expiry_s: float, seconds: int) -> None:
     assert unpack(memoryview(Packed(Outgoing("t", b"", expiry_s=expiry_s)).pack()))[0].MessageExpiryInterval == seconds
     assert unpack(memoryview(Packed(Outgoing("t", b"")).pack()))[0].MessageExpiryInterval is None
+
+
+def test_a_message_without_properties_has_none_of_either_kind() -> None:
+    for found in (Properties(), SimpleNamespace()):
+        message = received("t", b"", found, retain=False, mid=0)
+        assert (message.reply_to, message.correlation, message.content_type, message.expiry_s) == (None,) * 4
+        assert (message.user, message.user_properties) == ({}, ())
+
+
+def test_only_a_broker_that_is_known_by_its_topic_aliases_bears_no_expiry_on_what_is_retained() -> None:
+    assert may_expire(SimpleNamespace())
+    assert may_expire(SimpleNamespace(TopicAliasMaximum=10))
+    assert not may_expire(SimpleNamespace(TopicAliasMaximum=4096))
+    kept, passing = Outgoing("t", b"", retain=True, expiry_s=7.0), Outgoing("t", b"", expiry_s=7.0)
+    assert bearable(kept, can_expire=False).expiry_s is None
+    assert bearable(kept, can_expire=True) == kept
+    assert bearable(passing, can_expire=False) == passing
