@@ -22,7 +22,7 @@ def samples(values: Iterable[int], order: str = "<", kind: str = "h") -> bytes:
 
 
 def opened(data: bytes) -> wave.Wave_read:
-    return wave.open(io.BytesIO(data))
+    return wave.open(io.BytesIO(data), "rb")
 
 
 @pytest.mark.parametrize("kind", ["L16", "l16", "PCM", "x-raw"])
