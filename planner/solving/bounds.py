@@ -13,7 +13,7 @@ __all__ = ["Paths", "task_bounds_s"]
 
 _KB_TO_KBIT = 8
 _MS = 1000
-#: A sum taken in another order than the evaluator's can_run differ in its last bits: this factor keeps bounds below it.
+#: A sum taken in another order than the evaluator's may differ in its last bits: this factor keeps bounds below it.
 _ROUND_DOWN = 1 - 1e-12
 
 
