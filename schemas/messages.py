@@ -327,7 +327,7 @@ class Event(Document):
 class ControlRequest(Document):
     """A control request to the planner or to agents."""
 
-    transaction: str | int | None = None
+    transaction: str | int | float | None = None
     node: Id | None = None
 
 
@@ -337,7 +337,7 @@ class ControlResponse(Document):
     status: Annotated[Literal["ok", "error", "unknown"], ClosedList()]
     data: dict[str, Any] = {}
     error: ErrorBody | None = None
-    transaction: str | int | None = None
+    transaction: str | int | float | None = None
 
 
 class RollCall(Document):

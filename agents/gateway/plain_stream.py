@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from s2m3.broker.requests.stream_assembler import TextDelta
-from s2m3.schemas.wire.plain import encode_plain_piece
+from s2m3.schemas.wire.plain import Transaction, encode_plain_piece
 
 __all__ = ["PlainStream"]
 
@@ -17,7 +17,7 @@ class PlainStream:
         publish: Publishes a piece's JSON; returns False if the outgoing queue is too long.
     """
 
-    def __init__(self, request: bytes, transaction: str | int | None, publish: Callable[[bytes], bool]) -> None:
+    def __init__(self, request: bytes, transaction: Transaction | None, publish: Callable[[bytes], bool]) -> None:
         self._request = request
         self._transaction = transaction
         self._publish = publish

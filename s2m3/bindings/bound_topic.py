@@ -1,7 +1,5 @@
 """One binding at work: listens to its topic, asks what its messages ask, publishes the answers. Its link is its own."""
 
-import base64
-import binascii
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +22,7 @@ from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error
 from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.messages import ErrorBody
 from s2m3.schemas.settings import BrokerSettings
+from s2m3.schemas.wire.base64_text import decode_base64
 from s2m3.schemas.wire.raw_sound import as_file
 from s2m3.schemas.wire.values import Kind
 
@@ -344,7 +343,7 @@ def _picture(inputs: Mapping[str, Any], kinds: Mapping[str, Kind]) -> bytes | No
             if isinstance(first, bytes):
                 return first
             try:
-                return base64.b64decode(first["base64"])
-            except (TypeError, KeyError, ValueError, binascii.Error):
+                return decode_base64(first["base64"])[0]
+            except (TypeError, KeyError, ValueError):
                 return None
     return None

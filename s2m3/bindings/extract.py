@@ -190,7 +190,7 @@ def _of_kind(kind: Kind | None, value: Any) -> Any:
     if isinstance(value, list):
         return [_of_kind(kind, item) for item in value]
     if kind in _FILES and isinstance(value, str):
-        return {"base64": value.partition(",")[2] if value.startswith("data:") else value}
+        return {"base64": value}
     if kind in _TEXTS and isinstance(value, bool | int | float):
         return json.dumps(value)
     return value

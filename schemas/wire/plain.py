@@ -1,7 +1,6 @@
 """Plain requests and answers: the JSON that mosquitto_pub, an ESP32 or Home Assistant sends and reads."""
 
 import base64
-import binascii
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 
 from s2m3.schemas.errors import BadInputError, S2M3Error
 from s2m3.schemas.protocol import UNKNOWN
+from s2m3.schemas.wire.base64_text import decode_base64
 from s2m3.schemas.wire.generation import known_options, read_options
 from s2m3.schemas.wire.raw_sound import as_file
 from s2m3.schemas.wire.values import Kind, Value, check_kind
@@ -19,6 +19,7 @@ from s2m3.schemas.wire.work import Timing
 
 __all__ = [
     "PlainRequest",
+    "Transaction",
     "encode_plain_error",
     "encode_plain_piece",
     "encode_plain_result",
@@ -29,9 +30,13 @@ __all__ = [
     "read_inputs",
 ]
 
+#: What a caller may put into `transaction`, echoed in every answer.
+Transaction = str | int | float
 _BINARY: frozenset[Kind] = frozenset({"image", "images", "audio"})
 _TEXT: frozenset[Kind] = frozenset({"text", "texts"})
 _LONGEST_TRANSACTION = 256
+#: Keys of a file in plain form.
+_FILE_KEYS = {"base64", "content_type"}
 _LONGEST_DEADLINE_S = 86_400
 
 
@@ -40,7 +45,7 @@ class PlainRequest:
     """A plain request whose inputs are not yet validated against the task's."""
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    transaction: str | int | None = None
+    transaction: Transaction | None = None
     deadline_s: float | None = None
     options: Mapping[str, Any] | None = None
     #: whether the caller wants pieces of the text while it is generated
@@ -85,7 +90,7 @@ def parse_plain(payload: bytes) -> PlainRequest:
     return PlainRequest(inputs or {}, transaction, deadline, known, bool(stream), ignored)
 
 
-def transaction_of(payload: bytes) -> str | int | None:
+def transaction_of(payload: bytes) -> Transaction | None:
     """Returns the transaction even of an otherwise invalid request, so that the caller can match the error."""
     try:
         found = json.loads(payload).get("transaction")
@@ -96,7 +101,9 @@ def transaction_of(payload: bytes) -> str | int | None:
 
 def _is_transaction(found: Any) -> bool:
     """Whether a value is a valid transaction: no lone surrogates, which JSON allows and UTF-8 cannot encode."""
-    if type(found) not in (str, int) or len(str(found)) > _LONGEST_TRANSACTION:
+    if type(found) not in (str, int, float) or len(str(found)) > _LONGEST_TRANSACTION:
+        return False
+    if isinstance(found, float) and not math.isfinite(found):
         return False
     return not any("\ud800" <= c <= "\udfff" for c in str(found))
 
@@ -110,11 +117,11 @@ def _bytes_of(name: str, value: Any) -> bytes:
     if not isinstance(text, str):
         raise BadInputError(f'input {name!r} takes {{"base64": "…"}}')
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        data, media_type = decode_base64(text)
+    except ValueError as error:
         raise BadInputError(f"input {name!r} is not base64: {error}") from error
     content_type = value.get("content_type")
-    return as_file(data, content_type if isinstance(content_type, str) else None)
+    return as_file(data, content_type if isinstance(content_type, str) else media_type)
 
 
 def read_inputs(kinds: Mapping[str, Kind], given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Value]:
@@ -141,17 +148,19 @@ def read_inputs(kinds: Mapping[str, Kind], given: Mapping[str, Any], defaults: M
             value = _files_of(name, value)
         if kind in _TEXT and isinstance(value, bytes):
             value = _text_of(name, value)
+        elif kind in _TEXT:
+            value = [_digits_of(item) for item in value] if isinstance(value, list) else _digits_of(value)
         inputs[name] = check_kind(name, kind, value)
     return inputs
 
 
 def _is_a_file(value: Any) -> bool:
     """Returns whether a value has the plain form of bytes."""
-    return isinstance(value, dict) and value.keys() == {"base64"}
+    return isinstance(value, dict) and "base64" in value and value.keys() <= _FILE_KEYS
 
 
 def ignored_keys(kinds: Mapping[str, Kind], given: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the keys other than `base64` in the files among a request's inputs."""
+    """Returns the keys other than `base64` and `content_type` in the files among a request's inputs."""
     files = [
         (name, item)
         for name, value in given.items()
@@ -159,9 +168,14 @@ def ignored_keys(kinds: Mapping[str, Kind], given: Mapping[str, Any]) -> tuple[s
         for item in (value if isinstance(value, list) else [value])
     ]
     found = {
-        f"inputs.{name}.{key}" for name, item in files if isinstance(item, dict) for key in item.keys() - {"base64"}
+        f"inputs.{name}.{key}" for name, item in files if isinstance(item, dict) for key in item.keys() - _FILE_KEYS
     }
     return tuple(sorted(found))
+
+
+def _digits_of(value: Any) -> Any:
+    """Returns the digits of a number where a text is expected; every other value unchanged."""
+    return json.dumps(value) if type(value) in (int, float) else value
 
 
 def _text_of(name: str, value: bytes) -> str:
@@ -205,7 +219,7 @@ def encode_plain_result(
     latency_ms: float,
     attempts: int,
     request: bytes,
-    transaction: str | int | None,
+    transaction: Transaction | None,
     seq: int | None = None,
     ignored: Sequence[str] = (),
 ) -> bytes:
@@ -241,7 +255,7 @@ def encode_plain_error(
     error: S2M3Error,
     *,
     request: bytes,
-    transaction: str | int | None,
+    transaction: Transaction | None,
     seq: int | None = None,
     ignored: Sequence[str] = (),
 ) -> bytes:
@@ -257,7 +271,7 @@ def encode_plain_error(
     return json.dumps(document, ensure_ascii=False).encode()
 
 
-def encode_plain_piece(*, at: int, text: str, seq: int, request: bytes, transaction: str | int | None) -> bytes:
+def encode_plain_piece(*, at: int, text: str, seq: int, request: bytes, transaction: Transaction | None) -> bytes:
     """Returns the JSON of a piece of streamed text, which replaces the text after offset `at`."""
     document = {
         "status": "piece",

@@ -96,10 +96,29 @@ def check_kind(name: str, kind: Kind, value: Value) -> Value:
         UNKNOWN: True,
     }
     if not fits[kind]:
-        raise BadInputError(f"input {name!r} takes {_WANTED[kind]}, not {type(value).__name__}")
+        raise BadInputError(f"input {name!r} takes {_WANTED[kind]}, not {_described(value)}")
     return value
 
 
+def _described(value: object) -> str:
+    """Returns what a value is, in JSON's words; of a list also what its items are."""
+    if isinstance(value, list):
+        items = sorted({_described(item) for item in value[:_MOST_DESCRIBED]})
+        return f"a list of {', '.join(items)}" if items else "an empty list"
+    return "null" if value is None else _NAMES.get(type(value), type(value).__name__)
+
+
+_NAMES: dict[type, str] = {
+    str: "a text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    bytes: "bytes",
+    dict: "an object",
+    np.ndarray: "a tensor",
+}
+#: Items of a list that an error text looks at.
+_MOST_DESCRIBED = 100
 _WANTED: dict[Kind, str] = {
     "image": "the bytes of one picture file",
     "images": "the bytes of one or more picture files",

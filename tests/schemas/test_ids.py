@@ -1,5 +1,6 @@
 """Names on the bus: what is one topic level and nothing else."""
 
+import os
 import re
 
 import pytest
@@ -50,6 +51,22 @@ def test_an_error_says_what_the_name_was_for() -> None:
         check_id("Kitchen", "node")
 
 
+@given(st.text(max_size=80))
+def test_10_an_error_offers_the_nearest_id(name: str) -> None:
+    if is_id(name):
+        return
+    with pytest.raises(BadInputError) as raised:
+        check_id(name)
+    _, offers, near = raised.value.detail.rpartition("; ")
+    if offers and near.endswith(" would be one"):
+        assert is_id(near.removesuffix(" would be one").strip("'"))
+
+
+def test_10_front_door_with_a_dash_is_offered() -> None:
+    with pytest.raises(BadInputError, match="'front-door' would be one"):
+        check_id("front_door", "task")
+
+
 def test_the_pydantic_type_refuses_the_same() -> None:
     adapter = TypeAdapter(Id)
     assert adapter.validate_python("pi-5") == "pi-5"
@@ -62,3 +79,20 @@ def test_request_ids_are_16_bytes_and_differ() -> None:
     made = {new_request_id() for _ in range(1000)}
     assert len(made) == 1000
     assert {len(request) for request in made} == {REQUEST_ID_BYTES} == {16}
+
+
+def test_31_request_ids_come_from_the_system_and_are_not_shared_with_a_forked_process() -> None:
+    """A generator whose state could be worked out from some ids would tell the next ones."""
+    new_request_id()  # the parent has ids that are drawn and not used
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, b"".join(new_request_id() for _ in range(200)))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        theirs = pipe.read()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    there = {theirs[at : at + REQUEST_ID_BYTES] for at in range(0, len(theirs), REQUEST_ID_BYTES)}
+    ours = {new_request_id() for _ in range(200)}
+    assert (len(there), len(ours), there & ours) == (200, 200, set())

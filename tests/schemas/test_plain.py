@@ -47,7 +47,8 @@ def test_a_request_is_read() -> None:
         b"5",
         b'{"inputs":[]}',
         b'{"inputs":"text"}',
-        b'{"transaction":1.5}',
+        b'{"transaction":NaN}',
+        b'{"transaction":-Infinity}',
         b'{"transaction":true}',
         b'{"transaction":{}}',
         b'{"transaction":"' + b"x" * 257 + b'"}',
@@ -77,6 +78,11 @@ def test_anything_at_all_is_a_request_or_bad_input(payload: bytes) -> None:
     transaction_of(payload)
 
 
+def test_4_a_transaction_may_be_any_number() -> None:
+    assert parse_plain(b'{"transaction":1.5}').transaction == 1.5
+    assert transaction_of(b'{"transaction":1.5,"inputs":[]}') == 1.5
+
+
 def test_the_transaction_of_a_wrong_request_is_still_found() -> None:
     assert transaction_of(b'{"transaction":"t","nonsense":1}') == "t"
     assert transaction_of(b'{"transaction":7}') == 7
@@ -84,8 +90,8 @@ def test_the_transaction_of_a_wrong_request_is_still_found() -> None:
         assert transaction_of(payload) is None
 
 
-@given(st.text(max_size=20) | st.integers())
-def test_every_transaction_that_is_taken_can_be_sent_back(transaction: str | int) -> None:
+@given(st.text(max_size=20) | st.integers() | st.floats(allow_nan=False))
+def test_4_every_transaction_that_is_taken_can_be_sent_back(transaction: str | float) -> None:
     payload = json.dumps({"transaction": transaction}).encode()
     try:
         taken = parse_plain(payload).transaction
@@ -103,6 +109,11 @@ def test_inputs_are_read_and_defaults_fill_in() -> None:
 
 def test_what_is_given_goes_before_the_default() -> None:
     assert read_inputs(KINDS, {"image": b"x", "text": "mine"}, {"text": "yours"})["text"] == ["mine"]
+
+
+def test_10_a_number_is_its_digits_where_a_text_is_taken() -> None:
+    assert read_inputs({"text": "texts"}, {"text": [1, "two", 2.5]}, {}) == {"text": ["1", "two", "2.5"]}
+    assert read_inputs({"text": "text"}, {"text": 7}, {}) == {"text": "7"}
 
 
 def test_raw_bytes_are_a_text_where_a_text_is_taken() -> None:
@@ -124,8 +135,13 @@ def test_raw_bytes_are_a_text_where_a_text_is_taken() -> None:
         ({"image": [base(b"a"), base(b"b")]}, "one picture"),
         ({"image": [[base(b"a")]]}, "base64"),
         ({"image": []}, "one picture"),
-        ({"image": base(b"x"), "text": 5}, "one or more texts"),
-        ({"image": base(b"x"), "text": []}, "one or more texts"),
+        ({"image": base(b"x"), "text": {"a": 1}}, "one or more texts, not an object"),
+        ({"image": base(b"x"), "text": True}, "one or more texts, not true or false"),
+        ({"image": base(b"x"), "text": []}, "one or more texts, not an empty list"),
+        (
+            {"image": base(b"x"), "text": ["a", None, [1]]},
+            "not a list of a list of a number, a text, null",
+        ),
     ],
 )
 def test_wrong_inputs_are_refused_by_name(given: dict[str, Any], said: str) -> None:

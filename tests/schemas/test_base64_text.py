@@ -1,0 +1,70 @@
+"""Base64 as tools, browsers and devices write it (issue 12, item 3), and as it cannot be read."""
+
+import base64
+import textwrap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.wire.base64_text import decode_base64
+from s2m3.schemas.wire.plain import ignored_keys, read_inputs
+
+#: Bytes whose base64 has +, / and padding.
+DATA = b"\xfb\xef\xff\xfe" * 40
+TEXT = base64.b64encode(DATA).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        "\n".join(textwrap.wrap(TEXT, 76)),
+        "\r\n".join(textwrap.wrap(TEXT, 64)) + "\r\n",
+        f"  {TEXT}\t",
+        base64.urlsafe_b64encode(DATA).decode(),
+        TEXT.rstrip("="),
+        base64.urlsafe_b64encode(DATA).decode().rstrip("="),
+    ],
+    ids=["plain", "mime", "pem", "blanks", "url-safe", "no-padding", "url-safe-no-padding"],
+)
+def test_3_base64_as_tools_write_it_is_read(text: str) -> None:
+    assert decode_base64(text) == (DATA, None)
+
+
+@pytest.mark.parametrize("head", ["data:image/jpeg;base64,", "DATA:image/jpeg;BASE64,"])
+def test_3_a_data_url_is_read_with_its_media_type(head: str) -> None:
+    assert decode_base64(head + TEXT) == (DATA, "image/jpeg")
+
+
+def test_3_a_data_url_keeps_the_parameters_of_its_media_type() -> None:
+    assert decode_base64("data:audio/L16;rate=16000;base64,AAA=") == (b"\0\0", "audio/L16;rate=16000")
+    assert decode_base64("data:;base64,AAA=") == (b"\0\0", None)
+    assert decode_base64("data:text/plain,a%20b-_") == (b"a b-_", "text/plain")
+
+
+@pytest.mark.parametrize("text", ["a", "abcde", "ab!d", "data:image/png;base64", "Grüße", "ab=cd"])
+def test_what_is_not_base64_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode_base64(text)
+    with pytest.raises(BadInputError, match="input 'image' is not base64"):
+        read_inputs({"image": "image"}, {"image": {"base64": text}}, {})
+
+
+@given(st.binary(max_size=200), st.integers(1, 80))
+def test_every_file_comes_back_whatever_the_line_length(data: bytes, width: int) -> None:
+    text = base64.b64encode(data).decode()
+    assert decode_base64("\n".join(text[at : at + width] for at in range(0, len(text), width)))[0] == data
+
+
+def test_a_media_type_is_a_key_of_a_file_and_others_are_named_as_ignored() -> None:
+    given_inputs = {"audio": {"base64": "AAA=", "content_type": "audio/wav", "filename": "a.wav"}}
+    assert ignored_keys({"audio": "audio"}, given_inputs) == ("inputs.audio.filename",)
+
+
+def test_raw_samples_of_a_data_url_get_the_header_of_a_file() -> None:
+    found = read_inputs({"audio": "audio"}, {"audio": {"base64": "data:audio/L16;rate=16000;base64,AAABAAIA"}}, {})
+    audio = found["audio"]
+    assert isinstance(audio, bytes)
+    assert audio[:4] == b"RIFF"
