@@ -40,8 +40,8 @@ def answer_roll_calls(link: Link, loop: Loop, publish_all: Callable[[], None], *
     times = AnswerTimes()
 
     def answer() -> None:
-        times.answered(time.monotonic())
-        publish_all()
+        if times.take_due(time.monotonic()):
+            publish_all()
 
     def on_roll_call(message: Message) -> None:
         if message.retain or (asker is not None and _asker_of(message) == asker):

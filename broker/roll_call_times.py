@@ -7,6 +7,10 @@ __all__ = ["EVERY_S", "LATEST_S", "AnswerTimes", "AskTimes"]
 
 #: Answers are delayed at random by up to this, so that the nodes of a large site do not publish all at once.
 LATEST_S = 0.9
+#: Shortest delay. After a freeze, the loss of a connection is noticed before an answer would go out on it.
+EARLIEST_S = 0.1
+#: An answer that is this late comes from a process that was frozen: what it knows is out of date, so it says nothing.
+_FROZEN_S = 2.0
 #: Shortest time between two answers of one owner, and between two roll calls of one asker.
 EVERY_S = 5.0
 #: A document that is missing for less than this is probably on its way: one process publishes several in a row.
@@ -21,6 +25,7 @@ class AnswerTimes:
 
     _last: float = float("-inf")
     _is_due: bool = False
+    _due: float = 0.0
 
     def asked(self, now: float, chance: float) -> float | None:
         """Handles a roll call.
@@ -35,12 +40,17 @@ class AnswerTimes:
         if self._is_due:
             return None
         self._is_due = True
-        return max(chance * LATEST_S, self._last + EVERY_S - now)
+        delay_s = max(EARLIEST_S + chance * (LATEST_S - EARLIEST_S), self._last + EVERY_S - now)
+        self._due = now + delay_s
+        return delay_s
 
-    def answered(self, now: float) -> None:
-        """Notes that all documents were published."""
+    def take_due(self, now: float) -> bool:
+        """Ends the delay; returns whether to publish now: not if the process was frozen meanwhile (e.g. by SIGSTOP)."""
         self._is_due = False
+        if now - self._due > _FROZEN_S:
+            return False
         self._last = now
+        return True
 
 
 @dataclass(slots=True)

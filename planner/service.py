@@ -39,7 +39,7 @@ _HEALTH_S = 10.0
 #: Retained documents arrive right after the SUBACK. The first plan is made this long after it.
 _REBUILD_S = 0.25
 #: If documents are missing then, the first plan waits for answers to the roll call, at most this long.
-_ROLL_CALL_S = 1.5
+_ROLL_CALL_S = 5.0
 _MISSING_S = 0.5
 #: After a broker lost its state, documents are published once the task sessions are open, or after this long.
 _SESSIONS_OPEN_S = 2.0

@@ -16,8 +16,10 @@ __all__ = ["EXTRAS", "hint", "install_command", "missing", "own_command", "pytho
 #: Extra of pyproject.toml -> the names under which its packages are imported.
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "agent": (
+        "av",
         "cachetools",
         "PIL",
+        "pillow_heif",
         "psutil",
         "safetensors",
         "soundfile",

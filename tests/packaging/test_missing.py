@@ -32,6 +32,7 @@ WORKS = ["--help", "--version", "models", f"plan {HOME}", "split retrieval", "we
 #: Distributions whose packages are called otherwise.
 IMPORTED_AS = {
     "pillow": "PIL",
+    "pillow-heif": "pillow_heif",
     "opentelemetry-sdk": "opentelemetry.sdk",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",
 }

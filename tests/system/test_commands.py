@@ -44,6 +44,7 @@ WRONG_INPUT = {
     "task ls": "--root UPPER",
     "task rm": "porch --port 0",
     "unbind": "porch --port 0",
+    "uninstall": "--root UPPER",
     "up": "--port 70000",
     "watch": "--root UPPER",
     "weights": "--nonsense",
