@@ -66,7 +66,7 @@ def test_what_the_planner_knows_cannot_be_is_told_at_once() -> None:
 
 def test_bad_inputs_are_refused_before_anything_is_sent_and_defaults_fill_in() -> None:
     made = requests("a")
-    assert isinstance(failed(made.submit(ID, "t", {"x": 7}, None, 0.0)), BadInputError)
+    assert isinstance(failed(made.submit(ID, "t", {"x": {"a": 7}}, None, 0.0)), BadInputError)
     assert failed(made.submit(ID, "t", {}, None, 0.0)).code == "bad_input"
     made.on_route("t", route("a", defaults={"x": "default"}), 0.0)
     assert sent(made.submit(ID, "t", {}, None, 0.0)).inputs == {"x": "default"}

@@ -58,7 +58,7 @@ def test_a_killed_node_turns_lost_and_its_modules_move_to_the_others(cluster: Cl
         copy = page.locator(f"[data-chip^='{module}@'][data-state=ready]")
         expect(copy).to_have_count(1)
         assert copy.get_attribute("data-chip") != f"{module}@{victim}"
-    assert page.evaluate("window.flights") >= len(moving), "modules jumped instead of flying"
+    page.wait_for_function(f"window.flights >= {len(moving)}")  # else modules jumped instead of flying
     expect(page.locator(f"[data-node={victim}] [data-chip]")).to_have_count(0)
     expect(page.locator(f"[data-node={victim}]")).to_contain_text("All of it runs elsewhere now")
     expect(page.locator("[data-problem=lost]")).to_contain_text(victim)

@@ -305,7 +305,7 @@ def test_unknown_keys_and_options_are_passed_over_and_named_in_order() -> None:
         (b"{", "the request is not JSON: "),
         (b"[]", "the request is not a JSON object"),
         (b'{"inputs": 1}', "inputs is not a JSON object"),
-        (b'{"transaction": 1.5}', "transaction is not a number or a text of at most 256"),
+        (b'{"transaction": [1.5]}', "transaction is not a number or a text of at most 256"),
         (b'{"deadline_s": 0}', "deadline_s is not a number of seconds above 0 and at most a day"),
         (b'{"deadline_s": 86401}', "deadline_s is not a number of seconds above 0 and at most a day"),
         (b'{"deadline_s": true}', "deadline_s is not a number of seconds above 0 and at most a day"),

@@ -248,7 +248,7 @@ EMBEDDING = np.full((1, 384), 0.05, np.float32)
     ("module_id", "inputs", "text"),
     [
         ("imagenet-linear", {}, "'features' is missing"),
-        ("imagenet-linear", {"features": "words"}, "takes a tensor, not str"),
+        ("imagenet-linear", {"features": "words"}, "takes a tensor, not a text"),
         ("imagenet-linear", {"features": np.zeros((1, 1280), np.float64)}, "float32 tensor of n x 1280, not float64"),
         ("imagenet-linear", {"features": np.zeros((1, 384), np.float32)}, "n x 1280, not float32 of 1 x 384"),
         ("imagenet-linear", {"features": np.zeros((0, 1280), np.float32)}, "of 0 x 1280"),
