@@ -59,6 +59,8 @@ def results(names: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in walk_mutatable_files():
         meta = ROOT / "mutants" / f"{path}.meta"
+        if not meta.exists():
+            continue
         for name, code in json.loads(meta.read_text("utf-8"))["exit_code_by_key"].items():
             if code is not None and (not wanted or name in wanted):
                 found[name] = status_by_exit_code[code]
@@ -96,7 +98,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="the part of the mutants to run, drawn by name")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     parser.add_argument("--least", type=float, default=0.9, help="the share of mutants to be killed")
-    parser.add_argument("--resume", action="store_true", help="go on with a run of all that was ended")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was ended")
     parser.add_argument("--show", action="store_true", help="print what survived, as diffs")
     options = parser.parse_args()
     began = time.monotonic()
@@ -104,7 +106,10 @@ def main() -> None:
     if everything and not options.resume:
         shutil.rmtree(ROOT / "mutants", ignore_errors=True)
     names = [] if everything else drawn(options.patterns, options.share)
-    run(names, options.jobs)
+    known = results(names) if options.resume else {}
+    left = [name for name in names if name not in known]
+    if left or everything:
+        run(left, options.jobs)
     status = results(names)
     survivors = sorted(name for name, how in status.items() if how not in KILLED)
     excluded = equivalent(survivors)

@@ -204,3 +204,23 @@ def test_of_equal_steps_the_first_by_name_has_the_first_call_on_a_node() -> None
     step = RouteStep(module="m", inputs={"x": "input.x"}, outputs=["y"], replicas=both)
     other = step.model_copy(update={"module": "n"})
     assert nodes_of(document({"z": step, "k": other})) == {"z": "b", "k": "a"}
+
+
+def test_of_steps_that_are_ready_together_the_longest_has_the_first_call_on_a_node() -> None:
+    short = RouteStep(
+        module="s", inputs={"x": "input.x"}, outputs=["y"], replicas=[replica("a", 10.0), replica("b", 40.0)]
+    )
+    long = RouteStep(
+        module="l", inputs={"x": "input.x"}, outputs=["y"], replicas=[replica("a", 100.0), replica("b", 400.0)]
+    )
+    assert nodes_of(document({"a-short": short, "z-long": long})) == {"a-short": "b", "z-long": "a"}
+
+
+def test_a_step_that_takes_nothing_of_the_request_waits_for_the_steps_before_it_alone() -> None:
+    """The first ends after 0.1 ms at a; at b, where the second is 0.5 ms faster, 0.4 ms of transfer would be added."""
+    first = RouteStep(
+        module="m", inputs={"x": "input.x"}, outputs=["y"], replicas=[replica("a", 0.1, latency_ms=0.0, mbps=1e9)]
+    )
+    there = [replica("a", 1.0, latency_ms=0.0, mbps=1e9), replica("b", 0.5, latency_ms=0.6, mbps=1e9)]
+    second = RouteStep(module="n", inputs={"x": "first.y"}, outputs=["y"], output_kb=0.0, replicas=there)
+    assert nodes_of(document({"first": first, "second": second}))["second"] == "a"

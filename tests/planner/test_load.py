@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from s2m3.planner.solving.problem import Problem
-from s2m3.planner.solving.queueing import loaded_latencies_s, utilisation, waits_s
+from s2m3.planner.solving.queueing import has_rates, loaded_latencies_s, loaded_objective_s, utilisation, waits_s
 from s2m3.planner.solving.second_copies import Spare, second_copies
 from s2m3.planner.solving.solve import solve
 from s2m3.schemas.instance import Instance, parse_instance
@@ -115,3 +115,80 @@ def test_a_second_copy_that_is_there_is_preferred() -> None:
 def test_second_copies_fit_beside_the_part_that_stays_free() -> None:
     devices = [{"id": "a", "memory_mb": 400}, {"id": "b", "memory_mb": 105}]
     assert second_copies(_shared(0.0, devices=devices), PLACED) == {"other": ["b"]}
+
+
+def test_over_95_percent_the_wait_goes_on_as_its_tangent() -> None:
+    """At 95 % 1 / (1 - u) is 20, and its slope 400: at 100 % it counts as 20 + 400 * 0.05 = 40."""
+    for rate, growth in ((4.75, 20.0), (5.0, 40.0), (7.5, 240.0)):
+        problem = Problem(_shared(rate / 2))  # both tasks that share it
+        waits = waits_s(problem, [(0,), (0,), (1,)])
+        assert waits[0] == pytest.approx(rate * 0.2**2 / 2 * growth)
+
+
+def test_the_objective_under_load_weighs_latencies_and_rates_of_nothing_are_none() -> None:
+    document = _shared(1.0).model_dump()
+    document["tasks"][0]["weight"] = 3.0
+    problem = Problem(parse_instance(document))
+    routes = [(0,), (0,), (1,)]
+    one, two, three = loaded_latencies_s(problem, routes)
+    assert loaded_objective_s(problem, routes) == pytest.approx(3 * one + two + three)
+    assert has_rates(problem)
+    assert not has_rates(Problem(_shared(0.0)))
+
+
+def _two_steps(rate: float = 0.0, **changes: Any) -> Instance:
+    """A task of an encoder and a head; three devices, the encoder's time on each given."""
+    seconds = changes.pop("seconds", {"a": 0.2, "b": 0.2, "c": 0.2})
+    return parse_instance(
+        {
+            "devices": [{"id": d, "memory_mb": 1_000, **changes.get(d, {})} for d in "abc"],
+            "modules": [
+                {"id": "big", "memory_mb": 100, "seconds": seconds},
+                {"id": "head", "memory_mb": 1, "seconds": {"a": 0.1}},
+            ],
+            "tasks": [
+                {
+                    "id": "t",
+                    "rate": rate,
+                    "steps": [{"id": "e", "module": "big"}, {"id": "h", "module": "head", "after": ["e"]}],
+                }
+            ],
+        }
+    )
+
+
+HERE = {"big": ["a"], "head": ["a"]}
+
+
+def test_a_second_copy_goes_where_its_tasks_would_be_fastest() -> None:
+    assert second_copies(_two_steps(seconds={"a": 0.2, "b": 0.5, "c": 0.3}), HERE) == {"big": ["c"]}
+    slow_link = _two_steps(seconds={"a": 0.2, "b": 0.3, "c": 0.3}, b={"latency_ms": 50.0})
+    assert second_copies(slow_link, HERE) == {"big": ["c"]}
+
+
+@pytest.mark.parametrize(("extra_s", "copied"), [(1.29, True), (1.31, False)])
+def test_a_second_copy_is_worth_something_if_it_costs_less_than_to_notice_and_to_load(
+    extra_s: float, *, copied: bool
+) -> None:
+    """To notice takes 0.3 s and 100 MB load in 1 s; what counts is how much slower than now the task is there."""
+    instance = _two_steps(seconds={"a": 0.2, "b": 0.2 + extra_s})
+    assert second_copies(instance, HERE) == ({"big": ["b"]} if copied else {})
+
+
+def test_a_copy_under_load_takes_its_module_along_and_leaves_the_other_steps_where_they_are() -> None:
+    found = second_copies(_two_steps(3.0), HERE, spare=Spare(lost=0.0))
+    assert found.keys() == {"big"}, "the head runs on one device alone"
+
+
+def test_what_has_two_copies_gets_no_third_and_nothing_without_room_gets_a_second() -> None:
+    assert second_copies(_two_steps(), {"big": ["a", "b"], "head": ["a"]}) == {}
+    small = _two_steps(b={"memory_mb": 50}, c={"memory_mb": 50})
+    assert second_copies(small, HERE) == {}
+
+
+def test_a_copy_that_is_there_is_worth_a_quarter_more_and_no_further() -> None:
+    """Worth there: 0.01 x (1.3 s - how much slower); sticky while that is over 1 / 1.25 of the best."""
+    for slower, stays in ((0.25, True), (0.27, False)):
+        instance = _two_steps(seconds={"a": 0.2, "b": 0.2, "c": 0.2 + slower})
+        found = second_copies(instance, HERE, current={"big": ["a", "c"]})
+        assert found == {"big": ["c" if stays else "b"]}

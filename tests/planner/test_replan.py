@@ -129,3 +129,45 @@ def test_what_cannot_fit_is_said() -> None:
             ),
             CURRENT,
         )
+
+
+def _choice(**seconds: dict[str, float]) -> Instance:
+    """Modules of 300 MB each, every one alone in a task of its own, on devices with room for all."""
+    return parse_instance(
+        {
+            "devices": [{"id": name, "memory_mb": 2_000} for name in ("old", "new")],
+            "modules": [{"id": name, "memory_mb": 300, "seconds": times} for name, times in seconds.items()],
+            "tasks": [{"id": name, "steps": [{"id": "s", "module": name}]} for name in seconds],
+        }
+    )
+
+
+def test_only_the_modules_whose_gain_pays_for_their_load_move() -> None:
+    """300 MB at 100 MB/s over 1,000 rounds are 3 ms: what gains 2.9 ms stays, what gains 3.1 ms and 1 s moves."""
+    instance = _choice(
+        much={"old": 2.0, "new": 1.0}, little={"old": 1.0029, "new": 1.0}, enough={"old": 1.0031, "new": 1.0}
+    )
+    plan = replan(instance, {name: ["old"] for name in ("much", "little", "enough")})
+    assert plan.why == "gain"
+    assert plan.placement == {"much": ["new"], "little": ["old"], "enough": ["new"]}
+
+
+def test_a_plan_has_to_gain_a_twentieth_of_what_there_is() -> None:
+    for new, why in ((0.949, "gain"), (0.951, "unchanged")):
+        assert replan(_choice(one={"old": 1.0, "new": new}), {"one": ["old"]}).why == why
+
+
+def test_where_the_load_costs_more_than_all_gains_nothing_moves() -> None:
+    instance = _choice(one={"old": 1.0, "new": 0.5})
+    for rounds, why in ((5.9, "unchanged"), (6.1, "gain")):  # 3 s of loading for half a second a round
+        worth = Worth(payback_rounds=rounds)
+        assert replan(instance, {"one": ["old"]}, worth=worth).why == why
+
+
+def test_the_search_ends_when_its_time_by_the_clock_given_is_over() -> None:
+    instance = naive.home_instance(0)
+    current = solve(instance, method="greedy").placement
+    ticks = iter(range(10**6))
+    plan = replan(instance, current, budget_s=5.0, clock=lambda: float(next(ticks)))
+    assert naive.fits(instance, plan.placement)
+    assert next(ticks) < 100, "every look at the clock takes a second of it"

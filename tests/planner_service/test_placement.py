@@ -14,8 +14,15 @@ from s2m3.schemas.instance import Instance
 from s2m3.schemas.messages import ModuleReport, Reported, TaskSpec
 from tests.planner_service.site import hold, join, lose, make_facts
 
-SOLVE = placer(60.0)(True)  # noqa: FBT003  # with improvements: the search ends by itself long before
-MEND = placer(60.0)(False)  # noqa: FBT003  # without
+
+def SOLVE(instance: Instance, current: Mapping[str, list[str]]) -> Mapping[str, list[str]]:  # noqa: N802
+    """With improvements: the search ends by itself long before its time is over."""
+    return placer(60.0)(True)(instance, current)  # noqa: FBT003
+
+
+def MEND(instance: Instance, current: Mapping[str, list[str]]) -> Mapping[str, list[str]]:  # noqa: N802
+    """Without."""
+    return placer(60.0)(False)(instance, current)  # noqa: FBT003
 
 
 def test_a_shared_module_is_placed_once_for_all_its_tasks() -> None:
@@ -242,3 +249,28 @@ def test_every_task_that_cannot_be_served_says_why_whatever_the_others_do() -> N
     }
     known = ", ".join(sorted(cluster.catalogue.models))
     assert found.errors["odd"].detail == f"task odd wants the model 'nonsense'; known: {known}"
+
+
+def test_whoever_fills_spare_memory_knows_the_places_to_be_and_those_now() -> None:
+    cluster = make_facts("noop")
+    hold(cluster, "b", "noop-head")
+    seen: list[Any] = []
+
+    def fill(
+        instance: Instance, placement: Mapping[str, list[str]], current: Mapping[str, list[str]]
+    ) -> Mapping[str, list[str]]:
+        seen.append((len(instance.modules), dict(placement), dict(current)))
+        return {"noop-head": ["a"]}
+
+    found = place(cluster, MEND, 0.0, fill)
+    assert seen == [(3, found.modules, {"noop-head": ["b"]})]
+    assert found.spare == {"noop-head": ["a"]}
+
+
+def test_copies_in_spare_memory_are_preferred_where_they_are() -> None:
+    cluster = make_facts("noop", nodes=dict.fromkeys("abc", 100.0))
+    instance = build_instance(cluster, ["noop"], 0.0)
+    placement = {f"noop-{name}": ["a"] for name in ("head", "left", "right")}
+    for there in ("b", "c"):
+        now = {name: ["a", there] for name in placement}
+        assert second_copies_in_spare(instance, placement, now) == {name: [there] for name in placement}

@@ -1,5 +1,6 @@
 """Messages of the data plane and of plain requests to the letter: what other releases and other languages read."""
 
+import base64
 import json
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,7 @@ from s2m3.schemas.wire.plain import (
     read_inputs,
     transaction_of,
 )
-from s2m3.schemas.wire.work import Answer, Hop, Timing, Work, following
+from s2m3.schemas.wire.work import Answer, Hop, PassedOn, Timing, Work, following
 
 REQUEST = bytes(range(16))
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -353,3 +354,30 @@ def test_a_dtype_has_a_long_and_a_short_name() -> None:
 
 def test_weights_take_their_share_of_float32_and_unknown_ones_all_of_it() -> None:
     assert [share_of(dtype) for dtype in ("float32", "bfloat16", "float16", "int8", "unknown")] == [1, 0.5, 0.5, 0.3, 1]
+
+
+# ---- passing on ----------------------------------------------------------------------------------------------------
+
+
+def test_of_two_messages_parts_that_are_passed_on_the_newer_counts_and_nothing_is_lost() -> None:
+    older = PassedOn({"a": b"1", "b": b"1"}, b"old", (("x", "1"), ("y", "1")))
+    newer = PassedOn({"b": b"2"}, b"new", (("y", "1"), ("z", "1")))
+    union = older | newer
+    assert union == PassedOn({"a": b"1", "b": b"2"}, b"new", (("x", "1"), ("y", "1"), ("z", "1")))
+    assert (older | PassedOn()).route == b"old"
+    assert (PassedOn() | newer).route == b"new"
+
+
+def test_a_file_in_json_may_say_what_its_bytes_are() -> None:
+    given = {"base64": base64.b64encode(b"\1\0" * 10).decode(), "content_type": "audio/L16; rate=8000; endian=little"}
+    sound = read_inputs({"sound": "audio"}, {"sound": given}, {})["sound"]
+    assert isinstance(sound, bytes)
+    assert sound.startswith(b"RIFF")
+    assert sound.endswith(b"\1\0" * 10)
+    raw = read_inputs({"sound": "audio"}, {"sound": {"base64": given["base64"]}}, {})["sound"]
+    assert raw == b"\1\0" * 10
+
+
+def test_an_extension_of_msgpack_is_named() -> None:
+    with pytest.raises(BadInputError, match="msgpack extension type 5 is not part of this protocol"):
+        unpack(msgpack.packb({"a": msgpack.ExtType(5, b"x")}))

@@ -48,7 +48,7 @@ def test_what_is_said_to_be_little_endian_is_left_as_it_is(said: str) -> None:
     with opened(as_file(samples(TONE, ">"), f"audio/L16; rate=16000; endian={said}")) as file:
         assert file.readframes(10_000) == samples(TONE, ">")
     for form in ("s16le", "s24le"):
-        assert as_file(samples(TONE), f"audio/L16; rate=16000; format={form}")[44:] == samples(TONE)
+        assert as_file(samples(TONE, ">"), f"audio/L16; rate=16000; format={form}")[44:] == samples(TONE, ">")
 
 
 def test_pcm_is_little_endian_where_nothing_is_said() -> None:
