@@ -31,9 +31,11 @@ IN_PROCESS := tests/agents tests/bindings tests/broker tests/planner tests/plann
 mutation: $(VENV)/.dev
 	$(BIN)/python bench/mutation.py $(ARGS)
 
-# The long form of tests/chaos. `make chaos ARGS="--seed 7 -k nodes_die"` replays a run.
+# The long form: what takes minutes, and on both brokers what `make test` shows on one of the two (`short_on`).
+# `make chaos ARGS="--seed 7 -k nodes_die"` replays a run.
 chaos: $(VENV)/.dev mosquitto
 	$(BIN)/python -m pytest tests/chaos --long $(ARGS)
+	$(BIN)/python -m pytest tests --ignore tests/chaos --long -m "long or short_on" $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -215,8 +215,8 @@ class Plan(Document):
             return handler(given)
         read = [(item, read_spec(ModuleSpec, item)) for item in given["modules"]]
         plan = handler({**given, "modules": [spec for _, spec in read if isinstance(spec, ModuleSpec)]})
-        refused = {item.get("id"): why for item, why in read if isinstance(why, str) and isinstance(item, dict)}
-        plan._unreadable = {i: why for i, why in refused.items() if isinstance(i, str) and is_id(i)}  # noqa: SLF001
+        refused = [(item.get("id"), why) for item, why in read if isinstance(why, str) and isinstance(item, dict)]
+        plan._unreadable = {i: why for i, why in refused if isinstance(i, str) and is_id(i)}  # noqa: SLF001
         return plan
 
 

@@ -49,7 +49,11 @@ hypothesis.settings.register_profile(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="tests/chaos in its long form (make chaos)")
+    parser.addoption(
+        "--long",
+        action="store_true",
+        help="leave nothing out: what takes minutes, both brokers (make chaos)",
+    )
     parser.addoption("--minutes", type=float, default=30.0, help="how long the soak of tests/chaos takes")
     parser.addoption("--seed", type=int, default=None, help="replay what chance decided in a run of tests/chaos")
 
@@ -69,9 +73,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Dealer:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with what takes long, and with what waits beside what computes."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begins with what takes long; the short form leaves out what takes minutes, and some of the second broker."""
+    left_out = [] if config.getoption("--long") else [item for item in items if _is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: _place(item.path.relative_to(item.config.rootpath / "tests").as_posix()))
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    """What a test marked `short_on` shows does not depend on the broker: `make test` shows it on one of the two."""
+    only = item.get_closest_marker("short_on")
+    kind = item.callspec.params.get("kind") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    return item.get_closest_marker("long") is not None or (only is not None and kind not in (None, *only.args))
 
 
 def _place(file: str) -> int:

@@ -19,22 +19,6 @@ Bar = Callable[[float], float]
 Form = Literal["short", "long"]
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The short form is part of `make test`: it leaves out what takes minutes, and some of the second broker."""
-    if config.getoption("--long"):
-        return
-    left_out = [item for item in items if _is_left_out(item)]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
-
-
-def _is_left_out(item: pytest.Item) -> bool:
-    only = item.get_closest_marker("short_on")
-    kind = item.callspec.params.get("kind") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
-    return item.get_closest_marker("long") is not None or (only is not None and kind not in (None, *only.args))
-
-
 @pytest.fixture(scope="session")
 def form(request: pytest.FixtureRequest) -> Form:
     return "long" if request.config.getoption("--long") else "short"

@@ -3,6 +3,7 @@
 import random
 
 import paho.mqtt.client as paho
+import pytest
 
 from s2m3.client import Client
 from s2m3.schemas import messages as m
@@ -29,6 +30,7 @@ _WHERE = {
 _ORDERS = ("plan/{node}", "control/{verb}")
 
 
+@pytest.mark.short_on("mosquitto")
 def test_an_agent_answers_after_thousands_of_broken_messages_on_all_its_topics(
     build: Build, rng: random.Random, form: Form, say: Say
 ) -> None:
@@ -61,6 +63,7 @@ def _send(caller: PlainCaller, rng: random.Random) -> None:
     caller.send(topic, payload, properties)
 
 
+@pytest.mark.short_on("embedded")
 def test_every_document_that_an_agent_reads_is_sent_to_it() -> None:
     assert {path.pattern for path in topics.ALL if isinstance(path, topics.Topic)} >= {
         name for name in _WHERE if "/" in name

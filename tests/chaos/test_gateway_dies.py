@@ -10,6 +10,7 @@ from tests.chaos.load import Plain, echo
 from tests.chaos.rig import gateway_of
 
 
+@pytest.mark.short_on("mosquitto")
 @pytest.mark.timeout(400)
 def test_plain_requests_outlive_their_gateway(build: Build, form: Form, say: Say) -> None:
     rounds = 20 if form == "long" else 2

@@ -23,6 +23,7 @@ def kill_one(rig: Rig, site: Site, load: Load, tasks: Sequence[str], rng: random
     assert site.wait(lambda s: all(s.ready(task) for task in tasks), 2 * WAIT_S), rig.log("planner")
 
 
+@pytest.mark.short_on("mosquitto")
 @pytest.mark.timeout(900)
 def test_requests_outlive_nodes_that_are_killed_at_random(
     build: Build, rng: random.Random, form: Form, say: Say

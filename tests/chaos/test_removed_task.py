@@ -1,5 +1,7 @@
 """A task that was removed while the planner was away stays removed: it believes a broker that has not forgotten all."""
 
+import pytest
+
 from s2m3.client import Client
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
@@ -20,6 +22,7 @@ def _restored(rig: Rig, site: Site) -> None:
     assert site.wait(lambda s: s.planner is not None and s.planner.state == "online", WAIT_S), rig.log("planner")
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_task_removed_while_the_planner_was_away_stays_removed(build: Build) -> None:
     rig = build(behind=("planner",))
     with Site(rig.settings) as site, Client(settings=rig.settings) as client:
@@ -36,6 +39,7 @@ def test_a_task_removed_while_the_planner_was_away_stays_removed(build: Build) -
     assert "broker_forgot_everything" not in rig.log("planner")
 
 
+@pytest.mark.short_on("embedded")
 def test_a_task_changed_and_one_added_while_the_planner_was_away_are_taken_up(build: Build) -> None:
     rig = build(behind=("planner",))
     with Site(rig.settings) as site:
@@ -50,6 +54,7 @@ def test_a_task_changed_and_one_added_while_the_planner_was_away_are_taken_up(bu
         assert site.tasks["changed"].deadline_s == 20
 
 
+@pytest.mark.short_on("mosquitto")
 def test_what_a_task_says_in_keys_of_a_newer_release_outlives_a_broker_that_forgot_everything(build: Build) -> None:
     rig = build()
     said = b'{"model": "noop", "deadline_s": 30, "voice": {"of": "a newer release"}}'

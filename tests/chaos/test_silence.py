@@ -30,13 +30,14 @@ def test_a_silent_node_is_taken_for_lost_and_a_request_that_met_it_is_answered(
         victim = rng.choice(sorted(holders_of(site, "noop")))
         with (
             Direct(rig.settings, rig.history) as direct,
-            Load([direct], [echo(i) for i in range(200)], count=200, per_s=20.0, rng=rng),
+            Load([direct], [echo(i) for i in range(200)], count=200, per_s=20.0, rng=rng) as load,
         ):
             if how == "frozen":
                 rig.freeze(victim)
             else:
                 rig.pull(victim)
             took = seconds_until(site, lambda s: s.nodes.state(victim) == "lost")
+            load.stop()
             assert rig.history.wait_until_all_answered(WAIT_S)
         if how == "frozen":
             rig.thaw(victim)

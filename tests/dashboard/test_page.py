@@ -12,6 +12,8 @@ from s2m3.demo import DEMO_NODES, TASKS
 from tests.dashboard.conftest import Open
 from tests.dashboard.site import READY_S, SAMPLES, Up, assert_lost_in_time, watch_for_loss
 
+pytestmark = pytest.mark.short_on("mosquitto")
+
 
 @pytest.fixture(scope="module")
 def up(kind: BrokerKind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:

@@ -4,6 +4,7 @@ import json
 import queue
 from typing import Any
 
+import pytest
 from playwright.sync_api import expect
 
 from s2m3.broker.event_loop import Loop
@@ -19,6 +20,7 @@ from tests.dashboard.conftest import Open
 from tests.dashboard.recorded import ROOT
 
 
+@pytest.mark.short_on("embedded")
 def test_a_node_that_the_broker_never_told_of_is_asked_for_and_shown(
     kind: BrokerKind, open_page: Open, loop: Loop
 ) -> None:

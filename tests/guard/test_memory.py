@@ -1,11 +1,15 @@
 """A node whose process takes more than its budget gives up what is spare, and never a last copy."""
 
+import pytest
+
 from s2m3.client import Client
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.snapshot import Site
 from tests.conftest import WAIT_S
 from tests.guard.conftest import FaultyCluster
+
+pytestmark = pytest.mark.short_on("embedded")
 
 #: Memory is looked at each two seconds, twice before anything is done.
 SLOW_S = 4 * WAIT_S

@@ -21,6 +21,8 @@ from tests.frozen import agent_of
 from tests.guard.conftest import FaultyCluster
 from tests.system.plain import RawClient
 
+pytestmark = pytest.mark.short_on("mosquitto")
+
 
 def failure(site: Site, module: str) -> str | None:
     """Why the module failed on node a, once it has."""

@@ -110,7 +110,7 @@ def test_the_walk_finds_the_documents_their_levels_and_their_lists() -> None:
 
 
 def test_a_module_that_cannot_be_read_at_all_excludes_itself() -> None:
-    modules = [full(ModuleSpec), {"id": "wrong", "memory_mb": "much"}, "no module", {"id": "../x"}, {}]
+    modules = [full(ModuleSpec), {"id": "wrong", "memory_mb": "much"}, "no module", {"id": "../x"}, {"id": [1]}, {}]
     plan = topics.PLAN.decode(json.dumps({"epoch": 1, "revision": 2, "modules": modules, "fronts": ["t"]}).encode())
     assert [spec.id for spec in plan.modules] == ["x1"]
     assert plan.unreadable.keys() == {"wrong"}

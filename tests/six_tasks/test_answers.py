@@ -20,6 +20,8 @@ from tests.system.plain import PlainCaller, properties_of, reply_to
 from tests.zoo import whole
 from tests.zoo.samples import FOLDER, cases, sample
 
+pytestmark = pytest.mark.short_on("mosquitto")
+
 
 def _same(ours: Any, theirs: Any) -> bool:
     if isinstance(theirs, float):

@@ -156,6 +156,7 @@ def test_a_retained_answer_stays_for_those_who_come_later(house: Cluster, site: 
         later.client.publish("keep/out", b"", qos=1, retain=True).wait_for_publish(WAIT_S)
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_bridge_killed_and_started_again_takes_its_bindings_up(house: Cluster, site: Site) -> None:
     _bind(site, "again", "again/in", "again/out")
     house.kill("bridge")
@@ -170,6 +171,7 @@ def test_a_bridge_killed_and_started_again_takes_its_bindings_up(house: Cluster,
                 answered = json.loads(caller.answers.get(timeout=0.5).payload)["status"] == "ok"
 
 
+@pytest.mark.short_on("embedded")
 def test_a_second_bridge_stands_by_and_takes_over_when_the_first_hangs_or_dies(house: Cluster, site: Site) -> None:
     first, before = house.processes["bridge"], _epoch(site)
     house._spawn("second", "bridge")  # noqa: SLF001  # a cluster has one bridge
@@ -200,6 +202,7 @@ def test_a_second_bridge_stands_by_and_takes_over_when_the_first_hangs_or_dies(h
     assert first.poll() is None
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_bridge_that_is_told_to_end_says_so_before_it_goes(house: Cluster, site: Site) -> None:
     house.processes["bridge"].send_signal(signal.SIGTERM)
     assert house.processes["bridge"].wait(WAIT_S) == 0

@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from s2m3.broker.servers.launch import BrokerKind
 
 BENCH = Path(__file__).parents[2] / "bench" / "camera.py"
 
 
+@pytest.mark.short_on("embedded")
 def test_a_camera_is_answered_at_the_limited_rate_with_its_newest_picture(kind: BrokerKind, tmp_path: Path) -> None:
     out = tmp_path / "camera.json"
     words = ["--seconds", "6", "--broker", kind, "--out", str(out)]

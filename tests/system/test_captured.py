@@ -137,6 +137,7 @@ def _use(cluster: Cluster) -> None:
     s2m3("replan", port=cluster.settings.port, check=True)
 
 
+@pytest.mark.short_on("mosquitto")
 def test_all_that_is_said_is_as_its_schema_has_it(site_with_everything: Cluster) -> None:
     with Tap(site_with_everything.settings.port) as tap:
         _use(site_with_everything)

@@ -5,6 +5,7 @@ import signal
 from typing import Any
 
 import paho.mqtt.client as paho
+import pytest
 
 from s2m3.client import Client
 from s2m3.cluster import Cluster
@@ -24,6 +25,7 @@ def _holder(site: Site) -> str:
     return site.routes["noop"].steps["head"].replicas[0].node
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_killed_nodes_modules_come_back_elsewhere_and_waiting_requests_are_answered(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:
@@ -35,6 +37,7 @@ def test_a_killed_nodes_modules_come_back_elsewhere_and_waiting_requests_are_ans
     assert noop_site.nodes.state(victim) == "lost"
 
 
+@pytest.mark.short_on("embedded")
 def test_requests_under_way_when_a_node_dies_are_answered(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:
@@ -44,6 +47,7 @@ def test_requests_under_way_when_a_node_dies_are_answered(
     assert [reply.result(WAIT_S).value for reply in replies] == [[i, i] for i in range(400)]
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_node_that_returns_is_ready_again(noop_cluster: Cluster, noop_site: Site) -> None:
     noop_cluster.kill("a")
     assert noop_site.wait(lambda s: s.nodes.state("a") == "lost", WAIT_S)
@@ -51,6 +55,7 @@ def test_a_node_that_returns_is_ready_again(noop_cluster: Cluster, noop_site: Si
     assert noop_site.wait(lambda s: s.nodes.state("a") == "ready", WAIT_S)
 
 
+@pytest.mark.short_on("embedded")
 def test_requests_go_on_without_a_planner(noop_cluster: Cluster, noop_client: Client, noop_site: Site) -> None:
     noop_cluster.kill("planner")
     assert noop_site.wait(lambda s: s.planner is not None and s.planner.state == "offline", WAIT_S)
@@ -79,6 +84,7 @@ def _is_loaded(site: Site) -> bool:
     )
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_new_planner_takes_over_what_it_finds_and_moves_nothing(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:
@@ -96,6 +102,7 @@ def test_a_new_planner_takes_over_what_it_finds_and_moves_nothing(
     assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
 
 
+@pytest.mark.short_on("embedded")
 def test_plain_requests_that_wait_when_the_gateway_dies_are_answered_by_the_next_gateway(
     noop_cluster: Cluster, noop_site: Site
 ) -> None:
@@ -115,6 +122,7 @@ def test_plain_requests_that_wait_when_the_gateway_dies_are_answered_by_the_next
     assert _gateway(noop_site) != gateway
 
 
+@pytest.mark.short_on("mosquitto")
 def test_plain_requests_sent_before_any_node_is_there_wait_for_one(noop_cluster: Cluster, noop_site: Site) -> None:
     for node in ("a", "b", "c"):
         noop_cluster.kill(node)
@@ -126,6 +134,7 @@ def test_plain_requests_sent_before_any_node_is_there_wait_for_one(noop_cluster:
     assert answer["answer"] == [1, 2]
 
 
+@pytest.mark.short_on("embedded")
 def test_a_drained_node_gives_its_modules_away_without_failing_a_request(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:
@@ -138,6 +147,7 @@ def test_a_drained_node_gives_its_modules_away_without_failing_a_request(
     assert noop_client.ask("noop", left=1, right=2).attempts == 1
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_removed_task_leaves_nothing_behind(noop_cluster: Cluster, noop_site: Site) -> None:
     noop_site.publish(topics.TASK, b"", task="noop")
     assert noop_site.wait(lambda s: "noop" not in s.routes, WAIT_S)
@@ -146,6 +156,7 @@ def test_a_removed_task_leaves_nothing_behind(noop_cluster: Cluster, noop_site: 
     assert all(process.poll() is None for process in noop_cluster.processes.values())
 
 
+@pytest.mark.short_on("embedded")
 def test_a_change_is_told_in_the_documents_concerned_and_no_other(noop_cluster: Cluster, noop_site: Site) -> None:
     """Under load, a lost node and a new one: whoever is not concerned hears nothing, nobody hears the same twice."""
     told: list[tuple[str, dict[str, Any]]] = []

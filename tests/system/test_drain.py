@@ -2,6 +2,8 @@
 
 import subprocess
 
+import pytest
+
 from s2m3.client import Client
 from s2m3.cluster import Cluster
 from s2m3.snapshot import Site
@@ -13,6 +15,7 @@ def _drain(cluster: Cluster, node: str, *options: str) -> subprocess.CompletedPr
     return s2m3("drain", node, *options, port=cluster.settings.port)
 
 
+@pytest.mark.short_on("embedded")
 def test_the_holder_of_the_last_copy_goes_on_serving_and_the_command_says_so(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:

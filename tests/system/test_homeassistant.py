@@ -54,6 +54,7 @@ def _shows(reader: Reader, word: str) -> bool:
     return states == ({"ON"} if word == "on" else {UNAVAILABLE})
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_node_killed_is_disconnected_and_its_figures_are_unavailable(house: Cluster, reader: Reader) -> None:
     unmeasured = (UNAVAILABLE, "unknown", "0.0")  # a node's first report may come before it has looked
     assert reader.wait(lambda r: r.state(NODE, "memory-free") not in unmeasured, WAIT_S)
@@ -68,6 +69,7 @@ def test_a_node_killed_is_disconnected_and_its_figures_are_unavailable(house: Cl
     assert reader.wait(lambda r: r.state(TASK, "answer") != UNAVAILABLE, WAIT_S)
 
 
+@pytest.mark.short_on("embedded")
 def test_without_the_bridge_nothing_claims_to_be_available(house: Cluster, reader: Reader) -> None:
     house.kill("bridge")
     assert reader.wait(lambda r: _shows(r, "off"), WAIT_S)
@@ -76,18 +78,21 @@ def test_without_the_bridge_nothing_claims_to_be_available(house: Cluster, reade
     assert reader.wait(_all_there, WAIT_S)
 
 
+@pytest.mark.short_on("mosquitto")
 def test_without_a_planner_its_button_is_unavailable_and_tasks_are_not(house: Cluster, reader: Reader) -> None:
     house.kill("planner")
     assert reader.wait(lambda r: r.state(PLANNER, "connectivity") == "OFF", WAIT_S)
     assert reader.state(TASK, "answer") != UNAVAILABLE
 
 
+@pytest.mark.short_on("embedded")
 def test_when_home_assistant_starts_everything_is_told_again(reader: Reader) -> None:
     reader.forget()
     reader.say("homeassistant/status", "online")
     assert reader.wait(_all_there, WAIT_S)
 
 
+@pytest.mark.short_on("mosquitto")
 def test_after_a_broker_restart_everything_is_back(house: Cluster, reader: Reader) -> None:
     reader.forget()
     house.broker.kill()
@@ -95,6 +100,7 @@ def test_after_a_broker_restart_everything_is_back(house: Cluster, reader: Reade
     assert reader.wait(_all_there, WAIT_S * 2), house.log("bridge")
 
 
+@pytest.mark.short_on("embedded")
 def test_what_is_removed_leaves_nothing_over(house: Cluster, reader: Reader) -> None:
     with Site(house.settings) as site:
         binding = Binding(source="x", task="noop", input="left", inputs={"right": "r"}, publish="y")
@@ -113,6 +119,7 @@ def test_what_is_removed_leaves_nothing_over(house: Cluster, reader: Reader) -> 
     assert reader.wait(lambda r: not [t for t in r.topics if t.endswith(gone) and "answered" not in t], WAIT_S)
 
 
+@pytest.mark.short_on("mosquitto")
 def test_what_was_removed_while_no_bridge_ran_is_cleared_by_the_next(house: Cluster, reader: Reader) -> None:
     house.kill("bridge")
     assert reader.wait(lambda r: _shows(r, "off"), WAIT_S)
@@ -124,6 +131,7 @@ def test_what_was_removed_while_no_bridge_ran_is_cleared_by_the_next(house: Clus
     assert reader.wait(lambda r: _shows(r, "on"), WAIT_S)
 
 
+@pytest.mark.short_on("embedded")
 def test_what_went_while_both_were_down_is_announced_once_more_and_removed_when_home_assistant_is_back(
     house: Cluster, reader: Reader
 ) -> None:
@@ -145,6 +153,7 @@ def test_what_went_while_both_were_down_is_announced_once_more_and_removed_when_
     assert reader.wait(lambda r: not gone & r.devices.keys(), WAIT_S)
 
 
+@pytest.mark.short_on("mosquitto")
 def test_the_buttons_do_what_they_say(house: Cluster, reader: Reader) -> None:
     with Site(house.settings) as site:
         assert site.wait(lambda s: s.ready("noop"), WAIT_S)
@@ -158,6 +167,7 @@ def test_the_buttons_do_what_they_say(house: Cluster, reader: Reader) -> None:
     house.kill("a")
 
 
+@pytest.mark.short_on("embedded")
 def test_answers_come_from_plain_callers_and_questions_that_make_no_sense_are_told(
     house: Cluster, reader: Reader
 ) -> None:

@@ -35,12 +35,14 @@ def noop_cluster(kind: BrokerKind) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_program_prints_what_it_prints_and_nothing_of_ours(noop_cluster: Cluster) -> None:
     command = [sys.executable, "-c", _PROGRAM, str(noop_cluster.settings.port)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True)
     assert (ran.stdout.count("\n"), ran.stderr) == (1, ""), ran.stdout
 
 
+@pytest.mark.short_on("embedded")
 def test_more_plain_requests_at_once_than_a_front_works_on_are_all_answered(noop_cluster: Cluster) -> None:
     with PlainCaller(noop_cluster.broker.port_v3, paho.MQTTv311, ("s2m3/v1/response/noop",)) as caller:
         for i in range(300):
@@ -50,6 +52,7 @@ def test_more_plain_requests_at_once_than_a_front_works_on_are_all_answered(noop
     assert {answer["transaction"]: answer.get("answer") for answer in answers} == {i: [i, i] for i in range(300)}
 
 
+@pytest.mark.short_on("mosquitto")
 def test_nodes_measure_again_when_told(noop_cluster: Cluster, noop_site: Site) -> None:
     before = dict(noop_site.profiles)
     done = s2m3("replan", "--measure", "--json", port=noop_cluster.settings.port, check=True)
@@ -57,6 +60,7 @@ def test_nodes_measure_again_when_told(noop_cluster: Cluster, noop_site: Site) -
     assert noop_site.wait(lambda s: all(s.profiles[node] is not before[node] for node in before), WAIT_S)
 
 
+@pytest.mark.short_on("embedded")
 def test_a_task_that_does_not_fit_says_so_with_numbers_and_the_others_go_on(
     noop_client: Client, noop_site: Site
 ) -> None:
@@ -71,6 +75,7 @@ def test_a_task_that_does_not_fit_says_so_with_numbers_and_the_others_go_on(
     assert noop_site.wait(lambda s: "words" not in s.routes, WAIT_S)
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_plan_of_an_old_epoch_is_refused(noop_cluster: Cluster, noop_client: Client, noop_site: Site) -> None:
     assert noop_site.wait(lambda s: all(n in s.reported and s.reported[n].epoch for n in ("a", "b", "c")), WAIT_S)
     held = {node: sorted(reported.modules) for node, reported in noop_site.reported.items()}
@@ -82,6 +87,7 @@ def test_a_plan_of_an_old_epoch_is_refused(noop_cluster: Cluster, noop_client: C
     assert {node: sorted(reported.modules) for node, reported in noop_site.reported.items()} == held
 
 
+@pytest.mark.short_on("embedded")
 def test_what_an_old_planner_still_had_under_way_is_replaced_for_whoever_comes_next(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:
@@ -101,6 +107,7 @@ def test_what_an_old_planner_still_had_under_way_is_replaced_for_whoever_comes_n
     assert noop_client.ask("noop", left=1, right=2).attempts == 1
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_node_that_is_not_there_cannot_be_drained(noop_cluster: Cluster) -> None:
     done = s2m3("drain", "nobody", port=noop_cluster.settings.port)
     assert done.returncode == 2

@@ -2,6 +2,8 @@
 
 import signal
 
+import pytest
+
 from s2m3.broker.servers.launch import BrokerKind
 from s2m3.cluster import Cluster
 from s2m3.snapshot import Site
@@ -12,6 +14,7 @@ def _is(site: Site, state: str) -> bool:
     return site.planner is not None and site.planner.state == state
 
 
+@pytest.mark.short_on("embedded")
 def test_a_planner_ended_by_sigterm_is_followed_by_the_next(kind: BrokerKind) -> None:
     with Cluster({}, kind=kind) as cluster, Site(cluster.settings) as site:
         assert site.wait(lambda s: _is(s, "online"), WAIT_S)

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import paho.mqtt.client as paho
+import pytest
 
 from s2m3.client import Client
 from s2m3.cluster import Cluster
@@ -55,6 +56,7 @@ def wait_for_one(cluster: Cluster, site: Site, *names: str) -> str:
     return next(name for name in names if acts(cluster, name))
 
 
+@pytest.mark.short_on("mosquitto")
 def test_of_two_planners_started_at_once_one_plans_and_the_other_takes_over_when_it_dies(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:
@@ -72,6 +74,7 @@ def test_of_two_planners_started_at_once_one_plans_and_the_other_takes_over_when
     assert noop_client.ask("noop", left=3, right=4).value == [3, 4]
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_planner_that_was_frozen_and_the_one_that_took_over_do_not_plan_both(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:
@@ -92,6 +95,7 @@ def test_a_planner_that_was_frozen_and_the_one_that_took_over_do_not_plan_both(
     assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
 
 
+@pytest.mark.short_on("embedded")
 def test_a_planner_whose_clock_is_behind_one_that_the_broker_forgot_is_obeyed(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:
@@ -104,6 +108,7 @@ def test_a_planner_whose_clock_is_behind_one_that_the_broker_forgot_is_obeyed(
     assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
 
 
+@pytest.mark.short_on("embedded")
 def test_a_will_of_a_process_before_that_comes_late_takes_nobody_down(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:
@@ -125,6 +130,7 @@ def test_a_will_of_a_process_before_that_comes_late_takes_nobody_down(
     assert noop_cluster.log("planner").count("event=node_lost node=a") == lost
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_planners_own_will_that_comes_late_is_contradicted(noop_cluster: Cluster, noop_site: Site) -> None:
     epoch = noop_site.planner.epoch if noop_site.planner else 0
     start_planners(noop_cluster, "standby")

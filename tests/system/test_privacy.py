@@ -116,6 +116,7 @@ def test_43_what_a_binding_brought_goes_with_it(house: Cluster) -> None:
     assert _until(lambda: _left(house) == set()), _left(house)
 
 
+@pytest.mark.short_on("mosquitto")
 def test_43_what_a_binding_brought_goes_with_its_task(house: Cluster) -> None:
     _start(house)
     _show(house)
@@ -125,6 +126,7 @@ def test_43_what_a_binding_brought_goes_with_its_task(house: Cluster) -> None:
     assert _until(lambda: _left(house) == set()), _left(house)
 
 
+@pytest.mark.short_on("embedded")
 def test_43_what_others_asked_stays_when_a_binding_goes(house: Cluster) -> None:
     _start(house)
     _show(house)
@@ -135,6 +137,7 @@ def test_43_what_others_asked_stays_when_a_binding_goes(house: Cluster) -> None:
     assert _until(lambda: _left(house) == {ANSWER}), _left(house)
 
 
+@pytest.mark.short_on("mosquitto")
 def test_43_an_answer_to_a_question_about_a_binding_s_picture_goes_with_the_binding(house: Cluster) -> None:
     _start(house)
     _show(house)
@@ -167,6 +170,7 @@ def test_43_kept_answers_outlive_it_and_go_with_the_binding_by_the_next_bridge(h
     assert _until(lambda: _left(house) == set()), _left(house)
 
 
+@pytest.mark.short_on("embedded")
 def test_43_a_binding_that_is_removed_while_no_bridge_runs_leaves_nothing_to_the_next(house: Cluster) -> None:
     _start(house)
     _show(house)
@@ -177,6 +181,7 @@ def test_43_a_binding_that_is_removed_while_no_bridge_runs_leaves_nothing_to_the
     assert _until(lambda: _left(house) == set()), _left(house)
 
 
+@pytest.mark.short_on("mosquitto")
 def test_43_off_keeps_nothing_and_announces_no_picture(house: Cluster) -> None:
     _start(house, "--pictures", "off", "--answers", "off")
     _show(house)
@@ -215,6 +220,7 @@ def test_43_an_expiry_is_given_only_to_a_broker_that_can_bear_it(house: Cluster)
         assert caller.client.is_connected()
 
 
+@pytest.mark.short_on("embedded")
 def test_43_settings_say_what_they_take(house: Cluster) -> None:
     _start(house)
     for flag, value in (("--pictures", "keep"), ("--pictures", "-1"), ("--answers", "often"), ("--answers", "nan")):

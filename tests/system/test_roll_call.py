@@ -3,6 +3,8 @@
 import json
 import threading
 
+import pytest
+
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message
@@ -14,6 +16,7 @@ from tests.command import s2m3
 from tests.conftest import WAIT_S
 
 
+@pytest.mark.short_on("mosquitto")
 def test_status_shows_what_the_broker_has_lost(noop_cluster: Cluster, noop_site: Site) -> None:
     noop_site.publish(topics.PLANNER_STATE, b"")
     noop_site.publish(topics.ROUTE, b"", task="noop")
@@ -25,6 +28,7 @@ def test_status_shows_what_the_broker_has_lost(noop_cluster: Cluster, noop_site:
     assert noop_site.ready("noop"), "whoever else had lost it has it again"
 
 
+@pytest.mark.short_on("embedded")
 def test_a_planner_asks_for_a_node_that_it_no_longer_knows(noop_cluster: Cluster, noop_site: Site) -> None:
     for _ in ("may be mended by the roll call of the planner's start", "is mended by one that the planner needs"):
         for path in (topics.NODE_STATE, topics.NODE_PROFILE):
@@ -35,6 +39,7 @@ def test_a_planner_asks_for_a_node_that_it_no_longer_knows(noop_cluster: Cluster
     assert "documents_missing" in noop_cluster.log("planner")
 
 
+@pytest.mark.short_on("mosquitto")
 def test_a_planner_that_starts_without_the_nodes_waits_for_them_and_moves_nothing(
     noop_cluster: Cluster, noop_site: Site, noop_client: Client
 ) -> None:
@@ -52,6 +57,7 @@ def test_a_planner_that_starts_without_the_nodes_waits_for_them_and_moves_nothin
     assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
 
 
+@pytest.mark.short_on("embedded")
 def test_each_owner_answers_and_whatever_is_in_the_message(noop_cluster: Cluster, noop_site: Site, loop: Loop) -> None:
     """An empty message, as a person sends it, and one of a release to come."""
     heard: set[str] = set()

@@ -25,6 +25,8 @@ from s2m3.snapshot import Site
 from tests.conftest import WAIT_S
 from tests.system.plain import PlainCaller, reply_to
 
+pytestmark = pytest.mark.short_on("mosquitto")
+
 ROOT = "s2m3/v1"
 TEXT = "the quick brown fox jumps over the lazy dog"
 

@@ -64,6 +64,7 @@ def _stop(house: Cluster) -> None:
         process.wait(WAIT_S)
 
 
+@pytest.mark.short_on("mosquitto")
 def test_25_after_uninstall_nothing_of_the_site_is_left(house: Cluster) -> None:
     _stop(house)
     before = _everything(house)
@@ -83,6 +84,7 @@ def test_25_after_uninstall_nothing_of_the_site_is_left(house: Cluster) -> None:
     assert "nothing is left" in again.stdout
 
 
+@pytest.mark.short_on("embedded")
 def test_25_answers_of_a_bridge_that_was_killed_are_cleared_too(house: Cluster) -> None:
     for name in list(house.processes):
         house.kill(name)
@@ -91,6 +93,7 @@ def test_25_answers_of_a_bridge_that_was_killed_are_cleared_too(house: Cluster) 
     assert _everything(house) == OTHERS
 
 
+@pytest.mark.short_on("mosquitto")
 def test_25_without_a_yes_nothing_is_cleared_and_a_site_that_runs_is_said(house: Cluster) -> None:
     before = _everything(house).keys()
     refused = command.s2m3("uninstall", port=house.settings.port)

@@ -19,6 +19,8 @@ from tests.chaos.fuzzing import documents
 from tests.system.plain import PlainCaller
 from tests.upgrade.site import NEW, NODES, Mixed, run_in
 
+pytestmark = pytest.mark.short_on("embedded")
+
 _ASKED = 50
 #: Reads documents with the old release's code: {"pattern": …, "payload": …} for each line.
 _READ = """

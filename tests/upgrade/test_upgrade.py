@@ -18,7 +18,11 @@ _MOST = 1_000_000
 
 
 @pytest.mark.parametrize(
-    "order", [("planner", "a", "b", "c"), ("a", "b", "c", "planner")], ids=["planner-first", "planner-last"]
+    "order",
+    [
+        pytest.param(("planner", "a", "b", "c"), id="planner-first", marks=pytest.mark.short_on("mosquitto")),
+        pytest.param(("a", "b", "c", "planner"), id="planner-last", marks=pytest.mark.short_on("embedded")),
+    ],
 )
 def test_no_request_fails_while_each_process_is_upgraded(mixed: Mixed, order: tuple[str, ...], tmp_path: Path) -> None:
     history = History(tmp_path / "history.jsonl", 0)
