@@ -164,7 +164,10 @@ def test_a_refusal_is_told_to_the_message_that_asks_for_it_and_to_the_link_other
     assert calls == []
     (error,) = refused
     assert error.code == "unauthorised"
-    assert "the broker does not let client-7 publish on where/to" in error.detail
+    assert error.detail == (
+        "the broker does not let client-7 publish on where/to; "
+        "this login has another role or name (s2m3 secure ls), or its rights were taken back"
+    )
 
 
 def test_another_reason_not_to_take_a_message_is_logged_and_counts_as_delivered() -> None:

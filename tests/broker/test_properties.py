@@ -10,7 +10,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
 from s2m3.broker.mqtt.message import Outgoing
-from s2m3.broker.mqtt.properties import Packed, Properties, bearable, may_expire, pack, received, unpack
+from s2m3.broker.mqtt.properties import Packed, Properties, bearable, may_expire, named, pack, received, unpack
 from s2m3.schemas.errors import BadInputError
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), exclude_characters="\ufeff"), max_size=30)
@@ -210,3 +210,33 @@ def test_only_a_broker_that_is_known_by_its_topic_aliases_bears_no_expiry_on_wha
     assert bearable(kept, can_expire=False).expiry_s is None
     assert bearable(kept, can_expire=True) == kept
     assert bearable(passing, can_expire=False) == passing
+
+
+@given(
+    st.none() | topics,
+    st.none() | st.binary(max_size=40),
+    st.none() | texts,
+    st.none() | st.floats(-5, 1e6),
+    users,
+)
+def test_paho_packs_by_the_names_we_give_it_what_we_pack_ourselves(
+    reply_to: str | None, correlation: bytes | None, kind: str | None, expiry: float | None, user: list[tuple[str, str]]
+) -> None:
+    message = Outgoing(
+        "t", b"", reply_to=reply_to, correlation=correlation, content_type=kind, user=tuple(user), expiry_s=expiry
+    )
+    names = named(message)
+    assert None not in names.values()
+    theirs = paho()
+    for name, value in names.items():
+        setattr(theirs, name, value)
+    found, _ = unpack(memoryview(theirs.pack()))
+    ours, _ = unpack(memoryview(Packed(message).pack()))
+    for name in ("ResponseTopic", "CorrelationData", "ContentType", "MessageExpiryInterval"):
+        assert getattr(found, name) == getattr(ours, name)
+    assert (found.UserProperty or []) == (ours.UserProperty or []) == user
+
+
+def test_by_name_too_a_property_longer_than_the_protocol_has_room_for_is_refused() -> None:
+    with pytest.raises(BadInputError, match="at most 65535"):
+        named(Outgoing("t", b"", correlation=b"x" * 65_536))

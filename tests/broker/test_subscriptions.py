@@ -132,3 +132,11 @@ def test_whatever_is_done_first_all_are_acknowledged_in_order_in_the_end(order: 
     for mid in range(6):
         acks.came(mid)
     assert [mid for done in order for mid in acks.done(done)] == list(range(6))
+
+
+def test_a_filter_is_required_unless_its_handler_can_do_without_it() -> None:
+    handlers = Handlers()
+    handlers.add("needed", print, 1)
+    handlers.add("extra", print, 1, required=False)
+    assert handlers.is_required("needed")
+    assert not handlers.is_required("extra")

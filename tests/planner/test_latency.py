@@ -89,7 +89,11 @@ def test_a_step_that_is_absent_takes_no_time_and_gets_nothing_sent() -> None:
 
 def test_the_objective_weighs_latencies() -> None:
     instance = _two_devices(source="a", steps=ONE, weight=3.0)
-    assert Evaluator(instance).objective_s({"t": {"only": "a"}}) == 3.0
+    evaluator = Evaluator(instance)
+    one = evaluator.latency_s(instance.tasks[0], {"only": "b"})
+    assert one != 1.0
+    assert evaluator.objective_s({"t": {"only": "b"}}) == 3.0 * one
+    assert evaluator.objective_s({"t": {"only": "a"}}) == 3.0
 
 
 def test_memory_counts_distinct_modules() -> None:

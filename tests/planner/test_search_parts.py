@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from s2m3.planner.solving.greedy import greedy
+from s2m3.planner.solving.integer_program import Program
+from s2m3.planner.solving.problem import Problem
 from s2m3.planner.solving.solve import solve
 from s2m3.schemas.instance import Instance, parse_instance
+from tests.conftest import WAIT_S
 from tests.planner import naive
 
 
@@ -108,3 +111,14 @@ def test_a_second_copy_is_made_where_two_are_allowed() -> None:
 def test_nothing_is_improved_without_time() -> None:
     home = naive.home_instance(1)
     assert solve(home, budget_s=0.0).objective_s == pytest.approx(solve(home, method="greedy").objective_s)
+
+
+def test_a_placement_that_was_excluded_is_not_found_again() -> None:
+    problem = Problem(instance({"a": 10.0, "b": 10.0}, {"m": (8.0, {"a": 1.0, "b": 1.0})}, ["m"]))
+    program = Program(problem, [], float("inf"))
+    found: list[list[int]] = []
+    while (copies := program.solve(WAIT_S).copies) is not None:
+        assert copies[0] not in found
+        found.append(copies[0])
+        program.exclude(copies)
+    assert {device for devices in found for device in devices} == {0, 1}

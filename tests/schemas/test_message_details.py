@@ -9,8 +9,16 @@ import msgpack
 import pytest
 
 from s2m3.schemas.dtypes import read_dtype, share_of
-from s2m3.schemas.errors import BadInputError, BusyError
-from s2m3.schemas.wire.codec import decode_answer, decode_piece, decode_work, encode_answer, encode_piece, encode_stop
+from s2m3.schemas.errors import BadInputError, BusyError, TooLargeError
+from s2m3.schemas.wire.codec import (
+    decode_answer,
+    decode_piece,
+    decode_work,
+    encode_answer,
+    encode_piece,
+    encode_stop,
+    payload_models,
+)
 from s2m3.schemas.wire.codec import encode_work as packed
 from s2m3.schemas.wire.generation import Options, Piece, common_length, read_options
 from s2m3.schemas.wire.message_properties import attempt_of, is_piece, is_stop, traceparent_of
@@ -381,3 +389,33 @@ def test_a_file_in_json_may_say_what_its_bytes_are() -> None:
 def test_an_extension_of_msgpack_is_named() -> None:
     with pytest.raises(BadInputError, match="msgpack extension type 5 is not part of this protocol"):
         unpack(msgpack.packb({"a": msgpack.ExtType(5, b"x")}))
+
+
+def test_the_models_of_the_payloads_are_those_that_read_what_we_send() -> None:
+    models = payload_models()
+    answer, _ = encode_answer(Answer(REQUEST, "rank", 1, {"label": "a"}, {"rank": Timing("nuc", 1, 2, 3)}))
+    piece, _ = encode_piece(Piece(REQUEST, "words", 1, 0, 4, "a text"))
+    sent = {"Work": packed(WORK)[0], "Answer": answer, "Piece": piece}
+    assert models.keys() == sent.keys()
+    for name, payload in sent.items():
+        read = models[name].model_validate(msgpack.unpackb(payload))
+        assert read.model_fields_set == set(msgpack.unpackb(payload))
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ({"base64": "/9j/"}, b"\xff\xd8\xff"),
+        ({"base64": "/9j/", "content_type": "image/jpeg"}, b"\xff\xd8\xff"),
+        ({"base64": "/9j/", "name": "x"}, {"base64": "/9j/", "name": "x"}),
+        ({"content_type": "image/jpeg"}, {"content_type": "image/jpeg"}),
+        (["base64"], ["base64"]),
+    ],
+)
+def test_an_input_of_an_unknown_kind_is_a_file_only_in_the_form_of_one(value: Any, read: Any) -> None:
+    assert read_inputs({"x": "unknown"}, {"x": value}, {}) == {"x": read}
+
+
+def test_an_error_without_figures_has_none() -> None:
+    error = TooLargeError("too much")
+    assert (error.size, error.limit) == (0, 0)
