@@ -3,7 +3,7 @@
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -15,7 +15,7 @@ from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.schemas import topics
-from s2m3.schemas.errors import BusyError, S2M3Error, UnauthorisedError
+from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error, UnauthorisedError
 from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.messages import Event
 from s2m3.schemas.sessions import TASK_SESSION_S, task_client_id
@@ -23,7 +23,7 @@ from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import traceparent_of
 from s2m3.schemas.wire.plain import PlainRequest, encode_plain_error, encode_plain_result, parse_plain, transaction_of
 from s2m3.schemas.wire.raw_sound import as_file, input_and_type
-from s2m3.schemas.wire.reply_topics import may_answer_at
+from s2m3.schemas.wire.reply_topics import check_reply_topic
 
 __all__ = ["Gateway"]
 
@@ -50,6 +50,8 @@ class _Plain:
     #: the answer once it is known, and whether it has been published
     answer: bytes | None = None
     sent: bool = False
+    #: the caller's Response Topic; None for the task's shared response topic, also if the caller's is refused
+    reply_to: str | None = None
 
 
 class Gateway:
@@ -195,13 +197,15 @@ class Gateway:
     def _on_request(self, link: Link, message: Message) -> None:
         if link is not self._link:
             return
-        if not may_answer_at(self._settings.root, message.reply_to):
-            _log.warning("reply_topic_refused", node=self._settings.node, task=self.task, topic=message.reply_to)
-            message = replace(message, reply_to=None)
         if self._is_known(link, message):
             return
-        plain = _Plain(new_request_id(), message, link)
+        plain = _Plain(new_request_id(), message, link, reply_to=message.reply_to)
         self._plain[plain.request] = plain
+        try:
+            check_reply_topic(self._settings.root, self.task, message.reply_to)
+        except BadInputError as error:
+            self._refuse_reply_topic(plain, error)
+            return
         if len(self._plain) - len(self._waiting) <= self._settings.plain_inflight:
             self._dispatch(plain)
         elif len(self._waiting) < _WAITING:
@@ -245,6 +249,12 @@ class Gateway:
     def _refuse(self, plain: _Plain, error: S2M3Error) -> None:
         transaction = transaction_of(plain.message.payload)
         self._finish(plain, encode_plain_error(error, request=plain.request, transaction=transaction))
+
+    def _refuse_reply_topic(self, plain: _Plain, error: S2M3Error) -> None:
+        """Answers with an error on the task's shared response topic: nothing is published on the caller's topic."""
+        self._note_failure(plain.request, error)
+        plain.reply_to = None
+        self._refuse(plain, error)
 
     def _parse(self, message: Message) -> PlainRequest:
         ids = topics.REQUEST_INPUT.ids(self._settings.root, message.topic)
@@ -292,8 +302,8 @@ class Gateway:
         if plain.answer is None or plain.sent or plain.request not in self._plain:
             return
         try:
-            refused = partial(self._may_not_answer, plain) if plain.message.reply_to else None
-            answer = self._addressed(plain.message, plain.answer)
+            refused = partial(self._may_not_answer, plain) if plain.reply_to else None
+            answer = self._addressed(plain, plain.answer)
             self._answers.publish(answer, on_delivered=partial(self._delivered, plain), on_refused=refused)
             plain.sent = True
         except S2M3Error as error:
@@ -304,16 +314,12 @@ class Gateway:
 
     def _may_not_answer(self, plain: _Plain, error: UnauthorisedError) -> None:
         """Answers with an error on the task's shared response topic: we may not publish to the caller's topic."""
-        error.node = self._settings.node
-        self._note_failure(plain.request, error)
-        transaction = transaction_of(plain.message.payload)
-        plain.message, plain.sent = replace(plain.message, reply_to=None), False
-        plain.answer = encode_plain_error(error, request=plain.request, transaction=transaction)
-        self._send(plain)
+        error.node, plain.sent = self._settings.node, False
+        self._refuse_reply_topic(plain, error)
 
-    def _addressed(self, message: Message, payload: bytes) -> Outgoing:
-        if message.reply_to:
-            return Outgoing(message.reply_to, payload, correlation=message.correlation)
+    def _addressed(self, plain: _Plain, payload: bytes) -> Outgoing:
+        if plain.reply_to:
+            return Outgoing(plain.reply_to, payload, correlation=plain.message.correlation)
         # no v5 properties, as 3.1.1 clients may subscribe to this topic (docs/protocol.md)
         return Outgoing(topics.RESPONSE.at(self._settings.root, task=self.task), payload)
 
@@ -322,7 +328,7 @@ class Gateway:
         if not self._answers.has_room:
             return False
         self._answers.publish(
-            self._addressed(plain.message, payload), on_refused=lambda _: None
+            self._addressed(plain, payload), on_refused=lambda _: None
         )  # a refusal of the answer is handled
         return True
 

@@ -142,12 +142,40 @@ def test_an_answer_without_a_response_topic_has_no_properties(desk: Callable[...
     assert made.last().message.plain
 
 
-def test_a_topic_of_the_site_is_no_place_for_an_answer(desk: Callable[..., Desk]) -> None:
+@pytest.mark.parametrize("topic", ["home/plan/a", "home/response/other", "home", "/".join("a" * 201), "a" * 5_000, ""])
+def test_29_30_a_topic_that_is_no_place_for_an_answer_is_refused_where_everybody_listens(
+    desk: Callable[..., Desk], topic: str
+) -> None:
+    made = desk()
+    message = made.session.deliver(
+        REQUEST, b'{"transaction": 7, "inputs": {"x": "a"}}', mid=1, reply_to=topic, correlation=b"1"
+    )
+    (answer,) = made.answers()
+    assert (answer["error"]["code"], answer["transaction"]) == ("bad_input", 7)
+    assert "Response Topic" in answer["error"]["detail"]
+    assert made.last().message.plain
+    assert made.work == []
+    assert [event.event for event in made.events] == ["request_failed"]
+    made.deliver_answer()
+    assert made.session.acknowledged == [message]
+
+
+def test_30_a_caller_may_name_its_own_tasks_response_topic_and_an_inbox(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    for mid, topic in enumerate((RESPONSE, "home/client/me/in"), 1):
+        made.ask("hello", mid=mid, reply_to=topic, correlation=b"7")
+        made.answer(made.work[-1])
+        assert made.last(topic).message.correlation == b"7"
+
+
+def test_a_refused_request_that_comes_again_is_answered_once(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("hello", reply_to="home/plan/a")
-    made.answer(made.work[0])
+    made.session.lose()
+    made.gateway.connect()
+    made.session.connect()
+    made.ask("hello", mid=9, reply_to="home/plan/a")
     assert len(made.answers()) == 1
-    assert made.agent.at("home/plan/a") == []
 
 
 def test_raw_bytes_are_one_input(desk: Callable[..., Desk]) -> None:
