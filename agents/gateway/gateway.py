@@ -3,11 +3,11 @@
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
+from s2m3.agents.gateway.open_request import OpenRequest, is_same
 from s2m3.agents.gateway.plain_stream import PlainStream
 from s2m3.broker.event_loop import Loop, Timer
 from s2m3.broker.mqtt.link import Link
@@ -37,21 +37,6 @@ _CHECK_S = 1.0
 #: Orphans are answered after so many checks with the session connected and no redelivery (callers have then had time to
 #: reconnect too), or after so many with the broker connected but not the session.
 _CHECKS_SESSION, _CHECKS_BROKER = 2, 10
-
-
-@dataclass(slots=True, eq=False)
-class _Plain:
-    """A plain request that is not acknowledged yet."""
-
-    request: bytes
-    #: as last delivered, and the connection of that delivery; None: an orphan, whose connection was lost
-    message: Message
-    link: Link | None
-    #: the answer once it is known, and whether it has been published
-    answer: bytes | None = None
-    sent: bool = False
-    #: the caller's Response Topic; None for the task's shared response topic, also if the caller's is refused
-    reply_to: str | None = None
 
 
 class Gateway:
@@ -97,11 +82,11 @@ class Gateway:
         self._may_return = may_return
         self._publish_event = publish_event
         self._link: Link | None = None
-        self._plain: dict[bytes, _Plain] = {}
+        self._plain: dict[bytes, OpenRequest] = {}
         #: those whose connection was lost
-        self._orphans: list[_Plain] = []
+        self._orphans: list[OpenRequest] = []
         #: those beyond `plain_inflight`, not dispatched yet; Mosquitto holds them back itself (Receive Maximum)
-        self._waiting: deque[_Plain] = deque()
+        self._waiting: deque[OpenRequest] = deque()
         self._checks = 0
         self._broker_was_away = False
         self._timer: Timer | None = None
@@ -182,14 +167,14 @@ class Gateway:
                 self._send(plain)
         self._loop.after(_CHECK_S, self._check_orphans)
 
-    def _drop(self, dropped: list[_Plain]) -> None:
+    def _drop(self, dropped: list[OpenRequest]) -> None:
         """Cancels requests without an answer: the next gateway answers them."""
         for plain in dropped:
             self._dispatcher.cancel(plain.request)
             self._forget(plain)
         self._waiting = deque(plain for plain in self._waiting if plain.request in self._plain)
 
-    def _forget(self, plain: _Plain) -> None:
+    def _forget(self, plain: OpenRequest) -> None:
         self._plain.pop(plain.request, None)
         if plain.link is None:
             self._orphans = [other for other in self._orphans if other is not plain]
@@ -199,7 +184,7 @@ class Gateway:
             return
         if self._is_known(link, message):
             return
-        plain = _Plain(new_request_id(), message, link, reply_to=message.reply_to)
+        plain = OpenRequest(new_request_id(), message, link, reply_to=message.reply_to)
         self._plain[plain.request] = plain
         try:
             check_reply_topic(self._settings.root, self.task, message.reply_to)
@@ -218,7 +203,7 @@ class Gateway:
         if not self._orphans:
             self._broker_was_away = False
             return False
-        plain = next((plain for plain in self._orphans if _same(plain.message, message)), None)
+        plain = next((plain for plain in self._orphans if is_same(plain.message, message)), None)
         if plain is None:
             return False
         self._orphans.remove(plain)
@@ -226,7 +211,7 @@ class Gateway:
         self._send(plain)
         return True
 
-    def _dispatch(self, plain: _Plain) -> None:
+    def _dispatch(self, plain: OpenRequest) -> None:
         """Parses and submits a request; answers an invalid one with the error."""
         try:
             parsed = self._parse(plain.message)
@@ -246,11 +231,11 @@ class Gateway:
             on_delta=stream.take if stream else None,
         )
 
-    def _refuse(self, plain: _Plain, error: S2M3Error) -> None:
+    def _refuse(self, plain: OpenRequest, error: S2M3Error) -> None:
         transaction = transaction_of(plain.message.payload)
         self._finish(plain, encode_plain_error(error, request=plain.request, transaction=transaction))
 
-    def _refuse_reply_topic(self, plain: _Plain, error: S2M3Error) -> None:
+    def _refuse_reply_topic(self, plain: OpenRequest, error: S2M3Error) -> None:
         """Answers with an error on the task's shared response topic: nothing is published on the caller's topic."""
         self._note_failure(plain.request, error)
         plain.reply_to = None
@@ -263,7 +248,7 @@ class Gateway:
             return PlainRequest({name: as_file(message.payload, message.content_type or content_type)})
         return parse_plain(message.payload)
 
-    def _on_result(self, plain: _Plain, parsed: PlainRequest, stream: PlainStream | None, result: Result) -> None:
+    def _on_result(self, plain: OpenRequest, parsed: PlainRequest, stream: PlainStream | None, result: Result) -> None:
         seq = stream.pieces_sent if stream is not None else None
         ignored = (*parsed.ignored, *result.ignored)
         if result.error is not None:
@@ -292,19 +277,23 @@ class Gateway:
             Event(event="request_failed", task=self.task, request=name, detail=f"{code}: {error.detail}")
         )
 
-    def _finish(self, plain: _Plain, answer: bytes) -> None:
+    def _finish(self, plain: OpenRequest, answer: bytes) -> None:
         plain.answer = answer
         if plain.link is not None:
             self._send(plain)
 
-    def _send(self, plain: _Plain) -> None:
+    def _send(self, plain: OpenRequest) -> None:
         """Publishes the answer; `_delivered` acknowledges the request after the answer's PUBACK, so neither is lost."""
         if plain.answer is None or plain.sent or plain.request not in self._plain:
             return
         try:
             refused = partial(self._may_not_answer, plain) if plain.reply_to else None
-            answer = self._addressed(plain, plain.answer)
-            self._answers.publish(answer, on_delivered=partial(self._delivered, plain), on_refused=refused)
+            self._answers.publish(
+                self._addressed(plain, plain.answer),
+                on_delivered=partial(self._delivered, plain),
+                on_refused=refused,
+                on_dropped=partial(self._dropped, plain),
+            )
             plain.sent = True
         except S2M3Error as error:
             name = plain.request.hex()
@@ -312,18 +301,28 @@ class Gateway:
             plain.answer = encode_plain_error(error, request=plain.request, transaction=None)
             self._loop.after(0.5, partial(self._send, plain))
 
-    def _may_not_answer(self, plain: _Plain, error: UnauthorisedError) -> None:
-        """Answers with an error on the task's shared response topic: we may not publish to the caller's topic."""
+    def _may_not_answer(self, plain: OpenRequest, error: S2M3Error) -> None:
+        """Answers with an error on the task's shared response topic: we cannot publish to the caller's topic."""
         error.node, plain.sent = self._settings.node, False
         self._refuse_reply_topic(plain, error)
 
-    def _addressed(self, plain: _Plain, payload: bytes) -> Outgoing:
+    def _dropped(self, plain: OpenRequest, error: S2M3Error) -> None:
+        """Replaces an answer over which every connection is lost by an error; if it is the error, ends the request."""
+        if plain.request not in self._plain:  # the next gateway has the request
+            return
+        if plain.was_dropped:
+            self._delivered(plain)
+        else:
+            plain.was_dropped = True
+            self._may_not_answer(plain, error)
+
+    def _addressed(self, plain: OpenRequest, payload: bytes) -> Outgoing:
         if plain.reply_to:
             return Outgoing(plain.reply_to, payload, correlation=plain.message.correlation)
         # no v5 properties, as 3.1.1 clients may subscribe to this topic (docs/protocol.md)
         return Outgoing(topics.RESPONSE.at(self._settings.root, task=self.task), payload)
 
-    def _publish(self, plain: _Plain, payload: bytes) -> bool:
+    def _publish(self, plain: OpenRequest, payload: bytes) -> bool:
         """Publishes a piece of streamed text unless the outgoing queue is long: the answer contains all text."""
         if not self._answers.has_room:
             return False
@@ -332,18 +331,9 @@ class Gateway:
         )  # a refusal of the answer is handled
         return True
 
-    def _delivered(self, plain: _Plain) -> None:
+    def _delivered(self, plain: OpenRequest) -> None:
         self._forget(plain)
         if plain.link is not None:
             plain.link.ack(plain.message)
         while self._waiting and len(self._plain) - len(self._waiting) < self._settings.plain_inflight:
             self._dispatch(self._waiting.popleft())
-
-
-def _same(one: Message, other: Message) -> bool:
-    return (one.topic, one.payload, one.reply_to, one.correlation) == (
-        other.topic,
-        other.payload,
-        other.reply_to,
-        other.correlation,
-    )

@@ -11,7 +11,7 @@ from s2m3.agents.gateway import gateway as gateway_module
 from s2m3.agents.gateway.gateway import Gateway
 from s2m3.broker.mqtt.message import Message
 from s2m3.broker.requests.dispatcher import Dispatcher
-from s2m3.schemas.errors import BusyError, UnauthorisedError
+from s2m3.schemas.errors import BusyError, UnauthorisedError, UndeliverableError
 from s2m3.schemas.messages import Event, Replica, RouteDoc, RouteStep
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import decode_work, encode_answer, encode_piece
@@ -258,6 +258,49 @@ def test_a_caller_whose_topic_the_broker_refuses_is_told_so_where_everybody_list
     made.deliver_answer()
     assert [acknowledged.mid for acknowledged in made.session.acknowledged] == [message.mid]
     assert made.last().on_refused is None  # a refusal there ends the agent's link
+
+
+def test_29_an_answer_that_ends_every_connection_becomes_an_error_where_everybody_listens(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    message = made.ask("hello", reply_to="elsewhere/answers")
+    made.answer(made.work[0])
+    dropped = made.last("elsewhere/answers").on_dropped
+    assert dropped is not None
+    dropped(UndeliverableError("cut"))
+    (answer,) = made.answers()
+    assert (answer["status"], answer["error"]["code"], answer["error"]["node"]) == ("error", "bad_input", "a")
+    made.deliver_answer()
+    assert [acknowledged.mid for acknowledged in made.session.acknowledged] == [message.mid]
+
+
+def test_29_a_request_whose_error_cannot_be_sent_either_is_acknowledged_and_not_brought_again(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    message = made.ask("hello")
+    made.answer(made.work[0])
+    for _ in range(2):
+        dropped = made.last().on_dropped
+        assert dropped is not None
+        dropped(UndeliverableError("cut"))
+    assert [answer["status"] for answer in made.answers()] == ["ok", "error"]
+    assert [acknowledged.mid for acknowledged in made.session.acknowledged] == [message.mid]
+
+
+def test_29_what_is_dropped_after_another_gateway_got_the_request_is_not_answered_here(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    made.ask("hello", reply_to="elsewhere/answers")
+    made.answer(made.work[0])
+    dropped = made.last("elsewhere/answers").on_dropped
+    assert dropped is not None
+    made.session.lose()
+    made.gateway.give_up()
+    dropped(UndeliverableError("cut"))
+    assert made.answers() == []
 
 
 # ---- the session is lost -------------------------------------------------------------------------------------------
