@@ -7,8 +7,9 @@ from functools import partial
 
 import structlog
 
-from s2m3.agents.gateway.open_request import OpenRequest, is_same
+from s2m3.agents.gateway.open_request import OpenRequest, id_for, is_same
 from s2m3.agents.gateway.plain_stream import PlainStream
+from s2m3.agents.supervision.watchdog import LOOP, Watchdog
 from s2m3.broker.event_loop import Loop, Timer
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
@@ -16,7 +17,6 @@ from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.schemas import topics
 from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error, UnauthorisedError
-from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.messages import Event
 from s2m3.schemas.sessions import TASK_SESSION_S, task_client_id
 from s2m3.schemas.settings import AgentSettings
@@ -32,6 +32,8 @@ _log = structlog.get_logger(__name__)
 _RECONNECT_S = (0.2, 1.0)
 #: Most plain requests that wait because `plain_inflight` requests are in flight.
 _WAITING = 1_000
+#: Longest time that reading a request may take, seconds.
+_PARSE_S = 10.0
 #: Interval at which orphaned requests are checked.
 _CHECK_S = 1.0
 #: Orphans are answered after so many checks with the session connected and no redelivery (callers have then had time to
@@ -61,6 +63,7 @@ class Gateway:
             for the acknowledgement of as many requests as it allows, it sends no PUBACK on the same connection.
         may_return: Reads the agent's plan again; if it still names us, the agent calls `connect`.
         publish_event: Publishes an event.
+        watchdog: Marks which request is read, and knows those that ended this node's process several times.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Gateway:
         *,
         may_return: Callable[[], None],
         publish_event: Callable[[Event], None],
+        watchdog: Watchdog,
     ) -> None:
         self.task = task
         self._settings = settings
@@ -81,6 +85,7 @@ class Gateway:
         self._answers = answers
         self._may_return = may_return
         self._publish_event = publish_event
+        self._watchdog = watchdog
         self._link: Link | None = None
         self._plain: dict[bytes, OpenRequest] = {}
         #: those whose connection was lost
@@ -184,7 +189,7 @@ class Gateway:
             return
         if self._is_known(link, message):
             return
-        plain = OpenRequest(new_request_id(), message, link, reply_to=message.reply_to)
+        plain = OpenRequest(id_for(self._settings, message), message, link, reply_to=message.reply_to)
         self._plain[plain.request] = plain
         try:
             check_reply_topic(self._settings.root, self.task, message.reply_to)
@@ -214,7 +219,9 @@ class Gateway:
     def _dispatch(self, plain: OpenRequest) -> None:
         """Parses and submits a request; answers an invalid one with the error."""
         try:
-            parsed = self._parse(plain.message)
+            self._watchdog.refuse_poison(plain.request)
+            with self._watchdog.running(LOOP, "gateway", (plain.request,), _PARSE_S):
+                parsed = self._parse(plain.message)
         except S2M3Error as error:
             self._refuse(plain, error)
             return

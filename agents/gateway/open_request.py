@@ -1,11 +1,14 @@
 """A plain request that a gateway has taken and not acknowledged. No I/O."""
 
+import hashlib
 from dataclasses import dataclass
 
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message
+from s2m3.schemas.ids import CONTENT_BYTES, request_id_of
+from s2m3.schemas.settings import BrokerSettings
 
-__all__ = ["OpenRequest", "is_same"]
+__all__ = ["OpenRequest", "id_for", "is_same"]
 
 
 @dataclass(slots=True, eq=False)
@@ -33,3 +36,17 @@ def is_same(one: Message, other: Message) -> bool:
         other.reply_to,
         other.correlation,
     )
+
+
+def id_for(settings: BrokerSettings, message: Message) -> bytes:
+    """Returns a request id for a plain request, whichever gateway of the site takes it.
+
+    Its first half depends on topic and payload: a node on which the request ended a process recognises the request when
+    the session brings it to the next gateway. It is keyed with the site's session key, because request ids are shown in
+    answers, and must not tell what was asked.
+    """
+    key = settings.session_key.get_secret_value() if settings.session_key is not None else settings.root
+    hashed = hashlib.blake2b(key=hashlib.sha256(key.encode()).digest(), digest_size=CONTENT_BYTES)
+    hashed.update(message.topic.encode(errors="replace") + b"\0")
+    hashed.update(message.payload)
+    return request_id_of(hashed.digest())

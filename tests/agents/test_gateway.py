@@ -6,12 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from s2m3.agents.gateway import gateway as gateway_module
 from s2m3.agents.gateway.gateway import Gateway
+from s2m3.agents.supervision.restart_policy import CrashHistory
+from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker.mqtt.message import Message
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.schemas.errors import BusyError, UnauthorisedError, UndeliverableError
+from s2m3.schemas.ids import content_of
 from s2m3.schemas.messages import Event, Replica, RouteDoc, RouteStep
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import decode_work, encode_answer, encode_piece
@@ -32,8 +36,12 @@ def route(**changes: Any) -> RouteDoc:
 class Desk:
     """A gateway, its agent's link, and the links of the task's session that it made."""
 
-    def __init__(self, links: LinkFactory, *, inflight: int = 2) -> None:
-        settings = AgentSettings(root="home", node="a", plain_inflight=inflight)
+    def __init__(
+        self, links: LinkFactory, *, inflight: int = 2, history: CrashHistory | None = None, key: str | None = None
+    ) -> None:
+        settings = AgentSettings(
+            root="home", node="a", plain_inflight=inflight, session_key=SecretStr(key) if key else None
+        )
         self.loop = ManualLoop()
         self.links = links
         self.agent = RecordedLink(settings, "s2m3-node-home-a", self.loop, connected=True)
@@ -51,6 +59,7 @@ class Desk:
             self.agent,  # type: ignore[arg-type]
             may_return=self._may_return,
             publish_event=self.events.append,
+            watchdog=Watchdog(crash_history=history),
         )
         self.gateway.connect()
         self.session.connect()
@@ -301,6 +310,41 @@ def test_29_what_is_dropped_after_another_gateway_got_the_request_is_not_answere
     made.gateway.give_up()
     dropped(UndeliverableError("cut"))
     assert made.answers() == []
+
+
+# ---- requests that end processes --------------------------------------------------------------------------------
+
+
+def _id_of(made: Desk, text: str) -> bytes:
+    made.ask(text)
+    return made.work[-1].request
+
+
+def test_29_a_request_that_the_session_brings_to_another_gateway_has_an_id_of_the_same_content(
+    desk: Callable[..., Desk],
+) -> None:
+    first, again, other = _id_of(desk(), "hello"), _id_of(desk(), "hello"), _id_of(desk(), "other")
+    assert content_of(first) == content_of(again) != content_of(other)
+    assert first != again
+
+
+def test_29_ids_do_not_tell_what_was_asked_to_who_has_no_key(desk: Callable[..., Desk]) -> None:
+    assert content_of(_id_of(desk(key="one" * 8), "hello")) != content_of(_id_of(desk(key="two" * 8), "hello"))
+
+
+def test_29_what_ended_this_nodes_process_several_times_is_refused_and_acknowledged(
+    desk: Callable[..., Desk],
+) -> None:
+    content = content_of(_id_of(desk(), "hello"))
+    made = desk(history=CrashHistory(poison_contents={content: "m did not survive this input 2 times"}))
+    message = made.ask("hello")
+    (answer,) = made.answers()
+    assert answer["error"]["code"] == "module_failed"
+    assert made.work == []
+    made.deliver_answer()
+    assert made.session.acknowledged == [message]
+    made.ask("other", mid=2)
+    assert len(made.work) == 1
 
 
 # ---- the session is lost -------------------------------------------------------------------------------------------
