@@ -1,5 +1,6 @@
 """Names on the bus: the syntax of node, module, task and client ids, and request ids."""
 
+import hashlib
 import os
 import re
 import secrets
@@ -19,6 +20,7 @@ __all__ = [
     "is_id",
     "new_request_id",
     "request_id_of",
+    "shown_id",
 ]
 
 _LONGEST = 64
@@ -82,6 +84,15 @@ def request_id_of(content: bytes) -> bytes:
 def content_of(request: bytes) -> bytes:
     """Returns the first half of a request id: equal for equal plain requests, random for those of a Client."""
     return request[:CONTENT_BYTES]
+
+
+def shown_id(request: bytes) -> str:
+    """Returns what plain answers and events show of a request's id: 32 hexadecimal digits, of which 16 are the id's.
+
+    The other 16 are a hash. With the id itself, whoever reads the pieces of another's answer could send work under it
+    while the request is under way, and its answer would be taken.
+    """
+    return (request[:CONTENT_BYTES] + hashlib.blake2b(request, digest_size=CONTENT_BYTES).digest()).hex()
 
 
 def new_request_id() -> bytes:

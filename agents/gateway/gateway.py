@@ -17,6 +17,7 @@ from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.schemas import topics
 from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error, UnauthorisedError
+from s2m3.schemas.ids import shown_id
 from s2m3.schemas.messages import Event
 from s2m3.schemas.sessions import TASK_SESSION_S, task_client_id
 from s2m3.schemas.settings import AgentSettings
@@ -278,11 +279,9 @@ class Gateway:
         self._finish(plain, payload)
 
     def _note_failure(self, request: bytes, error: S2M3Error) -> None:
-        name, code = request.hex(), error.code
+        name, detail = request.hex(), f"{error.code}: {error.detail}"
         _log.warning("request_failed", node=self._settings.node, task=self.task, request=name, error=str(error))
-        self._publish_event(
-            Event(event="request_failed", task=self.task, request=name, detail=f"{code}: {error.detail}")
-        )
+        self._publish_event(Event(event="request_failed", task=self.task, request=shown_id(request), detail=detail))
 
     def _finish(self, plain: OpenRequest, answer: bytes) -> None:
         plain.answer = answer

@@ -15,7 +15,7 @@ from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker.mqtt.message import Message
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.schemas.errors import BusyError, UnauthorisedError, UndeliverableError
-from s2m3.schemas.ids import content_of
+from s2m3.schemas.ids import content_of, shown_id
 from s2m3.schemas.messages import Event, Replica, RouteDoc, RouteStep
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import decode_work, encode_answer, encode_piece
@@ -130,7 +130,7 @@ def test_a_request_is_answered_and_acknowledged_only_once_the_broker_has_the_ans
     assert work.inputs == {"x": "hello"}
     made.answer(work)
     (answer,) = made.answers()
-    assert (answer["status"], answer["answer"], answer["request"]) == ("ok", "done", work.request.hex())
+    assert (answer["status"], answer["answer"], answer["request"]) == ("ok", "done", shown_id(work.request))
     assert made.session.acknowledged == []
     made.deliver_answer()
     assert made.session.acknowledged == [message]
