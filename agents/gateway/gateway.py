@@ -3,27 +3,28 @@
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
 
+from s2m3.agents.gateway.open_request import OpenRequest, id_for, is_same
 from s2m3.agents.gateway.plain_stream import PlainStream
+from s2m3.agents.supervision.watchdog import LOOP, Watchdog
 from s2m3.broker.event_loop import Loop, Timer
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.schemas import topics
-from s2m3.schemas.errors import BusyError, S2M3Error, UnauthorisedError
-from s2m3.schemas.ids import new_request_id
+from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error, UnauthorisedError
+from s2m3.schemas.ids import shown_id
 from s2m3.schemas.messages import Event
 from s2m3.schemas.sessions import TASK_SESSION_S, task_client_id
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import traceparent_of
 from s2m3.schemas.wire.plain import PlainRequest, encode_plain_error, encode_plain_result, parse_plain, transaction_of
 from s2m3.schemas.wire.raw_sound import as_file, input_and_type
-from s2m3.schemas.wire.reply_topics import may_answer_at
+from s2m3.schemas.wire.reply_topics import check_reply_topic
 
 __all__ = ["Gateway"]
 
@@ -32,24 +33,13 @@ _log = structlog.get_logger(__name__)
 _RECONNECT_S = (0.2, 1.0)
 #: Most plain requests that wait because `plain_inflight` requests are in flight.
 _WAITING = 1_000
+#: Longest time that reading a request may take, seconds.
+_PARSE_S = 10.0
 #: Interval at which orphaned requests are checked.
 _CHECK_S = 1.0
 #: Orphans are answered after so many checks with the session connected and no redelivery (callers have then had time to
 #: reconnect too), or after so many with the broker connected but not the session.
 _CHECKS_SESSION, _CHECKS_BROKER = 2, 10
-
-
-@dataclass(slots=True, eq=False)
-class _Plain:
-    """A plain request that is not acknowledged yet."""
-
-    request: bytes
-    #: as last delivered, and the connection of that delivery; None: an orphan, whose connection was lost
-    message: Message
-    link: Link | None
-    #: the answer once it is known, and whether it has been published
-    answer: bytes | None = None
-    sent: bool = False
 
 
 class Gateway:
@@ -74,6 +64,7 @@ class Gateway:
             for the acknowledgement of as many requests as it allows, it sends no PUBACK on the same connection.
         may_return: Reads the agent's plan again; if it still names us, the agent calls `connect`.
         publish_event: Publishes an event.
+        watchdog: Marks which request is read, and knows those that ended this node's process several times.
     """
 
     def __init__(
@@ -86,6 +77,7 @@ class Gateway:
         *,
         may_return: Callable[[], None],
         publish_event: Callable[[Event], None],
+        watchdog: Watchdog,
     ) -> None:
         self.task = task
         self._settings = settings
@@ -94,12 +86,13 @@ class Gateway:
         self._answers = answers
         self._may_return = may_return
         self._publish_event = publish_event
+        self._watchdog = watchdog
         self._link: Link | None = None
-        self._plain: dict[bytes, _Plain] = {}
+        self._plain: dict[bytes, OpenRequest] = {}
         #: those whose connection was lost
-        self._orphans: list[_Plain] = []
+        self._orphans: list[OpenRequest] = []
         #: those beyond `plain_inflight`, not dispatched yet; Mosquitto holds them back itself (Receive Maximum)
-        self._waiting: deque[_Plain] = deque()
+        self._waiting: deque[OpenRequest] = deque()
         self._checks = 0
         self._broker_was_away = False
         self._timer: Timer | None = None
@@ -180,14 +173,14 @@ class Gateway:
                 self._send(plain)
         self._loop.after(_CHECK_S, self._check_orphans)
 
-    def _drop(self, dropped: list[_Plain]) -> None:
+    def _drop(self, dropped: list[OpenRequest]) -> None:
         """Cancels requests without an answer: the next gateway answers them."""
         for plain in dropped:
             self._dispatcher.cancel(plain.request)
             self._forget(plain)
         self._waiting = deque(plain for plain in self._waiting if plain.request in self._plain)
 
-    def _forget(self, plain: _Plain) -> None:
+    def _forget(self, plain: OpenRequest) -> None:
         self._plain.pop(plain.request, None)
         if plain.link is None:
             self._orphans = [other for other in self._orphans if other is not plain]
@@ -195,13 +188,15 @@ class Gateway:
     def _on_request(self, link: Link, message: Message) -> None:
         if link is not self._link:
             return
-        if not may_answer_at(self._settings.root, message.reply_to):
-            _log.warning("reply_topic_refused", node=self._settings.node, task=self.task, topic=message.reply_to)
-            message = replace(message, reply_to=None)
         if self._is_known(link, message):
             return
-        plain = _Plain(new_request_id(), message, link)
+        plain = OpenRequest(id_for(self._settings, message), message, link, reply_to=message.reply_to)
         self._plain[plain.request] = plain
+        try:
+            check_reply_topic(self._settings.root, self.task, message.reply_to)
+        except BadInputError as error:
+            self._refuse_reply_topic(plain, error)
+            return
         if len(self._plain) - len(self._waiting) <= self._settings.plain_inflight:
             self._dispatch(plain)
         elif len(self._waiting) < _WAITING:
@@ -214,7 +209,7 @@ class Gateway:
         if not self._orphans:
             self._broker_was_away = False
             return False
-        plain = next((plain for plain in self._orphans if _same(plain.message, message)), None)
+        plain = next((plain for plain in self._orphans if is_same(plain.message, message)), None)
         if plain is None:
             return False
         self._orphans.remove(plain)
@@ -222,10 +217,12 @@ class Gateway:
         self._send(plain)
         return True
 
-    def _dispatch(self, plain: _Plain) -> None:
+    def _dispatch(self, plain: OpenRequest) -> None:
         """Parses and submits a request; answers an invalid one with the error."""
         try:
-            parsed = self._parse(plain.message)
+            self._watchdog.refuse_poison(plain.request)
+            with self._watchdog.running(LOOP, "gateway", (plain.request,), _PARSE_S):
+                parsed = self._parse(plain.message)
         except S2M3Error as error:
             self._refuse(plain, error)
             return
@@ -242,9 +239,15 @@ class Gateway:
             on_delta=stream.take if stream else None,
         )
 
-    def _refuse(self, plain: _Plain, error: S2M3Error) -> None:
+    def _refuse(self, plain: OpenRequest, error: S2M3Error) -> None:
         transaction = transaction_of(plain.message.payload)
         self._finish(plain, encode_plain_error(error, request=plain.request, transaction=transaction))
+
+    def _refuse_reply_topic(self, plain: OpenRequest, error: S2M3Error) -> None:
+        """Answers with an error on the task's shared response topic: nothing is published on the caller's topic."""
+        self._note_failure(plain.request, error)
+        plain.reply_to = None
+        self._refuse(plain, error)
 
     def _parse(self, message: Message) -> PlainRequest:
         ids = topics.REQUEST_INPUT.ids(self._settings.root, message.topic)
@@ -253,7 +256,7 @@ class Gateway:
             return PlainRequest({name: as_file(message.payload, message.content_type or content_type)})
         return parse_plain(message.payload)
 
-    def _on_result(self, plain: _Plain, parsed: PlainRequest, stream: PlainStream | None, result: Result) -> None:
+    def _on_result(self, plain: OpenRequest, parsed: PlainRequest, stream: PlainStream | None, result: Result) -> None:
         seq = stream.pieces_sent if stream is not None else None
         ignored = (*parsed.ignored, *result.ignored)
         if result.error is not None:
@@ -276,25 +279,27 @@ class Gateway:
         self._finish(plain, payload)
 
     def _note_failure(self, request: bytes, error: S2M3Error) -> None:
-        name, code = request.hex(), error.code
+        name, detail = request.hex(), f"{error.code}: {error.detail}"
         _log.warning("request_failed", node=self._settings.node, task=self.task, request=name, error=str(error))
-        self._publish_event(
-            Event(event="request_failed", task=self.task, request=name, detail=f"{code}: {error.detail}")
-        )
+        self._publish_event(Event(event="request_failed", task=self.task, request=shown_id(request), detail=detail))
 
-    def _finish(self, plain: _Plain, answer: bytes) -> None:
+    def _finish(self, plain: OpenRequest, answer: bytes) -> None:
         plain.answer = answer
         if plain.link is not None:
             self._send(plain)
 
-    def _send(self, plain: _Plain) -> None:
+    def _send(self, plain: OpenRequest) -> None:
         """Publishes the answer; `_delivered` acknowledges the request after the answer's PUBACK, so neither is lost."""
         if plain.answer is None or plain.sent or plain.request not in self._plain:
             return
         try:
-            refused = partial(self._may_not_answer, plain) if plain.message.reply_to else None
-            answer = self._addressed(plain.message, plain.answer)
-            self._answers.publish(answer, on_delivered=partial(self._delivered, plain), on_refused=refused)
+            refused = partial(self._may_not_answer, plain) if plain.reply_to else None
+            self._answers.publish(
+                self._addressed(plain, plain.answer),
+                on_delivered=partial(self._delivered, plain),
+                on_refused=refused,
+                on_dropped=partial(self._dropped, plain),
+            )
             plain.sent = True
         except S2M3Error as error:
             name = plain.request.hex()
@@ -302,42 +307,39 @@ class Gateway:
             plain.answer = encode_plain_error(error, request=plain.request, transaction=None)
             self._loop.after(0.5, partial(self._send, plain))
 
-    def _may_not_answer(self, plain: _Plain, error: UnauthorisedError) -> None:
-        """Answers with an error on the task's shared response topic: we may not publish to the caller's topic."""
-        error.node = self._settings.node
-        self._note_failure(plain.request, error)
-        transaction = transaction_of(plain.message.payload)
-        plain.message, plain.sent = replace(plain.message, reply_to=None), False
-        plain.answer = encode_plain_error(error, request=plain.request, transaction=transaction)
-        self._send(plain)
+    def _may_not_answer(self, plain: OpenRequest, error: S2M3Error) -> None:
+        """Answers with an error on the task's shared response topic: we cannot publish to the caller's topic."""
+        error.node, plain.sent = self._settings.node, False
+        self._refuse_reply_topic(plain, error)
 
-    def _addressed(self, message: Message, payload: bytes) -> Outgoing:
-        if message.reply_to:
-            return Outgoing(message.reply_to, payload, correlation=message.correlation)
+    def _dropped(self, plain: OpenRequest, error: S2M3Error) -> None:
+        """Replaces an answer over which every connection is lost by an error; if it is the error, ends the request."""
+        if plain.request not in self._plain:  # the next gateway has the request
+            return
+        if plain.was_dropped:
+            self._delivered(plain)
+        else:
+            plain.was_dropped = True
+            self._may_not_answer(plain, error)
+
+    def _addressed(self, plain: OpenRequest, payload: bytes) -> Outgoing:
+        if plain.reply_to:
+            return Outgoing(plain.reply_to, payload, correlation=plain.message.correlation)
         # no v5 properties, as 3.1.1 clients may subscribe to this topic (docs/protocol.md)
         return Outgoing(topics.RESPONSE.at(self._settings.root, task=self.task), payload)
 
-    def _publish(self, plain: _Plain, payload: bytes) -> bool:
+    def _publish(self, plain: OpenRequest, payload: bytes) -> bool:
         """Publishes a piece of streamed text unless the outgoing queue is long: the answer contains all text."""
         if not self._answers.has_room:
             return False
         self._answers.publish(
-            self._addressed(plain.message, payload), on_refused=lambda _: None
+            self._addressed(plain, payload), on_refused=lambda _: None
         )  # a refusal of the answer is handled
         return True
 
-    def _delivered(self, plain: _Plain) -> None:
+    def _delivered(self, plain: OpenRequest) -> None:
         self._forget(plain)
         if plain.link is not None:
             plain.link.ack(plain.message)
         while self._waiting and len(self._plain) - len(self._waiting) < self._settings.plain_inflight:
             self._dispatch(self._waiting.popleft())
-
-
-def _same(one: Message, other: Message) -> bool:
-    return (one.topic, one.payload, one.reply_to, one.correlation) == (
-        other.topic,
-        other.payload,
-        other.reply_to,
-        other.correlation,
-    )
