@@ -86,3 +86,11 @@ def test_a_wrong_file_of_devices_is_refused_with_the_key(document: dict[str, obj
     with pytest.raises(BadDefinitionError) as raised:
         assumed_devices(document, "d.json")
     assert raised.value.detail.startswith(said)
+
+
+def test_devices_come_as_they_are_assumed_and_an_unknown_model_is_answered_with_those_there_are() -> None:
+    device = estimated("clip-vit-b16").devices[0]
+    assert (device.id, device.memory_mb, device.latency_ms, device.mbps) == ("pi", 4000, 2, 100)
+    with pytest.raises(BadInputError) as caught:
+        estimated("nonsense")
+    assert str(caught.value).endswith(f"no model 'nonsense'; there are: {', '.join(shipped_catalogue().models)}")

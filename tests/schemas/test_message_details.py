@@ -3,7 +3,7 @@
 import base64
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import msgpack
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from s2m3.schemas.dtypes import read_dtype, share_of
 from s2m3.schemas.errors import BadInputError, BusyError, TooLargeError
 from s2m3.schemas.ids import shown_id
+from s2m3.schemas.protocol import Since
 from s2m3.schemas.wire.codec import (
     decode_answer,
     decode_piece,
@@ -420,3 +421,17 @@ def test_an_input_of_an_unknown_kind_is_a_file_only_in_the_form_of_one(value: An
 def test_an_error_without_figures_has_none() -> None:
     error = TooLargeError("too much")
     assert (error.size, error.limit) == (0, 0)
+
+
+class _Later(Options):
+    """Options of a release that has one more, with a default that is not None."""
+
+    penalty: Annotated[float, Since(1)] = 1.5
+
+
+def test_an_option_that_a_reader_does_not_know_is_sent_to_it_as_if_nobody_had_set_it() -> None:
+    options = _Later(max_tokens=4, penalty=2.5)
+    assert options.for_reader(1) is options
+    older = options.for_reader(0)
+    assert (older.max_tokens, older.penalty) == (4, 1.5)
+    assert Options(max_tokens=4).for_reader(0) == Options(max_tokens=4)
