@@ -45,6 +45,7 @@ class Link:
         session_expiry_s: Seconds for which the broker keeps a persistent session after a loss; None: clean start.
         manual_ack: QoS 1 messages are acknowledged (PUBACK) by `ack` instead of on arrival.
         receive_maximum: Most unacknowledged messages that the broker may send; rumqttd ignores it.
+        cut_over: Payloads over so many bytes arrive cut (Message.oversize). None: Mosquitto drops those over our limit.
         on_connected: Called after each connect, with SUBSCRIBE queued: the place to publish retained documents again.
         on_ended: Called once if the link ends by itself (refused, or lost with `reconnect=False`), not after `stop`.
         reconnect: False ends the link at the first loss, for an owner that must check something before it reconnects.
@@ -60,6 +61,7 @@ class Link:
         session_expiry_s: int | None = None,
         manual_ack: bool = False,
         receive_maximum: int = 100,
+        cut_over: int | None = None,
         on_connected: Callback | None = None,
         on_ended: Callback | None = None,
         reconnect: bool = True,
@@ -81,9 +83,7 @@ class Link:
         self._outbox = Outbox(self._name, settings.max_message_bytes, self._refuse)
         self._manual_ack = manual_ack
         self._unacknowledged = Acknowledgements()
-        self._attempt = 0
-        self._up_since = 0.0
-        self._generation = 0
+        self._attempt, self._generation, self._up_since = 0, 0, 0.0
         self._stopping = False
         self._connected = threading.Event()
         self._ended = threading.Event()
@@ -98,12 +98,16 @@ class Link:
             session_expiry_s=session_expiry_s,
             manual_ack=manual_ack,
             receive_maximum=receive_maximum,
+            cut_over=cut_over,
         )
 
     # ---- connecting and ending -------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Starts to connect and returns at once; `on_connected` or `on_ended` reports the outcome."""
+        if self._stopping:
+            self._ended.set()
+            return
         self._attempt += 1
         self._connection.connect()
 
@@ -206,7 +210,7 @@ class Link:
         self._outbox.connection_lost()
         self._note_refusal(refused)
         if not self._stopping and self._reconnect and self._refused is None:
-            self._loop.after(delay_s(self._attempt + 1), self._connect_again)
+            self._loop.after(delay_s(self._attempt + 1), self.begin)
             return
         is_first = not self._ended.is_set()
         self._ended.set()
@@ -231,12 +235,6 @@ class Link:
             self._note_refusal(refused)
             self._connection.abort()
 
-    def _connect_again(self) -> None:
-        if self._stopping:
-            self._ended.set()
-        else:
-            self.begin()
-
     # ---- incoming messages ------------------------------------------------------------------------------------------
 
     def _message(self, message: Message) -> None:
@@ -253,6 +251,7 @@ class Link:
         qos: int = 1,
         on_subscribed: Callback | None = None,
         required: bool = True,
+        retained: bool = True,
     ) -> None:
         """Subscribes now and on every connect. Filters must not overlap: the broker would deliver messages twice.
 
@@ -262,12 +261,13 @@ class Link:
             qos: Largest QoS of delivery.
             on_subscribed: Called once at the SUBACK (of this connection, or of the next connect).
             required: Whether a refusal of the subscription ends the link.
+            retained: Whether the broker is to send what it retains (Retain Handling 2 if not; rumqttd ignores it).
         """
         if not self._loop.is_current:
-            subscribe = partial(self.subscribe, qos=qos, on_subscribed=on_subscribed, required=required)
-            self._loop.call(partial(subscribe, topic_filter, handler))
+            subscribe = partial(self.subscribe, qos=qos, on_subscribed=on_subscribed)
+            self._loop.call(partial(subscribe, topic_filter, handler, required=required, retained=retained))
             return
-        self._handlers.add(topic_filter, handler, qos, required=required)
+        self._handlers.add(topic_filter, handler, qos, required=required, retained=retained)
         callbacks = [on_subscribed] if on_subscribed else []
         if self._connected.is_set():
             self._subscribe({topic_filter: qos}, callbacks)
@@ -276,7 +276,7 @@ class Link:
             self._on_next_subscribed += callbacks
 
     def _subscribe(self, filters: dict[str, int], callbacks: list[Callback]) -> int | None:
-        mid = self._connection.subscribe(filters)
+        mid = self._connection.subscribe(filters, self._handlers.wants_retained)
         if mid is None:
             self._on_next_subscribed += callbacks
         else:
