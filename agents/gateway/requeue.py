@@ -5,6 +5,7 @@ a request that takes long would stop the task's requests although all that came 
 docs/decisions/0007-requeue-slow-plain-requests.md.
 """
 
+import secrets
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +21,7 @@ from s2m3.schemas.errors import S2M3Error, UnauthorisedError
 __all__ = ["REQUEUED", "Requeue"]
 
 _log = structlog.get_logger(__name__)
-#: User property of a copy: the id of the request that it is a copy of.
+#: User property of a copy: a random name, by which the gateway that requeued the request knows the copy.
 REQUEUED = "requeued"
 #: A request is requeued when so many behind it are answered. Brokers have a window of 20 messages or more.
 _ANSWERED_BEHIND = 8
@@ -62,7 +63,7 @@ class Requeue:
     loop: Loop
     link: Link
     _messages: deque[_Unacknowledged] = field(default_factory=deque)
-    #: request id as in `REQUEUED` -> the request whose copy the broker has not delivered yet
+    #: name as in `REQUEUED` -> the request whose copy the broker has not delivered yet
     _expected: dict[str, OpenRequest] = field(default_factory=dict)
     #: request -> number of its copies so far
     _copies: dict[bytes, int] = field(default_factory=dict)
@@ -89,7 +90,7 @@ class Requeue:
     def forget(self, plain: OpenRequest) -> None:
         """Drops a request that is left to the next gateway."""
         self._copies.pop(plain.request, None)
-        self._expected.pop(plain.request.hex(), None)
+        self._expected = {name: other for name, other in self._expected.items() if other is not plain}
 
     def connection_lost(self) -> None:
         """Drops the messages of a lost connection: the broker delivers them again."""
@@ -129,7 +130,7 @@ class Requeue:
         self._look()
 
     def _copy(self, held: _Unacknowledged) -> None:
-        plain, message, name = held.plain, held.message, held.plain.request.hex()
+        plain, message, name = held.plain, held.message, secrets.token_hex(8)
         copy = Outgoing(
             message.topic,
             message.payload,
@@ -145,9 +146,9 @@ class Requeue:
         self._bound()
         try:
             self.link.publish(copy, on_delivered=partial(self._copied, held), on_refused=self._refused)
-            _log.debug("requeued", node=self.node, task=self.task, request=name)
+            _log.debug("requeued", node=self.node, task=self.task, request=plain.request.hex())
         except S2M3Error as error:  # the outgoing queue is full
-            _log.warning("not_requeued", node=self.node, task=self.task, request=name, error=str(error))
+            _log.warning("not_requeued", node=self.node, task=self.task, request=plain.request.hex(), error=str(error))
             held.copying = False
             del self._expected[name]
 
