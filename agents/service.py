@@ -271,6 +271,7 @@ class Agent:
             self.link,
             may_return=self._reread_plan,
             publish_event=self._presence.event,
+            watchdog=self._watchdog,
         )
 
     def _reread_plan(self) -> None:

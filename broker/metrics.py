@@ -18,6 +18,7 @@ __all__ = [
     "LOAD_SECONDS",
     "MEMORY_BUDGET",
     "MEMORY_FREE",
+    "MESSAGES_DROPPED",
     "MODULE_FAILURES",
     "MODULE_MEMORY",
     "NODES",
@@ -76,6 +77,7 @@ PLAN_SECONDS = Histogram("s2m3_plan_seconds", "Deciding where modules live", buc
 # all processes
 CONNECTED = Gauge("s2m3_broker_connected", "1 while the broker is there", ["client"])
 CONNECTIONS_LOST = Counter("s2m3_broker_connections_lost", "Connections that ended unasked", ["client"])
+MESSAGES_DROPPED = Counter("s2m3_messages_dropped", "Messages over which every connection was lost", ["client"])
 
 
 def count_batch(module: str, waited_s: Sequence[float], run_s: float) -> None:

@@ -13,12 +13,12 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.schemas import topics
-from s2m3.schemas.errors import BusyError, S2M3Error, UnauthorisedError, UnknownTaskError
+from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error, UnknownTaskError
 from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.plain import Transaction, encode_plain_error
 from s2m3.schemas.wire.plain_topics import transaction_in
-from s2m3.schemas.wire.reply_topics import may_answer_at
+from s2m3.schemas.wire.reply_topics import check_reply_topic
 
 __all__ = ["UnknownTasks"]
 
@@ -92,23 +92,31 @@ class UnknownTasks:
         metrics.count_request("", error.code, 0, _GRACE_S)
         _log.debug("unknown_task", task=asked.task, request=request.hex())
         payload = encode_plain_error(error, request=request, transaction=asked.transaction)
-        if asked.reply_to is not None and may_answer_at(self._root, asked.reply_to):
-            answer = Outgoing(asked.reply_to, payload, correlation=asked.correlation)
-            self._publish(answer, lambda _: self._answer_all(asked.task, payload))
-        else:
+        if (reply_to := self._reply_topic(asked)) is None:
             self._answer_all(asked.task, payload)
+        else:
+            answer = Outgoing(reply_to, payload, correlation=asked.correlation)
+            self._publish(answer, lambda _: self._answer_all(asked.task, payload))
+
+    def _reply_topic(self, asked: _Asked) -> str | None:
+        """Returns the caller's Response Topic; None if it has none, or one that takes no errors."""
+        try:
+            topic = check_reply_topic(self._root, asked.task, asked.reply_to)
+        except BadInputError:
+            return None
+        return None if topic is not None and topics.RESPONSE_VALUE.ids(self._root, topic) is not None else topic
 
     def _answer_all(self, task: str, payload: bytes) -> None:
         """Answers where the callers of a task listen; without v5 properties, for 3.1.1 clients (docs/protocol.md)."""
         if task and len(task) <= _LONGEST_NAME:
             self._publish(Outgoing(f"{self._root}/response/{task}", payload), _drop)
 
-    def _publish(self, answer: Outgoing, on_refused: Callable[[UnauthorisedError], None]) -> None:
+    def _publish(self, answer: Outgoing, on_refused: Callable[[S2M3Error], None]) -> None:
         try:
             self._link.publish(answer, on_refused=on_refused)
         except S2M3Error as error:  # the outgoing queue is full
             _log.warning("not_answered", topic=answer.topic, error=str(error))
 
 
-def _drop(_: UnauthorisedError) -> None:
+def _drop(_: S2M3Error) -> None:
     """Leaves a request unanswered: the access list is of a release whose planner answered none."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         S2M3Error,
         TooLargeError,
         UnauthorisedError,
+        UndeliverableError,
         UnknownTaskError,
     )
     from s2m3.schemas.settings import BrokerSettings
@@ -46,6 +47,7 @@ __all__ = [
     "Stream",
     "TooLargeError",
     "UnauthorisedError",
+    "UndeliverableError",
     "UnknownTaskError",
 ]
 

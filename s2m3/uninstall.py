@@ -12,7 +12,7 @@ from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.schemas import topics
-from s2m3.schemas.errors import S2M3Error, UnauthorisedError
+from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.sessions import site_id
 from s2m3.schemas.settings import BrokerSettings
 
@@ -110,16 +110,16 @@ class Retained:
                     names.append(f"node {ids['node']}" if "node" in ids else path.pattern.split("/")[0])
         return names
 
-    def clear(self, cleared: list[str]) -> list[UnauthorisedError]:
+    def clear(self, cleared: list[str]) -> list[S2M3Error]:
         """Clears topics; returns what the broker did not let us.
 
         Raises:
             S2M3Error: The broker did not acknowledge in time.
         """
         left = threading.Semaphore(0)
-        refused: list[UnauthorisedError] = []
+        refused: list[S2M3Error] = []
 
-        def refuse(error: UnauthorisedError) -> None:
+        def refuse(error: S2M3Error) -> None:
             refused.append(error)
             left.release()
 

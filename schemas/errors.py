@@ -15,6 +15,7 @@ __all__ = [
     "S2M3Error",
     "TooLargeError",
     "UnauthorisedError",
+    "UndeliverableError",
     "UnknownTaskError",
     "error_from_code",
 ]
@@ -61,6 +62,10 @@ class BadInputError(S2M3Error):
 
 class BadDefinitionError(BadInputError):
     """A model definition or an instance file is invalid. The detail names the file and the line or key."""
+
+
+class UndeliverableError(BadInputError):
+    """The message was dropped: the broker ended the connection each time it was sent, and did not without it."""
 
 
 class UnknownTaskError(S2M3Error):

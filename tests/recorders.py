@@ -56,7 +56,8 @@ class Published:
     message: Outgoing
     on_delivered: Callable[[], object] | None = None
     on_no_subscribers: Callable[[], object] | None = None
-    on_refused: Callable[[UnauthorisedError], None] | None = None
+    on_refused: Callable[[S2M3Error], None] | None = None
+    on_dropped: Callable[[S2M3Error], None] | None = None
 
 
 @dataclass
@@ -127,12 +128,13 @@ class RecordedLink:
         *,
         on_delivered: Callable[[], object] | None = None,
         on_no_subscribers: Callable[[], object] | None = None,
-        on_refused: Callable[[UnauthorisedError], None] | None = None,
+        on_refused: Callable[[S2M3Error], None] | None = None,
+        on_dropped: Callable[[S2M3Error], None] | None = None,
     ) -> None:
         if self.error is not None:
             error, self.error = self.error, None
             raise error
-        self.published.append(Published(message, on_delivered, on_no_subscribers, on_refused))
+        self.published.append(Published(message, on_delivered, on_no_subscribers, on_refused, on_dropped))
 
     def ack(self, message: Message) -> None:
         self.acknowledged.append(message)

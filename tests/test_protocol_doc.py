@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from s2m3.schemas import bridge, messages, topics
 from s2m3.schemas.errors import S2M3Error, error_from_code
+from s2m3.schemas.ids import shown_id
 from s2m3.schemas.protocol import PROTOCOL, ClosedList, Since
 from s2m3.schemas.wire import plain
 from s2m3.schemas.wire.codec import CONTENT_TYPE
@@ -135,7 +136,7 @@ def test_the_example_of_a_stream_is_read_by_the_real_parser_and_its_piece_is_wha
     assert request.options == {"max_tokens": 40, "stop": ["."]}
     (piece,) = re.findall(r"```json piece\n(.*?)```", TEXT, flags=re.DOTALL)
     sent = plain.encode_plain_piece(at=0, text="The quick", seq=0, request=bytes.fromhex("00"), transaction=8)
-    assert json.loads(piece) | {"request": "00"} == json.loads(sent)
+    assert json.loads(piece) | {"request": shown_id(bytes.fromhex("00"))} == json.loads(sent)
 
 
 def test_every_option_of_a_written_text_is_documented() -> None:

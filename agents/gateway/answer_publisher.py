@@ -1,7 +1,6 @@
 """Publishes the answers of one task's plain requests, where each caller wants them. Takes no requests."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -11,7 +10,7 @@ from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.schemas import topics
-from s2m3.schemas.errors import S2M3Error, TooLargeError, UnauthorisedError
+from s2m3.schemas.errors import S2M3Error, TooLargeError
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.plain import encode_plain_error
 
@@ -76,7 +75,7 @@ class AnswerPublisher:
 
     def send_piece(self, plain: OpenRequest, payload: bytes) -> bool:
         """Publishes a piece of streamed text unless the outgoing queue is long: the answer contains all text."""
-        if not self._link.has_room or plain.message.reply_to == self._value:
+        if not self._link.has_room or plain.reply_to == self._value:
             return False
         # a refusal of the answer is handled
         self._link.publish(self._addressed(plain, payload), on_refused=lambda _: None)
@@ -84,34 +83,51 @@ class AnswerPublisher:
 
     def _publish(self, plain: OpenRequest) -> None:
         """Publishes the value first: the broker has it when it acknowledges the answer, which follows on the link."""
-        delivered = partial(self._on_delivered, plain)
         answer, value = plain.answer or b"", plain.value
-        if plain.message.reply_to == self._value and value is not None:
+        publish = partial(
+            self._link.publish,
+            on_delivered=partial(self._on_delivered, plain),
+            on_refused=partial(self._may_not_answer, plain) if plain.reply_to else None,
+            on_dropped=partial(self._dropped, plain),
+        )
+        if plain.reply_to == self._value and value is not None:
             if len(value) > LONGEST_VALUE:
                 text = f"an answer of {len(value)} bytes is over the {LONGEST_VALUE} that are sent alone"
                 raise TooLargeError(text, size=len(value), limit=LONGEST_VALUE)
-            self._link.publish(Outgoing(self._value, value), on_delivered=delivered)
+            publish(Outgoing(self._value, value))
             return
-        if not plain.message.reply_to and value is not None and len(value) <= LONGEST_VALUE:
+        if not plain.reply_to and value is not None and len(value) <= LONGEST_VALUE:
             # an access list of a release that has no such topic refuses it: the answer itself follows
             self._link.publish(Outgoing(self._value, value), on_refused=lambda _: None)
-        refused = partial(self._may_not_answer, plain) if plain.message.reply_to else None
-        self._link.publish(self._addressed(plain, answer), on_delivered=delivered, on_refused=refused)
+        publish(self._addressed(plain, answer))
 
     def _addressed(self, plain: OpenRequest, payload: bytes) -> Outgoing:
-        message = plain.message
-        if message.reply_to and message.reply_to != self._value:
-            return Outgoing(message.reply_to, payload, correlation=message.correlation)
+        if plain.reply_to and plain.reply_to != self._value:
+            return Outgoing(plain.reply_to, payload, correlation=plain.message.correlation)
         # no v5 properties, as 3.1.1 clients may subscribe to this topic (docs/protocol.md)
         return Outgoing(self._response, payload)
 
-    def _may_not_answer(self, plain: OpenRequest, error: UnauthorisedError) -> None:
-        """Answers with an error on the task's shared response topic: we may not publish to the caller's topic."""
-        error.node = self._node
-        self._on_failure(plain.request, error)
-        plain.message, plain.sent = replace(plain.message, reply_to=None), False
+    def refuse_reply_topic(self, plain: OpenRequest, error: S2M3Error) -> None:
+        """Answers with an error on the task's shared response topic: nothing is published on the caller's topic."""
+        plain.reply_to, plain.sent = None, False
         self._replace(plain, error)
         self.send(plain)
+
+    def _may_not_answer(self, plain: OpenRequest, error: S2M3Error) -> None:
+        """Tells the caller elsewhere that we cannot publish to its topic."""
+        error.node = self._node
+        self._on_failure(plain.request, error)
+        self.refuse_reply_topic(plain, error)
+
+    def _dropped(self, plain: OpenRequest, error: S2M3Error) -> None:
+        """Replaces an answer over which every connection is lost by an error; if it is the error, ends the request."""
+        if plain.closed:  # the next gateway has the request
+            return
+        if plain.was_dropped:
+            self._on_delivered(plain)
+        else:
+            plain.was_dropped = True
+            self._may_not_answer(plain, error)
 
     def _replace(self, plain: OpenRequest, error: S2M3Error) -> None:
         plain.answer = encode_plain_error(error, request=plain.request, transaction=plain.transaction)

@@ -3,15 +3,15 @@
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import structlog
 
 from s2m3.agents.gateway.answer_publisher import AnswerPublisher
-from s2m3.agents.gateway.open_request import OpenRequest, is_same, read_request
+from s2m3.agents.gateway.open_request import OpenRequest, id_for, is_same, read_request
 from s2m3.agents.gateway.plain_stream import PlainStream
 from s2m3.agents.gateway.requeue import Requeue
+from s2m3.agents.supervision.watchdog import LOOP, Watchdog
 from s2m3.broker import metrics
 from s2m3.broker.event_loop import Loop, Timer
 from s2m3.broker.mqtt.link import Link
@@ -19,15 +19,15 @@ from s2m3.broker.mqtt.message import Message
 from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.schemas import topics
-from s2m3.schemas.errors import BusyError, S2M3Error, UnauthorisedError
-from s2m3.schemas.ids import new_request_id
+from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error, UnauthorisedError
+from s2m3.schemas.ids import shown_id
 from s2m3.schemas.messages import Event
 from s2m3.schemas.sessions import TASK_SESSION_S, task_client_id
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import traceparent_of
 from s2m3.schemas.wire.plain import PlainRequest, encode_plain_error, encode_plain_result, encode_plain_value
 from s2m3.schemas.wire.plain_topics import transaction_in
-from s2m3.schemas.wire.reply_topics import may_answer_at
+from s2m3.schemas.wire.reply_topics import check_reply_topic
 
 __all__ = ["Gateway"]
 
@@ -36,6 +36,8 @@ _log = structlog.get_logger(__name__)
 _RECONNECT_S = (0.2, 1.0)
 #: Most plain requests that wait because `plain_inflight` requests are in flight.
 _WAITING = 1_000
+#: Longest time that reading a request may take, seconds.
+_PARSE_S = 10.0
 #: Interval at which orphaned requests are checked.
 _CHECK_S = 1.0
 #: Orphans are answered after so many checks with the session connected and no redelivery (callers have then had time to
@@ -64,6 +66,7 @@ class Gateway:
         answers: The agent's link, on which answers are published.
         may_return: Reads the agent's plan again; if it still names us, the agent calls `connect`.
         publish_event: Publishes an event.
+        watchdog: Marks which request is read, and knows those that ended this node's process several times.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Gateway:
         *,
         may_return: Callable[[], None],
         publish_event: Callable[[Event], None],
+        watchdog: Watchdog,
     ) -> None:
         self.task = task
         self._settings = settings
@@ -87,7 +91,7 @@ class Gateway:
         self._requeue = Requeue(settings.node, task, loop, answers)
         self._may_return = may_return
         self._publish_event = publish_event
-        self._value_topic = topics.RESPONSE_VALUE.at(settings.root, task=task)
+        self._watchdog = watchdog
         self._link: Link | None = None
         self._plain: dict[bytes, OpenRequest] = {}
         #: those whose connection was lost
@@ -200,15 +204,18 @@ class Gateway:
             metrics.PLAIN_PASSED.labels("retained" if message.retain else "empty").inc()
             link.ack(message)
             return
-        if message.reply_to != self._value_topic and not may_answer_at(self._settings.root, message.reply_to):
-            _log.warning("reply_topic_refused", node=self._settings.node, task=self.task, topic=message.reply_to)
-            message = replace(message, reply_to=None)
         if self._is_known(link, message):
             return
         transaction = transaction_in(self._settings.root, message.topic, message.payload)
-        plain = OpenRequest(new_request_id(), message, link, transaction)
+        plain = OpenRequest(id_for(self._settings, message), message, link, transaction, message.reply_to)
         self._plain[plain.request] = plain
         self._requeue.came(plain, link, message)
+        try:
+            check_reply_topic(self._settings.root, self.task, message.reply_to)
+        except BadInputError as error:
+            self._note_failure(plain.request, error)
+            self._answers.refuse_reply_topic(plain, error)
+            return
         if len(self._plain) - len(self._waiting) <= self._settings.plain_inflight:
             self._dispatch(plain)
         elif len(self._waiting) < _WAITING:
@@ -237,7 +244,9 @@ class Gateway:
     def _dispatch(self, plain: OpenRequest) -> None:
         """Parses and submits a request; answers an invalid one with the error."""
         try:
-            parsed = read_request(self._settings.root, plain.message, self._settings.max_message_bytes)
+            self._watchdog.refuse_poison(plain.request)
+            with self._watchdog.running(LOOP, "gateway", (plain.request,), _PARSE_S):
+                parsed = read_request(self._settings.root, plain.message, self._settings.max_message_bytes)
         except S2M3Error as error:
             self._refuse(plain, error)
             return
@@ -281,11 +290,9 @@ class Gateway:
         self._finish(plain, payload)
 
     def _note_failure(self, request: bytes, error: S2M3Error) -> None:
-        name, code = request.hex(), error.code
+        name, detail = request.hex(), f"{error.code}: {error.detail}"
         _log.warning("request_failed", node=self._settings.node, task=self.task, request=name, error=str(error))
-        self._publish_event(
-            Event(event="request_failed", task=self.task, request=name, detail=f"{code}: {error.detail}")
-        )
+        self._publish_event(Event(event="request_failed", task=self.task, request=shown_id(request), detail=detail))
 
     def _finish(self, plain: OpenRequest, answer: bytes) -> None:
         plain.answer = answer

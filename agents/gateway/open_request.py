@@ -1,15 +1,18 @@
 """A plain request that a gateway has taken and not acknowledged, and how its message is read. No I/O."""
 
+import hashlib
 from dataclasses import dataclass, field
 
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message
 from s2m3.schemas.errors import BadInputError, TooLargeError
+from s2m3.schemas.ids import CONTENT_BYTES, request_id_of
+from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.plain import PlainRequest, Transaction, parse_plain
 from s2m3.schemas.wire.plain_topics import raw_levels, transaction_in
 from s2m3.schemas.wire.raw_sound import as_file, input_and_type
 
-__all__ = ["OpenRequest", "is_same", "read_request"]
+__all__ = ["OpenRequest", "id_for", "is_same", "read_request"]
 
 
 @dataclass(slots=True, eq=False)
@@ -22,10 +25,14 @@ class OpenRequest:
     link: Link | None
     #: the caller's own id, echoed in every answer
     transaction: Transaction | None = None
+    #: the caller's Response Topic; None for the task's shared response topic, also if the caller's is refused
+    reply_to: str | None = None
     #: the answer (JSON) once it is known, the value alone if it is a result, and whether they have been published
     answer: bytes | None = None
     value: bytes | None = None
     sent: bool = False
+    #: whether an answer was dropped as a poison message
+    was_dropped: bool = False
     #: whether nothing is to be published any more: answered, or left to the next gateway
     closed: bool = False
     #: messages to acknowledge once it is answered: the caller's, and the copies that were put back into the session
@@ -60,3 +67,17 @@ def is_same(one: Message, other: Message) -> bool:
         other.reply_to,
         other.correlation,
     )
+
+
+def id_for(settings: BrokerSettings, message: Message) -> bytes:
+    """Returns a request id for a plain request, whichever gateway of the site takes it.
+
+    Its first half depends on topic and payload: a node on which the request ended a process recognises the request when
+    the session brings it to the next gateway. It is keyed with the site's session key, because request ids are shown in
+    answers, and must not tell what was asked.
+    """
+    key = settings.session_key.get_secret_value() if settings.session_key is not None else settings.root
+    hashed = hashlib.blake2b(key=hashlib.sha256(key.encode()).digest(), digest_size=CONTENT_BYTES)
+    hashed.update(message.topic.encode(errors="replace") + b"\0")
+    hashed.update(message.payload)
+    return request_id_of(hashed.digest())

@@ -16,7 +16,7 @@ from s2m3.agents.gateway.open_request import OpenRequest
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
-from s2m3.schemas.errors import S2M3Error, UnauthorisedError
+from s2m3.schemas.errors import S2M3Error
 
 __all__ = ["REQUEUED", "Requeue"]
 
@@ -162,7 +162,7 @@ class Requeue:
         self._acknowledge(held)
         self._look()
 
-    def _refused(self, error: UnauthorisedError) -> None:
+    def _refused(self, error: S2M3Error) -> None:
         """Requeues no more: the access list is of a release whose agents did not publish requests."""
         self._forbidden = True
         _log.warning("requeue_refused", node=self.node, task=self.task, error=error.detail)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from s2m3.agents.serving.detokenizer import Detokenizer
+from s2m3.agents.serving.fair_queue import Flow
 from s2m3.agents.serving.module import Generator, TokenSequence
 from s2m3.schemas.errors import BadInputError, ModuleFailedError, RequestTimeoutError, S2M3Error
 from s2m3.schemas.wire.generation import NO_OPTIONS, common_length
@@ -31,6 +32,11 @@ class Item:
     def key(self) -> tuple[bytes, str]:
         """Request and step, which all attempts of the work have in common."""
         return self.work.request, self.work.step
+
+    @property
+    def flow(self) -> Flow:
+        """Task and requester, which share the worker's time with others."""
+        return self.work.task, self.work.reply_to
 
 
 class BatcherCallbacks(Protocol):

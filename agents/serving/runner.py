@@ -1,18 +1,18 @@
-"""Runs modules: a bounded queue per module, and one worker thread for all, which runs batches of the queued items."""
+"""Runs modules: a bounded fair queue per module, and one worker thread for all, which runs batches of queued items."""
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
 
 import structlog
 
 from s2m3.agents.serving.continuous_batching import ContinuousBatcher, Item
+from s2m3.agents.serving.fair_queue import FairQueue, Shares
 from s2m3.agents.serving.module import Generator, Module
+from s2m3.agents.serving.served import Served
 from s2m3.agents.supervision.watchdog import LOOP, WORKER, Watchdog
 from s2m3.broker import metrics
 from s2m3.schemas.errors import BusyError, ModuleFailedError, NotReadyError, RequestTimeoutError, S2M3Error
@@ -27,32 +27,6 @@ _SMOOTHING = 0.2
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Served:
-    module: Module
-    #: the sequences of a module that generates text; None for other modules
-    batcher: ContinuousBatcher | None = None
-    queue: deque[Item] = field(default_factory=deque)
-    #: (request, step) -> its item in the queue
-    waiting: dict[tuple[bytes, str], Item] = field(default_factory=dict)
-    running: int = 0
-    #: when its last decoding step ended
-    stepped_at: float = 0.0
-    ms: float = 0.0
-    #: set by `remove`: no more work is accepted
-    on_removed: Callable[[], None] | None = None
-
-    @property
-    def since(self) -> float | None:
-        """The time since which work that can run now has been waiting; None if there is none."""
-        times = []
-        if self.queue and (self.batcher.free_slots > 0 if self.batcher else not self.running):
-            times.append(self.queue[0].arrived)
-        if self.batcher is not None and self.running:
-            times.append(self.stepped_at)
-        return min(times, default=None)
-
-
 #: (work, its outputs, its timing, milliseconds left of its deadline)
 Done = Callable[[Work, Mapping[str, Value], Timing, float], None]
 Failed = Callable[[Work, S2M3Error], None]
@@ -61,7 +35,9 @@ SendPiece = Callable[[Work, int, int, str], bool]
 
 
 class Runner:
-    """Runs work on loaded modules in a worker thread, oldest first; light modules in the submitter's thread if idle.
+    """Runs work on loaded modules in a worker thread; light modules in the submitter's thread if idle.
+
+    Tasks, and within a task requesters, get equal shares of the worker's time, on all modules together.
 
     Args:
         node: The node's name, for timings and errors.
@@ -88,7 +64,8 @@ class Runner:
         self._failed = failed
         self.send_piece = send_piece
         self._watchdog = watchdog or Watchdog()
-        self._served: dict[str, _Served] = {}
+        self._served: dict[str, Served] = {}
+        self._shares = Shares()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
@@ -109,7 +86,7 @@ class Runner:
         batcher = (
             ContinuousBatcher(self._node, cast("Generator", module), self) if hasattr(module, "generates") else None
         )
-        served = _Served(module, batcher)
+        served = Served(module, FairQueue(self._shares), batcher)
         metrics.QUEUE_ITEMS.labels(module_id).set_function(lambda: len(served.queue) + served.running)
         with self._changed:
             self._served[module_id] = served
@@ -125,6 +102,8 @@ class Runner:
     def submit(self, work: Work, now: float) -> None:
         """Queues work whose inputs are complete. A newer attempt of queued work replaces it, so that it runs once.
 
+        In a full queue, work of a requester with few items takes the place of the newest item of who has most.
+
         Raises:
             NotReadyError: The module is not served here.
             BusyError: The module's queue is full.
@@ -139,21 +118,30 @@ class Runner:
             served = self._served.get(module_id)
             if served is None or served.on_removed is not None:
                 raise NotReadyError(f"{module_id} is not served here", step=work.step, node=self._node)
-            if _replaced(served, work, now):
+            if served.takes_over(work, now):
                 return
-            if len(served.queue) >= self._bound:
-                raise BusyError(f"{self._bound} items wait for {module_id}", step=work.step, node=self._node)
             item = Item(work, now, now + work.ms_left / 1000)
+            evicted = served.queue.make_room(item.flow) if len(served.queue) >= self._bound else None
+            if evicted is not None:
+                del served.waiting[evicted.key]
+            elif len(served.queue) >= self._bound:
+                raise self._busy(module_id)
             runs_here = served.module.light and not served.queue and not served.running
             if runs_here:
                 served.running = 1
+                self._shares.serve(item.flow, served.estimate_ms)
             else:
                 served.queue.append(item)
                 served.waiting[work.request, work.step] = item
                 self._changed.notify()
+        if evicted is not None:
+            self.fail(evicted, self._busy(module_id))
         if runs_here:
             with self._watched(LOOP, [item]):
                 self._serve(served, [item])
+
+    def _busy(self, module_id: str) -> BusyError:
+        return BusyError(f"{self._bound} items wait for {module_id}")
 
     def drop(self, request: bytes, step: str, attempt: int) -> None:
         """Drops work whose result is not needed any more, from the queue or between two tokens; also older attempts."""
@@ -163,7 +151,7 @@ class Runner:
                     if item.key == (request, step) and item.work.attempt <= attempt:
                         item.dropped = True
                         served.waiting.pop(item.key, None)
-                served.queue = deque(item for item in served.queue if not item.dropped)
+                served.queue.remove_dropped()
 
     def queues(self) -> dict[str, int]:
         """Returns module -> number of items that wait or run, without modules that have none."""
@@ -187,7 +175,7 @@ class Runner:
                 removed = [self._pop(module_id) for module_id in self._drained()]
                 module_id = self._next()
                 served = self._served[module_id] if module_id else None
-                batch = _next_batch(served, self._watchdog) if served else []
+                batch = served.next_batch(self._watchdog) if served else []
             for gone in removed:
                 if gone.on_removed is not None:
                     gone.on_removed()
@@ -204,14 +192,14 @@ class Runner:
         patience_s = max(item.deadline for item in items) - time.monotonic()
         return self._watchdog.running(slot, items[0].work.hop.module, [item.work.request for item in items], patience_s)
 
-    def _pop(self, module_id: str) -> _Served:
+    def _pop(self, module_id: str) -> Served:
         metrics.QUEUE_ITEMS.remove(module_id)
         return self._served.pop(module_id)
 
     def _next(self) -> str | None:
-        """Returns the module whose work has waited longest; modules that run in the submitter's thread are skipped."""
-        heads = [(since, name) for name, s in self._served.items() if (since := s.since) is not None]
-        return min(heads)[1] if heads else None
+        """Returns the module whose work is due; modules that run in the submitter's thread are skipped."""
+        turns = [(turn, name) for name, s in self._served.items() if (turn := s.turn(self._shares)) is not None]
+        return min(turns)[1] if turns else None
 
     def _drained(self) -> list[str]:
         return [
@@ -220,7 +208,7 @@ class Runner:
             if s.on_removed is not None and not s.queue and not s.running
         ]
 
-    def _serve(self, served: _Served, batch: list[Item]) -> None:
+    def _serve(self, served: Served, batch: list[Item]) -> None:
         began = time.monotonic()
         ready: list[tuple[Item, Any]] = []
         for item in batch:
@@ -233,20 +221,31 @@ class Runner:
                 self.fail(item, prepared)
             else:
                 ready.append((item, prepared))
+        estimate_ms = served.estimate_ms
         if ready:
             self._compute(served, ready, began)
+        took_ms = (time.monotonic() - began) * 1000 / max(1, len(batch))
         with self._changed:
+            for item in batch:
+                self._shares.charge(item.flow, took_ms - estimate_ms)
             served.running = 0
             if served.queue or served.on_removed is not None:
                 self._changed.notify()
 
-    def _step(self, served: _Served, batcher: ContinuousBatcher, new: list[Item]) -> None:
+    def _step(self, served: Served, batcher: ContinuousBatcher, new: list[Item]) -> None:
+        began, estimate_ms = time.monotonic(), served.estimate_ms
         batcher.step(new)
+        took_ms = (time.monotonic() - began) * 1000
         if (ms := batcher.last_ms) is not None:
             served.ms = ms if not served.ms else served.ms + _SMOOTHING * (ms - served.ms)
             batcher.last_ms = None
         with self._changed:
-            served.running = len(batcher.items)
+            for item in new:  # an item that is being written is charged for each step
+                self._shares.charge(item.flow, -estimate_ms)
+            items = batcher.items
+            for item in items:
+                self._shares.charge(item.flow, took_ms / len(items))
+            served.running = len(items)
             served.stepped_at = time.monotonic()
 
     def call_module(self, work: Work, call: Callable[[], T]) -> T | S2M3Error:
@@ -259,7 +258,7 @@ class Runner:
             _log.exception("module_raised", node=self._node, module=work.hop.module, request=work.request.hex())
             return ModuleFailedError(f"{type(error).__name__}: {error}"[:300])
 
-    def _compute(self, served: _Served, ready: list[tuple[Item, Any]], began: float) -> None:
+    def _compute(self, served: Served, ready: list[tuple[Item, Any]], began: float) -> None:
         outputs = self.call_module(ready[0][0].work, partial(_run_batch, served.module, ready))
         if isinstance(outputs, S2M3Error):
             if len(ready) == 1:
@@ -292,34 +291,6 @@ class Runner:
         error.node = error.node or self._node
         metrics.MODULE_FAILURES.labels(item.work.hop.module, error.code).inc()
         self._failed(item.work, error)
-
-
-def _next_batch(served: _Served, watchdog: Watchdog) -> list[Item]:
-    """Removes and returns the next batch. A request that may have crashed an earlier process runs alone."""
-    free = served.batcher.free_slots if served.batcher is not None else served.module.max_batch
-    batch: list[Item] = []
-    while served.queue and len(batch) < free:
-        suspected = watchdog.is_suspected(served.queue[0].work.request)
-        if not (suspected and batch):
-            batch.append(served.queue.popleft())
-        if suspected:
-            break
-    for item in batch:
-        served.waiting.pop(item.key, None)
-    served.running += len(batch)
-    return batch
-
-
-def _replaced(served: _Served, work: Work, now: float) -> bool:
-    """Returns whether the work is in the queue or being generated already; a newer attempt takes over the item."""
-    item = served.waiting.get((work.request, work.step))
-    if item is None and served.batcher is not None:
-        item = next((item for item in served.batcher.items if item.key == (work.request, work.step)), None)
-    if item is None or item.dropped:
-        return False
-    if work.attempt > item.work.attempt:
-        item.work, item.deadline = work, now + work.ms_left / 1000
-    return True
 
 
 def _run_batch(module: Module, ready: list[tuple[Item, Any]]) -> list[dict[str, Value]]:

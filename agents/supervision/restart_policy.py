@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from s2m3.agents.supervision.blackbox import LOADING, Mark
+from s2m3.schemas.ids import content_of
 
 __all__ = ["CrashHistory", "RestartPolicy"]
 
@@ -15,7 +16,10 @@ _MOST = 3
 _WITHIN_S = 60.0
 #: Crashes of any cause within the same period after which the supervisor gives up.
 _MOST_CRASHES = 10
-#: Most poison requests, and most suspects, that are remembered.
+#: Requests of one content (`content_of` their ids) that have to end a process alone within this time, seconds, until
+#: none of that content is run. One may die of chance; and what is wrong may be mended.
+_CONTENT_DEATHS, _CONTENT_S = 2, 600.0
+#: Most poison requests, suspects and contents that are remembered.
 _REMEMBERED = 1_000
 
 
@@ -27,11 +31,16 @@ class CrashHistory:
         failed: Modules that are reported failed instead of loaded, once -> reason.
         poison: Requests that ran alone when the process crashed -> reason; they are not run on this node again.
         suspects: Requests of a batch during which the process crashed; each is run alone to find the poison request.
+        poison_contents: Contents of requests that ran alone at several crashes -> reason. A plain request has another
+            id, and the same content, when its session brings it to the next gateway.
+        suspect_contents: Contents of all requests that ran at a crash lately; each is run alone.
     """
 
     failed: Mapping[str, str] = field(default_factory=dict)
     poison: Mapping[bytes, str] = field(default_factory=dict)
     suspects: frozenset[bytes] = frozenset()
+    poison_contents: Mapping[bytes, str] = field(default_factory=dict)
+    suspect_contents: frozenset[bytes] = frozenset()
 
 
 @dataclass(slots=True)
@@ -42,6 +51,8 @@ class RestartPolicy:
     _blamed: dict[str, list[float]] = field(default_factory=dict)
     _poison: dict[bytes, str] = field(default_factory=dict)
     _suspects: dict[bytes, None] = field(default_factory=dict)
+    #: content -> when a process crashed with a request of it, whether that was alone, and the reason
+    _contents: dict[bytes, list[tuple[float, bool, str]]] = field(default_factory=dict)
 
     def after(self, why: str, marks: Iterable[Mark], now: float, *, poison: bool) -> CrashHistory | None:
         """Records a crash and decides about the next start.
@@ -67,9 +78,18 @@ class RestartPolicy:
             elif len(times) > _MOST:
                 failed[mark.module] = f"it ended the process {len(times)} times in {_WITHIN_S:g} s: {why}"
             self._remember(mark, why, poison=poison)
+            self._remember_contents(mark, why, now)
         if len(self._crashes) > _MOST_CRASHES:
             return None
-        return CrashHistory(failed, dict(self._poison), frozenset(self._suspects))
+        poison_contents = {
+            content: reason
+            for content, deaths in self._contents.items()
+            if len(reasons := [why for _, alone, why in deaths if alone]) >= _CONTENT_DEATHS
+            for reason in reasons[-1:]
+        }
+        return CrashHistory(
+            failed, dict(self._poison), frozenset(self._suspects), poison_contents, frozenset(self._contents)
+        )
 
     def _remember(self, mark: Mark, why: str, *, poison: bool) -> None:
         if poison and len(mark.requests) == 1:
@@ -79,3 +99,14 @@ class RestartPolicy:
         for kept in (self._poison, self._suspects):
             for request in list(kept)[:-_REMEMBERED]:
                 kept.pop(request)
+
+    def _remember_contents(self, mark: Mark, why: str, now: float) -> None:
+        reason = f"{mark.module} did not survive this input {_CONTENT_DEATHS} times: {why}"
+        for content in map(content_of, mark.requests):
+            self._contents.setdefault(content, []).append((now, len(mark.requests) == 1, reason))
+        recent = {
+            content: [death for death in deaths if death[0] > now - _CONTENT_S]
+            for content, deaths in self._contents.items()
+        }
+        kept = [content for content, deaths in recent.items() if deaths][-_REMEMBERED:]
+        self._contents = {content: recent[content] for content in kept}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from s2m3.agents.supervision.blackbox import LOADING, LOOP, WORKER, Blackbox
 from s2m3.agents.supervision.restart_policy import CrashHistory
 from s2m3.schemas.errors import ModuleFailedError
+from s2m3.schemas.ids import content_of
 
 __all__ = ["LOADING", "LOOP", "WORKER", "Watchdog"]
 
@@ -98,12 +99,14 @@ class Watchdog:
         """Refuses a poison request.
 
         Raises:
-            ModuleFailedError: The request was running alone when an earlier process crashed.
+            ModuleFailedError: The request, or several of the same content, ran alone when an earlier process crashed.
         """
-        why = self._crash_history.poison.get(request)
+        history = self._crash_history
+        why = history.poison.get(request) or history.poison_contents.get(content_of(request))
         if why is not None:
             raise ModuleFailedError(why)
 
     def is_suspected(self, request: bytes) -> bool:
-        """Whether the request was in a batch during which a process crashed, so that it has to run alone."""
-        return request in self._crash_history.suspects
+        """Whether the request, or one of its content, ran when a process crashed, so that it has to run alone."""
+        history = self._crash_history
+        return request in history.suspects or content_of(request) in history.suspect_contents

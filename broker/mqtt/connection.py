@@ -26,6 +26,7 @@ from s2m3.broker.event_loop import Loop, SocketHandlers, Timer
 from s2m3.broker.mqtt import fast_path, properties
 from s2m3.broker.mqtt.connection_events import ConnectionEvents
 from s2m3.broker.mqtt.message import Message, Outgoing, Will
+from s2m3.broker.mqtt.outbox import IN_FLIGHT, OVERHEAD_BYTES
 from s2m3.broker.mqtt.sockets import ConnectFailures, cork, no_delay, tls_context
 from s2m3.schemas.sessions import without_tag
 from s2m3.schemas.settings import BrokerSettings
@@ -40,10 +41,6 @@ _CONNECT_TIMEOUT_S = 5.0
 #: Longest wait for the CONNACK once the socket is open.
 _CONNACK_S = 5.0
 _MISC_S = 0.5
-#: Most QoS 1 messages in flight (sent and not acknowledged).
-_INFLIGHT = 100
-#: Bytes reserved in a packet for the fixed header, topic and properties.
-_OVERHEAD = 1_024
 #: PUBACK reason code "No matching subscribers".
 _NO_SUBSCRIBERS = 0x10
 
@@ -91,11 +88,16 @@ class Connection:
         self._sock: socket.socket | None = None
         self._timer: Timer | None = None
         self._opened_at = 0.0
-        self._client = self._make_client(client_id, will, manual_ack=manual_ack)
-        #: `_client` if it has the fast path; None with stock paho
-        self._fast = self._client if isinstance(self._client, _FastClient) else None
+        self._tls = tls_context(settings)
+        self._make_client = partial(self._new_client, client_id, will, manual_ack=manual_ack)
+        self._use(self._make_client())
 
-    def _make_client(self, client_id: str, will: Will | None, *, manual_ack: bool) -> Client:
+    def _use(self, client: Client) -> None:
+        self._client = client
+        #: `_client` if it has the fast path; None with stock paho
+        self._fast = client if isinstance(client, _FastClient) else None
+
+    def _new_client(self, client_id: str, will: Will | None, *, manual_ack: bool) -> Client:
         settings = self._settings
         client = _client_class()(
             CallbackAPIVersion.VERSION2,
@@ -106,13 +108,12 @@ class Connection:
         )
         client.connect_timeout = _CONNECT_TIMEOUT_S
         client.max_queued_messages_set(0)  # unlimited: the link's outbox has the bound
-        client.max_inflight_messages_set(_INFLIGHT)
+        client.max_inflight_messages_set(IN_FLIGHT)
         if settings.username is not None:
             password = settings.password.get_secret_value() if settings.password else None
             client.username_pw_set(settings.username, password)
-        context = tls_context(settings)
-        if context is not None:
-            client.tls_set_context(context)
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
         client.on_socket_open = lambda _c, _u, sock: no_delay(sock)
@@ -130,18 +131,21 @@ class Connection:
     # ---- connect and loss -------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Connects in a separate thread; the callback `up` or `down` reports the outcome."""
+        """Connects in a separate thread; the callback `up` or `down` reports the outcome.
+
+        Each connection has a new paho client: paho would send what it holds unacknowledged again at once, and the
+        outbox decides that (`Outbox.connection_lost`).
+        """
+        self._use(self._make_client())
         threading.Thread(target=self._connect, name=f"connect-{self._name}", daemon=True).start()
 
     def _connect(self) -> None:
         ours = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         ours.ReceiveMaximum = self._receive_maximum
         if self._cut_over is None:
-            ours.MaximumPacketSize = self._settings.max_message_bytes + _OVERHEAD
+            ours.MaximumPacketSize = self._settings.max_message_bytes + OVERHEAD_BYTES
         if self._session_expiry_s is not None:
             ours.SessionExpiryInterval = self._session_expiry_s
-        if self._fast is not None:
-            self._fast.forget()
         try:
             self._client.connect(
                 self._settings.host,
@@ -256,7 +260,9 @@ class Connection:
         self.failures.let_in()
         self._connected = True
         self._can_expire = properties.may_expire(theirs)
-        payload = min(self._settings.max_message_bytes, (getattr(theirs, "MaximumPacketSize", 0) or 2**31) - _OVERHEAD)
+        payload = min(
+            self._settings.max_message_bytes, (getattr(theirs, "MaximumPacketSize", 0) or 2**31) - OVERHEAD_BYTES
+        )
         self._loop.call(lambda: self._events.up(payload))
 
     @property
@@ -283,7 +289,7 @@ class Connection:
     # ---- outgoing packets -------------------------------------------------------------------------------------------
 
     def publish(self, message: Outgoing) -> int:
-        """Queues a message for the next `flush`; returns its packet id. Without a connection, QoS 1 waits for one."""
+        """Queues a message for the next `flush`; returns its packet id. Without a connection, the message is lost."""
         packed: Any = None
         message = properties.bearable(message, can_expire=self._can_expire)
         if not message.plain:

@@ -115,10 +115,6 @@ class FastPath(_Paho):
         """Whether bytes that were read from the socket are not yet consumed by paho."""
         return self._consumed < len(self._read_ahead)
 
-    def forget(self) -> None:
-        """Drops unconsumed bytes and the TLS error; to be called before a new connection."""
-        self._read_ahead, self._consumed, self.alert = b"", 0, None
-
     def _sock_recv(self, bufsize: int) -> bytes:
         """Returns up to `bufsize` bytes from a buffer: paho reads a packet's type, length bytes and rest one by one."""
         if not self.has_more:

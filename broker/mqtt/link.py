@@ -13,7 +13,8 @@ from s2m3.broker.mqtt.backoff import delay_s
 from s2m3.broker.mqtt.connection import Connection
 from s2m3.broker.mqtt.connection_events import ConnectionEvents
 from s2m3.broker.mqtt.message import Message, Outgoing, Will
-from s2m3.broker.mqtt.outbox import Callback, Outbox, Refused, denied
+from s2m3.broker.mqtt.outbox import Callback, Refused, denied
+from s2m3.broker.mqtt.sender import Sender
 from s2m3.broker.mqtt.subscriptions import Acknowledgements, Handler, Handlers
 from s2m3.schemas.errors import UnauthorisedError
 from s2m3.schemas.sessions import without_tag
@@ -80,15 +81,15 @@ class Link:
         self._on_reconnect: list[Callback] = []
         self._on_disconnect: list[Callback] = []
         self._resubscribe_mid: int | None = None
-        self._outbox = Outbox(self._name, settings.max_message_bytes, self._refuse)
         self._manual_ack = manual_ack
         self._unacknowledged = Acknowledgements()
         self._attempt, self._generation, self._up_since = 0, 0, 0.0
         self._stopping = False
         self._connected = threading.Event()
+        self._sender = Sender(self._name, settings.max_message_bytes, loop, self._connected, self._refuse)
         self._ended = threading.Event()
         self._refused: UnauthorisedError | None = None
-        events = ConnectionEvents(self._up, self._down, self._message, self._subscribed, self._outbox.acknowledged)
+        events = ConnectionEvents(self._up, self._down, self._message, self._subscribed, self._sender.acknowledged)
         self._connection = Connection(
             settings,
             client_id,
@@ -100,6 +101,7 @@ class Link:
             receive_maximum=receive_maximum,
             cut_over=cut_over,
         )
+        self._sender.connection = self._connection
 
     # ---- connecting and ending -------------------------------------------------------------------------------------
 
@@ -152,7 +154,7 @@ class Link:
             self._ended.wait(timeout_s + 1.0)
 
     def _stop_after(self, left_s: float) -> None:
-        if self._connected.is_set() and self._outbox and left_s > 0:
+        if self._connected.is_set() and len(self._sender) and left_s > 0:
             self._loop.after(_FLUSH_POLL_S, lambda: self._stop_after(left_s - _FLUSH_POLL_S))
             return
         self._stopping = True
@@ -183,31 +185,30 @@ class Link:
         self._up_since = time.monotonic()
         self._generation += 1
         self._unacknowledged.clear()
-        self._outbox.limit = limit
         self._connected.set()
         metrics.CONNECTED.labels(self._name).set(1)
         callbacks, self._on_next_subscribed = self._on_next_subscribed, []
         if filters := self._handlers.filters():
             self._resubscribe_mid = self._subscribe(filters, callbacks)
-        self._flush()
+        self._sender.up(limit)
         if self._on_connected is not None:
             self._on_connected()
 
     def _down(self, refused: UnauthorisedError | None) -> None:
         metrics.CONNECTED.labels(self._name).set(0)
-        was_connected = self._connected.is_set() and not self._stopping
+        was_up = self._connected.is_set()
         self._connected.clear()
         for _, callbacks in self._subscribing.values():
             self._on_next_subscribed += callbacks  # called at the SUBACK of the next connection
         self._subscribing.clear()
-        if was_connected:
+        if was_up and not self._stopping:
             if time.monotonic() - self._up_since > _STABLE_S:  # else a second client may use the same client id
                 self._attempt = 0
             metrics.CONNECTIONS_LOST.labels(self._name).inc()
             _log.info("disconnected", client=self._name)
             for on_disconnect in self._on_disconnect:
                 on_disconnect()
-        self._outbox.connection_lost()
+        self._sender.down(was_up=was_up)
         self._note_refusal(refused)
         if not self._stopping and self._reconnect and self._refused is None:
             self._loop.after(delay_s(self._attempt + 1), self.begin)
@@ -321,30 +322,25 @@ class Link:
         on_delivered: Callback | None = None,
         on_no_subscribers: Callback | None = None,
         on_refused: Refused | None = None,
+        on_dropped: Refused | None = None,
     ) -> None:
-        """Queues a message.
+        """Queues a message. Without a connection, a QoS 1 message waits for the next one.
 
         Args:
             message: Topic, payload, QoS and v5 properties.
             on_delivered: Called at the PUBACK (QoS 1).
             on_no_subscribers: Called instead if the PUBACK says that nobody is subscribed (rumqttd never says so).
             on_refused: Called instead if the access list denies the publication; without it, a denial ends the link.
+            on_dropped: Called instead if every connection is lost over the message (a poison message); without it,
+                `on_refused` is called, and without that too, `on_delivered`.
 
         Raises:
             TooLargeError: The payload exceeds the broker's or our own limit.
             BusyError: The outgoing queue is full.
         """
-        self._outbox.add(message, on_delivered, on_no_subscribers, on_refused)
-        if self._loop.is_current:
-            self._flush()
-        else:
-            self._loop.call(self._flush)
+        self._sender.add(message, on_delivered, on_no_subscribers, on_refused, on_dropped)
 
     @property
     def has_room(self) -> bool:
         """Whether the outgoing queue is short enough for optional messages (less than a quarter of its bound)."""
-        return self._outbox.has_room
-
-    def _flush(self) -> None:
-        self._outbox.flush(self._connection.publish, connected=self._connected.is_set())
-        self._connection.flush()
+        return self._sender.has_room

@@ -53,6 +53,17 @@ class Outgoing:
     user: tuple[tuple[str, str], ...] = ()
 
     @property
+    def header_bytes(self) -> int:
+        """Bytes of topic and properties in the packet, about (each counted as characters of UTF-8)."""
+        texts = (
+            self.topic,
+            self.reply_to or "",
+            self.content_type or "",
+            *(text for pair in self.user for text in pair),
+        )
+        return sum(len(text.encode(errors="replace")) for text in texts) + len(self.correlation or b"")
+
+    @property
     def plain(self) -> bool:
         """Whether the message has no v5 property: rumqttd 0.20 drops all 3.1.1 clients if one receives properties."""
         return (

@@ -1,4 +1,8 @@
-"""The bounded queue of outgoing messages, with callbacks for the broker's acknowledgement or refusal of each."""
+"""The bounded queue of outgoing messages, with callbacks for the broker's acknowledgement or refusal of each.
+
+The queue keeps a message until its PUBACK, and sends it again after each reconnect. A message over which the connection
+is lost again and again (a poison message) is found and dropped: see `connection_lost`.
+"""
 
 from collections import deque
 from collections.abc import Callable
@@ -6,18 +10,24 @@ from dataclasses import dataclass
 
 import structlog
 
+from s2m3.broker import metrics
 from s2m3.broker.mqtt.message import Outgoing
-from s2m3.schemas.errors import BusyError, TooLargeError, UnauthorisedError
+from s2m3.broker.mqtt.poison import Blame, Dropped
+from s2m3.schemas.errors import BusyError, S2M3Error, TooLargeError, UnauthorisedError, UndeliverableError
 
-__all__ = ["Callback", "Outbox", "Refused", "denied"]
+__all__ = ["IN_FLIGHT", "OVERHEAD_BYTES", "Callback", "Outbox", "Refused", "denied"]
 
 _log = structlog.get_logger(__name__)
 #: Most messages that wait to be sent or are in flight (sent and not acknowledged).
 _MOST_OUTGOING = 2_000
+#: Most QoS 1 messages in flight: the connection holds further ones back.
+IN_FLIGHT = 100
+#: Bytes reserved in a packet for the fixed header, topic and properties.
+OVERHEAD_BYTES = 1_024
 _NOT_AUTHORISED = "Not authorized"
 
 Callback = Callable[[], object]
-Refused = Callable[[UnauthorisedError], None]
+Refused = Callable[[S2M3Error], None]
 
 
 def denied(client_id: str, what: str) -> UnauthorisedError:
@@ -26,17 +36,22 @@ def denied(client_id: str, what: str) -> UnauthorisedError:
     return UnauthorisedError(f"the broker does not let {client_id} {what}; {why}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    topic: str
-    qos: int
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A message with its callbacks, and what the connections that were lost with it in flight say about it."""
+
+    message: Outgoing
     on_delivered: Callback | None
     on_no_subscribers: Callback | None
     on_refused: Refused | None
+    on_dropped: Refused | None
+    blame: Blame
+    #: when it was last sent, monotonic seconds
+    sent_at: float = 0.0
 
 
 class Outbox:
-    """The outgoing messages of one link: waiting, and in flight.
+    """The outgoing messages of one link: waiting, in flight, and suspected.
 
     Args:
         client_id: The link's client id, for errors.
@@ -44,62 +59,177 @@ class Outbox:
         refused: Called with the error if the broker refuses a message that has no `on_refused` callback.
     """
 
-    def __init__(self, client_id: str, limit: int, refused: Refused) -> None:
+    def __init__(self, client_id: str, limit: int, refused: Callable[[UnauthorisedError], None]) -> None:
         self.limit = limit
         self._client_id = client_id
         self._refused = refused
-        self._waiting: deque[tuple[Outgoing, _Sent]] = deque()
-        self._sent: dict[int, _Sent] = {}
+        self._waiting: deque[_Entry] = deque()
+        self._sent: dict[int, _Entry] = {}
+        #: in flight at two losses: each is sent alone, once `isolate` was called
+        self._suspects: deque[_Entry] = deque()
+        self._isolating = False
+        #: the suspect that is in flight alone
+        self._lone: _Entry | None = None
+        self._dropped = Dropped()
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._sent)
+        return len(self._waiting) + len(self._sent) + len(self._suspects)
 
     @property
     def has_room(self) -> bool:
         """Whether less than a quarter of the bound is used, so that optional messages may be sent too."""
         return len(self) < _MOST_OUTGOING // 4
 
+    @property
+    def waits(self) -> bool:
+        """Whether a message waits for the acknowledgement of others before `flush` sends it."""
+        return self._isolating
+
+    @property
+    def suspects(self) -> int:
+        """Number of suspects, which wait for `isolate`."""
+        return len(self._suspects)
+
     def add(
         self,
         message: Outgoing,
-        on_delivered: Callback | None,
-        on_no_subscribers: Callback | None,
-        on_refused: Refused | None,
+        on_delivered: Callback | None = None,
+        on_no_subscribers: Callback | None = None,
+        on_refused: Refused | None = None,
+        on_dropped: Refused | None = None,
     ) -> None:
         """Queues a message; callbacks as in Link.publish.
 
         Raises:
-            TooLargeError: The payload exceeds the limit.
+            TooLargeError: The payload, or the whole with topic and properties, exceeds the limit.
             BusyError: The queue is full.
         """
-        size = len(message.payload)
+        size = len(message.payload) + max(0, message.header_bytes - OVERHEAD_BYTES)
         if size > self.limit:
             raise TooLargeError(f"{size} bytes are over the limit of {self.limit}", size=size, limit=self.limit)
         if len(self) >= _MOST_OUTGOING:
             raise BusyError(f"{_MOST_OUTGOING} messages wait for the broker's acknowledgement")
-        self._waiting.append((message, _Sent(message.topic, message.qos, on_delivered, on_no_subscribers, on_refused)))
+        self._waiting.append(_Entry(message, on_delivered, on_no_subscribers, on_refused, on_dropped, Blame()))
 
-    def flush(self, publish: Callable[[Outgoing], int], *, connected: bool) -> None:
-        """Passes waiting messages to `publish`, which returns the packet id. Drops QoS 0 if not connected."""
+    # ---- sending ------------------------------------------------------------------------------------------------
+
+    def flush(self, publish: Callable[[Outgoing], int], *, connected: bool, now: float) -> None:
+        """Passes messages to `publish`, which returns the packet id. Without a connection, QoS 0 is dropped.
+
+        Args:
+            publish: Sends a message.
+            connected: Whether there is a connection; without one, QoS 1 messages wait for the next.
+            now: Monotonic seconds.
+        """
+        if not connected:
+            while self._waiting and not self._waiting[-1].message.qos:
+                self._waiting.pop()
+            return
+        while (entry := self._next()) is not None:
+            if entry.message.qos and self._dropped.holds(entry.message, now):
+                self._drop(entry)
+                continue
+            entry.sent_at = now
+            self._sent[publish(entry.message)] = entry
+
+    def _next(self) -> _Entry | None:
+        """Returns the message to be sent now: while suspects are isolated, one of them if nothing is in flight."""
+        if self._isolating:
+            if any(entry.message.qos for entry in self._sent.values()):
+                return None
+            if self._suspects:
+                self._lone = self._suspects.popleft()
+                return self._lone
+            self._isolating = False
         while self._waiting:
-            message, sent = self._waiting.popleft()
-            if message.qos or connected:  # QoS 0 is not stored for a later connection
-                self._sent[publish(message)] = sent
+            entry = self._waiting.popleft()
+            if not (entry.message.retain and self._replaces_suspect(entry)):
+                return entry
+        return None
 
-    def connection_lost(self) -> None:
-        """Forgets QoS 0 messages in flight: no acknowledgement will arrive for them."""
-        self._sent = {mid: sent for mid, sent in self._sent.items() if sent.qos}
+    def _replaces_suspect(self, entry: _Entry) -> bool:
+        """Puts a retained message in the place of a suspect on its topic, which would otherwise be retained later."""
+        for place, suspect in enumerate(self._suspects):
+            if suspect.message.retain and suspect.message.topic == entry.message.topic:
+                entry.blame = suspect.blame
+                self._suspects[place] = entry
+                if suspect.on_delivered is not None:
+                    suspect.on_delivered()
+                return True
+        return False
+
+    def isolate(self) -> None:
+        """Has `flush` send the suspects one by one, each alone: the connection has lasted without them."""
+        self._isolating = bool(self._suspects)
+
+    def resume(self) -> None:
+        """Ends the isolation, also if an acknowledgement is still to come: other messages do not wait longer."""
+        self._isolating, self._lone = False, None
+        self._waiting.extendleft(reversed(self._suspects))
+        self._suspects.clear()
+
+    # ---- what became of them ------------------------------------------------------------------------------------
+
+    def connection_lost(self, now: float, *, was_up: bool) -> None:
+        """Has everything without a PUBACK sent again, except QoS 0 messages and poison messages.
+
+        A message in flight at two losses becomes a suspect. It is sent again only after the next connection has
+        lasted a while without it, and then alone. If the connection is lost over it alone often enough
+        (`Blame.is_guilty`), it is dropped. The restart of a broker or a bad network does not make it so: a
+        connection lost with nothing in flight clears all suspects.
+
+        Args:
+            now: Monotonic seconds.
+            was_up: False if only a connection attempt failed, which tells nothing.
+        """
+        unacknowledged = [entry for entry in self._sent.values() if entry.message.qos]
+        lone, self._lone = self._lone, None
+        self._sent.clear()
+        self._isolating = False
+        if was_up and not unacknowledged:
+            for suspect in self._suspects:
+                suspect.blame.clear()
+        for entry in unacknowledged[:IN_FLIGHT]:
+            entry.blame.lost(alone_s=now - entry.sent_at if entry is lone else None)
+        guilty = [entry for entry in unacknowledged if entry.blame.is_guilty]
+        suspects = [entry for entry in unacknowledged if entry.blame.is_suspect and entry not in guilty]
+        self._suspects = deque(sorted([*self._suspects, *suspects], key=lambda entry: entry.blame.alone))
+        innocent = [entry for entry in unacknowledged if not entry.blame.is_suspect]
+        self._waiting.extendleft(reversed(innocent))
+        for entry in guilty:
+            self._dropped.add(entry.message, now)
+            self._drop(entry)
+
+    def _drop(self, entry: _Entry) -> None:
+        topic, size = entry.message.topic, len(entry.message.payload)
+        metrics.MESSAGES_DROPPED.labels(self._client_id).inc()
+        _log.error("message_dropped", client=self._client_id, topic=topic[:200], bytes=size, why="poison message")
+        error = UndeliverableError(
+            f"the broker ended the connection of {self._client_id} each time {size} bytes were sent to {topic[:80]!r}"
+        )
+        told = entry.on_dropped or entry.on_refused
+        if told is not None:
+            told(error)
+        elif entry.on_delivered is not None:
+            entry.on_delivered()
 
     def acknowledged(self, mid: int, refused: str | None, has_subscribers: bool) -> None:  # noqa: FBT001
         """Calls the callback of an acknowledged message; arguments as in `ConnectionEvents.acknowledged`."""
-        sent = self._sent.pop(mid, None)
-        if sent is None:
+        entry = self._sent.pop(mid, None)
+        if entry is None:
             return
+        if entry is self._lone:
+            self._lone = None
         if refused == _NOT_AUTHORISED:
-            (sent.on_refused or self._refused)(denied(self._client_id, f"publish on {sent.topic}"))
+            error = denied(self._client_id, f"publish on {entry.message.topic}")
+            if entry.on_refused is not None:
+                entry.on_refused(error)
+            else:
+                self._refused(error)
             return
         if refused is not None:
-            _log.error("not_taken", client=self._client_id, topic=sent.topic, reason=refused)
-        callback = sent.on_delivered if has_subscribers or sent.on_no_subscribers is None else sent.on_no_subscribers
+            _log.error("not_taken", client=self._client_id, topic=entry.message.topic, reason=refused)
+        no_subscribers = entry.on_no_subscribers if not has_subscribers else None
+        callback = no_subscribers or entry.on_delivered
         if callback is not None:
             callback()

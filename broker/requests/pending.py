@@ -10,7 +10,7 @@ from s2m3.schemas.errors import BadInputError, NotReadyError, RequestTimeoutErro
 from s2m3.schemas.messages import RouteDoc
 from s2m3.schemas.wire.plain import ignored_keys, read_inputs
 from s2m3.schemas.wire.values import Value
-from s2m3.schemas.wire.work import Answer, Route, Work
+from s2m3.schemas.wire.work import Answer, Route, Work, following
 
 __all__ = ["Pending", "inputs_of", "nodes_of"]
 
@@ -44,6 +44,8 @@ class Pending:
     streamed: StreamAssembler | None = None
     #: keys in the request's inputs that are ignored
     ignored: tuple[str, ...] = ()
+    #: attempt -> the route that it was sent along: only its nodes answer
+    sent_along: dict[int, Route] = field(default_factory=dict)
     #: attempt -> its work at the steps that generate text, to be stopped when the result is not needed any more
     writing: dict[int, list[Work]] = field(default_factory=dict)
 
@@ -55,6 +57,7 @@ class Pending:
     def sends(self, doc: RouteDoc, inputs: Mapping[str, Value], reply_to: str, ms_left: float) -> list[Send]:
         """Returns the messages of this attempt: one for each step that takes raw inputs."""
         route = self.route or {}
+        self.sent_along[self.attempt] = route
         self.writing[self.attempt] = [
             self._work(doc, step, {}, reply_to, ms_left) for step, hop in route.items() if hop.options is not None
         ]
@@ -76,6 +79,19 @@ class Pending:
             route=self.route or {},
             ms_left=ms_left,
         )
+
+    def is_answered_by(self, answer: Answer) -> bool:
+        """Whether an answer is of an attempt and a step that was sent, and a result of the route's last step and node.
+
+        Somebody who may send work and knows the id of another's request could have an agent answer it. The time of a
+        step, which each agent adds, names the node.
+        """
+        route = self.sent_along.get(answer.attempt, {})
+        hop = route.get(answer.step)
+        if hop is None or answer.error is not None:
+            return hop is not None
+        timing = answer.timings.get(answer.step)
+        return not following(route, answer.step) and (timing is None or timing.node == hop.node)
 
     def too_late(self, doc: RouteDoc | None, lost: frozenset[str], now: float) -> S2M3Error:
         """Returns the error of a request whose deadline has passed: a time-out, its last error, or what was missing."""

@@ -112,9 +112,9 @@ class RequestTracker:
         return stops(pending.writing)
 
     def on_answer(self, answer: Answer, now: float) -> list[Action]:
-        """Handles an answer: the first result ends the request, duplicates and stale errors are dropped."""
+        """Handles an answer: only the first result from where the work was sent counts."""
         pending = self._pending.get(answer.request)
-        if pending is None:
+        if pending is None or not pending.is_answered_by(answer):
             return []
         if answer.error is None:
             return [self._finish(pending, now, None, answer), *stops(pending.writing, but=answer.attempt)]
@@ -136,7 +136,7 @@ class RequestTracker:
     def on_piece(self, piece: Piece) -> list[Action]:
         """Handles a piece of streamed text; returns the delta for the caller, if any."""
         pending = self._pending.get(piece.request)
-        if pending is None or pending.streamed is None or piece.attempt > pending.attempt:
+        if pending is None or pending.streamed is None or piece.step not in pending.sent_along.get(piece.attempt, {}):
             return []
         shown = pending.streamed.add(piece)
         return [EmitDelta(piece.request, shown)] if shown is not None else []

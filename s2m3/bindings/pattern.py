@@ -5,16 +5,11 @@ from collections.abc import Mapping
 
 from s2m3.schemas.bridge import Binding
 from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.publishable import MOST_LEVELS, has_forbidden_characters, why_not_publishable
 
 __all__ = ["captures", "check_result_topic", "check_topics", "loops", "may_hold_answer", "overlap", "result_topic"]
 
-#: Control characters, half characters, and what Unicode keeps free: MQTT lets a broker cut who sends them (1.5.4).
-_NO_TOPIC = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _FIELD = re.compile(r"\{(\w*)\}")
-#: Of a result topic. What wildcards stand for is somebody else's choice, and Mosquitto cuts a connection that publishes
-#: on more than 200 levels, whoever chose them.
-_LONGEST_BYTES = 512
-_MOST_LEVELS = 50
 
 
 def check_topics(binding: Binding, root: str) -> None:
@@ -26,8 +21,8 @@ def check_topics(binding: Binding, root: str) -> None:
     source, publish = binding.source, binding.publish
     if not _is_filter(source):
         raise BadInputError(f"source {source!r} is not a topic filter")
-    if source.count("/") >= _MOST_LEVELS or publish.count("/") >= _MOST_LEVELS:
-        raise BadInputError(f"a topic of a binding has more than {_MOST_LEVELS} levels")
+    if source.count("/") >= MOST_LEVELS or publish.count("/") >= MOST_LEVELS:
+        raise BadInputError(f"a topic of a binding has more than {MOST_LEVELS} levels")
     if overlap(source, f"{root}/#") and not source.startswith(f"{root}/response/"):
         raise BadInputError(f"source {source!r} would hear what is said under {root} itself: only {root}/response/…")
     target = _reach(binding)
@@ -65,16 +60,7 @@ def check_result_topic(topic: str) -> str:
     Raises:
         BadInputError: It is empty, too long, the broker's own, or has characters that no topic has.
     """
-    size, levels = len(topic.encode(errors="replace")), topic.count("/") + 1
-    why = None
-    if not topic:
-        why = "is empty"
-    elif size > _LONGEST_BYTES:
-        why = f"has {size} bytes, more than {_LONGEST_BYTES}"
-    elif levels > _MOST_LEVELS:
-        why = f"has {levels} levels, more than {_MOST_LEVELS}"
-    elif not _is_filter(topic) or set(topic) & set("+#"):
-        why = "is the broker's own, or no topic"
+    why = why_not_publishable(topic)
     if why is not None:
         raise BadInputError(f"the result topic {topic[:80]!r} {why}")
     return topic
@@ -148,7 +134,7 @@ def _is_filter(text: str) -> bool:
     levels = text.split("/")
     return (
         not text.startswith("$")
-        and not _NO_TOPIC.search(text)
+        and not has_forbidden_characters(text)
         and "#" not in "/".join(levels[:-1])
         and all(level in ("+", "#") or not set(level) & set("+#") for level in levels)
     )

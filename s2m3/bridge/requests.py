@@ -18,7 +18,7 @@ from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.errors import S2M3Error
-from s2m3.schemas.ids import new_request_id
+from s2m3.schemas.ids import new_request_id, shown_id
 from s2m3.schemas.wire.values import Kind
 
 __all__ = ["Requests"]
@@ -93,7 +93,7 @@ class Requests:
 
     def _tell_failure(self, task: str, request: bytes, error: S2M3Error) -> None:
         detail = f"{error.code}: {error.detail}"
-        event = m.Event(event="request_failed", task=task, request=request.hex(), detail=detail)
+        event = m.Event(event="request_failed", task=task, request=shown_id(request), detail=detail)
         topic = topics.EVENT.at(self._link.root)
         try:
             self._link.publish(Outgoing(topic, event.encode()))

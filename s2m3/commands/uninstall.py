@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from s2m3.commands import options
-from s2m3.schemas.errors import S2M3Error, UnauthorisedError
+from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.settings import BridgeSettings
 from s2m3.uninstall import Retained
 
@@ -38,7 +38,7 @@ def uninstall(
             typer.echo(f"left alone, for it is none of ours: {', '.join(others)}", err=True)
         if own and not (dry_run or yes):
             typer.confirm(f"clear {len(own)} topics?", abort=True)
-        refused: list[UnauthorisedError] = []
+        refused: list[S2M3Error] = []
         again: list[str] = []
         if own and not dry_run:
             refused = site.clear(own)

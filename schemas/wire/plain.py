@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from s2m3.schemas.errors import BadInputError, S2M3Error
+from s2m3.schemas.ids import shown_id
 from s2m3.schemas.protocol import UNKNOWN
 from s2m3.schemas.wire.base64_text import decode_base64
 from s2m3.schemas.wire.generation import known_options, read_options
@@ -263,7 +264,7 @@ def encode_plain_result(
     document = {
         "status": "ok",
         "transaction": transaction,
-        "request": request.hex(),
+        "request": shown_id(request),
         "answer": plain_value(answer),
         "outputs": {name: plain_value(value) for name, value in outputs.items()},
         "latency_ms": round(latency_ms, 1),
@@ -287,7 +288,7 @@ def encode_plain_error(
     document = {
         "status": "error",
         "transaction": transaction,
-        "request": request.hex(),
+        "request": shown_id(request),
         "error": error.as_dict(),
         **_ignored(ignored),
         **_final(seq),
@@ -300,7 +301,7 @@ def encode_plain_piece(*, at: int, text: str, seq: int, request: bytes, transact
     document = {
         "status": "piece",
         "transaction": transaction,
-        "request": request.hex(),
+        "request": shown_id(request),
         "seq": seq,
         "at": at,
         "text": text,

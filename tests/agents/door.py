@@ -7,6 +7,7 @@ from queue import Queue
 from typing import Any
 
 from s2m3.agents.gateway.gateway import Gateway
+from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
@@ -55,6 +56,7 @@ class Door:
             self.agent,
             may_return=lambda: None,
             publish_event=self.events.append,
+            watchdog=Watchdog(),
         )
         self.loop.call(self.gateway.connect)
 

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from s2m3.agents.gateway import gateway as gateway_module
 from s2m3.agents.gateway.gateway import Gateway
+from s2m3.agents.supervision.restart_policy import CrashHistory
+from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker.mqtt.message import Message
 from s2m3.broker.requests.dispatcher import Dispatcher
-from s2m3.schemas.errors import BusyError, UnauthorisedError
+from s2m3.schemas.errors import BusyError, UnauthorisedError, UndeliverableError
+from s2m3.schemas.ids import content_of, shown_id
 from s2m3.schemas.messages import Event, Replica, RouteDoc, RouteStep
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import decode_work, encode_answer, encode_piece
@@ -32,8 +36,12 @@ def route(**changes: Any) -> RouteDoc:
 class Desk:
     """A gateway, its agent's link, and the links of the task's session that it made."""
 
-    def __init__(self, links: LinkFactory, *, inflight: int = 2) -> None:
-        settings = AgentSettings(root="home", node="a", plain_inflight=inflight)
+    def __init__(
+        self, links: LinkFactory, *, inflight: int = 2, history: CrashHistory | None = None, key: str | None = None
+    ) -> None:
+        settings = AgentSettings(
+            root="home", node="a", plain_inflight=inflight, session_key=SecretStr(key) if key else None
+        )
         self.loop = ManualLoop()
         self.links = links
         self.agent = RecordedLink(settings, "s2m3-node-home-a", self.loop, connected=True)
@@ -51,6 +59,7 @@ class Desk:
             self.agent,  # type: ignore[arg-type]
             may_return=self._may_return,
             publish_event=self.events.append,
+            watchdog=Watchdog(crash_history=history),
         )
         self.gateway.connect()
         self.session.connect()
@@ -122,7 +131,7 @@ def test_a_request_is_answered_and_acknowledged_only_once_the_broker_has_the_ans
     assert work.inputs == {"x": "hello"}
     made.answer(work)
     (answer,) = made.answers()
-    assert (answer["status"], answer["answer"], answer["request"]) == ("ok", "done", work.request.hex())
+    assert (answer["status"], answer["answer"], answer["request"]) == ("ok", "done", shown_id(work.request))
     assert made.session.acknowledged == []
     made.deliver_answer()
     assert made.session.acknowledged == [message]
@@ -143,12 +152,40 @@ def test_an_answer_without_a_response_topic_has_no_properties(desk: Callable[...
     assert made.last().message.plain
 
 
-def test_a_topic_of_the_site_is_no_place_for_an_answer(desk: Callable[..., Desk]) -> None:
+@pytest.mark.parametrize("topic", ["home/plan/a", "home/response/other", "home", "/".join("a" * 201), "a" * 5_000, ""])
+def test_29_30_a_topic_that_is_no_place_for_an_answer_is_refused_where_everybody_listens(
+    desk: Callable[..., Desk], topic: str
+) -> None:
+    made = desk()
+    message = made.session.deliver(
+        REQUEST, b'{"transaction": 7, "inputs": {"x": "a"}}', mid=1, reply_to=topic, correlation=b"1"
+    )
+    (answer,) = made.answers()
+    assert (answer["error"]["code"], answer["transaction"]) == ("bad_input", 7)
+    assert "Response Topic" in answer["error"]["detail"]
+    assert made.last().message.plain
+    assert made.work == []
+    assert [event.event for event in made.events] == ["request_failed"]
+    made.deliver_answer()
+    assert made.session.acknowledged == [message]
+
+
+def test_30_a_caller_may_name_its_own_tasks_response_topic_and_an_inbox(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    for mid, topic in enumerate((RESPONSE, "home/client/me/in"), 1):
+        made.ask("hello", mid=mid, reply_to=topic, correlation=b"7")
+        made.answer(made.work[-1])
+        assert made.last(topic).message.correlation == b"7"
+
+
+def test_a_refused_request_that_comes_again_is_answered_once(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("hello", reply_to="home/plan/a")
-    made.answer(made.work[0])
+    made.session.lose()
+    made.gateway.connect()
+    made.session.connect()
+    made.ask("hello", mid=9, reply_to="home/plan/a")
     assert len(made.answers()) == 1
-    assert made.agent.at("home/plan/a") == []
 
 
 def test_raw_bytes_are_one_input(desk: Callable[..., Desk]) -> None:
@@ -231,6 +268,84 @@ def test_a_caller_whose_topic_the_broker_refuses_is_told_so_where_everybody_list
     made.deliver_answer()
     assert [acknowledged.mid for acknowledged in made.session.acknowledged] == [message.mid]
     assert made.last().on_refused is None  # a refusal there ends the agent's link
+
+
+def test_29_an_answer_that_ends_every_connection_becomes_an_error_where_everybody_listens(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    message = made.ask("hello", reply_to="elsewhere/answers")
+    made.answer(made.work[0])
+    dropped = made.last("elsewhere/answers").on_dropped
+    assert dropped is not None
+    dropped(UndeliverableError("cut"))
+    (answer,) = made.answers()
+    assert (answer["status"], answer["error"]["code"], answer["error"]["node"]) == ("error", "bad_input", "a")
+    made.deliver_answer()
+    assert [acknowledged.mid for acknowledged in made.session.acknowledged] == [message.mid]
+
+
+def test_29_a_request_whose_error_cannot_be_sent_either_is_acknowledged_and_not_brought_again(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    message = made.ask("hello")
+    made.answer(made.work[0])
+    for _ in range(2):
+        dropped = made.last().on_dropped
+        assert dropped is not None
+        dropped(UndeliverableError("cut"))
+    assert [answer["status"] for answer in made.answers()] == ["ok", "error"]
+    assert [acknowledged.mid for acknowledged in made.session.acknowledged] == [message.mid]
+
+
+def test_29_what_is_dropped_after_another_gateway_got_the_request_is_not_answered_here(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    made.ask("hello", reply_to="elsewhere/answers")
+    made.answer(made.work[0])
+    dropped = made.last("elsewhere/answers").on_dropped
+    assert dropped is not None
+    made.session.lose()
+    made.gateway.give_up()
+    dropped(UndeliverableError("cut"))
+    assert made.answers() == []
+
+
+# ---- requests that end processes --------------------------------------------------------------------------------
+
+
+def _id_of(made: Desk, text: str) -> bytes:
+    made.ask(text)
+    return made.work[-1].request
+
+
+def test_29_a_request_that_the_session_brings_to_another_gateway_has_an_id_of_the_same_content(
+    desk: Callable[..., Desk],
+) -> None:
+    first, again, other = _id_of(desk(), "hello"), _id_of(desk(), "hello"), _id_of(desk(), "other")
+    assert content_of(first) == content_of(again) != content_of(other)
+    assert first != again
+
+
+def test_29_ids_do_not_tell_what_was_asked_to_who_has_no_key(desk: Callable[..., Desk]) -> None:
+    assert content_of(_id_of(desk(key="one" * 8), "hello")) != content_of(_id_of(desk(key="two" * 8), "hello"))
+
+
+def test_29_what_ended_this_nodes_process_several_times_is_refused_and_acknowledged(
+    desk: Callable[..., Desk],
+) -> None:
+    content = content_of(_id_of(desk(), "hello"))
+    made = desk(history=CrashHistory(poison_contents={content: "m did not survive this input 2 times"}))
+    message = made.ask("hello")
+    (answer,) = made.answers()
+    assert answer["error"]["code"] == "module_failed"
+    assert made.work == []
+    made.deliver_answer()
+    assert made.session.acknowledged == [message]
+    made.ask("other", mid=2)
+    assert len(made.work) == 1
 
 
 # ---- the session is lost -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ def after(policy: RestartPolicy, *marks: Mark, now: float = 0.0, poison: bool = 
 
 
 def test_a_death_with_nothing_under_way_blames_nobody() -> None:
-    assert after(RestartPolicy()) == CrashHistory({}, {}, frozenset())
+    assert after(RestartPolicy()) == CrashHistory()
 
 
 def test_a_module_that_ends_the_process_while_it_is_loaded_is_reported_failed_the_first_time() -> None:
@@ -67,6 +67,34 @@ def test_where_memory_may_be_to_blame_a_request_that_was_run_alone_is_a_suspect_
     history = after(RestartPolicy(), Mark(WORKER, "m", (ONE,)), poison=False)
     assert history.poison == {}
     assert history.suspects == {ONE}
+
+
+AGAIN = ONE[:8] + b"another8"
+
+
+@pytest.mark.parametrize("poison", [True, False], ids=["crash", "sigkill"])
+def test_29_a_content_that_was_run_alone_at_two_deaths_is_poison_under_every_id(*, poison: bool) -> None:
+    policy = RestartPolicy()
+    history = after(policy, Mark(WORKER, "m", (ONE,)), poison=poison)
+    assert history.poison_contents == {}
+    assert history.suspect_contents == {ONE[:8]}
+    history = after(policy, Mark(WORKER, "m", (AGAIN,)), now=100.0, poison=poison)
+    assert history.poison_contents == {ONE[:8]: "m did not survive this input 2 times: killed by signal 11"}
+
+
+def test_29_a_content_of_a_batch_is_run_alone_and_is_not_poison() -> None:
+    policy = RestartPolicy()
+    for now in (0.0, 100.0, 200.0):
+        history = after(policy, Mark(WORKER, "m", (ONE, TWO)), now=now)
+    assert history.poison_contents == {}
+    assert history.suspect_contents == {ONE[:8], TWO[:8]}
+
+
+def test_29_deaths_longer_ago_than_ten_minutes_do_not_count_against_a_content() -> None:
+    policy = RestartPolicy()
+    after(policy, Mark(WORKER, "m", (ONE,)))
+    history = after(policy, Mark(WORKER, "m", (AGAIN,)), now=600.0)
+    assert history.poison_contents == {}
 
 
 def test_what_earlier_processes_died_of_is_still_known_to_the_next() -> None:

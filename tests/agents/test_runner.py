@@ -72,9 +72,17 @@ class Bench:
         self.told.put((work, seq, at, text))
         return True
 
-    def submit(self, text: str, module: str = "upper", ms_left: float = 60_000.0, attempt: int = 1) -> None:
+    def submit(  # what a work says
+        self,
+        text: str,
+        module: str = "upper",
+        ms_left: float = 60_000.0,
+        attempt: int = 1,
+        task: str = "task",
+        reply_to: str = "reply",
+    ) -> None:
         route = {"step": Hop(module, "here", {"text": "input.text"}, ("upper",))}
-        work = Work(text.encode().ljust(16), "task", "step", attempt, 1, "reply", {"text": text}, route, ms_left)
+        work = Work(text.encode().ljust(16), task, "step", attempt, 1, reply_to, {"text": text}, route, ms_left)
         self.runner.submit(work, time.monotonic())
 
     def texts(self, count: int) -> list[str]:
@@ -198,6 +206,51 @@ def test_the_module_whose_item_waits_longest_is_next(bench: Bench) -> None:
     bench.submit("third", "one")
     one.gate.set()
     assert bench.texts(3) == ["X", "SECOND", "THIRD"]
+
+
+def test_41_another_task_is_in_the_next_batch_whatever_one_task_has_queued(bench: Bench) -> None:
+    module = Upper()
+    module.max_batch = 2
+    bench.runner = Runner("here", 100, bench.runner._done, bench.runner._failed, bench.runner.send_piece)  # noqa: SLF001
+    bench.runner.start()
+    bench.runner.add("upper", module)
+    module.gate.clear()
+    for n in range(50):
+        bench.submit(f"flood {n}", reply_to=f"client/{n}/in")
+    assert module.began.acquire(timeout=WAIT_S)
+    bench.submit("other", task="other")
+    module.gate.set()
+    assert "OTHER" in bench.texts(4)
+
+
+def test_41_another_modules_task_is_next_whatever_one_task_has_queued(bench: Bench) -> None:
+    flooded, quiet = Upper(), Upper()
+    bench.runner.add("flooded", flooded)
+    bench.runner.add("quiet", quiet)
+    flooded.max_batch = 1
+    flooded.gate.clear()
+    for n in range(4):
+        bench.submit(f"flood {n}", "flooded")
+        if not n:
+            assert flooded.began.acquire(timeout=WAIT_S)
+    bench.submit("other", "quiet", task="other")
+    flooded.gate.set()
+    assert "OTHER" in bench.texts(2)
+
+
+def test_41_a_full_queue_takes_who_has_little_and_says_busy_to_who_has_most(bench: Bench) -> None:
+    module = Upper()
+    bench.runner.add("upper", module)
+    module.gate.clear()
+    bench.submit("running")
+    assert module.began.acquire(timeout=WAIT_S)
+    for n in range(3):
+        bench.submit(f"flood {n}")
+    bench.submit("other", task="other")
+    work, error = bench.failed.get(timeout=WAIT_S)
+    assert (work.inputs["text"], error.code, error.step, error.node) == ("flood 2", "busy", "step", "here")
+    module.gate.set()
+    assert sorted(bench.texts(4)) == ["FLOOD 0", "FLOOD 1", "OTHER", "RUNNING"]
 
 
 def test_a_module_that_leaves_finishes_what_it_has_and_takes_no_more(bench: Bench) -> None:

@@ -139,6 +139,16 @@ def test_a_request_that_killed_a_process_is_refused_with_the_reason_and_no_other
     watchdog.refuse_poison(b"2" * 16)
 
 
+def test_29_requests_of_a_poison_content_are_refused_and_those_of_a_suspected_one_are_suspected() -> None:
+    content, same = ONE[:8], ONE[:8] + b"another8"
+    watchdog = Watchdog(crash_history=CrashHistory(poison_contents={content: "m did not survive this input 2 times"}))
+    with pytest.raises(ModuleFailedError, match="2 times"):
+        watchdog.refuse_poison(same)
+    watchdog = Watchdog(crash_history=CrashHistory(suspect_contents=frozenset({content})))
+    watchdog.refuse_poison(same)
+    assert watchdog.is_suspected(same)
+
+
 def test_a_request_of_a_batch_that_killed_a_process_is_suspected_and_no_other_is() -> None:
     watchdog = Watchdog(crash_history=CrashHistory(suspects=frozenset({ONE})))
     assert watchdog.is_suspected(ONE)

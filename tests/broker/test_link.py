@@ -210,6 +210,32 @@ def test_a_payload_over_the_limit_is_refused_before_it_is_sent(settings: BrokerS
         assert link.connected
 
 
+def test_29_a_message_that_ends_each_connection_is_dropped_and_told_and_the_others_arrive(
+    kind: BrokerKind, loop: Loop
+) -> None:
+    """Mosquitto cuts who publishes on more than 200 levels, the embedded broker who sends more than it takes."""
+    poison = {"mosquitto": Outgoing("/".join("a" * 300), b"x"), "embedded": Outgoing("good/x", bytes(100_000))}[kind]
+    dropped: Queue[S2M3Error] = Queue()
+    delivered: Queue[int] = Queue()
+    with Broker(kind, max_message_bytes=10_000) as broker:
+        settings = BrokerSettings(port=broker.port)
+        with linked(settings, loop, "hears") as hears, linked(settings, loop, "sends") as link:
+            messages = heard(hears, "good/+")
+            link.publish(Outgoing("good/before", b""))
+            link.publish(poison, on_dropped=dropped.put)
+            for n in range(20):
+                link.publish(Outgoing(f"good/{n}", b""), on_delivered=lambda n=n: delivered.put(n))  # type: ignore[misc]
+            error = dropped.get(timeout=WAIT_S)
+            assert error.code == "bad_input"
+            assert {delivered.get(timeout=WAIT_S) for _ in range(20)} == set(range(20))
+            link.publish(Outgoing("good/after", b""))
+            found: set[str] = set()
+            while "good/after" not in found:
+                found.add(messages.get(timeout=WAIT_S).topic)
+            assert found == {"good/before", "good/after", *(f"good/{n}" for n in range(20))}
+            assert link.connected
+
+
 def test_a_queue_that_nobody_empties_is_busy_at_its_bound(kind: BrokerKind, loop: Loop) -> None:
     broker = Broker(kind).start()
     link = Link(BrokerSettings(port=broker.port), "full", loop)

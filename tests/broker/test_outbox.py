@@ -43,26 +43,27 @@ def test_what_waits_is_handed_on_once_in_the_order_it_came() -> None:
     wire = Wire()
     for topic in ("a", "b", "c"):
         outbox.add(message(topic), None, None, None)
-    outbox.flush(wire.publish, connected=True)
-    outbox.flush(wire.publish, connected=True)
+    outbox.flush(wire.publish, connected=True, now=0.0)
+    outbox.flush(wire.publish, connected=True, now=0.0)
     assert wire.topics == ["a", "b", "c"]
 
 
-def test_without_a_connection_qos_1_is_handed_on_to_be_sent_later_and_qos_0_is_lost() -> None:
+def test_without_a_connection_qos_1_waits_for_the_next_and_qos_0_is_lost() -> None:
     outbox, _ = made()
     wire = Wire()
-    outbox.add(message("kept"), None, None, None)
-    outbox.add(message("lost", qos=0), None, None, None)
-    outbox.flush(wire.publish, connected=False)
-    assert wire.topics == ["kept"]
-    assert len(outbox) == 1
+    for topic, qos in (("kept", 1), ("lost", 0), ("kept too", 1)):
+        outbox.add(message(topic, qos=qos), None, None, None)
+        outbox.flush(wire.publish, connected=False, now=0.0)
+    assert wire.topics == []
+    outbox.flush(wire.publish, connected=True, now=1.0)
+    assert wire.topics == ["kept", "kept too"]
 
 
 def test_with_a_connection_qos_0_is_sent_too() -> None:
     outbox, _ = made()
     wire = Wire()
     outbox.add(message("now", qos=0), None, None, None)
-    outbox.flush(wire.publish, connected=True)
+    outbox.flush(wire.publish, connected=True, now=0.0)
     assert wire.topics == ["now"]
 
 
@@ -70,7 +71,7 @@ def test_a_message_counts_until_it_is_acknowledged() -> None:
     outbox, _ = made()
     outbox.add(message(), None, None, None)
     assert len(outbox) == 1
-    outbox.flush(Wire().publish, connected=True)
+    outbox.flush(Wire().publish, connected=True, now=0.0)
     assert len(outbox) == 1
     outbox.acknowledged(1, None, has_subscribers=True)
     assert len(outbox) == 0
@@ -80,9 +81,22 @@ def test_a_lost_connection_forgets_what_was_sent_with_qos_0_and_keeps_the_rest()
     outbox, _ = made()
     outbox.add(message(qos=0), None, None, None)
     outbox.add(message(qos=1), None, None, None)
-    outbox.flush(Wire().publish, connected=True)
-    outbox.connection_lost()
+    outbox.flush(Wire().publish, connected=True, now=0.0)
+    outbox.connection_lost(1.0, was_up=True)
     assert len(outbox) == 1
+
+
+def test_what_was_not_acknowledged_is_sent_again_in_its_order_and_before_what_came_later() -> None:
+    outbox, _ = made()
+    wire = Wire()
+    for topic in ("a", "b", "c"):
+        outbox.add(message(topic), None, None, None)
+    outbox.flush(wire.publish, connected=True, now=0.0)
+    outbox.acknowledged(2, None, has_subscribers=True)
+    outbox.connection_lost(1.0, was_up=True)
+    outbox.add(message("d"), None, None, None)
+    outbox.flush(wire.publish, connected=True, now=2.0)
+    assert wire.topics == ["a", "b", "c", "a", "c", "d"]
 
 
 def test_a_payload_of_the_limit_goes_and_one_byte_more_does_not() -> None:
@@ -100,7 +114,7 @@ def test_two_thousand_messages_are_the_bound_whether_they_wait_or_were_sent() ->
     outbox, _ = made()
     for _ in range(1_000):
         outbox.add(message(), None, None, None)
-    outbox.flush(Wire().publish, connected=True)
+    outbox.flush(Wire().publish, connected=True, now=0.0)
     for _ in range(1_000):
         outbox.add(message(), None, None, None)
     with pytest.raises(BusyError, match="2000 messages"):
@@ -130,7 +144,7 @@ def one(
         told(calls, "no subscribers") if on_no_subscribers else None,
         told(calls, "refused") if on_refused else None,
     )
-    outbox.flush(Wire().publish, connected=True)
+    outbox.flush(Wire().publish, connected=True, now=0.0)
     return outbox, calls, refused
 
 
@@ -179,6 +193,6 @@ def test_another_reason_not_to_take_a_message_is_logged_and_counts_as_delivered(
 def test_a_message_without_callbacks_is_acknowledged_in_silence() -> None:
     outbox, refused = made()
     outbox.add(message(), None, None, None)
-    outbox.flush(Wire().publish, connected=True)
+    outbox.flush(Wire().publish, connected=True, now=0.0)
     outbox.acknowledged(1, None, has_subscribers=False)
     assert (len(outbox), refused) == (0, [])

@@ -6,6 +6,7 @@ import pytest
 
 from s2m3.schemas.errors import BadInputError, BusyError, RequestTimeoutError, S2M3Error
 from s2m3.schemas.messages import ErrorBody, NodeState
+from s2m3.schemas.wire.work import Answer, Timing
 from tests.broker.asked import ID, failed, ok, ready, refused, requests, result, route, sent
 
 
@@ -297,3 +298,45 @@ def test_over_a_new_connection_the_broker_is_believed_whatever_it_remembers() ->
     made.on_route("t", route("a", epoch=0), 3.0)
     other = sent(made.submit(b"2" * 16, "t", {"x": "a"}, None, 3.0))
     assert other.hop.node == "b"
+
+
+# ---- answers are taken from where the work was sent ----------------------------------------------------------------
+
+
+def _timed(node: str) -> dict[str, Timing]:
+    return {"head": Timing(node, 0.0, 1.0, 1)}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        Answer(ID, "head", 1, {"out": "forged"}, _timed("elsewhere")),
+        Answer(ID, "head", 2, {"out": "forged"}, _timed("a")),
+        Answer(ID, "head", 0, {"out": "forged"}),
+        Answer(ID, "encode", 1, {"out": "forged"}),
+        Answer(ID, "other", 1, {"out": "forged"}),
+        Answer(ID, "other", 1, error=BadInputError("forged")),
+        Answer(ID, "head", 7, error=BadInputError("forged")),
+    ],
+    ids=["node", "later-attempt", "no-attempt", "inner-step", "step", "step-of-error", "attempt-of-error"],
+)
+def test_31_an_answer_that_is_not_from_where_the_work_was_sent_is_dropped(forged: Answer) -> None:
+    made = requests("a")
+    made.submit(ID, "t", {"x": "hello"}, 10.0, 0.0)
+    assert made.on_answer(forged, 1.0) == []
+    right = Answer(ID, "head", 1, {"out": "yes"}, _timed("a"))
+    assert result(made.on_answer(right, 2.0)).outputs == {"out": "yes"}
+
+
+def test_31_nothing_is_taken_before_work_was_sent() -> None:
+    made = requests()
+    made.submit(ID, "t", {"x": "hello"}, 10.0, 0.0)
+    assert made.on_answer(ok(), 1.0) == []
+    assert len(made) == 1
+
+
+def test_31_the_result_of_an_earlier_attempt_counts_from_its_own_node() -> None:
+    made = requests("a", "b")
+    first = sent(made.submit(ID, "t", {"x": "hello"}, 10.0, 0.0)).route["head"].node
+    assert sent(made.tick(5.0)).attempt == 2
+    assert result(made.on_answer(Answer(ID, "head", 1, {"out": "yes"}, _timed(first)), 6.0)).outputs == {"out": "yes"}

@@ -1,9 +1,11 @@
 """A module that hangs or crashes takes its process with it; the keeper starts it again, and it learns from that."""
 
+import json
 import signal
 import subprocess
 import sys
 
+import paho.mqtt.client as paho
 import psutil
 import pytest
 
@@ -19,7 +21,7 @@ from s2m3.snapshot import Site
 from tests.conftest import WAIT_S
 from tests.frozen import agent_of
 from tests.guard.conftest import FaultyCluster
-from tests.system.plain import RawClient
+from tests.system.plain import PlainCaller, RawClient
 
 pytestmark = pytest.mark.short_on("mosquitto")
 
@@ -67,6 +69,21 @@ def test_an_input_that_crashed_is_not_run_on_that_node_again(lone: FaultyCluster
     assert error.code == "module_failed"
     assert "faulty-left did not survive this input: SIGSEGV" in error.detail
     assert lone.log("a").count("agent_died") == 1
+
+
+def test_29_a_plain_request_that_ends_each_process_is_answered_and_not_brought_for_ever(pair: FaultyCluster) -> None:
+    """Its gateway dies with its module: the session brings it to the next, under another id."""
+    topic, request = "s2m3/v1/response/faulty", "s2m3/v1/request/faulty"
+    with PlainCaller(pair.broker.port, paho.MQTTv5, (topic,)) as caller:
+        caller.send(request, b'{"transaction": "poison", "inputs": {"left": "crash", "right": 0}, "deadline_s": 20}')
+        answer = caller.answer()
+        assert (answer["status"], answer["transaction"]) == ("error", "poison"), answer
+        for transaction in range(10):
+            body = {"transaction": transaction, "inputs": {"left": 1, "right": 2}, "deadline_s": 60}
+            caller.send(request, json.dumps(body).encode())
+        answers = [caller.answer() for _ in range(10)]
+    assert {(answer["status"], answer["transaction"]) for answer in answers} == {("ok", n) for n in range(10)}, answers
+    assert 1 <= sum(pair.log(node).count("agent_died") for node in ("a", "b")) <= 4
 
 
 def test_a_module_that_crashes_again_and_again_is_told_as_failed_with_the_reason(

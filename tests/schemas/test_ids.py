@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from s2m3.schemas.errors import BadInputError
-from s2m3.schemas.ids import REQUEST_ID_BYTES, Id, check_id, is_id, new_request_id
+from s2m3.schemas.ids import REQUEST_ID_BYTES, Id, check_id, content_of, is_id, new_request_id, request_id_of, shown_id
 
 ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
@@ -96,3 +96,18 @@ def test_31_request_ids_come_from_the_system_and_are_not_shared_with_a_forked_pr
     there = {theirs[at : at + REQUEST_ID_BYTES] for at in range(0, len(theirs), REQUEST_ID_BYTES)}
     ours = {new_request_id() for _ in range(200)}
     assert (len(there), len(ours), there & ours) == (200, 200, set())
+
+
+def test_31_what_is_shown_of_an_id_does_not_tell_it_and_differs_from_that_of_another() -> None:
+    made = {request: shown_id(request) for request in (new_request_id() for _ in range(100))}
+    assert all(request.hex() != shown and len(shown) == 32 for request, shown in made.items())
+    assert all(bytes.fromhex(shown)[8:] != request[8:] for request, shown in made.items())
+    assert all(shown.startswith(request.hex()[:16]) for request, shown in made.items())
+    assert len(set(made.values())) == 100
+
+
+def test_29_ids_of_one_content_differ_in_their_second_half() -> None:
+    made = {request_id_of(b"content8") for _ in range(100)}
+    assert len(made) == 100
+    assert {content_of(request) for request in made} == {b"content8"}
+    assert {len(request) for request in made} == {REQUEST_ID_BYTES}

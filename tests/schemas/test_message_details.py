@@ -10,6 +10,7 @@ import pytest
 
 from s2m3.schemas.dtypes import read_dtype, share_of
 from s2m3.schemas.errors import BadInputError, BusyError, TooLargeError
+from s2m3.schemas.ids import shown_id
 from s2m3.schemas.wire.codec import (
     decode_answer,
     decode_piece,
@@ -272,7 +273,7 @@ def test_a_plain_piece_has_these_keys() -> None:
     assert json.loads(payload) == {
         "status": "piece",
         "transaction": "t",
-        "request": "ab" * 16,
+        "request": shown_id(b"\xab" * 16),
         "seq": 2,
         "at": 3,
         "text": "é",

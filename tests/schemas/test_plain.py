@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2m3.schemas.errors import BadInputError, BusyError
+from s2m3.schemas.ids import shown_id
 from s2m3.schemas.wire.plain import (
     PlainRequest,
     encode_plain_error,
@@ -189,7 +190,7 @@ def test_a_result_is_strict_json_even_of_what_is_not_a_number() -> None:
     assert found == {
         "status": "ok",
         "transaction": "t",
-        "request": "00" * 16,
+        "request": shown_id(bytes(16)),
         "answer": None,
         "outputs": {"score": None, "vector": [1.0, None], "nested": [{"x": None}]},
         "latency_ms": 12.3,
@@ -203,6 +204,6 @@ def test_an_error_names_code_detail_step_and_node() -> None:
     assert strict(encode_plain_error(error, request=b"\xab" * 16, transaction=None)) == {
         "status": "error",
         "transaction": None,
-        "request": "ab" * 16,
+        "request": shown_id(b"\xab" * 16),
         "error": {"code": "busy", "detail": "64 wait", "step": "image", "node": "pi5"},
     }

@@ -17,7 +17,7 @@ from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.broker.servers.launch import free_port
-from s2m3.schemas.errors import UnauthorisedError
+from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.settings import AgentSettings
 from s2m3.secured.folder import SecuredFolder
 from tests.broker.test_link import _wait_for
@@ -149,12 +149,12 @@ def published(link: Link, topic: str, payload: bytes = b"{}", *, retain: bool = 
     """Publishes and waits for the broker's word.
 
     Raises:
-        UnauthorisedError: It was refused.
+        S2M3Error: It was refused.
     """
     told = threading.Event()
-    errors: list[UnauthorisedError] = []
+    errors: list[S2M3Error] = []
 
-    def refused(error: UnauthorisedError) -> None:
+    def refused(error: S2M3Error) -> None:
         errors.append(error)
         told.set()
 
