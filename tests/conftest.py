@@ -33,7 +33,7 @@ _LONGEST = (
 )
 KINDS: tuple[BrokerKind, ...] = ("mosquitto", "embedded")
 #: Seconds that anything awaited may take: generous, because two cores are shared with whatever else runs.
-WAIT_S = 60.0
+WAIT_S = 120.0
 #: For the same reason no example has a time of its own.
 hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("shared")

@@ -14,7 +14,7 @@ from s2m3.snapshot import Site
 from tests.checkpoints.models import all_definitions
 from tests.checkpoints.tiny import make_all
 
-READY_S = 120.0
+READY_S = 240.0
 NODES = {"a": 1500.0, "b": 1500.0}
 
 

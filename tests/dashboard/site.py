@@ -18,7 +18,7 @@ from playwright.sync_api import Page, expect
 from s2m3.broker.servers.launch import BrokerKind
 from tests.conftest import WAIT_S
 
-READY_S = 90.0
+READY_S = 240.0
 #: From a node's death to the page's word for it.
 LOST_MS = 2_000
 SAMPLES = Path(__file__).parents[2] / "s2m3" / "samples"

@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(not has_mosquitto(), reason="mosquitto is not installed"),
     pytest.mark.timeout(300),
 ]
-READY_S = 60.0
+READY_S = 240.0
 
 
 @pytest.fixture

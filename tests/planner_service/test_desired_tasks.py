@@ -88,3 +88,31 @@ def test_another_connection_has_nothing_of_ours_under_way() -> None:
     desired.on_connected(2.0)
     assert desired.heard("one", b"one", 2.1)
     assert said == []
+
+
+def test_each_of_our_own_words_under_way_is_awaited_before_another_counts() -> None:
+    desired, said = make("one")
+    desired.on_repeated("one")
+    desired.on_repeated("one")
+    assert desired.heard("one", b"", 1.0)
+    assert not desired.heard("one", b"one", 1.1)
+    assert not desired.heard("one", b"one", 1.2), "the second of ours has overtaken it too"
+    assert said == [("one", b""), ("one", b"")]
+    assert desired.heard("one", b"one", 1.3), "that is somebody else's"
+
+
+def test_once_all_of_ours_are_back_no_earlier_news_is_said_again() -> None:
+    desired, said = make("one")
+    desired.on_repeated("one")
+    desired.heard("one", b"changed", 1.0)
+    desired.heard("one", b"one", 1.1)
+    desired.heard("one", b"changed", 1.2)
+    desired.on_repeated("one")
+    assert desired.heard("one", b"changed", 2.0)
+    assert said == [("one", b"changed")]
+
+
+def test_a_task_that_was_never_said_may_be_removed() -> None:
+    desired, said = make("one")
+    assert desired.heard("other", b"", 1.0)
+    assert (said, desired.said) == ([], {"one": b"one"})

@@ -10,7 +10,7 @@ from s2m3.snapshot import Site
 from tests.conftest import has_mosquitto
 from tests.secured.secured import SecuredSite, ended, secure, short_folder
 
-READY_S = 60.0
+READY_S = 240.0
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from s2m3.snapshot import Site
 from tests.conftest import WAIT_S, has_mosquitto
 from tests.secured.secured import SecuredSite, ended, linked, published, secure, short_folder
 
-READY_S = 60.0
+READY_S = 240.0
 BIND = ("--task", "noop", "--input", "left", "--set", "right=r")
 
 

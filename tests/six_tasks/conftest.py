@@ -12,7 +12,7 @@ from s2m3.demo import DEMO_NODES, TASKS
 from s2m3.schemas import messages as m
 from s2m3.snapshot import Site
 
-READY_S = 90.0
+READY_S = 240.0
 
 
 @pytest.fixture(scope="package")
