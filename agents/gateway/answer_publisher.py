@@ -107,17 +107,13 @@ class AnswerPublisher:
         # no v5 properties, as 3.1.1 clients may subscribe to this topic (docs/protocol.md)
         return Outgoing(self._response, payload)
 
-    def refuse_reply_topic(self, plain: OpenRequest, error: S2M3Error) -> None:
-        """Answers with an error on the task's shared response topic: nothing is published on the caller's topic."""
+    def _may_not_answer(self, plain: OpenRequest, error: S2M3Error) -> None:
+        """Answers with an error on the task's shared response topic: we cannot publish to the caller's topic."""
+        error.node = self._node
+        self._on_failure(plain.request, error)
         plain.reply_to, plain.sent = None, False
         self._replace(plain, error)
         self.send(plain)
-
-    def _may_not_answer(self, plain: OpenRequest, error: S2M3Error) -> None:
-        """Tells the caller elsewhere that we cannot publish to its topic."""
-        error.node = self._node
-        self._on_failure(plain.request, error)
-        self.refuse_reply_topic(plain, error)
 
     def _dropped(self, plain: OpenRequest, error: S2M3Error) -> None:
         """Replaces an answer over which every connection is lost by an error; if it is the error, ends the request."""

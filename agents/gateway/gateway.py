@@ -206,15 +206,15 @@ class Gateway:
             return
         if self._is_known(link, message):
             return
-        transaction = transaction_in(self._settings.root, message.topic, message.payload)
-        plain = OpenRequest(id_for(self._settings, message), message, link, transaction, message.reply_to)
+        plain = OpenRequest(id_for(self._settings, message), message, link, reply_to=message.reply_to)
         self._plain[plain.request] = plain
         self._requeue.came(plain, link, message)
         try:
             check_reply_topic(self._settings.root, self.task, message.reply_to)
         except BadInputError as error:
             self._note_failure(plain.request, error)
-            self._answers.refuse_reply_topic(plain, error)
+            plain.reply_to = None
+            self._refuse(plain, error)
             return
         if len(self._plain) - len(self._waiting) <= self._settings.plain_inflight:
             self._dispatch(plain)
@@ -250,6 +250,7 @@ class Gateway:
         except S2M3Error as error:
             self._refuse(plain, error)
             return
+        plain.transaction = parsed.transaction
         publish = partial(self._answers.send_piece, plain)
         stream = PlainStream(plain.request, parsed.transaction, publish) if parsed.stream else None
         self._dispatcher.submit(
@@ -264,6 +265,7 @@ class Gateway:
         )
 
     def _refuse(self, plain: OpenRequest, error: S2M3Error) -> None:
+        plain.transaction = transaction_in(self._settings.root, plain.message.topic, plain.message.payload)
         self._finish(plain, encode_plain_error(error, request=plain.request, transaction=plain.transaction))
 
     def _on_result(self, plain: OpenRequest, parsed: PlainRequest, stream: PlainStream | None, result: Result) -> None:

@@ -23,7 +23,7 @@ class OpenRequest:
     #: as last delivered, and the connection of that delivery; None: an orphan, whose connection was lost
     message: Message
     link: Link | None
-    #: the caller's own id, echoed in every answer
+    #: the caller's own id, echoed in every answer; known once the request was read or refused
     transaction: Transaction | None = None
     #: the caller's Response Topic; None for the task's shared response topic, also if the caller's is refused
     reply_to: str | None = None

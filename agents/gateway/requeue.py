@@ -71,9 +71,10 @@ class Requeue:
     _forbidden: bool = False
 
     def came(self, plain: OpenRequest, link: Link, message: Message) -> None:
-        """Adds a message of the session that brought a request, or its copy."""
-        plain.unacknowledged.append(message)
-        self._messages.append(_Unacknowledged(message, plain, link))
+        """Adds a message of the session that brought a request, or its copy. One of QoS 0 is not acknowledged."""
+        if message.mid:
+            plain.unacknowledged.append(message)
+            self._messages.append(_Unacknowledged(message, plain, link))
 
     def finished(self, plain: OpenRequest) -> None:
         """Acknowledges the messages of an answered request."""

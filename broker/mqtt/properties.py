@@ -32,8 +32,9 @@ _SKIPPED: dict[int, int | None] = {0x01: 1, 0x23: 2, 0x0B: None}
 #: Topic Alias Maximum in rumqttd's CONNACK; Mosquitto says 10, others 0, 5 or 65,535.
 _RUMQTTD_ALIASES = 4_096
 _LONGEST = 65_535
-#: Of a packet over the limit so many bytes are kept, at its beginning: topic, properties and the start of the payload.
-KEPT_BYTES = 65_536
+#: Of a packet over the limit so many bytes are kept, at its beginning: more than the longest topic (65,535) takes, then
+#: properties and the start of the payload.
+KEPT_BYTES = 131_072
 _MORE = 0x80
 
 

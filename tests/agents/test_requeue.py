@@ -184,6 +184,14 @@ def test_an_access_list_that_forbids_it_costs_nothing_but_the_requeueing(desk: C
     assert acknowledged(made)[-1] == 1
 
 
+def test_a_request_of_qos_0_holds_nobody_up(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.ask("slow", mid=0)
+    answered_behind(made, 20)
+    made.loop.advance(60.0)
+    assert copies(made) == []
+
+
 def test_a_full_outgoing_queue_is_tried_again(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("slow", mid=1)

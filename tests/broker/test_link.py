@@ -18,6 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing, Will
+from s2m3.broker.mqtt.properties import KEPT_BYTES
 from s2m3.broker.servers.launch import Broker, BrokerKind, find_mosquitto, free_port
 from s2m3.schemas.errors import BusyError, S2M3Error, TooLargeError, UnauthorisedError
 from s2m3.schemas.settings import BrokerSettings
@@ -409,17 +410,21 @@ def test_a_message_over_the_limit_arrives_cut_with_its_size_and_the_next_one_who
         linked(settings, loop, "cut-from") as a,
         linked(settings, loop, "cut-to", cut_over=limit) as b,
     ):
-        messages = heard(b, topic)
-        long = (("one", "x" * 60_000), ("two", "y" * 60_000))
+        messages = heard(b, f"{settings.root}/+")
+        long = tuple((f"n{n}", "x" * 60_000) for n in range(4))
+        longest = f"{settings.root}/{'l' * (65_500 - len(settings.root))}"
+        a.publish(Outgoing(longest, b"e" * 1_000_000))  # its topic alone is half of what is kept
+        by_name = messages.get(timeout=WAIT_S)
         a.publish(Outgoing(topic, b"a" * 5_000_000, reply_to="r", correlation=b"1"))
         a.publish(Outgoing(topic, b"b" * 300_000, user=long))  # the properties alone are over what is kept
         a.publish(Outgoing(topic, b"c" * (limit + 1)))
         a.publish(Outgoing(topic, b"d" * limit))
         got = [messages.get(timeout=WAIT_S) for _ in range(4)]
     assert [m.oversize for m in got[0::2]] == [5_000_000, limit + 1]
-    assert got[1].oversize > 300_000
+    assert got[1].oversize >= 300_000
+    assert (by_name.topic, by_name.oversize) == (longest, 1_000_000)
     assert (got[0].reply_to, got[0].correlation) == ("r", b"1")
-    assert all(len(m.payload) <= 65_536 for m in got[:3])
+    assert all(len(m.payload) <= KEPT_BYTES for m in got[:3])
     assert set(got[0].payload) == set(b"a")
     assert (got[3].oversize, got[3].payload) == (0, b"d" * limit)
 
