@@ -23,6 +23,7 @@ __all__ = [
     "MODULE_MEMORY",
     "NODES",
     "NODES_LOST",
+    "PLAIN_PASSED",
     "PLAN_CHANGES",
     "PLAN_SECONDS",
     "QUEUE_ITEMS",
@@ -50,6 +51,7 @@ REQUESTS = Counter(
 )
 REQUEST_SECONDS = Histogram("s2m3_request_seconds", "From a request to its answer", ["task"], buckets=_SECONDS)
 RETRIES = Counter("s2m3_request_retries", "Attempts after the first", ["task"])
+PLAIN_PASSED = Counter("s2m3_plain_passed", "Messages on request topics that ask nothing: retained or empty", ["why"])
 UNDER_WAY = Gauge("s2m3_requests_under_way", "Requests without an answer yet")
 
 # agents

@@ -25,6 +25,7 @@ from s2m3.planner.site.placer import Placer, second_copies_in_spare
 from s2m3.planner.site.published_documents import Documents
 from s2m3.planner.site_metrics import count_site, health_of
 from s2m3.planner.task_sessions import TaskSessions
+from s2m3.planner.unknown_tasks import UnknownTasks
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.definitions import Catalogue
@@ -76,6 +77,7 @@ class Planner:
         self._desired = DesiredTasks(say=self._say_task)
         self._missing, self._ask_times = MissingDocuments(), AskTimes()
         self._task_sessions = TaskSessions(settings, self._loop, self._cluster, self._plan)
+        self._unknown_tasks = UnknownTasks(settings, self._loop, self._cluster, self._leads)
         #: false from each connect until we know whether a newer planner exists and have published our documents again
         self._synchronised = False
         self._placement = Placement()
@@ -115,6 +117,7 @@ class Planner:
             self.link.subscribe(topics.CONTROL.at(self._root, verb=verb), self._on_control)
         answer_roll_calls(self.link, self._loop, self._answer_roll_call, asker=_ASKER)
         self._nodes.start(on_subscribed=self._ask_and_rebuild)
+        self._unknown_tasks.start()
         self.link.start()
         self._loop.every(_SILENCE_S, self._nodes.look_for_silent)
         self._loop.every(_HEALTH_S, self._publish_health)
@@ -138,6 +141,7 @@ class Planner:
         if self._leadership.is_outlived or not self.superseded.is_set():
             self._leadership.publish_state(online=False)
         self._loop.call(self._leadership.stop)
+        self._unknown_tasks.stop()
         self.link.stop()
         self._loop.stop()
         _log.info("planner_down", epoch=self._epoch)
@@ -212,8 +216,11 @@ class Planner:
     def _may_publish(self) -> bool:
         return not self._stopping and self.link.connected and (self._synchronised or not self._rebuilt)
 
+    def _leads(self) -> bool:
+        return self._may_publish() and self._rebuilt and not self.superseded.is_set()
+
     def _answer_roll_call(self) -> None:
-        if self._may_publish() and self._rebuilt and not self.superseded.is_set():
+        if self._leads():
             self._publish_all()
 
     def _ask_for_missing(self) -> None:

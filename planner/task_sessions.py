@@ -92,15 +92,18 @@ def _open(settings: BrokerSettings, loop: Loop, task: str, on_opened: Opened) ->
         session_expiry_s=TASK_SESSION_S,
         manual_ack=True,  # requests that arrive now stay unacknowledged for the gateway
         receive_maximum=1,
+        cut_over=settings.max_message_bytes,
         reconnect=False,
         on_ended=lambda: on_opened(False, links[0].refused),  # noqa: FBT003  # the answer to "did it work"
     )
     links.append(link)
     root = settings.root
-    link.subscribe(topics.REQUEST.at(root, task=task), _ignore)
-    link.subscribe(
-        topics.REQUEST_INPUT.all(root, task=task), _ignore, on_subscribed=partial(_disconnect, link, task, on_opened)
-    )
+    subscribe = partial(link.subscribe, handler=_ignore, retained=False)
+    subscribe(topics.REQUEST.at(root, task=task))
+    subscribe(topics.REQUEST_INPUT.all(root, task=task))
+    opened = partial(_disconnect, link, task, on_opened)
+    # not required: the access list of an older release has no such topic
+    subscribe(topics.REQUEST_TRANSACTION.all(root, task=task), required=False, on_subscribed=opened)
     link.begin()
 
 

@@ -15,6 +15,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 #: Names of agents' and the bridge's inboxes (`client/<name>/in`), which no other login may have.
 _RESERVED = re.compile(r"(node|probe)-.*|bridge")
 _VERBS = ("replan", "drain", "profile")
+_REQUESTS: tuple[t.TopicPath, ...] = (t.REQUEST, t.REQUEST_INPUT, t.REQUEST_TRANSACTION)
 _PUBLIC: tuple[t.TopicPath, ...] = (
     t.PLANNER_STATE,
     t.PLANNER_HEALTH,
@@ -93,9 +94,9 @@ def _planner(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
     reads = [p for p in _PUBLIC if p != t.EVENT]
     writes = (t.PLANNER_STATE, t.PLANNER_HEALTH, t.TASK, t.PLAN, t.ROUTE, t.EVENT, t.CONTROL_RESPONSE)
     # the planner opens each task's session with the subscriptions that its gateway will use
-    requests = (t.REQUEST.all(root), t.REQUEST_INPUT.all(root))
-    reads_all = (*_all(root, *reads, t.ROLLCALL), *_control_topics(root), *requests)
-    return Rights(reads_all, _all(root, *writes, t.ROLLCALL))
+    reads_all = (*_all(root, *reads, t.ROLLCALL), *_control_topics(root), *_all(root, *_REQUESTS))
+    answers = (t.CLIENT_IN, t.RESPONSE)  # the planner answers plain requests to unknown tasks
+    return Rights(reads_all, _all(root, *writes, t.ROLLCALL, *answers))
 
 
 def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
@@ -104,11 +105,13 @@ def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
         t.MODULE_IN.all(root, node=name),
         *(t.CLIENT_IN.at(root, client=f"{kind}-{name}") for kind in ("node", "probe")),
         *_all(root, t.TASK, t.ROUTE, t.NODE_STATE, t.NODE_LOAD, t.ROLLCALL),
-        *_all(root, t.REQUEST, t.REQUEST_INPUT),  # this node may become the gateway of any task
+        *_all(root, *_REQUESTS),  # this node may become the gateway of any task
         *(t.CONTROL.at(root, verb=verb) for verb in ("drain", "profile")),
     )
     own = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED, t.NODE_LOAD)
-    writes = (*(p.at(root, node=name) for p in own), *_all(root, t.EVENT, t.MODULE_IN, t.CLIENT_IN, t.RESPONSE))
+    answers = (t.CLIENT_IN, t.RESPONSE, t.RESPONSE_VALUE)
+    # a gateway puts requests that take long back into the task's session: docs/decisions
+    writes = (*(p.at(root, node=name) for p in own), *_all(root, t.EVENT, t.MODULE_IN, *answers, *_REQUESTS))
     return Rights(reads, writes)
 
 
@@ -132,12 +135,12 @@ def _viewer(root: str, _name: str, tasks: tuple[str, ...]) -> Rights:
 def _operator(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
     forget = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED)  # to clear the documents of a removed node
     control = (*_all(root, t.TASK, t.BIND, *forget), *_control_topics(root))
-    reads = _all(root, t.CONTROL_RESPONSE, t.RESPONSE, *_BRIDGE_PUBLISHES)
+    reads = _all(root, t.CONTROL_RESPONSE, t.RESPONSE, t.RESPONSE_VALUE, *_BRIDGE_PUBLISHES)
     return _viewer(root, name, ()) + _client(root, name, ()) + Rights(reads, control)
 
 
 def _home_assistant(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
-    reads = (*_all(root, t.RESPONSE, *_BRIDGE_PUBLISHES), "homeassistant/#")
+    reads = (*_all(root, t.RESPONSE, t.RESPONSE_VALUE, *_BRIDGE_PUBLISHES), "homeassistant/#")
     writes = (*_control_topics(root), *_all(root, t.BRIDGE_ASK), "homeassistant/status")
     return Rights(reads, writes) + _request_rights(root, ("+",))
 
@@ -176,8 +179,8 @@ def _control_topics(root: str) -> tuple[str, ...]:
 def _request_rights(root: str, tasks: tuple[str, ...], *, answers: bool = False) -> Rights:
     rights = Rights()
     for task in tasks:
-        common = (t.RESPONSE.all(root, task=task),) if answers else ()
-        rights += Rights(common, (t.REQUEST.all(root, task=task), t.REQUEST_INPUT.all(root, task=task)))
+        common = tuple(path.all(root, task=task) for path in (t.RESPONSE, t.RESPONSE_VALUE)) if answers else ()
+        rights += Rights(common, tuple(path.all(root, task=task) for path in _REQUESTS))
     return rights
 
 

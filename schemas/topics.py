@@ -16,8 +16,8 @@ from s2m3.schemas.protocol import FROM_THE_BUS
 __all__ = ["ALL", "Raw", "Topic", "TopicPath"]
 
 _FIELD = re.compile(r"\{(\w+)\}")
-#: A level that need not be an id: the model chooses the names of inputs, and the request handler checks them.
-_FREE = "input"
+#: Levels that need not be ids: a model names its inputs, a caller its transactions; the gateway checks both.
+_FREE = ("input", "transaction")
 D = TypeVar("D", bound=m.Document)
 
 
@@ -57,7 +57,7 @@ class TopicPath:
         found = {}
         for part, want in zip(parts, wanted, strict=True):
             if field := _FIELD.fullmatch(want):
-                if field[1] != _FREE and not is_id(part):
+                if field[1] not in _FREE and not is_id(part):
                     return None
                 found[field[1]] = part
             elif part != want:
@@ -120,7 +120,9 @@ MODULE_IN = Raw("module/{module}/{node}/in", "work for a module at a node (msgpa
 CLIENT_IN = Raw("client/{client}/in", "a client's inbox: answers and pieces (msgpack, v5)")
 REQUEST = Raw("request/{task}", "plain request (JSON)")
 REQUEST_INPUT = Raw("request/{task}/{input}", "plain request: the bytes of one input")
+REQUEST_TRANSACTION = Raw("request/{task}/{input}/{transaction}", "the same, with the caller's own transaction")
 RESPONSE = Raw("response/{task}", "plain answers (JSON) for callers that gave no Response Topic")
+RESPONSE_VALUE = Raw("response/{task}/value", "of these the answer alone, for devices with little memory")
 EVENT = Topic("event", "events, for people and automations", document=m.Event)
 ROLLCALL = Topic("rollcall", "asks owners of retained documents to publish them again", document=m.RollCall)
 CONTROL = Topic("control/{verb}", "control request: replan, drain, profile (measure again)", document=m.ControlRequest)
@@ -150,7 +152,9 @@ ALL: tuple[TopicPath, ...] = (
     CLIENT_IN,
     REQUEST,
     REQUEST_INPUT,
+    REQUEST_TRANSACTION,
     RESPONSE,
+    RESPONSE_VALUE,
     EVENT,
     ROLLCALL,
     CONTROL,

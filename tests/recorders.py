@@ -101,9 +101,16 @@ class RecordedLink:
         self.connected = False
 
     def subscribe(
-        self, topic_filter: str, handler: Handler, *, qos: int = 1, on_subscribed: Callable[[], object] | None = None
+        self,
+        topic_filter: str,
+        handler: Handler,
+        *,
+        qos: int = 1,
+        on_subscribed: Callable[[], object] | None = None,
+        required: bool = True,
+        retained: bool = True,
     ) -> None:
-        self._handlers.add(topic_filter, handler, qos)
+        self._handlers.add(topic_filter, handler, qos, required=required, retained=retained)
         self._on_subscribed += [on_subscribed] if on_subscribed else []
 
     def on_connection_change(

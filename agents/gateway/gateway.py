@@ -7,12 +7,15 @@ from functools import partial
 
 import structlog
 
-from s2m3.agents.gateway.open_request import OpenRequest, id_for, is_same
+from s2m3.agents.gateway.answer_publisher import AnswerPublisher
+from s2m3.agents.gateway.open_request import OpenRequest, id_for, is_same, read_request
 from s2m3.agents.gateway.plain_stream import PlainStream
+from s2m3.agents.gateway.requeue import Requeue
 from s2m3.agents.supervision.watchdog import LOOP, Watchdog
+from s2m3.broker import metrics
 from s2m3.broker.event_loop import Loop, Timer
 from s2m3.broker.mqtt.link import Link
-from s2m3.broker.mqtt.message import Message, Outgoing
+from s2m3.broker.mqtt.message import Message
 from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.schemas import topics
@@ -22,8 +25,8 @@ from s2m3.schemas.messages import Event
 from s2m3.schemas.sessions import TASK_SESSION_S, task_client_id
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import traceparent_of
-from s2m3.schemas.wire.plain import PlainRequest, encode_plain_error, encode_plain_result, parse_plain, transaction_of
-from s2m3.schemas.wire.raw_sound import as_file, input_and_type
+from s2m3.schemas.wire.plain import PlainRequest, encode_plain_error, encode_plain_result, encode_plain_value
+from s2m3.schemas.wire.plain_topics import transaction_in
 from s2m3.schemas.wire.reply_topics import check_reply_topic
 
 __all__ = ["Gateway"]
@@ -60,8 +63,7 @@ class Gateway:
         settings: The agent's settings.
         loop: The agent's event loop.
         dispatcher: Sends the requests, as for a client.
-        answers: The agent's link, on which answers are published. The session's link would block: while rumqttd waits
-            for the acknowledgement of as many requests as it allows, it sends no PUBACK on the same connection.
+        answers: The agent's link, on which answers are published.
         may_return: Reads the agent's plan again; if it still names us, the agent calls `connect`.
         publish_event: Publishes an event.
         watchdog: Marks which request is read, and knows those that ended this node's process several times.
@@ -83,7 +85,10 @@ class Gateway:
         self._settings = settings
         self._loop = loop
         self._dispatcher = dispatcher
-        self._answers = answers
+        self._answers = AnswerPublisher(
+            task, settings, loop, answers, on_delivered=self._delivered, on_failure=self._note_failure
+        )
+        self._requeue = Requeue(settings.node, task, loop, answers)
         self._may_return = may_return
         self._publish_event = publish_event
         self._watchdog = watchdog
@@ -110,14 +115,17 @@ class Gateway:
             session_expiry_s=TASK_SESSION_S,
             manual_ack=True,
             receive_maximum=self._settings.plain_inflight,
+            cut_over=self._settings.max_message_bytes,
             on_ended=self._on_session_lost,
             reconnect=False,
         )
         self._link = link
         root = self._settings.root
-        handler = partial(self._on_request, link)
-        link.subscribe(topics.REQUEST.at(root, task=self.task), handler)
-        link.subscribe(topics.REQUEST_INPUT.all(root, task=self.task), handler)
+        subscribe = partial(link.subscribe, handler=partial(self._on_request, link), retained=False)
+        subscribe(topics.REQUEST.at(root, task=self.task))
+        subscribe(topics.REQUEST_INPUT.all(root, task=self.task))
+        # not required: the access list of an older release has no such topic
+        subscribe(topics.REQUEST_TRANSACTION.all(root, task=self.task), required=False)
         link.begin()
         _log.info("gateway_up", node=self._settings.node, task=self.task)
 
@@ -152,6 +160,7 @@ class Gateway:
         self._refused = self._link.refused
         self._link.abort()
         self._link = None
+        self._requeue.connection_lost()
         for plain in self._plain.values():
             plain.link = None
         if self._plain and not self._orphans:
@@ -166,21 +175,23 @@ class Gateway:
         """Answers the orphans once it is certain that no other gateway received them."""
         if not self._orphans:
             return
-        self._checks = self._checks + 1 if self._answers.connected else 0
+        self._checks = self._checks + 1 if self._answers.is_connected else 0
         session_is_back = self._link is not None and self._link.connected
         if self._checks >= (_CHECKS_SESSION if session_is_back else _CHECKS_BROKER):
             for plain in self._orphans:
-                self._send(plain)
+                self._answers.send(plain)
         self._loop.after(_CHECK_S, self._check_orphans)
 
     def _drop(self, dropped: list[OpenRequest]) -> None:
         """Cancels requests without an answer: the next gateway answers them."""
         for plain in dropped:
             self._dispatcher.cancel(plain.request)
+            self._requeue.forget(plain)
             self._forget(plain)
         self._waiting = deque(plain for plain in self._waiting if plain.request in self._plain)
 
     def _forget(self, plain: OpenRequest) -> None:
+        plain.closed = True
         self._plain.pop(plain.request, None)
         if plain.link is None:
             self._orphans = [other for other in self._orphans if other is not plain]
@@ -188,14 +199,22 @@ class Gateway:
     def _on_request(self, link: Link, message: Message) -> None:
         if link is not self._link:
             return
+        if message.retain or not (message.payload or message.oversize):
+            # a retained copy is older than this subscription; an empty message clears a retained topic: nobody waits
+            metrics.PLAIN_PASSED.labels("retained" if message.retain else "empty").inc()
+            link.ack(message)
+            return
         if self._is_known(link, message):
             return
         plain = OpenRequest(id_for(self._settings, message), message, link, reply_to=message.reply_to)
         self._plain[plain.request] = plain
+        self._requeue.came(plain, link, message)
         try:
             check_reply_topic(self._settings.root, self.task, message.reply_to)
         except BadInputError as error:
-            self._refuse_reply_topic(plain, error)
+            self._note_failure(plain.request, error)
+            plain.reply_to = None
+            self._refuse(plain, error)
             return
         if len(self._plain) - len(self._waiting) <= self._settings.plain_inflight:
             self._dispatch(plain)
@@ -205,16 +224,21 @@ class Gateway:
             self._refuse(plain, BusyError(f"{_WAITING} plain requests of {self.task} wait"))
 
     def _is_known(self, link: Link, message: Message) -> bool:
-        """Whether the message is the redelivery of an orphan, which then continues and is acknowledged on this link."""
-        if not self._orphans:
+        """Whether the message is a request's copy or an orphan's redelivery: the request continues, on this link."""
+        plain = self._requeue.take(message)
+        if plain is None and not self._orphans:
             self._broker_was_away = False
             return False
-        plain = next((plain for plain in self._orphans if is_same(plain.message, message)), None)
+        plain = plain or next((plain for plain in self._orphans if is_same(plain.message, message)), None)
         if plain is None:
             return False
-        self._orphans.remove(plain)
+        if plain.closed:  # answered before its copy came
+            link.ack(message)
+            return True
+        self._orphans = [other for other in self._orphans if other is not plain]
         plain.message, plain.link = message, link
-        self._send(plain)
+        self._requeue.came(plain, link, message)
+        self._answers.send(plain)
         return True
 
     def _dispatch(self, plain: OpenRequest) -> None:
@@ -222,11 +246,12 @@ class Gateway:
         try:
             self._watchdog.refuse_poison(plain.request)
             with self._watchdog.running(LOOP, "gateway", (plain.request,), _PARSE_S):
-                parsed = self._parse(plain.message)
+                parsed = read_request(self._settings.root, plain.message, self._settings.max_message_bytes)
         except S2M3Error as error:
             self._refuse(plain, error)
             return
-        publish = partial(self._publish, plain)
+        plain.transaction = parsed.transaction
+        publish = partial(self._answers.send_piece, plain)
         stream = PlainStream(plain.request, parsed.transaction, publish) if parsed.stream else None
         self._dispatcher.submit(
             self.task,
@@ -240,21 +265,8 @@ class Gateway:
         )
 
     def _refuse(self, plain: OpenRequest, error: S2M3Error) -> None:
-        transaction = transaction_of(plain.message.payload)
-        self._finish(plain, encode_plain_error(error, request=plain.request, transaction=transaction))
-
-    def _refuse_reply_topic(self, plain: OpenRequest, error: S2M3Error) -> None:
-        """Answers with an error on the task's shared response topic: nothing is published on the caller's topic."""
-        self._note_failure(plain.request, error)
-        plain.reply_to = None
-        self._refuse(plain, error)
-
-    def _parse(self, message: Message) -> PlainRequest:
-        ids = topics.REQUEST_INPUT.ids(self._settings.root, message.topic)
-        if ids is not None:
-            name, content_type = input_and_type(ids["input"])
-            return PlainRequest({name: as_file(message.payload, message.content_type or content_type)})
-        return parse_plain(message.payload)
+        plain.transaction = transaction_in(self._settings.root, plain.message.topic, plain.message.payload)
+        self._finish(plain, encode_plain_error(error, request=plain.request, transaction=plain.transaction))
 
     def _on_result(self, plain: OpenRequest, parsed: PlainRequest, stream: PlainStream | None, result: Result) -> None:
         seq = stream.pieces_sent if stream is not None else None
@@ -265,6 +277,7 @@ class Gateway:
             )
             self._note_failure(result.request, result.error)
         else:
+            plain.value = encode_plain_value(result.outputs.get(result.answer[0]))
             payload = encode_plain_result(
                 answer=result.outputs.get(result.answer[0]),
                 outputs=result.outputs,
@@ -286,60 +299,10 @@ class Gateway:
     def _finish(self, plain: OpenRequest, answer: bytes) -> None:
         plain.answer = answer
         if plain.link is not None:
-            self._send(plain)
-
-    def _send(self, plain: OpenRequest) -> None:
-        """Publishes the answer; `_delivered` acknowledges the request after the answer's PUBACK, so neither is lost."""
-        if plain.answer is None or plain.sent or plain.request not in self._plain:
-            return
-        try:
-            refused = partial(self._may_not_answer, plain) if plain.reply_to else None
-            self._answers.publish(
-                self._addressed(plain, plain.answer),
-                on_delivered=partial(self._delivered, plain),
-                on_refused=refused,
-                on_dropped=partial(self._dropped, plain),
-            )
-            plain.sent = True
-        except S2M3Error as error:
-            name = plain.request.hex()
-            _log.warning("answer_unsent", node=self._settings.node, task=self.task, request=name, error=str(error))
-            plain.answer = encode_plain_error(error, request=plain.request, transaction=None)
-            self._loop.after(0.5, partial(self._send, plain))
-
-    def _may_not_answer(self, plain: OpenRequest, error: S2M3Error) -> None:
-        """Answers with an error on the task's shared response topic: we cannot publish to the caller's topic."""
-        error.node, plain.sent = self._settings.node, False
-        self._refuse_reply_topic(plain, error)
-
-    def _dropped(self, plain: OpenRequest, error: S2M3Error) -> None:
-        """Replaces an answer over which every connection is lost by an error; if it is the error, ends the request."""
-        if plain.request not in self._plain:  # the next gateway has the request
-            return
-        if plain.was_dropped:
-            self._delivered(plain)
-        else:
-            plain.was_dropped = True
-            self._may_not_answer(plain, error)
-
-    def _addressed(self, plain: OpenRequest, payload: bytes) -> Outgoing:
-        if plain.reply_to:
-            return Outgoing(plain.reply_to, payload, correlation=plain.message.correlation)
-        # no v5 properties, as 3.1.1 clients may subscribe to this topic (docs/protocol.md)
-        return Outgoing(topics.RESPONSE.at(self._settings.root, task=self.task), payload)
-
-    def _publish(self, plain: OpenRequest, payload: bytes) -> bool:
-        """Publishes a piece of streamed text unless the outgoing queue is long: the answer contains all text."""
-        if not self._answers.has_room:
-            return False
-        self._answers.publish(
-            self._addressed(plain, payload), on_refused=lambda _: None
-        )  # a refusal of the answer is handled
-        return True
+            self._answers.send(plain)
 
     def _delivered(self, plain: OpenRequest) -> None:
         self._forget(plain)
-        if plain.link is not None:
-            plain.link.ack(plain.message)
+        self._requeue.finished(plain)
         while self._waiting and len(self._plain) - len(self._waiting) < self._settings.plain_inflight:
             self._dispatch(self._waiting.popleft())

@@ -1,14 +1,18 @@
-"""A plain request that a gateway has taken and not acknowledged. No I/O."""
+"""A plain request that a gateway has taken and not acknowledged, and how its message is read. No I/O."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message
+from s2m3.schemas.errors import BadInputError, TooLargeError
 from s2m3.schemas.ids import CONTENT_BYTES, request_id_of
 from s2m3.schemas.settings import BrokerSettings
+from s2m3.schemas.wire.plain import PlainRequest, Transaction, parse_plain
+from s2m3.schemas.wire.plain_topics import raw_levels, transaction_in
+from s2m3.schemas.wire.raw_sound import as_file, input_and_type
 
-__all__ = ["OpenRequest", "id_for", "is_same"]
+__all__ = ["OpenRequest", "id_for", "is_same", "read_request"]
 
 
 @dataclass(slots=True, eq=False)
@@ -19,13 +23,40 @@ class OpenRequest:
     #: as last delivered, and the connection of that delivery; None: an orphan, whose connection was lost
     message: Message
     link: Link | None
+    #: the caller's own id, echoed in every answer; known once the request was read or refused
+    transaction: Transaction | None = None
     #: the caller's Response Topic; None for the task's shared response topic, also if the caller's is refused
     reply_to: str | None = None
-    #: the answer once it is known, and whether it has been published
+    #: the answer (JSON) once it is known, the value alone if it is a result, and whether they have been published
     answer: bytes | None = None
+    value: bytes | None = None
     sent: bool = False
     #: whether an answer was dropped as a poison message
     was_dropped: bool = False
+    #: whether nothing is to be published any more: answered, or left to the next gateway
+    closed: bool = False
+    #: messages to acknowledge once it is answered: the caller's, and the copies that were put back into the session
+    unacknowledged: list[Message] = field(default_factory=list)
+
+
+def read_request(root: str, message: Message, limit: int) -> PlainRequest:
+    """Returns the request in a message of one of the request topics.
+
+    Raises:
+        TooLargeError: The payload exceeds the limit, bytes.
+        BadInputError: It is no request.
+    """
+    if message.oversize:
+        size = message.oversize
+        raise TooLargeError(f"a request of {size} bytes is over the limit of {limit}", size=size, limit=limit)
+    levels = raw_levels(root, message.topic)
+    if levels is None:
+        return parse_plain(message.payload)
+    transaction = transaction_in(root, message.topic, b"")
+    if levels[1] and transaction is None:
+        raise BadInputError("the transaction in the topic is longer than 256 characters")
+    name, content_type = input_and_type(levels[0])
+    return PlainRequest({name: as_file(message.payload, message.content_type or content_type)}, transaction)
 
 
 def is_same(one: Message, other: Message) -> bool:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ class Connection:
         session_expiry_s: Session Expiry Interval, seconds; None for a clean start.
         manual_ack: QoS 1 messages are acknowledged by `ack` instead of on arrival.
         receive_maximum: Most unacknowledged messages that the broker may send.
+        cut_over: Of a payload over so many bytes only the beginning is kept, and no Maximum Packet Size is announced.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Connection:
         session_expiry_s: int | None,
         manual_ack: bool,
         receive_maximum: int,
+        cut_over: int | None = None,
     ) -> None:
         self._settings = settings
         self._name = without_tag(client_id)
@@ -78,6 +81,7 @@ class Connection:
         self._events = events
         self._session_expiry_s = session_expiry_s
         self._receive_maximum = receive_maximum
+        self._cut_over = cut_over
         self.failures = ConnectFailures(settings, self._name)
         self._refused: UnauthorisedError | None = None
         self._connected = self._can_expire = False
@@ -121,7 +125,7 @@ class Connection:
         client.on_subscribe = self._suback
         client.on_publish = self._puback
         if isinstance(client, _FastClient):
-            client.use(self._message, manual_ack=manual_ack, taken=_SUCCESS, no_properties=_NO_PROPERTIES)
+            client.use(self._message, self._limit, manual_ack=manual_ack, taken=_SUCCESS, no_properties=_NO_PROPERTIES)
         return client
 
     # ---- connect and loss -------------------------------------------------------------------------------------------
@@ -138,7 +142,8 @@ class Connection:
     def _connect(self) -> None:
         ours = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         ours.ReceiveMaximum = self._receive_maximum
-        ours.MaximumPacketSize = self._settings.max_message_bytes + OVERHEAD_BYTES
+        if self._cut_over is None:
+            ours.MaximumPacketSize = self._settings.max_message_bytes + OVERHEAD_BYTES
         if self._session_expiry_s is not None:
             ours.SessionExpiryInterval = self._session_expiry_s
         try:
@@ -260,8 +265,14 @@ class Connection:
         )
         self._loop.call(lambda: self._events.up(payload))
 
+    @property
+    def _limit(self) -> int:
+        """Largest payload that is kept whole, bytes; without `cut_over`, rumqttd may deliver larger ones, whole too."""
+        return 2**31 if self._cut_over is None else self._cut_over
+
     def _paho_message(self, _c: Client, _u: object, m: MQTTMessage) -> None:
-        self._message(properties.received(m.topic, bytes(m.payload), m.properties, retain=m.retain, mid=m.mid))
+        message = properties.received(m.topic, bytes(m.payload), m.properties, retain=m.retain, mid=m.mid)
+        self._message(properties.bounded(message, len(m.payload), self._limit))
 
     def _message(self, message: Message) -> None:
         self._loop.call(lambda: self._events.message(message))
@@ -287,9 +298,13 @@ class Connection:
             message.topic, message.payload, qos=message.qos, retain=message.retain, properties=packed
         ).mid
 
-    def subscribe(self, filters: dict[str, int]) -> int | None:
+    def subscribe(self, filters: dict[str, int], wants_retained: Callable[[str], bool]) -> int | None:
         """Sends SUBSCRIBE for topic filters and their QoS; returns the packet id, or None if the connection is gone."""
-        code, mid = self._client.subscribe([(name, SubscribeOptions(qos=qos)) for name, qos in filters.items()])
+        handling = {True: SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE, False: SubscribeOptions.RETAIN_DO_NOT_SEND}
+        options = [
+            SubscribeOptions(qos, retainHandling=handling[wants_retained(name)]) for name, qos in filters.items()
+        ]
+        code, mid = self._client.subscribe(list(zip(filters, options, strict=True)))
         return mid if code == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
     def unsubscribe(self, topic_filter: str) -> None:

@@ -31,7 +31,7 @@ ATTRIBUTES: dict[str, type] = {
     "_out_message_mutex": AbstractContextManager,
 }
 #: Keys of `_in_packet` that are read -> the required type of their value.
-_IN_PACKET: dict[str, type] = {"command": int, "packet": bytearray}
+_IN_PACKET: dict[str, type] = {"command": int, "packet": bytearray, "remaining_length": int, "to_process": int}
 
 #: Bytes per read. More than a TLS record (16 KiB), so that no decrypted bytes stay in the SSL object.
 _READ_BYTES = 65_536
@@ -91,19 +91,23 @@ class FastPath(_Paho):
     _read_ahead: bytes = b""
     _consumed: int = 0
     _incoming: Callable[[Message], None]
+    _limit: int
     _owner_acks: bool
     _plain_puback: tuple[Any, Any]
 
-    def use(self, incoming: Callable[[Message], None], *, manual_ack: bool, taken: Any, no_properties: Any) -> None:
+    def use(
+        self, incoming: Callable[[Message], None], limit: int, *, manual_ack: bool, taken: Any, no_properties: Any
+    ) -> None:
         """Sets what the overridden methods need.
 
         Args:
             incoming: Called with each message.
+            limit: Largest payload that is kept whole, bytes.
             manual_ack: Whether the owner acknowledges QoS 1 messages.
             taken: Paho's ReasonCode for a PUBACK without reason code (success).
             no_properties: Paho's Properties for a PUBACK without properties.
         """
-        self._incoming, self._owner_acks = incoming, manual_ack
+        self._incoming, self._limit, self._owner_acks = incoming, limit, manual_ack
         self._plain_puback = (taken, no_properties)
 
     @property
@@ -120,7 +124,19 @@ class FastPath(_Paho):
                 self.alert = error
                 raise
         begin, self._consumed = self._consumed, min(self._consumed + bufsize, len(self._read_ahead))
-        return self._read_ahead[begin : self._consumed]
+        data = self._read_ahead[begin : self._consumed]
+        return self._thinned(data) if self._is_oversize and len(data) > 1 else data
+
+    @property
+    def _is_oversize(self) -> bool:
+        """Whether the packet that is being read is over the limit, and its beginning has been read."""
+        packet, most = self._in_packet, self._limit + properties.KEPT_BYTES
+        return bool(packet["remaining_length"] > most and len(packet["packet"]) >= properties.KEPT_BYTES)
+
+    def _thinned(self, data: bytes) -> bytes:
+        """Returns one byte of the data, and has paho count all of them: the rest of an oversize packet is not kept."""
+        self._in_packet["to_process"] -= len(data) - 1
+        return data[:1]
 
     def _sock_send(self, buf: bytes | bytearray) -> int:
         try:
@@ -134,15 +150,19 @@ class FastPath(_Paho):
         header, packet = self._in_packet["command"], self._in_packet["packet"]
         if (header & _QOS) == _QOS_2:
             return super()._handle_publish()
+        whole = self._in_packet["remaining_length"]
+        if is_cut := len(packet) < whole:
+            packet = packet[: properties.KEPT_BYTES]
         end = 2 + (packet[0] << 8 | packet[1])
         topic = bytes(packet[2:end]).decode()
         mid = 0
         if header & _QOS:
             mid = packet[end] << 8 | packet[end + 1]
             end += 2
-        found, length = properties.unpack(memoryview(packet)[end:])
+        found, length = _unpacked(memoryview(packet)[end:], is_cut=is_cut)
         payload = bytes(memoryview(packet)[end + length :])
-        self._incoming(properties.received(topic, payload, found, retain=bool(header & 1), mid=mid))
+        message = properties.received(topic, payload, found, retain=bool(header & 1), mid=mid)
+        self._incoming(properties.bounded(message, whole - end - length, -1 if is_cut else self._limit))
         if mid and not self._owner_acks:
             return self._send_puback(mid)
         return _SUCCESS
@@ -156,3 +176,13 @@ class FastPath(_Paho):
             if mid in self._out_messages:
                 return self._do_on_publish(mid, *self._plain_puback)
         return _SUCCESS
+
+
+def _unpacked(data: memoryview, *, is_cut: bool) -> tuple[properties.Properties, int]:
+    """Returns a packet's properties and their length; none of a cut packet whose properties go on behind the cut."""
+    try:
+        return properties.unpack(data)
+    except (ValueError, IndexError):
+        if not is_cut:
+            raise
+        return properties.Properties(), len(data)

@@ -46,6 +46,7 @@ class Link:
         session_expiry_s: Seconds for which the broker keeps a persistent session after a loss; None: clean start.
         manual_ack: QoS 1 messages are acknowledged (PUBACK) by `ack` instead of on arrival.
         receive_maximum: Most unacknowledged messages that the broker may send; rumqttd ignores it.
+        cut_over: Payloads over so many bytes arrive cut (Message.oversize). None: Mosquitto drops those over our limit.
         on_connected: Called after each connect, with SUBSCRIBE queued: the place to publish retained documents again.
         on_ended: Called once if the link ends by itself (refused, or lost with `reconnect=False`), not after `stop`.
         reconnect: False ends the link at the first loss, for an owner that must check something before it reconnects.
@@ -61,6 +62,7 @@ class Link:
         session_expiry_s: int | None = None,
         manual_ack: bool = False,
         receive_maximum: int = 100,
+        cut_over: int | None = None,
         on_connected: Callback | None = None,
         on_ended: Callback | None = None,
         reconnect: bool = True,
@@ -81,9 +83,7 @@ class Link:
         self._resubscribe_mid: int | None = None
         self._manual_ack = manual_ack
         self._unacknowledged = Acknowledgements()
-        self._attempt = 0
-        self._up_since = 0.0
-        self._generation = 0
+        self._attempt, self._generation, self._up_since = 0, 0, 0.0
         self._stopping = False
         self._connected = threading.Event()
         self._sender = Sender(self._name, settings.max_message_bytes, loop, self._connected, self._refuse)
@@ -99,6 +99,7 @@ class Link:
             session_expiry_s=session_expiry_s,
             manual_ack=manual_ack,
             receive_maximum=receive_maximum,
+            cut_over=cut_over,
         )
         self._sender.connection = self._connection
 
@@ -106,6 +107,9 @@ class Link:
 
     def begin(self) -> None:
         """Starts to connect and returns at once; `on_connected` or `on_ended` reports the outcome."""
+        if self._stopping:
+            self._ended.set()
+            return
         self._attempt += 1
         self._connection.connect()
 
@@ -207,7 +211,7 @@ class Link:
         self._sender.down(was_up=was_up)
         self._note_refusal(refused)
         if not self._stopping and self._reconnect and self._refused is None:
-            self._loop.after(delay_s(self._attempt + 1), self._connect_again)
+            self._loop.after(delay_s(self._attempt + 1), self.begin)
             return
         is_first = not self._ended.is_set()
         self._ended.set()
@@ -232,12 +236,6 @@ class Link:
             self._note_refusal(refused)
             self._connection.abort()
 
-    def _connect_again(self) -> None:
-        if self._stopping:
-            self._ended.set()
-        else:
-            self.begin()
-
     # ---- incoming messages ------------------------------------------------------------------------------------------
 
     def _message(self, message: Message) -> None:
@@ -254,6 +252,7 @@ class Link:
         qos: int = 1,
         on_subscribed: Callback | None = None,
         required: bool = True,
+        retained: bool = True,
     ) -> None:
         """Subscribes now and on every connect. Filters must not overlap: the broker would deliver messages twice.
 
@@ -263,12 +262,13 @@ class Link:
             qos: Largest QoS of delivery.
             on_subscribed: Called once at the SUBACK (of this connection, or of the next connect).
             required: Whether a refusal of the subscription ends the link.
+            retained: Whether the broker is to send what it retains (Retain Handling 2 if not; rumqttd ignores it).
         """
         if not self._loop.is_current:
-            subscribe = partial(self.subscribe, qos=qos, on_subscribed=on_subscribed, required=required)
-            self._loop.call(partial(subscribe, topic_filter, handler))
+            subscribe = partial(self.subscribe, qos=qos, on_subscribed=on_subscribed)
+            self._loop.call(partial(subscribe, topic_filter, handler, required=required, retained=retained))
             return
-        self._handlers.add(topic_filter, handler, qos, required=required)
+        self._handlers.add(topic_filter, handler, qos, required=required, retained=retained)
         callbacks = [on_subscribed] if on_subscribed else []
         if self._connected.is_set():
             self._subscribe({topic_filter: qos}, callbacks)
@@ -277,7 +277,7 @@ class Link:
             self._on_next_subscribed += callbacks
 
     def _subscribe(self, filters: dict[str, int], callbacks: list[Callback]) -> int | None:
-        mid = self._connection.subscribe(filters)
+        mid = self._connection.subscribe(filters, self._handlers.wants_retained)
         if mid is None:
             self._on_next_subscribed += callbacks
         else:

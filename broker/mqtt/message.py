@@ -19,6 +19,8 @@ class Message:
     user: dict[str, str] = field(default_factory=dict)
     #: the user properties in order; a name may occur twice
     user_properties: tuple[tuple[str, str], ...] = ()
+    #: of a payload over the link's limit: its size in bytes; only its beginning was kept. 0: the payload is whole
+    oversize: int = 0
     #: for Link.ack: the packet id, and the number of the connection that it belongs to
     mid: int = 0
     generation: int = 0

@@ -13,7 +13,18 @@ from typing import Any
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["Packed", "Properties", "bearable", "may_expire", "named", "pack", "received", "unpack"]
+__all__ = [
+    "KEPT_BYTES",
+    "Packed",
+    "Properties",
+    "bearable",
+    "bounded",
+    "may_expire",
+    "named",
+    "pack",
+    "received",
+    "unpack",
+]
 
 _EXPIRY, _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION, _USER = 0x02, 0x03, 0x08, 0x09, 0x26
 #: Other properties that a broker may send with PUBLISH -> length in bytes; None: a variable byte integer.
@@ -21,6 +32,9 @@ _SKIPPED: dict[int, int | None] = {0x01: 1, 0x23: 2, 0x0B: None}
 #: Topic Alias Maximum in rumqttd's CONNACK; Mosquitto says 10, others 0, 5 or 65,535.
 _RUMQTTD_ALIASES = 4_096
 _LONGEST = 65_535
+#: Of a packet over the limit so many bytes are kept, at its beginning: more than the longest topic (65,535) takes, then
+#: properties and the start of the payload.
+KEPT_BYTES = 131_072
 _MORE = 0x80
 
 
@@ -82,6 +96,17 @@ def received(topic: str, payload: bytes, found: Any, *, retain: bool, mid: int) 
         user_properties=tuple(pairs),
         mid=mid,
     )
+
+
+def bounded(message: Message, size: int, limit: int) -> Message:
+    """Returns a message whose payload is over the limit with the payload's beginning only; others unchanged.
+
+    Args:
+        message: The message; its payload may already be cut.
+        size: The size of the whole payload, bytes.
+        limit: The largest payload that is kept, bytes.
+    """
+    return message if size <= limit else replace(message, payload=message.payload[:KEPT_BYTES], oversize=size)
 
 
 def may_expire(connack: Any) -> bool:

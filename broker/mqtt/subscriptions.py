@@ -16,16 +16,25 @@ class Handlers:
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Handler, int]] = {}
         self._optional: set[str] = set()
+        self._live_only: set[str] = set()
 
-    def add(self, topic_filter: str, handler: Handler, qos: int, *, required: bool = True) -> None:
-        """Sets the handler and QoS of a topic filter, replacing earlier ones."""
+    def add(
+        self, topic_filter: str, handler: Handler, qos: int, *, required: bool = True, retained: bool = True
+    ) -> None:
+        """Sets the handler and QoS of a topic filter, replacing earlier ones; other arguments as in Link.subscribe."""
         self._handlers[topic_filter] = (handler, qos)
         if not required:
             self._optional.add(topic_filter)
+        if not retained:
+            self._live_only.add(topic_filter)
 
     def is_required(self, topic_filter: str) -> bool:
         """Whether the broker's refusal of a topic filter makes the link useless."""
         return topic_filter not in self._optional
+
+    def wants_retained(self, topic_filter: str) -> bool:
+        """Whether the broker is to send what is retained when the filter is subscribed to."""
+        return topic_filter not in self._live_only
 
     def remove(self, topic_filter: str) -> bool:
         """Removes a topic filter; returns whether it had a handler."""

@@ -1,11 +1,9 @@
 """What becomes of a binding's answer: whether it is published, and as which bytes. Pure."""
 
-import json
-
 from s2m3.broker.requests.actions import Result
 from s2m3.schemas.bridge import Binding
 from s2m3.schemas.errors import BadInputError, S2M3Error
-from s2m3.schemas.wire.plain import encode_plain_error, encode_plain_result, plain_value
+from s2m3.schemas.wire.plain import encode_plain_error, encode_plain_result, encode_plain_value
 
 __all__ = ["error_payload", "payload_of", "wanted"]
 
@@ -29,8 +27,7 @@ def payload_of(binding: Binding, result: Result, topic: str) -> bytes:
     """Returns the bytes of a result: a plain answer whose transaction is the source topic, or the value alone."""
     answer = result.outputs.get(result.answer[0])
     if binding.form == "value":
-        value = plain_value(answer)
-        return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
+        return encode_plain_value(answer)
     return encode_plain_result(
         answer=answer,
         outputs=result.outputs,

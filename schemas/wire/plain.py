@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,11 +25,14 @@ __all__ = [
     "encode_plain_error",
     "encode_plain_piece",
     "encode_plain_result",
+    "encode_plain_value",
     "ignored_keys",
+    "is_transaction",
     "parse_plain",
     "plain_inputs",
     "plain_value",
     "read_inputs",
+    "transaction_of",
 ]
 
 #: What a caller may put into `transaction`, echoed in every answer.
@@ -39,6 +43,9 @@ _LONGEST_TRANSACTION = 256
 #: Keys of a file in plain form.
 _FILE_KEYS = {"base64", "content_type"}
 _LONGEST_DEADLINE_S = 86_400
+#: A transaction that is the first key of a JSON object, and the longest beginning in which one is looked for, bytes.
+_FIRST_TRANSACTION = re.compile(rb'\s*\{\s*"transaction"\s*:\s*("(?:[^"\\]|\\.)*"|[-+.0-9eE]+)\s*[,}]')
+_BEGINNING = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ def parse_plain(payload: bytes) -> PlainRequest:
     inputs, transaction, deadline, options, stream = (document.get(key) for key in _KEYS)
     if not isinstance(inputs, dict | None):
         raise BadInputError("inputs is not a JSON object")
-    if transaction is not None and not _is_transaction(transaction):
+    if transaction is not None and not is_transaction(transaction):
         raise BadInputError(f"transaction is not a number or a text of at most {_LONGEST_TRANSACTION}")
     if deadline is not None and (type(deadline) not in (int, float) or not 0 < deadline <= _LONGEST_DEADLINE_S):
         raise BadInputError("deadline_s is not a number of seconds above 0 and at most a day")
@@ -92,15 +99,26 @@ def parse_plain(payload: bytes) -> PlainRequest:
 
 
 def transaction_of(payload: bytes) -> Transaction | None:
-    """Returns the transaction even of an otherwise invalid request, so that the caller can match the error."""
+    """Returns the transaction even of an otherwise invalid request, so that the caller can match the error.
+
+    Of a request that was cut because it is too large, it is found where it is the first key.
+    """
     try:
         found = json.loads(payload).get("transaction")
     except (ValueError, RecursionError, AttributeError):
+        found = _first_transaction(payload[:_BEGINNING])
+    return found if is_transaction(found) else None
+
+
+def _first_transaction(beginning: bytes) -> Any:
+    first = _FIRST_TRANSACTION.match(beginning)
+    try:
+        return json.loads(first[1]) if first else None
+    except ValueError:
         return None
-    return found if _is_transaction(found) else None
 
 
-def _is_transaction(found: Any) -> bool:
+def is_transaction(found: Any) -> bool:
     """Whether a value is a valid transaction: no lone surrogates, which JSON allows and UTF-8 cannot encode."""
     if type(found) not in (str, int, float) or len(str(found)) > _LONGEST_TRANSACTION:
         return False
@@ -210,6 +228,12 @@ def plain_value(value: Value) -> Any:
             return None  # JSON has no such numbers: most readers would reject the whole answer
         case _:
             return value
+
+
+def encode_plain_value(value: Value) -> bytes:
+    """Returns a value alone: a text as UTF-8, any other value as JSON."""
+    plain = plain_value(value)
+    return (plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)).encode()
 
 
 def encode_plain_result(

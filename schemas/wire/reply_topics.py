@@ -9,7 +9,7 @@ from s2m3.schemas.publishable import LONGEST_BYTES, why_not_publishable
 __all__ = ["check_reply_topic", "is_client_inbox"]
 
 #: What a task's gateway publishes under the root: a caller may name these of its own task.
-_OF_THE_TASK: tuple[topics.TopicPath, ...] = (topics.RESPONSE,)
+_OF_THE_TASK: tuple[topics.TopicPath, ...] = (topics.RESPONSE, topics.RESPONSE_VALUE)
 _SHOWN = 80
 
 

@@ -41,5 +41,5 @@ def test_an_attribute_that_is_gone_or_of_another_type_is_noticed(name: str) -> N
 
 def test_a_packet_that_is_held_otherwise_is_noticed() -> None:
     client = _client()
-    setattr(client, "_in_packet", {"command": 0, "body": b""})  # noqa: B010  # private
+    setattr(client, "_in_packet", {"command": 0, "body": b"", "remaining_length": 0, "to_process": 0})  # noqa: B010  # private
     assert changed_in(client) == ["_in_packet[packet]"]

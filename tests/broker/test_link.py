@@ -18,6 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing, Will
+from s2m3.broker.mqtt.properties import KEPT_BYTES
 from s2m3.broker.servers.launch import Broker, BrokerKind, find_mosquitto, free_port
 from s2m3.schemas.errors import BusyError, S2M3Error, TooLargeError, UnauthorisedError
 from s2m3.schemas.settings import BrokerSettings
@@ -397,3 +398,52 @@ def test_acknowledgements_given_out_of_order_go_out_in_order_and_the_connection_
         assert [held.get(timeout=WAIT_S).payload for _ in range(20)] == [b"%d" % i for i in range(20, 40)]
     assert not ended.is_set()
     receiver.stop()
+
+
+def test_a_message_over_the_limit_arrives_cut_with_its_size_and_the_next_one_whole(
+    settings: BrokerSettings, loop: Loop
+) -> None:
+    """Mosquitto drops what is over a client's Maximum Packet Size, and tells nobody."""
+    limit = 100_000
+    topic = f"{settings.root}/a"
+    with (
+        linked(settings, loop, "cut-from") as a,
+        linked(settings, loop, "cut-to", cut_over=limit) as b,
+    ):
+        messages = heard(b, f"{settings.root}/+")
+        long = tuple((f"n{n}", "x" * 60_000) for n in range(4))
+        longest = f"{settings.root}/{'l' * (65_500 - len(settings.root))}"
+        a.publish(Outgoing(longest, b"e" * 1_000_000))  # its topic alone is half of what is kept
+        by_name = messages.get(timeout=WAIT_S)
+        a.publish(Outgoing(topic, b"a" * 5_000_000, reply_to="r", correlation=b"1"))
+        a.publish(Outgoing(topic, b"b" * 300_000, user=long))  # the properties alone are over what is kept
+        a.publish(Outgoing(topic, b"c" * (limit + 1)))
+        a.publish(Outgoing(topic, b"d" * limit))
+        got = [messages.get(timeout=WAIT_S) for _ in range(4)]
+    assert [m.oversize for m in got[0::2]] == [5_000_000, limit + 1]
+    assert got[1].oversize >= 300_000
+    assert (by_name.topic, by_name.oversize) == (longest, 1_000_000)
+    assert (got[0].reply_to, got[0].correlation) == ("r", b"1")
+    assert all(len(m.payload) <= KEPT_BYTES for m in got[:3])
+    assert set(got[0].payload) == set(b"a")
+    assert (got[3].oversize, got[3].payload) == (0, b"d" * limit)
+
+
+def test_what_is_retained_is_not_asked_for_where_it_is_not_wanted(
+    settings: BrokerSettings, loop: Loop, kind: BrokerKind
+) -> None:
+    topic = f"{settings.root}/kept"
+    with linked(settings, loop, "kept-from") as a, linked(settings, loop, "kept-to") as b:
+        delivered = threading.Event()
+        a.publish(Outgoing(topic, b"old", retain=True), on_delivered=delivered.set)
+        assert delivered.wait(WAIT_S)
+        messages: Queue[Message] = Queue()
+        confirmed = threading.Event()
+        b.subscribe(topic, messages.put, retained=False, on_subscribed=confirmed.set)
+        assert confirmed.wait(WAIT_S)
+        a.publish(Outgoing(topic, b"new"))
+        first = messages.get(timeout=WAIT_S)
+        if kind == "embedded" and first.retain:  # rumqttd has no retain handling
+            first = messages.get(timeout=WAIT_S)
+        assert first.payload == b"new"
+        a.publish(Outgoing(topic, b"", retain=True))

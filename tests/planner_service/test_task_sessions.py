@@ -59,7 +59,7 @@ def test_a_session_outlives_its_connection_and_keeps_what_comes_for_the_gateway(
     made.sessions.open_all()
     link = made.link("one")
     assert link.calls == ["begin"]
-    assert link.filters == {"home/request/one": 1, "home/request/one/+": 1}
+    assert link.filters == {"home/request/one": 1, "home/request/one/+": 1, "home/request/one/+/+": 1}
     options = {name: link.options[name] for name in ("session_expiry_s", "manual_ack", "receive_maximum", "reconnect")}
     assert options == {"session_expiry_s": 86_400, "manual_ack": True, "receive_maximum": 1, "reconnect": False}
     link.deliver("home/request/one", b"early")

@@ -11,44 +11,47 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         """
         home/control/drain home/control/profile home/control/replan home/node/+/load home/node/+/profile
         home/node/+/reported home/node/+/state home/plan/+ home/planner/health home/planner/state
-        home/request/+ home/request/+/+ home/rollcall home/route/+ home/task/+
+        home/request/+ home/request/+/+ home/request/+/+/+ home/rollcall home/route/+ home/task/+
         """,
         """
-        home/control/+/response home/event home/plan/+ home/planner/health home/planner/state home/rollcall
-        home/route/+ home/task/+
+        home/client/+/in home/control/+/response home/event home/plan/+ home/planner/health home/planner/state
+        home/response/+ home/rollcall home/route/+ home/task/+
         """,
     ),
     ("agent", ()): (
         """
         home/client/node-n1/in home/client/probe-n1/in home/control/drain home/control/profile
         home/module/+/n1/in home/node/+/load home/node/+/state home/plan/n1 home/request/+ home/request/+/+
+        home/request/+/+/+
         home/rollcall home/route/+ home/task/+
         """,
         """
         home/client/+/in home/event home/module/+/+/in home/node/n1/load home/node/n1/profile
-        home/node/n1/reported home/node/n1/state home/response/+
+        home/node/n1/reported home/node/n1/state home/request/+ home/request/+/+ home/request/+/+/+
+        home/response/+ home/response/+/value
         """,
     ),
     ("client", ()): (
         "home/client/n1/in home/node/+/load home/node/+/state home/route/+",
-        "home/client/n1/in home/module/+/+/in home/request/+ home/request/+/+",
+        "home/client/n1/in home/module/+/+/in home/request/+ home/request/+/+ home/request/+/+/+",
     ),
     ("device", ()): (
         "home/client/n1/in",
-        "home/request/+ home/request/+/+",
+        "home/request/+ home/request/+/+ home/request/+/+/+",
     ),
     ("operator", ()): (
         """
         home/bind/+ home/bridge/answer/+ home/bridge/answered/+ home/bridge/binding/+ home/bridge/node/+
         home/bridge/picture/+ home/bridge/planner home/bridge/state home/bridge/task/+ home/client/n1/in
         home/control/+/response home/event home/node/+/load home/node/+/profile home/node/+/reported
-        home/node/+/state home/plan/+ home/planner/health home/planner/state home/response/+ home/route/+
+        home/node/+/state home/plan/+ home/planner/health home/planner/state home/response/+
+        home/response/+/value home/route/+
         home/task/+
         """,
         """
         home/bind/+ home/client/n1/in home/control/drain home/control/profile home/control/replan
         home/module/+/+/in home/node/+/profile home/node/+/reported home/node/+/state home/request/+
-        home/request/+/+ home/rollcall home/task/+
+        home/request/+/+ home/request/+/+/+ home/rollcall home/task/+
         """,
     ),
     ("viewer", ()): (
@@ -63,11 +66,12 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         """
         home/bridge/answer/+ home/bridge/answered/+ home/bridge/binding/+ home/bridge/node/+
         home/bridge/picture/+ home/bridge/planner home/bridge/state home/bridge/task/+ home/response/+
+        home/response/+/value
         homeassistant/#
         """,
         """
         home/bridge/ask/+ home/control/drain home/control/profile home/control/replan home/request/+
-        home/request/+/+ homeassistant/status
+        home/request/+/+ home/request/+/+/+ homeassistant/status
         """,
     ),
     ("bridge", ()): (
@@ -81,7 +85,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         """
         home/bridge/answer/+ home/bridge/answered/+ home/bridge/binding/+ home/bridge/node/+
         home/bridge/picture/+ home/bridge/planner home/bridge/state home/bridge/task/+ home/client/bridge/in
-        home/event home/module/+/+/in home/request/+ home/request/+/+ home/rollcall homeassistant/#
+        home/event home/module/+/+/in home/request/+ home/request/+/+ home/request/+/+/+ home/rollcall homeassistant/#
         """,
     ),
     ("neighbour", ()): (
@@ -89,20 +93,26 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         "home/#",
     ),
     ("device", ("porch", "hall")): (
-        "home/client/n1/in home/response/hall home/response/porch",
-        "home/request/hall home/request/hall/+ home/request/porch home/request/porch/+",
+        "home/client/n1/in home/response/hall home/response/hall/value home/response/porch home/response/porch/value",
+        """
+        home/request/hall home/request/hall/+ home/request/hall/+/+ home/request/porch home/request/porch/+
+        home/request/porch/+/+
+        """,
     ),
     ("client", ("porch",)): (
-        "home/client/n1/in home/node/+/load home/node/+/state home/response/porch home/route/+",
-        "home/client/n1/in home/module/+/+/in home/request/porch home/request/porch/+",
+        """
+        home/client/n1/in home/node/+/load home/node/+/state home/response/porch home/response/porch/value
+        home/route/+
+        """,
+        "home/client/n1/in home/module/+/+/in home/request/porch home/request/porch/+ home/request/porch/+/+",
     ),
     ("viewer", ("porch",)): (
         """
         home/bind/+ home/bridge/binding/+ home/bridge/state home/bridge/task/+ home/event home/node/+/load
         home/node/+/profile home/node/+/reported home/node/+/state home/plan/+ home/planner/health
-        home/planner/state home/response/porch home/route/+ home/task/+
+        home/planner/state home/response/porch home/response/porch/value home/route/+ home/task/+
         """,
-        "home/request/porch home/request/porch/+ home/rollcall",
+        "home/request/porch home/request/porch/+ home/request/porch/+/+ home/rollcall",
     ),
 }
 
@@ -120,7 +130,11 @@ def test_every_role_is_in_the_table() -> None:
 
 
 def test_a_task_is_an_id_or_all_of_them() -> None:
-    assert set(rights_of("home", "device", "n1", tasks=("+",)).reads) == {"home/client/n1/in", "home/response/+"}
+    assert set(rights_of("home", "device", "n1", tasks=("+",)).reads) == {
+        "home/client/n1/in",
+        "home/response/+",
+        "home/response/+/value",
+    }
     with pytest.raises(BadInputError, match="task 'a/b' is not an id"):
         rights_of("home", "device", "n1", tasks=("a/b",))
 

@@ -50,7 +50,7 @@ WRITES = {
     "a viewer asks": Write("wall", "request/noop"),
     "a viewer orders a replan": Write("wall", "control/replan"),
     "Home Assistant writes a task": Write("home", "task/noop"),
-    "the planner does an agent's work": Write("planner", "client/alice/in"),
+    "the planner does an agent's work": Write("planner", "module/noop/a/in"),
     "the operator writes a plan": Write("operator", "plan/a"),
     "the bridge writes a route": Write("bridge", "route/noop"),
     "a client writes outside the site": Write("alice", "zigbee2mqtt/lamp/set"),

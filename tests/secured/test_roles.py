@@ -94,6 +94,20 @@ def test_a_plain_device_asks_its_task_and_reads_the_answer(running: SecuredSite,
     assert (answer["status"], answer["transaction"]) == ("ok", 7)
 
 
+def test_a_device_is_told_that_a_task_does_not_exist_and_reads_the_value_of_one_that_does(running: SecuredSite) -> None:
+    """`bell` may ask `noop` only and reads its answers; `cam` may ask any task and has no topic but its inbox."""
+    inbox = f"{ROOT}/client/cam/in"
+    cam = Password(running, "cam", [inbox], version=MQTTProtocolVersion.MQTTv5)
+    bell = Password(running, "bell", [f"{ROOT}/response/noop/value"])
+    cam.client.publish(f"{ROOT}/request/ghost/left/c", b"a", qos=1, properties=reply_to(inbox, b"7"))
+    answer = json.loads(cam.messages.get(timeout=WAIT_S).payload)
+    assert (answer["error"]["code"], answer["transaction"]) == ("unknown_task", "c")
+    bell.client.publish(f"{ROOT}/request/noop", b'{"inputs": {"left": 1, "right": 2}}', qos=1)
+    assert bell.messages.get(timeout=WAIT_S).payload == b"[1, 2]"
+    for device in (cam, bell):
+        device.close()
+
+
 def test_a_websockets_viewer_reads_what_is_told_to_all(running: SecuredSite) -> None:
     viewer = Password(running, "wall", [f"{ROOT}/planner/state", f"{ROOT}/node/+/state"], websockets=True)
     heard = {viewer.messages.get(timeout=WAIT_S).topic for _ in range(3)}
