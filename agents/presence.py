@@ -59,6 +59,7 @@ class Presence:
         link_speed: LinkSpeed,
         with_torch: bool,
         gateway: bool,
+        most_gateways: int | None,
         dtype: Dtype,
         sources: CheckpointSources,
     ) -> None:
@@ -77,6 +78,7 @@ class Presence:
             sources=sorted({*offered, *self._named_sources}),
             classes=classes,
             gateway=gateway,
+            most_gateways=most_gateways,
             dtype=dtype,
         )
         self.tell_all()

@@ -11,8 +11,10 @@ import structlog
 
 from s2m3.agents.checkpoints.folders import NO_CHECKPOINTS, CheckpointSources
 from s2m3.agents.gateway.gateway import Gateway
+from s2m3.agents.gateway.gateways import Gateways
 from s2m3.agents.loading import Loaded, Loader
 from s2m3.agents.memory import available_mb, default_budget_mb, device_mb, rss_mb
+from s2m3.agents.open_files import most_gateways, raise_limit
 from s2m3.agents.presence import Presence
 from s2m3.agents.pressure import Pressure
 from s2m3.agents.serving.step_server import StepServer
@@ -96,7 +98,8 @@ class Agent:
         self._leaving: set[str] = set()
         #: number of losses of the connection
         self._losses = 0
-        self._gateways: dict[str, Gateway] = {}
+        raise_limit()
+        self._gateways = Gateways(self._node, self._make_gateway, most_gateways())
 
     # ---- start and stop -------------------------------------------------------------------------------------------
 
@@ -135,6 +138,7 @@ class Agent:
             link_speed=link_speed(self.link, f"probe-{self._node}"),
             with_torch=self._loader.has_room_for_torch,
             gateway=self._settings.gateway,
+            most_gateways=self._gateways.most,
             dtype=self._settings.dtype,
             sources=self._sources,
         )
@@ -149,12 +153,11 @@ class Agent:
     @property
     def refused(self) -> UnauthorisedError | None:
         """The error with which the broker refused one of the agent's connections; None if it did not."""
-        return self.link.refused or next((f.refused for f in list(self._gateways.values()) if f.refused), None)
+        return self.link.refused or self._gateways.refused
 
     def _on_connection_lost(self) -> None:
         self._losses += 1
-        for gateway in self._gateways.values():
-            gateway.broker_lost()
+        self._gateways.broker_lost()
 
     def _on_node_state(self, node: str, state: m.NodeState | None) -> None:
         """Publishes our own state again after another client published that this node is lost.
@@ -172,8 +175,7 @@ class Agent:
     def _drop_orphans(self, losses: int) -> None:
         """Drops orphaned plain requests, unless the connection was lost since: then the broker itself has stopped."""
         if losses == self._losses:
-            for gateway in self._gateways.values():
-                gateway.give_up()
+            self._gateways.give_up()
 
     def _end_if_hung(self) -> None:
         """Ends the process if a module call hangs, as nothing else can stop it; the broker publishes the last will."""
@@ -197,8 +199,7 @@ class Agent:
 
     def stop(self) -> None:
         """Publishes that the node is gone, and ends."""
-        for gateway in list(self._gateways.values()):
-            gateway.close()
+        self._gateways.close()
         self._loader.stop()
         self._step_server.runner.stop()
         self._presence.change_state("lost")
@@ -254,12 +255,7 @@ class Agent:
                 self._loaded(spec, ModuleFailedError(self._crashing.pop(module_id), node=self._node))
             else:
                 self._loader.load(spec)
-        for task in [task for task in self._gateways if task not in self._plan.gateways]:
-            self._gateways.pop(task).close()
-        for task in self._plan.gateways:
-            if task not in self._gateways:
-                self._gateways[task] = self._make_gateway(task)
-            self._gateways[task].connect()
+        self._gateways.follow(self._plan.gateways)
         self._report()
 
     def _make_gateway(self, task: str) -> Gateway:

@@ -104,6 +104,8 @@ class NodeProfile(Document):
     dtype: Dtype = "float32"
     #: whether the node may be the gateway of a task; false behind a bridge between brokers (docs/scale.md)
     gateway: bool = Field(default=True, validation_alias="front", serialization_alias="front")
+    #: of how many tasks it may be the gateway, because each takes a connection; None: as many as there are
+    most_gateways: Annotated[int | None, Field(ge=0), Since(1)] = None
 
 
 class ModuleReport(Document):

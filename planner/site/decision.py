@@ -98,25 +98,36 @@ def _modules_that_fit(
 
 
 def _gateways(cluster: ClusterState, placement: Placement) -> dict[str, str]:
-    """Returns task -> gateway: the current gateway if it is usable, else the usable node with the fewest gateways."""
+    """Returns task -> gateway: the current gateway if it is usable, else the usable node with the fewest gateways.
+
+    A node gets no more than it has open files for; a task for which no node has one left has no gateway.
+    """
     usable = [node for node in cluster.usable() if node not in placement.held and cluster.profiles[node].gateway]
     usable = usable or [
         node for node in sorted(cluster.nodes.present) if node in cluster.plans
     ]  # draining nodes still serve
-    gateways = {
-        task: node
-        for node in usable
-        if node in cluster.plans
-        for task in cluster.plans[node].gateways
-        if task in cluster.tasks and _understands(cluster, node, task)
-    }
+    gateways: dict[str, str] = {}
+    for node in usable:
+        current = cluster.plans[node].gateways if node in cluster.plans else []
+        kept = [task for task in current if task in cluster.tasks and _understands(cluster, node, task)]
+        gateways |= dict.fromkeys(kept[: _most_gateways(cluster, node)], node)
     count = {node: sum(1 for gateway in gateways.values() if gateway == node) for node in usable}
     for task in sorted(cluster.tasks):
-        able = [node for node in usable if _understands(cluster, node, task)]
+        able = [node for node in usable if _understands(cluster, node, task) and _has_room(cluster, node, count[node])]
         if task not in gateways and task in cluster.sessions and able:
             gateways[task] = min(able, key=lambda node: (count[node], node))
             count[gateways[task]] += 1
     return gateways
+
+
+def _most_gateways(cluster: ClusterState, node: str) -> int | None:
+    profile = cluster.profiles.get(node)
+    return profile.most_gateways if profile is not None else None
+
+
+def _has_room(cluster: ClusterState, node: str, gateways: int) -> bool:
+    most = _most_gateways(cluster, node)
+    return most is None or gateways < most
 
 
 def _understands(cluster: ClusterState, node: str, task: str) -> bool:

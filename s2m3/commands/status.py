@@ -59,7 +59,7 @@ def site_document(site: Site) -> dict[str, Any]:
             task: {
                 "model": spec.model,
                 "ready": site.ready(task),
-                "front": next((node for node, plan in site.plans.items() if task in plan.gateways), None),
+                "front": _gateway(site, task),
                 "steps": {
                     step: {"module": s.module, "nodes": [r.node for r in s.replicas]}
                     for step, s in (site.routes[task].steps.items() if task in site.routes else ())
@@ -75,6 +75,10 @@ def site_document(site: Site) -> dict[str, Any]:
             for name in sorted(site.bindings)
         },
     }
+
+
+def _gateway(site: Site, task: str) -> str | None:
+    return next((node for node, plan in site.plans.items() if task in plan.gateways), None)
 
 
 def _nodes(site: Site) -> list[str]:
@@ -154,6 +158,8 @@ def _task_table(site: Site) -> Table:
         steps = site.routes[task].steps if task in site.routes else {}
         lines = [f"{s}: {r.module} on {', '.join(x.node for x in r.replicas) or '-'}" for s, r in steps.items()]
         word = Text("ready", style="green") if site.ready(task) else Text("not ready", style="bold red")
+        if site.ready(task) and _gateway(site, task) is None:
+            word = Text("ready, no gateway", style="yellow")
         table.add_row(task, spec.model, word, "\n".join(lines))
     return table
 
@@ -198,6 +204,7 @@ def _binding_state(report: b.BindingReport | None) -> Text:
 def _reasons(site: Site) -> list[Text]:
     errors = {task: error for task in sorted(site.tasks) if (error := _error(site, task)) is not None}
     lines = [Text(f"{task}: {error['code']}: {error['detail']}", style="red") for task, error in errors.items()]
+    lines += [Text(f"{task}: {why}", style="yellow") for task in sorted(site.tasks) if (why := _unanswered(site, task))]
     for node in _nodes(site):
         if (held := _node(site, node)["held"]) is not None:
             lines.append(Text(f"{node}: {held}", style="yellow"))
@@ -207,3 +214,18 @@ def _reasons(site: Site) -> list[Text]:
                     Text(f"{name} on {node}: {report['reason']['code']}: {report['reason']['detail']}", style="red")
                 )
     return lines
+
+
+def _unanswered(site: Site, task: str) -> str | None:
+    """Returns why plain requests of a ready task wait; None if they do not."""
+    if not site.ready(task) or _gateway(site, task) is not None:
+        return None
+    full = [
+        f"{node} ({profile.most_gateways})"
+        for node, profile in sorted(site.profiles.items())
+        if profile.most_gateways is not None
+        and node in site.plans
+        and len(site.plans[node].gateways) >= profile.most_gateways
+    ]
+    why = f"; as many as their open files allow have {', '.join(full)}: raise LimitNOFILE or add a node" if full else ""
+    return f"plain requests wait, no node is its gateway{why}"

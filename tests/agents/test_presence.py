@@ -34,6 +34,7 @@ class Told:
             link_speed=LinkSpeed(2.0, 90.0),
             with_torch=with_torch,
             gateway=True,
+            most_gateways=7,
             dtype=dtype,
             sources=CheckpointSources(),
         )
@@ -80,7 +81,7 @@ def test_the_profile_says_what_the_device_has(told: Told) -> None:
     profile = told.profile()
     assert (profile.boot, profile.memory_mb, profile.runtime_mb, profile.gflops) == ("boot-1", 500.0, 60.0, 20.0)
     assert (profile.latency_ms, profile.mbps, profile.keepalive_s) == (2.0, 90.0, 5.0)
-    assert (profile.gateway, profile.dtype) == (True, "bfloat16")
+    assert (profile.gateway, profile.most_gateways, profile.dtype) == (True, 7, "bfloat16")
 
 
 def test_a_node_without_room_for_torch_offers_only_what_needs_none(told: Told) -> None:

@@ -1,0 +1,64 @@
+"""The gateways of one agent: those of the tasks that its plan names, as many as its open files allow."""
+
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from s2m3.agents.gateway.gateway import Gateway
+from s2m3.schemas.errors import UnauthorisedError
+
+__all__ = ["Gateways"]
+
+_log = structlog.get_logger(__name__)
+
+
+class Gateways:
+    """Makes, connects and closes gateways. In the loop's thread, except `refused` and `close`.
+
+    Args:
+        node: The node's name, for the log.
+        make: Makes the gateway of a task.
+        most: Most gateways; None for no limit. Each has a connection: over the limit of open files all would reconnect
+            for ever.
+    """
+
+    def __init__(self, node: str, make: Callable[[str], Gateway], most: int | None) -> None:
+        self.most = most
+        self._node = node
+        self._make = make
+        self._gateways: dict[str, Gateway] = {}
+        self._over: tuple[str, ...] = ()
+
+    def follow(self, tasks: Sequence[str]) -> None:
+        """Has gateways of these tasks, the first ones if an older planner names too many."""
+        taken = tasks[: self.most]
+        for task in [task for task in self._gateways if task not in taken]:
+            self._gateways.pop(task).close()
+        for task in taken:
+            if task not in self._gateways:
+                self._gateways[task] = self._make(task)
+            self._gateways[task].connect()
+        over = tuple(tasks[len(taken) :])
+        if over and over != self._over:
+            _log.error("too_many_gateways", node=self._node, most=self.most, not_served=" ".join(over)[:500])
+        self._over = over
+
+    @property
+    def refused(self) -> UnauthorisedError | None:
+        """The error with which the broker refused one of the sessions; None if it did not."""
+        return next((gateway.refused for gateway in list(self._gateways.values()) if gateway.refused), None)
+
+    def broker_lost(self) -> None:
+        """Tells all that the agent's own connection was lost."""
+        for gateway in self._gateways.values():
+            gateway.broker_lost()
+
+    def give_up(self) -> None:
+        """Has all drop their orphans: our node was declared lost."""
+        for gateway in self._gateways.values():
+            gateway.give_up()
+
+    def close(self) -> None:
+        """Closes all."""
+        for gateway in list(self._gateways.values()):
+            gateway.close()
