@@ -4,8 +4,9 @@ Start-time fair queueing: each flow has a virtual time, the milliseconds that it
 one with the least goes first. A flow that had nothing to do begins at the time of those served now: no time is saved.
 """
 
+import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["FairQueue", "Flow", "Queued", "Shares"]
@@ -170,9 +171,9 @@ class FairQueue(Generic[T]):
 
     def _next(self) -> tuple[Flow, deque[T]]:
         """Returns the flow whose turn it is; of equal ones that which has had work for longest."""
-        task = min(self._flows, key=self._shares.start_of)
+        task = _only(self._flows) or min(self._flows, key=self._shares.start_of)
         flows = self._flows[task]
-        requester = min(flows, key=lambda name: self._shares.start_within((task, name)))
+        requester = _only(flows) or min(flows, key=lambda name: self._shares.start_within((task, name)))
         return (task, requester), flows[requester]
 
     def _removed(self, flow: Flow, count: int) -> None:
@@ -182,3 +183,9 @@ class FairQueue(Generic[T]):
             del self._flows[task][requester]
         if not self._flows[task]:
             del self._flows[task]
+
+
+def _only(names: Iterable[str]) -> str | None:
+    """Returns the name if there is one alone, as in most queues."""
+    first, *others = itertools.islice(names, 2)
+    return None if others else first
