@@ -63,7 +63,10 @@ class Outbox:
         self.limit = limit
         self._client_id = client_id
         self._refused = refused
+        #: filled by any thread; all else belongs to the loop's thread
         self._waiting: deque[_Entry] = deque()
+        #: QoS 1 messages that wait for a connection; they go before `_waiting`
+        self._held: deque[_Entry] = deque()
         self._sent: dict[int, _Entry] = {}
         #: in flight at two losses: each is sent alone, once `isolate` was called
         self._suspects: deque[_Entry] = deque()
@@ -73,7 +76,7 @@ class Outbox:
         self._dropped = Dropped()
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._sent) + len(self._suspects)
+        return len(self._waiting) + len(self._held) + len(self._sent) + len(self._suspects)
 
     @property
     def has_room(self) -> bool:
@@ -122,8 +125,10 @@ class Outbox:
             now: Monotonic seconds.
         """
         if not connected:
-            while self._waiting and not self._waiting[-1].message.qos:
-                self._waiting.pop()
+            while self._waiting:
+                waiting = self._waiting.popleft()
+                if waiting.message.qos:
+                    self._held.append(waiting)
             return
         while (entry := self._next()) is not None:
             if entry.message.qos and self._dropped.holds(entry.message, now):
@@ -141,8 +146,8 @@ class Outbox:
                 self._lone = self._suspects.popleft()
                 return self._lone
             self._isolating = False
-        while self._waiting:
-            entry = self._waiting.popleft()
+        while self._held or self._waiting:
+            entry = (self._held or self._waiting).popleft()
             if not (entry.message.retain and self._replaces_suspect(entry)):
                 return entry
         return None
@@ -165,7 +170,7 @@ class Outbox:
     def resume(self) -> None:
         """Ends the isolation, also if an acknowledgement is still to come: other messages do not wait longer."""
         self._isolating, self._lone = False, None
-        self._waiting.extendleft(reversed(self._suspects))
+        self._held.extendleft(reversed(self._suspects))
         self._suspects.clear()
 
     # ---- what became of them ------------------------------------------------------------------------------------
@@ -195,7 +200,7 @@ class Outbox:
         suspects = [entry for entry in unacknowledged if entry.blame.is_suspect and entry not in guilty]
         self._suspects = deque(sorted([*self._suspects, *suspects], key=lambda entry: entry.blame.alone))
         innocent = [entry for entry in unacknowledged if not entry.blame.is_suspect]
-        self._waiting.extendleft(reversed(innocent))
+        self._held.extendleft(reversed(innocent))
         for entry in guilty:
             self._dropped.add(entry.message, now)
             self._drop(entry)

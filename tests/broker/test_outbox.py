@@ -1,5 +1,6 @@
 """Messages on their way out: the bound, who is called when, and what a lost connection takes along."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -196,3 +197,24 @@ def test_a_message_without_callbacks_is_acknowledged_in_silence() -> None:
     outbox.flush(Wire().publish, connected=True, now=0.0)
     outbox.acknowledged(1, None, has_subscribers=False)
     assert (len(outbox), refused) == (0, [])
+
+
+def test_nothing_is_lost_of_what_other_threads_add_while_the_connection_is_away() -> None:
+    outbox, _ = made()
+    wire = Wire()
+    begun = threading.Barrier(3)
+
+    def add(name: str) -> None:
+        begun.wait()
+        for n in range(500):
+            outbox.add(message(f"{name}/{n}"))
+
+    threads = [threading.Thread(target=add, args=(name,)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    while any(thread.is_alive() for thread in threads):
+        outbox.flush(wire.publish, connected=False, now=0.0)
+    outbox.flush(wire.publish, connected=True, now=0.0)
+    for name in ("a", "b"):
+        assert [topic for topic in wire.topics if topic.startswith(name)] == [f"{name}/{n}" for n in range(500)]
