@@ -146,7 +146,12 @@ class Requeue:
         self._expected[name] = plain
         self._bound()
         try:
-            self.link.publish(copy, on_delivered=partial(self._copied, held), on_refused=self._refused)
+            self.link.publish(
+                copy,
+                on_delivered=partial(self._copied, held),
+                on_refused=self._refused,
+                on_dropped=partial(self._dropped, name),
+            )
             _log.debug("requeued", node=self.node, task=self.task, request=plain.request.hex())
         except S2M3Error as error:  # the outgoing queue is full
             _log.warning("not_requeued", node=self.node, task=self.task, request=plain.request.hex(), error=str(error))
@@ -162,6 +167,10 @@ class Requeue:
     def _copied(self, held: _Unacknowledged) -> None:
         self._acknowledge(held)
         self._look()
+
+    def _dropped(self, name: str, _: S2M3Error) -> None:
+        """Forgets a copy over which every connection is lost; its request is not copied again."""
+        self._expected.pop(name, None)
 
     def _refused(self, error: S2M3Error) -> None:
         """Requeues no more: the access list is of a release whose agents did not publish requests."""

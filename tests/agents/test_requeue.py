@@ -7,7 +7,7 @@ import pytest
 
 from s2m3.agents.gateway import gateway as gateway_module
 from s2m3.broker.mqtt.message import Message
-from s2m3.schemas.errors import BusyError, UnauthorisedError
+from s2m3.schemas.errors import BusyError, UnauthorisedError, UndeliverableError
 from tests.agents.test_gateway import REQUEST, Desk
 from tests.recorders import LinkFactory, Published
 
@@ -215,3 +215,23 @@ def test_the_messages_of_a_connection_that_is_gone_are_forgotten(desk: Callable[
     made.session.deliver(again.topic, again.payload, mid=again.mid)
     confirm(sent)  # of the connection before: it acknowledges nothing on this one
     assert acknowledged(made) == []
+
+
+def test_29_a_copy_over_which_every_connection_is_lost_is_forgotten_and_others_are_requeued(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    made.ask("slow", mid=1)
+    slow = made.work[-1]
+    answered_behind(made, 8)
+    (sent,) = copies(made)
+    assert sent.on_dropped is not None
+    sent.on_dropped(UndeliverableError("cut"))
+    made.loop.advance(60.0)
+    assert len(copies(made)) == 1
+    made.answer(slow)
+    made.deliver_answer()
+    assert 1 in acknowledged(made)
+    made.ask("slow too", mid=2)
+    answered_behind(made, 8)
+    assert len(copies(made)) == 2
