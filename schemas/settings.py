@@ -1,5 +1,6 @@
 """Settings of every process: from flags, S2M3_* variables, or the TOML file that S2M3_CONFIG names, in this order."""
 
+import difflib
 import math
 import os
 import re
@@ -29,11 +30,15 @@ __all__ = [
     "CheckpointSettings",
     "PlannerSettings",
     "ServiceSettings",
+    "unknown_variables",
 ]
 
 #: Ten years: an MQTT message cannot expire later than in 136.
 _LONGEST_RETAINED_S = 315_360_000
 _PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures")
+_PREFIX = "S2M3_"
+#: Variables that are no settings: the name of the settings file, and what builds, brokers and tests are told.
+_OTHER_VARIABLES = frozenset({"S2M3_CONFIG", "S2M3_WITHOUT_PAGE", "S2M3_WS_PASSWORD", "S2M3_TEST_HASS"})
 
 
 class BrokerSettings(BaseSettings):
@@ -107,12 +112,44 @@ class BrokerSettings(BaseSettings):
 
 
 class _File(TomlConfigSettingsSource):
-    """Resolves relative paths from the file's own folder, so that settings and certificates can be moved together."""
+    """Refuses keys that no command has, and resolves relative paths from the file's own folder.
+
+    One file may hold the settings of several commands. File and certificates can be moved together.
+    """
 
     def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
         data = super()._read_file(file_path)
+        if unknown := [key for key in data if key not in _names()]:
+            raise BadInputError(f"settings file {file_path}: no setting {unknown[0]!r}{_near(unknown[0], _names())}")
         folder = Path(str(file_path)).parent
-        return data | {name: str(folder / data[name]) for name in _PATHS if isinstance(data.get(name), str)}
+        found = data | {name: str(folder / data[name]) for name in _PATHS if isinstance(data.get(name), str)}
+        if isinstance(listed := data.get("checkpoints"), str | list):
+            names = listed.split(os.pathsep) if isinstance(listed, str) else listed
+            found["checkpoints"] = [str(folder / name) if isinstance(name, str) else name for name in names]
+        return found
+
+
+def _names() -> frozenset[str]:
+    """Returns the names of all settings of all commands, also those of earlier releases."""
+    found: set[str] = set()
+    for kind in (AgentSettings, PlannerSettings, BridgeSettings):
+        for name, field in kind.model_fields.items():
+            alias = field.validation_alias
+            found |= {name, *(map(str, alias.choices) if isinstance(alias, AliasChoices) else ())}
+    return frozenset(name for name in found if not name.startswith(_PREFIX))
+
+
+def _near(name: str, names: frozenset[str]) -> str:
+    """Returns the words that offer the most similar name; none if no name is similar."""
+    near = difflib.get_close_matches(name.replace("-", "_"), sorted(names), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def unknown_variables() -> list[str]:
+    """Returns a text for each environment variable S2M3_* that no command reads, with the most similar known name."""
+    known = frozenset(f"{_PREFIX}{name.upper()}" for name in _names()) | _OTHER_VARIABLES
+    unknown = sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
+    return [f"no setting has the variable {name}{_near(name, known)}" for name in unknown]
 
 
 def _host_id() -> str:

@@ -9,7 +9,7 @@ from s2m3.schemas import extras
 from s2m3.schemas.checkpoints.architectures import Architecture
 from s2m3.schemas.checkpoints.headers import CONFIGS
 from s2m3.schemas.definitions import ModuleSpec, is_hub_id
-from s2m3.schemas.errors import ModuleFailedError
+from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
 __all__ = ["NO_CHECKPOINTS", "CheckpointSources", "hub_folder"]
 
@@ -30,6 +30,15 @@ class CheckpointSources:
     folders: tuple[Path, ...] = ()
     download: bool = False
     architectures: tuple[Architecture, ...] = ()
+
+    def check(self) -> None:
+        """Checks that every folder exists.
+
+        Raises:
+            BadInputError: One does not; the text names the setting and the folder.
+        """
+        if missing := [folder for folder in self.folders if not folder.is_dir()]:
+            raise BadInputError(f"setting checkpoints: {missing[0]} is not a folder")
 
     def offered(self) -> list[str]:
         """Returns the sources for the profile: names of folders, hub ids in the cache, and `hub` if any may be had."""

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import structlog
 import typer
 
 from s2m3 import logs
 from s2m3.broker.servers.launch import BrokerKind
 from s2m3.schemas.errors import BadInputError
-from s2m3.schemas.settings import BrokerSettings
+from s2m3.schemas.settings import BrokerSettings, unknown_variables
 from s2m3.schemas.wire.generation import read_options
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "with_settings",
 ]
 
+_log = structlog.get_logger(__name__)
 S = TypeVar("S", bound=BrokerSettings)
 
 
@@ -110,6 +112,8 @@ def with_settings(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:
             logs.configure(verbose=given.pop("verbose"), quiet=quiet)
+            for text in unknown_variables():
+                _log.warning("unknown_variable", text=text)
             chosen = {name: given.pop(name) for name in flags}
             secret = chosen.pop("password_file")
             password = _secret(secret) if secret is not None else None

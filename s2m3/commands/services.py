@@ -174,6 +174,7 @@ def agent(settings: AgentSettings) -> None:
 
     own = own_architectures(settings.architectures)
     sources = CheckpointSources(settings.checkpoints, settings.download, own)
+    sources.check()
 
     def run(context: "ProcessContext | None") -> None:
         telemetry.start(settings, "s2m3-agent", settings.node)

@@ -1,6 +1,7 @@
 """The commands for tasks: `task add`, `task rm`, `task ls`, and `models`, which lists the models for tasks."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from s2m3.schemas.checkpoints.headers import read_checkpoint
 from s2m3.schemas.checkpoints.own_architectures import own_architectures
 from s2m3.schemas.definitions import Definition, is_hub_id
 from s2m3.schemas.dtypes import read_dtype
-from s2m3.schemas.errors import BadInputError, NotReadyError, UnknownTaskError, error_from_code
+from s2m3.schemas.errors import BadInputError, NotReadyError, S2M3Error, UnknownTaskError, error_from_code
 from s2m3.schemas.ids import check_id
 from s2m3.schemas.settings import BrokerSettings, CheckpointSettings
 from s2m3.schemas.wire.plain import plain_inputs
@@ -53,11 +54,12 @@ def add(
     seed: options.Seed = None,
     replicas: Annotated[int, typer.Option(help="copies of a module at most")] = 1,
     deadline: Annotated[float, typer.Option(help="seconds a request may take")] = 30.0,
-    wait: Annotated[bool, typer.Option(help="until it can be asked")] = True,
+    wait: Annotated[bool, typer.Option(help="until it can be asked; if it cannot, take it back")] = True,
 ) -> None:
     """Add a task, or change it. `s2m3 task add porch --model retrieval --text "a cat" --text "a person"`.
 
-    A local checkpoint is served by its folder: `s2m3 task add pets --model ./clip-vit-base-patch16`.
+    A local checkpoint is served by its folder: `s2m3 task add pets --model ./clip-vit-base-patch16`. A task that cannot
+    be asked is taken back; `--no-wait` adds it whether or not it can be asked yet.
     """
     definition = checkpoint_definition(model, source, dtype, own_architectures(settings.architectures))
     inputs: dict[str, Any] = {}
@@ -75,10 +77,15 @@ def add(
         deadline_s=deadline,
     )
     with Site(settings) as site:
-        stale = _stale_route(site, name, spec)
-        add_task(site, name, spec)
-        if wait:
-            _wait_until_ready(site, name, stale)
+        before, stale = site.tasks.get(name), _stale_route(site, name, spec)
+        try:
+            add_task(site, name, spec)
+            if wait:
+                _wait_or_take_back(site, name, before, stale)
+        except KeyboardInterrupt:
+            text = f"{name} stays added and is served once it is ready; take it back: s2m3 task rm {name}"
+            sys.stderr.write(f"s2m3: {text}\n")
+            raise
 
 
 def checkpoint_definition(
@@ -113,6 +120,24 @@ def add_task(site: Site, name: str, spec: m.TaskSpec) -> None:
     site.publish(topics.TASK, spec.encode(), task=name)
 
 
+def _wait_or_take_back(site: Site, name: str, before: m.TaskSpec | None, stale: m.RouteDoc | None) -> None:
+    """Waits until a task can serve requests; if it cannot, takes it back and raises the reason."""
+    try:
+        _wait_until_ready(site, name, stale)
+    except S2M3Error as error:
+        error.detail += _taken_back(site, name, before)
+        raise
+
+
+def _taken_back(site: Site, name: str, before: m.TaskSpec | None) -> str:
+    """Removes a task that cannot be asked, or makes it what it was before; returns the words for the error's text."""
+    try:
+        site.publish(topics.TASK, before.encode() if before is not None else b"", task=name)
+    except S2M3Error as error:
+        return f"; {name} could not be taken back ({error.detail}) and stays added: s2m3 task rm {name}"
+    return f"; {name} is what it was before" if before is not None else f"; {name} is taken back, nothing of it stays"
+
+
 def _stale_route(site: Site, name: str, spec: m.TaskSpec) -> m.RouteDoc | None:
     """Returns the route document of an earlier task of this name with another model; None if there is none."""
     before = site.tasks.get(name)
@@ -132,10 +157,14 @@ def _wait_until_ready(site: Site, name: str, stale: m.RouteDoc | None) -> None:
         NoCapacityError: The modules do not fit.
         NotReadyError: The task is not ready in time; the text says what is missing.
     """
+
+    def is_settled(seen: Site) -> bool:
+        return seen.routes.get(name) is not stale and (seen.ready(name) or _error_of(seen, name) is not None)
+
     with Console(stderr=True).status(f"placing {name}"):
-        settled = site.wait(
-            lambda s: s.routes.get(name) is not stale and (s.ready(name) or _error_of(s, name) is not None), _READY_S
-        )
+        settled = site.wait(is_settled, _READY_S)
+        while not settled and site.link.connected and _is_loading(site, name):
+            settled = site.wait(is_settled, _READY_S)
     refusal = _error_of(site, name)
     if refusal is not None and not site.ready(name):
         raise error_from_code(refusal.code, refusal.detail)
@@ -144,6 +173,14 @@ def _wait_until_ready(site: Site, name: str, stale: m.RouteDoc | None) -> None:
         raise NotReadyError(f"{name} is not ready after {_READY_S:g} s (planner: {planner}); see `s2m3 status`")
     nodes = {step: [r.node for r in doc.replicas] for step, doc in site.routes[name].steps.items()}
     typer.echo(f"{name} is ready: " + ", ".join(f"{step} on {'/'.join(held)}" for step, held in nodes.items()))
+
+
+def _is_loading(site: Site, name: str) -> bool:
+    """Whether a present node is loading one of the task's modules; a large one from a slow disk takes minutes."""
+    doc = site.routes.get(name)
+    wanted = {step.module for step in doc.steps.values()} if doc else set()
+    reported = [site.reported[node].modules for node in site.nodes.present if node in site.reported]
+    return any(report.state == "loading" for modules in reported for key, report in modules.items() if key in wanted)
 
 
 def _error_of(site: Site, name: str) -> m.ErrorBody | None:

@@ -13,6 +13,7 @@ from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.settings import AgentSettings
 from tests.checkpoints.models import definition
+from tests.command import s2m3_here
 from tests.planner_service.site import make_facts
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -118,3 +119,9 @@ def test_the_planner_places_a_hub_id_where_it_is_or_may_be_fetched(tiny: Path) -
 def test_folders_are_set_as_in_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S2M3_CHECKPOINTS", "one:two/three")
     assert AgentSettings.load().checkpoints == (Path("one"), Path("two/three"))
+
+
+def test_27_a_folder_of_checkpoints_that_is_not_there_is_an_error_at_the_start(tmp_path: Path) -> None:
+    done = s2m3_here("agent", "--checkpoints", str(tmp_path), "--checkpoints", str(tmp_path / "gone"))
+    assert done.returncode == 2
+    assert f"setting checkpoints: {tmp_path}/gone is not a folder" in done.stderr

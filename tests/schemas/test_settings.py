@@ -6,7 +6,7 @@ import pytest
 
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.sessions import task_client_id, without_tag
-from s2m3.schemas.settings import AgentSettings, BrokerSettings, PlannerSettings
+from s2m3.schemas.settings import AgentSettings, BrokerSettings, PlannerSettings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +112,38 @@ def test_client_ids_cannot_be_guessed_without_the_sites_session_key() -> None:
     assert len(set(ids)) == 3
     assert {without_tag(name) for name in ids} == {"s2m3-front-porch"}
     assert task_client_id(keyed, "porch") == ids[1]
+
+
+@pytest.mark.parametrize("command", [BrokerSettings, PlannerSettings, AgentSettings])
+def test_27_a_key_that_no_command_has_is_named_and_the_nearest_offered(
+    config: Path, command: type[BrokerSettings]
+) -> None:
+    config.write_text('host = "hub"\nmemory_mib = 900\n')
+    with pytest.raises(BadInputError, match=r"s2m3\.toml: no setting 'memory_mib'; did you mean memory_mb\?"):
+        command.load()
+    config.write_text('host = "hub"\ncheckpoint = "models"\n')
+    with pytest.raises(BadInputError, match=r"no setting 'checkpoint'; did you mean checkpoints\?"):
+        command.load()
+    config.write_text("xyzzy = 1\n")
+    with pytest.raises(BadInputError, match=r"no setting 'xyzzy'$"):
+        command.load()
+
+
+def test_27_one_file_may_hold_the_settings_of_all_commands_also_by_their_older_names(config: Path) -> None:
+    config.write_text('memory_mb = 900\nfront = false\nspare = false\npictures = "off"\nbudget_s = 0.5\n')
+    assert BrokerSettings.load().host == "127.0.0.1"
+    assert PlannerSettings.load().spare is False
+    assert (AgentSettings.load().memory_mb, AgentSettings.load().gateway) == (900, False)
+
+
+def test_27_a_variable_that_no_command_reads_is_told_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S2M3_MEMORY_MIB", "900")
+    monkeypatch.setenv("S2M3_MEMORY_MB", "900")
+    assert unknown_variables() == [
+        "no setting has the variable S2M3_MEMORY_MIB; did you mean S2M3_MEMORY_MB?",
+    ]
+
+
+def test_folders_of_checkpoints_in_the_file_are_found_from_the_file(config: Path) -> None:
+    config.write_text('checkpoints = ["models", "/srv/models"]\n')
+    assert AgentSettings.load().checkpoints == (config.parent / "models", Path("/srv/models"))
