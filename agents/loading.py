@@ -19,6 +19,7 @@ from s2m3.broker import metrics
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import ModuleFailedError, NoCapacityError, S2M3Error
+from s2m3.schemas.messages import ModuleReport
 
 __all__ = ["Loaded", "Loader"]
 
@@ -42,6 +43,13 @@ class Loaded:
     module: Module
     memory_mb: float
     fingerprint: str
+
+    def report(self) -> ModuleReport:
+        """Returns what the node reports of the module once it is served."""
+        memory_mb = round(self.memory_mb, 2)
+        return ModuleReport(
+            state="ready", progress=1.0, bytes=self.module.nbytes, memory_mb=memory_mb, fingerprint=self.fingerprint
+        )
 
 
 Outcome = Callable[[ModuleSpec, Loaded | S2M3Error], None]

@@ -14,6 +14,7 @@ from s2m3.agents.gateway.gateway import Gateway
 from s2m3.agents.gateway.gateways import Gateways
 from s2m3.agents.loading import Loaded, Loader
 from s2m3.agents.memory import available_mb, default_budget_mb, device_mb, rss_mb
+from s2m3.agents.node_name import NameConflict
 from s2m3.agents.open_files import most_gateways, raise_limit
 from s2m3.agents.presence import Presence
 from s2m3.agents.pressure import Pressure
@@ -76,6 +77,7 @@ class Agent:
             on_connected=self._on_connected,
         )
         self._presence = Presence(self.link, self._node, self._boot)
+        self._name = NameConflict(self._node, self._boot)
         self._dispatcher = Dispatcher(self.link, self._loop, f"node-{self._node}", on_node_state=self._on_node_state)
         self._watchdog = Watchdog(
             context.blackbox if context else None, context.crash_history if context else None, settings.hang_s
@@ -151,9 +153,9 @@ class Agent:
         self._presence.tell_all()
 
     @property
-    def refused(self) -> UnauthorisedError | None:
-        """The error with which the broker refused one of the agent's connections; None if it did not."""
-        return self.link.refused or self._gateways.refused
+    def refused(self) -> S2M3Error | None:
+        """Why the agent has to end: the broker refused one of its connections, or its name is another agent's too."""
+        return self._name.error or self.link.refused or self._gateways.refused
 
     def _on_connection_lost(self) -> None:
         self._losses += 1
@@ -165,7 +167,10 @@ class Agent:
         With our boot id, it is our own last will or the planner's verdict, and other nodes have taken over our work.
         With another boot id, it is the late last will of an earlier process, which must not stay retained.
         """
-        if node != self._node or state is None or state.state != "lost" or self._presence.state == "lost":
+        if node != self._node:
+            return
+        self._name.saw(state)
+        if state is None or state.state != "lost" or self._presence.state == "lost":
             return
         if state.boot == self._boot:
             _log.info("taken_for_lost", node=node)
@@ -290,13 +295,7 @@ class Agent:
         elif isinstance(outcome, S2M3Error):
             self._reports[spec.id] = self._presence.failed(spec.id, outcome)
         else:
-            ready = m.ModuleReport(
-                state="ready",
-                progress=1.0,
-                bytes=outcome.module.nbytes,
-                memory_mb=round(outcome.memory_mb, 2),
-                fingerprint=outcome.fingerprint,
-            )
+            ready = outcome.report()
             self._step_server.serve(spec.id, outcome.module, on_subscribed=lambda: self._ready(spec.id, ready))
             return
         self._report()

@@ -8,6 +8,7 @@ __all__ = [
     "BadInputError",
     "BusyError",
     "ModuleFailedError",
+    "NameTakenError",
     "NoCapacityError",
     "NotInstalledError",
     "NotReadyError",
@@ -129,6 +130,12 @@ class NotInstalledError(S2M3Error):
     """A package, the weights or a program that is needed is not on this machine. The detail says what brings it."""
 
     code = "not_installed"
+
+
+class NameTakenError(S2M3Error):
+    """Another agent runs under the same node name. The detail says how to give a device a name of its own."""
+
+    code = "name_taken"
 
 
 class UnauthorisedError(S2M3Error):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import paho.mqtt
 import structlog
-from paho.mqtt.client import Client, ConnectFlags, MQTTMessage, MQTTv5
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -41,8 +41,8 @@ _CONNECT_TIMEOUT_S = 5.0
 #: Longest wait for the CONNACK once the socket is open.
 _CONNACK_S = 5.0
 _MISC_S = 0.5
-#: PUBACK reason code "No matching subscribers".
-_NO_SUBSCRIBERS = 0x10
+#: Reason codes: of a PUBACK "No matching subscribers", of a DISCONNECT "Session taken over".
+_NO_SUBSCRIBERS, _TAKEN_OVER = 0x10, 0x8E
 
 
 class Connection:
@@ -120,7 +120,7 @@ class Connection:
         client.on_socket_close = self._on_socket_close
         client.on_socket_register_write = lambda *_: None  # keeps paho from writing at once; `_write` does
         client.on_connect = self._connack
-        client.on_disconnect = lambda *_: None  # `_on_socket_close` reports the loss
+        client.on_disconnect = self._told_why  # `_on_socket_close` reports the loss
         client.on_message = self._paho_message
         client.on_subscribe = self._suback
         client.on_publish = self._puback
@@ -188,6 +188,14 @@ class Connection:
             self._refused = self.failures.before_an_answer(self._fast.alert if self._fast is not None else None)
         self._connected = False
         self._loop.call(partial(self._events.down, self._refused))
+
+    def _told_why(
+        self, _c: Client, _u: object, flags: DisconnectFlags, reason: ReasonCode, _p: Properties | None
+    ) -> None:
+        """Logs the reason of the broker's DISCONNECT; Mosquitto 2.0.11 and rumqttd close without one."""
+        if flags.is_disconnect_packet_from_server:
+            shared = "; another client uses our client id" if reason.value == _TAKEN_OVER else ""
+            _log.warning("disconnected_by_broker", client=self._name, reason=f"{reason.getName()}{shared}")
 
     def disconnect(self) -> None:
         """Sends DISCONNECT, so that the broker does not publish the last will."""

@@ -166,6 +166,7 @@ def agent(settings: AgentSettings) -> None:
     """Run an agent: this device serves modules. `s2m3 agent --host hub --node pi5 --memory-mb 1500`."""
     try:
         from s2m3.agents.checkpoints.folders import CheckpointSources  # noqa: PLC0415
+        from s2m3.agents.node_name import check_name_is_free  # noqa: PLC0415
         from s2m3.agents.service import Agent  # noqa: PLC0415
         from s2m3.agents.supervision.supervisor import can_supervise, supervise  # noqa: PLC0415  # a device that only asks has none of what it imports
     except ModuleNotFoundError:
@@ -179,6 +180,7 @@ def agent(settings: AgentSettings) -> None:
     def run(context: "ProcessContext | None") -> None:
         telemetry.start(settings, "s2m3-agent", settings.node)
         signals = _Signals(context)
+        check_name_is_free(settings)
         running = Agent(settings, context, sources)
         running.start()
         while not signals.stop.wait(0.2):

@@ -83,8 +83,8 @@ def add(
             if wait:
                 _wait_or_take_back(site, name, before, stale)
         except KeyboardInterrupt:
-            text = f"{name} stays added and is served once it is ready; take it back: s2m3 task rm {name}"
-            sys.stderr.write(f"s2m3: {text}\n")
+            stays = f"{name} stays added and is served once it is ready; take it back: s2m3 task rm {name}"
+            sys.stderr.write(f"s2m3: {stays}\n")
             raise
 
 

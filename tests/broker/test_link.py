@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
 from typing import Any
+from unittest import mock
 
 import paho.mqtt.client as paho
 import psutil
@@ -447,3 +448,22 @@ def test_what_is_retained_is_not_asked_for_where_it_is_not_wanted(
             first = messages.get(timeout=WAIT_S)
         assert first.payload == b"new"
         a.publish(Outgoing(topic, b"", retain=True))
+
+
+def test_23_a_broker_that_says_why_it_disconnects_is_quoted(loop: Loop) -> None:
+    """As brokers later than Mosquitto 2.0.11 say it to the loser of a takeover: DISCONNECT with reason code 0x8E."""
+    connack, taken_over = b"\x20\x03\x00\x00\x00", b"\xe0\x02\x8e\x00"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        mock.patch("s2m3.broker.mqtt.connection._log.warning") as warned,
+    ):
+        link = Link(BrokerSettings(port=server.getsockname()[1]), "loser", loop, reconnect=False)
+        link.begin()
+        with server.accept()[0] as peer:
+            assert peer.recv(1000)[0] == 0x10
+            peer.sendall(connack)
+            assert reached(lambda: link.connected)
+            peer.sendall(taken_over)
+            assert reached(lambda: not link.connected and warned.called)
+    reason = "Session taken over; another client uses our client id"
+    warned.assert_called_once_with("disconnected_by_broker", client="loser", reason=reason)

@@ -11,6 +11,7 @@ from s2m3.client import Client
 from s2m3.cluster import Cluster
 from s2m3.schemas import topics
 from s2m3.snapshot import Site
+from tests.command import s2m3
 from tests.conftest import WAIT_S
 from tests.frozen import freeze
 from tests.system.plain import PlainCaller
@@ -48,7 +49,14 @@ def test_requests_under_way_when_a_node_dies_are_answered(
 
 
 @pytest.mark.short_on("mosquitto")
-def test_a_node_that_returns_is_ready_again(noop_cluster: Cluster, noop_site: Site) -> None:
+def test_a_node_that_returns_is_ready_again_and_23_a_second_one_of_its_name_is_refused(
+    noop_cluster: Cluster, noop_site: Site
+) -> None:
+    second = s2m3("agent", "--node", "a", port=noop_cluster.settings.port)
+    assert second.returncode == 1
+    assert "s2m3: name_taken: another agent runs as node 'a' on this broker" in second.stderr
+    noop_cluster.check()
+    assert noop_site.nodes.state("a") == "ready"
     noop_cluster.kill("a")
     assert noop_site.wait(lambda s: s.nodes.state("a") == "lost", WAIT_S)
     noop_cluster.start_agent("a")
