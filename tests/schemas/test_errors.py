@@ -22,8 +22,8 @@ CLASSES = [
 
 
 def test_the_codes_are_those_of_the_contract() -> None:
-    """`error` and `not_installed` are said to the person at this machine only."""
-    assert {cls.code for cls in CLASSES} - {"error", "not_installed"} == CODES
+    """`error`, `not_installed` and `name_taken` are said to the person at this machine only."""
+    assert {cls.code for cls in CLASSES} - {"error", "not_installed", "name_taken"} == CODES
 
 
 @pytest.mark.parametrize("code", sorted(CODES))
