@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from s2m3.commands import options
+from s2m3.commands import secure_install as installing
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.roles import ROLES, Rights, Role
 from s2m3.schemas.settings import BrokerSettings
@@ -27,6 +28,10 @@ _RELOAD = "have Mosquitto read it: systemctl reload mosquitto (SIGHUP; no restar
 _Folder = Annotated[Path, typer.Argument(help="of the secured site", show_default=False)]
 
 
+app.command()(installing.install)
+app.command()(installing.uninstall)
+
+
 @app.command()
 def init(
     folder: _Folder,
@@ -39,8 +44,13 @@ def init(
     root: Annotated[str, typer.Option(help="first levels of every topic")] = "s2m3/v1",
     at: Annotated[str | None, typer.Option(help="where the broker will find broker/, if not here")] = None,
     owner: Annotated[str | None, typer.Option(help="user of the broker [mosquitto, if you are root]")] = None,
+    first_port: Annotated[
+        int | None, typer.Option(min=1, max=65_533, help="of three: certificates, passwords, browsers [8883]")
+    ] = None,
+    mosquitto: installing.Mosquitto = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be made and what it means")] = False,
 ) -> None:
-    """Make a secured site; on one that is there, renew the broker's certificate.
+    """Make a secured site, and look at the Mosquitto that is here; on one that is there, renew its certificate.
 
     `s2m3 secure init /etc/s2m3 --host hub.local --add agent:hub`
     """
@@ -48,16 +58,22 @@ def init(
 
     hosts = tuple(host or ())
     logins = [_role_and_name(pair) for pair in add or ()]
-    if (folder / "site.json").exists():
+    is_new = not (folder / "site.json").exists()
+    if is_new and not hosts:
+        raise BadInputError("--host: the name or address by which devices reach the broker")
+    planned = installing.planned(folder, root=BrokerSettings(root=root).root, first_port=first_port)
+    found = None if at is not None else installing.looked_at(planned, mosquitto)
+    if dry_run:
+        typer.echo(f"{'made' if is_new else 'renewed'} would be {folder}; nothing is written")
+        installing.say(found)
+        return
+    if not is_new:
         site = SecuredFolder.open(folder)
         site.renew_server(hosts)
         typer.echo(f"the broker's certificate is renewed for {', '.join(site.registry.hosts)}; {_RELOAD}")
-    elif not hosts:
-        raise BadInputError("--host: the name or address by which devices reach the broker")
     else:
-        site = SecuredFolder.create(
-            folder, hosts, root=BrokerSettings(root=root).root, at=at, owner=owner or mosquittos_user()
-        )
+        owner = owner or mosquittos_user()
+        site = SecuredFolder.create(folder, hosts, root=planned.root, at=at, owner=owner, first_port=planned.first_port)
         logins = [("planner", "planner"), ("operator", "operator"), *logins]
     for role, name in logins:
         outside = (read or (), write or ()) if role == "bridge" else ((), ())
@@ -73,8 +89,9 @@ def init(
     if at is not None:
         typer.echo(f"for Mosquitto: {folder}/broker, to be found as {at}; its mosquitto.conf is to be included")
         return
-    typer.echo(f"for Mosquitto: ln -s {site.registry.at}/mosquitto.conf /etc/mosquitto/conf.d/00-s2m3.conf")
-    typer.echo("               systemctl restart mosquitto")
+    installing.say(found)
+    chosen = f" --mosquitto {mosquitto}" if mosquitto is not None else ""
+    typer.echo(f"to do it: s2m3 secure install {folder}{chosen} && systemctl restart mosquitto")
 
 
 @app.command()

@@ -22,9 +22,8 @@ from s2m3.secured import mosquitto
 from s2m3.secured.authority import Authority
 from s2m3.secured.registry import Certificate, Kind, Login, Registry, Revoked
 
-__all__ = ["CERTIFICATE_PORT", "PASSWORD_PORT", "SecuredFolder", "mosquittos_user"]
+__all__ = ["SecuredFolder", "broker_path", "mosquittos_user"]
 
-CERTIFICATE_PORT, PASSWORD_PORT = 8883, 8884
 _LOGIN_DAYS = _SERVER_DAYS = 825
 _PASSWORD_BYTES = 18
 #: User names of another Mosquitto listener: without white space, which would end the name in an access list.
@@ -60,7 +59,16 @@ class SecuredFolder:
             raise BadInputError(f"{folder}/site.json is damaged: {error.errors()[0]['msg']}") from error
 
     @classmethod
-    def create(cls, folder: Path, hosts: tuple[str, ...], *, root: str, at: str | None, owner: str | None) -> Self:
+    def create(
+        cls,
+        folder: Path,
+        hosts: tuple[str, ...],
+        *,
+        root: str,
+        at: str | None,
+        owner: str | None,
+        first_port: int = mosquitto.FIRST_PORT,
+    ) -> Self:
         """Makes the folder, the authority, and the broker's certificate.
 
         Args:
@@ -69,6 +77,7 @@ class SecuredFolder:
             root: First levels of every topic.
             at: The path at which the broker will find its files; None for `broker/` in the folder.
             owner: The user (name or number) that the broker runs as; None leaves ownership unchanged.
+            first_port: The port for certificates; passwords and browsers get the next two.
 
         Raises:
             BadInputError: The folder cannot be made, or the owner is unknown.
@@ -81,8 +90,9 @@ class SecuredFolder:
         registry = Registry(
             root=root,
             hosts=hosts,
-            at=at or str((folder / "broker").resolve()),
+            at=at or broker_path(folder),
             owner=owner,
+            first_port=first_port,
             session_key=secrets.token_urlsafe(24),
             server_expires=issued.expires,
         )
@@ -234,7 +244,7 @@ class SecuredFolder:
         """Returns the text of the login's settings file; paths in it are relative to the file."""
         lines: dict[str, object] = {
             "host": self.registry.hosts[0],
-            "port": CERTIFICATE_PORT if password is None else PASSWORD_PORT,
+            "port": self.registry.ports[0 if password is None else 1],
             "root": self.registry.root,
             "tls_ca": "ca.crt",
         }
@@ -261,7 +271,7 @@ class SecuredFolder:
             ("acl", mosquitto.acl(registry.rights()).encode()),
             ("acl-others", mosquitto.acl_for_others(registry.root, registry.rights(existing=True)).encode()),
             ("passwords", "".join(f"{name}:{secret}\n" for name, secret in hashes.items()).encode()),
-            ("mosquitto.conf", mosquitto.configuration(registry.at).encode()),
+            ("mosquitto.conf", mosquitto.configuration(registry.at, registry.first_port).encode()),
         ):
             _write(broker / name, content)
         self._give_to_broker(broker)
@@ -275,6 +285,11 @@ class SecuredFolder:
             os.chown(path, uid, gid)
         os.chown(self.folder, -1, gid)
         self.folder.chmod(0o710)  # the group may traverse the folder but not list it
+
+
+def broker_path(folder: Path) -> str:
+    """Returns the path of the broker's files of a folder that is on the broker's machine."""
+    return str((folder / "broker").resolve())
 
 
 def mosquittos_user() -> str | None:

@@ -2,13 +2,17 @@
 
 import base64
 import hashlib
+import re
 import secrets
 from importlib.resources import files
 
 from s2m3.broker.servers.mosquitto_acl import access_list
 from s2m3.schemas.roles import Rights
 
-__all__ = ["acl", "acl_for_others", "configuration", "hashed"]
+__all__ = ["FIRST_PORT", "acl", "acl_for_others", "configuration", "hashed"]
+
+#: The first of the three ports in the shipped configuration.
+FIRST_PORT = 8883
 
 #: The folder in the shipped configuration.
 _SHIPPED = "/etc/mosquitto/s2m3"
@@ -18,9 +22,15 @@ _ROUNDS = 1_000
 _SALT_BYTES = 12
 
 
-def configuration(folder: str) -> str:
-    """Returns the shipped configuration with `folder` as the path of the broker's files."""
-    return (files("s2m3.secured") / "mosquitto.conf").read_text(encoding="utf-8").replace(_SHIPPED, folder)
+def configuration(folder: str, first_port: int = FIRST_PORT) -> str:
+    """Returns the shipped configuration.
+
+    Args:
+        folder: The path of the broker's files.
+        first_port: The port for certificates; passwords and browsers get the next two.
+    """
+    text = (files("s2m3.secured") / "mosquitto.conf").read_text(encoding="utf-8").replace(_SHIPPED, folder)
+    return re.sub(r"(?m)^listener (\d+)$", lambda found: f"listener {int(found[1]) - FIRST_PORT + first_port}", text)
 
 
 def acl(rights: dict[str, Rights]) -> str:

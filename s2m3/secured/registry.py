@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.roles import Rights, Role, rights_of
+from s2m3.secured.mosquitto import FIRST_PORT
 
 __all__ = ["Certificate", "Login", "Registry", "Revoked"]
 
@@ -80,8 +81,15 @@ class Registry(_Frozen):
     owner: str | None
     session_key: str
     server_expires: datetime
+    #: port for certificates; passwords and browsers have the next two
+    first_port: int = FIRST_PORT
     logins: dict[str, Login] = {}
     revoked: tuple[Revoked, ...] = ()
+
+    @property
+    def ports(self) -> tuple[int, int, int]:
+        """The ports for certificates, for passwords, and for browsers."""
+        return self.first_port, self.first_port + 1, self.first_port + 2
 
     def rights(self, *, existing: bool = False) -> dict[str, Rights]:
         """Returns login -> rights for this site's listeners or, with `existing`, for other listeners."""
