@@ -16,6 +16,7 @@ from s2m3.broker.roll_call_times import AskTimes
 from s2m3.planner.control import handle_control
 from s2m3.planner.leadership import Leadership
 from s2m3.planner.node_listener import NodeListener
+from s2m3.planner.retained_requests import RetainedRequests
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.decision import decide
 from s2m3.planner.site.desired_tasks import DesiredTasks
@@ -78,6 +79,7 @@ class Planner:
         self._missing, self._ask_times = MissingDocuments(), AskTimes()
         self._task_sessions = TaskSessions(settings, self._loop, self._cluster, self._plan)
         self._unknown_tasks = UnknownTasks(settings, self._loop, self._cluster, self._leads)
+        self._retained_requests = RetainedRequests(settings, self._loop)
         #: false from each connect until we know whether a newer planner exists and have published our documents again
         self._synchronised = False
         self._placement = Placement()
@@ -119,6 +121,7 @@ class Planner:
         self._nodes.start(on_subscribed=self._ask_and_rebuild)
         self._unknown_tasks.start()
         self.link.start()
+        self._retained_requests.start()
         self._loop.every(_SILENCE_S, self._nodes.look_for_silent)
         self._loop.every(_HEALTH_S, self._publish_health)
         self._loop.every(_IMPROVE_S, self._plan_improvement)
@@ -142,6 +145,7 @@ class Planner:
             self._leadership.publish_state(online=False)
         self._loop.call(self._leadership.stop)
         self._unknown_tasks.stop()
+        self._retained_requests.stop()
         self.link.stop()
         self._loop.stop()
         _log.info("planner_down", epoch=self._epoch)

@@ -96,7 +96,8 @@ def _planner(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
     # the planner opens each task's session with the subscriptions that its gateway will use
     reads_all = (*_all(root, *reads, t.ROLLCALL), *_control_topics(root), *_all(root, *_REQUESTS))
     answers = (t.CLIENT_IN, t.RESPONSE)  # the planner answers plain requests to unknown tasks
-    return Rights(reads_all, _all(root, *writes, t.ROLLCALL, *answers))
+    # and clears plain requests that somebody retains
+    return Rights(reads_all, _all(root, *writes, t.ROLLCALL, *answers, *_REQUESTS))
 
 
 def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:

@@ -15,7 +15,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         """,
         """
         home/client/+/in home/control/+/response home/event home/plan/+ home/planner/health home/planner/state
-        home/response/+ home/rollcall home/route/+ home/task/+
+        home/request/+ home/request/+/+ home/request/+/+/+ home/response/+ home/rollcall home/route/+ home/task/+
         """,
     ),
     ("agent", ()): (
