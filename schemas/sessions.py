@@ -24,15 +24,23 @@ TASK_SESSION_S = 86_400
 _TAG = 16
 #: Separates name and tag; ids do not contain it.
 _SEPARATOR = "."
+#: Separate the root from names, and its levels: neither ids nor levels of a root contain them. `/` would deny a client
+#: everything on a Mosquitto whose access list has patterns.
+_ROOT, _LEVEL = ":", "_"
 
 
 def _client_id(settings: BrokerSettings, *names: str) -> str:
-    """Returns a client id with the site's root, unless that is the default, and with a keyed tag if there is a key."""
+    """Returns a client id that no other site has: with the root, unless that is the default, or with a keyed tag.
+
+    Ids without a key and with the default root, and all ids with a key, are those of earlier releases: there the tag
+    tells sites apart. Others were ambiguous: `garage-pi` of the default root was `pi` of the root `garage`.
+    """
     kind, *rest = names
-    site = [] if settings.root == "s2m3/v1" else [settings.root.replace("/", "-")]
-    name = "-".join(["s2m3", kind, *site, *rest])
+    is_default = settings.root == "s2m3/v1"
     if settings.session_key is None:
-        return name
+        site = [] if is_default else [settings.root.replace("/", _LEVEL)]
+        return ("-" if is_default else _ROOT).join([f"s2m3-{kind}", *site, *rest])
+    name = "-".join(["s2m3", kind, *([] if is_default else [settings.root.replace("/", "-")]), *rest])
     tag = hmac.new(settings.session_key.get_secret_value().encode(), name.encode(), "sha256").hexdigest()
     return f"{name}{_SEPARATOR}{tag[:_TAG]}"
 

@@ -111,7 +111,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Desk]:
 
 def test_the_tasks_own_session_is_taken_over_and_not_by_itself_again(desk: Callable[..., Desk]) -> None:
     made = desk()
-    assert made.session.client_id == "s2m3-front-home-t"
+    assert made.session.client_id == "s2m3-front:home:t"
     assert made.session.filters == {"home/request/t": 1, "home/request/t/+": 1, "home/request/t/+/+": 1}
     assert {name: made.session.options[name] for name in made.session.options if name != "on_ended"} == {
         "session_expiry_s": 86_400,

@@ -22,6 +22,7 @@ from s2m3.broker.mqtt.message import Message, Outgoing, Will
 from s2m3.broker.mqtt.properties import KEPT_BYTES
 from s2m3.broker.servers.launch import Broker, BrokerKind, find_mosquitto, free_port
 from s2m3.schemas.errors import BusyError, S2M3Error, TooLargeError, UnauthorisedError
+from s2m3.schemas.sessions import node_client_id
 from s2m3.schemas.settings import BrokerSettings
 from tests.chaos.proxy import Proxy
 from tests.conftest import WAIT_S, has_mosquitto
@@ -467,3 +468,18 @@ def test_23_a_broker_that_says_why_it_disconnects_is_quoted(loop: Loop) -> None:
             assert reached(lambda: not link.connected and warned.called)
     reason = "Session taken over; another client uses our client id"
     warned.assert_called_once_with("disconnected_by_broker", client="loser", reason=reason)
+
+
+def test_39_sites_whose_names_run_together_do_not_end_each_other_s_connections(broker: Broker, loop: Loop) -> None:
+    sites = [("garage", "pi"), ("s2m3/v1", "garage-pi"), ("a/b", "pi"), ("a-b", "pi")]
+    links = []
+    for root, node in sites:
+        settings = BrokerSettings(port=broker.port, root=root)
+        links.append(Link(settings, node_client_id(settings, node), loop, reconnect=False))
+        links[-1].start()
+    messages = heard(links[0], "x")
+    links[-1].publish(Outgoing("x", b"all are there"))
+    assert messages.get(timeout=WAIT_S).payload == b"all are there"
+    assert [link.connected for link in links] == [True] * len(sites)
+    for link in links:
+        link.stop()

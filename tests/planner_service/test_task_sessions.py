@@ -35,7 +35,7 @@ class Site:
 
     def link(self, task: str) -> RecordedLink:
         """The newest link that was made with the task's client id."""
-        return next(link for link in reversed(self.links.made) if link.client_id == f"s2m3-front-home-{task}")
+        return next(link for link in reversed(self.links.made) if link.client_id == f"s2m3-front:home:{task}")
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_session_is_opened_for_each_task_once(site: Callable[..., Site]) -> No
     made = site("one", "two")
     made.sessions.open_all()
     made.sessions.open_all()
-    assert sorted(link.client_id for link in made.links.made) == ["s2m3-front-home-one", "s2m3-front-home-two"]
+    assert sorted(link.client_id for link in made.links.made) == ["s2m3-front:home:one", "s2m3-front:home:two"]
     assert made.sessions.opening
     assert made.cluster.sessions == set()
 

@@ -1,4 +1,4 @@
-"""Item 34: a device has the broker retain megabytes of requests; they are cleared, and others are answered meanwhile."""
+"""Item 34: a device has the broker retain megabytes of requests: they are cleared, and others are answered."""
 
 import json
 import threading
