@@ -1,6 +1,7 @@
 """A Mosquitto with a household's own configuration, as Debian lays it out, for tests of joining a site to it."""
 
 import getpass
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -52,16 +53,21 @@ class Household:
         """What Mosquitto reads, by name."""
         return {path.name: path.read_text() for path in [self.main, *self.conf_d.iterdir()]}
 
-    def start(self, *ports: int) -> Self:
+    def start(self, *ports: int, local_port: bool = False) -> Self:
         """Starts the broker and waits until it listens on its ports.
+
+        Args:
+            ports: The ports; none for the household's.
+            local_port: Whether the household names no listener: Mosquitto's own is then on its port instead of 1883.
 
         Raises:
             S2M3Error: It ended; the text is the end of its log.
         """
         path = find_mosquitto()
         assert path is not None
+        extra = ["-p", str(self.port)] if local_port else []
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([path, "-v", "-c", str(self.main)], stderr=log, stdout=log)
+            self.process = subprocess.Popen([path, "-v", "-c", str(self.main), *extra], stderr=log, stdout=log)
         process = self.process
         expected = ports or (self.port,)
         assert reached(lambda: process.poll() is not None or not any(port_is_free(port) for port in expected))
@@ -73,6 +79,14 @@ class Household:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(WAIT_S)
+
+    def open_local_listener_on_its_port(self) -> None:
+        """Mosquitto opens 1883 where no listener is named; the tests leave that to the machine's own broker."""
+        local = self.conf_d / "01-s2m3-local.conf"
+        if local.exists():
+            text, changed = re.subn(r"(?m)^listener 1883 ", f"listener {self.port} ", local.read_text())
+            assert changed in (0, 1, 2)
+            local.write_text(text)
 
     def lets_in(
         self, loop: Loop, port: int | None = None, *, username: str | None, password: str | None = None
@@ -95,7 +109,8 @@ class Household:
 
 
 def _three_free_ports() -> int:
+    """Three ports in a row, which `free_port` gives to nobody else."""
     while True:
-        port = free_port()
-        if port_is_free(port + 1) and port_is_free(port + 2):
-            return port
+        ports = [free_port() for _ in range(3)]
+        if ports[2] == ports[0] + 2:
+            return ports[0]

@@ -1,6 +1,5 @@
 """Item 21: a site is joined to a Mosquitto that a household has configured, and taken out again; real brokers."""
 
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,15 +59,6 @@ def _init(house: Household, *words: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _on_a_free_port(house: Household) -> None:
-    """Mosquitto opens 1883 where no listener is named; the tests leave that to the machine's own broker."""
-    local = house.conf_d / "01-s2m3-local.conf"
-    if local.exists():
-        text, changed = re.subn(r"(?m)^listener 1883 ", f"listener {house.port} ", local.read_text())
-        assert changed in (1, 2)
-        local.write_text(text)
-
-
 def _site_lets_in(house: Household, monkeypatch: pytest.MonkeyPatch, loop: Loop, login: str) -> None:
     monkeypatch.setenv("S2M3_CONFIG", str(house.site / "logins" / login / "s2m3.toml"))
     link = Link(AgentSettings.load(), f"site-{login}", loop)
@@ -90,7 +80,7 @@ def test_21_a_household_s_listeners_let_in_whom_they_did_before_during_and_after
     for _ in range(2):  # a second time it changes nothing
         done = s2m3_here("secure", "install", str(house.site), "--mosquitto", str(house.main))
         assert done.returncode == 0, done.stderr
-        _on_a_free_port(house)
+        house.open_local_listener_on_its_port()
     house.start(house.port, house.first_port, house.first_port + 1, house.first_port + 2)
     assert house.lets_in(loop, username=USER, password=PASSWORD)
     assert house.lets_in(loop, username=None) is variant.anonymous
