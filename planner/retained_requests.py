@@ -87,8 +87,10 @@ class RetainedRequests:
         except S2M3Error as error:  # the outgoing queue is full: the next look finds the rest
             _log.debug("not_cleared", topic=message.topic, error=str(error))
 
-    def _refused(self, error: UnauthorisedError) -> None:
-        """Gives up: the access list is of a release whose planner cleared nothing."""
+    def _refused(self, error: S2M3Error) -> None:
+        """Gives up if the broker denies it: the access list is of a release whose planner cleared nothing."""
+        if not isinstance(error, UnauthorisedError):
+            return
         if not self._has_ended:
             _log.warning("retained_requests_stay", error=error.detail, advice="s2m3 secure init renews the access list")
         self._has_ended = True
