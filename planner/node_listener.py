@@ -44,7 +44,7 @@ class NodeListener:
         cluster: ClusterState,
         missing: MissingDocuments,
         *,
-        publish: Callable[[str, bytes, bool], None],
+        publish: Callable[[str, bytes, bool], object],
         on_change: OnChange,
         is_settled: Callable[[], bool],
     ) -> None:

@@ -97,7 +97,7 @@ class Planner:
             self.link,
             self._cluster,
             self._missing,
-            publish=self._publish_message,
+            publish=lambda topic, payload, retain: self._publish(topic, payload, retain=retain),
             on_change=self._on_change,
             is_settled=lambda: self._rebuilt,
         )
@@ -186,7 +186,7 @@ class Planner:
             return
         self._synchronised = True
         self._publish_all()
-        self._cluster.sessions &= self._tasks_with_gateway()
+        self._cluster.sessions &= self._cluster.tasks_with_gateway()
         self._plan_soon()
 
     def _publish_all(self) -> None:
@@ -208,12 +208,9 @@ class Planner:
             self._loop.after(_POLL_S, partial(self._rebuild, deadline))
             return
         self._rebuilt = self._synchronised = True
-        self._cluster.sessions |= self._tasks_with_gateway()
+        self._cluster.sessions |= self._cluster.tasks_with_gateway()
         self._improve = not self._cluster.plans  # a change of leader alone is no reason to move modules
         self._plan()
-
-    def _tasks_with_gateway(self) -> set[str]:
-        return {task for plan in self._cluster.plans.values() for task in plan.gateways}
 
     # ---- incoming documents ---------------------------------------------------------------------------------------
 
@@ -339,9 +336,6 @@ class Planner:
 
     def _publish_retained(self, topic: str, payload: bytes) -> None:
         self._publish(topic, payload, retain=True)
-
-    def _publish_message(self, topic: str, payload: bytes, retain: bool) -> None:  # noqa: FBT001  # for NodeListener
-        self._publish(topic, payload, retain=retain)
 
     def _publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
         """Returns whether the message was queued."""

@@ -215,6 +215,10 @@ class ClusterState:
             self.note_failure(node, module, now)
         return failed
 
+    def tasks_with_gateway(self) -> set[str]:
+        """Returns the tasks whose gateway a plan names."""
+        return {task for plan in self.plans.values() for task in plan.gateways}
+
     def epoch_followed(self) -> int:
         """Returns the (upper) median of the epochs that the present nodes follow; 0 if there are none."""
         epochs = sorted(self.reported[node].epoch for node in self.nodes.present if node in self.reported)
