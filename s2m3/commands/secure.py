@@ -15,7 +15,7 @@ from s2m3.commands import secure_install as installing
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.roles import ROLES, Rights, Role
 from s2m3.schemas.settings import BrokerSettings
-from s2m3.secured.registry import Kind, Login
+from s2m3.secured.registry import Kind, Login, Registry
 
 __all__ = ["app"]
 
@@ -62,10 +62,11 @@ def init(
     if is_new and not hosts:
         raise BadInputError("--host: the name or address by which devices reach the broker")
     planned = installing.planned(folder, root=BrokerSettings(root=root).root, first_port=first_port)
-    found = None if at is not None else installing.looked_at(planned, mosquitto)
+    found = installing.looked_at(planned, mosquitto) if is_new and at is None else None
     if dry_run:
         typer.echo(f"{'made' if is_new else 'renewed'} would be {folder}; nothing is written")
-        installing.say(found)
+        if is_new and at is None:
+            installing.say(found)
         return
     if not is_new:
         site = SecuredFolder.open(folder)
@@ -80,18 +81,24 @@ def init(
         site.add(role, name, _kind(role, None), reads=outside[0], writes=outside[1])
     if existing is not None:
         site.admit(existing)
-    typer.echo(f"{folder} holds the site's secrets: keep a copy in a safe place, and nowhere else")
-    for name, login in site.registry.logins.items():
-        where = f"S2M3_CONFIG={folder}/logins/{name}/s2m3.toml"
-        if login.kind == "existing":
-            where = f"{name}, on listeners with acl_file {site.registry.at}/acl-others"
-        typer.echo(f"  {login.role:<15} {where}")
+    _say_logins(folder, site.registry)
     if at is not None:
         typer.echo(f"for Mosquitto: {folder}/broker, to be found as {at}; its mosquitto.conf is to be included")
+        return
+    if not is_new:
         return
     installing.say(found)
     chosen = f" --mosquitto {mosquitto}" if mosquitto is not None else ""
     typer.echo(f"to do it: s2m3 secure install {folder}{chosen} && systemctl restart mosquitto")
+
+
+def _say_logins(folder: Path, registry: Registry) -> None:
+    typer.echo(f"{folder} holds the site's secrets: keep a copy in a safe place, and nowhere else")
+    for name, login in registry.logins.items():
+        where = f"S2M3_CONFIG={folder}/logins/{name}/s2m3.toml"
+        if login.kind == "existing":
+            where = f"{name}, on listeners with acl_file {registry.at}/acl-others"
+        typer.echo(f"  {login.role:<15} {where}")
 
 
 @app.command()

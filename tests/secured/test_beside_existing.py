@@ -164,6 +164,19 @@ def test_21_what_cannot_be_joined_is_refused_before_anything_is_made(name: str, 
     assert (house.files(), house.site.exists()) == (before, False)
 
 
+def test_21_a_site_that_is_there_is_renewed_whatever_mosquitto_is_here(tmp_path: Path) -> None:
+    """Its broker may be another machine's, or have the link from earlier releases."""
+    house = Household(tmp_path, "listener PORT\n")
+    _init(house)
+    house.main.write_text("# nothing is included\n")
+    done = s2m3_here("secure", "init", str(house.site), "--mosquitto", str(house.main), "--add", "agent:pi5")
+    assert done.returncode == 0, done.stderr
+    assert "certificate is renewed" in done.stdout
+    other = s2m3_here("secure", "init", str(house.site), "--first-port", "9000")
+    assert other.returncode == 2
+    assert f"has the ports from {house.first_port}" in other.stderr
+
+
 def test_21_a_dry_run_of_init_makes_nothing_and_says_what_it_finds(tmp_path: Path) -> None:
     house = Household(tmp_path, "persistence false\nmax_packet_size 100000\nlistener PORT\nacl_file /etc/own\n")
     before = house.files()
