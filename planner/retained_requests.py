@@ -24,6 +24,8 @@ REQUESTS = tuple(path for path in topics.ALL if path.pattern.startswith("request
 _EVERY_S = 5.0
 #: A look ends when no retained message has arrived for this long: the broker sends them right after the SUBACK.
 _QUIET_S = 0.3
+#: Of larger requests only the beginning is read; a broker sends no message over a limit that a client announces.
+_KEPT_BYTES = 1_000
 #: Most messages that the broker sends before we acknowledge: it holds the others without a copy.
 _RECEIVE_MAXIMUM = 4
 
@@ -43,7 +45,13 @@ class RetainedRequests:
         self._loop = loop
         #: where everybody may write everything, clearing requests protects nothing
         self._is_secured = settings.tls_ca is not None or settings.username is not None
-        self._link = Link(settings, f"s2m3-retained-{secrets.token_hex(6)}", loop, receive_maximum=_RECEIVE_MAXIMUM)
+        self._link = Link(
+            settings,
+            f"s2m3-retained-{secrets.token_hex(6)}",
+            loop,
+            receive_maximum=_RECEIVE_MAXIMUM,
+            cut_over=_KEPT_BYTES,
+        )
         self._filters = [path.all(settings.root) for path in REQUESTS]
         self._timer: Timer | None = None
         self._found: list[str] = []

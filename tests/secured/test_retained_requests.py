@@ -23,7 +23,7 @@ def _retained(link: Link) -> set[str]:
         if message.retain and message.payload:
             found.add(message.topic)
 
-    filters = [f"{ROOT}/request/+", f"{ROOT}/request/+/+"]
+    filters = [f"{ROOT}/request/{levels}" for levels in ("+", "+/+", "+/+/+")]
     for topic_filter in filters:
         link.subscribe(topic_filter, on_message)
     link.subscribe(f"{ROOT}/client/node-b/in", lambda _: complete.set())
@@ -57,6 +57,7 @@ def test_34_retained_requests_of_a_device_are_cleared_and_others_are_answered(
             task = ("noop", "nobody")[number % 2]
             attacker.publish(Outgoing(f"{ROOT}/request/{task}/x{number}", bytes(1_000_000), retain=True))
         attacker.publish(Outgoing(f"{ROOT}/request/nobody", b"{}", retain=True))
+        attacker.publish(Outgoing(f"{ROOT}/request/nobody/image/7", b"{}", retain=True))
         assert answered(1)
         assert reached(lambda: "retained_requests_cleared" in running.told("planner")[before:])
         assert reached(lambda: _retained(looking) == set())
