@@ -124,7 +124,7 @@ def entry(begin: Any, end: Any, shape: Any = (2, 3)) -> dict[str, Any]:
         ({"a": entry(0, 24, ("2", 3))}, "the shape of 'a' is"),
         ({"a": entry(0, 24, (2.9, 3))}, "the shape of 'a' is"),
         ({"a": entry(0, 24.0)}, "the data_offsets of 'a' are"),
-        ({"a": entry(0, True, ())}, "the data_offsets of 'a' are"),
+        ({"a": entry(0, end=True, shape=())}, "the data_offsets of 'a' are"),
         ({"a": entry(0, 24, [10**18] * 65)}, "the shape of 'a' is"),
     ],
 )
