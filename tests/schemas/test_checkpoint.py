@@ -135,7 +135,7 @@ def test_offsets_that_are_negative_overlap_or_leave_holes_are_refused(folder: Pa
         read_checkpoint(folder)
 
 
-_OFFSETS = st.integers(-64, 128) | st.sampled_from([None, 1.5, "0", True, 2**70, [], {}])
+_OFFSETS: st.SearchStrategy[Any] = st.integers(-64, 128) | st.sampled_from([None, 1.5, "0", True, 2**70, [], {}])
 _ENTRIES = st.fixed_dictionaries(
     {
         "dtype": st.sampled_from(["F32", "U8", "Q4"]) | st.none(),
