@@ -303,7 +303,7 @@ class RequestTracker:
             raise AssertionError("a dispatched request has a deadline")
         pending.attempt += 1
         pending.route = route
-        pending.answer = tuple(doc.answer)
+        pending.answer, pending.threshold = tuple(doc.answer), doc.threshold
         pending.patience_ends = now + (pending.deadline - now) * _PATIENCE_SHARE
         self._count(pending, +1)
         self._schedule(pending)

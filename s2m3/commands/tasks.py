@@ -51,6 +51,9 @@ def add(
     stop: options.StopTexts = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="least score of an answer, else none of these; see `s2m3 calibrate`")
+    ] = None,
     replicas: Annotated[int, typer.Option(help="copies of a module at most")] = 1,
     deadline: Annotated[float, typer.Option(help="seconds a request may take")] = 30.0,
     wait: Annotated[bool, typer.Option(help="until it can be asked")] = True,
@@ -73,6 +76,7 @@ def add(
         options=options.how_to_write(max_tokens, stop, temperature, seed),
         max_replicas=replicas,
         deadline_s=deadline,
+        threshold=threshold,
     )
     with Site(settings) as site:
         stale = _stale_route(site, name, spec)
