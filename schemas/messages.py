@@ -173,7 +173,7 @@ class TaskSpec(Document):
     options: dict[str, Any] = {}
     max_replicas: int = Field(default=1, ge=1, le=64)
     deadline_s: float = Field(default=30.0, gt=0, le=86_400)
-    #: least score of an answer; below it the answer is null: none of these (`s2m3 calibrate`)
+    #: least score of an answer; below, the requester puts null in the answer's place: none of these (`s2m3 calibrate`)
     threshold: Annotated[float | None, Since(1)] = Field(default=None, allow_inf_nan=False)
     _unreadable: str = PrivateAttr(default="")
 
@@ -266,7 +266,6 @@ class RouteDoc(Document):
     #: the outputs of the last step that are sent; the first one is the answer
     answer: list[str] = []
     deadline_s: float = Field(gt=0)
-    #: least score of an answer; the requester puts null in the place of one below
     threshold: Annotated[float | None, Since(1)] = Field(default=None, allow_inf_nan=False)
     #: empty only if the model is unknown; then `error` is set
     steps: dict[Id, RouteStep] = {}
