@@ -63,33 +63,33 @@ def folder(path: Path, pictures: list[bytes]) -> Path:
 
 @pytest.fixture
 def porch(zoo_cluster: Cluster) -> Iterator[Site]:
-    """The task `porch` over modules that are there already."""
+    """The task `veranda` over modules that are there already."""
     with Site(zoo_cluster.settings) as site:
-        add_task(site, "porch", m.TaskSpec(model="retrieval", inputs={"text": LABELS}))
-        assert site.wait(lambda s: s.ready("porch"), WAIT_S)
+        add_task(site, "veranda", m.TaskSpec(model="retrieval", inputs={"text": LABELS}))
+        assert site.wait(lambda s: s.ready("veranda"), WAIT_S)
         yield site
-        site.publish(topics.TASK, b"", task="porch")
+        site.publish(topics.TASK, b"", task="veranda")
 
 
 def test_20_the_threshold_that_is_kept_is_right_on_pictures_it_has_not_seen(
     porch: Site, zoo_cluster: Cluster, zoo_client: Client, tmp_path: Path
 ) -> None:
     black = file_of(Image.new("RGB", (320, 240)), "PNG")
-    assert zoo_client.ask("porch", image=black).value in LABELS, "the fault: a black frame is something"
+    assert zoo_client.ask("veranda", image=black).value in LABELS, "the fault: a black frame is something"
     given = [
         "--folder",
         str(folder(tmp_path / "cat", cats(9, 1))),
         "--folder",
         str(folder(tmp_path / "day", nothing(9, 2))),
     ]
-    done = command.s2m3_here("calibrate", "porch", *given, "--json", port=zoo_cluster.settings.port)
+    done = command.s2m3_here("calibrate", "veranda", *given, "--json", port=zoo_cluster.settings.port)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["kept"], found["folders"]) == (True, {"cat": "a cat", "day": None})
     assert (found["held_back"]["none"], found["held_back"]["labelled"]) == (3, 3)
-    assert porch.wait(lambda s: s.tasks["porch"].threshold == found["threshold"], WAIT_S)
-    new_cats = [zoo_client.ask("porch", image=picture) for picture in cats(6, 3)]
-    others = [zoo_client.ask("porch", image=picture) for picture in (black, *nothing(6, 4))]
+    assert porch.wait(lambda s: s.tasks["veranda"].threshold == found["threshold"], WAIT_S)
+    new_cats = [zoo_client.ask("veranda", image=picture) for picture in cats(6, 3)]
+    others = [zoo_client.ask("veranda", image=picture) for picture in (black, *nothing(6, 4))]
     wrong = sum(answer.value != "a cat" for answer in new_cats) + sum(answer.value is not None for answer in others)
     assert wrong <= 1, (found, [a.outputs["score"] for a in new_cats], [a.outputs["score"] for a in others])
     assert all(answer.outputs["ranking"][0]["score"] == answer.outputs["score"] for answer in others)
@@ -104,10 +104,10 @@ def test_20_pictures_that_the_scores_do_not_tell_apart_leave_the_task_as_it_is(
         "--folder",
         str(folder(tmp_path / "day", cats(9, 1))),
     ]
-    done = command.s2m3_here("calibrate", "porch", *given, port=zoo_cluster.settings.port)
+    done = command.s2m3_here("calibrate", "veranda", *given, port=zoo_cluster.settings.port)
     assert done.returncode == 2
     assert "cannot tell these apart by its scores" in done.stderr
-    assert porch.tasks["porch"].threshold is None
+    assert porch.tasks["veranda"].threshold is None
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_folders_without_which_nothing_can_be_told_are_said(
     porch: Site, zoo_cluster: Cluster, tmp_path: Path, folders: dict[str, int], said: str
 ) -> None:
     given = [word for name, n in folders.items() for word in ("--folder", str(folder(tmp_path / name, cats(n, 1))))]
-    done = command.s2m3_here("calibrate", "porch", *given, port=zoo_cluster.settings.port)
+    done = command.s2m3_here("calibrate", "veranda", *given, port=zoo_cluster.settings.port)
     assert done.returncode == 2
     assert said in done.stderr
-    assert porch.tasks["porch"].threshold is None
+    assert porch.tasks["veranda"].threshold is None
