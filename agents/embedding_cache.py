@@ -7,7 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
-__all__ = ["EmbeddingCache", "Ids", "Tokens", "pack"]
+from s2m3.agents.modules.slices import between_slices
+from s2m3.schemas.errors import BadInputError
+
+__all__ = ["EmbeddingCache", "Ids", "Tokens", "check_tokens", "pack"]
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int32]
@@ -17,11 +20,24 @@ Tokens = bytes
 _CACHED_ROWS = 4_096
 #: Most tokens of one forward pass: more gained nothing on a CPU, at any length of text.
 _TOKENS_PER_PASS = 512
+#: Most tokens of the different texts of one item: a thousand labels of 16, about 10 s of one core of a small device.
+_MAX_TOKENS = 16_384
 
 
 def pack(ids: Sequence[int]) -> Tokens:
     """Returns token ids as a cache key."""
     return np.array(ids, np.int32).tobytes()
+
+
+def check_tokens(texts: Sequence[Tokens]) -> None:
+    """Refuses an item whose texts are too much work.
+
+    Raises:
+        BadInputError: The different ones of its texts have too many tokens together; the text has the numbers.
+    """
+    together = sum(len(tokens) for tokens in set(texts)) // np.dtype(np.int32).itemsize
+    if together > _MAX_TOKENS:
+        raise BadInputError(f"{len(texts)} texts of {together:,} tokens together; at most {_MAX_TOKENS:,}")
 
 
 def _unpack(group: Sequence[Tokens]) -> Ids:
@@ -53,9 +69,11 @@ class EmbeddingCache:
         self.hits += len(rows)
         new = wanted - rows.keys()
         for group in _groups(new):
-            rows |= zip(group, self._forward(_unpack(group)), strict=True)
-        # copies, because a view would keep its whole batch in memory
-        self._known.update({tokens: rows[tokens].copy() for tokens in new})
+            between_slices()
+            found = dict(zip(group, self._forward(_unpack(group)), strict=True))
+            rows |= found
+            # copies, because a view would keep its whole batch in memory
+            self._known.update({tokens: row.copy() for tokens, row in found.items()})
         return rows
 
 

@@ -7,11 +7,23 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["available_mb", "decoding_room_bytes", "default_budget_mb", "device_mb", "give_back", "rss_mb"]
+__all__ = [
+    "available_mb",
+    "decoding_room_bytes",
+    "default_budget_mb",
+    "device_mb",
+    "give_back",
+    "rss_mb",
+    "set_budget_mb",
+]
 
 _MB = 1_000_000
 #: Part of what the device has free that decoding one picture may take, and the most, in bytes.
 _DECODING_PART, _DECODING_MOST = 0.5, 512 * _MB
+#: Excess over the budget that decoding may cause: as much as memory pressure tolerates (pressure.py), and the least.
+_OVER, _OVER_LEAST = 0.25, 64 * _MB
+#: The process's memory budget, bytes; empty without one.
+_budget: list[float] = []
 #: Where a container (cgroup v2) reads its own limit and what it takes.
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -31,10 +43,26 @@ def available_mb() -> float:
     return psutil.virtual_memory().available / _MB
 
 
+def set_budget_mb(budget_mb: float) -> None:
+    """Sets the memory budget of this process, 10^6 bytes; without a budget, decoding has what the device has."""
+    _budget[:] = [budget_mb * _MB]
+
+
 def decoding_room_bytes() -> int:
-    """Returns what decoding one picture may take now: half of what device and container have free, at most 512 MB."""
+    """Returns what decoding one picture may take now.
+
+    That is half of what device and container have free, at most 512 MB; and at most what is free of the process's
+    budget, with a quarter of the budget (at least 64 MB) on top.
+    """
     free = min(psutil.virtual_memory().available, _container_free())
-    return max(0, min(int(free * _DECODING_PART), _DECODING_MOST))
+    return max(0, min(int(free * _DECODING_PART), _DECODING_MOST, _budget_room()))
+
+
+def _budget_room() -> int:
+    if not _budget:
+        return sys.maxsize
+    budget = _budget[0]
+    return int(max(0.0, budget - rss_mb() * _MB) + max(budget * _OVER, _OVER_LEAST))
 
 
 def _container_free() -> int:

@@ -13,11 +13,12 @@ from s2m3.agents.checkpoints.folders import NO_CHECKPOINTS, CheckpointSources
 from s2m3.agents.gateway.gateway import Gateway
 from s2m3.agents.gateway.gateways import Gateways
 from s2m3.agents.loading import Loaded, Loader
-from s2m3.agents.memory import available_mb, default_budget_mb, device_mb, rss_mb
+from s2m3.agents.memory import available_mb, default_budget_mb, device_mb, rss_mb, set_budget_mb
 from s2m3.agents.node_name import NameConflict
 from s2m3.agents.open_files import most_gateways, raise_limit
 from s2m3.agents.presence import Presence
 from s2m3.agents.pressure import Pressure
+from s2m3.agents.serving.payloads import PayloadRoom
 from s2m3.agents.serving.step_server import StepServer
 from s2m3.agents.speed import compute_gflops, link_speed
 from s2m3.agents.supervision.supervisor import HUNG, ProcessContext
@@ -62,10 +63,10 @@ class Agent:
         sources: CheckpointSources = NO_CHECKPOINTS,
     ) -> None:
         self._settings = settings
-        self._node = settings.node
-        self._root = settings.root
+        self._node, self._root = settings.node, settings.root
         self._boot = uuid.uuid4().hex
         self._memory_mb = settings.memory_mb or default_budget_mb()
+        set_budget_mb(self._memory_mb)
         self._pressure = Pressure(self._memory_mb, device_mb())
         self._loop = Loop("agent")
         lost = m.NodeState(state="lost", boot=self._boot, protocol=PROTOCOL)
@@ -74,7 +75,7 @@ class Agent:
             node_client_id(settings, self._node),
             self._loop,
             will=Will(topics.NODE_STATE.at(self._root, node=self._node), lost.encode()),
-            on_connected=self._on_connected,
+            on_connected=lambda: self._presence.tell_all(),  # noqa: PLW0108  # the presence is made below
         )
         self._presence = Presence(self.link, self._node, self._boot)
         self._name = NameConflict(self._node, self._boot)
@@ -82,7 +83,8 @@ class Agent:
         self._watchdog = Watchdog(
             context.blackbox if context else None, context.crash_history if context else None, settings.hang_s
         )
-        self._step_server = StepServer(settings, self.link, self._loop, self._watchdog)
+        self._room = PayloadRoom(self._memory_mb)
+        self._step_server = StepServer(settings, self.link, self._loop, self._watchdog, self._room)
         self._sources = sources
         self._loader = Loader(
             self._node,
@@ -98,8 +100,7 @@ class Agent:
         self._plan = m.Plan(epoch=0, revision=0)
         self._reports: dict[str, m.ModuleReport] = {}
         self._leaving: set[str] = set()
-        #: number of losses of the connection
-        self._losses = 0
+        self._losses = 0  # of the connection
         raise_limit()
         self._gateways = Gateways(self._node, self._make_gateway, most_gateways())
 
@@ -146,11 +147,8 @@ class Agent:
         )
 
     def _publish_load(self, *, idle_too: bool = False) -> None:
-        queues, (finished, latest) = self._step_server.runner.queues(), self._step_server.take_finished()
-        self._presence.tell_load(queues, finished, latest, idle_too=idle_too)
-
-    def _on_connected(self) -> None:
-        self._presence.tell_all()
+        finished = self._step_server.take_finished()
+        self._presence.tell_load(self._step_server.runner.queues(), *finished, idle_too=idle_too)
 
     @property
     def refused(self) -> S2M3Error | None:
@@ -273,6 +271,7 @@ class Agent:
             may_return=self._reread_plan,
             publish_event=self._presence.event,
             watchdog=self._watchdog,
+            room=self._room,
         )
 
     def _reread_plan(self) -> None:

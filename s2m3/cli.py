@@ -8,6 +8,7 @@ import typer
 
 from s2m3.commands import ask as asking
 from s2m3.commands import bind as binding
+from s2m3.commands import calibrate as calibrating
 from s2m3.commands import dashboard, local, services, status, tasks, weights
 from s2m3.commands import plan as offline
 from s2m3.commands import secure as secured
@@ -36,6 +37,7 @@ app.command()(status.watch)
 app.command()(dashboard.dashboard)
 app.add_typer(task_app, name="task")
 app.add_typer(secured.app, name="secure")
+app.command()(calibrating.calibrate)
 task_app.command("add")(tasks.add)
 task_app.command("rm")(tasks.remove)
 task_app.command("ls")(tasks.list_tasks)

@@ -6,6 +6,7 @@ A package declares its classes as entry points of the group `s2m3.modules`; each
 
 from s2m3.agents.checkpoints.part import CheckpointPart, read_floats
 from s2m3.agents.modules.ports import Config, port, read_config, tensor_port, text_port, texts_port
+from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.registry.source import ModuleSource
 from s2m3.agents.serving.continuous_batching import write_all
 from s2m3.agents.serving.module import Generator, Module, TokenSequence
@@ -26,6 +27,7 @@ __all__ = [
     "Options",
     "TokenSequence",
     "Value",
+    "between_slices",
     "port",
     "read_config",
     "read_floats",

@@ -93,8 +93,7 @@ class NodeProfile(Document):
     #: speed, 10^9 operations per second
     gflops: float = Field(gt=0)
     latency_ms: float = Field(ge=0, description="one way to the broker: half of the round trip, milliseconds")
-    #: throughput to the broker, megabits per second
-    mbps: float = Field(gt=0)
+    mbps: float = Field(gt=0, description="throughput to the broker, megabits per second")
     #: seconds; the node publishes its load at least every HEARTBEAT of this; 0: an older agent without heartbeat
     keepalive_s: float = Field(default=0.0, ge=0)
     #: the model sources and the module classes that it can load
@@ -173,6 +172,8 @@ class TaskSpec(Document):
     options: dict[str, Any] = {}
     max_replicas: int = Field(default=1, ge=1, le=64)
     deadline_s: float = Field(default=30.0, gt=0, le=86_400)
+    #: least score of an answer; below, the requester puts null in the answer's place: none of these (`s2m3 calibrate`)
+    threshold: Annotated[float | None, Since(1)] = None
     _unreadable: str = PrivateAttr(default="")
 
     @property
@@ -264,6 +265,7 @@ class RouteDoc(Document):
     #: the outputs of the last step that are sent; the first one is the answer
     answer: list[str] = []
     deadline_s: float = Field(gt=0)
+    threshold: Annotated[float | None, Since(1)] = None
     #: empty only if the model is unknown; then `error` is set
     steps: dict[Id, RouteStep] = {}
     #: why the task cannot be served now, if the planner knows
@@ -345,5 +347,4 @@ class ControlResponse(Document):
 class RollCall(Document):
     """A request to all owners of retained documents to publish them again."""
 
-    #: who asks, for people: planner, status, watch, page, …
-    asker: str | None = None
+    asker: str | None = Field(default=None, description="who asks, for people: planner, status, watch, page, …")

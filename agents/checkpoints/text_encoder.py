@@ -11,7 +11,7 @@ from s2m3.agents.checkpoints.networks import build_network
 from s2m3.agents.checkpoints.outputs import Asked, asked_outputs, take
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_tokenizer, token_limit
-from s2m3.agents.embedding_cache import EmbeddingCache, Ids, Tokens, pack
+from s2m3.agents.embedding_cache import EmbeddingCache, Ids, Tokens, check_tokens, pack
 from s2m3.agents.modules.ports import tensor_port, text_port, texts_port
 from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.schemas.errors import BadInputError
@@ -44,7 +44,9 @@ class TokenizedTexts:
         ids = self._tokenizer(texts, truncation=True, max_length=self._limit, padding=self._padding)["input_ids"]
         if not all(ids):
             raise BadInputError("a text without a single token")
-        return texts, [pack(one) for one in ids]
+        tokens = [pack(one) for one in ids]
+        check_tokens(tokens)
+        return texts, tokens
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from s2m3.agents.checkpoints.networks import build_network
 from s2m3.agents.checkpoints.outputs import Asked, asked_outputs, needs_layers, take
@@ -12,6 +13,7 @@ from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_image_processor
 from s2m3.agents.media.pictures import decode_picture
 from s2m3.agents.modules.ports import port
+from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
@@ -42,7 +44,7 @@ class ImageEncoder:
         pictures = port(inputs, "image", "images")
         if len(pictures) > _MAX_PICTURES:
             raise BadInputError(f"{len(pictures)} pictures; at most {_MAX_PICTURES}")
-        decoded = [decode_picture(data, _FULL) for data in pictures]
+        decoded = [_decoded(data) for data in pictures]
         try:
             pixels: torch.Tensor = self._processor(decoded, return_tensors="pt").pixel_values
         except ValueError as error:  # e.g. one pixel wide: the processor cannot tell its channels
@@ -55,12 +57,18 @@ class ImageEncoder:
         rows: dict[str, list[Any]] = {name: [] for name in wanted if name in self._asked}
         layers = {"output_hidden_states": True} if needs_layers(self._asked, wanted) else {}
         for pixels in torch.split(torch.cat(list(batch)), _AT_ONCE):
+            between_slices()
             result = self._network(pixel_values=pixels, **layers)
             for name, found in take(self._asked, result, rows).items():
                 rows[name].append(found)
         ends = np.cumsum([len(pixels) for pixels in batch])[:-1]
         parts = {name: np.split(np.concatenate(found), ends) for name, found in rows.items()}
         return [{name: part[i] for name, part in parts.items()} for i in range(len(batch))]
+
+
+def _decoded(data: bytes) -> Image.Image:
+    between_slices()
+    return decode_picture(data, _FULL)
 
 
 def load_image_encoder(opened: CheckpointPart) -> ImageEncoder:

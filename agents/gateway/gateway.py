@@ -11,6 +11,7 @@ from s2m3.agents.gateway.answer_publisher import AnswerPublisher
 from s2m3.agents.gateway.open_request import OpenRequest, id_for, is_same, read_request
 from s2m3.agents.gateway.plain_stream import PlainStream
 from s2m3.agents.gateway.requeue import Requeue
+from s2m3.agents.serving.payloads import PayloadRoom
 from s2m3.agents.supervision.watchdog import LOOP, Watchdog
 from s2m3.broker import metrics
 from s2m3.broker.event_loop import Loop, Timer
@@ -67,6 +68,7 @@ class Gateway:
         may_return: Reads the agent's plan again; if it still names us, the agent calls `connect`.
         publish_event: Publishes an event.
         watchdog: Marks which request is read, and knows those that ended this node's process several times.
+        room: What waiting payloads may take.
     """
 
     def __init__(
@@ -80,10 +82,10 @@ class Gateway:
         may_return: Callable[[], None],
         publish_event: Callable[[Event], None],
         watchdog: Watchdog,
+        room: PayloadRoom,
     ) -> None:
         self.task = task
-        self._settings = settings
-        self._loop = loop
+        self._settings, self._loop = settings, loop
         self._dispatcher = dispatcher
         self._answers = AnswerPublisher(
             task, settings, loop, answers, on_delivered=self._delivered, on_failure=self._note_failure
@@ -91,15 +93,15 @@ class Gateway:
         self._requeue = Requeue(settings.node, task, loop, answers)
         self._may_return = may_return
         self._publish_event = publish_event
-        self._watchdog = watchdog
+        self._watchdog, self._room = watchdog, room
+        room.count(f"gateway {task}", lambda: sum(len(p.message.payload) for p in self._plain.values()))
         self._link: Link | None = None
         self._plain: dict[bytes, OpenRequest] = {}
         #: those whose connection was lost
         self._orphans: list[OpenRequest] = []
         #: those beyond `plain_inflight`, not dispatched yet; Mosquitto holds them back itself (Receive Maximum)
         self._waiting: deque[OpenRequest] = deque()
-        self._checks = 0
-        self._broker_was_away = False
+        self._checks, self._broker_was_away = 0, False
         self._timer: Timer | None = None
         self._closed = False
         self._refused: UnauthorisedError | None = None
@@ -137,6 +139,7 @@ class Gateway:
     def close(self) -> None:
         """Disconnects; the broker delivers what is not acknowledged to the next gateway."""
         self._closed = True
+        self._room.count(f"gateway {self.task}", None)
         if self._timer is not None:
             self._timer.cancel()
         if not self._broker_was_away:
@@ -206,6 +209,7 @@ class Gateway:
             return
         if self._is_known(link, message):
             return
+        too_much = self._room.refusal(len(message.payload))
         plain = OpenRequest(id_for(self._settings, message), message, link, reply_to=message.reply_to)
         self._plain[plain.request] = plain
         self._requeue.came(plain, link, message)
@@ -216,7 +220,9 @@ class Gateway:
             plain.reply_to = None
             self._refuse(plain, error)
             return
-        if len(self._plain) - len(self._waiting) <= self._settings.plain_inflight:
+        if too_much is not None:
+            self._refuse(plain, too_much)
+        elif len(self._plain) - len(self._waiting) <= self._settings.plain_inflight:
             self._dispatch(plain)
         elif len(self._waiting) < _WAITING:
             self._waiting.append(plain)

@@ -12,8 +12,8 @@ from s2m3.schemas.wire.values import Kind, Tensor, Value, check_kind
 
 __all__ = ["Config", "port", "read_config", "tensor_port", "text_port", "texts_port"]
 
-#: Characters of one text, and texts of one item.
-_MAX_CHARACTERS, _MAX_TEXTS = 10_000, 1_000
+#: Characters of one text, texts of one item, and characters of all of them: what is read in 0.2 s.
+_MAX_CHARACTERS, _MAX_TEXTS, _MAX_TOGETHER = 10_000, 1_000, 200_000
 
 
 class Config(BaseModel):
@@ -61,6 +61,8 @@ def texts_port(inputs: Mapping[str, Value], name: str) -> list[str]:
         raise BadInputError(f"{len(texts)} texts; at most {_MAX_TEXTS}")
     if (longest := max(map(len, texts))) > _MAX_CHARACTERS:
         raise BadInputError(f"a text of {longest} characters; at most {_MAX_CHARACTERS}")
+    if (together := sum(map(len, texts))) > _MAX_TOGETHER:
+        raise BadInputError(f"{len(texts)} texts of {together:,} characters together; at most {_MAX_TOGETHER:,}")
     try:
         "".join(texts).encode()
     except UnicodeEncodeError as error:  # JSON can carry it, UTF-8 cannot

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from s2m3.agents.serving.detokenizer import Detokenizer
 from s2m3.agents.serving.fair_queue import Flow
 from s2m3.agents.serving.module import Generator, TokenSequence
+from s2m3.agents.serving.payloads import payload_bytes
 from s2m3.schemas.errors import BadInputError, ModuleFailedError, RequestTimeoutError, S2M3Error
 from s2m3.schemas.wire.generation import NO_OPTIONS, common_length
 from s2m3.schemas.wire.values import Value
@@ -27,6 +28,11 @@ class Item:
     deadline: float
     #: its result is not needed any more
     dropped: bool = False
+    #: of its inputs
+    nbytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.nbytes = payload_bytes(self.work.inputs)
 
     @property
     def key(self) -> tuple[bytes, str]:

@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from s2m3.agents.serving.payloads import payload_bytes
 from s2m3.schemas.errors import BusyError, RequestTimeoutError
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import PassedOn, Timing, Work
@@ -62,6 +63,10 @@ class Joins:
     def remembered(self) -> int:
         """Number of finished steps that are remembered."""
         return len(self._ran)
+
+    def waiting_bytes(self) -> int:
+        """Returns the bytes of the inputs of all joins that wait."""
+        return sum(payload_bytes(waiting.inputs) for waiting in self._waiting.values())
 
     def add(self, work: Work, now: float) -> Work | None:
         """Adds a message; returns the complete work, or None while an input is missing or if the attempt has run.

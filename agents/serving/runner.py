@@ -2,18 +2,19 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar, cast
 
 import structlog
 
+from s2m3.agents.modules.slices import sliced
 from s2m3.agents.serving.continuous_batching import ContinuousBatcher, Item
 from s2m3.agents.serving.fair_queue import FairQueue, Shares
 from s2m3.agents.serving.module import Generator, Module
-from s2m3.agents.serving.served import Served
-from s2m3.agents.supervision.watchdog import LOOP, WORKER, Watchdog
+from s2m3.agents.serving.served import Served, waiting_bytes
+from s2m3.agents.supervision.watchdog import LOOP, WORKER, Call, Watchdog
 from s2m3.broker import metrics
 from s2m3.schemas.errors import BusyError, ModuleFailedError, NotReadyError, RequestTimeoutError, S2M3Error
 from s2m3.schemas.wire.values import Value
@@ -24,6 +25,8 @@ __all__ = ["Runner"]
 _log = structlog.get_logger(__name__)
 #: Weight of a new measurement in the moving average of milliseconds per item.
 _SMOOTHING = 0.2
+#: Time after which requesters are told that their work is under way.
+_TELL_S = 1.0
 T = TypeVar("T")
 
 
@@ -68,6 +71,8 @@ class Runner:
         self._shares = Shares()
         self._changed = threading.Condition()
         self._stopping = False
+        #: thread's slot -> the call in progress and its items
+        self._under_way: dict[int, tuple[Call, list[Item]]] = {}
         self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
 
     def start(self) -> None:
@@ -128,7 +133,7 @@ class Runner:
                 raise self._busy(module_id)
             runs_here = served.module.light and not served.queue and not served.running
             if runs_here:
-                served.running = 1
+                served.running, served.batch = 1, [item]
                 self._shares.serve(item.flow, served.estimate_ms)
             else:
                 served.queue.append(item)
@@ -159,6 +164,16 @@ class Runner:
             counts = {module_id: len(s.queue) + s.running for module_id, s in self._served.items()}
         return {module_id: n for module_id, n in counts.items() if n}
 
+    def working(self) -> list[Work]:
+        """Returns the works that have been computed for a second, by calls that get on: others would do no better."""
+        calls = [found for slot in (WORKER, LOOP) if (found := self._under_way.get(slot)) is not None]
+        return [item.work for call, items in calls if self._watchdog.gets_on(call, _TELL_S) for item in items]
+
+    def waiting_bytes(self) -> int:
+        """Returns the bytes of the inputs of all works that wait or run."""
+        with self._changed:
+            return waiting_bytes(self._served.values())
+
     def measured_ms(self) -> dict[str, float]:
         """Returns module -> milliseconds per item (moving average), for modules that have run."""
         with self._changed:
@@ -186,11 +201,25 @@ class Runner:
                     else:
                         self._serve(served, batch)
 
-    def _watched(self, slot: int, items: list[Item]) -> AbstractContextManager[None]:
+    @contextmanager
+    def _watched(self, slot: int, items: list[Item]) -> Iterator[None]:
         if not items:  # all sequences have been dropped since
-            return nullcontext()
+            yield
+            return
         patience_s = max(item.deadline for item in items) - time.monotonic()
-        return self._watchdog.running(slot, items[0].work.hop.module, [item.work.request for item in items], patience_s)
+        requests = [item.work.request for item in items]
+        with self._watchdog.running(slot, items[0].work.hop.module, requests, patience_s) as call:
+            self._under_way[slot] = call, items
+            try:
+                with sliced(partial(self._between_slices, call, items)):
+                    yield
+            finally:
+                del self._under_way[slot]
+
+    def _between_slices(self, call: Call, items: list[Item]) -> None:
+        self._watchdog.note_progress(call)
+        if max(item.deadline for item in items) <= time.monotonic():
+            raise RequestTimeoutError("the deadline passed while it was being computed")
 
     def _pop(self, module_id: str) -> Served:
         metrics.QUEUE_ITEMS.remove(module_id)
@@ -228,7 +257,7 @@ class Runner:
         with self._changed:
             for item in batch:
                 self._shares.charge(item.flow, took_ms - estimate_ms)
-            served.running = 0
+            served.running, served.batch = 0, []
             if served.queue or served.on_removed is not None:
                 self._changed.notify()
 

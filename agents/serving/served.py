@@ -1,6 +1,6 @@
 """A module that the runner serves: what waits for it, and what runs next."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from s2m3.agents.serving.continuous_batching import ContinuousBatcher, Item
@@ -9,7 +9,7 @@ from s2m3.agents.serving.module import Module
 from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.schemas.wire.work import Work
 
-__all__ = ["Served"]
+__all__ = ["Served", "waiting_bytes"]
 
 #: Milliseconds that an item of a module without a measurement is taken to need.
 _UNKNOWN_MS = 1.0
@@ -26,6 +26,8 @@ class Served:
     #: (request, step) -> its item in the queue
     waiting: dict[tuple[bytes, str], Item] = field(default_factory=dict)
     running: int = 0
+    #: the batch that runs; not of a module that generates text
+    batch: list[Item] = field(default_factory=list)
     #: when its last decoding step ended
     stepped_at: float = 0.0
     ms: float = 0.0
@@ -60,6 +62,7 @@ class Served:
         for item in batch:
             self.waiting.pop(item.key, None)
         self.running += len(batch)
+        self.batch = [] if self.batcher is not None else batch
         return batch
 
     def takes_over(self, work: Work, now: float) -> bool:
@@ -72,3 +75,9 @@ class Served:
         if work.attempt > item.work.attempt:
             item.work, item.deadline = work, now + work.ms_left / 1000
         return True
+
+
+def waiting_bytes(modules: Iterable[Served]) -> int:
+    """Returns the bytes of the inputs of all works that wait or run."""
+    held = ((*s.queue, *s.batch, *(s.batcher.items if s.batcher else ())) for s in modules)
+    return sum(item.nbytes for items in held for item in items)

@@ -10,6 +10,7 @@ import structlog
 
 from s2m3.agents.serving.joins import Joins
 from s2m3.agents.serving.module import Module
+from s2m3.agents.serving.payloads import PayloadRoom, payload_bytes
 from s2m3.agents.serving.runner import Runner
 from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker import tracing
@@ -21,7 +22,15 @@ from s2m3.schemas import topics
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.ids import REQUEST_ID_BYTES, is_id
 from s2m3.schemas.settings import AgentSettings
-from s2m3.schemas.wire.codec import CONTENT_TYPE, attempt_of, decode_work, encode_answer, encode_piece, is_stop
+from s2m3.schemas.wire.codec import (
+    CONTENT_TYPE,
+    attempt_of,
+    decode_work,
+    encode_answer,
+    encode_piece,
+    encode_working,
+    is_stop,
+)
 from s2m3.schemas.wire.generation import Piece
 from s2m3.schemas.wire.reply_topics import is_client_inbox
 from s2m3.schemas.wire.values import Value
@@ -30,7 +39,7 @@ from s2m3.schemas.wire.work import Answer, Timing, Work, following
 __all__ = ["StepServer"]
 
 _log = structlog.get_logger(__name__)
-_EXPIRE_S = 0.1
+_EXPIRE_S, _WORKING_S = 0.1, 1.0
 #: Most finished requests that are kept between two reports of the load.
 _FINISHED = 100_000
 #: Longest time for which further work of a stopped request is dropped.
@@ -45,9 +54,10 @@ class StepServer:
         link: The agent's connection.
         loop: The agent's event loop; everything but the modules' calls happens in its thread.
         watchdog: Watches the modules' calls.
+        room: What waiting payloads may take.
     """
 
-    def __init__(self, settings: AgentSettings, link: Link, loop: Loop, watchdog: Watchdog) -> None:
+    def __init__(self, settings: AgentSettings, link: Link, loop: Loop, watchdog: Watchdog, room: PayloadRoom) -> None:
         self._node = settings.node
         self._root = settings.root
         self._link = link
@@ -58,10 +68,15 @@ class StepServer:
             self._node, settings.queue, self._done, self._answer_error, self._send_piece, watchdog=watchdog
         )
 
+        self._room = room
+        room.count("joins", self._joins.waiting_bytes)
+        room.count("runner", self.runner.waiting_bytes)
+
     def start(self) -> None:
         """Starts the worker thread."""
         self.runner.start()
         self._loop.every(_EXPIRE_S, self._expire)
+        self._loop.every(_WORKING_S, self._tell_working)
 
     def serve(self, module_id: str, module: Module, on_subscribed: Callable[[], None]) -> None:
         """Accepts work for a loaded module; `on_subscribed` is called once the broker has confirmed its topic."""
@@ -104,7 +119,12 @@ class StepServer:
         except S2M3Error as error:
             self._answer_undecoded(message, reply_to, error)
             return
-        self._accept(work)
+        refusal = self._room.refusal(payload_bytes(work.inputs))
+        if refusal is None:
+            self._accept(work)
+        else:
+            refusal.step, refusal.node = work.step, self._node
+            self._answer_error(work, refusal)
 
     def _on_stop(self, message: Message) -> None:
         request, step = message.correlation, message.user.get("step", "")
@@ -128,6 +148,14 @@ class StepServer:
     def _expire(self) -> None:
         for late in self._joins.expire(time.monotonic()):
             self._answer_error(late.work, late.error)
+
+    def _tell_working(self) -> None:
+        """Tells requesters that their long works are under way, so that no second node is asked as well."""
+        for work in self.runner.working():
+            if not self._link.has_room:
+                return
+            notice = Outgoing(work.reply_to, b"", qos=0, correlation=work.request, user=encode_working(work))
+            self._link.publish(notice, on_refused=lambda _: None)  # a refusal of the answer will be logged
 
     # ---- outgoing messages (the worker's thread, or the loop's) ---------------------------------------------------
 

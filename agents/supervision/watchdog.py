@@ -10,7 +10,7 @@ from s2m3.agents.supervision.restart_policy import CrashHistory
 from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.ids import content_of
 
-__all__ = ["LOADING", "LOOP", "WORKER", "Watchdog"]
+__all__ = ["LOADING", "LOOP", "WORKER", "Call", "Watchdog"]
 
 #: A call hangs only if it takes longer than this factor times the module's longest call so far.
 _TIMES_SLOWEST = 20.0
@@ -21,10 +21,22 @@ _LOAD_S = 1_800.0
 
 
 @dataclass(slots=True)
-class _Call:
+class Call:
+    """A call into a module.
+
+    Args:
+        module: The module's id.
+        began: Monotonic seconds.
+        limit_s: Seconds without progress after which it hangs.
+        usual_s: Seconds without progress that are nothing unusual for the module.
+        progressed: When it began, or when its last slice ended (agents/modules/slices.py).
+    """
+
     module: str
     began: float
     limit_s: float
+    usual_s: float
+    progressed: float
 
 
 class Watchdog:
@@ -48,12 +60,12 @@ class Watchdog:
         self._crash_history = crash_history or CrashHistory()
         self._hang_s = hang_s
         self._clock = clock
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, Call] = {}
         self._slowest: dict[str, float] = {}
 
     @contextmanager
-    def running(self, slot: int, module: str, requests: Collection[bytes], patience_s: float) -> Iterator[None]:
-        """Context of a call into a module: marks it, and sets its time limit.
+    def running(self, slot: int, module: str, requests: Collection[bytes], patience_s: float) -> Iterator[Call]:
+        """Context of a call into a module: marks it, and sets its time limit; the target is the call.
 
         Args:
             slot: WORKER or LOOP, the thread of the call.
@@ -62,12 +74,13 @@ class Watchdog:
             patience_s: Time until the latest deadline of these requests, seconds.
         """
         slowest = self._slowest.get(module, 0.0)
-        limit_s = max(self._hang_s, _TIMES_SLOWEST * slowest, min(patience_s, _PATIENCE_S))
+        usual_s = max(self._hang_s, _TIMES_SLOWEST * slowest)
         began = self._clock()
-        self._calls[slot] = _Call(module, began, limit_s)
+        call = Call(module, began, max(usual_s, min(patience_s, _PATIENCE_S)), usual_s, began)
+        self._calls[slot] = call
         self._box.begin(slot, module, requests)
         try:
-            yield
+            yield call
         finally:
             self._box.end(slot)
             del self._calls[slot]
@@ -76,7 +89,8 @@ class Watchdog:
     @contextmanager
     def loading(self, module: str) -> Iterator[None]:
         """Context of the load of a module: marks it, and sets its time limit."""
-        self._calls[LOADING] = _Call(module, self._clock(), _LOAD_S)
+        began = self._clock()
+        self._calls[LOADING] = Call(module, began, _LOAD_S, _LOAD_S, began)
         self._box.begin(LOADING, module)
         try:
             yield
@@ -89,11 +103,20 @@ class Watchdog:
         self._box.beat()
         now = self._clock()
         for slot, call in list(self._calls.items()):
-            if now - call.began > call.limit_s:
+            if now - call.progressed > call.limit_s:
                 what = "loading" if slot == LOADING else "running"
                 self._box.reason = f"{what} {call.module} has not ended after {now - call.began:.0f} s"
                 return self._box.reason
         return None
+
+    def note_progress(self, call: Call) -> None:
+        """Notes that a slice of a call has ended: its time limit begins anew."""
+        call.progressed = self._clock()
+
+    def gets_on(self, call: Call, after_s: float) -> bool:
+        """Returns whether a call has lasted so many seconds, and its last progress is no longer ago than is usual."""
+        now = self._clock()
+        return now - call.began >= after_s and now - call.progressed <= call.usual_s
 
     def refuse_poison(self, request: bytes) -> None:
         """Refuses a poison request.

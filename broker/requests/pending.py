@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from s2m3.broker.requests.abstention import with_abstention
 from s2m3.broker.requests.actions import Result, Send
 from s2m3.broker.requests.stream_assembler import StreamAssembler
 from s2m3.schemas.errors import BadInputError, NotReadyError, RequestTimeoutError, S2M3Error, UnknownTaskError
@@ -29,6 +30,8 @@ class Pending:
     #: the route of the attempt in flight; None if none is
     route: Route | None = None
     answer: tuple[str, ...] = ()
+    #: least score of an answer; None: any
+    threshold: float | None = None
     patience_ends: float = float("inf")
     retry_at: float | None = None
     last_error: S2M3Error | None = None
@@ -122,7 +125,7 @@ class Pending:
             latency_ms=(now - self.started) * 1000,
             error=error,
             answer=self.answer,
-            outputs=answer.outputs if answer else {},
+            outputs=with_abstention(answer.outputs, self.answer[0], self.threshold) if answer else {},
             timings=answer.timings if answer else {},
             route=nodes_of(self.route) if self.route else {},
             rest=rest,

@@ -55,6 +55,14 @@ class Router:
         #: the single route, if every step has exactly one replica
         self._single_route = {name: single[name] for name in doc.steps} if len(single) == len(doc.steps) else None
 
+    def without(self, node: str) -> "Router":
+        """Returns a router of the same task that does not know a node's replicas."""
+        steps = {
+            name: step.model_copy(update={"replicas": [r for r in step.replicas if r.node != node]})
+            for name, step in self.doc.steps.items()
+        }
+        return Router(self.doc.model_copy(update={"steps": steps}))
+
     def choose(
         self, backlog: Backlog, *, lost: AbstractSet[str] = frozenset(), avoid: AbstractSet[str] = frozenset()
     ) -> Route | None:

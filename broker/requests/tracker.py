@@ -33,6 +33,8 @@ _UNKNOWN_AFTER_S = 2.0
 _DISCONNECTED_S = 30.0
 #: Part of the remaining time after which the request is sent to other replicas or, without any, once more to the same.
 _PATIENCE_SHARE = 0.5
+#: A node that says that it computes a request (it does so each second) is left alone with it for so long.
+_WORKING_S = 3.0
 #: The retry delay is random, up to a bound that doubles with each failure of the request.
 _BACKOFF_S = 0.05
 _BACKOFF_MAX_S = 1.0
@@ -133,6 +135,12 @@ class RequestTracker:
         self._end_attempt(pending)
         return []
 
+    def on_working(self, request: bytes | None, attempt: int, now: float) -> None:
+        """Handles a node's notice that it computes a request: the request is not sent to other nodes meanwhile."""
+        pending = self._pending.get(request or b"")
+        if pending is not None and pending.route is not None and attempt == pending.attempt:
+            pending.patience_ends = max(pending.patience_ends, now + _WORKING_S)
+
     def on_piece(self, piece: Piece) -> list[Action]:
         """Handles a piece of streamed text; returns the delta for the caller, if any."""
         pending = self._pending.get(piece.request)
@@ -188,7 +196,7 @@ class RequestTracker:
         if state.state != "lost" and not new_process:
             return self._dispatch_waiting(now)
         if new_process:  # it has loaded nothing yet, but the route documents still name the old process's modules
-            self._routers = {task: Router(_without(router.doc, node)) for task, router in self._routers.items()}
+            self._routers = {task: router.without(node) for task, router in self._routers.items()}
         self._backlog.queued = {key: n for key, n in self._backlog.queued.items() if key[0] != node}
         for pending in self._pending.values():
             if pending.route is not None and any(hop.node == node for hop in pending.route.values()):
@@ -295,7 +303,7 @@ class RequestTracker:
             raise AssertionError("a dispatched request has a deadline")
         pending.attempt += 1
         pending.route = route
-        pending.answer = tuple(doc.answer)
+        pending.answer, pending.threshold = tuple(doc.answer), doc.threshold
         pending.patience_ends = now + (pending.deadline - now) * _PATIENCE_SHARE
         self._count(pending, +1)
         self._schedule(pending)
@@ -338,11 +346,3 @@ class RequestTracker:
     def _count(self, pending: Pending, change: int) -> None:
         for hop in (pending.route or {}).values():
             self._backlog.inflight[hop.node, hop.module] += change
-
-
-def _without(doc: RouteDoc, node: str) -> RouteDoc:
-    steps = {
-        name: step.model_copy(update={"replicas": [r for r in step.replicas if r.node != node]})
-        for name, step in doc.steps.items()
-    }
-    return doc.model_copy(update={"steps": steps})

@@ -165,6 +165,7 @@ def _route(cluster: ClusterState, task: str, placement: Placement, holders: Mapp
         options=spec.options,
         answer=model.answer,
         deadline_s=spec.deadline_s,
+        threshold=spec.threshold,
         steps=steps,
         error=why_not,
     )

@@ -18,7 +18,7 @@ def wanted(binding: Binding, result: Result) -> bool:
         score = result.outputs.get("score")
         if not isinstance(score, int | float):
             raise BadInputError(f"the answers of {binding.task} have no score that could be above {binding.above:g}")
-        if not score > binding.above:
+        if not score > binding.above or result.outputs.get(result.answer[0]) is None:  # null: none of these
             return False
     return not binding.labels or result.outputs.get(result.answer[0]) in binding.labels
 

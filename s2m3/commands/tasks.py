@@ -52,6 +52,9 @@ def add(
     stop: options.StopTexts = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="least score of an answer, else none of these; see `s2m3 calibrate`")
+    ] = None,
     replicas: Annotated[int, typer.Option(help="copies of a module at most")] = 1,
     deadline: Annotated[float, typer.Option(help="seconds a request may take")] = 30.0,
     wait: Annotated[bool, typer.Option(help="until it can be asked; if it cannot, take it back")] = True,
@@ -75,6 +78,7 @@ def add(
         options=options.how_to_write(max_tokens, stop, temperature, seed),
         max_replicas=replicas,
         deadline_s=deadline,
+        threshold=threshold,
     )
     with Site(settings) as site:
         before, stale = site.tasks.get(name), _stale_route(site, name, spec)

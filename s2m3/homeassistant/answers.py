@@ -15,6 +15,8 @@ __all__ = ["failure", "of_plain", "of_result"]
 
 #: Longest state that Home Assistant accepts, characters.
 _LONGEST_STATE = 255
+#: State of an answer that is null: nothing that the task knows was seen.
+_NONE = "none of these"
 #: Longest attribute, bytes of JSON; Home Assistant's recorder stores at most 16 KB of attributes of one state.
 _LONGEST_ATTRIBUTE = 6_000
 
@@ -60,7 +62,7 @@ def _failed(asked: Asked, at: str, error: ErrorBody) -> BridgeAnswer:
 def _answered(
     asked: Asked, at: str, outputs: Mapping[str, Any], answer: Any, latency_ms: float, route: Mapping[str, str]
 ) -> BridgeAnswer:
-    text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    text = _NONE if answer is None else answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
     score = outputs.get("score")
     others = {name: value for name, value in list(outputs.items())[1:] if name != "score"}
     return BridgeAnswer(

@@ -18,6 +18,9 @@ INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 #: safetensors' own limit on a header.
 _MAX_HEADER = 100_000_000
+_MAX_DIMS = 64
+#: Characters of names and values that an error text shows.
+_SHOWN = 80
 _WIDTHS = {8: "F64 I64 U64", 4: "F32 I32 U32", 2: "F16 BF16 I16 U16", 1: "I8 U8 BOOL F8_E4M3 F8_E5M2"}
 _BYTES = {dtype: width for width, dtypes in _WIDTHS.items() for dtype in dtypes.split()}
 
@@ -144,9 +147,9 @@ def _header(path: Path) -> dict[str, TensorInfo]:
     try:
         with path.open("rb") as file:
             table, begin = _table(path, file)
-        end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
+        places = {name: _place(name, entry) for name, entry in table.items()}
         tensors = {
-            name: TensorInfo(path, entry["dtype"], tuple(map(int, entry["shape"])), begin + entry["data_offsets"][0])
+            name: TensorInfo(path, entry["dtype"], _shape(name, entry), begin + places[name][0])
             for name, entry in table.items()
         }
         unsupported = [tensor.dtype for tensor in tensors.values() if tensor.dtype not in _BYTES]
@@ -156,9 +159,47 @@ def _header(path: Path) -> dict[str, TensorInfo]:
         raise BadInputError(f"{path.name} is no safetensors file: {type(error).__name__}: {error}"[:300]) from error
     if unsupported:
         raise BadInputError(f"{path.name} holds tensors of dtype {unsupported[0]}, which are not read")
+    end = _end_of(path, tensors, places)
     if (size := path.stat().st_size) != begin + end:
         raise BadInputError(f"{path.name} is damaged: it has {size} bytes, its header says {begin + end}")
     return tensors
+
+
+def _place(name: str, entry: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns where a tensor's data begin and end, behind the header; raises ValueError if that is no place."""
+    begin, end = entry["data_offsets"]
+    if type(begin) is not int or type(end) is not int or not 0 <= begin <= end:
+        raise ValueError(f"the data_offsets of {name[:_SHOWN]!r} are {str([begin, end])[:_SHOWN]}")
+    return begin, end
+
+
+def _shape(name: str, entry: Mapping[str, Any]) -> tuple[int, ...]:
+    shape = entry["shape"]
+    if (
+        not isinstance(shape, list)
+        or len(shape) > _MAX_DIMS
+        or any(type(length) is not int or length < 0 for length in shape)
+    ):
+        raise ValueError(f"the shape of {name[:_SHOWN]!r} is {str(shape)[:_SHOWN]}")
+    return tuple(shape)
+
+
+def _end_of(path: Path, tensors: Mapping[str, TensorInfo], places: Mapping[str, tuple[int, int]]) -> int:
+    """Returns where the data of all tensors end; they have to lie one behind the other, as the format demands.
+
+    Raises:
+        BadInputError: Two tensors overlap, there is a hole between them, or one has other bytes than its shape.
+    """
+    end, before = 0, "the header"
+    for name, place in sorted(places.items(), key=lambda item: item[1]):
+        if place[0] != end:
+            how = "overlap" if place[0] < end else "have a hole between them"
+            raise BadInputError(f"{path.name} is damaged: {before[:_SHOWN]} and {name[:_SHOWN]} {how}")
+        if tensors[name].nbytes != place[1] - place[0]:
+            wanted = f"its shape takes {tensors[name].nbytes} bytes"
+            raise BadInputError(f"{path.name} is damaged: {name[:_SHOWN]} has {place[1] - place[0]} bytes, {wanted}")
+        end, before = place[1], name
+    return end
 
 
 def _table(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:

@@ -17,6 +17,7 @@ from s2m3.schemas.wire.message_properties import (
     checked_request_id,
     is_piece,
     is_stop,
+    is_working,
     number_in,
     traceparent_of,
 )
@@ -33,8 +34,10 @@ __all__ = [
     "encode_piece",
     "encode_stop",
     "encode_work",
+    "encode_working",
     "is_piece",
     "is_stop",
+    "is_working",
     "payload_models",
     "traceparent_of",
 ]
@@ -338,3 +341,8 @@ def decode_piece(
 def encode_stop(work: Work) -> tuple[tuple[str, str], ...]:
     """Returns the user properties of the message, without payload, that stops a work whose result is not needed."""
     return (("step", work.step), ("attempt", str(work.attempt)), ("stop", "1"))
+
+
+def encode_working(work: Work) -> tuple[tuple[str, str], ...]:
+    """Returns the user properties of the message, without payload, that tells a requester: the work is under way."""
+    return (("step", work.step), ("attempt", str(work.attempt)), ("working", "1"))

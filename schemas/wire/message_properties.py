@@ -13,6 +13,7 @@ __all__ = [
     "checked_request_id",
     "is_piece",
     "is_stop",
+    "is_working",
     "number_in",
     "traceparent_of",
 ]
@@ -74,6 +75,11 @@ def traceparent_of(user: Mapping[str, str]) -> str | None:
 def is_piece(user: Mapping[str, str]) -> bool:
     """Returns whether a message to a client's inbox is a piece of streamed text; otherwise it is an answer."""
     return "seq" in user
+
+
+def is_working(user: Mapping[str, str]) -> bool:
+    """Returns whether a message to a client's inbox says that a node is computing a work; it carries no payload."""
+    return "working" in user
 
 
 def is_stop(user: Mapping[str, str]) -> bool:

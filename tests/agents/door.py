@@ -7,6 +7,7 @@ from queue import Queue
 from typing import Any
 
 from s2m3.agents.gateway.gateway import Gateway
+from s2m3.agents.serving.payloads import PayloadRoom
 from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
@@ -57,6 +58,7 @@ class Door:
             may_return=lambda: None,
             publish_event=self.events.append,
             watchdog=Watchdog(),
+            room=PayloadRoom(1_000.0),
         )
         self.loop.call(self.gateway.connect)
 

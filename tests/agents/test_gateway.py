@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from s2m3.agents.gateway import gateway as gateway_module
 from s2m3.agents.gateway.gateway import Gateway
+from s2m3.agents.serving.payloads import PayloadRoom
 from s2m3.agents.supervision.restart_policy import CrashHistory
 from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker.mqtt.message import Message
@@ -47,6 +48,7 @@ class Desk:
         self.agent = RecordedLink(settings, "s2m3-node-home-a", self.loop, connected=True)
         self.events: list[Event] = []
         self.returns = 0
+        self.room = PayloadRoom(200.0, lambda: 200.0)
         dispatcher = Dispatcher(self.agent, self.loop, "node-a")  # type: ignore[arg-type]
         dispatcher.start()
         self.agent.deliver("home/route/t", route().encode())
@@ -60,6 +62,7 @@ class Desk:
             may_return=self._may_return,
             publish_event=self.events.append,
             watchdog=Watchdog(crash_history=history),
+            room=self.room,
         )
         self.gateway.connect()
         self.session.connect()
@@ -579,3 +582,17 @@ def test_a_text_is_told_while_it_is_written_and_what_finds_no_room_goes_with_the
     made.answer(work, "one two three")
     final = made.answers()[-1]
     assert (final["status"], final["seq"], final["final"], final["answer"]) == ("ok", 2, True, "one two three")
+
+
+def test_37_plain_payloads_that_do_not_fit_the_budget_are_answered_with_busy(desk: Callable[..., Desk]) -> None:
+    made = desk(inflight=64)
+    for mid in range(1, 8):
+        made.session.deliver(f"{REQUEST}/x", b"a" * 8_000_000, mid=mid)
+    assert len(made.work) == 4
+    assert {answer["error"]["code"] for answer in made.answers()} == {"busy"}
+    made.deliver_answer()
+    for work in made.work:
+        made.answer(work)
+        made.deliver_answer()
+    made.session.deliver(f"{REQUEST}/x", b"a" * 8_000_000, mid=8)
+    assert len(made.work) == 5, "answered requests count no more"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.serving.runner import Runner
 from s2m3.schemas.errors import (
     BadInputError,
@@ -290,3 +291,61 @@ def test_what_items_take_is_measured(bench: Bench) -> None:
     bench.submit("a")
     bench.texts(1)
     assert bench.runner.measured_ms()["upper"] > 0
+
+
+class Sliced(Upper):
+    """Takes a slice for each character, and waits at its gate before the second."""
+
+    def run(self, batch: Sequence[str], wanted: frozenset[str]) -> list[dict[str, Value]]:
+        between_slices()
+        outputs = super().run(batch, wanted)
+        between_slices()
+        return outputs
+
+
+def test_36_long_work_looks_at_its_deadline_between_slices(bench: Bench) -> None:
+    module = Sliced()
+    module.gate.clear()
+    bench.runner.add("upper", module)
+    bench.submit("running", ms_left=50.0)
+    assert module.began.acquire(timeout=WAIT_S)
+    threading.Event().wait(0.06)
+    module.gate.set()
+    work, error = bench.failed.get(timeout=WAIT_S)
+    assert (work.inputs["text"], error.code) == ("running", "timeout")
+    assert error.detail == "the deadline passed while it was being computed"
+    bench.submit("next")
+    assert bench.texts(1) == ["NEXT"]
+
+
+def test_36_work_that_has_been_computed_for_a_second_is_told_until_it_ends(bench: Bench) -> None:
+    module = Upper()
+    module.gate.clear()
+    bench.runner.add("upper", module)
+    bench.submit("running")
+    assert module.began.acquire(timeout=WAIT_S)
+    bench.submit("waits")
+    assert bench.runner.working() == []
+    until = time.monotonic() + WAIT_S
+    while not bench.runner.working():
+        assert time.monotonic() < until
+        threading.Event().wait(0.05)
+    assert [work.inputs["text"] for work in bench.runner.working()] == ["running"]
+    module.gate.set()
+    bench.texts(2)
+    assert bench.runner.working() == []
+
+
+def test_37_the_inputs_of_works_that_wait_or_run_are_counted(bench: Bench) -> None:
+    module = Upper()
+    module.gate.clear()
+    bench.runner.add("upper", module)
+    bench.submit("running")
+    assert module.began.acquire(timeout=WAIT_S)
+    bench.submit("abc")
+    bench.submit("de")
+    assert bench.runner.waiting_bytes() == len("running") + len("abc") + len("de")
+    module.gate.set()
+    bench.texts(3)
+    bench.runner.stop()
+    assert bench.runner.waiting_bytes() == 0

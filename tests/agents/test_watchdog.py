@@ -154,3 +154,26 @@ def test_a_request_of_a_batch_that_killed_a_process_is_suspected_and_no_other_is
     assert watchdog.is_suspected(ONE)
     assert not watchdog.is_suspected(b"2" * 16)
     assert not Watchdog().is_suspected(ONE)
+
+
+def test_36_a_call_hangs_only_if_none_of_its_slices_ends(clock: Clock) -> None:
+    watchdog = Watchdog(hang_s=10.0, clock=clock)
+    with watchdog.running(WORKER, "m", [ONE], 1.0) as call:
+        for _ in range(5):
+            clock.now += 9.0
+            assert watchdog.check() is None
+            watchdog.note_progress(call)
+        clock.now += 11.0
+        assert watchdog.check() == "running m has not ended after 56 s"
+
+
+def test_36_a_call_gets_on_after_a_second_and_until_it_takes_longer_than_is_usual(clock: Clock) -> None:
+    watchdog = Watchdog(hang_s=10.0, clock=clock)
+    with watchdog.running(WORKER, "m", [ONE], 600.0) as call:
+        found: list[bool] = []
+        for _ in range(5):
+            clock.now += 4.0 if found else 0.9
+            found.append(watchdog.gets_on(call, 1.0))
+        assert found == [False, True, True, False, False]
+        watchdog.note_progress(call)
+        assert watchdog.gets_on(call, 1.0)

@@ -35,6 +35,11 @@ def test_an_answer_is_published_if_label_and_score_meet_the_condition(fields: di
     assert wanted(_binding(**fields), _result("a person", 0.8)) == published
 
 
+@pytest.mark.parametrize(("fields", "published"), [({}, True), ({"above": 0.1}, False), ({"labels": ["a cat"]}, False)])
+def test_20_none_of_these_meets_no_condition(fields: dict[str, Any], published: bool) -> None:  # noqa: FBT001
+    assert wanted(_binding(**fields), _result(None, 0.383)) == published
+
+
 def test_a_condition_on_a_score_that_is_not_there_is_an_error_not_a_silence() -> None:
     with pytest.raises(BadInputError, match="no score"):
         wanted(_binding(above=0.1), _result("words", None))

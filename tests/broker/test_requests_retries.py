@@ -418,3 +418,35 @@ def test_a_refusal_at_once_says_why() -> None:
     for n in range(10_000):
         made.submit(n.to_bytes(16, "big"), "t", {"x": "a"}, None, 0.0)
     assert failed(made.submit(b"x" * 16, "t", {"x": "a"}, None, 0.0)).detail == "10000 requests are under way"
+
+
+def test_36_a_request_is_not_sent_to_a_second_node_while_the_first_says_that_it_runs_it() -> None:
+    made = requests("a", "b")
+    made.submit(ID, "t", {"x": "a"}, 30.0, 0.0)
+    for second in range(1, 25):
+        made.on_working(ID, 1, float(second))
+        assert made.tick(float(second)) == []
+    assert made.tick(26.9) == []
+    assert sent(made.tick(27.0)).attempt == 2, "the notices have ended"
+
+
+def test_36_a_request_that_nobody_says_to_run_is_sent_to_a_second_node_at_half_its_time() -> None:
+    made = requests("a", "b")
+    made.submit(ID, "t", {"x": "a"}, 30.0, 0.0)
+    made.on_working(ID, 1, 2.0)
+    assert sent(made.tick(15.0)).attempt == 2
+
+
+@pytest.mark.parametrize(("request_id", "attempt"), [(ID, 2), (ID, 0), (b"2" * 16, 1), (None, 1)])
+def test_notices_of_other_attempts_and_requests_hold_nothing_back(request_id: bytes | None, attempt: int) -> None:
+    made = requests("a", "b")
+    made.submit(ID, "t", {"x": "a"}, 30.0, 0.0)
+    made.on_working(request_id, attempt, 14.5)
+    assert sent(made.tick(15.0)).attempt == 2
+
+
+def test_a_node_that_says_it_works_holds_back_no_deadline() -> None:
+    made = requests("a")
+    made.submit(ID, "t", {"x": "a"}, 30.0, 0.0)
+    made.on_working(ID, 1, 29.0)
+    assert failed(made.tick(30.0)).code == "timeout"

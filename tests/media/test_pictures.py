@@ -9,6 +9,7 @@ import pillow_heif
 import pytest
 from PIL import Image
 
+from s2m3.agents import memory
 from s2m3.agents.media import pictures
 from s2m3.agents.media.headers import check_picture, decoding_bytes, picture_facts
 from s2m3.agents.media.pictures import decode_picture, square_pixels
@@ -196,3 +197,17 @@ def test_every_orientation_is_put_upright(orientation: int) -> None:
 
         wanted = np.asarray(ImageOps.exif_transpose(image))
     assert (np.asarray(decode_picture(data, WHOLE)) == wanted).all()
+
+
+def test_36_what_decoding_may_take_is_part_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_budget", [])
+    without = memory.decoding_room_bytes()
+    monkeypatch.setattr(memory, "rss_mb", lambda: 390.0)
+    memory.set_budget_mb(400.0)
+    assert memory.decoding_room_bytes() == min(without, 110_000_000)
+    bomb = file_of(Image.new("RGB", (7_000, 7_000)), "PNG")
+    assert len(bomb) < 200_000
+    with pytest.raises(BadInputError, match=r"7000 x 7000 pixels take 19\\d MB to decode, 110 MB can be had"):
+        decode_picture(bomb, 448)
+    memory.set_budget_mb(100.0)
+    assert memory.decoding_room_bytes() == min(without, 64_000_000)

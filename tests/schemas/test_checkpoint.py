@@ -4,8 +4,11 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from s2m3.schemas.checkpoints.headers import read_checkpoint
 from s2m3.schemas.errors import BadInputError
@@ -95,3 +98,75 @@ def test_a_folder_without_configuration_is_no_checkpoint(tmp_path: Path) -> None
         read_checkpoint(tmp_path)
     with pytest.raises(BadInputError, match="is not a folder"):
         read_checkpoint(tmp_path / "nowhere")
+
+
+def write_header(path: Path, table: Any, data: int) -> None:
+    """Writes a safetensors file with any header, and so many bytes of data."""
+    header = json.dumps(table).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(data))
+
+
+def entry(begin: Any, end: Any, shape: Any = (2, 3)) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"a": entry(-24, 0), "b": entry(0, 24)}, r"the data_offsets of 'a' are \[-24, 0\]"),
+        ({"a": entry(24, 0), "b": entry(0, 24)}, r"the data_offsets of 'a' are \[24, 0\]"),
+        ({"a": entry(0, 24), "b": entry(0, 24)}, "a and b overlap"),
+        ({"a": entry(0, 24), "b": entry(12, 36)}, "a and b overlap"),
+        ({"a": entry(8, 32)}, "the header and a have a hole between them"),
+        ({"a": entry(0, 24), "b": entry(28, 52)}, "a and b have a hole between them"),
+        ({"a": entry(0, 24, (2, 4))}, "a has 24 bytes, its shape takes 32 bytes"),
+        ({"a": entry(0, 24, (-2, -3))}, r"the shape of 'a' is \[-2, -3\]"),
+        ({"a": entry(0, 24, ("2", 3))}, "the shape of 'a' is"),
+        ({"a": entry(0, 24, (2.9, 3))}, "the shape of 'a' is"),
+        ({"a": entry(0, 24.0)}, "the data_offsets of 'a' are"),
+        ({"a": entry(0, end=True, shape=())}, "the data_offsets of 'a' are"),
+        ({"a": entry(0, 24, [10**18] * 65)}, "the shape of 'a' is"),
+    ],
+)
+def test_offsets_that_are_negative_overlap_or_leave_holes_are_refused(folder: Path, table: Any, said: str) -> None:
+    last = max(row["data_offsets"][1] for row in table.values())
+    write_header(folder / "model.safetensors", table, int(last))
+    with pytest.raises(BadInputError, match=said):
+        read_checkpoint(folder)
+
+
+_OFFSETS: st.SearchStrategy[Any] = st.integers(-64, 128) | st.sampled_from([None, 1.5, "0", True, 2**70, [], {}])
+_ENTRIES = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "U8", "Q4"]) | st.none(),
+        "shape": st.lists(st.integers(-2, 4) | st.sampled_from(["1", None, 1.0, 2**70]), max_size=3) | st.none(),
+        "data_offsets": st.lists(_OFFSETS, min_size=0, max_size=3) | st.none(),
+    }
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(table=st.dictionaries(st.text(max_size=3), _ENTRIES, max_size=4) | st.lists(_ENTRIES), data=st.integers(0, 96))
+def test_any_header_is_refused_or_tensors_lie_inside_the_file_and_apart(folder: Path, table: Any, data: int) -> None:
+    path = folder / "model.safetensors"
+    write_header(path, table, data)
+    try:
+        tensors = read_checkpoint(folder).tensors.values()
+    except BadInputError:
+        return
+    end = path.stat().st_size - data
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.nbytes)):
+        assert tensor.begin == end
+        end += tensor.nbytes
+    assert end == path.stat().st_size
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(counts=st.lists(st.integers(0, 6), max_size=5))
+def test_a_sound_header_is_read_whatever_its_sizes(folder: Path, counts: list[int]) -> None:
+    begins = [4 * sum(counts[:i]) for i in range(len(counts) + 1)]
+    table = {f"t{i}": entry(begins[i], begins[i + 1], [counts[i]]) for i in range(len(counts))}
+    write_header(folder / "model.safetensors", table, begins[-1])
+    assert {name: t.shape for name, t in read_checkpoint(folder).tensors.items()} == {
+        f"t{i}": (count,) for i, count in enumerate(counts)
+    }

@@ -1,14 +1,17 @@
 """Whatever is sent, the caller hears a code and the agents stay alive."""
 
+import io
 import struct
 import zlib
 from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from PIL import Image
 
-from s2m3.client import Client
+from s2m3.client import Client, Reply
 from s2m3.cluster import Cluster
+from s2m3.demo import DEMO_NODES
 from s2m3.schemas import errors, topics
 from s2m3.schemas import messages as m
 from s2m3.schemas.ids import new_request_id
@@ -16,6 +19,8 @@ from s2m3.schemas.wire.codec import encode_work
 from s2m3.schemas.wire.work import Hop, Work
 from s2m3.snapshot import Site
 from tests.conftest import WAIT_S
+from tests.frozen import agent_of
+from tests.media.files import file_of, with_scans
 from tests.system.plain import PlainCaller, RawClient, reply_to
 from tests.zoo.samples import sample
 
@@ -191,4 +196,47 @@ def test_a_request_sent_to_a_response_topic_of_ours_cannot_make_the_front_write_
     topics_heard = (f"{ROOT}/response/classification",)
     with PlainCaller(zoo_cluster.broker.port, paho.MQTTv5, topics_heard) as caller:
         caller.send(f"{ROOT}/request/classification/image", sample("chelsea.jpg"), reply_to(evil, b"1"))
-        assert caller.answer()["answer"] == "Egyptian Mau"
+        assert caller.answer()["error"]["code"] == "bad_input"
+
+
+def _many_scans() -> bytes:
+    """A JPEG of a few hundred kB with 20,000 scans."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(buffer, "JPEG", progressive=True)
+    return with_scans(buffer.getvalue(), 20_000)
+
+
+def _large_once_decoded() -> bytes:
+    """A PNG of less than 200 kB that takes 196 MB once it is decoded."""
+    return file_of(Image.new("RGB", (7_000, 7_000)), "PNG")
+
+
+def _refusal(reply: Reply) -> str:
+    """Why a request is bad input; empty if it has an answer."""
+    try:
+        reply.result()
+    except errors.BadInputError as error:
+        return error.detail
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "said"),
+    [
+        ("retrieval", {"text": [f"{n} " + "word " * 1_990 for n in range(1_000)]}, "characters together"),
+        ("classification", {"image": _many_scans}, "scans"),
+        ("classification", {"image": _large_once_decoded}, None),
+    ],
+    ids=["many-long-texts", "many-scans", "large-once-decoded"],
+)
+def test_36_work_out_of_proportion_is_refused_and_others_are_answered_meanwhile(
+    zoo_client: Client, zoo_cluster: Cluster, task: str, given: dict[str, Any], said: str | None
+) -> None:
+    """The large picture is decoded where a node has the memory."""
+    inputs = {"image": sample("coffee.jpg")} | {name: v() if callable(v) else v for name, v in given.items()}
+    processes = [agent_of(zoo_cluster.processes[node]) for node in DEMO_NODES]
+    attacks = [zoo_client.submit(task, **inputs) for _ in range(3)]
+    assert zoo_client.ask("classification", image=sample("chelsea.jpg")).value == "Egyptian Mau"
+    for refusal in map(_refusal, attacks):
+        assert (said or "too large for this node") in refusal if refusal else said is None
+    assert [agent_of(zoo_cluster.processes[node]) for node in DEMO_NODES] == processes, "no agent was started again"

@@ -26,6 +26,7 @@ WRONG_INPUT = {
     "bindings": "--root UPPER",
     "bridge": "--discovery-prefix #",
     "broker": "--kind nonsense",
+    "calibrate": "porch --folder /no/such/folder",
     "dashboard": "--broker http://hub/",
     "demo": "--broker nonsense",
     "drain": "pi5 --wait soon",

@@ -81,6 +81,16 @@ def test_missing_shipped_weights_are_named() -> None:
         load(changed("conse", prefix="no-table"))
 
 
+@pytest.mark.parametrize("prefix", ["../../secret", "/etc/passwd", "..", "", "a/b", "A", "a\\b", "easy-vqa\n"])
+@pytest.mark.parametrize("module_id", ["easy-vqa", "conse"])
+def test_a_prefix_that_leads_out_of_the_shipped_weights_is_refused(module_id: str, prefix: str) -> None:
+    assert not can_load(changed(module_id, prefix=prefix))
+    with pytest.raises(ModuleFailedError, match="shipped weights"):
+        load(changed(module_id, prefix=prefix))
+    with pytest.raises(ModuleFailedError, match="names no shipped weights"):
+        shipped_weights(prefix)
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s2m3.agents.registry.classes.find_spec", lambda _: None)
     assert not can_load(SPECS["minilm"])

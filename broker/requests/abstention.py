@@ -1,0 +1,21 @@
+"""None of these: an answer whose score is below its task's threshold is no answer. Pure."""
+
+from collections.abc import Mapping
+
+from s2m3.schemas.wire.values import Value
+
+__all__ = ["with_abstention"]
+
+
+def with_abstention(outputs: Mapping[str, Value], answer: str, threshold: float | None) -> Mapping[str, Value]:
+    """Returns the outputs, with None in place of the answer where its score is below the threshold.
+
+    Args:
+        outputs: Output name -> value. Without a `score` nothing is changed; `score` and `ranking` stay as they are.
+        answer: The output that is the answer.
+        threshold: The least score of an answer; None accepts any.
+    """
+    score = outputs.get("score")
+    if threshold is None or not isinstance(score, int | float) or score >= threshold:
+        return outputs
+    return {**outputs, answer: None}
