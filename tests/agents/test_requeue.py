@@ -54,7 +54,7 @@ def acknowledged(desk: Desk) -> list[int]:
     return [message.mid for message in desk.session.acknowledged]
 
 
-def test_the_ninth_is_not_waited_for_and_the_copy_is_what_the_caller_sent(desk: Callable[..., Desk]) -> None:
+def test_32_the_ninth_is_not_waited_for_and_the_copy_is_what_the_caller_sent(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("slow", mid=1, reply_to="callers/1", correlation=b"7", user_properties=(("traceparent", "t"),))
     answered_behind(made, 7)
@@ -69,7 +69,7 @@ def test_the_ninth_is_not_waited_for_and_the_copy_is_what_the_caller_sent(desk: 
     assert acknowledged(made)[-1] == 1
 
 
-def test_fewer_are_held_up_for_a_second_then_for_twice_as_long(desk: Callable[..., Desk]) -> None:
+def test_32_fewer_are_held_up_for_a_second_then_for_twice_as_long(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("slow", mid=1)
     made.loop.advance(60.0)
@@ -89,7 +89,7 @@ def test_fewer_are_held_up_for_a_second_then_for_twice_as_long(desk: Callable[..
 
 
 @pytest.mark.parametrize("comes_first", [True, False], ids=["before its PUBACK", "after its PUBACK"])
-def test_a_copy_continues_the_request_and_is_acknowledged_with_its_answer(
+def test_32_a_copy_continues_the_request_and_is_acknowledged_with_its_answer(
     desk: Callable[..., Desk],
     comes_first: bool,  # noqa: FBT001  # a parameter
 ) -> None:
