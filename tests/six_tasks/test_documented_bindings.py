@@ -66,6 +66,7 @@ def _type(house: Cluster, line: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.short_on("mosquitto")
 @pytest.mark.parametrize("line", _documented())
 def test_every_documented_binding_is_taken_and_active(house: Cluster, tmp_path: Path, line: str) -> None:
     _type(house, line, tmp_path)
