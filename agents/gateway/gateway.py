@@ -1,6 +1,7 @@
 """The gateway of a task: takes plain requests from the task's persistent session; sends PUBACK after the answer."""
 
 import random
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +9,7 @@ from functools import partial
 import structlog
 
 from s2m3.agents.gateway.answer_publisher import AnswerPublisher
-from s2m3.agents.gateway.open_request import OpenRequest, id_for, is_same, read_request
+from s2m3.agents.gateway.open_request import OpenRequest, check_size, id_for, is_same, read_request
 from s2m3.agents.gateway.plain_stream import PlainStream
 from s2m3.agents.gateway.requeue import Requeue
 from s2m3.agents.serving.payloads import PayloadRoom
@@ -20,7 +21,7 @@ from s2m3.broker.mqtt.message import Message
 from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.schemas import topics
-from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error, UnauthorisedError
+from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error, TooLargeError, UnauthorisedError
 from s2m3.schemas.ids import shown_id
 from s2m3.schemas.messages import Event
 from s2m3.schemas.sessions import TASK_SESSION_S, task_client_id
@@ -69,6 +70,7 @@ class Gateway:
         publish_event: Publishes an event.
         watchdog: Marks which request is read, and knows those that ended this node's process several times.
         room: What waiting payloads may take.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Gateway:
         publish_event: Callable[[Event], None],
         watchdog: Watchdog,
         room: PayloadRoom,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.task = task
         self._settings, self._loop = settings, loop
@@ -90,7 +93,7 @@ class Gateway:
         self._answers = AnswerPublisher(
             task, settings, loop, answers, on_delivered=self._delivered, on_failure=self._note_failure
         )
-        self._requeue = Requeue(settings.node, task, loop, answers)
+        self._requeue = Requeue(settings, task, loop, answers, clock)
         self._may_return = may_return
         self._publish_event = publish_event
         self._watchdog, self._room = watchdog, room
@@ -148,6 +151,7 @@ class Gateway:
             self._drop([plain for plain in self._plain.values() if plain.link is not None])
             self._link.stop(timeout_s=1.0)
             self._link = None
+        self._requeue.close()
 
     def broker_lost(self) -> None:
         """Notes that the agent's own connection was lost too: the broker may have restarted and lost its sessions."""
@@ -194,7 +198,7 @@ class Gateway:
         self._waiting = deque(plain for plain in self._waiting if plain.request in self._plain)
 
     def _forget(self, plain: OpenRequest) -> None:
-        plain.closed = True
+        plain.close()
         self._plain.pop(plain.request, None)
         if plain.link is None:
             self._orphans = [other for other in self._orphans if other is not plain]
@@ -205,7 +209,7 @@ class Gateway:
         if message.retain or not (message.payload or message.oversize):
             # a retained copy is older than this subscription; an empty message clears a retained topic: nobody waits
             metrics.PLAIN_PASSED.labels("retained" if message.retain else "empty").inc()
-            link.ack(message)
+            self._requeue.passed(link, message)
             return
         if self._is_known(link, message):
             return
@@ -215,9 +219,13 @@ class Gateway:
         self._requeue.came(plain, link, message)
         try:
             check_reply_topic(self._settings.root, self.task, message.reply_to)
+            check_size(message, self._settings.max_message_bytes)
         except BadInputError as error:
             self._note_failure(plain.request, error)
             plain.reply_to = None
+            self._refuse(plain, error)
+            return
+        except TooLargeError as error:
             self._refuse(plain, error)
             return
         if too_much is not None:
@@ -239,7 +247,7 @@ class Gateway:
         if plain is None:
             return False
         if plain.closed:  # answered before its copy came
-            link.ack(message)
+            self._requeue.passed(link, message)
             return True
         self._orphans = [other for other in self._orphans if other is not plain]
         plain.message, plain.link = message, link
@@ -252,7 +260,7 @@ class Gateway:
         try:
             self._watchdog.refuse_poison(plain.request)
             with self._watchdog.running(LOOP, "gateway", (plain.request,), _PARSE_S):
-                parsed = read_request(self._settings.root, plain.message, self._settings.max_message_bytes)
+                parsed = read_request(self._settings.root, plain.message)
         except S2M3Error as error:
             self._refuse(plain, error)
             return

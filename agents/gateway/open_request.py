@@ -1,7 +1,7 @@
 """A plain request that a gateway has taken and not acknowledged, and how its message is read. No I/O."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message
@@ -12,7 +12,7 @@ from s2m3.schemas.wire.plain import PlainRequest, Transaction, parse_plain
 from s2m3.schemas.wire.plain_topics import raw_levels, transaction_in
 from s2m3.schemas.wire.raw_sound import as_file, input_and_type
 
-__all__ = ["OpenRequest", "id_for", "is_same", "read_request"]
+__all__ = ["OpenRequest", "check_size", "id_for", "is_same", "read_request"]
 
 
 @dataclass(slots=True, eq=False)
@@ -35,20 +35,34 @@ class OpenRequest:
     was_dropped: bool = False
     #: whether nothing is to be published any more: answered, or left to the next gateway
     closed: bool = False
-    #: messages to acknowledge once it is answered: the caller's, and the copies that were put back into the session
-    unacknowledged: list[Message] = field(default_factory=list)
+    #: how often it was requeued, and the earliest time of the next copy, monotonic seconds (`requeue`)
+    copies: int = 0
+    next_copy_at: float = 0.0
+
+    def close(self) -> None:
+        """Marks the request as one for which nothing is published any more, and drops its payloads."""
+        self.closed = True
+        self.message = Message(self.message.topic, b"")
+        self.answer = self.value = None
 
 
-def read_request(root: str, message: Message, limit: int) -> PlainRequest:
-    """Returns the request in a message of one of the request topics.
+def check_size(message: Message, limit: int) -> None:
+    """Checks that a message is whole.
 
     Raises:
-        TooLargeError: The payload exceeds the limit, bytes.
-        BadInputError: It is no request.
+        TooLargeError: The payload exceeds the limit, bytes; only its beginning is here.
     """
     if message.oversize:
         size = message.oversize
         raise TooLargeError(f"a request of {size} bytes is over the limit of {limit}", size=size, limit=limit)
+
+
+def read_request(root: str, message: Message) -> PlainRequest:
+    """Returns the request in a whole message of one of the request topics.
+
+    Raises:
+        BadInputError: It is no request.
+    """
     levels = raw_levels(root, message.topic)
     if levels is None:
         return parse_plain(message.payload)

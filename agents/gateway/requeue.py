@@ -5,46 +5,66 @@ a request that takes long would stop the task's requests although all that came 
 docs/decisions/0007-requeue-slow-plain-requests.md.
 """
 
+import itertools
 import secrets
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
 
-from s2m3.agents.gateway.open_request import OpenRequest
-from s2m3.broker.event_loop import Loop
+from s2m3.agents.gateway.open_request import OpenRequest, is_same
+from s2m3.broker.event_loop import Loop, Timer
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.settings import AgentSettings
+from s2m3.schemas.wire.codec import traceparent_of
 
 __all__ = ["REQUEUED", "Requeue"]
 
 _log = structlog.get_logger(__name__)
 #: User property of a copy: a random name, by which the gateway that requeued the request knows the copy.
 REQUEUED = "requeued"
-#: A request is requeued when so many behind it are answered. Brokers have a window of 20 messages or more.
+#: A request is requeued when so many behind it are answered.
 _ANSWERED_BEHIND = 8
-#: With fewer it is requeued when it has held them up so long, seconds; the time doubles with each copy.
-_LOOK_S = 1.0
-#: Most copies of answered requests that are remembered until the broker delivers them.
-_MOST_EXPECTED = 1_000
+#: Least number of messages that a broker sends without a PUBACK. Mosquitto goes by Receive Maximum; others may not.
+_WINDOW = 20
+#: With fewer behind it is requeued when it has held them up so long, seconds; the time doubles with each of the first
+#: two copies.
+_LOOK_S, _MOST_DOUBLINGS = 1.0, 2
+#: Payloads of more bytes are copied at most once in `_LARGE_S` seconds. A failed copy is tried again after that time.
+_LARGE, _LARGE_S = 64_000, 1.0
+#: How long no copies are published after the broker refused one, seconds: its access list may be replaced meanwhile.
+_FORBIDDEN_S = 600.0
+#: Most copies that are known again: of answered requests all together, and of one request that is not answered.
+_MOST_EXPECTED, _MOST_OF_ONE = 1_000, 64
+_RELEASED = Message("", b"")
 
 
 @dataclass(slots=True, eq=False)
 class _Unacknowledged:
-    """A message of the session that is not acknowledged yet."""
+    """A message of the session that is not acknowledged yet, or waits for the acknowledgement of those before it."""
 
     message: Message
-    plain: OpenRequest
+    #: None once the message may be acknowledged
+    plain: OpenRequest | None
     link: Link
-    #: whether a copy is on its way to the broker; whether the message may be acknowledged; checks as the first of all
+    #: when it came, monotonic seconds; whether a copy is on its way to the broker; checks at which it held up others
+    came_at: float = 0.0
     copying: bool = False
-    done: bool = False
     looks: int = 0
 
+    @property
+    def done(self) -> bool:
+        return self.plain is None
 
-@dataclass(slots=True)
+    def release(self) -> None:
+        """Marks the message as one that holds up nothing, and drops its payload."""
+        self.message, self.plain = _RELEASED, None
+
+
 class Requeue:
     """The unacknowledged messages of one task's session, in their order, and the copies of requeued requests.
 
@@ -52,127 +72,173 @@ class Requeue:
     If the gateway dies, the next one receives the copy; if it dies between the two, both, and the answer comes twice.
 
     Args:
-        node: The node's name, for the log.
+        settings: The agent's settings; `plain_inflight` is the Receive Maximum of the task's session.
         task: The task's name, for the log.
         loop: The agent's event loop.
         link: The agent's link, on which copies are published.
+        clock: Returns monotonic seconds.
     """
 
-    node: str
-    task: str
-    loop: Loop
-    link: Link
-    _messages: deque[_Unacknowledged] = field(default_factory=deque)
-    #: name as in `REQUEUED` -> the request whose copy the broker has not delivered yet
-    _expected: dict[str, OpenRequest] = field(default_factory=dict)
-    #: request -> number of its copies so far
-    _copies: dict[bytes, int] = field(default_factory=dict)
-    _looking: bool = False
-    _forbidden: bool = False
+    def __init__(self, settings: AgentSettings, task: str, loop: Loop, link: Link, clock: Callable[[], float]) -> None:
+        self._loop, self._link, self._clock = loop, link, clock
+        self._names = {"node": settings.node, "task": task}
+        self._window = min(_WINDOW, settings.plain_inflight)
+        self._messages: deque[_Unacknowledged] = deque()
+        #: name as in `REQUEUED` -> the request, oldest copy first; a lost session brings copies a second time
+        self._expected: dict[str, OpenRequest] = {}
+        self._timer: Timer | None = None
+        self._forbidden_until = 0.0
+        self._closed = False
 
     def came(self, plain: OpenRequest, link: Link, message: Message) -> None:
         """Adds a message of the session that brought a request, or its copy. One of QoS 0 is not acknowledged."""
+        if not message.mid:
+            return
+        if plain.copies:  # the broker has the request in this message: those before are not needed
+            self._acknowledge_all(plain)
+        self._messages.append(_Unacknowledged(message, plain, link, self._clock()))
+        self._look()
+
+    def passed(self, link: Link, message: Message) -> None:
+        """Acknowledges a message of the session that asks nothing; others may hold up its acknowledgement."""
+        link.ack(message)
         if message.mid:
-            plain.unacknowledged.append(message)
-            self._messages.append(_Unacknowledged(message, plain, link))
+            self._messages.append(_Unacknowledged(_RELEASED, None, link))
+            self._look()
 
     def finished(self, plain: OpenRequest) -> None:
-        """Acknowledges the messages of an answered request."""
-        self._copies.pop(plain.request, None)
-        for held in [held for held in self._messages if held.plain is plain]:
-            self._acknowledge(held)
+        """Acknowledges the messages of an answered request. Its copies are known further on."""
+        self._acknowledge_all(plain)
         self._look()
 
     def take(self, message: Message) -> OpenRequest | None:
-        """Returns the request that a message is the expected copy of; None for any other message."""
-        name = message.user.get(REQUEUED)
-        return self._expected.pop(name, None) if name is not None else None
+        """Returns the request that a message is the copy of; None for any other, also under the name of a copy."""
+        plain = self._expected.get(message.user.get(REQUEUED, ""))
+        return plain if plain is None or plain.closed or is_same(plain.message, message) else None
 
     def forget(self, plain: OpenRequest) -> None:
         """Drops a request that is left to the next gateway."""
-        self._copies.pop(plain.request, None)
         self._expected = {name: other for name, other in self._expected.items() if other is not plain}
 
     def connection_lost(self) -> None:
-        """Drops the messages of a lost connection: the broker delivers them again."""
+        """Drops the messages of a lost connection: the broker delivers them again. Copies may be published again."""
         for held in self._messages:
-            held.done = True  # a copy that the broker confirms later acknowledges nothing
-            held.plain.unacknowledged.clear()
+            held.release()  # a copy that the broker confirms later acknowledges nothing
         self._messages.clear()
+        self._forbidden_until = 0.0
+
+    def close(self) -> None:
+        """Publishes nothing more. What the broker confirms while the session is closed is still acknowledged."""
+        self._closed = True
+        for held in self._messages:
+            held.message = replace(held.message, payload=b"")
+        self._expected.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _acknowledge_all(self, plain: OpenRequest) -> None:
+        for held in self._messages:
+            if held.plain is plain:
+                self._acknowledge(held)
 
     def _acknowledge(self, held: _Unacknowledged) -> None:
-        if held.done:
-            return
-        held.done = True
-        held.plain.unacknowledged.remove(held.message)
-        held.link.ack(held.message)
+        if not held.done:
+            held.link.ack(held.message)
+            held.release()
 
     def _look(self) -> None:
-        """Requeues the first request if enough of those behind it are answered; else looks again in a while."""
+        """Requeues the first request if it holds up enough others; looks again in a while if it holds up any."""
         while self._messages and self._messages[0].done:
             self._messages.popleft()
-        if not self._messages or self._forbidden or self._messages[0].copying:
-            return
         behind = sum(held.done for held in self._messages)
-        if behind >= _ANSWERED_BEHIND:
-            self._copy(self._messages[0])
-        elif behind and not self._looking:
-            self._looking = True
-            self.loop.after(_LOOK_S, self._look_again)
+        if self._closed or not behind:
+            return
+        first = self._messages[0]
+        if first.plain is not None and self._may_copy(first, first.plain) and self._is_slow(first, first.plain, behind):
+            self._copy(first, first.plain)
+        if self._timer is None:
+            self._timer = self._loop.after(_LOOK_S, self._look_again)
 
     def _look_again(self) -> None:
-        self._looking = False
-        if self._messages:
-            first = self._messages[0]
-            first.looks += 1
-            is_long = first.looks >= 2 ** self._copies.get(first.plain.request, 0)
-            if is_long and not (first.copying or self._forbidden) and any(held.done for held in self._messages):
-                self._copy(first)
+        self._timer = None
+        if self._closed:
+            return
+        holds_up = False
+        for held in reversed(self._messages):
+            holds_up = holds_up or held.done
+            held.looks += holds_up
         self._look()
 
-    def _copy(self, held: _Unacknowledged) -> None:
-        plain, message, name = held.plain, held.message, secrets.token_hex(8)
+    def _may_copy(self, held: _Unacknowledged, plain: OpenRequest) -> bool:
+        """Whether a message can be copied now: of one that was cut only the beginning is here."""
+        is_free = not held.copying and not held.message.oversize
+        return is_free and self._clock() >= max(plain.next_copy_at, self._forbidden_until)
+
+    def _is_slow(self, first: _Unacknowledged, plain: OpenRequest, behind: int) -> bool:
+        """Whether many behind the first are answered, or it has held up some for long, or nothing else goes on."""
+        if behind >= _ANSWERED_BEHIND or first.looks >= 2 ** min(plain.copies, _MOST_DOUBLINGS):
+            return True
+        return len(self._messages) >= self._window and self._stands_still()
+
+    def _stands_still(self) -> bool:
+        """Whether all behind the unanswered heads are answered, or known as slow: a full window would stay full."""
+        behind_heads = itertools.dropwhile(lambda held: not held.done, self._messages)
+        return all(held.plain is None or held.plain.copies for held in behind_heads)
+
+    def _copy(self, held: _Unacknowledged, plain: OpenRequest) -> None:
+        """Publishes a copy with what a gateway reads: the caller's other user properties may have no room beside it."""
+        if self._closed:
+            return
+        message, name = held.message, secrets.token_hex(8)
+        now, traceparent = self._clock(), traceparent_of(message.user)
+        expiry_s = message.expiry_s
         copy = Outgoing(
             message.topic,
             message.payload,
             reply_to=message.reply_to,
             correlation=message.correlation,
             content_type=message.content_type,
-            expiry_s=message.expiry_s,
-            user=(*(pair for pair in message.user_properties if pair[0] != REQUEUED), (REQUEUED, name)),
+            expiry_s=None if expiry_s is None else max(1, expiry_s - int(now - held.came_at)),
+            user=(*((("traceparent", traceparent),) if traceparent else ()), (REQUEUED, name)),
         )
-        held.copying = True
-        self._copies[plain.request] = self._copies.get(plain.request, 0) + 1
-        self._expected[name] = plain
-        self._bound()
+        held.copying, self._expected[name] = True, plain
         try:
-            self.link.publish(
+            self._link.publish(
                 copy,
                 on_delivered=partial(self._copied, held),
-                on_refused=self._refused,
+                on_refused=partial(self._refused, held, name),
                 on_dropped=partial(self._dropped, name),
             )
-            _log.debug("requeued", node=self.node, task=self.task, request=plain.request.hex())
-        except S2M3Error as error:  # the outgoing queue is full
-            _log.warning("not_requeued", node=self.node, task=self.task, request=plain.request.hex(), error=str(error))
-            held.copying = False
-            del self._expected[name]
+        except S2M3Error as error:  # e.g. the outgoing queue is full
+            _log.warning("not_requeued", **self._names, request=plain.request.hex(), error=str(error))
+            held.copying, plain.next_copy_at = False, now + _LARGE_S
+            self._dropped(name)
+            return
+        plain.copies += 1
+        if len(message.payload) > _LARGE:
+            plain.next_copy_at = now + _LARGE_S
+        self._bound(plain)
+        _log.debug("requeued", **self._names, request=plain.request.hex())
 
-    def _bound(self) -> None:
-        """Forgets the oldest copies of answered requests that the broker has not delivered: it may have lost them."""
-        closed = [name for name, plain in self._expected.items() if plain.closed]
-        for name in closed[: max(0, len(closed) - _MOST_EXPECTED)]:
+    def _bound(self, plain: OpenRequest) -> None:
+        """Forgets the oldest copies of one request, and of answered ones: the broker has lost or delivered them."""
+        mine = [name for name, other in self._expected.items() if other is plain]
+        closed = [name for name, other in self._expected.items() if other.closed]
+        for name in {*mine[:-_MOST_OF_ONE], *closed[:-_MOST_EXPECTED]}:
             del self._expected[name]
 
     def _copied(self, held: _Unacknowledged) -> None:
         self._acknowledge(held)
         self._look()
 
-    def _dropped(self, name: str, _: S2M3Error) -> None:
+    def _dropped(self, name: str, _: S2M3Error | None = None) -> None:
         """Forgets a copy over which every connection is lost; its request is not copied again."""
         self._expected.pop(name, None)
 
-    def _refused(self, error: S2M3Error) -> None:
-        """Requeues no more: the access list is of a release whose agents did not publish requests."""
-        self._forbidden = True
-        _log.warning("requeue_refused", node=self.node, task=self.task, error=error.detail)
+    def _refused(self, held: _Unacknowledged, name: str, error: S2M3Error) -> None:
+        """Requeues no more for a while: the access list is of a release whose agents did not publish requests."""
+        self._dropped(name)
+        held.copying = False
+        self._forbidden_until = self._clock() + _FORBIDDEN_S
+        _log.warning("requeue_refused", **self._names, error=error.detail)

@@ -63,6 +63,7 @@ class Desk:
             publish_event=self.events.append,
             watchdog=Watchdog(crash_history=history),
             room=self.room,
+            clock=lambda: self.loop.now,
         )
         self.gateway.connect()
         self.session.connect()
