@@ -34,6 +34,10 @@ class Item:
     def __post_init__(self) -> None:
         self.nbytes = payload_bytes(self.work.inputs)
 
+    def take_over(self, work: Work, deadline: float) -> None:
+        """Replaces the work by a newer attempt of the same work."""
+        self.work, self.deadline, self.nbytes = work, deadline, payload_bytes(work.inputs)
+
     @property
     def key(self) -> tuple[bytes, str]:
         """Request and step, which all attempts of the work have in common."""
@@ -109,6 +113,15 @@ class ContinuousBatcher:
     def items(self) -> list[Item]:
         """The items that are being written or wait for space in the KV cache."""
         return [*(active.item for active in list(self._active)), *(waiting.item for waiting in list(self._waiting))]
+
+    @property
+    def waiting_keys(self) -> set[tuple[bytes, str]]:
+        """The keys of the items that wait for space in the KV cache."""
+        return {waiting.item.key for waiting in list(self._waiting)}
+
+    def written_since(self, until: float) -> list[Item]:
+        """Returns the items whose text has been written since a time, monotonic seconds, or for longer."""
+        return [a.item for a in list(self._active) if a.began <= until and not a.item.dropped]
 
     @property
     def free_slots(self) -> int:

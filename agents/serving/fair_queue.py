@@ -46,7 +46,7 @@ class _VirtualTimes:
         return max(self._given.get(name, 0.0), self._now)
 
     def serve(self, name: str) -> None:
-        """Notes that an item of a flow is taken."""
+        """Notes that the worker takes an item of a flow, which has the least time of those that wait."""
         self._now = max(self._now, self.start(name))
 
     def charge(self, name: str, ms: float) -> None:
@@ -79,7 +79,10 @@ class Shares:
         return times.start(flow[1]) if times is not None else 0.0
 
     def serve(self, flow: Flow, ms: float) -> None:
-        """Notes that an item of a flow is taken, which is going to take some milliseconds (an estimate)."""
+        """Notes that the worker takes an item of a flow, which is going to take some milliseconds (an estimate).
+
+        Not for items that do not wait their turn: flows that begin later begin at the time of what the worker took.
+        """
         self._tasks.serve(flow[0])
         self._times(flow[0]).serve(flow[1])
         self.charge(flow, ms)

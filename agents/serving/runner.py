@@ -134,7 +134,7 @@ class Runner:
             runs_here = served.module.light and not served.queue and not served.running
             if runs_here:
                 served.running, served.batch = 1, [item]
-                self._shares.serve(item.flow, served.estimate_ms)
+                self._shares.charge(item.flow, served.estimate_ms)  # the worker goes on with those that it serves
             else:
                 served.queue.append(item)
                 served.waiting[work.request, work.step] = item
@@ -165,9 +165,20 @@ class Runner:
         return {module_id: n for module_id, n in counts.items() if n}
 
     def working(self) -> list[Work]:
-        """Returns the works that have been computed for a second, by calls that get on: others would do no better."""
+        """Returns the works that have been computed for a second, by calls that get on: others would do no better.
+
+        Text is written in many short calls: one for each token.
+        """
         calls = [found for slot in (WORKER, LOOP) if (found := self._under_way.get(slot)) is not None]
-        return [item.work for call, items in calls if self._watchdog.gets_on(call, _TELL_S) for item in items]
+        told = {i.key: i for call, items in calls if self._watchdog.gets_on(call, _TELL_S) for i in items}
+        with self._changed:
+            batchers = {id_: (s.batcher, s.stepped_at) for id_, s in self._served.items() if s.batcher is not None}
+        for module_id, (batcher, stepped_at) in batchers.items():
+            for key in batcher.waiting_keys:
+                told.pop(key, None)
+            if self._watchdog.is_recent(module_id, stepped_at):
+                told |= {item.key: item for item in batcher.written_since(time.monotonic() - _TELL_S)}
+        return [item.work for item in told.values()]
 
     def waiting_bytes(self) -> int:
         """Returns the bytes of the inputs of all works that wait or run."""

@@ -73,7 +73,7 @@ class Served:
         if item is None or item.dropped:
             return False
         if work.attempt > item.work.attempt:
-            item.work, item.deadline = work, now + work.ms_left / 1000
+            item.take_over(work, now + work.ms_left / 1000)
         return True
 
 

@@ -73,8 +73,7 @@ class Watchdog:
             requests: Ids of the requests in the batch.
             patience_s: Time until the latest deadline of these requests, seconds.
         """
-        slowest = self._slowest.get(module, 0.0)
-        usual_s = max(self._hang_s, _TIMES_SLOWEST * slowest)
+        usual_s = self._usual_s(module)
         began = self._clock()
         call = Call(module, began, max(usual_s, min(patience_s, _PATIENCE_S)), usual_s, began)
         self._calls[slot] = call
@@ -84,7 +83,7 @@ class Watchdog:
         finally:
             self._box.end(slot)
             del self._calls[slot]
-            self._slowest[module] = max(slowest, self._clock() - began)
+            self._slowest[module] = max(self._slowest.get(module, 0.0), self._clock() - began)
 
     @contextmanager
     def loading(self, module: str) -> Iterator[None]:
@@ -117,6 +116,13 @@ class Watchdog:
         """Returns whether a call has lasted so many seconds, and its last progress is no longer ago than is usual."""
         now = self._clock()
         return now - call.began >= after_s and now - call.progressed <= call.usual_s
+
+    def is_recent(self, module: str, stepped_at: float) -> bool:
+        """Returns whether the end of a module's last step, monotonic seconds, is no longer ago than is usual for it."""
+        return self._clock() - stepped_at <= self._usual_s(module)
+
+    def _usual_s(self, module: str) -> float:
+        return max(self._hang_s, _TIMES_SLOWEST * self._slowest.get(module, 0.0))
 
     def refuse_poison(self, request: bytes) -> None:
         """Refuses a poison request.

@@ -44,7 +44,7 @@ class Link:
         loop: The event loop that serves the socket and runs the handlers.
         will: The last will.
         session_expiry_s: Seconds for which the broker keeps a persistent session after a loss; None: clean start.
-        manual_ack: QoS 1 messages are acknowledged (PUBACK) by `ack` instead of on arrival.
+        manual_ack: QoS 1 messages that a handler takes are acknowledged (PUBACK) by `ack` instead of on arrival.
         receive_maximum: Most unacknowledged messages that the broker may send; rumqttd ignores it.
         cut_over: Payloads over so many bytes arrive cut (Message.oversize). None: Mosquitto drops those over our limit.
         on_connected: Called after each connect, with SUBSCRIBE queued: the place to publish retained documents again.
@@ -242,7 +242,8 @@ class Link:
         if self._manual_ack and message.mid:
             message = replace(message, generation=self._generation)
             self._unacknowledged.came(message.mid)
-        self._handlers.handle(message)
+        if not self._handlers.handle(message) and self._manual_ack:
+            self.ack(message)  # of a subscription that the session has from another release; it would hold up others
 
     def subscribe(
         self,

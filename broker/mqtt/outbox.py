@@ -20,6 +20,9 @@ __all__ = ["IN_FLIGHT", "OVERHEAD_BYTES", "Callback", "Outbox", "Refused", "deni
 _log = structlog.get_logger(__name__)
 #: Most messages that wait to be sent or are in flight (sent and not acknowledged).
 _MOST_OUTGOING = 2_000
+#: Messages beyond the bound that are taken if they are QoS 0 or retained: a node whose answers fill the queue still
+#: tells its load and state, without which it would be taken for lost.
+_RESERVE = 500
 #: Most QoS 1 messages in flight: the connection holds further ones back.
 IN_FLIGHT = 100
 #: Bytes reserved in a packet for the fixed header, topic and properties.
@@ -110,7 +113,7 @@ class Outbox:
         size = len(message.payload) + max(0, message.header_bytes - OVERHEAD_BYTES)
         if size > self.limit:
             raise TooLargeError(f"{size} bytes are over the limit of {self.limit}", size=size, limit=self.limit)
-        if len(self) >= _MOST_OUTGOING:
+        if len(self) >= _MOST_OUTGOING + (_RESERVE if message.retain or not message.qos else 0):
             raise BusyError(f"{_MOST_OUTGOING} messages wait for the broker's acknowledgement")
         self._waiting.append(_Entry(message, on_delivered, on_no_subscribers, on_refused, on_dropped, Blame()))
 

@@ -44,15 +44,20 @@ class Handlers:
         """Returns topic filter -> QoS."""
         return {name: qos for name, (_, qos) in self._handlers.items()}
 
-    def handle(self, message: Message) -> None:
-        """Calls the handler whose filter equals the message's topic, else all handlers whose filter matches it."""
+    def handle(self, message: Message) -> bool:
+        """Calls the handler whose filter equals the message's topic, else all handlers whose filter matches it.
+
+        Returns:
+            Whether there was one.
+        """
         found = self._handlers.get(message.topic)
         if found is not None:
             found[0](message)
-            return
-        for name, (handler, _) in list(self._handlers.items()):
-            if _matches(name, message.topic):
-                handler(message)
+            return True
+        matching = [handler for name, (handler, _) in self._handlers.items() if _matches(name, message.topic)]
+        for handler in matching:
+            handler(message)
+        return bool(matching)
 
 
 class Acknowledgements:

@@ -15,6 +15,9 @@ from s2m3.schemas.wire.work import Answer, Route, Work, following
 
 __all__ = ["Pending", "inputs_of", "nodes_of"]
 
+#: Number of the last attempts of a request that may answer it, and that are told to stop.
+_ATTEMPTS_KEPT = 16
+
 
 @dataclass(slots=True)
 class Pending:
@@ -47,7 +50,7 @@ class Pending:
     streamed: StreamAssembler | None = None
     #: keys in the request's inputs that are ignored
     ignored: tuple[str, ...] = ()
-    #: attempt -> the route that it was sent along: only its nodes answer
+    #: attempt -> the route that it was sent along: only its nodes answer; of the last attempts
     sent_along: dict[int, Route] = field(default_factory=dict)
     #: attempt -> its work at the steps that generate text, to be stopped when the result is not needed any more
     writing: dict[int, list[Work]] = field(default_factory=dict)
@@ -60,6 +63,8 @@ class Pending:
     def sends(self, doc: RouteDoc, inputs: Mapping[str, Value], reply_to: str, ms_left: float) -> list[Send]:
         """Returns the messages of this attempt: one for each step that takes raw inputs."""
         route = self.route or {}
+        for by_attempt in (self.sent_along, self.writing):
+            by_attempt.pop(self.attempt - _ATTEMPTS_KEPT, None)
         self.sent_along[self.attempt] = route
         self.writing[self.attempt] = [
             self._work(doc, step, {}, reply_to, ms_left) for step, hop in route.items() if hop.options is not None

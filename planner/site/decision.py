@@ -1,6 +1,6 @@
 """From cluster state and placement to documents: each node's modules, the routes, the gateway of each task. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from s2m3.planner.site.cluster_state import ClusterState
@@ -9,6 +9,10 @@ from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.messages import ErrorBody, Replica, RouteDoc, RouteStep
 
 __all__ = ["Assignment", "Decision", "decide"]
+
+#: Least protocol number of a gateway that acknowledges messages on every topic of a task's session
+#: (`request/{task}/{input}/{transaction}`); an older one stops at the first message on a topic that it does not know.
+_KNOWS_REQUEST_TOPICS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +104,31 @@ def _modules_that_fit(
 def _gateways(cluster: ClusterState, placement: Placement) -> dict[str, str]:
     """Returns task -> gateway: the current gateway if it is usable, else the usable node with the fewest gateways.
 
-    A node gets no more than it has open files for; a task for which no node has one left has no gateway.
+    A node gets no more than it has open files for; a task for which no node has one left has no gateway. Nodes of
+    releases that do not acknowledge messages on every topic of a task's session are taken only if there is no other.
     """
     usable = [node for node in cluster.usable() if node not in placement.held and cluster.profiles[node].gateway]
     usable = usable or [
         node for node in sorted(cluster.nodes.present) if node in cluster.plans
     ]  # draining nodes still serve
     gateways: dict[str, str] = {}
-    for node in usable:
+    knows_topics = {node: cluster.nodes.protocol(node) >= _KNOWS_REQUEST_TOPICS for node in usable}
+    for knows in (True, False):
+        gateways |= _gateways_among(cluster, [node for node in usable if knows_topics[node] == knows], gateways.keys())
+    return gateways
+
+
+def _gateways_among(cluster: ClusterState, nodes: list[str], others: Collection[str]) -> dict[str, str]:
+    """Returns task -> gateway, of the given nodes, for the tasks that are not among the others."""
+    gateways: dict[str, str] = {}
+    tasks = cluster.tasks.keys() - others
+    for node in nodes:
         current = cluster.plans[node].gateways if node in cluster.plans else []
-        kept = [task for task in current if task in cluster.tasks and _understands(cluster, node, task)]
+        kept = [task for task in current if task in tasks and _understands(cluster, node, task)]
         gateways |= dict.fromkeys(kept[: _most_gateways(cluster, node)], node)
-    count = {node: sum(1 for gateway in gateways.values() if gateway == node) for node in usable}
-    for task in sorted(cluster.tasks):
-        able = [node for node in usable if _understands(cluster, node, task) and _has_room(cluster, node, count[node])]
+    count = {node: sum(1 for gateway in gateways.values() if gateway == node) for node in nodes}
+    for task in sorted(tasks):
+        able = [node for node in nodes if _understands(cluster, node, task) and _has_room(cluster, node, count[node])]
         if task not in gateways and task in cluster.sessions and able:
             gateways[task] = min(able, key=lambda node: (count[node], node))
             count[gateways[task]] += 1

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from s2m3.agents.serving import continuous_batching
+from s2m3.agents.serving import continuous_batching, runner
 from s2m3.agents.serving.runner import Runner
+from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.agents.zoo.noop import NoopWriter
 from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.work import Hop, Timing, Work
@@ -37,12 +38,14 @@ class Gated(NoopWriter):
 class Desk:
     """A runner with one writer, and what came of the work given to it."""
 
-    def __init__(self, cache_bytes: int = 1000) -> None:
+    def __init__(self, cache_bytes: int = 1000, watchdog: Watchdog | None = None) -> None:
         self.writer = Gated(cache_bytes)
         self.done: Queue[tuple[str, Timing]] = Queue()
         self.failed: Queue[Any] = Queue()
         self.told: Queue[tuple[int, int, int, str]] = Queue()
-        self.runner = Runner("here", 4, self._done, lambda _, error: self.failed.put(error), self._send_piece)
+        self.runner = Runner(
+            "here", 4, self._done, lambda _, error: self.failed.put(error), self._send_piece, watchdog=watchdog
+        )
         self.runner.add("writer", self.writer)
         self.runner.start()
 
@@ -126,6 +129,37 @@ def test_what_never_fits_is_bad_input() -> None:
     assert error.code == "bad_input"
     assert "keys and values" in error.detail
     desk.runner.stop()
+
+
+def test_36_a_text_that_has_been_written_for_a_second_is_told_while_its_words_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each word is a short call of its own. A text that waits for room in the cache is not being written."""
+    began, later = time.monotonic(), [0.0]
+    clock = SimpleNamespace(monotonic=lambda: began + later[0])
+    for module in (continuous_batching, runner):
+        monkeypatch.setattr(module, "time", clock)
+    desk = Desk(cache_bytes=20, watchdog=Watchdog(hang_s=10.0, clock=clock.monotonic))
+
+    def told() -> list[str]:
+        return [str(work.inputs["text"]) for work in desk.runner.working()]
+
+    desk.submit("a b c d", ms_left=600_000.0, max_tokens=4)
+    assert desk.begun()[3] == "a"
+    desk.submit("one two three four five", ms_left=600_000.0, max_tokens=5)
+    assert told() == []
+    later[0] = 2.0
+    desk.let(1)
+    assert desk.begun()[3] == " b"
+    assert told() == ["a b c d"]
+    later[0] = 4.0  # the next word's own call has lasted for two seconds
+    assert told() == ["a b c d"]
+    later[0] = 60.0  # more than twenty times the longest call
+    assert told() == []
+    desk.writer.gate.release(100)
+    assert [desk.text() for _ in range(2)] == ["a b c d", "one two three four five"]
+    desk.runner.stop()
+    assert told() == []
 
 
 def test_a_text_whose_deadline_passes_stops_between_two_tokens(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,18 @@ def test_41_time_is_shared_not_the_number_of_items() -> None:
     assert taken["slow"] * 10 == pytest.approx(taken["quick"], abs=10)
 
 
+def test_41_a_task_whose_last_step_runs_at_once_gets_no_more_time_than_another() -> None:
+    shares = Shares()
+    made = queue(shares, long=100, short=1_000)
+    spent: Counter[str] = Counter()
+    for _ in range(550):
+        item = made.take({"long": 100.0, "short": 10.0}[made.first().flow[0]])
+        spent[item.flow[0]] += 100 if item.flow[0] == "long" else 10
+        if item.flow[0] == "long":
+            shares.charge(item.flow, 1.0)  # a light module after it, in the submitter's thread
+    assert spent["long"] == pytest.approx(spent["short"], abs=200)
+
+
 def test_41_the_share_is_of_all_modules_together() -> None:
     shares = Shares()
     one, other = queue(shares, flood=100), queue(shares, modest=1)

@@ -81,9 +81,11 @@ class Bench:
         attempt: int = 1,
         task: str = "task",
         reply_to: str = "reply",
+        request: str | None = None,
     ) -> None:
         route = {"step": Hop(module, "here", {"text": "input.text"}, ("upper",))}
-        work = Work(text.encode().ljust(16), task, "step", attempt, 1, reply_to, {"text": text}, route, ms_left)
+        id_ = (request or text).encode().ljust(16)
+        work = Work(id_, task, "step", attempt, 1, reply_to, {"text": text}, route, ms_left)
         self.runner.submit(work, time.monotonic())
 
     def texts(self, count: int) -> list[str]:
@@ -349,3 +351,26 @@ def test_37_the_inputs_of_works_that_wait_or_run_are_counted(bench: Bench) -> No
     bench.texts(3)
     bench.runner.stop()
     assert bench.runner.waiting_bytes() == 0
+
+
+def test_37_a_newer_attempt_with_other_inputs_is_counted_with_these(bench: Bench) -> None:
+    module = Upper()
+    module.gate.clear()
+    bench.runner.add("upper", module)
+    bench.submit("running")
+    assert module.began.acquire(timeout=WAIT_S)
+    bench.submit("abc")
+    bench.submit("a longer text", request="abc", attempt=2)
+    assert bench.runner.waiting_bytes() == len("running") + len("a longer text")
+    module.gate.set()
+    assert bench.texts(2) == ["RUNNING", "A LONGER TEXT"]
+
+
+def test_41_an_item_that_runs_at_once_puts_no_other_task_on_a_level_with_its_own(bench: Bench) -> None:
+    """The worker serves those that have been given less: its time goes on from theirs."""
+    shares = bench.runner._shares  # noqa: SLF001
+    bench.runner.add("light", Upper(light=True))
+    shares.charge(("busy", "reply"), 1_000.0)
+    bench.submit("a", "light", task="busy")
+    assert shares.start_of("busy") > 1_000.0
+    assert shares.start_of("other") == 0.0

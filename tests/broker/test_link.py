@@ -192,6 +192,29 @@ def test_what_was_not_acknowledged_goes_to_the_next_with_the_same_session(
     assert unacknowledged == {b"1", b"2", b"3", b"4"}
 
 
+def test_a_message_of_a_subscription_that_the_link_does_not_know_holds_up_no_other(
+    settings: BrokerSettings, loop: Loop, kind: BrokerKind
+) -> None:
+    """A newer release has subscribed the session to one topic more."""
+    known, unknown = f"{settings.root}/known", f"{settings.root}/unknown"
+    session: dict[str, Any] = {"session_expiry_s": 60, "manual_ack": True, "receive_maximum": 1, "reconnect": False}
+    newer = Link(settings, f"topics-{kind}", loop, **session)
+    newer.start()
+    heard(newer, known)
+    heard(newer, unknown)
+    newer.abort()
+    older = Link(settings, f"topics-{kind}", loop, **session)
+    messages: Queue[Message] = Queue()
+    older.subscribe(known, messages.put)
+    with linked(settings, loop, "topics-sender") as sender:
+        for n in range(3):
+            sender.publish(Outgoing(unknown, b"%d" % n))
+        sender.publish(Outgoing(known, b"after"))
+        older.start()
+        assert messages.get(timeout=WAIT_S).payload == b"after"
+    older.stop()
+
+
 def test_the_loser_of_a_takeover_is_told_and_does_not_fight(settings: BrokerSettings, loop: Loop) -> None:
     ended = threading.Event()
     loser = Link(settings, "taken-over", loop, on_ended=ended.set, reconnect=False)

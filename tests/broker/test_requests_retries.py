@@ -354,6 +354,15 @@ def test_a_cancelled_request_stops_all_that_write_for_it() -> None:
     assert sorted(stopped(made.cancel(ID))) == [("a", 1), ("b", 2)]
 
 
+def test_of_a_request_that_was_sent_many_times_the_last_sixteen_attempts_are_kept() -> None:
+    made = writing("a")
+    begun(made)
+    for n in range(40):
+        sent(made.on_link_up(float(n)))
+    assert made.on_answer(Answer(ID, "write", 25, {"text": "late"}), 41.0) == []
+    assert [attempt for _, attempt in stopped(made.cancel(ID))] == list(range(26, 42))
+
+
 def test_a_step_that_writes_nothing_needs_no_order_to_stop() -> None:
     made = requests("a")
     made.submit(ID, "t", {"x": "a"}, None, 0.0)

@@ -64,6 +64,13 @@ def test_a_handler_gets_the_message_itself() -> None:
     assert found == [message]
 
 
+def test_it_is_said_whether_a_message_had_a_handler() -> None:
+    handlers = Heard("a/b", "c/+").handlers
+    assert handlers.handle(Message("a/b", b""))
+    assert handlers.handle(Message("c/d", b""))
+    assert not handlers.handle(Message("c/d/e", b""))
+
+
 def test_a_second_handler_of_the_same_filter_replaces_the_first() -> None:
     handlers, found = Handlers(), list[str]()
     handlers.add("a", lambda _: found.append("first"), 0)

@@ -16,8 +16,8 @@ def make_facts(*tasks: str, nodes: dict[str, float] | None = None) -> ClusterSta
     return cluster
 
 
-def join(cluster: ClusterState, node: str, memory: float = 1000.0, boot: str = "1") -> None:
-    cluster.nodes.update(node, NodeState(state="ready", boot=boot))
+def join(cluster: ClusterState, node: str, memory: float = 1000.0, boot: str = "1", protocol: int = 0) -> None:
+    cluster.nodes.update(node, NodeState(state="ready", boot=boot, protocol=protocol))
     modules = shipped_catalogue().modules.values()
     cluster.profiles[node] = NodeProfile(
         boot=boot,

@@ -146,6 +146,24 @@ def test_gateways_are_spread_over_nodes_and_stay_where_they_are() -> None:
     assert kept == {"a": ("retrieval", "vqa"), "b": ("classification", "noop")}
 
 
+def gateways(cluster: ClusterState) -> dict[str, tuple[str, ...]]:
+    """Node -> the tasks that it is gateway of."""
+    return {node: a.gateways for node, a in decide(cluster, Placement()).assignments.items() if a.gateways}
+
+
+def test_a_node_of_an_older_release_is_a_gateway_only_where_there_is_no_newer_node() -> None:
+    """It acknowledges no message on a topic that it does not know, and the task's other requests wait behind it."""
+    cluster = make_facts("noop", "vqa")
+    assert gateways(cluster) == {"a": ("noop",), "b": ("vqa",)}
+    cluster.plans["a"] = Plan(epoch=1, revision=1, gateways=["noop", "vqa"])
+    join(cluster, "b", boot="2", protocol=1)
+    assert gateways(cluster) == {"b": ("noop", "vqa")}
+    cluster.profiles["b"] = cluster.profiles["b"].model_copy(update={"most_gateways": 1})
+    assert gateways(cluster) == {"a": ("vqa",), "b": ("noop",)}
+    lose(cluster, "b", boot="2")
+    assert gateways(cluster) == {"a": ("noop", "vqa")}
+
+
 def test_where_every_node_drains_those_that_have_a_plan_go_on_as_gateways() -> None:
     cluster = make_facts("noop", nodes=dict.fromkeys("ab", 100.0))
     for node in "ab":
