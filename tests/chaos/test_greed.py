@@ -18,7 +18,7 @@ from tests.frozen import agent_of
 _EACH = 20
 #: Longest time that a step of another task's request waits in the agent's queue, milliseconds: two modules run in turn,
 #: in batches of at most 160 ms. In order of arrival it would be 64 items of each module, 2,600 ms.
-_QUEUED_MS = 1_500.0
+_QUEUED_S = 1.5
 #: Seconds within which others are answered, with the messages that wait before the agent's queue (docs/limits.md).
 _OTHERS_S = 30.0
 
@@ -39,13 +39,13 @@ def test_41_many_callers_of_one_task_do_not_hold_up_another_that_shares_its_modu
             for n, caller in enumerate(callers):
                 caller.ask(f"{n}-{i}", echo(n * _EACH + i, "theirs", deadline_s=120.0))
         took, queued = [], []
-        while not rig.history.wait_until(lambda left: left == 0, 0.0):
+        while len(took) < 20:
             began = time.monotonic()
             answer = client.ask("ours", left=3, right=4, deadline_s=WAIT_S)
             assert answer.value == [3, 4]
             took.append(time.monotonic() - began)
             queued += [timing.queued_ms for timing in answer.steps.values()]
-            if len(took) == 20:
+            if rig.history.wait_until(lambda left: left == 0, 0.0):
                 break
         assert rig.history.wait_until_all_answered(2 * WAIT_S)
     verdict = rig.history.verdict()
@@ -55,7 +55,7 @@ def test_41_many_callers_of_one_task_do_not_hold_up_another_that_shares_its_modu
     )
     assert verdict.holds, verdict
     assert set(verdict.errors) <= {"busy", "timeout"}
-    assert max(queued) < _QUEUED_MS
+    assert max(queued) / 1000 < bar(_QUEUED_S)
     assert max(took) < bar(_OTHERS_S)
 
 
