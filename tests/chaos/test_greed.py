@@ -16,8 +16,8 @@ from tests.frozen import agent_of
 
 #: Requests that each of the greedy callers has open at once.
 _EACH = 20
-#: Longest time that a step of another task's request waits in the agent's queue, milliseconds: two modules run in turn,
-#: in batches of at most 160 ms. In order of arrival it would be 64 items of each module, 2,600 ms.
+#: Longest time that a step of another task's request waits in the agent's queue, seconds: two modules run in turn,
+#: in batches of at most 0.16 s. In order of arrival it would be 64 items of each module, 2.6 s.
 _QUEUED_S = 1.5
 #: Seconds within which others are answered, with the messages that wait before the agent's queue (docs/limits.md).
 _OTHERS_S = 30.0
@@ -38,7 +38,8 @@ def test_41_many_callers_of_one_task_do_not_hold_up_another_that_shares_its_modu
         for i in range(_EACH):
             for n, caller in enumerate(callers):
                 caller.ask(f"{n}-{i}", echo(n * _EACH + i, "theirs", deadline_s=120.0))
-        took, queued = [], []
+        took: list[float] = []
+        queued: list[float] = []
         while len(took) < 20:
             began = time.monotonic()
             answer = client.ask("ours", left=3, right=4, deadline_s=WAIT_S)
