@@ -154,6 +154,7 @@ def _made(given: dict[str, Any]) -> Properties:
     return properties
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("protocol", [paho.MQTTv5, paho.MQTTv311], ids=["v5", "3.1.1"])
 def test_whatever_a_device_sends_no_node_is_lost(
     running: SecuredSite, request: pytest.FixtureRequest, protocol: int

@@ -191,6 +191,7 @@ def test_43_off_keeps_nothing_and_announces_no_picture(house: Cluster) -> None:
     assert document["cmps"]["picture"] == {"p": "image"}
 
 
+@pytest.mark.short_on("mosquitto")
 def test_43_after_so_many_seconds_nothing_is_left_though_the_bridge_runs(house: Cluster) -> None:
     _start(house, "--pictures", "2", "--answers", "2")
     began = time.monotonic()

@@ -16,6 +16,11 @@ from tests.command import s2m3_here
 from tests.conftest import WAIT_S
 
 
+def _hears_interrupts() -> None:
+    """A suite in the background (nohup) ignores SIGINT, and its children would too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _tasks(settings: BrokerSettings) -> dict[str, str]:
     with Site(settings) as site:
         return {name: spec.model for name, spec in site.tasks.items()}
@@ -50,7 +55,7 @@ def test_24_without_waiting_it_is_added_and_stays(broker: Broker) -> None:
 def test_24_an_interrupted_wait_says_that_the_task_stays(broker: Broker) -> None:
     command = [sys.executable, "-m", "s2m3", "task", "add", "porch", "--model", "noop", "--port", str(broker.port)]
     with Site(BrokerSettings(port=broker.port)) as site:
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_hears_interrupts)
         assert site.wait(lambda s: "porch" in s.tasks, WAIT_S)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=WAIT_S)[1]
