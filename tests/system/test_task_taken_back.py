@@ -55,7 +55,12 @@ def test_24_without_waiting_it_is_added_and_stays(broker: Broker) -> None:
 def test_24_an_interrupted_wait_says_that_the_task_stays(broker: Broker) -> None:
     command = [sys.executable, "-m", "s2m3", "task", "add", "porch", "--model", "noop", "--port", str(broker.port)]
     with Site(BrokerSettings(port=broker.port)) as site:
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_hears_interrupts)
+        process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_hears_interrupts,  # noqa: PLW1509  # it sets a signal and nothing else
+        )
         assert site.wait(lambda s: "porch" in s.tasks, WAIT_S)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=WAIT_S)[1]
