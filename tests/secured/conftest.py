@@ -36,7 +36,11 @@ def site() -> Iterator[SecuredSite]:
 
 @pytest.fixture(scope="session")
 def running(site: SecuredSite) -> Iterator[SecuredSite]:
-    """The same with a planner, two agents and the task `noop`, ready."""
+    """The same with a planner, two agents and the task `noop`, ready.
+
+    test_forbidden.py starts processes with the login of another role on purpose and has to come before: what is
+    subscribed from here on is what a role does (test_roles.py).
+    """
     agents = [site.spawn(node, "agent", "--memory-mb", "150") for node in ("a", "b")]
     site.before = len(site.log())
     processes = [site.spawn("planner", "planner"), site.spawn("bridge", "bridge"), *agents]
