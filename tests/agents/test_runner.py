@@ -92,6 +92,16 @@ class Bench:
         return [self.done.get(timeout=WAIT_S)[1][0]["upper"] for _ in range(count)]
 
 
+def occupied(bench: Bench) -> Upper:
+    """Returns a module that computes its first item, "running", until its gate is opened."""
+    module = Upper()
+    module.gate.clear()
+    bench.runner.add("upper", module)
+    bench.submit("running")
+    assert module.began.acquire(timeout=WAIT_S)
+    return module
+
+
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     made = Bench()
@@ -122,11 +132,7 @@ def test_items_that_wait_run_together_up_to_the_modules_limit(bench: Bench) -> N
 
 
 def test_a_full_queue_is_busy(bench: Bench) -> None:
-    module = Upper()
-    module.gate.clear()
-    bench.runner.add("upper", module)
-    bench.submit("running")
-    assert module.began.acquire(timeout=WAIT_S)
+    module = occupied(bench)
     for text in ("a", "b", "c"):
         bench.submit(text)
     with pytest.raises(BusyError):
@@ -137,11 +143,7 @@ def test_a_full_queue_is_busy(bench: Bench) -> None:
 
 
 def test_a_newer_attempt_of_what_waits_takes_its_place_and_is_run_once(bench: Bench) -> None:
-    module = Upper()
-    module.gate.clear()
-    bench.runner.add("upper", module)
-    bench.submit("running")
-    assert module.began.acquire(timeout=WAIT_S)
+    module = occupied(bench)
     for attempt in (1, 3, 2):
         bench.submit("a", attempt=attempt)
     bench.submit("b")
@@ -168,11 +170,7 @@ def test_work_whose_deadline_is_past_is_not_run(bench: Bench) -> None:
 
 
 def test_a_bad_item_does_not_fail_those_it_waits_with(bench: Bench) -> None:
-    module = Upper()
-    module.gate.clear()
-    bench.runner.add("upper", module)
-    bench.submit("running")
-    assert module.began.acquire(timeout=WAIT_S)
+    module = occupied(bench)
     for text in ("a", "bad", "b"):
         bench.submit(text)
     module.gate.set()
@@ -181,11 +179,7 @@ def test_a_bad_item_does_not_fail_those_it_waits_with(bench: Bench) -> None:
 
 
 def test_a_module_that_breaks_on_one_item_answers_the_others_and_lives(bench: Bench) -> None:
-    module = Upper()
-    module.gate.clear()
-    bench.runner.add("upper", module)
-    bench.submit("running")
-    assert module.began.acquire(timeout=WAIT_S)
+    module = occupied(bench)
     for text in ("a", "bug", "b"):
         bench.submit(text)
     module.gate.set()
@@ -321,11 +315,7 @@ def test_36_long_work_looks_at_its_deadline_between_slices(bench: Bench) -> None
 
 
 def test_36_work_that_has_been_computed_for_a_second_is_told_until_it_ends(bench: Bench) -> None:
-    module = Upper()
-    module.gate.clear()
-    bench.runner.add("upper", module)
-    bench.submit("running")
-    assert module.began.acquire(timeout=WAIT_S)
+    module = occupied(bench)
     bench.submit("waits")
     assert bench.runner.working() == []
     until = time.monotonic() + WAIT_S
@@ -339,11 +329,7 @@ def test_36_work_that_has_been_computed_for_a_second_is_told_until_it_ends(bench
 
 
 def test_37_the_inputs_of_works_that_wait_or_run_are_counted(bench: Bench) -> None:
-    module = Upper()
-    module.gate.clear()
-    bench.runner.add("upper", module)
-    bench.submit("running")
-    assert module.began.acquire(timeout=WAIT_S)
+    module = occupied(bench)
     bench.submit("abc")
     bench.submit("de")
     assert bench.runner.waiting_bytes() == len("running") + len("abc") + len("de")
@@ -354,11 +340,7 @@ def test_37_the_inputs_of_works_that_wait_or_run_are_counted(bench: Bench) -> No
 
 
 def test_37_a_newer_attempt_with_other_inputs_is_counted_with_these(bench: Bench) -> None:
-    module = Upper()
-    module.gate.clear()
-    bench.runner.add("upper", module)
-    bench.submit("running")
-    assert module.began.acquire(timeout=WAIT_S)
+    module = occupied(bench)
     bench.submit("abc")
     bench.submit("a longer text", request="abc", attempt=2)
     assert bench.runner.waiting_bytes() == len("running") + len("a longer text")
