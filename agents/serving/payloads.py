@@ -11,7 +11,8 @@ from s2m3.schemas.wire.values import Value
 __all__ = ["PayloadRoom", "payload_bytes", "payload_limit"]
 
 _MB = 1_000_000
-#: Payloads may take this much of a budget that modules fill, and never less: 10^6 bytes.
+#: Payloads may take this much of a budget that modules fill, and never less (10^6 bytes). Of a budget that has more
+#: free, as much is left for the outputs and packets that come of them.
 _PART, _LEAST_MB = 0.125, 32.0
 
 
@@ -31,7 +32,7 @@ def payload_bytes(value: Value) -> int:
 
 
 def payload_limit(budget_mb: float, rss_mb: float, waiting: int) -> int:
-    """Returns how many bytes of payloads may wait: what is free of the budget without them, at least an eighth of it.
+    """Returns how many bytes of payloads may wait: what is free of seven eighths of the budget, at least an eighth.
 
     Args:
         budget_mb: The agent's memory budget, 10^6 bytes.
@@ -39,7 +40,7 @@ def payload_limit(budget_mb: float, rss_mb: float, waiting: int) -> int:
         waiting: Bytes of payloads that wait now.
     """
     least = max(budget_mb * _PART, _LEAST_MB)
-    return int(max(least * _MB, (budget_mb - rss_mb) * _MB + waiting))
+    return int(max(least * _MB, (budget_mb * (1 - _PART) - rss_mb) * _MB + waiting))
 
 
 class PayloadRoom:

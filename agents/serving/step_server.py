@@ -71,6 +71,7 @@ class StepServer:
         self._room = room
         room.count("joins", self._joins.waiting_bytes)
         room.count("runner", self.runner.waiting_bytes)
+        room.count("outgoing", lambda: 2 * link.outgoing_bytes)  # the connection keeps each once more, as a packet
 
     def start(self) -> None:
         """Starts the worker thread."""

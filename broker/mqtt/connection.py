@@ -212,6 +212,8 @@ class Connection:
     # ---- socket -----------------------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
+        if self._fast is not None:
+            self._fast.may_read = True
         try:
             self._client.loop_read()
             while self._has_more():
@@ -223,10 +225,8 @@ class Connection:
 
     def _has_more(self) -> bool:
         """Whether unread bytes are in a buffer (read ahead, or TLS), for which the socket does not become readable."""
-        if self._sock is None:
-            return False
         if self._fast is not None:
-            return self._fast.has_more
+            return self._sock is not None and self._fast.has_more
         return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     def _close_socket(self) -> None:

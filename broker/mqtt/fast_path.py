@@ -87,6 +87,8 @@ class FastPath(_Paho):
 
     #: the last TLS error of the socket; paho itself only reports that the connection was lost
     alert: ssl.SSLError | None = None
+    #: whether the socket may be read once more; then it is the turn of timers, calls and other sockets
+    may_read: bool = True
     #: the bytes last read from the socket, and how many of them paho has consumed
     _read_ahead: bytes = b""
     _consumed: int = 0
@@ -118,6 +120,9 @@ class FastPath(_Paho):
     def _sock_recv(self, bufsize: int) -> bytes:
         """Returns up to `bufsize` bytes from a buffer: paho reads a packet's type, length bytes and rest one by one."""
         if not self.has_more:
+            if not self.may_read:
+                raise BlockingIOError
+            self.may_read = False
             try:
                 self._read_ahead, self._consumed = super()._sock_recv(_READ_BYTES), 0
             except ssl.SSLError as error:
@@ -142,6 +147,7 @@ class FastPath(_Paho):
         try:
             return super()._sock_send(buf)
         except (ssl.SSLEOFError, ConnectionError):  # the broker has closed: read its TLS alert, which has the reason
+            self.may_read = True
             with suppress(OSError):
                 self._sock_recv(1)
             raise

@@ -23,10 +23,9 @@ from s2m3.schemas.settings import BrokerSettings
 __all__ = ["Link"]
 
 _log = structlog.get_logger(__name__)
-_FLUSH_POLL_S = 0.01
 #: A connection that lasted longer than this resets the reconnect back-off.
 _STABLE_S = 2.0
-_WAIT_POLL_S = 0.02
+_POLL_S = 0.02
 
 
 class Link:
@@ -77,8 +76,7 @@ class Link:
         self._handlers = Handlers()
         self._subscribing: dict[int, tuple[list[str], list[Callback]]] = {}  # by packet id, until the SUBACK
         self._on_next_subscribed: list[Callback] = []
-        #: called after each connect but the first (when `_resubscribe_mid` is confirmed), and at each loss
-        self._on_reconnect: list[Callback] = []
+        self._on_reconnect: list[Callback] = []  # for each connect but the first: when `_resubscribe_mid` is confirmed
         self._on_disconnect: list[Callback] = []
         self._resubscribe_mid: int | None = None
         self._manual_ack = manual_ack
@@ -140,7 +138,7 @@ class Link:
             UnauthorisedError: The broker refused the link.
         """
         deadline, failures = time.monotonic() + timeout_s, self._connection.failures
-        while not event.wait(_WAIT_POLL_S):
+        while not event.wait(_POLL_S):
             if self._refused is not None:
                 raise self._refused
             if self._ended.is_set() or time.monotonic() > deadline or not (patient or failures.may_pass):
@@ -155,7 +153,7 @@ class Link:
 
     def _stop_after(self, left_s: float) -> None:
         if self._connected.is_set() and len(self._sender) and left_s > 0:
-            self._loop.after(_FLUSH_POLL_S, lambda: self._stop_after(left_s - _FLUSH_POLL_S))
+            self._loop.after(_POLL_S, lambda: self._stop_after(left_s - _POLL_S))
             return
         self._stopping = True
         if self._connected.is_set():
@@ -345,3 +343,8 @@ class Link:
     def has_room(self) -> bool:
         """Whether the outgoing queue is short enough for optional messages (less than a quarter of its bound)."""
         return self._sender.has_room
+
+    @property
+    def outgoing_bytes(self) -> int:
+        """Bytes of the payloads that wait to be sent or acknowledged. To be read in the loop's thread."""
+        return self._sender.nbytes

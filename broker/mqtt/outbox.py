@@ -71,6 +71,8 @@ class Outbox:
         #: QoS 1 messages that wait for a connection; they go before `_waiting`
         self._held: deque[_Entry] = deque()
         self._sent: dict[int, _Entry] = {}
+        #: payload bytes of all entries but those in `_waiting`
+        self._nbytes = 0
         #: in flight at two losses: each is sent alone, once `isolate` was called
         self._suspects: deque[_Entry] = deque()
         self._isolating = False
@@ -80,6 +82,11 @@ class Outbox:
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._held) + len(self._sent) + len(self._suspects)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the payloads that wait to be sent or acknowledged. To be called in the loop's thread."""
+        return self._nbytes + sum(len(entry.message.payload) for entry in list(self._waiting))
 
     @property
     def has_room(self) -> bool:
@@ -131,7 +138,7 @@ class Outbox:
             while self._waiting:
                 waiting = self._waiting.popleft()
                 if waiting.message.qos:
-                    self._held.append(waiting)
+                    self._held.append(self._counted(waiting))
             return
         while (entry := self._next()) is not None:
             if entry.message.qos and self._dropped.holds(entry.message, now):
@@ -150,7 +157,7 @@ class Outbox:
                 return self._lone
             self._isolating = False
         while self._held or self._waiting:
-            entry = (self._held or self._waiting).popleft()
+            entry = self._held.popleft() if self._held else self._counted(self._waiting.popleft())
             if not (entry.message.retain and self._replaces_suspect(entry)):
                 return entry
         return None
@@ -161,10 +168,16 @@ class Outbox:
             if suspect.message.retain and suspect.message.topic == entry.message.topic:
                 entry.blame = suspect.blame
                 self._suspects[place] = entry
+                self._nbytes -= len(suspect.message.payload)
                 if suspect.on_delivered is not None:
                     suspect.on_delivered()
                 return True
         return False
+
+    def _counted(self, entry: _Entry) -> _Entry:
+        """Returns an entry that leaves `_waiting`, and counts its bytes."""
+        self._nbytes += len(entry.message.payload)
+        return entry
 
     def isolate(self) -> None:
         """Has `flush` send the suspects one by one, each alone: the connection has lasted without them."""
@@ -192,6 +205,7 @@ class Outbox:
         """
         unacknowledged = [entry for entry in self._sent.values() if entry.message.qos]
         lone, self._lone = self._lone, None
+        self._nbytes -= sum(len(entry.message.payload) for entry in self._sent.values() if not entry.message.qos)
         self._sent.clear()
         self._isolating = False
         if was_up and not unacknowledged:
@@ -210,6 +224,7 @@ class Outbox:
 
     def _drop(self, entry: _Entry) -> None:
         topic, size = entry.message.topic, len(entry.message.payload)
+        self._nbytes -= size
         metrics.MESSAGES_DROPPED.labels(self._client_id).inc()
         _log.error("message_dropped", client=self._client_id, topic=topic[:200], bytes=size, why="poison message")
         error = UndeliverableError(
@@ -226,6 +241,7 @@ class Outbox:
         entry = self._sent.pop(mid, None)
         if entry is None:
             return
+        self._nbytes -= len(entry.message.payload)
         if entry is self._lone:
             self._lone = None
         if refused == _NOT_AUTHORISED:

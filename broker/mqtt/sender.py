@@ -53,6 +53,11 @@ class Sender:
         return len(self._outbox)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the payloads that wait to be sent or acknowledged."""
+        return self._outbox.nbytes
+
+    @property
     def has_room(self) -> bool:
         """Whether the queue is short enough for optional messages (less than a quarter of its bound)."""
         return self._outbox.has_room

@@ -58,7 +58,7 @@ def test_the_limit_is_what_is_free_beside_the_waiting_and_an_eighth_of_the_budge
     budget: float, taken: float, waiting: int
 ) -> None:
     limit, least = payload_limit(budget, taken, waiting), max(budget / 8, 32.0) * MB
-    assert int(least) <= limit <= max(least, (budget - taken) * MB + waiting) + 1
+    assert int(least) <= limit <= max(least, (budget * 7 / 8 - taken) * MB + waiting) + 1
 
 
 @pytest.mark.parametrize("budget", [100.0, 10_000.0])

@@ -87,6 +87,30 @@ def test_a_lost_connection_forgets_what_was_sent_with_qos_0_and_keeps_the_rest()
     assert len(outbox) == 1
 
 
+def test_the_bytes_of_payloads_count_until_they_are_acknowledged_dropped_or_replaced() -> None:
+    outbox, _ = made()
+    outbox.add(message("a", size=5), None, None, None)
+    outbox.add(message("b", size=7, qos=0), None, None, None)
+    assert outbox.nbytes == 12
+    outbox.flush(Wire().publish, connected=True, now=0.0)
+    assert outbox.nbytes == 12
+    outbox.connection_lost(1.0, was_up=True)  # what had QoS 0 is not sent again
+    assert outbox.nbytes == 5
+    outbox.add(message("c", size=1), None, None, None)
+    outbox.add(message("d", size=2, qos=0), None, None, None)
+    outbox.flush(Wire().publish, connected=False, now=1.0)
+    assert outbox.nbytes == 6
+    outbox.flush(Wire().publish, connected=True, now=2.0)
+    outbox.acknowledged(2, None, has_subscribers=True)
+    outbox.acknowledged(2, None, has_subscribers=True)
+    assert outbox.nbytes == 5
+    for second in range(3, 20):  # always lost over it: a poison message
+        outbox.connection_lost(second, was_up=True)
+        outbox.isolate()
+        outbox.flush(Wire().publish, connected=True, now=second + 0.1)
+    assert (outbox.nbytes, len(outbox)) == (0, 0)
+
+
 def test_what_was_not_acknowledged_is_sent_again_in_its_order_and_before_what_came_later() -> None:
     outbox, _ = made()
     wire = Wire()
