@@ -97,9 +97,10 @@ class Gateway:
         self._may_return = may_return
         self._publish_event = publish_event
         self._watchdog, self._room = watchdog, room
-        room.count(f"gateway {task}", lambda: sum(len(p.message.payload) for p in self._plain.values()))
+        room.count(f"gateway {task}", lambda: self._nbytes)
         self._link: Link | None = None
         self._plain: dict[bytes, OpenRequest] = {}
+        self._nbytes = 0  # of their messages
         #: those whose connection was lost
         self._orphans: list[OpenRequest] = []
         #: those beyond `plain_inflight`, not dispatched yet; Mosquitto holds them back itself (Receive Maximum)
@@ -198,8 +199,9 @@ class Gateway:
         self._waiting = deque(plain for plain in self._waiting if plain.request in self._plain)
 
     def _forget(self, plain: OpenRequest) -> None:
+        if self._plain.pop(plain.request, None) is not None:
+            self._nbytes -= len(plain.message.payload)
         plain.close()
-        self._plain.pop(plain.request, None)
         if plain.link is None:
             self._orphans = [other for other in self._orphans if other is not plain]
 
@@ -216,6 +218,7 @@ class Gateway:
         too_much = self._room.refusal(len(message.payload))
         plain = OpenRequest(id_for(self._settings, message), message, link, reply_to=message.reply_to)
         self._plain[plain.request] = plain
+        self._nbytes += len(message.payload)
         self._requeue.came(plain, link, message)
         try:
             check_reply_topic(self._settings.root, self.task, message.reply_to)

@@ -35,6 +35,7 @@ class _Waiting:
     inputs: dict[str, Value] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)
     passed_on: PassedOn | None = None
+    nbytes: int = 0
 
 
 class Joins:
@@ -52,6 +53,8 @@ class Joins:
         self._bound = bound
         self._node = node
         self._waiting: dict[tuple[bytes, str], _Waiting] = {}
+        #: bytes of their inputs, counted as they come: this is asked for with each message
+        self._nbytes = 0
         self._ran: dict[tuple[bytes, str], tuple[int, float]] = {}
         #: heap of (time at which a finished step may be forgotten, its key)
         self._ends: list[tuple[float, tuple[bytes, str]]] = []
@@ -66,7 +69,7 @@ class Joins:
 
     def waiting_bytes(self) -> int:
         """Returns the bytes of the inputs of all joins that wait."""
-        return sum(payload_bytes(waiting.inputs) for waiting in self._waiting.values())
+        return self._nbytes
 
     def add(self, work: Work, now: float) -> Work | None:
         """Adds a message; returns the complete work, or None while an input is missing or if the attempt has run.
@@ -90,15 +93,17 @@ class Joins:
             waiting = self._waiting[key] = _Waiting(work, now, deadline, now + seconds)
         elif work.attempt > waiting.newest.attempt:
             waiting.newest = work
-        for name, value in work.inputs.items():
-            waiting.inputs.setdefault(name, value)
+        new = {name: value for name, value in work.inputs.items() if name not in waiting.inputs}
+        waiting.inputs |= new
+        nbytes = payload_bytes(new)
+        waiting.nbytes, self._nbytes = waiting.nbytes + nbytes, self._nbytes + nbytes
         waiting.timings.update(work.timings)
         if work.passed_on is not None:
             waiting.passed_on = work.passed_on if waiting.passed_on is None else waiting.passed_on | work.passed_on
         wanted = waiting.newest.hop.inputs
         if wanted.keys() - waiting.inputs.keys():
             return None
-        del self._waiting[key]
+        self._pop(key)
         self._remember(key, waiting.newest.attempt, waiting.deadline)
         inputs = {name: waiting.inputs[name] for name in wanted}
         left = max(0.0, (waiting.ends - now) * 1000)
@@ -110,9 +115,14 @@ class Joins:
         key = (request, step)
         waiting = self._waiting.get(key)
         if waiting is not None and waiting.newest.attempt <= attempt:
-            del self._waiting[key]
+            self._pop(key)
         ran = self._ran.get(key, (0, 0.0))
         self._remember(key, max(attempt, ran[0]), max(until, ran[1]))
+
+    def _pop(self, key: tuple[bytes, str]) -> _Waiting:
+        waiting = self._waiting.pop(key)
+        self._nbytes -= waiting.nbytes
+        return waiting
 
     def _remember(self, key: tuple[bytes, str], attempt: int, until: float) -> None:
         self._ran[key] = (attempt, until)
@@ -125,7 +135,7 @@ class Joins:
             _, key = heapq.heappop(self._ends)
             if key in self._ran and self._ran[key][1] <= now:  # else the step ran again, with a later entry in the heap
                 del self._ran[key]
-        return [self._late(self._waiting.pop(key), now) for key in late]
+        return [self._late(self._pop(key), now) for key in late]
 
     def _late(self, waiting: _Waiting, now: float) -> Late:
         work = waiting.newest

@@ -240,3 +240,17 @@ def test_the_parts_timings_come_together() -> None:
     whole = joins.add(replace(part({"y": 1, "z": 1}), timings={"text": timing}), 0.0)
     assert whole is not None
     assert set(whole.timings) == {"vision", "text"}
+
+
+def test_37_the_bytes_of_what_waits_are_counted_once_until_it_runs_is_dropped_or_is_late() -> None:
+    joins = Joins(10, "c")
+    for request in (b"1", b"2", b"3"):
+        joins.add(part({"x": bytes(100)}, request=request * 16), 0.0)
+    joins.add(part({"x": bytes(900), "y": bytes(20)}, request=b"1" * 16, attempt=2), 0.0)  # x is there already
+    assert joins.waiting_bytes() == 320
+    assert joins.add(part({"z": 0}, request=b"1" * 16), 0.0) is not None
+    assert joins.waiting_bytes() == 200
+    joins.cancel(b"2" * 16, "head", 1, 1.0)
+    assert joins.waiting_bytes() == 100
+    assert len(joins.expire(1.0)) == 1
+    assert joins.waiting_bytes() == 0

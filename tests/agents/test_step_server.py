@@ -39,10 +39,10 @@ class Slow:
 
 
 class Bench:
-    """A step server with one slow module, and an inbox for the answers, over one link."""
+    """A step server with one slow module on one link, and on another a requester with its inbox."""
 
-    def __init__(self, settings: BrokerSettings, link: Link, loop: Loop) -> None:
-        self.link, self.inbox = link, topics.CLIENT_IN.at(settings.root, client="tester")
+    def __init__(self, settings: BrokerSettings, link: Link, requester: Link, loop: Loop) -> None:
+        self.requester, self.inbox = requester, topics.CLIENT_IN.at(settings.root, client="tester")
         self.heard: Queue[Any] = Queue()
         self.module = Slow()
         node = AgentSettings(host=settings.host, port=settings.port, root=settings.root, node="a", memory_mb=100.0)
@@ -51,25 +51,27 @@ class Bench:
         self.server.start()
         served, listening = threading.Event(), threading.Event()
         self.server.serve("slow", self.module, served.set)
-        link.subscribe(self.inbox, self.heard.put, on_subscribed=listening.set)
+        requester.subscribe(self.inbox, self.heard.put, on_subscribed=listening.set)
         assert served.wait(WAIT_S)
         assert listening.wait(WAIT_S)
 
     def send(self, request: bytes, data: bytes) -> None:
         route = {"s": Hop("slow", "a", {"x": "input.x"}, ("y",))}
         work = Work(request * 16, "task", "s", 1, 1, self.inbox, {"x": data}, route, 60_000.0)
-        send_work(self.link, work, lambda error: pytest.fail(str(error)))
+        send_work(self.requester, work, lambda error: pytest.fail(str(error)))
 
 
 @pytest.fixture
 def bench(settings: BrokerSettings, loop: Loop) -> Iterator[Bench]:
-    link = Link(settings, f"step-server-{settings.root}".replace("/", "-"), loop)
-    link.start()
-    made = Bench(settings, link, loop)
+    links = [Link(settings, f"{name}-{settings.root}".replace("/", "-"), loop) for name in ("server", "requester")]
+    for link in links:
+        link.start()
+    made = Bench(settings, *links, loop)
     yield made
     made.module.gate.set()
     made.server.runner.stop()
-    link.stop()
+    for link in links:
+        link.stop()
 
 
 def test_36_a_requester_is_told_that_its_long_work_is_under_way_and_then_gets_the_answer(bench: Bench) -> None:
