@@ -245,6 +245,7 @@ class Planner:
                 self._plan_soon()
         elif self._cluster.want(task, spec):
             _log.info("task_wanted", task=task, model=spec.model)
+            self._cluster.note_new(task, time.monotonic())
             self._improve = True
             self._plan_soon()
 

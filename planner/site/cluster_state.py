@@ -22,6 +22,8 @@ _RETRY_LOAD_S = 10.0
 _RETRY_MAX = 6
 #: A lost node may return soon (a restart, a broker restart): for this long, missing capacity is not reported as error.
 _HOPE_S = 10.0
+#: Nodes look for the checkpoint of a new task, and say in their profile that they hold it: they have this long.
+_OFFER_S = 2.0
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class ClusterState:
     sessions: set[str] = field(default_factory=set)
     rates: Rates = field(default_factory=Rates)
     hope_until: float = 0.0
+    #: new task -> until when nodes may still say that they hold its checkpoint
+    _offers_until: dict[str, float] = field(default_factory=dict)
     flapping: Flapping = field(default_factory=Flapping)
     #: tasks whose embedded definition is invalid
     refused: dict[str, S2M3Error] = field(default_factory=dict)
@@ -68,6 +72,7 @@ class ClusterState:
             return False
         if spec is None:
             del self.tasks[task]
+            self._offers_until.pop(task, None)
         else:
             self.tasks[task] = spec
         self._take_definitions()
@@ -238,7 +243,7 @@ class ClusterState:
     def next_retry(self, now: float) -> float | None:
         """Returns the earliest end of a load back-off, hold-down or grace period; None if none is in effect."""
         waits = [f.until for f in self._failures.values() if f.until > now]
-        waits += [self.hope_until] if self.hope_until > now else []
+        waits += [until for until in (self.hope_until, *self._offers_until.values()) if until > now]
         release = self.flapping.next_release(now)
         return min(waits if release is None else [*waits, release], default=None)
 
@@ -246,6 +251,17 @@ class ClusterState:
         """Notes that a node was lost: counts flapping, and starts the grace period."""
         self.flapping.left(node, now)
         self.hope_until = now + _HOPE_S
+
+    def note_new(self, task: str, now: float) -> None:
+        """Notes that a task is new or changed: nodes may take a moment to say that they hold its checkpoint."""
+        definition = self.tasks[task].definition
+        offered = {source for profile in self.profiles.values() for source in profile.sources}
+        if definition is not None and not {module.source for module in definition.modules} <= offered:
+            self._offers_until[task] = now + _OFFER_S
+
+    def hopes(self, task: str, now: float) -> bool:
+        """Returns whether capacity that a task lacks may come in a moment: until then, that is not an error."""
+        return now < max(self.hope_until, self._offers_until.get(task, 0.0))
 
     def failure_of(self, module: str) -> ErrorBody | None:
         """Returns the reason of a module's failure on any node; None if it failed on none."""

@@ -115,12 +115,12 @@ def place(cluster: ClusterState, solve: Solve, now: float, fill: Fill | None = N
         fill: Adds further copies in spare memory.
 
     Returns:
-        The placement. During the grace period after a loss, tasks that do not fit have no error: the node may return.
+        The placement. In the moments after a loss, tasks that do not fit have no error: the node may return. Nor has a
+        new task whose checkpoint no node has offered yet.
     """
     placement = _place_on_the_steady(cluster, solve, now, fill)
-    if now >= cluster.hope_until:
-        return placement
-    return replace(placement, errors={t: e for t, e in placement.errors.items() if not isinstance(e, NoCapacityError)})
+    hoped = {t for t, e in placement.errors.items() if isinstance(e, NoCapacityError) and cluster.hopes(t, now)}
+    return replace(placement, errors={t: e for t, e in placement.errors.items() if t not in hoped})
 
 
 def _place_on_the_steady(cluster: ClusterState, solve: Solve, now: float, fill: Fill | None) -> Placement:

@@ -63,15 +63,16 @@ class Bench:
 
 @pytest.fixture
 def bench(settings: BrokerSettings, loop: Loop) -> Iterator[Bench]:
-    links = [Link(settings, f"{name}-{settings.root}".replace("/", "-"), loop) for name in ("server", "requester")]
-    for link in links:
-        link.start()
-    made = Bench(settings, *links, loop)
+    link = Link(settings, f"server-{settings.root}".replace("/", "-"), loop)
+    requester = Link(settings, f"requester-{settings.root}".replace("/", "-"), loop)
+    link.start()
+    requester.start()
+    made = Bench(settings, link, requester, loop)
     yield made
     made.module.gate.set()
     made.server.runner.stop()
-    for link in links:
-        link.stop()
+    requester.stop()
+    link.stop()
 
 
 def test_36_a_requester_is_told_that_its_long_work_is_under_way_and_then_gets_the_answer(bench: Bench) -> None:

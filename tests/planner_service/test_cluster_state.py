@@ -5,6 +5,7 @@ import pytest
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.messages import ErrorBody, ModuleReport, NodeState, Reported, TaskSpec
+from s2m3.schemas.specs import Definition
 from tests.planner_service.site import hold, join, lose, make_facts
 
 HEAD = shipped_catalogue().modules["noop-head"]
@@ -257,6 +258,26 @@ def test_the_next_look_is_at_the_earliest_retry_release_or_end_of_hope() -> None
     assert cluster.next_retry(12.0) == 22.0
     cluster.note_failure("a", "other", 10.0)
     assert cluster.next_retry(12.0) == 20.0
+
+
+def test_nodes_have_two_seconds_to_say_that_they_hold_the_checkpoint_of_a_new_task() -> None:
+    shipped = shipped_catalogue()
+    left = shipped.modules["noop-left"].model_copy(update={"source": "/shelf/own"})
+    definition = Definition(model=shipped.models["noop"], modules=[left])
+    cluster = make_facts(nodes={"a": 10.0})
+    cluster.want("own", TaskSpec(model="noop", definition=definition))
+    cluster.note_new("own", 5.0)
+    assert cluster.hopes("own", 6.9)
+    assert not cluster.hopes("own", 7.0)
+    assert not cluster.hopes("other", 6.0)
+    assert cluster.next_retry(6.0) == 7.0
+    cluster.want("own", None)
+    assert not cluster.hopes("own", 6.0)
+    profile = cluster.profiles["a"]
+    cluster.take_profile("a", profile.model_copy(update={"sources": [*profile.sources, "/shelf/own"]}))
+    cluster.want("own", TaskSpec(model="noop", definition=definition))
+    cluster.note_new("own", 5.0)  # a node offers it already
+    assert not cluster.hopes("own", 6.0)
 
 
 def test_a_lost_node_may_return_for_ten_seconds_and_counts_as_a_life_that_ended() -> None:
