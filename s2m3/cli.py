@@ -1,60 +1,64 @@
 """The `s2m3` command: parses the command line, prints errors in one line, sets the exit code. The work is elsewhere."""
 
+import gc
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from s2m3.commands import ask as asking
-from s2m3.commands import bind as binding
-from s2m3.commands import calibrate as calibrating
-from s2m3.commands import dashboard, local, services, status, tasks, weights
-from s2m3.commands import plan as offline
-from s2m3.commands import secure as secured
-from s2m3.commands import split as splitting
-from s2m3.commands import uninstall as leaving
 from s2m3.schemas.errors import BadInputError, NoCapacityError, S2M3Error, TooLargeError, UnknownTaskError
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 _FAILED, _USAGE, _NO_CAPACITY, _INTERRUPTED = 1, 2, 3, 130
+#: Each command: its module in s2m3.commands, and its function there. In the order of `--help`.
+_COMMANDS = {
+    "demo": ("local", "demo"),
+    "up": ("local", "up"),
+    "weights": ("weights", "weights"),
+    "ask": ("ask", "ask"),
+    "status": ("status", "status"),
+    "watch": ("status", "watch"),
+    "dashboard": ("dashboard", "dashboard"),
+    "calibrate": ("calibrate", "calibrate"),
+    "models": ("tasks", "models"),
+    "broker": ("services", "broker"),
+    "planner": ("services", "planner"),
+    "agent": ("services", "agent"),
+    "bridge": ("services", "bridge"),
+    "bind": ("bind", "bind"),
+    "unbind": ("bind", "unbind"),
+    "bindings": ("bind", "list_bindings"),
+    "drain": ("services", "drain"),
+    "forget": ("services", "forget"),
+    "replan": ("services", "replan"),
+    "uninstall": ("uninstall", "uninstall"),
+    "plan": ("plan", "plan"),
+    "split": ("split", "split"),
+}
+#: Each group of commands: its module in s2m3.commands, which has it as `app`.
+_GROUPS = {"task": "tasks", "secure": "secure"}
 
-app = typer.Typer(
-    help="Split-and-share multi-modal models on the devices you own, over MQTT.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-)
-task_app = typer.Typer(help="Tasks: named, running uses of a model.", no_args_is_help=True)
 
-app.command()(local.demo)
-app.command()(local.up)
-app.command()(weights.weights)
-app.command()(asking.ask)
-app.command("status")(status.status)
-app.command()(status.watch)
-app.command()(dashboard.dashboard)
-app.add_typer(task_app, name="task")
-app.add_typer(secured.app, name="secure")
-app.command()(calibrating.calibrate)
-task_app.command("add")(tasks.add)
-task_app.command("rm")(tasks.remove)
-task_app.command("ls")(tasks.list_tasks)
-app.command()(tasks.models)
-app.command("broker")(services.broker)
-app.command("planner")(services.planner)
-app.command("agent")(services.agent)
-app.command("bridge")(services.bridge)
-app.command()(binding.bind)
-app.command()(binding.unbind)
-app.command("bindings")(binding.list_bindings)
-app.command()(services.drain)
-app.command()(services.forget)
-app.command()(services.replan)
-app.command()(leaving.uninstall)
-app.command()(offline.plan)
-app.command()(splitting.split)
+def command_line(names: Iterable[str] = (*_COMMANDS, *_GROUPS)) -> typer.Typer:
+    """Returns the command line with some commands, or all; only their modules are imported."""
+    app = typer.Typer(
+        help="Split-and-share multi-modal models on the devices you own, over MQTT.",
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    for name in names:
+        if name in _GROUPS:
+            app.add_typer(import_module(f"s2m3.commands.{_GROUPS[name]}").app, name=name)
+        else:
+            module, function = _COMMANDS[name]
+            app.command(name)(getattr(import_module(f"s2m3.commands.{module}"), function))
+    return app
 
 
 def _print_version(*, asked: bool) -> None:
@@ -63,7 +67,6 @@ def _print_version(*, asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     *,
     shown: Annotated[
@@ -81,6 +84,11 @@ def main() -> None:
 
     130 is an interrupt (Ctrl-C). docs/commands.md has a table of the errors by exit code.
     """
+    named = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    gc.disable()  # most of what imports make stays: to look for garbage in it costs a tenth of a command's start
+    app = command_line([named] if named in {*_COMMANDS, *_GROUPS} else {**_COMMANDS, **_GROUPS})
+    gc.freeze()
+    gc.enable()
     try:
         app()
     except S2M3Error as error:

@@ -38,7 +38,7 @@ _WIDENS = {("text", "texts"), ("image", "images")}
 class Catalogue(BaseModel):
     """All known modules and models; modules with the same identity are merged into one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     modules: dict[str, ModuleSpec]
     models: dict[str, ModelSpec]

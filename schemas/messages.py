@@ -49,7 +49,7 @@ Protocol = Annotated[int, Field(ge=0), Since(1)]
 class Document(BaseModel):
     """A JSON document. Unknown keys are ignored, so that an older reader understands a newer sender."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True, defer_build=True)
 
     def encode(self, reader: int = PROTOCOL) -> bytes:
         """Returns the JSON without the fields that a reader of a protocol number does not know.

@@ -44,7 +44,7 @@ _OTHER_VARIABLES = frozenset({"S2M3_CONFIG", "S2M3_WITHOUT_PAGE", "S2M3_WS_PASSW
 class BrokerSettings(BaseSettings):
     """The broker's address, the login, and what all clients of one site must agree on."""
 
-    model_config = SettingsConfigDict(env_prefix="S2M3_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="S2M3_", frozen=True, extra="ignore", defer_build=True)
 
     host: str = Field(default="127.0.0.1", description="host name or address of the broker")
     port: int = Field(default=1883, gt=0, lt=65_536)

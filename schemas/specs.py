@@ -25,7 +25,7 @@ Role = Annotated[Literal["vision-encoder", "text-encoder", "audio-encoder", "dec
 class _Frozen(BaseModel):
     """Strict: an unknown key in a user's file is a mistake. `read_spec` reads specs from the bus tolerantly."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
 
 def is_hub_id(source: str) -> bool:

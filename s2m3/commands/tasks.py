@@ -27,11 +27,14 @@ from s2m3.schemas.settings import BrokerSettings, CheckpointSettings
 from s2m3.schemas.wire.plain import plain_inputs
 from s2m3.snapshot import Site
 
-__all__ = ["add", "add_task", "checkpoint_definition", "list_tasks", "models", "remove"]
+__all__ = ["add", "add_task", "app", "checkpoint_definition", "list_tasks", "models", "remove"]
+
+app = typer.Typer(help="Tasks: named, running uses of a model.", no_args_is_help=True)
 
 _READY_S = 60.0
 
 
+@app.command("add")
 @options.with_settings(CheckpointSettings, architectures=options.Architectures)
 def add(
     settings: CheckpointSettings,
@@ -192,6 +195,7 @@ def _error_of(site: Site, name: str) -> m.ErrorBody | None:
     return doc.error if doc else None
 
 
+@app.command("rm")
 @options.with_settings(BrokerSettings)
 def remove(
     settings: BrokerSettings,
@@ -205,6 +209,7 @@ def remove(
     typer.echo(f"{name} is removed")
 
 
+@app.command("ls")
 @options.with_settings(BrokerSettings)
 def list_tasks(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
     """List the tasks and whether they can be asked. `s2m3 task ls`."""

@@ -32,7 +32,7 @@ Role = Literal["vision-encoder", "text-encoder", "audio-encoder", "decoder", "he
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
 
 class Output(_Frozen):

@@ -21,7 +21,7 @@ __all__ = ["KnownCheckpoint", "known_modules", "known_parts", "known_wiring"]
 class KnownCheckpoint(BaseModel):
     """A `[checkpoints.<id>]` table: its parts become the modules `<id>-<part>`, its steps the model `<id>`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     source: str = Field(description="hub id, or the name of a folder among an agent's checkpoints")
     revision: str = Field(default="", description="revision of a hub id")

@@ -56,7 +56,7 @@ _Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, defer_build=True)
 
 
 class _Hop(_Wire):

@@ -23,7 +23,7 @@ _STOP_SCHEMA = {"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": _
 class Options(BaseModel):
     """The generation options of one request. The default is greedy decoding; for None the module's default applies."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True, defer_build=True)
 
     max_tokens: int | None = Field(default=None, ge=1, le=_MAX_TOKENS)
     #: stop texts: the generated text ends before the first occurrence of any

@@ -16,6 +16,8 @@ from tests.command import s2m3
 from tests.conftest import WAIT_S
 from tests.plugins.conftest import BROKEN, OwnCluster
 
+pytestmark = pytest.mark.short_on("mosquitto")
+
 
 def picture(color: str) -> bytes:
     file = io.BytesIO()

@@ -24,6 +24,8 @@ from tests.media.files import file_of, with_scans
 from tests.system.plain import PlainCaller, RawClient, reply_to
 from tests.zoo.samples import sample
 
+pytestmark = pytest.mark.short_on("mosquitto")
+
 ROOT = "s2m3/v1"
 
 

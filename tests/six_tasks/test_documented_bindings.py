@@ -41,6 +41,9 @@ def _of(word: str) -> str:
     return line
 
 
+pytestmark = pytest.mark.short_on("mosquitto")
+
+
 @pytest.fixture(scope="module")
 def house(zoo_cluster: Cluster) -> Iterator[Cluster]:
     """The six tasks, those of the page, and a bridge."""
@@ -66,7 +69,6 @@ def _type(house: Cluster, line: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.short_on("mosquitto")
 @pytest.mark.parametrize("line", _documented())
 def test_every_documented_binding_is_taken_and_active(house: Cluster, tmp_path: Path, line: str) -> None:
     _type(house, line, tmp_path)

@@ -22,6 +22,8 @@ from tests.media.files import MULTIPART, encoded, file_of, pcm, quiet, speech, w
 from tests.system.plain import PlainCaller
 from tests.zoo.samples import sample
 
+pytestmark = pytest.mark.short_on("mosquitto")
+
 ROOT = "s2m3/v1"
 TYPE = "audio/L16; rate=16000; channels=1"
 SAID = "Please turn on the kitchen light."

@@ -11,8 +11,9 @@ import pytest
 import typer
 
 from s2m3.broker.servers.launch import free_port
-from s2m3.cli import app
+from s2m3.cli import command_line
 from s2m3.cluster import Cluster
+from s2m3.page_server import page_is_built
 from tests.command import s2m3, s2m3_here
 
 HOME = Path(__file__).parents[2] / "examples" / "home.json"
@@ -75,7 +76,7 @@ def commands(group: Any, before: str = "") -> list[str]:
     return [name for word, command in inner.items() for name in commands(command, f"{before} {word}")]
 
 
-COMMANDS = commands(typer.main.get_command(app))
+COMMANDS = commands(typer.main.get_command(command_line()))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -193,7 +194,12 @@ def test_26_something_that_speaks_no_mqtt_is_told_from_a_broker_that_is_away() -
     assert "took the connection, but did not answer as MQTT v5" in done.stderr
 
 
-@pytest.mark.parametrize("words", ["up --port", "broker --port", "up --page-port", "broker --port-ws"])
+_WITH_PAGE = pytest.mark.skipif(not page_is_built(), reason="the page is not built: make dashboard")
+
+
+@pytest.mark.parametrize(
+    "words", ["up --port", "broker --port", pytest.param("up --page-port", marks=_WITH_PAGE), "broker --port-ws"]
+)
 def test_a_port_that_is_taken_is_said_with_its_flag(words: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
