@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UnauthorisedError,
         UndeliverableError,
         UnknownTaskError,
+        UnsupportedCheckpointError,
     )
     from s2m3.schemas.settings import BrokerSettings
 
@@ -51,6 +52,7 @@ __all__ = [
     "UnauthorisedError",
     "UndeliverableError",
     "UnknownTaskError",
+    "UnsupportedCheckpointError",
 ]
 
 if not TYPE_CHECKING:  # else every misspelt name would be an Any to type checkers

@@ -18,6 +18,7 @@ __all__ = [
     "UnauthorisedError",
     "UndeliverableError",
     "UnknownTaskError",
+    "UnsupportedCheckpointError",
     "error_from_code",
 ]
 
@@ -63,6 +64,12 @@ class BadInputError(S2M3Error):
 
 class BadDefinitionError(BadInputError):
     """A model definition or an instance file is invalid. The detail names the file and the line or key."""
+
+
+class UnsupportedCheckpointError(BadDefinitionError):
+    """A checkpoint cannot be served: it has what is not read, or lacks something. Never on the bus: of `task add`."""
+
+    code = "unsupported_checkpoint"
 
 
 class UndeliverableError(BadInputError):

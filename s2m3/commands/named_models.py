@@ -12,6 +12,7 @@ from s2m3.schemas.checkpoints.deriving import definition_of, module_of
 from s2m3.schemas.checkpoints.headers import read_checkpoint
 from s2m3.schemas.checkpoints.parts import Model, PartSize, model_of
 from s2m3.schemas.checkpoints.published import KnownCheckpoint, known_parts
+from s2m3.schemas.checkpoints.servable import why_not_servable
 from s2m3.schemas.definitions import Catalogue, ModuleSpec, is_hub_id
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 from s2m3.schemas.sizes import ANSWER_TOKENS
@@ -20,7 +21,7 @@ from s2m3.schemas.wire.values import Kind, Value
 if TYPE_CHECKING:
     from s2m3.agents.checkpoints.dtype_distances import Distances
 
-__all__ = ["distances_of", "read_source", "with_content_compared"]
+__all__ = ["distances_of", "read_source", "unservable", "with_content_compared"]
 
 _SAMPLES = Path(__file__).parents[1] / "samples"
 
@@ -49,6 +50,14 @@ def read_source(source: str, catalogue: Catalogue, own: Sequence[Architecture] =
         raise BadInputError(error.detail) from error
     model = model_of(read_checkpoint(folder), source, own)
     return _as_published(model, name, published, own) if published else model
+
+
+def unservable(model: Model, own: Sequence[Architecture] = ()) -> str | None:
+    """Returns why a model's folder cannot be served, in one line; None if it can, or if its weights are not here."""
+    if model.folder is None:
+        return None
+    checkpoint = read_checkpoint(model.folder, lambda _: False)
+    return why_not_servable(checkpoint, architecture_of(checkpoint.config, own))
 
 
 def _known(name: str, catalogue: Catalogue, own: Sequence[Architecture]) -> Model:

@@ -1,6 +1,7 @@
 """The command `split`: the parts of checkpoints, and what sharing saves. Reads only headers unless asked to compare."""
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from s2m3.commands import options
-from s2m3.commands.named_models import distances_of, read_source, with_content_compared
+from s2m3.commands.named_models import distances_of, read_source, unservable, with_content_compared
 from s2m3.planner.catalogue import catalogue_of
 from s2m3.schemas.checkpoints.architectures import Architecture
 from s2m3.schemas.checkpoints.own_architectures import own_architectures
@@ -51,6 +52,9 @@ def split(
     own = own_architectures(settings.architectures)
     catalogue = catalogue_of(folder, own)
     models = [read_source(source, catalogue, own) for source in sources]
+    for model in models:
+        if (why := unservable(model, own)) is not None:
+            sys.stderr.write(f"s2m3: {model.name} cannot be served as it is: it {why}\n")
     if content:
         with Console(stderr=True).status("comparing weights"):
             models = with_content_compared(models, own)

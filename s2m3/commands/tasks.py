@@ -15,10 +15,11 @@ from s2m3.commands import options
 from s2m3.planner.catalogue import catalogue_of
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
-from s2m3.schemas.checkpoints.architectures import Architecture
+from s2m3.schemas.checkpoints.architectures import Architecture, architecture_of
 from s2m3.schemas.checkpoints.deriving import definition_of
 from s2m3.schemas.checkpoints.headers import read_checkpoint
 from s2m3.schemas.checkpoints.own_architectures import own_architectures
+from s2m3.schemas.checkpoints.servable import check_servable, not_followed
 from s2m3.schemas.definitions import Definition, is_hub_id
 from s2m3.schemas.dtypes import read_dtype
 from s2m3.schemas.errors import BadInputError, NotReadyError, S2M3Error, UnknownTaskError, error_from_code
@@ -67,7 +68,10 @@ def add(
     A local checkpoint is served by its folder: `s2m3 task add pets --model ./clip-vit-base-patch16`. A task that cannot
     be asked is taken back; `--no-wait` adds it whether or not it can be asked yet.
     """
-    definition = checkpoint_definition(model, source, dtype, own_architectures(settings.architectures))
+    own = own_architectures(settings.architectures)
+    definition = checkpoint_definition(model, source, dtype, own)
+    if definition is not None:
+        _say_not_followed(Path(model), own)
     inputs: dict[str, Any] = {}
     if text:
         inputs["text"] = text if len(text) > 1 else text[0]
@@ -107,8 +111,8 @@ def checkpoint_definition(
         own: Architectures that it may have besides the shipped ones.
 
     Raises:
-        BadInputError: The folder does not exist or has no checkpoint that can be served, or a dtype is given for a
-            model that a file defines.
+        BadInputError: The folder does not exist or has no checkpoint that can be served (UnsupportedCheckpointError),
+            or a dtype is given for a model that a file defines.
     """
     folder = Path(model)
     if not folder.is_dir() and is_hub_id(model):
@@ -117,8 +121,15 @@ def checkpoint_definition(
         if dtype is not None:
             raise BadInputError(f"--dtype is for a checkpoint's folder; {model} has the dtype that its definition says")
         return None
-    held_in = read_dtype(dtype) if dtype is not None else None
-    return definition_of(read_checkpoint(folder), source or str(folder.resolve()), dtype=held_in, own=own)
+    held_in, checkpoint = read_dtype(dtype) if dtype is not None else None, read_checkpoint(folder)
+    check_servable(checkpoint, architecture_of(checkpoint.config, own))
+    return definition_of(checkpoint, source or str(folder.resolve()), dtype=held_in, own=own)
+
+
+def _say_not_followed(folder: Path, own: Sequence[Architecture]) -> None:
+    checkpoint = read_checkpoint(folder, lambda _: False)
+    if settings := not_followed(checkpoint, architecture_of(checkpoint.config, own)):
+        sys.stderr.write(f"s2m3: {folder.name} says {', '.join(settings)}, which is not followed: texts may differ\n")
 
 
 def add_task(site: Site, name: str, spec: m.TaskSpec) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from s2m3.schemas.errors import BadDefinitionError
+from s2m3.schemas.errors import BadDefinitionError, UnsupportedCheckpointError
 from s2m3.schemas.ids import Id
 from s2m3.schemas.toml_files import first_error
 from s2m3.schemas.wire.values import Kind
@@ -176,7 +176,7 @@ def architecture_of(config: Mapping[str, Any], own: Sequence[Architecture] = ())
         own: Architectures that count besides the shipped ones.
 
     Raises:
-        BadDefinitionError: The configuration names no architecture, or an unknown one.
+        BadDefinitionError: The configuration names no architecture, or (UnsupportedCheckpointError) an unknown one.
     """
     name = architecture_name(config)
     families = [*architectures(), *own]
@@ -187,7 +187,8 @@ def architecture_of(config: Mapping[str, Any], own: Sequence[Architecture] = ())
         if covering(name, [known]) is not None:
             return known
     names = ", ".join(name for known in families for name in known.names)
-    raise BadDefinitionError(f"config.json: architectures: {name!r} is not known; known: {names}")
+    code = "; it needs code of its own, which is never run" if "auto_map" in config else ""
+    raise UnsupportedCheckpointError(f"config.json: architectures: {name!r} is not known{code}; known: {names}")
 
 
 def covering(name: str, families: Iterable[Architecture]) -> str | None:

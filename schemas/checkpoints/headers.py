@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
 
 __all__ = ["CONFIGS", "INDEX", "WEIGHTS", "Checkpoint", "TensorInfo", "read_checkpoint", "read_config", "read_json"]
 
@@ -122,7 +122,8 @@ def _single(folder: Path, config: Mapping[str, Any], wanted: Callable[[str], boo
     if path is None:
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
         only = f", only {', '.join(pickles)}: other formats can run code and are never read" if pickles else ""
-        raise BadInputError(f"{folder.name} holds no {names[0]} or {INDEX}{only}")
+        kind = UnsupportedCheckpointError if pickles else BadInputError
+        raise kind(f"{folder.name} holds no {names[0]} or {INDEX}{only}")
     return {name: tensor for name, tensor in _header(path).items() if wanted(name)}
 
 

@@ -145,7 +145,7 @@ def test_a_refused_checkpoint_is_one_line_and_exit_2(site: Cluster, tiny: Path, 
     _pickle(tmp_path / "bad")
     done = s2m3(site, "task", "add", "bad", "--model", str(tmp_path / "bad"))
     assert done.returncode == 2
-    assert done.stderr.startswith("s2m3: bad_input: ")
+    assert done.stderr.startswith("s2m3: unsupported_checkpoint: ")
     assert len(done.stderr.splitlines()) == 1
 
 

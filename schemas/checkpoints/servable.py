@@ -1,0 +1,192 @@
+"""Whether a checkpoint's folder has all that serving it needs. Pure but for the names of files: no weights, no torch.
+
+What is wrong with a folder is said where its task is added, before an agent loads a part of it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from s2m3.schemas.checkpoints.architectures import Architecture, Part, architecture_name
+from s2m3.schemas.checkpoints.headers import Checkpoint, read_json
+from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
+
+__all__ = ["check_servable", "not_followed", "why_not_servable"]
+
+#: Classes of parts that read texts, or write them, with the checkpoint's own tokenizer.
+_TOKENIZING = frozenset({"text-encoder", "text-classifier", "text-generator"})
+#: Sets of files that are a tokenizer: each is enough.
+_TOKENIZERS = (
+    ("tokenizer.json",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+    ("spiece.model",),
+    ("tokenizer.model",),
+    ("sentencepiece.bpe.model",),
+    ("source.spm", "target.spm"),
+)
+#: Kinds of input -> the key of a processor's configuration that names its class, and what the processor reads.
+_PROCESSORS = {
+    "image": (("image_processor_type", "feature_extractor_type"), "image_processor", "pictures"),
+    "images": (("image_processor_type", "feature_extractor_type"), "image_processor", "pictures"),
+    "audio": (("feature_extractor_type",), "feature_extractor", "sound"),
+}
+#: What `model_type` of a tower may be, per part's network: another tower would not fit its tensors.
+_TOWERS = {"CLIPVisionModel": "clip_vision_model"}
+#: Labels that say that a classifier compares two texts.
+_COMPARING = frozenset({"entailment", "contradiction", "not_entailment", "neutral"})
+#: Settings of generation_config.json that change what is written -> the value that changes nothing.
+_UNFOLLOWED: Mapping[str, Any] = {
+    "num_beams": 1,
+    "num_beam_groups": 1,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "length_penalty": 1.0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "forced_eos_token_id": None,
+    "bad_words_ids": None,
+    "sequence_bias": None,
+    "exponential_decay_length_penalty": None,
+    "guidance_scale": 1.0,
+    "penalty_alpha": 0.0,
+    "renormalize_logits": False,
+}
+
+
+def check_servable(checkpoint: Checkpoint, family: Architecture) -> None:
+    """Checks that a checkpoint of a known architecture can be served from its folder.
+
+    Args:
+        checkpoint: Its configuration and headers.
+        family: Its architecture.
+
+    Raises:
+        UnsupportedCheckpointError: It cannot; the text says in one line what is missing or not read.
+    """
+    if (why := why_not_servable(checkpoint, family)) is not None:
+        raise UnsupportedCheckpointError(f"{checkpoint.folder.name} {why}")
+
+
+def why_not_servable(checkpoint: Checkpoint, family: Architecture) -> str | None:
+    """Returns why a checkpoint cannot be served, as what follows its name in a sentence; None if it can."""
+    checks = (_own_code, _quantised, _two_texts, _sound_classes, _tower, _tokenizer, _processor)
+    return next((why for check in checks if (why := check(checkpoint, family)) is not None), None)
+
+
+def _own_code(checkpoint: Checkpoint, _family: Architecture) -> str | None:
+    """The class of the architecture's name is one that the folder brings."""
+    classes = checkpoint.config.get("auto_map")
+    brought = classes.values() if isinstance(classes, Mapping) else ()
+    name = "" if "model_cfg" in checkpoint.config else architecture_name(checkpoint.config)
+    if not any(str(where).rpartition(".")[2] == name for where in brought):
+        return None
+    return f"needs code of its own ({name} of auto_map), which is never run"
+
+
+def _quantised(checkpoint: Checkpoint, _family: Architecture) -> str | None:
+    stored = checkpoint.config.get("quantization_config") or checkpoint.config.get("compression_config")
+    if not isinstance(stored, Mapping):
+        return None
+    method = stored.get("quant_method") or ("bitsandbytes" if _is_bitsandbytes(stored) else "a format without a name")
+    return f"is quantised ({str(method)[:40]}), which is not read: take the original, and hold it in int8 with --dtype"
+
+
+def _is_bitsandbytes(stored: Mapping[str, Any]) -> bool:
+    return bool(stored.get("load_in_4bit") or stored.get("load_in_8bit"))
+
+
+def _two_texts(checkpoint: Checkpoint, family: Architecture) -> str | None:
+    if not _has(family, "text-classifier"):
+        return None
+    config = checkpoint.config
+    labels = config.get("id2label")
+    named = {str(label).lower() for label in labels.values()} if isinstance(labels, Mapping) else set()
+    is_reranker = "sbert_ce_default_activation_function" in config or _sbert_kind(checkpoint.folder) == "CrossEncoder"
+    if is_reranker or "activation_fn" in (config.get("sentence_transformers") or {}):
+        return "compares two texts (a cross-encoder); one text comes"
+    if named & _COMPARING:
+        return f"compares two texts ({', '.join(sorted(named & _COMPARING))}); one text comes"
+    return None
+
+
+def _sbert_kind(folder: Path) -> str | None:
+    document = _document(folder / "config_sentence_transformers.json")
+    return str(document.get("model_type")) if document.get("model_type") else None
+
+
+def _sound_classes(checkpoint: Checkpoint, family: Architecture) -> str | None:
+    if not _has(family, "text-classifier") or _processor_class(checkpoint.folder, *_PROCESSORS["audio"][:2]) is None:
+        return None
+    return f"classifies sound ({architecture_name(checkpoint.config)}), which is not served yet"
+
+
+def _tower(checkpoint: Checkpoint, family: Architecture) -> str | None:
+    for part in family.parts.values():
+        wanted = _TOWERS.get(part.network)
+        given = checkpoint.config.get(part.config) if wanted and part.config else None
+        kind = given.get("model_type", wanted) if isinstance(given, Mapping) else wanted
+        if kind != wanted:
+            return f"has the tower {kind}; of {architecture_name(checkpoint.config)} the tower {wanted} is known"
+    return None
+
+
+def _tokenizer(checkpoint: Checkpoint, family: Architecture) -> str | None:
+    if not any(part.class_ in _TOKENIZING for part in family.parts.values()):
+        return None
+    there = {path.name for path in checkpoint.folder.iterdir()}
+    if any(there.issuperset(files) for files in _TOKENIZERS):
+        return None
+    return "holds no tokenizer: no tokenizer.json, vocab.txt, vocab.json with merges.txt, or sentencepiece model"
+
+
+def _processor(checkpoint: Checkpoint, family: Architecture) -> str | None:
+    if "model_cfg" in checkpoint.config:  # open_clip's format has it in its configuration
+        return None
+    for part in family.parts.values():
+        for kind in part.inputs.values():
+            if not part.network or kind not in _PROCESSORS:
+                continue
+            keys, inside, reads = _PROCESSORS[kind]
+            if _processor_class(checkpoint.folder, keys, inside) is None:
+                return f"does not say how to read {reads}: no preprocessor_config.json names its {keys[0]}"
+    return None
+
+
+def _processor_class(folder: Path, keys: tuple[str, ...], inside: str) -> str | None:
+    """Returns the class that a folder's processor_config.json or preprocessor_config.json names."""
+    whole = _document(folder / "processor_config.json").get(inside)
+    settings = whole if isinstance(whole, Mapping) else _document(folder / "preprocessor_config.json")
+    return next((str(settings[key]) for key in keys if settings.get(key)), None)
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    """Returns a JSON file's object; an empty one if there is no such file, or none that can be read."""
+    try:
+        return read_json(path) if path.is_file() else {}
+    except BadInputError:
+        return {}
+
+
+def _has(family: Architecture, class_: str) -> bool:
+    return any(part.class_ == class_ for part in family.parts.values())
+
+
+def not_followed(checkpoint: Checkpoint, family: Architecture) -> list[str]:
+    """Returns the settings of generation_config.json that change what is written and are not followed, as `key=value`.
+
+    Args:
+        checkpoint: Its configuration and headers.
+        family: Its architecture; one whose parts write no text has none.
+    """
+    if not any(_writes(part) for part in family.parts.values()):
+        return []
+    given = {**checkpoint.config, **checkpoint.generation}
+    changed = {key: given.get(key) for key, neutral in _UNFOLLOWED.items() if given.get(key) not in (neutral, None)}
+    return [f"{key}={str(value)[:40]}" for key, value in changed.items()]
+
+
+def _writes(part: Part) -> bool:
+    return part.generates is not None
