@@ -1,6 +1,6 @@
 """Heads of checkpoints that are a few numbers: cosine or sigmoid similarity, and classifiers. numpy alone, no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 
 from s2m3.agents.checkpoints.part import CheckpointPart, read_floats
+from s2m3.agents.checkpoints.scores import scoring
 from s2m3.agents.modules.ports import port, tensor_port
-from s2m3.agents.modules.ranking import Floats, answer_of, ranked, softmax, unit
+from s2m3.agents.modules.ranking import Floats, answer_of, ranked, sigmoid, softmax, unit
 from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.wire.values import Value
 
@@ -49,26 +50,27 @@ class Similarity:
 
     def _answer(self, item: _Match, wanted: frozenset[str]) -> dict[str, Value]:
         logits = np.asarray(item.query @ item.candidates.T * self._scale + self._bias, dtype=np.float32)
-        scores = softmax(logits[0]) if self._squash == "softmax" else _sigmoid(logits[0])
+        scores = softmax(logits[0]) if self._squash == "softmax" else sigmoid(logits[0])
         answer = answer_of(ranked("label", item.texts, scores), wanted)
         return answer | ({"logits": logits} if "logits" in wanted else {})
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    probabilities: Floats = np.reciprocal(1 + np.exp(-logits))
-    return probabilities
 
 
 class Classifier:
     """Class `classifier-head`: features to labels, by one linear layer or several with a ReLU between.
 
-    Several inputs are joined in the order of their names.
+    Several inputs are joined in the order of their names. `scores` makes scores of logits, (…, classes) each.
     """
 
     max_batch = 8
 
-    def __init__(self, layers: Sequence[tuple[Floats, Floats]], labels: list[str], ports: Sequence[str]) -> None:
-        self._layers, self._labels, self._ports = layers, labels, sorted(ports)
+    def __init__(
+        self,
+        layers: Sequence[tuple[Floats, Floats]],
+        labels: list[str],
+        ports: Sequence[str],
+        scores: Callable[[Floats], Floats],
+    ) -> None:
+        self._layers, self._labels, self._ports, self._scores = layers, labels, sorted(ports), scores
         self.nbytes = sum(weight.nbytes + bias.nbytes for weight, bias in layers)
         self.light = self.nbytes < _LIGHT_BYTES
 
@@ -80,13 +82,13 @@ class Classifier:
         return joined
 
     def run(self, batch: Sequence[Floats], wanted: frozenset[str]) -> list[dict[str, Value]]:
-        """Returns `label`, `score` (a probability), `ranking` (the best five) and `logits` of each item."""
+        """Returns `label`, `score`, `ranking` (the best five) and `logits` of each item; see checkpoints/scores.py."""
         x = np.concatenate(batch)
         for number, (weight, bias) in enumerate(self._layers):
             x = x @ weight.T + bias
             x = x if number == len(self._layers) - 1 else np.maximum(x, 0)
         results = []
-        for logits, scores in zip(x, softmax(x), strict=True):
+        for logits, scores in zip(x, self._scores(x), strict=True):
             answer = answer_of(ranked("label", self._labels, scores, _TOP), wanted)
             results.append(answer | ({"logits": logits[None]} if "logits" in wanted else {}))
         return results
@@ -109,7 +111,8 @@ def load_classifier(opened: CheckpointPart) -> Classifier:
     """Builds class `classifier-head`: `weight` and `bias`, or `0.weight`, `0.bias` and so on.
 
     Raises:
-        ModuleFailedError: The layers are not linear, do not fit together, or are not as many as the labels.
+        ModuleFailedError: The layers are not linear, do not fit together, or are not as many as the labels; or
+            config.json has an unknown problem_type.
     """
     tensors = opened.tensors()
     stems = sorted({name.rpartition(".")[0] for name in tensors}, key=lambda stem: (len(stem), stem))
@@ -126,7 +129,7 @@ def load_classifier(opened: CheckpointPart) -> Classifier:
         if before.shape[0] != after.shape[1]:
             raise ModuleFailedError(f"the layers of {opened.spec.id} do not fit together")
     labels = labels_of(opened, layers[-1][0].shape[0])
-    return Classifier(layers, labels, list(opened.spec.inputs))
+    return Classifier(layers, labels, list(opened.spec.inputs), scoring(opened, len(labels)))
 
 
 def labels_of(opened: CheckpointPart, count: int) -> list[str]:

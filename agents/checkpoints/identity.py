@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from s2m3.agents.checkpoints.part import CheckpointPart, read_floats, read_raw
+from s2m3.agents.checkpoints.scores import problem_type
 from s2m3.schemas.checkpoints.headers import TensorInfo
 from s2m3.schemas.errors import ModuleFailedError
 
@@ -84,12 +85,20 @@ def _configuration(opened: CheckpointPart) -> dict[str, Any]:
     if "model_cfg" in opened.checkpoint.config:
         return {"model_cfg": opened.checkpoint.config["model_cfg"]}
     if opened.part.class_ in _LIGHT:
-        return {"labels": opened.value("id2label")} if opened.part.class_ == "classifier-head" else {}
+        return (
+            {"labels": opened.value("id2label"), **_scores(opened)} if opened.part.class_ == "classifier-head" else {}
+        )
     if not opened.part.network:  # only the code of the package knows which keys change the outputs
         return {"config": dict(opened.checkpoint.config)}
     from s2m3.agents.checkpoints.configuration import identifying  # noqa: PLC0415  # light heads run without transformers
 
-    return identifying(opened)
+    return identifying(opened) | (_scores(opened) if opened.part.class_ == "text-classifier" else {})
+
+
+def _scores(opened: CheckpointPart) -> dict[str, str]:
+    """Returns what the scores depend on beside the tensors; empty for one of several classes, as ever."""
+    problem = problem_type(opened)
+    return {"problem_type": problem} if problem else {}
 
 
 def _digests(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:

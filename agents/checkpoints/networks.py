@@ -14,7 +14,7 @@ from s2m3.agents.checkpoints.configuration import part_configuration, whole_conf
 from s2m3.agents.checkpoints.openclip import build_tower
 from s2m3.agents.checkpoints.part import CheckpointPart, read_raw
 from s2m3.agents.modules.casting import put_into
-from s2m3.agents.modules.state_dicts import fill
+from s2m3.agents.modules.state_dicts import check_keys, fill
 from s2m3.schemas.checkpoints.headers import TensorInfo
 from s2m3.schemas.errors import ModuleFailedError
 
@@ -49,8 +49,8 @@ def build_network(opened: CheckpointPart) -> Any:
     """Returns a part's network, set to inference.
 
     Raises:
-        ModuleFailedError: The configuration does not fit, or weights are missing, unexpected or of another shape; the
-            text names them.
+        ModuleFailedError: The configuration does not fit, or weights are missing or of another shape; the text names
+            them.
     """
     state = _read(opened, lambda name: not name.startswith(_PROJECTOR))
     if opened.part.network.startswith(_OPEN_CLIP):
@@ -62,18 +62,19 @@ def build_network(opened: CheckpointPart) -> Any:
     network_class = _class(opened.part.network.replace("{architecture}", opened.architecture), config)
     try:
         network, info = network_class.from_pretrained(
-            None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True, **opened.part.init
+            None,
+            config=config,
+            state_dict=state,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # check_keys refuses them, and names them
+            **opened.part.init,
         )
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         why = f"{type(error).__name__}: {error}"
         raise ModuleFailedError(f"module {opened.spec.id} does not fit its configuration: {why}"[:500]) from error
-    wrong = {
-        "missing": info["missing_keys"],
-        "unexpected": info["unexpected_keys"],
-        "of another shape": [key for key, *_ in info["mismatched_keys"]],
-    }
-    if found := [f"{kind}: {', '.join(sorted(keys))}" for kind, keys in wrong.items() if keys]:
-        raise ModuleFailedError(f"the weights of {opened.spec.id} do not fit: {'; '.join(found)}"[:1000])
+    misshapen = [key for key, *_ in info["mismatched_keys"]]
+    check_keys(opened.spec.id, info["missing_keys"], info["unexpected_keys"], misshapen)
     network.eval().requires_grad_(requires_grad=False)
     put_into(network, opened.spec.dtype)
     return network

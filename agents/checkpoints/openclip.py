@@ -185,7 +185,7 @@ def build_tower(name: str, model: Mapping[str, Any], state: Mapping[str, Tensor]
         module_id: For the errors.
 
     Raises:
-        ModuleFailedError: The configuration lacks something, or weights are missing, unexpected or of another shape.
+        ModuleFailedError: The configuration lacks something, or weights are missing or of another shape.
     """
     try:
         tower: nn.Module = {"ModifiedResNet": ModifiedResNet, "TextTower": TextTower}[name](model)

@@ -1,6 +1,6 @@
 """Class `text-classifier`: a text to the checkpoint's labels, as a task of its own or as a head behind other steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,9 @@ import torch
 from s2m3.agents.checkpoints.fusion_heads import labels_of
 from s2m3.agents.checkpoints.networks import build_network
 from s2m3.agents.checkpoints.part import CheckpointPart
+from s2m3.agents.checkpoints.scores import scoring
 from s2m3.agents.checkpoints.text_encoder import TokenizedTexts
-from s2m3.agents.modules.ranking import Floats, answer_of, ranked, softmax
+from s2m3.agents.modules.ranking import Floats, answer_of, ranked
 from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.schemas.wire.values import Value
 
@@ -20,15 +21,17 @@ _TOP = 5
 
 
 class TextClassifier:
-    """`text` to `label`, `score` (a probability), `ranking` (the best five) and `logits`."""
+    """`text` to `label`, `score` (see scores.py), `ranking` (the best five) and `logits`."""
 
     light = False
     max_batch = 8
 
-    def __init__(self, network: Any, tokenize: TokenizedTexts, labels: list[str]) -> None:
+    def __init__(
+        self, network: Any, tokenize: TokenizedTexts, labels: list[str], scores: Callable[[Floats], Floats]
+    ) -> None:
         self._network = network
         self._tokenize = tokenize
-        self._labels = labels
+        self._labels, self._scores = labels, scores
         self.nbytes = nbytes_of(network)
 
     def prepare(self, inputs: Mapping[str, Value]) -> torch.Tensor:
@@ -42,7 +45,7 @@ class TextClassifier:
         results = []
         for ids in batch:
             logits: Floats = self._network(input_ids=ids).logits.numpy()
-            answer = answer_of(ranked("label", self._labels, softmax(logits[0]), _TOP), wanted)
+            answer = answer_of(ranked("label", self._labels, self._scores(logits[0]), _TOP), wanted)
             results.append(answer | ({"logits": logits} if "logits" in wanted else {}))
         return results
 
@@ -55,4 +58,5 @@ def load_text_classifier(opened: CheckpointPart) -> TextClassifier:
     """
     network = build_network(opened)
     tokenize = TokenizedTexts(opened, network.config)
-    return TextClassifier(network, tokenize, labels_of(opened, network.config.num_labels))
+    labels = labels_of(opened, network.config.num_labels)
+    return TextClassifier(network, tokenize, labels, scoring(opened, len(labels)))

@@ -11,7 +11,7 @@ from s2m3.agents.checkpoints.networks import build_network
 from s2m3.agents.checkpoints.outputs import Asked, asked_outputs, needs_layers, take
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_image_processor
-from s2m3.agents.media.pictures import decode_picture
+from s2m3.agents.media.pictures import decode_picture, without_alpha
 from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
@@ -68,7 +68,7 @@ class ImageEncoder:
 
 def _decoded(data: bytes) -> Image.Image:
     between_slices()
-    return decode_picture(data, _FULL)
+    return decode_picture(data, _FULL, without_alpha)
 
 
 def load_image_encoder(opened: CheckpointPart) -> ImageEncoder:

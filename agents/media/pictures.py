@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from s2m3.agents.media.jpeg import endings, read_jpeg
 from s2m3.agents.memory import decoding_room_bytes
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["decode_picture", "square_pixels"]
+__all__ = ["decode_picture", "on_white", "square_pixels", "without_alpha"]
 
 Image.init()  # else Pillow does not know all of its formats by name
 #: What is too large is refused before Pillow opens it (headers.py), by rules that know the format.
@@ -45,21 +46,43 @@ _TURNS = {
 
 @dataclass(frozen=True, slots=True)
 class _Decoding:
-    """How one picture is decoded: its format, the pixels per side that are enough, the bytes that may be taken."""
+    """How one picture is decoded: its format, pixels per side that are enough, bytes that may be taken, way to RGB."""
 
     form: str
     need: int
     room: int
     facts: PictureFacts | None
+    to_rgb: Callable[[Image.Image], Image.Image]
 
 
-def decode_picture(data: bytes, need: int) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
+    """Returns a picture in RGB: transparent parts white, 16-bit greys scaled to 8."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layered = Image.new("RGBA", image.size, (*_WHITE, 255))
+        layered.alpha_composite(image.convert("RGBA"))
+        return layered.convert("RGB")
+    return image.convert("RGB")
+
+
+def without_alpha(image: Image.Image) -> Image.Image:
+    """Returns a picture in RGB as transformers' load_image does: the colours under the alpha, 16-bit greys clipped.
+
+    The picture that is given loses what it says of transparency: Pillow would warn that this is lost.
+    """
+    image.info.pop("transparency", None)
+    return image.convert("RGB")
+
+
+def decode_picture(data: bytes, need: int, to_rgb: Callable[[Image.Image], Image.Image] = on_white) -> Image.Image:
     """Returns the first frame of a picture file, upright, in RGB.
 
     Args:
         data: The file; blank bytes and MIME headers before it are passed over.
         need: Pixels per side that are enough: a larger picture comes at a half, quarter or eighth of its size, as long
             as that is no smaller than this.
+        to_rgb: Makes RGB of a part of the picture, of whichever mode the file has.
 
     Raises:
         BadInputError: Not a picture, cut off, damaged, of a format whose package is missing; or (found before decoding)
@@ -71,7 +94,7 @@ def decode_picture(data: bytes, need: int) -> Image.Image:
         known = ", ".join(PICTURES)
         raise BadInputError(f"not a picture: {len(data)} bytes that are none of {known}")
     _need_decoder(form)
-    job = _Decoding(form, need, decoding_room_bytes(), picture_facts(file, form))
+    job = _Decoding(form, need, decoding_room_bytes(), picture_facts(file, form), to_rgb)
     if job.facts is not None:
         check_picture(job.facts, need, job.room)
     try:
@@ -118,36 +141,25 @@ def _decoded(data: bytes, job: _Decoding) -> Image.Image:
     facts = job.facts or PictureFacts(job.form, image.width, image.height)
     # once more: a frame may be larger than the file's header says
     check_picture(replace(facts, width=image.width, height=image.height), job.need, job.room)
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
     image.draft("RGB", (job.need, job.need))
     image.load()
+    orientation = image.getexif().get(ExifTags.Base.Orientation)  # after load, which turns a TIFF and says so there
     upright = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    small = _reduced(image, job.need)
+    small = _reduced(image, job)
     return small if upright is None else small.transpose(upright)
 
 
-def _reduced(image: Image.Image, need: int) -> Image.Image:
-    """Returns the picture in RGB, smaller where `need` allows, made strip by strip: no second copy of a large one."""
-    factor = scale_of(image.width, image.height, need)
+def _reduced(image: Image.Image, job: _Decoding) -> Image.Image:
+    """Returns the picture in RGB, smaller where the job allows, made strip by strip: no second copy of a large one."""
+    factor = scale_of(image.width, image.height, job.need)
     if factor == 1 and image.mode == "RGB":
         return image
     small = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     rows = max(1, _STRIP // (image.width * factor)) * factor
     for top in range(0, image.height, rows):
-        strip = _rgb(image.crop((0, top, image.width, min(image.height, top + rows))))
+        strip = job.to_rgb(image.crop((0, top, image.width, min(image.height, top + rows))))
         small.paste(strip if factor == 1 else strip.reduce(factor), (0, top // factor))
     return small
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """Returns the picture in RGB: transparent parts white, 16-bit greys scaled to 8."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layered = Image.new("RGBA", image.size, (*_WHITE, 255))
-        layered.alpha_composite(image.convert("RGBA"))
-        return layered.convert("RGB")
-    return image.convert("RGB")
 
 
 def square_pixels(data: bytes, side: int) -> npt.NDArray[np.uint8]:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["Floats", "answer_of", "ranked", "softmax", "unit"]
+__all__ = ["Floats", "answer_of", "ranked", "sigmoid", "softmax", "unit"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -16,6 +16,13 @@ def softmax(logits: Floats) -> Floats:
     """Returns probabilities over the last dimension."""
     e = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: Floats = e / e.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Returns a probability for each logit by itself."""
+    with np.errstate(over="ignore"):  # exp of more than 88 is infinite, and its reciprocal 0
+        probabilities: Floats = np.reciprocal(1 + np.exp(-logits))
     return probabilities
 
 

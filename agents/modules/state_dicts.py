@@ -1,9 +1,10 @@
 """Parts of torch checkpoints: only the wanted keys, and nothing random left in a network."""
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import structlog
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -12,7 +13,11 @@ from s2m3.agents.modules.casting import put_into, tensors_of
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["fill", "nbytes_of", "read_pth", "read_safetensors"]
+__all__ = ["check_keys", "fill", "nbytes_of", "read_pth", "read_safetensors"]
+
+_log = structlog.get_logger(__name__)
+#: Characters of an error or a log line that names tensors.
+_LONGEST = 1_000
 
 
 def read_pth(path: Path, keep: Callable[[str], bool]) -> dict[str, torch.Tensor]:
@@ -45,26 +50,46 @@ def read_safetensors(path: Path, keep: Callable[[str], bool]) -> dict[str, torch
         raise ModuleFailedError(f"{path.name} cannot be read: {error}") from error
 
 
+def check_keys(name: str, missing: Iterable[str], unexpected: Iterable[str], misshapen: Iterable[str]) -> None:
+    """Refuses weights that leave a part of a network without its own; tells those that no part of the network takes.
+
+    Published checkpoints carry tensors that are no part of the network (a pooler that is not used, the causal masks of
+    an old release): they change nothing, and are ignored as transformers ignores them. A tensor under another name
+    than the network's is missing as well, and refused.
+
+    Args:
+        name: Of the module.
+        missing: Weights of the network that are not given.
+        unexpected: Weights that are given and that the network does not have.
+        misshapen: Weights of another shape than the network's.
+
+    Raises:
+        ModuleFailedError: Something is missing or of another shape; the detail names all three kinds.
+    """
+    wrong = {"missing": sorted(missing), "unexpected": sorted(unexpected), "of another shape": sorted(misshapen)}
+    if wrong["missing"] or wrong["of another shape"]:
+        found = [f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items() if keys]
+        raise ModuleFailedError(f"the weights of {name} do not fit: {'; '.join(found)}"[:_LONGEST])
+    if others := wrong["unexpected"]:
+        _log.warning("unexpected_weights", module=name, count=len(others), names=", ".join(others)[:_LONGEST])
+
+
 def fill(network: nn.Module, state: Mapping[str, torch.Tensor], name: str, dtype: Dtype | None = None) -> None:
-    """Puts weights into a network and sets it to inference; every weight must be given, and no other.
+    """Puts weights into a network and sets it to inference; every weight must be given.
 
     A network built on the meta device takes the tensors themselves: no second copy, no random start. That is only for
     networks without buffers outside the checkpoint; the others are built in memory and get copies. The weights are
     then put into the dtype: see agents/modules/casting.py.
 
     Raises:
-        ModuleFailedError: Keys are missing or unexpected, or shapes differ; the detail names them.
+        ModuleFailedError: Keys are missing, or shapes differ: see check_keys.
     """
     wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in state.items()}
-    wrong = {
-        "missing": sorted(wanted.keys() - given.keys()),
-        "unexpected": sorted(given.keys() - wanted.keys()),
-        "of another shape": sorted(key for key in wanted.keys() & given.keys() if wanted[key] != given[key]),
-    }
-    if found := [f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items() if keys]:
-        raise ModuleFailedError(f"the weights of {name} do not fit: {'; '.join(found)}")
-    network.load_state_dict(dict(state), assign=all(weight.is_meta for weight in network.parameters()))
+    misshapen = [key for key in wanted.keys() & given.keys() if wanted[key] != given[key]]
+    check_keys(name, wanted.keys() - given.keys(), given.keys() - wanted.keys(), misshapen)
+    taken = {key: state[key] for key in wanted}
+    network.load_state_dict(taken, assign=all(weight.is_meta for weight in network.parameters()))
     network.eval().requires_grad_(requires_grad=False)
     put_into(network, dtype)
 

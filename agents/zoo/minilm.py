@@ -90,7 +90,7 @@ def load_encoder(spec: ModuleSpec) -> SentenceEncoder:
     """Builds class `sentence-encoder`: the checkpoint without its pooler, which sentence embeddings do not use.
 
     Raises:
-        ModuleFailedError: A file is missing or damaged, or weights are missing or unexpected; the detail names them.
+        ModuleFailedError: A file is missing or damaged, or weights are missing; the detail names them.
     """
     read_config(spec, Config)
     folder = wheel_file(spec.source, "model/model.safetensors").parent

@@ -116,9 +116,9 @@ def _missing(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
 
 
-def _unexpected(folder: Path) -> None:
+def _misshapen(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 40}))
 
 
 DAMAGES: dict[Callable[[Path], None], str] = {
@@ -153,7 +153,7 @@ LATER: dict[Callable[[Path], None], str] = {
     **DAMAGES,
     _code: "which is never run",
     _missing: "missing: vit.",
-    _unexpected: "unexpected: vit.",
+    _misshapen: "of another shape: vit.",
 }
 
 
