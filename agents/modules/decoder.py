@@ -12,6 +12,7 @@ from torch import nn
 
 from s2m3.agents.modules.decoding import DecodedSequence, Decoding, Start, Stop
 from s2m3.agents.modules.kv_cache import kv_cache_size
+from s2m3.agents.modules.padding import honours_padding
 from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.agents.serving.continuous_batching import write_all
 from s2m3.schemas.wire.generation import Options
@@ -52,7 +53,7 @@ class TextDecoder(ABC, Generic[P]):
     ) -> None:
         self._network = network
         self._tokenizer = tokenizer
-        self._decoding = Decoding(self._forward, stop)
+        self._decoding = Decoding(self._forward, stop, honours_padding(network))
         self._cache_size = kv_cache_size(network.config, network.dtype.itemsize)
         self.usual_tokens = usual_tokens
         self.cache_bytes = cache_bytes

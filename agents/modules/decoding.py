@@ -1,7 +1,9 @@
 """Generation with the network's own cache: many texts at once, each beginning and ending when it does.
 
-Texts of different lengths share a batch: the shorter ones are padded on the left, masked there, and count their own
-positions. What one says does not depend on those beside it, but for the order of sums.
+Texts of different lengths share a batch if the network honours padding (agents/modules/padding.py): the shorter ones
+are padded on the left, masked there, and count their own positions. With any other network, only texts of equal length
+share a batch, which needs no padding. So what one text says does not depend on those beside it, but for the order of
+sums.
 """
 
 import random
@@ -18,6 +20,9 @@ __all__ = ["DecodedSequence", "Decoding", "Start", "Stop"]
 
 #: Arguments of the network -> logits of the last position, (texts, vocabulary).
 Forward = Callable[..., torch.Tensor]
+#: Largest difference of a padded text's logits from those of the text alone, as a share of the largest logit (at least
+#: 1), with which a network still counts as one that honours padding.
+_SAME = 1e-5
 #: Keys and values of each layer, each (texts, heads, tokens, width).
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -107,11 +112,14 @@ class Decoding:
         forward: Calls the network; it takes `input_ids` or `inputs_embeds`, `past_key_values`, and where they are
             needed `states`, `attention_mask` and `position_ids`.
         stop: When texts end.
+        pads: Whether the network honours padding (`honours_padding`); None measures it with the first two texts of
+            different lengths.
     """
 
-    def __init__(self, forward: Forward, stop: Stop) -> None:
+    def __init__(self, forward: Forward, stop: Stop, pads: bool | None = None) -> None:  # noqa: FBT001
         self._forward = forward
         self._stop = stop
+        self._pads = pads
         self._batches: list[_Batch] = []
 
     @torch.inference_mode()
@@ -141,13 +149,37 @@ class Decoding:
         self._batches = [batch for batch in left if batch is not None]
 
     def _join(self) -> None:
-        """Makes one batch of those that cross-attend to equally many states."""
-        alike: dict[int, list[_Batch]] = {}
+        """Makes one batch of those that cross-attend to equally many states, and are equally long if that matters."""
+        if self._pads is None:
+            self._pads = self._measured()
+        alike: dict[tuple[int, int], list[_Batch]] = {}
         for batch in self._batches:
-            alike.setdefault(0 if batch.states is None else batch.states.shape[1], []).append(batch)
+            states = 0 if batch.states is None else batch.states.shape[1]
+            alike.setdefault((states, 0 if self._pads else batch.length), []).append(batch)
         self._batches = [_joined(batches) for batches in alike.values()]
 
+    def _measured(self) -> bool | None:
+        """Compares the shortest text padded to the longest with the same text alone; None while all are equally long.
+
+        A network that cannot read a padded text at all does not honour padding.
+        """
+        short = min(self._batches, key=lambda batch: batch.length, default=None)
+        if short is None or not (columns := max(batch.length for batch in self._batches) - short.length):
+            return None
+        alone, _ = self._next(short)
+        try:
+            padded, _ = self._next(short.padded(columns))
+        except (TypeError, ValueError, IndexError, RuntimeError):
+            return False
+        return bool((alone - padded).abs().max() <= _SAME * max(1.0, float(alone.abs().max())))
+
     def _step(self, batch: _Batch) -> None:
+        logits, cache = self._next(batch)
+        batch.own, _ = _layers(cache)
+        self._say(batch.rows, logits, self._stop.never)
+
+    def _next(self, batch: _Batch) -> tuple[torch.Tensor, Any]:
+        """Returns the logits behind each text's last token, and the cache with that token in it."""
         own: Any = DynamicCache(batch.own)
         cache = own if batch.states is None else EncoderDecoderCache(own, DynamicCache(batch.crossing))
         extra = {} if batch.states is None else {"states": batch.states}
@@ -156,9 +188,7 @@ class Decoding:
             extra["attention_mask"] = (torch.arange(batch.length + 1) >= pads).long()
             extra["position_ids"] = batch.length - pads
         ids = torch.tensor([[row.last] for row in batch.rows])
-        logits = self._forward(input_ids=ids, past_key_values=cache, **extra)
-        batch.own, _ = _layers(cache)
-        self._say(batch.rows, logits, self._stop.never)
+        return self._forward(input_ids=ids, past_key_values=cache, **extra), cache
 
     def _say(self, rows: Sequence[DecodedSequence], logits: torch.Tensor, never: list[int]) -> None:
         logits = logits.float()
