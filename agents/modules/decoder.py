@@ -76,8 +76,8 @@ class TextDecoder(ABC, Generic[P]):
         """Calls the network as `Decoding` asks; returns the logits of the last position, (texts, vocabulary)."""
 
     def run(self, batch: Sequence[P], wanted: frozenset[str]) -> list[dict[str, Value]]:
-        """Returns `text` of each item."""
-        return write_all(self, batch) if "text" in wanted else [{} for _ in batch]
+        """Returns `text` of each item, and what else its sequence has."""
+        return write_all(self, batch) if wanted else [{} for _ in batch]
 
     def most_tokens(self, prepared: P) -> int:
         """Returns what the network's positions leave behind the prompt."""

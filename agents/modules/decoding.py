@@ -7,7 +7,7 @@ sums.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from s2m3.schemas.wire.generation import Options
 
-__all__ = ["DecodedSequence", "Decoding", "Start", "Stop"]
+__all__ = ["DecodedSequence", "Decoding", "Start", "Stop", "new_cache"]
 
 #: Arguments of the network -> logits of the last position, (texts, vocabulary).
 Forward = Callable[..., torch.Tensor]
@@ -35,11 +35,15 @@ class Start:
         ids: Tokens of the prompt, (1, tokens); or
         embeds: Their vectors, where a picture's tokens are among them, (1, tokens, width).
         states: What the decoder cross-attends to, (1, states, width).
+        cache: What the network kept of tokens before `ids`; None if there are none.
+        outputs: Further outputs of the item, which are known before its text.
     """
 
     ids: torch.Tensor | None = None
     embeds: torch.Tensor | None = None
     states: torch.Tensor | None = None
+    cache: Any = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class DecodedSequence:
     ended: bool = False
     #: the token said last, an end mark too
     last: int = 0
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -125,10 +130,10 @@ class Decoding:
     @torch.inference_mode()
     def begin(self, start: Start, options: Options) -> DecodedSequence:
         """Reads a start and says its first token."""
-        row = DecodedSequence(options, random.Random(options.seed))  # noqa: S311  # repeatable, keeps no secret
+        row = DecodedSequence(options, random.Random(options.seed), outputs=start.outputs)  # noqa: S311  # keeps no secret
         given = {"input_ids": start.ids} if start.embeds is None else {"inputs_embeds": start.embeds}
         crossing = {} if start.states is None else {"states": start.states}
-        cache = DynamicCache() if start.states is None else EncoderDecoderCache(DynamicCache(), DynamicCache())
+        cache = start.cache or new_cache(crossing=start.states is not None)
         logits = self._forward(**given, **crossing, past_key_values=cache)
         self._say([row], logits, [*self._stop.never, *self._stop.never_first])
         own, crossed = _layers(cache)
@@ -198,6 +203,11 @@ class Decoding:
             row.ended = row.last in self._stop.ends
             if not row.ended:
                 row.tokens.append(row.last)
+
+
+def new_cache(*, crossing: bool) -> Any:
+    """Returns an empty cache of transformers; `crossing` is whether the network cross-attends."""
+    return EncoderDecoderCache(DynamicCache(), DynamicCache()) if crossing else DynamicCache()
 
 
 def _drawn(logits: torch.Tensor, row: DecodedSequence) -> int:

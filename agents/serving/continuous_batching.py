@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from s2m3.agents.serving.detokenizer import Detokenizer
 from s2m3.agents.serving.fair_queue import Flow
-from s2m3.agents.serving.module import Generator, TokenSequence
+from s2m3.agents.serving.module import Generator, TokenSequence, row_outputs
 from s2m3.agents.serving.payloads import payload_bytes
 from s2m3.schemas.errors import BadInputError, ModuleFailedError, RequestTimeoutError, S2M3Error
 from s2m3.schemas.wire.generation import NO_OPTIONS, common_length
@@ -237,7 +237,8 @@ class ContinuousBatcher:
             self.last_ms = active.ms
             queued_ms, run_ms = (active.began - active.item.arrived) * 1000, (now - active.began) * 1000
             timing = Timing(self._node, queued_ms, run_ms, active.batch)
-            self._callbacks.finish(active.item, {self._module.generates: active.detokenizer.text}, timing)
+            outputs = {**row_outputs(active.row), self._module.generates: active.detokenizer.text}
+            self._callbacks.finish(active.item, outputs, timing)
 
 
 def write_all(module: Generator, batch: Sequence[Any]) -> list[dict[str, Value]]:
@@ -252,4 +253,4 @@ def write_all(module: Generator, batch: Sequence[Any]) -> list[dict[str, Value]]
         module.drop([row for row in running if row not in kept])
         running = kept
     module.drop(rows)
-    return [{module.generates: module.text(row.tokens)} for row in rows]
+    return [{**row_outputs(row), module.generates: module.text(row.tokens)} for row in rows]

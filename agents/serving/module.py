@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["GENERATOR_NAMES", "MODULE_NAMES", "Generator", "Module", "TokenSequence"]
+__all__ = ["GENERATOR_NAMES", "MODULE_NAMES", "Generator", "Module", "TokenSequence", "row_outputs"]
 
 
 class Module(Protocol):
@@ -48,6 +48,12 @@ class TokenSequence(Protocol):
     tokens: list[int]
     #: whether the end-of-text token was generated
     ended: bool
+
+
+def row_outputs(row: TokenSequence) -> Mapping[str, Value]:
+    """Returns the outputs beside the text that a sequence has in its attribute `outputs`; most have none."""
+    found: Mapping[str, Value] = getattr(row, "outputs", {})
+    return found
 
 
 class Generator(Module, Protocol):

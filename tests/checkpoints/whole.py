@@ -192,7 +192,7 @@ def whisper(folder: Path, audio: bytes) -> dict[str, Any]:
     ids = network(folder).generate(
         sound(folder, audio).input_features, max_new_tokens=LONGEST, do_sample=False, num_beams=1
     )
-    return {"text": said(folder, ids[0])}
+    return {"text": said(folder, ids[0]), "language": ""}  # English-only
 
 
 def image_classifier(folder: Path, image: bytes) -> dict[str, Any]:
