@@ -18,6 +18,7 @@ from s2m3.agents.modules.decoder import TextDecoder
 from s2m3.agents.modules.decoding import Start, Stop, new_cache
 from s2m3.agents.modules.ports import Config, read_config, tensor_port, text_port
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
+from s2m3.schemas.sizes import TextLength, text_length
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["GeneratorConfig", "TextGenerator", "load_text_generator"]
@@ -28,10 +29,11 @@ _IMAGE = "<image>"
 class GeneratorConfig(Config):
     """The longest text, in tokens; the prompt of a model that takes one; the language of a multilingual Whisper.
 
+    Without a number of tokens, that of generation_config.json counts, as far as the network's positions allow.
     Without a language, Whisper detects that of each sound, unless generation_config.json names one.
     """
 
-    max_new_tokens: int = Field(default=128, ge=1, le=4096)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=4096)
     prompt: str | None = None
     language: str | None = None
 
@@ -47,7 +49,8 @@ class _Item:
 class TextGenerator(TextDecoder[_Item]):
     """`hidden` (what the decoder cross-attends to), or `tokens` and `text` (a picture in a prompt), to `text`.
 
-    Whisper's has a second output, `language`: a code such as `de`, empty if the checkpoint is English-only.
+    The output `finished` is why the text ended: `stop` or `length`. Whisper's has `language` too: a code such as `de`,
+    empty if the checkpoint is English-only.
     """
 
     def __init__(
@@ -58,14 +61,14 @@ class TextGenerator(TextDecoder[_Item]):
         tokenizer: Any,
         prompt: "_Prompt",
         stop: Stop,
-        usual_tokens: int,
+        length: TextLength,
         cache_bytes: int,
     ) -> None:
         super().__init__(
             network,
             tokenizer=tokenizer,
             stop=stop,
-            usual_tokens=usual_tokens,
+            usual_tokens=length.after(0),
             cache_bytes=cache_bytes,
             before=projector,
         )
@@ -73,6 +76,11 @@ class TextGenerator(TextDecoder[_Item]):
         self._as_outputs = "encoder_outputs" in signature(network.forward).parameters
         self._projector = projector
         self._prompt = prompt
+        self._length = length
+
+    def usual_tokens_after(self, prepared: _Item) -> int:
+        """Returns the most tokens behind an item's prompt if a request names no number."""
+        return self._length.after(self._sizes(prepared)[0])
 
     def prepare(self, inputs: Mapping[str, Value]) -> _Item:
         """Returns the item's prompt as tokens, and what came from the encoder."""
@@ -163,6 +171,13 @@ def _tokens(found: object) -> list[int]:
     return [found] if isinstance(found, int) else list(found) if isinstance(found, list) else []
 
 
+def _length(opened: CheckpointPart, most: int | None) -> TextLength:
+    """Returns the module's own number of tokens, else what generation_config.json says of the length."""
+    if most is not None:
+        return TextLength(new=most)
+    return text_length(opened.checkpoint.generation, whisper=opened.part.options.get("prompt") == "whisper")
+
+
 def _never(opened: CheckpointPart, name: str, vocabulary: int) -> list[int]:
     """Returns tokens that are never chosen: of generation_config.json, or of config.json where that file is missing."""
     found = _tokens(opened.value(f"generation.{name}" if opened.checkpoint.generation else name))
@@ -191,6 +206,6 @@ def load_text_generator(opened: CheckpointPart) -> TextGenerator:
         tokenizer=read_tokenizer(opened),
         prompt=_Prompt(opened, config),
         stop=stop,
-        usual_tokens=config.max_new_tokens,
+        length=_length(opened, config.max_new_tokens),
         cache_bytes=int(opened.spec.cache_mb * 1e6),
     )
