@@ -17,6 +17,7 @@ from s2m3.agents.checkpoints.whisper_prompt import WhisperPrompt, whisper_prompt
 from s2m3.agents.modules.decoder import TextDecoder
 from s2m3.agents.modules.decoding import Start, Stop, new_cache
 from s2m3.agents.modules.ports import Config, read_config, tensor_port, text_port
+from s2m3.agents.modules.token_rules import TokenRules
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 from s2m3.schemas.sizes import TextLength, text_length
 from s2m3.schemas.wire.values import Value
@@ -63,6 +64,7 @@ class TextGenerator(TextDecoder[_Item]):
         stop: Stop,
         length: TextLength,
         cache_bytes: int,
+        rules: TokenRules,
     ) -> None:
         super().__init__(
             network,
@@ -71,6 +73,7 @@ class TextGenerator(TextDecoder[_Item]):
             usual_tokens=length.after(0),
             cache_bytes=cache_bytes,
             before=projector,
+            rules=rules,
         )
         #: Whisper's decoder takes its encoder's whole result, the others its hidden states.
         self._as_outputs = "encoder_outputs" in signature(network.forward).parameters
@@ -104,7 +107,8 @@ class TextGenerator(TextDecoder[_Item]):
         at = ids.index(self._prompt.image_id)
         embed = self._network.get_input_embeddings()
         before, after = embed(torch.tensor([ids[:at]]).long()), embed(torch.tensor([ids[at + 1 :]]).long())
-        return Start(embeds=torch.cat([before, projected, after], dim=1))
+        prompt = [*ids[:at], *[ids[at]] * projected.shape[1], *ids[at + 1 :]]
+        return Start(embeds=torch.cat([before, projected, after], dim=1), prompt=prompt)
 
     def _heard(self, prompt: WhisperPrompt, states: torch.Tensor) -> Start:
         """Returns the start of a transcript: the language as the decoder hears it after the start token, or as given.
@@ -118,8 +122,9 @@ class TextGenerator(TextDecoder[_Item]):
         logits = self._forward(states, input_ids=torch.tensor([prompt.ids[:1]]), past_key_values=cache)
         languages = sorted(prompt.languages)
         found = languages[int(logits[0, languages].argmax())]
-        ids = torch.tensor([[found, *prompt.ids[2:]]])
-        return Start(ids=ids, states=states, cache=cache, outputs={"language": prompt.languages[found]})
+        ids = [prompt.ids[0], found, *prompt.ids[2:]]
+        outputs = {"language": prompt.languages[found]}
+        return Start(ids=torch.tensor([ids[1:]]), states=states, prompt=ids, cache=cache, outputs=outputs)
 
     def _forward(self, states: torch.Tensor | None = None, **given: Any) -> torch.Tensor:
         if states is not None and self._as_outputs:
@@ -178,6 +183,21 @@ def _length(opened: CheckpointPart, most: int | None) -> TextLength:
     return text_length(opened.checkpoint.generation, whisper=opened.part.options.get("prompt") == "whisper")
 
 
+def _rules(opened: CheckpointPart, ends: Sequence[int], vocabulary: int) -> TokenRules:
+    """Returns the settings of generation_config.json, for architectures whose own `generate` reads that file.
+
+    Raises:
+        ModuleFailedError: transformers refuses a setting.
+    """
+    read = any(path.startswith("generation.") for path in opened.part.end)
+    given = dict(opened.checkpoint.generation) if read else {}
+    given["begin_suppress_tokens"] = _never(opened, "begin_suppress_tokens", vocabulary) or None
+    try:
+        return TokenRules(given, ends)
+    except (ValueError, TypeError) as error:
+        raise ModuleFailedError(f"generation_config.json of {opened.checkpoint.folder.name}: {error}"[:300]) from error
+
+
 def _never(opened: CheckpointPart, name: str, vocabulary: int) -> list[int]:
     """Returns tokens that are never chosen: of generation_config.json, or of config.json where that file is missing."""
     found = _tokens(opened.value(f"generation.{name}" if opened.checkpoint.generation else name))
@@ -195,11 +215,7 @@ def load_text_generator(opened: CheckpointPart) -> TextGenerator:
     if not ends:
         raise ModuleFailedError(f"{opened.checkpoint.folder.name} does not say which token ends a text")
     network = build_network(opened)
-    stop = Stop(
-        frozenset(ends),
-        _never(opened, "suppress_tokens", network.config.vocab_size),
-        _never(opened, "begin_suppress_tokens", network.config.vocab_size),
-    )
+    stop = Stop(frozenset(ends), _never(opened, "suppress_tokens", network.config.vocab_size))
     return TextGenerator(
         network,
         build_projector(opened),
@@ -208,4 +224,5 @@ def load_text_generator(opened: CheckpointPart) -> TextGenerator:
         stop=stop,
         length=_length(opened, config.max_new_tokens),
         cache_bytes=int(opened.spec.cache_mb * 1e6),
+        rules=_rules(opened, ends, network.config.vocab_size),
     )

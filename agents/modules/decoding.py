@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, EncoderDecoderCache
 
+from s2m3.agents.modules.token_rules import NO_RULES, TokenRules
 from s2m3.schemas.wire.generation import Options
 
 __all__ = ["DecodedSequence", "Decoding", "Start", "Stop", "new_cache"]
@@ -35,6 +36,7 @@ class Start:
         ids: Tokens of the prompt, (1, tokens); or
         embeds: Their vectors, where a picture's tokens are among them, (1, tokens, width).
         states: What the decoder cross-attends to, (1, states, width).
+        prompt: All tokens of the prompt, which settings such as a repetition penalty look at; empty: those of `ids`.
         cache: What the network kept of tokens before `ids`; None if there are none.
         outputs: Further outputs of the item, which are known before its text.
     """
@@ -42,6 +44,7 @@ class Start:
     ids: torch.Tensor | None = None
     embeds: torch.Tensor | None = None
     states: torch.Tensor | None = None
+    prompt: Sequence[int] = ()
     cache: Any = None
     outputs: Mapping[str, str] = field(default_factory=dict)
 
@@ -72,6 +75,15 @@ class DecodedSequence:
     #: the token said last, an end mark too
     last: int = 0
     outputs: Mapping[str, str] = field(default_factory=dict)
+    prompt: Sequence[int] = ()
+    #: what is applied to the logits of each token
+    processors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    #: 0 chooses the likeliest token
+    temperature: float = 0.0
+
+    def ids(self) -> torch.Tensor:
+        """Returns prompt and text so far, (1, tokens)."""
+        return torch.tensor([[*self.prompt, *self.tokens]])
 
 
 @dataclass(slots=True)
@@ -119,18 +131,36 @@ class Decoding:
         stop: When texts end.
         pads: Whether the network honours padding (`honours_padding`); None measures it with the first two texts of
             different lengths.
+        rules: Further settings of the checkpoint.
     """
 
-    def __init__(self, forward: Forward, stop: Stop, pads: bool | None = None) -> None:  # noqa: FBT001
+    def __init__(
+        self,
+        forward: Forward,
+        stop: Stop,
+        *,
+        pads: bool | None = None,
+        rules: TokenRules = NO_RULES,
+    ) -> None:
         self._forward = forward
+        self._rules = rules
         self._stop = stop
         self._pads = pads
         self._batches: list[_Batch] = []
 
     @torch.inference_mode()
-    def begin(self, start: Start, options: Options) -> DecodedSequence:
-        """Reads a start and says its first token."""
+    def begin(self, start: Start, options: Options, limit: int = 1) -> DecodedSequence:
+        """Reads a start and says its first token.
+
+        Args:
+            start: What the text starts from.
+            options: Those of the request.
+            limit: Most tokens of the text, which some settings need.
+        """
         row = DecodedSequence(options, random.Random(options.seed), outputs=start.outputs)  # noqa: S311  # keeps no secret
+        row.prompt = start.prompt or ([] if start.ids is None else start.ids[0].tolist())
+        row.processors = self._rules.processors(len(row.prompt), limit) or None
+        row.temperature = self._rules.temperature(options.temperature)
         given = {"input_ids": start.ids} if start.embeds is None else {"inputs_embeds": start.embeds}
         crossing = {} if start.states is None else {"states": start.states}
         cache = start.cache or new_cache(crossing=start.states is not None)
@@ -199,22 +229,26 @@ class Decoding:
         logits = logits.float()
         logits[:, never] = -torch.inf
         for row, token, line in zip(rows, logits.argmax(-1).tolist(), logits, strict=True):
-            row.last = _drawn(line, row) if row.options.draws else token
+            scores = line if row.processors is None else row.processors(row.ids(), line[None])[0]
+            if row.temperature > 0:
+                row.last = self._drawn(scores, row)
+            else:
+                row.last = token if scores is line else int(scores.argmax())
             row.ended = row.last in self._stop.ends
             if not row.ended:
                 row.tokens.append(row.last)
+
+    def _drawn(self, logits: torch.Tensor, row: DecodedSequence) -> int:
+        """Draws a token: one number of the text's own row of random numbers for each, whoever else is in the batch."""
+        scores = self._rules.warped(row.ids(), logits[None].double() / row.temperature)[0]
+        reached = torch.softmax(scores, -1).cumsum(-1)
+        at = int(torch.searchsorted(reached, row.draw.random() * reached[-1], right=True))
+        return min(at, len(logits) - 1)
 
 
 def new_cache(*, crossing: bool) -> Any:
     """Returns an empty cache of transformers; `crossing` is whether the network cross-attends."""
     return EncoderDecoderCache(DynamicCache(), DynamicCache()) if crossing else DynamicCache()
-
-
-def _drawn(logits: torch.Tensor, row: DecodedSequence) -> int:
-    """Draws a token: one number of the text's own row of random numbers for each, whoever else is in the batch."""
-    reached = torch.softmax(logits.double() / row.options.temperature, -1).cumsum(-1)
-    at = int(torch.searchsorted(reached, row.draw.random() * reached[-1], right=True))
-    return min(at, len(logits) - 1)
 
 
 def _layers(cache: Any) -> tuple[Layers, Layers]:

@@ -12,7 +12,7 @@ from s2m3.agents.serving.fair_queue import Flow
 from s2m3.agents.serving.module import Generator, TokenSequence, default_tokens, row_outputs
 from s2m3.agents.serving.payloads import payload_bytes
 from s2m3.schemas.errors import BadInputError, ModuleFailedError, RequestTimeoutError, S2M3Error
-from s2m3.schemas.wire.generation import NO_OPTIONS, common_length
+from s2m3.schemas.wire.generation import NO_OPTIONS, Options, common_length
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Timing, Work
 
@@ -178,7 +178,7 @@ class ContinuousBatcher:
             if len(needs) * max(needs) > self._module.cache_bytes:
                 return
             self._waiting.popleft()
-            options = first.item.work.hop.options or NO_OPTIONS
+            options = _seeded(first.item.work)
             began = time.monotonic()
             row = self._callbacks.call_module(first.item.work, partial(self._module.begin, first.prepared, options))
             if isinstance(row, S2M3Error):
@@ -240,6 +240,14 @@ class ContinuousBatcher:
             text, finished = active.detokenizer.text, active.detokenizer.finished
             outputs = {**row_outputs(active.row), "finished": finished, self._module.generates: text}
             self._callbacks.finish(active.item, outputs, timing)
+
+
+def _seeded(work: Work) -> Options:
+    """Returns a request's options with a seed: without one, all attempts of a request have the same by its id."""
+    options = work.hop.options or NO_OPTIONS
+    if options.seed is not None:
+        return options
+    return options.model_copy(update={"seed": int.from_bytes(work.request[:6])})
 
 
 def write_all(module: Generator, batch: Sequence[Any]) -> list[dict[str, Value]]:

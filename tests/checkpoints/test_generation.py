@@ -116,7 +116,7 @@ class Recorded(Decoding):
 
     def __init__(self, name: str, *, pads: bool | None = None) -> None:
         pads = honours_padding(NETWORKS[name]) if pads is None else pads
-        super().__init__(_forward(NETWORKS[name]), Stop(frozenset({1, 2})), pads)
+        super().__init__(_forward(NETWORKS[name]), Stop(frozenset({1, 2})), pads=pads)
         self.logits: dict[DecodedSequence, list[torch.Tensor]] = {}
 
     def _say(self, rows: Sequence[DecodedSequence], logits: torch.Tensor, never: list[int]) -> None:
