@@ -7,13 +7,11 @@ import transformers
 from transformers import AutoTokenizer
 
 from s2m3.agents.checkpoints.part import CheckpointPart
+from s2m3.agents.modules.kv_cache import positions_of
 from s2m3.schemas.checkpoints.headers import read_json
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
 __all__ = ["read_extractor", "read_image_processor", "read_tokenizer", "token_limit"]
-
-#: Architectures whose positions count from the padding token's id on: that many tokens fewer fit.
-_POSITIONS_AFTER_PADDING = ("roberta", "clap_text_model", "camembert")
 
 
 def read_image_processor(opened: CheckpointPart) -> Any:
@@ -82,7 +80,5 @@ def read_tokenizer(opened: CheckpointPart) -> Any:
 
 def token_limit(tokenizer: Any, config: Any) -> int:
     """Returns how many tokens of a text fit."""
-    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    if any(name in str(config.model_type) for name in _POSITIONS_AFTER_PADDING):
-        positions -= (config.pad_token_id or 0) + 1
-    return int(min(tokenizer.model_max_length, positions))
+    longest = int(tokenizer.model_max_length)
+    return min(longest, positions_of(config)) if getattr(config, "max_position_embeddings", None) else longest

@@ -13,10 +13,13 @@ from torch import nn
 from s2m3.agents.checkpoints.networks import build_network, build_projector
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_tokenizer
+from s2m3.agents.checkpoints.whisper_prompt import WhisperPrompt, whisper_prompt
 from s2m3.agents.modules.decoder import TextDecoder
-from s2m3.agents.modules.decoding import Start, Stop
+from s2m3.agents.modules.decoding import Start, Stop, new_cache
 from s2m3.agents.modules.ports import Config, read_config, tensor_port, text_port
+from s2m3.agents.modules.token_rules import TokenRules
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
+from s2m3.schemas.sizes import TextLength, text_length
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["GeneratorConfig", "TextGenerator", "load_text_generator"]
@@ -25,11 +28,15 @@ _IMAGE = "<image>"
 
 
 class GeneratorConfig(Config):
-    """The longest text, in tokens; the prompt of a model that takes one; the language of a multilingual Whisper."""
+    """The longest text, in tokens; the prompt of a model that takes one; the language of a multilingual Whisper.
 
-    max_new_tokens: int = Field(default=128, ge=1, le=4096)
+    Without a number of tokens, that of generation_config.json counts, as far as the network's positions allow.
+    Without a language, Whisper detects that of each sound, unless generation_config.json names one.
+    """
+
+    max_new_tokens: int | None = Field(default=None, ge=1, le=4096)
     prompt: str | None = None
-    language: str = "en"
+    language: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,11 @@ class _Item:
 
 
 class TextGenerator(TextDecoder[_Item]):
-    """`hidden` (what the decoder cross-attends to), or `tokens` and `text` (a picture in a prompt), to `text`."""
+    """`hidden` (what the decoder cross-attends to), or `tokens` and `text` (a picture in a prompt), to `text`.
+
+    The output `finished` is why the text ended: `stop` or `length`. Whisper's has `language` too: a code such as `de`,
+    empty if the checkpoint is English-only.
+    """
 
     def __init__(
         self,
@@ -51,21 +62,28 @@ class TextGenerator(TextDecoder[_Item]):
         tokenizer: Any,
         prompt: "_Prompt",
         stop: Stop,
-        usual_tokens: int,
+        length: TextLength,
         cache_bytes: int,
+        rules: TokenRules,
     ) -> None:
         super().__init__(
             network,
             tokenizer=tokenizer,
             stop=stop,
-            usual_tokens=usual_tokens,
+            usual_tokens=length.after(0),
             cache_bytes=cache_bytes,
             before=projector,
+            rules=rules,
         )
         #: Whisper's decoder takes its encoder's whole result, the others its hidden states.
         self._as_outputs = "encoder_outputs" in signature(network.forward).parameters
         self._projector = projector
         self._prompt = prompt
+        self._length = length
+
+    def usual_tokens_after(self, prepared: _Item) -> int:
+        """Returns the most tokens behind an item's prompt if a request names no number."""
+        return self._length.after(self._sizes(prepared)[0])
 
     def prepare(self, inputs: Mapping[str, Value]) -> _Item:
         """Returns the item's prompt as tokens, and what came from the encoder."""
@@ -82,12 +100,31 @@ class TextGenerator(TextDecoder[_Item]):
     def _start(self, prepared: _Item) -> Start:
         ids, given = prepared.ids, prepared.given
         projected = given if self._projector is None else self._projector(given)
+        if self._prompt.whisper is not None:
+            return self._heard(self._prompt.whisper, projected)
         if self._prompt.image_id is None:
             return Start(ids=torch.tensor([ids]), states=projected)
         at = ids.index(self._prompt.image_id)
         embed = self._network.get_input_embeddings()
         before, after = embed(torch.tensor([ids[:at]]).long()), embed(torch.tensor([ids[at + 1 :]]).long())
-        return Start(embeds=torch.cat([before, projected, after], dim=1))
+        prompt = [*ids[:at], *[ids[at]] * projected.shape[1], *ids[at + 1 :]]
+        return Start(embeds=torch.cat([before, projected, after], dim=1), prompt=prompt)
+
+    def _heard(self, prompt: WhisperPrompt, states: torch.Tensor) -> Start:
+        """Returns the start of a transcript: the language as the decoder hears it after the start token, or as given.
+
+        What the decoder kept of the start token is used again.
+        """
+        if not prompt.detects:
+            outputs = {"language": prompt.language(prompt.ids)}
+            return Start(ids=torch.tensor([prompt.ids]), states=states, outputs=outputs)
+        cache = new_cache(crossing=True)
+        logits = self._forward(states, input_ids=torch.tensor([prompt.ids[:1]]), past_key_values=cache)
+        languages = sorted(prompt.languages)
+        found = languages[int(logits[0, languages].argmax())]
+        ids = [prompt.ids[0], found, *prompt.ids[2:]]
+        outputs = {"language": prompt.languages[found]}
+        return Start(ids=torch.tensor([ids[1:]]), states=states, prompt=ids, cache=cache, outputs=outputs)
 
     def _forward(self, states: torch.Tensor | None = None, **given: Any) -> torch.Tensor:
         if states is not None and self._as_outputs:
@@ -106,8 +143,11 @@ class _Prompt:
         self._fixed: list[int] = []
         self._template = ""
         self.image_id: int | None = None
+        self.whisper: WhisperPrompt | None = None
         if template == "whisper":
-            self._fixed = _whisper_prompt(opened, config.language)
+            start = _token(opened, "the token it starts from", opened.part.start)
+            self.whisper = whisper_prompt(opened, start, config.language)
+            self._fixed = self.whisper.ids
         elif opened.part.start:
             self._fixed = [_token(opened, "the token it starts from", opened.part.start)]
         else:
@@ -132,20 +172,36 @@ def _token(opened: CheckpointPart, what: str, paths: Sequence[str]) -> int:
     return found
 
 
-def _whisper_prompt(opened: CheckpointPart, language: str) -> list[int]:
-    """Returns start, language, task and no-timestamps, as far as the checkpoint has them."""
-    ids = [_token(opened, "the token it starts from", opened.part.start)]
-    languages, tasks = opened.value("generation.lang_to_id"), opened.value("generation.task_to_id")
-    if isinstance(languages, dict) and isinstance(tasks, dict):
-        if f"<|{language}|>" not in languages:
-            raise ModuleFailedError(f"module {opened.spec.id}: config.language: {language!r} is not one it knows")
-        ids += [languages[f"<|{language}|>"], tasks["transcribe"]]
-    silent = opened.value("generation.no_timestamps_token_id")
-    return [*ids, silent] if isinstance(silent, int) else ids
-
-
 def _tokens(found: object) -> list[int]:
     return [found] if isinstance(found, int) else list(found) if isinstance(found, list) else []
+
+
+def _length(opened: CheckpointPart, most: int | None) -> TextLength:
+    """Returns the module's own number of tokens, else what generation_config.json says of the length."""
+    if most is not None:
+        return TextLength(new=most)
+    return text_length(opened.checkpoint.generation, whisper=opened.part.options.get("prompt") == "whisper")
+
+
+def _rules(opened: CheckpointPart, ends: Sequence[int], vocabulary: int) -> TokenRules:
+    """Returns the settings of generation_config.json, for architectures whose own `generate` reads that file.
+
+    Raises:
+        ModuleFailedError: transformers refuses a setting.
+    """
+    read = any(path.startswith("generation.") for path in opened.part.end)
+    given = dict(opened.checkpoint.generation) if read else {}
+    given["begin_suppress_tokens"] = _never(opened, "begin_suppress_tokens", vocabulary) or None
+    try:
+        return TokenRules(given, ends)
+    except (ValueError, TypeError) as error:
+        raise ModuleFailedError(f"generation_config.json of {opened.checkpoint.folder.name}: {error}"[:300]) from error
+
+
+def _never(opened: CheckpointPart, name: str, vocabulary: int) -> list[int]:
+    """Returns tokens that are never chosen: of generation_config.json, or of config.json where that file is missing."""
+    found = _tokens(opened.value(f"generation.{name}" if opened.checkpoint.generation else name))
+    return [token for token in found if 0 <= token < vocabulary]
 
 
 def load_text_generator(opened: CheckpointPart) -> TextGenerator:
@@ -158,17 +214,15 @@ def load_text_generator(opened: CheckpointPart) -> TextGenerator:
     ends = _tokens(opened.value(*opened.part.end))
     if not ends:
         raise ModuleFailedError(f"{opened.checkpoint.folder.name} does not say which token ends a text")
-    stop = Stop(
-        frozenset(ends),
-        _tokens(opened.value("generation.suppress_tokens", "suppress_tokens")),
-        _tokens(opened.value("generation.begin_suppress_tokens", "begin_suppress_tokens")),
-    )
+    network = build_network(opened)
+    stop = Stop(frozenset(ends), _never(opened, "suppress_tokens", network.config.vocab_size))
     return TextGenerator(
-        build_network(opened),
+        network,
         build_projector(opened),
         tokenizer=read_tokenizer(opened),
         prompt=_Prompt(opened, config),
         stop=stop,
-        usual_tokens=config.max_new_tokens,
+        length=_length(opened, config.max_new_tokens),
         cache_bytes=int(opened.spec.cache_mb * 1e6),
+        rules=_rules(opened, ends, network.config.vocab_size),
     )

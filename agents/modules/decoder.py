@@ -12,8 +12,11 @@ from torch import nn
 
 from s2m3.agents.modules.decoding import DecodedSequence, Decoding, Start, Stop
 from s2m3.agents.modules.kv_cache import kv_cache_size
+from s2m3.agents.modules.padding import honours_padding
 from s2m3.agents.modules.state_dicts import nbytes_of
+from s2m3.agents.modules.token_rules import NO_RULES, TokenRules
 from s2m3.agents.serving.continuous_batching import write_all
+from s2m3.agents.serving.module import default_tokens
 from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value
 
@@ -33,6 +36,7 @@ class TextDecoder(ABC, Generic[P]):
         usual_tokens: Tokens where a request names no number.
         cache_bytes: Bytes that keys and values of all texts together may take.
         before: What is applied to the encoder's output first, if anything is.
+        rules: Settings of the checkpoint that change which token is chosen.
     """
 
     #: Each step reads all the weights, whatever the batch: eight texts at once gain x2.
@@ -49,10 +53,11 @@ class TextDecoder(ABC, Generic[P]):
         usual_tokens: int,
         cache_bytes: int,
         before: nn.Module | None = None,
+        rules: TokenRules = NO_RULES,
     ) -> None:
         self._network = network
         self._tokenizer = tokenizer
-        self._decoding = Decoding(self._forward, stop)
+        self._decoding = Decoding(self._forward, stop, pads=honours_padding(network), rules=rules)
         self._cache_size = kv_cache_size(network.config, network.dtype.itemsize)
         self.usual_tokens = usual_tokens
         self.cache_bytes = cache_bytes
@@ -75,8 +80,10 @@ class TextDecoder(ABC, Generic[P]):
         """Calls the network as `Decoding` asks; returns the logits of the last position, (texts, vocabulary)."""
 
     def run(self, batch: Sequence[P], wanted: frozenset[str]) -> list[dict[str, Value]]:
-        """Returns `text` of each item."""
-        return write_all(self, batch) if "text" in wanted else [{} for _ in batch]
+        """Returns the wanted outputs of each item: `text`, `finished`, and what else its sequence has."""
+        if not wanted:
+            return [{} for _ in batch]
+        return [{name: found[name] for name in wanted if name in found} for found in write_all(self, batch)]
 
     def most_tokens(self, prepared: P) -> int:
         """Returns what the network's positions leave behind the prompt."""
@@ -89,7 +96,8 @@ class TextDecoder(ABC, Generic[P]):
     @torch.inference_mode()
     def begin(self, prepared: P, options: Options) -> DecodedSequence:
         """Reads the prompt and says the first token."""
-        return self._decoding.begin(self._start(prepared), options)
+        limit = options.max_tokens or default_tokens(self, prepared)
+        return self._decoding.begin(self._start(prepared), options, limit)
 
     def advance(self, rows: Sequence[DecodedSequence]) -> None:
         """Says one more token of each."""

@@ -1,23 +1,29 @@
 """Generation with the network's own cache: many texts at once, each beginning and ending when it does.
 
-Texts of different lengths share a batch: the shorter ones are padded on the left, masked there, and count their own
-positions. What one says does not depend on those beside it, but for the order of sums.
+Texts of different lengths share a batch if the network honours padding (agents/modules/padding.py): the shorter ones
+are padded on the left, masked there, and count their own positions. With any other network, only texts of equal length
+share a batch, which needs no padding. So what one text says does not depend on those beside it, but for the order of
+sums.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import DynamicCache, EncoderDecoderCache
 
+from s2m3.agents.modules.token_rules import NO_RULES, TokenRules
 from s2m3.schemas.wire.generation import Options
 
-__all__ = ["DecodedSequence", "Decoding", "Start", "Stop"]
+__all__ = ["DecodedSequence", "Decoding", "Start", "Stop", "new_cache"]
 
 #: Arguments of the network -> logits of the last position, (texts, vocabulary).
 Forward = Callable[..., torch.Tensor]
+#: Largest difference of a padded text's logits from those of the text alone, as a share of the largest logit (at least
+#: 1), with which a network still counts as one that honours padding.
+_SAME = 1e-5
 #: Keys and values of each layer, each (texts, heads, tokens, width).
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -30,11 +36,17 @@ class Start:
         ids: Tokens of the prompt, (1, tokens); or
         embeds: Their vectors, where a picture's tokens are among them, (1, tokens, width).
         states: What the decoder cross-attends to, (1, states, width).
+        prompt: All tokens of the prompt, which settings such as a repetition penalty look at; empty: those of `ids`.
+        cache: What the network kept of tokens before `ids`; None if there are none.
+        outputs: Further outputs of the item, which are known before its text.
     """
 
     ids: torch.Tensor | None = None
     embeds: torch.Tensor | None = None
     states: torch.Tensor | None = None
+    prompt: Sequence[int] = ()
+    cache: Any = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,16 @@ class DecodedSequence:
     ended: bool = False
     #: the token said last, an end mark too
     last: int = 0
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    prompt: Sequence[int] = ()
+    #: what is applied to the logits of each token
+    processors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    #: 0 chooses the likeliest token
+    temperature: float = 0.0
+
+    def ids(self) -> torch.Tensor:
+        """Returns prompt and text so far, (1, tokens)."""
+        return torch.tensor([[*self.prompt, *self.tokens]])
 
 
 @dataclass(slots=True)
@@ -107,20 +129,41 @@ class Decoding:
         forward: Calls the network; it takes `input_ids` or `inputs_embeds`, `past_key_values`, and where they are
             needed `states`, `attention_mask` and `position_ids`.
         stop: When texts end.
+        pads: Whether the network honours padding (`honours_padding`); None measures it with the first two texts of
+            different lengths.
+        rules: Further settings of the checkpoint.
     """
 
-    def __init__(self, forward: Forward, stop: Stop) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        stop: Stop,
+        *,
+        pads: bool | None = None,
+        rules: TokenRules = NO_RULES,
+    ) -> None:
         self._forward = forward
+        self._rules = rules
         self._stop = stop
+        self._pads = pads
         self._batches: list[_Batch] = []
 
     @torch.inference_mode()
-    def begin(self, start: Start, options: Options) -> DecodedSequence:
-        """Reads a start and says its first token."""
-        row = DecodedSequence(options, random.Random(options.seed))  # noqa: S311  # repeatable, keeps no secret
+    def begin(self, start: Start, options: Options, limit: int = 1) -> DecodedSequence:
+        """Reads a start and says its first token.
+
+        Args:
+            start: What the text starts from.
+            options: Those of the request.
+            limit: Most tokens of the text, which some settings need.
+        """
+        row = DecodedSequence(options, random.Random(options.seed), outputs=start.outputs)  # noqa: S311  # keeps no secret
+        row.prompt = start.prompt or ([] if start.ids is None else start.ids[0].tolist())
+        row.processors = self._rules.processors(len(row.prompt), limit) or None
+        row.temperature = self._rules.temperature(options.temperature)
         given = {"input_ids": start.ids} if start.embeds is None else {"inputs_embeds": start.embeds}
         crossing = {} if start.states is None else {"states": start.states}
-        cache = DynamicCache() if start.states is None else EncoderDecoderCache(DynamicCache(), DynamicCache())
+        cache = start.cache or new_cache(crossing=start.states is not None)
         logits = self._forward(**given, **crossing, past_key_values=cache)
         self._say([row], logits, [*self._stop.never, *self._stop.never_first])
         own, crossed = _layers(cache)
@@ -141,13 +184,37 @@ class Decoding:
         self._batches = [batch for batch in left if batch is not None]
 
     def _join(self) -> None:
-        """Makes one batch of those that cross-attend to equally many states."""
-        alike: dict[int, list[_Batch]] = {}
+        """Makes one batch of those that cross-attend to equally many states, and are equally long if that matters."""
+        if self._pads is None:
+            self._pads = self._measured()
+        alike: dict[tuple[int, int], list[_Batch]] = {}
         for batch in self._batches:
-            alike.setdefault(0 if batch.states is None else batch.states.shape[1], []).append(batch)
+            states = 0 if batch.states is None else batch.states.shape[1]
+            alike.setdefault((states, 0 if self._pads else batch.length), []).append(batch)
         self._batches = [_joined(batches) for batches in alike.values()]
 
+    def _measured(self) -> bool | None:
+        """Compares the shortest text padded to the longest with the same text alone; None while all are equally long.
+
+        A network that cannot read a padded text at all does not honour padding.
+        """
+        short = min(self._batches, key=lambda batch: batch.length, default=None)
+        if short is None or not (columns := max(batch.length for batch in self._batches) - short.length):
+            return None
+        alone, _ = self._next(short)
+        try:
+            padded, _ = self._next(short.padded(columns))
+        except (TypeError, ValueError, IndexError, RuntimeError):
+            return False
+        return bool((alone - padded).abs().max() <= _SAME * max(1.0, float(alone.abs().max())))
+
     def _step(self, batch: _Batch) -> None:
+        logits, cache = self._next(batch)
+        batch.own, _ = _layers(cache)
+        self._say(batch.rows, logits, self._stop.never)
+
+    def _next(self, batch: _Batch) -> tuple[torch.Tensor, Any]:
+        """Returns the logits behind each text's last token, and the cache with that token in it."""
         own: Any = DynamicCache(batch.own)
         cache = own if batch.states is None else EncoderDecoderCache(own, DynamicCache(batch.crossing))
         extra = {} if batch.states is None else {"states": batch.states}
@@ -156,25 +223,32 @@ class Decoding:
             extra["attention_mask"] = (torch.arange(batch.length + 1) >= pads).long()
             extra["position_ids"] = batch.length - pads
         ids = torch.tensor([[row.last] for row in batch.rows])
-        logits = self._forward(input_ids=ids, past_key_values=cache, **extra)
-        batch.own, _ = _layers(cache)
-        self._say(batch.rows, logits, self._stop.never)
+        return self._forward(input_ids=ids, past_key_values=cache, **extra), cache
 
     def _say(self, rows: Sequence[DecodedSequence], logits: torch.Tensor, never: list[int]) -> None:
         logits = logits.float()
         logits[:, never] = -torch.inf
         for row, token, line in zip(rows, logits.argmax(-1).tolist(), logits, strict=True):
-            row.last = _drawn(line, row) if row.options.draws else token
+            scores = line if row.processors is None else row.processors(row.ids(), line[None])[0]
+            if row.temperature > 0:
+                row.last = self._drawn(scores, row)
+            else:
+                row.last = token if scores is line else int(scores.argmax())
             row.ended = row.last in self._stop.ends
             if not row.ended:
                 row.tokens.append(row.last)
 
+    def _drawn(self, logits: torch.Tensor, row: DecodedSequence) -> int:
+        """Draws a token: one number of the text's own row of random numbers for each, whoever else is in the batch."""
+        scores = self._rules.warped(row.ids(), logits[None].double() / row.temperature)[0]
+        reached = torch.softmax(scores, -1).cumsum(-1)
+        at = int(torch.searchsorted(reached, row.draw.random() * reached[-1], right=True))
+        return min(at, len(logits) - 1)
 
-def _drawn(logits: torch.Tensor, row: DecodedSequence) -> int:
-    """Draws a token: one number of the text's own row of random numbers for each, whoever else is in the batch."""
-    reached = torch.softmax(logits.double() / row.options.temperature, -1).cumsum(-1)
-    at = int(torch.searchsorted(reached, row.draw.random() * reached[-1], right=True))
-    return min(at, len(logits) - 1)
+
+def new_cache(*, crossing: bool) -> Any:
+    """Returns an empty cache of transformers; `crossing` is whether the network cross-attends."""
+    return EncoderDecoderCache(DynamicCache(), DynamicCache()) if crossing else DynamicCache()
 
 
 def _layers(cache: Any) -> tuple[Layers, Layers]:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["KVCacheSize", "kv_cache_size"]
+__all__ = ["KVCacheSize", "kv_cache_size", "positions_of"]
+
+#: Architectures whose positions count from the padding token's id on: that many tokens fewer fit.
+_POSITIONS_AFTER_PADDING = ("roberta", "clap_text_model", "camembert")
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,16 @@ def kv_cache_size(config: Any, itemsize: int) -> KVCacheSize:
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     shared = None if hasattr(config, "decoder_layers") else getattr(config, "num_key_value_heads", None)
     own = shared or heads
-    positions = getattr(config, "max_target_positions", None) or config.max_position_embeddings
     return KVCacheSize(
-        positions=positions,
+        positions=getattr(config, "max_target_positions", None) or positions_of(config),
         token_bytes=2 * layers * own * width * itemsize,
         state_bytes=2 * layers * heads * width * itemsize + config.hidden_size * itemsize,
     )
+
+
+def positions_of(config: Any) -> int:
+    """Returns the most tokens that the positions of a text network allow."""
+    positions: int = config.max_position_embeddings
+    if any(name in str(config.model_type) for name in _POSITIONS_AFTER_PADDING):
+        positions -= (config.pad_token_id or 0) + 1
+    return positions

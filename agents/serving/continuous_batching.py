@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from s2m3.agents.serving.detokenizer import Detokenizer
 from s2m3.agents.serving.fair_queue import Flow
-from s2m3.agents.serving.module import Generator, TokenSequence
+from s2m3.agents.serving.module import Generator, TokenSequence, default_tokens, row_outputs
 from s2m3.agents.serving.payloads import payload_bytes
 from s2m3.schemas.errors import BadInputError, ModuleFailedError, RequestTimeoutError, S2M3Error
-from s2m3.schemas.wire.generation import NO_OPTIONS, common_length
+from s2m3.schemas.wire.generation import NO_OPTIONS, Options, common_length
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Timing, Work
 
@@ -161,7 +161,7 @@ class ContinuousBatcher:
         most = module.most_tokens(prepared)
         if options.max_tokens is not None and options.max_tokens > most:
             raise BadInputError(f"options.max_tokens: {options.max_tokens} are too many: at most {most} fit here")
-        limit = options.max_tokens or min(module.usual_tokens, most)
+        limit = options.max_tokens or default_tokens(module, prepared)
         need = module.need_bytes(prepared, limit)
         if limit < 1 or need > module.cache_bytes:
             raise BadInputError(
@@ -178,7 +178,7 @@ class ContinuousBatcher:
             if len(needs) * max(needs) > self._module.cache_bytes:
                 return
             self._waiting.popleft()
-            options = first.item.work.hop.options or NO_OPTIONS
+            options = _seeded(first.item.work)
             began = time.monotonic()
             row = self._callbacks.call_module(first.item.work, partial(self._module.begin, first.prepared, options))
             if isinstance(row, S2M3Error):
@@ -237,13 +237,23 @@ class ContinuousBatcher:
             self.last_ms = active.ms
             queued_ms, run_ms = (active.began - active.item.arrived) * 1000, (now - active.began) * 1000
             timing = Timing(self._node, queued_ms, run_ms, active.batch)
-            self._callbacks.finish(active.item, {self._module.generates: active.detokenizer.text}, timing)
+            text, finished = active.detokenizer.text, active.detokenizer.finished
+            outputs = {**row_outputs(active.row), "finished": finished, self._module.generates: text}
+            self._callbacks.finish(active.item, outputs, timing)
+
+
+def _seeded(work: Work) -> Options:
+    """Returns a request's options with a seed: without one, all attempts of a request have the same by its id."""
+    options = work.hop.options or NO_OPTIONS
+    if options.seed is not None:
+        return options
+    return options.model_copy(update={"seed": int.from_bytes(work.request[:6])})
 
 
 def write_all(module: Generator, batch: Sequence[Any]) -> list[dict[str, Value]]:
     """Generates the text of each prepared item in one batch, with the module's default options."""
     rows = [module.begin(prepared, NO_OPTIONS) for prepared in batch]
-    limits = [min(module.usual_tokens, module.most_tokens(prepared)) for prepared in batch]
+    limits = [default_tokens(module, prepared) for prepared in batch]
     running = [row for row, limit in zip(rows, limits, strict=True) if not row.ended and len(row.tokens) < limit]
     while running:
         module.advance(running)
@@ -252,4 +262,9 @@ def write_all(module: Generator, batch: Sequence[Any]) -> list[dict[str, Value]]
         module.drop([row for row in running if row not in kept])
         running = kept
     module.drop(rows)
-    return [{module.generates: module.text(row.tokens)} for row in rows]
+    finished = ["stop" if row.ended else "length" for row in rows]
+    texts = [module.text(row.tokens) for row in rows]
+    return [
+        {**row_outputs(row), "finished": why, module.generates: text}
+        for row, why, text in zip(rows, finished, texts, strict=True)
+    ]

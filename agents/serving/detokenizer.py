@@ -25,12 +25,16 @@ class Detokenizer:
     #: what may be shown; until the end, without a suffix that may become a stop text, or an incomplete character
     text: str = ""
     ended: bool = field(default=False)
+    #: why it ended: `stop` (the end-of-text token, or a stop text) or `length` (the limit was reached); empty before
+    finished: str = ""
 
     def take(self, tokens: Sequence[int], *, said_end: bool) -> None:
         """Sets the tokens so far (all of them), and whether the end-of-text token followed."""
         text = self.decode(tokens)
         found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
-        self.ended = said_end or bool(found) or len(tokens) >= self.limit
+        stopped = said_end or bool(found)
+        self.ended = stopped or len(tokens) >= self.limit
+        self.finished = "stop" if stopped else "length" if self.ended else ""
         if found:
             self.text = text[: min(found)].rstrip()
         elif self.ended:

@@ -1,12 +1,13 @@
 """The interface between the runner and a loaded module: prepare one item, run a batch, or generate token by token."""
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["GENERATOR_NAMES", "MODULE_NAMES", "Generator", "Module", "TokenSequence"]
+__all__ = ["GENERATOR_NAMES", "MODULE_NAMES", "Generator", "Module", "TokenSequence", "default_tokens", "row_outputs"]
 
 
 class Module(Protocol):
@@ -58,7 +59,7 @@ class Generator(Module, Protocol):
 
     #: The name of the output that holds the text.
     generates: str
-    #: Most tokens if a request sets no `max_tokens`.
+    #: Most tokens if a request sets no `max_tokens`; fewer where positions or the KV cache do not allow as many.
     usual_tokens: int
     #: Limit of the KV cache of all sequences together, bytes.
     cache_bytes: int
@@ -80,6 +81,25 @@ class Generator(Module, Protocol):
 
     def text(self, tokens: Sequence[int]) -> str:
         """Returns the text of tokens."""
+
+
+def row_outputs(row: TokenSequence) -> Mapping[str, Value]:
+    """Returns the outputs beside the text that a sequence has in its attribute `outputs`; most have none."""
+    found: Mapping[str, Value] = getattr(row, "outputs", {})
+    return found
+
+
+def default_tokens(module: Generator, prepared: Any) -> int:
+    """Returns the most tokens of a text for which the request names no number: as many as positions and cache allow.
+
+    A module whose default depends on the item says so in a method `usual_tokens_after(prepared)`.
+    """
+    usual: int = getattr(module, "usual_tokens_after", lambda _: module.usual_tokens)(prepared)
+    limit = min(usual, module.most_tokens(prepared))
+    if limit < 1 or module.need_bytes(prepared, limit) <= module.cache_bytes:
+        return limit
+    fitting = bisect_right(range(1, limit), module.cache_bytes, key=lambda tokens: module.need_bytes(prepared, tokens))
+    return fitting or limit
 
 
 def _names(protocol: type) -> tuple[str, ...]:

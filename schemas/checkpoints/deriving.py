@@ -93,7 +93,7 @@ def linear_by_shape(tensors: Mapping[str, TensorInfo]) -> int:
 def _sizes(family: Architecture, checkpoint: Checkpoint) -> Mapping[str, Size | None]:
     """Returns sizes of parts, empty if the configuration is incomplete: sizes are estimates, so that is no error."""
     try:
-        return sizes_of(family, checkpoint.config)
+        return sizes_of(family, checkpoint.config, checkpoint.generation)
     except BadDefinitionError:
         return {}
 

@@ -118,12 +118,15 @@ def _dims_of(part: Part, config: Mapping[str, Any]) -> dict[str, Any]:
     return dims
 
 
-def sizes_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[str, Size | None]:
+def sizes_of(
+    architecture: Architecture, config: Mapping[str, Any], generation: Mapping[str, Any] | None = None
+) -> dict[str, Size | None]:
     """Returns the size of each part, in the order of the architecture's steps; None if a part's network has no formula.
 
     Args:
         architecture: The checkpoint's architecture.
         config: The checkpoint's config.json.
+        generation: Its generation_config.json; None if there is none.
 
     Raises:
         BadDefinitionError: The configuration lacks a number, or has an invalid value.
@@ -133,11 +136,11 @@ def sizes_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[str,
     try:
         for step_id, step in architecture.steps.items():
             part = architecture.parts[step.part]
-            size = sizes[step.part] = _size(part, config, _source(step, shapes))
+            size = sizes[step.part] = _size(part, config, _source(step, shapes), generation)
             shapes |= {f"{step_id}.{name}": shape for name, shape in passed(part, size).items()}
         for name, part in architecture.parts.items():
             if name not in sizes:
-                sizes[name] = _size(part, config, None)
+                sizes[name] = _size(part, config, None, generation)
     except KeyError as error:
         raise BadDefinitionError(f"config.json: {error.args[0]} is missing") from error
     except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
@@ -161,7 +164,12 @@ def _source(step: PartStep, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int,
     return next((shapes[ref] for ref in step.inputs.values() if ref in shapes), None)
 
 
-def _size(part: Part, config: Mapping[str, Any], source: tuple[int, ...] | None) -> Size | None:
+def _size(
+    part: Part,
+    config: Mapping[str, Any],
+    source: tuple[int, ...] | None,
+    generation: Mapping[str, Any] | None,
+) -> Size | None:
     if part.class_ in _HEADS:
         return _head(part, config, source)
     dims = _dims_of(part, config)
@@ -171,7 +179,7 @@ def _size(part: Part, config: Mapping[str, Any], source: tuple[int, ...] | None)
         return None
     size = formula(_Given(dims, config, source))
     states, crossed = source[0] if source else 0, "hidden" in part.inputs
-    text = text_bytes(dims, states, crossed=crossed) if part.generates else 0
+    text = text_bytes(dims, states, generation or {}, crossed=crossed) if part.generates else 0
     return Size(size.count + _projector(part, config, dims, source), size.outputs, text)
 
 

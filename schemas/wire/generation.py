@@ -21,15 +21,16 @@ _STOP_SCHEMA = {"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": _
 
 
 class Options(BaseModel):
-    """The generation options of one request. The default is greedy decoding; for None the module's default applies."""
+    """The generation options of one request; for None the module's default applies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True, defer_build=True)
 
     max_tokens: int | None = Field(default=None, ge=1, le=_MAX_TOKENS)
     #: stop texts: the generated text ends before the first occurrence of any
     stop: Annotated[tuple[str, ...], WithJsonSchema(_STOP_SCHEMA)] = ()
-    #: 0 is greedy decoding; above 0, tokens are sampled, less likely ones more often with a higher temperature
-    temperature: float = Field(default=0.0, ge=0.0, le=2.0)
+    #: 0 is greedy decoding; above 0, tokens are sampled, less likely ones more often with a higher temperature. None is
+    #: what the checkpoint's generation_config.json says, greedy where it says nothing
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     #: seed of the sampling: the same seed gives the same text. Without one, the requester sets one per request, so that
     #: all attempts generate the same text
     seed: int | None = Field(default=None, ge=0, le=_MAX_SEED)
@@ -46,8 +47,8 @@ class Options(BaseModel):
 
     @property
     def draws(self) -> bool:
-        """Whether tokens are sampled (temperature above 0)."""
-        return self.temperature > 0
+        """Whether the request wants tokens to be sampled (temperature above 0)."""
+        return self.temperature is not None and self.temperature > 0
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the wire form, without options that have their default value."""

@@ -62,6 +62,7 @@ class Bench:
         self.batcher = ContinuousBatcher("here", self.writer, self)
         self.done: dict[str, tuple[str, Timing]] = {}
         self.errors: dict[str, S2M3Error] = {}
+        self.finished: dict[str, str] = {}
         self.pieces: list[tuple[int, int, int, str]] = []
         self.has_room = True
 
@@ -74,7 +75,8 @@ class Bench:
             return error
 
     def finish(self, item: Item, outputs: Mapping[str, Value], timing: Timing) -> None:
-        assert outputs.keys() == {"text"}
+        assert outputs.keys() == {"text", "finished"}
+        self.finished[name(item.work)] = str(outputs["finished"])
         self.done[name(item.work)] = (str(outputs["text"]), timing)
 
     def fail(self, item: Item, error: S2M3Error) -> None:
@@ -163,15 +165,26 @@ def test_more_tokens_than_can_follow_are_bad_input_and_as_many_as_can_are_not(ma
 
 
 def test_what_can_never_fit_in_the_cache_is_bad_input_with_the_figures(made: Callable[..., Bench]) -> None:
-    bench = made(2_000_000)
-    bench.writer.usual_tokens = 3_000_000
-    bench.writer.most_tokens = lambda prepared: 1_999_998  # type: ignore[method-assign]  # noqa: ARG005
-    bench.step(bench.item("a b"), bench.item("x y z"))
+    bench = made(4)
+    bench.step(bench.item("a b", max_tokens=2), bench.item("x y z", max_tokens=2), bench.item("p q r s"))
     assert [name(item.work) for item in bench.batcher.items] == ["a b"]
-    assert bench.errors["x y z"].code == "bad_input"
-    assert bench.errors["x y z"].detail == (
-        "1999998 tokens after this input need 2.0 MB of keys and values; 2.0 are allowed"
-    )
+    assert bench.errors["x y z"].code == bench.errors["p q r s"].code == "bad_input"
+    assert bench.errors["x y z"].detail == ("2 tokens after this input need 0.0 MB of keys and values; 0.0 are allowed")
+
+
+def test_a_text_whose_length_the_request_leaves_open_becomes_as_long_as_the_cache_allows(
+    made: Callable[..., Bench],
+) -> None:
+    bench = made(5)
+    bench.writer.usual_tokens = 7
+    bench.step(bench.item("a b c"), times=2)
+    assert (bench.text("a b c"), bench.finished["a b c"]) == ("a b", "length")
+
+
+def test_an_answer_says_whether_the_text_ended_by_itself_or_at_its_limit(made: Callable[..., Bench]) -> None:
+    bench = made()
+    bench.step(bench.item("a b"), bench.item("x y z", max_tokens=2), bench.item("p q r", stop=("q",)), times=3)
+    assert bench.finished == {"a b": "stop", "x y z": "length", "p q r": "stop"}
 
 
 def test_an_input_after_which_no_token_can_follow_is_bad_input(made: Callable[..., Bench]) -> None:
@@ -332,7 +345,8 @@ def test_the_time_of_a_step_is_shared_by_those_that_took_it(made: Callable[..., 
 def test_texts_written_all_at_once_are_those_written_one_by_one_and_no_row_is_kept(made: Callable[..., Bench]) -> None:
     writer = made().writer
     batch = [text.split() for text in ("a b c", "x", "one two three four")]
-    assert write_all(writer, batch) == [{"text": "a b c"}, {"text": "x"}, {"text": "one two three four"}]
+    texts = ["a b c", "x", "one two three four"]
+    assert write_all(writer, batch) == [{"text": text, "finished": "stop"} for text in texts]
     assert writer.together == [3, 2, 2, 1]
     assert writer.rows == []
     assert write_all(writer, []) == []
@@ -343,8 +357,9 @@ def test_texts_written_all_at_once_end_at_the_usual_number_of_tokens_or_at_what_
 ) -> None:
     writer = made().writer
     writer.usual_tokens = 2
-    assert write_all(writer, [["a", "b", "c"], ["x"]]) == [{"text": "a b"}, {"text": "x"}]
+    stop, length = {"finished": "stop"}, {"finished": "length"}
+    assert write_all(writer, [["a", "b", "c"], ["x"]]) == [{"text": "a b", **length}, {"text": "x", **stop}]
     writer.usual_tokens = 10
     writer.most_tokens = lambda prepared: 1 if len(prepared) > 2 else 10  # type: ignore[method-assign]
-    assert write_all(writer, [["a", "b", "c"], ["x", "y"]]) == [{"text": "a"}, {"text": "x y"}]
+    assert write_all(writer, [["a", "b", "c"], ["x", "y"]]) == [{"text": "a", **length}, {"text": "x y", **stop}]
     assert writer.rows == []

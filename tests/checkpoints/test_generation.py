@@ -1,7 +1,10 @@
-"""Texts written together say what each says alone: whenever they begin and end, whatever they start from."""
+"""Texts written together say what each says alone: whenever they begin and end, whatever they start from.
+
+For every decoder: those that honour the positions of padded rows, and those that ignore or misread them.
+"""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 
 from s2m3.agents.modules.decoding import DecodedSequence, Decoding, Start, Stop
 from s2m3.agents.modules.kv_cache import kv_cache_size
+from s2m3.agents.modules.padding import HONOURING, honours_padding
 from s2m3.schemas.wire.generation import NO_OPTIONS, Options
 
 VOCABULARY, WIDTH = 60, 32
@@ -48,7 +52,51 @@ def _whisper() -> Any:
     return _randomised(t.WhisperForCausalLM(config))
 
 
-NETWORKS = {"llama": _llama(), "gpt2": _gpt2(), "blip": _blip(), "whisper": _whisper()}
+_SIZES = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+_DECODER = {"d_model": WIDTH, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48}
+
+
+def _mistral() -> Any:
+    sizes = {**_SIZES, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    return _randomised(t.MistralForCausalLM(t.MistralConfig(vocab_size=VOCABULARY, **sizes)))
+
+
+def _qwen2() -> Any:
+    sizes = {**_SIZES, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    return _randomised(t.Qwen2ForCausalLM(t.Qwen2Config(vocab_size=VOCABULARY, **sizes)))
+
+
+def _bert_like(kind: str) -> Any:
+    config = getattr(t, f"{kind}Config")(
+        vocab_size=VOCABULARY, max_position_embeddings=64, is_decoder=True, add_cross_attention=True, pad_token_id=1,
+        **_SIZES,
+    )  # fmt: skip
+    return _randomised(getattr(t, f"{kind}LMHeadModel" if kind == "Bert" else f"{kind}ForCausalLM")(config))
+
+
+def _bart_like(kind: str) -> Any:
+    sizes = {**_DECODER, "max_position_embeddings": 64, "pad_token_id": 1, "is_decoder": True}
+    config = getattr(t, f"{kind}Config")(vocab_size=VOCABULARY, add_cross_attention=True, **sizes)
+    return _randomised(getattr(t, f"{kind}ForCausalLM")(config))
+
+
+NETWORKS = {
+    "llama": _llama(),
+    "mistral": _mistral(),
+    "qwen2": _qwen2(),
+    "gpt2": _gpt2(),
+    "blip": _blip(),
+    "whisper": _whisper(),
+    "bert": _bert_like("Bert"),
+    "roberta": _bert_like("Roberta"),
+    "xlm-roberta": _bert_like("XLMRoberta"),
+    "trocr": _bart_like("TrOCR"),
+    "bart": _bart_like("Bart"),
+    "mbart": _bart_like("MBart"),
+}
+ALONE = ("llama", "mistral", "qwen2")
+#: The decoders that read padded rows as they read each row alone.
+HONOUR = {"llama", "mistral", "qwen2", "gpt2", "blip", "whisper", "bert"}
 
 
 def _forward(network: Any) -> Callable[..., torch.Tensor]:
@@ -63,23 +111,46 @@ def _forward(network: Any) -> Callable[..., torch.Tensor]:
     return forward
 
 
-def decoding(name: str) -> Decoding:
-    return Decoding(_forward(NETWORKS[name]), Stop(frozenset({1, 2})))
+class Recorded(Decoding):
+    """A decoding that keeps the logits from which each token of each text was chosen."""
+
+    def __init__(self, name: str, *, pads: bool | None = None) -> None:
+        pads = honours_padding(NETWORKS[name]) if pads is None else pads
+        super().__init__(_forward(NETWORKS[name]), Stop(frozenset({1, 2})), pads=pads)
+        self.logits: dict[DecodedSequence, list[torch.Tensor]] = {}
+
+    def _say(self, rows: Sequence[DecodedSequence], logits: torch.Tensor, never: list[int]) -> None:
+        for row, line in zip(rows, logits, strict=True):
+            self.logits.setdefault(row, []).append(line)
+        super()._say(rows, logits, never)
+
+    @property
+    def batches(self) -> int:
+        return len(self._batches)
+
+
+def decoding(name: str) -> Recorded:
+    return Recorded(name)
 
 
 def start(name: str, seed: int) -> Start:
     """A prompt of 1 to 6 tokens, and for those that cross-attend 4 or 5 states."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, VOCABULARY, (1, 1 + seed % 6), generator=generator)
-    return Start(ids=ids, states=None if name == "llama" else torch.randn(1, 4 + seed % 2, WIDTH, generator=generator))
+    return Start(ids=ids, states=None if name in ALONE else torch.randn(1, 4 + seed % 2, WIDTH, generator=generator))
 
 
-def alone(name: str, seed: int, limit: int, options: Options) -> list[int]:
+def written(name: str, seed: int, limit: int, options: Options) -> tuple[list[int], torch.Tensor]:
+    """What a text says alone, and the logits of each token (tokens, vocabulary)."""
     made = decoding(name)
     row = made.begin(start(name, seed), options)
     while not row.ended and len(row.tokens) < limit:
         made.advance([row])
-    return row.tokens
+    return row.tokens, torch.stack(made.logits[row])
+
+
+def alone(name: str, seed: int, limit: int, options: Options) -> list[int]:
+    return written(name, seed, limit, options)[0]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -101,7 +172,41 @@ def test_texts_that_begin_and_end_at_different_times_say_what_each_says_alone(
         made.drop([rows[i] for i in ended])
         going = [i for i in [*going, *new] if i not in ended]
     for i, (seed, _, limit) in enumerate(plan):
-        assert rows[i].tokens == alone(name, seed, limit, NO_OPTIONS)
+        tokens, logits = written(name, seed, limit, NO_OPTIONS)
+        assert rows[i].tokens == tokens
+        assert torch.allclose(torch.stack(made.logits[rows[i]]), logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_shares_padded_batches_exactly_if_it_reads_them_as_each_text_alone(name: str) -> None:
+    known, measured = decoding(name), Decoding(_forward(NETWORKS[name]), Stop(frozenset({1, 2})))
+    for made in (known, measured):
+        rows = [made.begin(start(name, seed), NO_OPTIONS) for seed in (0, 2, 4)]  # 1, 3 and 5 tokens, 4 states
+        assert not any(row.ended for row in rows)
+        made.advance(rows)
+        assert len(made._batches) == (1 if name in HONOUR else 3)  # noqa: SLF001  # who shares is what this is about
+
+
+def test_the_classes_that_share_unmeasured_are_those_tested_here() -> None:
+    classes = {type(NETWORKS[name]).__name__ for name in HONOUR}
+    assert classes | {"WhisperDecoder"} == HONOURING  # the network inside WhisperForCausalLM
+
+
+def test_texts_of_equal_length_share_a_batch_whatever_the_network() -> None:
+    made = decoding("trocr")
+    rows = [made.begin(start("trocr", seed), NO_OPTIONS) for seed in (6, 12, 18)]
+    made.advance(rows)
+    assert made.batches == 1
+
+
+def test_rotary_positions_that_depend_on_the_longest_text_share_no_padded_batch() -> None:
+    network = NETWORKS["llama"]
+    before = network.config.rope_parameters
+    try:
+        network.config.rope_parameters = {**before, "rope_type": "dynamic", "factor": 2.0}
+        assert honours_padding(network) is False
+    finally:
+        network.config.rope_parameters = before
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -42,6 +42,12 @@ def said(folder: Path, ids: Any) -> str:
     return text.strip()
 
 
+def finished(folder: Path, new: list[int]) -> str:
+    """`stop` if the end mark is among the new tokens, or fewer came than allowed (Whisper leaves the mark out)."""
+    end = t.AutoTokenizer.from_pretrained(folder).eos_token_id
+    return "stop" if end in new or len(new) < LONGEST else "length"
+
+
 def sound(folder: Path, data: bytes) -> Any:
     kind = json.loads((folder / "preprocessor_config.json").read_text())["feature_extractor_type"]
     extractor = getattr(t, kind).from_pretrained(folder)
@@ -164,7 +170,7 @@ def clap(folder: Path, audio: bytes, text: list[str]) -> dict[str, Any]:
 
 def encoder_decoder(folder: Path, image: bytes) -> dict[str, Any]:
     ids = network(folder).generate(pixels(folder, image), max_new_tokens=LONGEST, do_sample=False, num_beams=1)
-    return {"text": said(folder, ids[0])}
+    return {"text": said(folder, ids[0]), "finished": finished(folder, ids[0].tolist()[1:])}
 
 
 def blip(folder: Path, image: bytes, text: str | None = None) -> dict[str, Any]:
@@ -173,7 +179,7 @@ def blip(folder: Path, image: bytes, text: str | None = None) -> dict[str, Any]:
     ids = network(folder).generate(
         pixel_values=pixels(folder, image), **given, max_new_tokens=LONGEST, do_sample=False, num_beams=1
     )
-    return {"text": said(folder, ids[0])}
+    return {"text": said(folder, ids[0]), "finished": finished(folder, ids[0].tolist()[1:])}
 
 
 def llava(folder: Path, image: bytes, text: str) -> dict[str, Any]:
@@ -185,14 +191,16 @@ def llava(folder: Path, image: bytes, text: str) -> dict[str, Any]:
         input_ids=prompt, attention_mask=torch.ones_like(prompt), pixel_values=picture, max_new_tokens=LONGEST,
         do_sample=False,
     )  # fmt: skip
-    return {"text": said(folder, ids[0, prompt.shape[1] :])}
+    new = ids[0, prompt.shape[1] :]
+    return {"text": said(folder, new), "finished": finished(folder, new.tolist())}
 
 
 def whisper(folder: Path, audio: bytes) -> dict[str, Any]:
     ids = network(folder).generate(
         sound(folder, audio).input_features, max_new_tokens=LONGEST, do_sample=False, num_beams=1
     )
-    return {"text": said(folder, ids[0])}
+    new = ids[0].tolist()[1:] if ids[0, 0] == network(folder).config.decoder_start_token_id else ids[0].tolist()
+    return {"text": said(folder, ids[0]), "language": "", "finished": finished(folder, new)}  # English-only
 
 
 def image_classifier(folder: Path, image: bytes) -> dict[str, Any]:
