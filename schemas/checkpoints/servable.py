@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from s2m3.schemas.checkpoints.architectures import Architecture, Part, architecture_name
+from s2m3.schemas.checkpoints.architectures import Architecture, architecture_name
 from s2m3.schemas.checkpoints.headers import Checkpoint, read_json
 from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
 
@@ -35,24 +35,24 @@ _PROCESSORS = {
 _TOWERS = {"CLIPVisionModel": "clip_vision_model"}
 #: Labels that say that a classifier compares two texts.
 _COMPARING = frozenset({"entailment", "contradiction", "not_entailment", "neutral"})
-#: Settings of generation_config.json that change what is written -> the value that changes nothing.
+#: Settings of generation_config.json that change what is written and are not followed -> the value without effect.
+#: What is followed is in agents/modules/token_rules.py.
 _UNFOLLOWED: Mapping[str, Any] = {
     "num_beams": 1,
     "num_beam_groups": 1,
-    "repetition_penalty": 1.0,
-    "encoder_repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
+    "diversity_penalty": 0.0,
     "length_penalty": 1.0,
-    "min_length": 0,
-    "min_new_tokens": 0,
-    "forced_eos_token_id": None,
-    "bad_words_ids": None,
-    "sequence_bias": None,
-    "exponential_decay_length_penalty": None,
-    "guidance_scale": 1.0,
+    "constraints": None,
+    "force_words_ids": None,
     "penalty_alpha": 0.0,
-    "renormalize_logits": False,
+    "guidance_scale": 1.0,
+    "top_h": None,
+    "sequence_bias": None,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "exponential_decay_length_penalty": None,
+    "stop_strings": None,
+    "max_time": None,
 }
 
 
@@ -179,14 +179,11 @@ def not_followed(checkpoint: Checkpoint, family: Architecture) -> list[str]:
 
     Args:
         checkpoint: Its configuration and headers.
-        family: Its architecture; one whose parts write no text has none.
+        family: Its architecture; one whose parts write no text has none. BLIP's own `generate` reads no such file.
     """
-    if not any(_writes(part) for part in family.parts.values()):
+    is_blip = architecture_name(checkpoint.config).startswith("Blip")
+    if is_blip or not any(part.generates is not None for part in family.parts.values()):
         return []
-    given = {**checkpoint.config, **checkpoint.generation}
+    given = checkpoint.generation or checkpoint.config  # as transformers: config.json counts where there is no other
     changed = {key: given.get(key) for key, neutral in _UNFOLLOWED.items() if given.get(key) not in (neutral, None)}
     return [f"{key}={str(value)[:40]}" for key, value in changed.items()]
-
-
-def _writes(part: Part) -> bool:
-    return part.generates is not None

@@ -131,7 +131,7 @@ def test_every_tiny_checkpoint_is_servable(tiny: Path) -> None:
     ("generation", "said"),
     [
         ({"num_beams": 4, "length_penalty": 2.0}, ["num_beams=4", "length_penalty=2.0"]),
-        ({"bad_words_ids": [[3]], "guidance_scale": None}, ["bad_words_ids=[[3]]"]),
+        ({"stop_strings": ["."], "guidance_scale": None, "repetition_penalty": 1.2}, ["stop_strings=['.']"]),
         ({"num_beams": 1, "min_length": 0, "max_length": 20}, []),
         ({}, []),
     ],
