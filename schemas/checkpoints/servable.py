@@ -1,4 +1,4 @@
-"""Whether a checkpoint's folder has all that serving it needs. Pure but for the names of files: no weights, no torch.
+"""Whether a checkpoint's folder has all that serving it needs: reads its configurations and file names, no weights.
 
 What is wrong with a folder is said where its task is added, before an agent loads a part of it.
 """

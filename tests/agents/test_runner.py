@@ -119,15 +119,11 @@ def test_only_what_was_asked_for_comes_back_with_its_timing(bench: Bench) -> Non
 
 
 def test_items_that_wait_run_together_up_to_the_modules_limit(bench: Bench) -> None:
-    module = Upper()
-    module.gate.clear()
-    bench.runner.add("upper", module)
-    bench.submit("first")
-    assert module.began.acquire(timeout=WAIT_S)
+    module = occupied(bench)
     for text in ("a", "b", "c"):
         bench.submit(text)
     module.gate.set()
-    assert bench.texts(4) == ["FIRST", "A", "B", "C"]
+    assert bench.texts(4) == ["RUNNING", "A", "B", "C"]
     assert module.batches == [1, 3]
 
 
