@@ -51,8 +51,9 @@ def open_page(browser: Browser) -> Iterator[Open]:
     complaints: list[str] = []
 
     def said(message: ConsoleMessage) -> None:
-        # while the broker is away the browser itself notes each failed try; no page can keep it from that
-        if message.type in ("error", "warning") and "WebSocket connection to" not in message.text:
+        # while a broker goes or is away, the browser itself notes each failed try ("WebSocket connection to ...") and
+        # each write to a socket that is closing ("WebSocket is already in CLOSING ..."); no page can keep it from that
+        if message.type in ("error", "warning") and not message.text.startswith("WebSocket "):
             complaints.append(message.text)
 
     def open_(url: str, **context: object) -> Page:
