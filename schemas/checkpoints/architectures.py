@@ -62,7 +62,9 @@ class Part(_Frozen):
     """One functional module of a checkpoint: its tensors, and the class that runs it.
 
     `prefixes` maps the start of a tensor's name on disk to the start of its name in the part; the first match counts.
-    `drop` lists prefixes, of names in the part, of tensors that no output needs.
+    `drop` lists prefixes, of names in the part, of tensors that no output needs. A part of a network that transformers
+    itself cuts (agents/checkpoints/partial.py) has `tensors` and `others` instead, patterns of names on disk, and keeps
+    these names.
     """
 
     role: Role
@@ -72,8 +74,12 @@ class Part(_Frozen):
     inherit: list[str] = Field(default=[], description="keys of the whole configuration that the part inherits")
     set: dict[str, Any] = Field(default={}, description="keys of the configuration that the part overrides")
     init: dict[str, Any] = Field(default={}, description="further arguments of the network's class")
-    prefixes: dict[str, str] = Field(min_length=1)
+    prefixes: dict[str, str] = {}
     drop: list[str] = []
+    tensors: list[str] = Field(default=[], description="patterns of the part's tensors, instead of `prefixes`")
+    others: list[str] = Field(default=[], description="patterns of tensors of other parts, among those of `tensors`")
+    keep: list[str] = Field(default=[], description="patterns of the network's children that the part keeps; empty: all")
+    without: list[str] = Field(default=[], description="patterns of the network's children that the part lacks")
     projector: Projector | None = None
     start: list[str] = Field(default=[], description="paths of the start token's id; the first that exists counts")
     end: list[str] = Field(default=[], description="paths of the ids of tokens that end a text")
@@ -89,6 +95,8 @@ class Part(_Frozen):
 
     def name_of(self, on_disk: str) -> str | None:
         """Returns a tensor's name in the part, without its projector; None if the tensor is not in the part."""
+        if self.tensors:
+            return on_disk if _matches(self.tensors, on_disk) and not _matches(self.others, on_disk) else None
         name = _renamed(self.prefixes, on_disk)
         return None if name is None or name.startswith(tuple(self.drop)) else name
 
@@ -132,6 +140,10 @@ def _renamed(prefixes: Mapping[str, str], on_disk: str) -> str | None:
     return None
 
 
+def _matches(patterns: Sequence[str], name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def value_at(path: str, document: Mapping[str, Any]) -> Any:
     """Returns the value at a dotted path of nested mappings; None if there is none."""
     value: Any = document
@@ -162,6 +174,9 @@ def read_architecture(where: str, document: Mapping[str, Any]) -> Architecture:
         found = Architecture.model_validate(document)
     except ValidationError as error:
         raise BadDefinitionError(f"{where}: {first_error(error)}") from error
+    for part_id, part in found.parts.items():
+        if bool(part.prefixes) == bool(part.tensors):
+            raise BadDefinitionError(f"{where}: parts.{part_id}: either prefixes or tensors are wanted")
     for step_id, step in found.steps.items():
         if step.part not in found.parts:
             raise BadDefinitionError(f"{where}: steps.{step_id}.part: there is no part {step.part!r}")
