@@ -23,6 +23,8 @@ __all__ = ["cache_folder", "check_identity", "fingerprint", "same_content"]
 
 _log = structlog.get_logger(__name__)
 _FLOATS = ("F32", "F16", "BF16")
+#: Classes with a network whose scores follow config.json.
+_SCORING = ("text-classifier", "audio-classifier")
 #: Classes without a network of transformers.
 _LIGHT = ("similarity-head", "classifier-head")
 #: Numbers of a float tensor that are converted at once.
@@ -92,7 +94,7 @@ def _configuration(opened: CheckpointPart) -> dict[str, Any]:
         return {"config": dict(opened.checkpoint.config)}
     from s2m3.agents.checkpoints.configuration import identifying  # noqa: PLC0415  # light heads run without transformers
 
-    return identifying(opened) | (_scores(opened) if opened.part.class_ == "text-classifier" else {})
+    return identifying(opened) | (_scores(opened) if opened.part.class_ in _SCORING else {})
 
 
 def _scores(opened: CheckpointPart) -> dict[str, str]:

@@ -52,7 +52,8 @@ def build_network(opened: CheckpointPart) -> Any:
         ModuleFailedError: The configuration does not fit, or weights are missing or of another shape; the text names
             them.
     """
-    state = _read(opened, lambda name: not name.startswith(_PROJECTOR))
+    has_projector = opened.part.projector is not None
+    state = _read(opened, lambda name: not (has_projector and name.startswith(_PROJECTOR)))
     if opened.part.network.startswith(_OPEN_CLIP):
         model = opened.checkpoint.config["model_cfg"]
         tower = build_tower(opened.part.network.removeprefix(_OPEN_CLIP), model, state, opened.spec.id)

@@ -121,6 +121,7 @@ def _of_checkpoints(file: str, function: str, *packages: str) -> ModuleClass:
 
 _NETWORK = ("torch", "transformers", "safetensors")
 _TEXTS = (*_NETWORK, "tokenizers", "cachetools")
+_SOUNDS = (*_NETWORK, "soundfile", "soxr")
 _SPEECH = ("torch", "transformers", "soundfile", "soxr", "tokenizers")
 #: Name -> class. Every other class is one of an installed package (entry_points.py), or unknown.
 SHIPPED: dict[str, ModuleClass] = {
@@ -137,8 +138,10 @@ SHIPPED: dict[str, ModuleClass] = {
     "vqa-mlp": _of_zoo("vqa", "load_head", "safetensors"),
     "image-encoder": _of_checkpoints("vision_encoder", "load_image_encoder", *_NETWORK, "PIL"),
     "text-encoder": _of_checkpoints("text_encoder", "load_text_encoder", *_TEXTS),
-    "audio-encoder": _of_checkpoints("audio_encoder", "load_audio_encoder", *_NETWORK, "soundfile", "soxr"),
+    "audio-encoder": _of_checkpoints("audio_encoder", "load_audio_encoder", *_SOUNDS),
     "text-generator": _of_checkpoints("text_generator", "load_text_generator", *_NETWORK, "tokenizers"),
+    "speech-recognizer": _of_checkpoints("speech_recognizer", "load_speech_recognizer", *_SOUNDS, "tokenizers"),
+    "audio-classifier": _of_checkpoints("audio_classifier", "load_audio_classifier", *_SOUNDS),
     "text-classifier": _of_checkpoints("text_classifier", "load_text_classifier", *_TEXTS),
     "similarity-head": _of_checkpoints("fusion_heads", "load_similarity"),
     "classifier-head": _of_checkpoints("fusion_heads", "load_classifier"),

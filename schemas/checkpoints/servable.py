@@ -14,7 +14,9 @@ from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
 __all__ = ["check_servable", "not_followed", "why_not_servable"]
 
 #: Classes of parts that read texts, or write them, with the checkpoint's own tokenizer.
-_TOKENIZING = frozenset({"text-encoder", "text-classifier", "text-generator"})
+_TOKENIZING = frozenset({"text-encoder", "text-classifier", "text-generator", "speech-recognizer"})
+#: Of these, the classes whose tokenizer is a vocabulary of characters alone.
+_SPELLING = frozenset({"speech-recognizer"})
 #: Sets of files that are a tokenizer: each is enough.
 _TOKENIZERS = (
     ("tokenizer.json",),
@@ -137,7 +139,8 @@ def _tokenizer(checkpoint: Checkpoint, family: Architecture) -> str | None:
     if not any(part.class_ in _TOKENIZING for part in family.parts.values()):
         return None
     there = {path.name for path in checkpoint.folder.iterdir()}
-    if any(there.issuperset(files) for files in _TOKENIZERS):
+    spells = any(part.class_ in _SPELLING for part in family.parts.values())
+    if any(there.issuperset(files) for files in _TOKENIZERS) or (spells and "vocab.json" in there):
         return None
     return "holds no tokenizer: no tokenizer.json, vocab.txt, vocab.json with merges.txt, or sentencepiece model"
 

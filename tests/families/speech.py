@@ -1,0 +1,137 @@
+"""The rows of speech: recognition, classes of sound, speech from text."""
+
+import io
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import transformers as t
+
+from tests.families.family import Family
+
+__all__ = ["SPEECH"]
+
+_RATE = 16_000
+_SPELLED = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVKXJQZ'"]
+_LABELS = ["bark", "rain", "bell", "speech"]
+#: The small sizes of wav2vec 2.0 and its like; the convolutions make 100 frames of a second.
+_WAVES: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "conv_dim": (16, 16),
+    "conv_stride": (20, 8), "conv_kernel": (24, 10), "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4, "vocab_size": len(_SPELLED), "pad_token_id": 0,
+}  # fmt: skip
+
+
+def sound(number: int, seconds: float = 0.8) -> bytes:
+    """Returns a WAV file of a tone that rises, with noise over it; its numbers are exact in float32."""
+    random, time = np.random.default_rng(number), np.arange(int(seconds * _RATE)) / _RATE
+    tone = np.sin(2 * np.pi * (90 + 160 * number) * time * (1 + time)) + random.normal(0, 0.1 + 0.2 * number, len(time))
+    file = io.BytesIO()
+    soundfile.write(file, (0.2 * tone).astype(np.float32), _RATE, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+def samples(data: bytes) -> Any:
+    return soundfile.read(io.BytesIO(data), dtype="float32")[0]
+
+
+def randomised(network: Any, folder: Path, *, seed: int = 5, deviation: float = 0.25) -> None:
+    """Saves a network whose weights all matter: transformers' own initialisation makes many answers alike."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, deviation, generator=generator)
+            else:
+                weight.normal_(1.0 if "norm" in name and "bias" not in name else 0.0, 0.15, generator=generator)
+    network.eval().save_pretrained(folder)
+
+
+def _waves(folder: Path, **how: Any) -> None:
+    t.Wav2Vec2FeatureExtractor(do_normalize=True, **how).save_pretrained(folder)
+
+
+def _spelling(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(_SPELLED)}))
+    t.Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
+
+
+def _make_wav2vec2(folder: Path) -> None:
+    _spelling(folder)
+    _waves(folder, return_attention_mask=False)
+    randomised(t.Wav2Vec2ForCTC(t.Wav2Vec2Config(**_WAVES)), folder)
+
+
+def _make_hubert(folder: Path) -> None:
+    _spelling(folder)
+    _waves(folder, return_attention_mask=True)
+    stable = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+    randomised(t.HubertForCTC(t.HubertConfig(**_WAVES, **stable)), folder)
+
+
+def _make_parakeet(folder: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models  # noqa: PLC0415  # of this row alone
+
+    pieces = [*("▁" + word for word in ("the", "a", "in", "of", "to", "and")), *"etaonihsrdlumwcfgyp", "<unk>", "<pad>"]
+    marks = {"unk_token": "<unk>", "pad_token": "<pad>"}
+    made = Tokenizer(
+        models.BPE({piece: number for number, piece in enumerate(pieces)}, [], unk_token=marks["unk_token"])
+    )
+    made.decoder = decoders.Metaspace()
+    t.ParakeetTokenizer(tokenizer_object=made, **marks).save_pretrained(folder)
+    t.ParakeetFeatureExtractor(feature_size=32).save_pretrained(folder)
+    inner = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+        "num_mel_bins": 32, "subsampling_conv_channels": 8,
+    }  # fmt: skip
+    config = t.ParakeetCTCConfig(vocab_size=len(pieces), pad_token_id=len(pieces) - 1, encoder_config=inner)
+    randomised(t.ParakeetForCTC(config), folder, deviation=0.4)
+
+
+def _named() -> dict[str, Any]:
+    return {"id2label": dict(enumerate(_LABELS)), "label2id": {name: n for n, name in enumerate(_LABELS)}}
+
+
+def _make_wav2vec2_classes(folder: Path) -> None:
+    _waves(folder, return_attention_mask=True)
+    config = t.Wav2Vec2Config(**_WAVES, **_named(), classifier_proj_size=16, use_weighted_layer_sum=True)
+    randomised(t.Wav2Vec2ForSequenceClassification(config), folder)
+
+
+def _make_ast(folder: Path) -> None:
+    t.ASTFeatureExtractor(num_mel_bins=32, max_length=64).save_pretrained(folder)
+    config = t.ASTConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, max_length=64,
+        num_mel_bins=32, **_named(), problem_type="multi_label_classification",
+    )  # fmt: skip
+    randomised(t.ASTForAudioClassification(config), folder)
+
+
+@cache
+def _pipeline(folder: Path, task: str) -> Any:
+    return t.pipeline(task, model=str(folder))
+
+
+def _words(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    return {"text": _pipeline(folder, "automatic-speech-recognition")(samples(inputs["audio"]))["text"]}
+
+
+def _classes(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    found = _pipeline(folder, "audio-classification")(samples(inputs["audio"]))
+    ranking = [{"label": one["label"], "score": one["score"]} for one in found]
+    return {"label": ranking[0]["label"], "score": ranking[0]["score"], "ranking": ranking}
+
+
+_SOUNDS = [{"audio": sound(1)}, {"audio": sound(2, 1.3)}]
+SPEECH = [
+    Family("wav2vec2-ctc", "speech", _make_wav2vec2, _SOUNDS, _words),
+    Family("hubert-ctc", "speech", _make_hubert, _SOUNDS, _words),
+    Family("parakeet-ctc", "speech", _make_parakeet, _SOUNDS, _words),
+    Family("wav2vec2-classification", "speech", _make_wav2vec2_classes, _SOUNDS, _classes),
+    Family("ast", "speech", _make_ast, _SOUNDS, _classes),
+]
