@@ -238,7 +238,7 @@ class RouteStep(Document):
     module: Id
     inputs: dict[str, str] = Field(min_length=1)
     outputs: list[str]
-    #: the output that is generated token by token
+    #: the output that generation options shape: a text, token by token, or a sound
     generates: str | None = None
     #: kB per item of the request's own inputs, and of the outputs
     input_kb: float = 0.0
@@ -273,7 +273,7 @@ class RouteDoc(Document):
 
     @property
     def generates(self) -> bool:
-        """Whether a step generates text, so that requests may set generation options."""
+        """Whether a step generates a text or a sound, so that requests may set generation options."""
         return any(step.generates for step in self.steps.values())
 
     def streams(self, step: str) -> bool:

@@ -17,6 +17,8 @@ __all__ = ["Definition", "ModelSpec", "ModuleSpec", "Origin", "StepSpec", "is_hu
 
 #: The source of a step's input: `input.<name>` (an input of the request) or `<step>.<output>`.
 Ref = str
+#: Kinds of what is generated: texts token by token, anything else at once.
+_GENERATED = ("text", "audio", "image")
 
 
 Role = Annotated[Literal["vision-encoder", "text-encoder", "audio-encoder", "decoder", "head", "unknown"], ClosedList()]
@@ -58,7 +60,9 @@ class ModuleSpec(_Frozen):
     inputs: dict[str, Kind] = Field(min_length=1)
     outputs: dict[str, Kind] = Field(min_length=1)
     dtype: DtypeName | None = Field(default=None, description="dtype of the weights; empty: the agent's setting")
-    generates: str | None = Field(default=None, description="the output that is generated token by token, a text")
+    generates: str | None = Field(
+        default=None, description="the output that a request's options shape: a text, token by token, or a sound"
+    )
     memory_mb: float = Field(gt=0, description="weights in memory, 10^6 bytes")
     linear_mb: float | None = Field(
         default=None,
@@ -77,10 +81,15 @@ class ModuleSpec(_Frozen):
     also: list[Origin] = Field(default=[], description="set by the catalogue: the origins of modules declared the same")
 
     @model_validator(mode="after")
-    def _writes_a_text(self) -> Self:
-        if self.generates is not None and self.outputs.get(self.generates) != "text":
-            raise ValueError(f"generates: {self.generates!r} is not an output of kind text")
+    def _generates_what_it_has(self) -> Self:
+        if self.generates is not None and self.outputs.get(self.generates) not in _GENERATED:
+            raise ValueError(f"generates: {self.generates!r} is not an output of kind {' or '.join(_GENERATED)}")
         return self
+
+    @property
+    def writes(self) -> bool:
+        """Whether it generates a text, token by token."""
+        return self.generates is not None and self.outputs[self.generates] == "text"
 
     @property
     def identity(self) -> str:

@@ -142,6 +142,7 @@ SHIPPED: dict[str, ModuleClass] = {
     "text-generator": _of_checkpoints("text_generator", "load_text_generator", *_NETWORK, "tokenizers"),
     "speech-recognizer": _of_checkpoints("speech_recognizer", "load_speech_recognizer", *_SOUNDS, "tokenizers"),
     "audio-classifier": _of_checkpoints("audio_classifier", "load_audio_classifier", *_SOUNDS),
+    "speech-generator": _of_checkpoints("speech_generator", "load_speech_generator", *_NETWORK, "soundfile"),
     "text-classifier": _of_checkpoints("text_classifier", "load_text_classifier", *_TEXTS),
     "similarity-head": _of_checkpoints("fusion_heads", "load_similarity"),
     "classifier-head": _of_checkpoints("fusion_heads", "load_classifier"),

@@ -99,7 +99,7 @@ class InstalledClass:
 
 def _check(made: object, spec: ModuleSpec) -> None:
     """Raises ModuleFailedError for an object that lacks what the runner calls."""
-    wanted = (*MODULE_NAMES, *(GENERATOR_NAMES if spec.generates else ()))
+    wanted = (*MODULE_NAMES, *(GENERATOR_NAMES if spec.writes else ()))
     if lacking := [name for name in wanted if not hasattr(made, name)]:
         raise ModuleFailedError(f"{type(made).__name__} is no module: it lacks {', '.join(lacking)}")
     if (writes := getattr(made, "generates", None)) != spec.generates:

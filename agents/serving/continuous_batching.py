@@ -16,7 +16,7 @@ from s2m3.schemas.wire.generation import NO_OPTIONS, Options, common_length
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Timing, Work
 
-__all__ = ["BatcherCallbacks", "ContinuousBatcher", "Item", "write_all"]
+__all__ = ["BatcherCallbacks", "ContinuousBatcher", "Item", "seeded", "write_all"]
 
 
 @dataclass(slots=True)
@@ -178,7 +178,7 @@ class ContinuousBatcher:
             if len(needs) * max(needs) > self._module.cache_bytes:
                 return
             self._waiting.popleft()
-            options = _seeded(first.item.work)
+            options = seeded(first.item.work)
             began = time.monotonic()
             row = self._callbacks.call_module(first.item.work, partial(self._module.begin, first.prepared, options))
             if isinstance(row, S2M3Error):
@@ -242,7 +242,7 @@ class ContinuousBatcher:
             self._callbacks.finish(active.item, outputs, timing)
 
 
-def _seeded(work: Work) -> Options:
+def seeded(work: Work) -> Options:
     """Returns a request's options with a seed: without one, all attempts of a request have the same by its id."""
     options = work.hop.options or NO_OPTIONS
     if options.seed is not None:

@@ -7,7 +7,16 @@ from typing import Any, Protocol
 from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["GENERATOR_NAMES", "MODULE_NAMES", "Generator", "Module", "TokenSequence", "default_tokens", "row_outputs"]
+__all__ = [
+    "GENERATOR_NAMES",
+    "MODULE_NAMES",
+    "Drawing",
+    "Generator",
+    "Module",
+    "TokenSequence",
+    "default_tokens",
+    "row_outputs",
+]
 
 
 class Module(Protocol):
@@ -40,6 +49,13 @@ class Module(Protocol):
         Returns:
             One dict of output name -> value per item, in order.
         """
+
+
+class Drawing(Module, Protocol):
+    """A module whose outputs depend on random numbers, and so on the seed of a request's options."""
+
+    def prepare_with(self, inputs: Mapping[str, Value], options: Options) -> Any:
+        """Validates and decodes one item as `prepare` does, with options that always have a seed."""
 
 
 class TokenSequence(Protocol):

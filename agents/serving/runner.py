@@ -10,9 +10,9 @@ from typing import Any, TypeVar, cast
 import structlog
 
 from s2m3.agents.modules.slices import sliced
-from s2m3.agents.serving.continuous_batching import ContinuousBatcher, Item
+from s2m3.agents.serving.continuous_batching import ContinuousBatcher, Item, seeded
 from s2m3.agents.serving.fair_queue import FairQueue, Shares
-from s2m3.agents.serving.module import Generator, Module
+from s2m3.agents.serving.module import Drawing, Generator, Module
 from s2m3.agents.serving.served import Served, waiting_bytes
 from s2m3.agents.supervision.watchdog import LOOP, WORKER, Call, Watchdog
 from s2m3.broker import metrics
@@ -256,7 +256,7 @@ class Runner:
                 waited = f"{began - item.arrived:.1f} s"
                 self.fail(item, RequestTimeoutError(f"the deadline passed after {waited} in the queue"))
                 continue
-            prepared = self.call_module(item.work, partial(served.module.prepare, item.work.inputs))
+            prepared = self.call_module(item.work, partial(_prepared, served.module, item.work))
             if isinstance(prepared, S2M3Error):
                 self.fail(item, prepared)
             else:
@@ -331,6 +331,12 @@ class Runner:
         error.node = error.node or self._node
         metrics.MODULE_FAILURES.labels(item.work.hop.module, error.code).inc()
         self._failed(item.work, error)
+
+
+def _prepared(module: Module, work: Work) -> Any:
+    if hasattr(module, "prepare_with"):
+        return cast("Drawing", module).prepare_with(work.inputs, seeded(work))
+    return module.prepare(work.inputs)
 
 
 def _run_batch(module: Module, ready: list[tuple[Item, Any]]) -> list[dict[str, Value]]:

@@ -19,7 +19,7 @@ def options_of(doc: RouteDoc, pending: Pending) -> Options:
     Unknown options of the caller are an error; unknown options of the task, which come off the bus, are ignored.
 
     Raises:
-        BadInputError: An option is unknown or invalid, or the task generates no text.
+        BadInputError: An option is unknown or invalid, or the task generates nothing.
     """
     if pending.options and not doc.generates:
         raise BadInputError(f"the task {pending.task} writes no text: it takes no options")

@@ -1,4 +1,4 @@
-"""The command `ask`: sends one request, prints the answer, then the nodes and times of its steps."""
+"""The command `ask`: sends one request, prints the answer or saves it, then prints the nodes and times of its steps."""
 
 import json
 from pathlib import Path
@@ -30,9 +30,12 @@ def ask(
     temperature: options.Temperature = None,
     seed: options.Seed = None,
     stream: Annotated[bool, typer.Option("--stream", help="print the text as it is written")] = False,
+    save: Annotated[Path | None, typer.Option("--save", help="file for an answer that is a sound or a picture")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Ask a task. `s2m3 ask retrieval --image cat.jpg --text "a cat" --text "a dog"`."""
+    if save is not None and not save.parent.is_dir():
+        raise BadInputError(f"there is no folder {save.parent}")
     how = options.how_to_write(max_tokens, stop, temperature, seed)
     inputs: dict[str, Any] = {"text": text or None, "audio": _checked(audio)}
     inputs["image"] = [_checked(path) for path in image] if image else None
@@ -43,6 +46,8 @@ def ask(
                 answer = parts.result()
         else:
             answer = client.ask(task, deadline_s=deadline, options=how, **inputs)
+    if save is not None:
+        _save(answer.value, save)
     if as_json:
         typer.echo(json.dumps(_as_json(answer), ensure_ascii=False))
     else:
@@ -62,6 +67,15 @@ def _print_parts(parts: Stream, *, as_json: bool) -> None:
         text = part.after(text)
     if text and not as_json:
         typer.echo()
+
+
+def _save(value: Value, file: Path) -> None:
+    if not isinstance(value, bytes):
+        raise BadInputError(f"--save: the answer is no file: {_as_line(value)[:100]}")
+    try:
+        file.write_bytes(value)
+    except OSError as error:
+        raise BadInputError(f"--save: {file} cannot be written: {error.strerror}") from error
 
 
 def _checked(path: Path | None) -> Path | None:
@@ -100,6 +114,8 @@ def _as_line(value: Value) -> str:
             return value
         case float():
             return f"{value:.4f}"
+        case bytes():
+            return f"a file of {len(value):,} bytes (--save FILE writes it)"
         case [{"score": _, **_rest}, *_]:
             return ", ".join(f"{next(v for k, v in row.items() if k != 'score')} {row['score']:.3f}" for row in value)
         case _:

@@ -118,7 +118,7 @@ def distances_of(model: Model, own: Sequence[Architecture] = ()) -> "Distances":
         )
     definition = definition_of(read_checkpoint(model.folder), str(model.folder.resolve()), own=own)
     modules = [
-        spec.model_copy(update={"config": {"max_new_tokens": ANSWER_TOKENS}}) if spec.generates else spec
+        spec.model_copy(update={"config": {"max_new_tokens": ANSWER_TOKENS}}) if spec.writes else spec
         for spec in definition.modules
     ]
     items = [_sample(definition.model.inputs, number) for number in range(2)]

@@ -78,19 +78,23 @@ class Part(_Frozen):
     drop: list[str] = []
     tensors: list[str] = Field(default=[], description="patterns of the part's tensors, instead of `prefixes`")
     others: list[str] = Field(default=[], description="patterns of tensors of other parts, among those of `tensors`")
-    keep: list[str] = Field(default=[], description="patterns of the network's children that the part keeps; empty: all")
+    keep: list[str] = Field(
+        default=[], description="patterns of the network's children that the part keeps; empty: all"
+    )
     without: list[str] = Field(default=[], description="patterns of the network's children that the part lacks")
     projector: Projector | None = None
     start: list[str] = Field(default=[], description="paths of the start token's id; the first that exists counts")
     end: list[str] = Field(default=[], description="paths of the ids of tokens that end a text")
-    writes: str | None = Field(default=None, description="the output that a package's class generates token by token")
+    writes: str | None = Field(
+        default=None, description="the output that options shape, of a class other than `text-generator`"
+    )
     options: dict[str, Any] = Field(default={}, description="options of the class; a module's `config` overrides them")
     inputs: dict[str, Kind] = Field(min_length=1)
     outputs: dict[str, Output] = Field(min_length=1)
 
     @property
     def generates(self) -> str | None:
-        """The output that the part generates token by token; None if the part generates no text."""
+        """The output that a request's options shape: a text, token by token, or a sound; None if there is none."""
         return next(iter(self.outputs)) if self.class_ == "text-generator" else self.writes
 
     def name_of(self, on_disk: str) -> str | None:

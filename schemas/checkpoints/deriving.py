@@ -98,6 +98,12 @@ def _sizes(family: Architecture, checkpoint: Checkpoint) -> Mapping[str, Size | 
         return {}
 
 
+def _writes(part: Part) -> bool:
+    """Returns whether the part writes a text, for which keys and values are kept."""
+    generated = part.outputs.get(part.generates or "")
+    return generated is not None and generated.kind == "text"
+
+
 def module_of(
     part_id: str, part: Part, *, numbers: int, linear: int, size: Size | None, source: str, revision: str = ""
 ) -> ModuleSpec:
@@ -128,7 +134,7 @@ def module_of(
             "generates": part.generates,
             "memory_mb": weights_mb,
             "linear_mb": min(weights_mb, round(linear * _BYTES / 1e6, 2)),
-            "cache_mb": cache_mb(size.text_bytes if size else _TEXT_BYTES, weights_mb) if part.generates else 0.0,
+            "cache_mb": cache_mb(size.text_bytes if size else _TEXT_BYTES, weights_mb) if _writes(part) else 0.0,
             "gflops": round(size.gflops if size else 2 * numbers / 1e9, 4),
             "input_kb": sum(_KB[kind] for kind in part.inputs.values()),
             "output_kb": next(iter(sends.values())),

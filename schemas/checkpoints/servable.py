@@ -14,9 +14,9 @@ from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
 __all__ = ["check_servable", "not_followed", "why_not_servable"]
 
 #: Classes of parts that read texts, or write them, with the checkpoint's own tokenizer.
-_TOKENIZING = frozenset({"text-encoder", "text-classifier", "text-generator", "speech-recognizer"})
+_TOKENIZING = frozenset({"text-encoder", "text-classifier", "text-generator", "speech-recognizer", "speech-generator"})
 #: Of these, the classes whose tokenizer is a vocabulary of characters alone.
-_SPELLING = frozenset({"speech-recognizer"})
+_SPELLING = frozenset({"speech-recognizer", "speech-generator"})
 #: Sets of files that are a tokenizer: each is enough.
 _TOKENIZERS = (
     ("tokenizer.json",),
@@ -74,7 +74,7 @@ def check_servable(checkpoint: Checkpoint, family: Architecture) -> None:
 
 def why_not_servable(checkpoint: Checkpoint, family: Architecture) -> str | None:
     """Returns why a checkpoint cannot be served, as what follows its name in a sentence; None if it can."""
-    checks = (_own_code, _quantised, _two_texts, _sound_classes, _tower, _tokenizer, _processor)
+    checks = (_own_code, _quantised, _two_texts, _sound_classes, _tower, _tokenizer, _spelling, _processor)
     return next((why for check in checks if (why := check(checkpoint, family)) is not None), None)
 
 
@@ -143,6 +143,18 @@ def _tokenizer(checkpoint: Checkpoint, family: Architecture) -> str | None:
     if any(there.issuperset(files) for files in _TOKENIZERS) or (spells and "vocab.json" in there):
         return None
     return "holds no tokenizer: no tokenizer.json, vocab.txt, vocab.json with merges.txt, or sentencepiece model"
+
+
+def _spelling(checkpoint: Checkpoint, family: Architecture) -> str | None:
+    """A text to speak is read character by character: what makes other characters of it first is not run."""
+    if not _has(family, "speech-generator"):
+        return None
+    settings = _document(checkpoint.folder / "tokenizer_config.json")
+    if settings.get("is_uroman"):
+        return "reads romanised text (is_uroman), which needs the package uroman: that is not run"
+    if settings.get("phonemize", True):
+        return "reads phonemes (phonemize), which need the packages phonemizer and espeak: these are not run"
+    return None
 
 
 def _processor(checkpoint: Checkpoint, family: Architecture) -> str | None:

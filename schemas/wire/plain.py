@@ -231,7 +231,9 @@ def plain_value(value: Value) -> Any:
 
 
 def encode_plain_value(value: Value) -> bytes:
-    """Returns a value alone: a text as UTF-8, any other value as JSON."""
+    """Returns a value alone: a text as UTF-8, a file (a sound, a picture) as it is, any other value as JSON."""
+    if isinstance(value, bytes):
+        return value
     plain = plain_value(value)
     return (plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)).encode()
 

@@ -21,7 +21,7 @@ class Hop:
     inputs: Mapping[str, str]
     #: the outputs that later steps or the answer take; only these are computed and sent
     outputs: tuple[str, ...]
-    #: generation options if the step generates text token by token; None for other steps
+    #: generation options if the step generates a text or a sound; None for other steps
     options: Options | None = None
     #: whether the step streams its text to the requester
     stream: bool = False

@@ -65,11 +65,13 @@ def _in_state(view: Site, state: str) -> set[str]:
 
 def _route(definition: Definition, held: Mapping[str, str]) -> m.RouteDoc:
     model = definition.model
+    generated = {spec.id: spec.generates for spec in definition.modules}
     steps = {
         name: m.RouteStep(
             module=step.module,
             inputs=step.inputs,
             outputs=list(model.wanted_outputs(name)),
+            generates=generated[step.module],
             replicas=[m.Replica(node=held[step.module], ms=1.0)],
         )
         for name, step in model.steps.items()

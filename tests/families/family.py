@@ -51,7 +51,7 @@ def definition(folder: Path) -> Definition:
 
 
 def _short(spec: ModuleSpec) -> ModuleSpec:
-    if spec.generates is None:
+    if not spec.writes:
         return spec
     return spec.model_copy(update={"config": {**spec.config, "max_new_tokens": LONGEST}})
 

@@ -93,6 +93,34 @@ def _make_parakeet(folder: Path) -> None:
     randomised(t.ParakeetForCTC(config), folder, deviation=0.4)
 
 
+def _make_vits(folder: Path) -> None:
+    """As MMS-TTS: characters, no phonemes."""
+    folder.mkdir(exist_ok=True)
+    characters = [*"k'z", *"yuaoenihrsdtlmwcfgpbvxjq ", "_"]
+    (folder / "vocab.json").write_text(json.dumps({character: n for n, character in enumerate(characters)}))
+    marks = {"pad_token": "k", "unk_token": "_"}
+    plain = t.VitsTokenizer(str(folder / "vocab.json"), language="eng", phonemize=False, **marks)
+    plain.save_pretrained(folder)
+    config = t.VitsConfig(
+        vocab_size=len(characters), hidden_size=16, num_hidden_layers=2, ffn_dim=24, flow_size=16, spectrogram_bins=9,
+        upsample_initial_channel=16, upsample_rates=(4, 4), upsample_kernel_sizes=(8, 8), resblock_kernel_sizes=(3,),
+        resblock_dilation_sizes=((1, 3),), duration_predictor_filter_channels=8, prior_encoder_num_flows=2,
+        duration_predictor_num_flows=2, prior_encoder_num_wavenet_layers=1, posterior_encoder_num_wavenet_layers=1,
+        num_speakers=3, speaker_embedding_size=8,
+    )  # fmt: skip
+    randomised(t.VitsModel(config), folder, deviation=0.1)
+
+
+def _spoken(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    """As the model's card: a seed, the tokens, the waveform; as a WAV file of 16 bits."""
+    network, words = t.VitsModel.from_pretrained(folder), t.AutoTokenizer.from_pretrained(folder)
+    t.set_seed(inputs["options"]["seed"])
+    waveform = network(words(inputs["text"], return_tensors="pt")["input_ids"]).waveform[0]
+    file = io.BytesIO()
+    soundfile.write(file, waveform.numpy(), network.config.sampling_rate, format="WAV", subtype="PCM_16")
+    return {"audio": file.getvalue()}
+
+
 def _named() -> dict[str, Any]:
     return {"id2label": dict(enumerate(_LABELS)), "label2id": {name: n for n, name in enumerate(_LABELS)}}
 
@@ -128,10 +156,15 @@ def _classes(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 _SOUNDS = [{"audio": sound(1)}, {"audio": sound(2, 1.3)}]
+_TEXTS = [
+    {"text": "Good evening, the light is on!", "options": {"seed": 0}},
+    {"text": "the door", "options": {"seed": 11}},
+]
 SPEECH = [
     Family("wav2vec2-ctc", "speech", _make_wav2vec2, _SOUNDS, _words),
     Family("hubert-ctc", "speech", _make_hubert, _SOUNDS, _words),
     Family("parakeet-ctc", "speech", _make_parakeet, _SOUNDS, _words),
     Family("wav2vec2-classification", "speech", _make_wav2vec2_classes, _SOUNDS, _classes),
+    Family("vits", "speech", _make_vits, _TEXTS, _spoken),
     Family("ast", "speech", _make_ast, _SOUNDS, _classes),
 ]
