@@ -10,11 +10,12 @@ from cachetools import LRUCache
 from s2m3.agents.modules.slices import between_slices
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["EmbeddingCache", "Ids", "Tokens", "check_tokens", "pack"]
+__all__ = ["EmbeddingCache", "Ids", "Tokens", "check_tokens", "pack", "unpack"]
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int32]
-#: A text's token ids as int32 bytes: a compact cache key, equal for texts that the model cannot distinguish.
+#: A text's token ids, and what else its tokenizer says of each token, as int32 bytes: a compact cache key, equal for
+#: texts that the model cannot distinguish.
 Tokens = bytes
 #: Most cached rows.
 _CACHED_ROWS = 4_096
@@ -29,18 +30,22 @@ def pack(ids: Sequence[int]) -> Tokens:
     return np.array(ids, np.int32).tobytes()
 
 
-def check_tokens(texts: Sequence[Tokens]) -> None:
+def check_tokens(texts: Sequence[Tokens], numbers: int = 1) -> None:
     """Refuses an item whose texts are too much work.
+
+    Args:
+        texts: The texts.
+        numbers: Numbers that stand for one token: 2 where the tokenizer also says each token's type.
 
     Raises:
         BadInputError: The different ones of its texts have too many tokens together; the text has the numbers.
     """
-    together = sum(len(tokens) for tokens in set(texts)) // np.dtype(np.int32).itemsize
+    together = sum(len(tokens) for tokens in set(texts)) // (numbers * np.dtype(np.int32).itemsize)
     if together > _MAX_TOKENS:
         raise BadInputError(f"{len(texts)} texts of {together:,} tokens together; at most {_MAX_TOKENS:,}")
 
 
-def _unpack(group: Sequence[Tokens]) -> Ids:
+def unpack(group: Sequence[Tokens]) -> Ids:
     """Returns texts of equal length as int32 (texts, tokens), writable."""
     return np.frombuffer(bytearray().join(group), np.int32).reshape(len(group), -1)
 
@@ -70,7 +75,7 @@ class EmbeddingCache:
         new = wanted - rows.keys()
         for group in _groups(new):
             between_slices()
-            found = dict(zip(group, self._forward(_unpack(group)), strict=True))
+            found = dict(zip(group, self._forward(unpack(group)), strict=True))
             rows |= found
             # copies, because a view would keep its whole batch in memory
             self._known.update({tokens: row.copy() for tokens, row in found.items()})

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 import torch
@@ -13,12 +14,13 @@ from transformers.utils import logging
 from s2m3.agents.checkpoints.configuration import part_configuration, whole_configuration
 from s2m3.agents.checkpoints.openclip import build_tower
 from s2m3.agents.checkpoints.part import CheckpointPart, read_raw
+from s2m3.agents.checkpoints.towers import one_tower
 from s2m3.agents.modules.casting import put_into
 from s2m3.agents.modules.state_dicts import check_keys, fill
 from s2m3.schemas.checkpoints.headers import TensorInfo
 from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["build_network", "build_projector"]
+__all__ = ["build_network", "build_projector", "taken_by"]
 
 # What is wrong with a checkpoint is in our errors; the log is one line per event.
 logging.set_verbosity(logging.CRITICAL)
@@ -59,8 +61,11 @@ def build_network(opened: CheckpointPart) -> Any:
         tower = build_tower(opened.part.network.removeprefix(_OPEN_CLIP), model, state, opened.spec.id)
         put_into(tower, opened.spec.dtype)
         return tower
-    config = part_configuration(opened)
+    features = opened.part.features
+    config = whole_configuration(opened) if features else part_configuration(opened)
     network_class = _class(opened.part.network.replace("{architecture}", opened.architecture), config)
+    if features:
+        network_class = one_tower(network_class, features, opened.part.prefixes.values())
     try:
         network, info = network_class.from_pretrained(
             None,
@@ -79,6 +84,11 @@ def build_network(opened: CheckpointPart) -> Any:
     network.eval().requires_grad_(requires_grad=False)
     put_into(network, opened.spec.dtype)
     return network
+
+
+def taken_by(network: nn.Module) -> frozenset[str]:
+    """Returns the names of the arguments that a network's `forward` takes."""
+    return frozenset(signature(network.forward).parameters)
 
 
 def build_projector(opened: CheckpointPart) -> nn.Module | None:

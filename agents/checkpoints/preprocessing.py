@@ -79,6 +79,7 @@ def read_tokenizer(opened: CheckpointPart) -> Any:
 
 
 def token_limit(tokenizer: Any, config: Any) -> int:
-    """Returns how many tokens of a text fit."""
+    """Returns how many tokens of a text fit; of a dual encoder's configuration its text tower's counts."""
+    config = getattr(config, "text_config", None) or config
     longest = int(tokenizer.model_max_length)
     return min(longest, positions_of(config)) if getattr(config, "max_position_embeddings", None) else longest

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from s2m3.agents.checkpoints.fusion_heads import labels_of
@@ -11,6 +10,7 @@ from s2m3.agents.checkpoints.networks import build_network
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.scores import scoring
 from s2m3.agents.checkpoints.text_encoder import TokenizedTexts
+from s2m3.agents.embedding_cache import unpack
 from s2m3.agents.modules.ranking import Floats, answer_of, ranked
 from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.schemas.wire.values import Value
@@ -34,17 +34,17 @@ class TextClassifier:
         self._labels, self._scores = labels, scores
         self.nbytes = nbytes_of(network)
 
-    def prepare(self, inputs: Mapping[str, Value]) -> torch.Tensor:
-        """Returns the item's tokens, (1, tokens)."""
-        _, (tokens,) = self._tokenize(inputs, "text")
-        return torch.from_numpy(np.frombuffer(tokens, np.int32)[None].astype(np.int64))
+    def prepare(self, inputs: Mapping[str, Value]) -> dict[str, torch.Tensor]:
+        """Returns the item's tokens, (1, tokens) each."""
+        _, tokens = self._tokenize(inputs, "text")
+        return self._tokenize.tensors(unpack(tokens))
 
     @torch.inference_mode()
-    def run(self, batch: Sequence[torch.Tensor], wanted: frozenset[str]) -> list[dict[str, Value]]:
+    def run(self, batch: Sequence[dict[str, torch.Tensor]], wanted: frozenset[str]) -> list[dict[str, Value]]:
         """Returns the wanted outputs of each item, each text at its true length."""
         results = []
-        for ids in batch:
-            logits: Floats = self._network(input_ids=ids).logits.numpy()
+        for tokens in batch:
+            logits: Floats = self._network(**tokens).logits.numpy()
             answer = answer_of(ranked("label", self._labels, self._scores(logits[0]), _TOP), wanted)
             results.append(answer | ({"logits": logits} if "logits" in wanted else {}))
         return results
@@ -57,6 +57,6 @@ def load_text_classifier(opened: CheckpointPart) -> TextClassifier:
         ModuleFailedError: Weights, tokenizer or labels do not fit; the text names them.
     """
     network = build_network(opened)
-    tokenize = TokenizedTexts(opened, network.config)
+    tokenize = TokenizedTexts(opened, network)
     labels = labels_of(opened, network.config.num_labels)
     return TextClassifier(network, tokenize, labels, scoring(opened, len(labels)))

@@ -1,13 +1,14 @@
 """Class `image-encoder`: pictures to what a vision tower makes of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from s2m3.agents.checkpoints.networks import build_network
+from s2m3.agents.checkpoints.networks import build_network, taken_by
 from s2m3.agents.checkpoints.outputs import Asked, asked_outputs, needs_layers, take
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_image_processor
@@ -25,6 +26,8 @@ _MAX_PICTURES, _AT_ONCE = 32, 8
 #: Pixels per side up to which a picture is decoded at its full size, as the checkpoint's own preprocessing gives it; of
 #: one with twice as many on both sides a half is enough (12 megapixels from a camera stay whole, 50 do not).
 _FULL = 2_048
+#: What an image processor makes: `pixel_values`, and masks and shapes where it makes them; a row per picture.
+Pixels = dict[str, torch.Tensor]
 
 
 class ImageEncoder:
@@ -37,33 +40,49 @@ class ImageEncoder:
         self._network = network
         self._processor = processor
         self._asked = asked
+        self._takes = taken_by(network)
         self.nbytes = nbytes_of(network)
 
-    def prepare(self, inputs: Mapping[str, Value]) -> torch.Tensor:
-        """Returns the item's pixels, (pictures, 3, height, width)."""
+    def prepare(self, inputs: Mapping[str, Value]) -> Pixels:
+        """Returns what the processor makes of the item's pictures and the network takes, one row per picture.
+
+        Raises:
+            BadInputError: Too many pictures, or one that cannot be read or prepared.
+        """
         pictures = port(inputs, "image", "images")
         if len(pictures) > _MAX_PICTURES:
             raise BadInputError(f"{len(pictures)} pictures; at most {_MAX_PICTURES}")
         decoded = [_decoded(data) for data in pictures]
         try:
-            pixels: torch.Tensor = self._processor(decoded, return_tensors="pt").pixel_values
+            made = self._processor(decoded, return_tensors="pt")
         except ValueError as error:  # e.g. one pixel wide: the processor cannot tell its channels
             raise BadInputError(f"the picture cannot be prepared: {error}"[:200]) from error
-        return pixels
+        return {name: made[name] for name in made if name in self._takes}
 
     @torch.inference_mode()
-    def run(self, batch: Sequence[torch.Tensor], wanted: frozenset[str]) -> list[dict[str, Value]]:
-        """Returns the wanted outputs of each item; the pictures of all items run together."""
+    def run(self, batch: Sequence[Pixels], wanted: frozenset[str]) -> list[dict[str, Value]]:
+        """Returns the wanted outputs of each item; pictures of all items that have one shape run together."""
         rows: dict[str, list[Any]] = {name: [] for name in wanted if name in self._asked}
         layers = {"output_hidden_states": True} if needs_layers(self._asked, wanted) else {}
-        for pixels in torch.split(torch.cat(list(batch)), _AT_ONCE):
+        for pixels in _passes(batch):
             between_slices()
-            result = self._network(pixel_values=pixels, **layers)
+            result = self._network(**pixels, **layers)
             for name, found in take(self._asked, result, rows).items():
-                rows[name].append(found)
-        ends = np.cumsum([len(pixels) for pixels in batch])[:-1]
-        parts = {name: np.split(np.concatenate(found), ends) for name, found in rows.items()}
-        return [{name: part[i] for name, part in parts.items()} for i in range(len(batch))]
+                rows[name].extend(found)
+        ends = np.cumsum([len(pixels["pixel_values"]) for pixels in batch])
+        return [
+            {name: np.stack(found[end - len(pixels["pixel_values"]) : end]) for name, found in rows.items()}
+            for pixels, end in zip(batch, ends, strict=True)
+        ]
+
+
+def _passes(batch: Sequence[Pixels]) -> Iterator[Pixels]:
+    """Yields the rows of all items in their order, at most _AT_ONCE together, those of other shapes apart."""
+    for _, same in groupby(batch, lambda pixels: [tensor.shape[1:] for tensor in pixels.values()]):
+        items = list(same)
+        joined = {name: torch.cat([pixels[name] for pixels in items]) for name in items[0]}
+        for start in range(0, len(joined["pixel_values"]), _AT_ONCE):
+            yield {name: tensor[start : start + _AT_ONCE] for name, tensor in joined.items()}
 
 
 def _decoded(data: bytes) -> Image.Image:

@@ -70,6 +70,11 @@ class Part(_Frozen):
     role: Role
     class_: Id = Field(alias="class", description="the module class that runs the part: shipped, or of a package")
     network: str = Field(default="", description="class of transformers; `{architecture}`: the checkpoint's own")
+    features: Literal["", "image", "text", "audio"] = Field(
+        default="",
+        description="the network is a dual encoder without the children that `prefixes` do not name, and gives what "
+        "`get_<features>_features` gives; `config` then says only what of the configuration is the part's",
+    )
     config: str = Field(default="", description="path of the part's configuration in config.json; empty: all of it")
     inherit: list[str] = Field(default=[], description="keys of the whole configuration that the part inherits")
     set: dict[str, Any] = Field(default={}, description="keys of the configuration that the part overrides")

@@ -37,7 +37,7 @@ def clap_audio(dims: Dims) -> Size:
             width, side = 2 * width, side // 2
     out = dims["projection_dim"]
     count += norm(width) + linear(dims["hidden_size"], out) + linear(out, out)
-    return Size(count, {"audio_embeds": (out,), "pooler_output": (width,)})
+    return Size(count, {"pooler_output": (out,)})
 
 
 def _swin_layer(dims: Dims, width: int, heads: int, side: int) -> Count:

@@ -58,7 +58,7 @@ def clip_vision(dims: Dims, *, projected: bool) -> Size:
     if not projected:
         return _vision(count, dims, tokens)
     count += linear(width, dims["projection_dim"], bias=False)
-    return _vision(count, dims, tokens, image_embeds=(dims["projection_dim"],))
+    return _vision(count, dims, tokens, pooler_output=(dims["projection_dim"],))
 
 
 def _text(dims: Dims, tokens: int) -> Count:
@@ -69,9 +69,7 @@ def _text(dims: Dims, tokens: int) -> Count:
 def clip_text(dims: Dims) -> Size:
     """Returns the size of CLIP's text tower; operations are those at its maximum length."""
     width, tokens, out = dims["hidden_size"], dims["max_position_embeddings"], dims["projection_dim"]
-    return Size(
-        _text(dims, tokens) + linear(width, out, bias=False), {"text_embeds": (out,), "pooler_output": (width,)}
-    )
+    return Size(_text(dims, tokens) + linear(width, out, bias=False), {"pooler_output": (out,)})
 
 
 def siglip_vision(dims: Dims) -> Size:
@@ -124,7 +122,7 @@ def bert(dims: Dims, *, pooled: bool, projected: bool = False) -> Size:
     if projected:
         out = dims["projection_dim"]
         count += linear(width, out) + linear(out, out)
-        outputs["text_embeds"] = (out,)
+        outputs["pooler_output"] = (out,)
     return Size(count, outputs)
 
 

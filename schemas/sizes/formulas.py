@@ -19,16 +19,16 @@ __all__ = ["passed", "sizes_of"]
 
 #: Network -> model_type, for parts whose configuration has none.
 _TYPES = {
-    "CLIPVisionModelWithProjection": "clip_vision_model",
+    "CLIPModel.image": "clip_vision_model",
     "CLIPVisionModel": "clip_vision_model",
-    "CLIPTextModelWithProjection": "clip_text_model",
-    "SiglipVisionModel": "siglip_vision_model",
-    "SiglipTextModel": "siglip_text_model",
+    "CLIPModel.text": "clip_text_model",
+    "SiglipModel.image": "siglip_vision_model",
+    "SiglipModel.text": "siglip_text_model",
     "BlipVisionModel": "blip_vision_model",
     "BlipTextModel": "blip_text_model",
     "BlipTextLMHeadModel": "blip_text_model",
-    "ClapAudioModelWithProjection": "clap_audio_model",
-    "ClapTextModelWithProjection": "clap_text_model",
+    "ClapModel.audio": "clap_audio_model",
+    "ClapModel.text": "clap_text_model",
 }
 
 
@@ -53,11 +53,11 @@ class _Given:
 
 
 _FORMULAS: dict[str, Callable[[_Given], Size]] = {
-    "CLIPVisionModelWithProjection": lambda given: encoders.clip_vision(given.dims, projected=True),
+    "CLIPModel.image": lambda given: encoders.clip_vision(given.dims, projected=True),
     "CLIPVisionModel": lambda given: encoders.clip_vision(given.dims, projected=False),
-    "CLIPTextModelWithProjection": lambda given: encoders.clip_text(given.dims),
-    "SiglipVisionModel": lambda given: encoders.siglip_vision(given.dims),
-    "SiglipTextModel": lambda given: encoders.siglip_text(given.dims),
+    "CLIPModel.text": lambda given: encoders.clip_text(given.dims),
+    "SiglipModel.image": lambda given: encoders.siglip_vision(given.dims),
+    "SiglipModel.text": lambda given: encoders.siglip_text(given.dims),
     "ViTForImageClassification": lambda given: encoders.vit(given.dims, pooled=False),
     "AutoModel:vit": lambda given: encoders.vit(given.dims, pooled=False),
     "BlipVisionModel": lambda given: encoders.blip_vision(given.dims),
@@ -74,8 +74,8 @@ _FORMULAS: dict[str, Callable[[_Given], Size]] = {
     ),
     "WhisperEncoder": lambda given: audio.whisper_encoder(given.dims),
     "WhisperForCausalLM": lambda given: decoders.whisper_decoder(given.dims, given.tokens),
-    "ClapAudioModelWithProjection": lambda given: audio.clap_audio(given.dims),
-    "ClapTextModelWithProjection": lambda given: encoders.bert(given.dims, pooled=True, projected=True),
+    "ClapModel.audio": lambda given: audio.clap_audio(given.dims),
+    "ClapModel.text": lambda given: encoders.bert(given.dims, pooled=True, projected=True),
     "ModifiedResNet": lambda given: openai.modified_resnet(given.whole["model_cfg"]),
     "TextTower": lambda given: openai.openclip_text(given.whole["model_cfg"]),
     "ImageBindVision": lambda given: openai.imagebind_vision(given.dims),
@@ -106,10 +106,17 @@ def _defaults() -> dict[str, dict[str, Any]]:
     return tomllib.loads(files("s2m3.schemas").joinpath("sizes/defaults.toml").read_text(encoding="utf-8"))
 
 
+def _network_name(part: Part, config: Mapping[str, Any]) -> str:
+    """Returns the network's key in the tables above: its class; of a dual encoder, also the features that it gives."""
+    if part.network != "{architecture}":
+        return part.network.rpartition(".")[2]
+    return architecture_name(config) + (f".{part.features}" if part.features else "")
+
+
 def _dims_of(part: Part, config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a part's configuration, completed with the defaults of transformers for its model_type."""
     own = dict(value_at(part.config, config) or {}) if part.config else dict(config)
-    network = part.network.rpartition(".")[2]
+    network = _network_name(part, config)
     kind = own.get("model_type") or _TYPES.get(network, "")
     inherited = {key: config[key] for key in part.inherit if key in config}
     dims = {**_defaults().get(kind, {}), **own, **inherited, **part.set, "model_type": kind}
@@ -173,7 +180,7 @@ def _size(
     if part.class_ in _HEADS:
         return _head(part, config, source)
     dims = _dims_of(part, config)
-    network = architecture_name(config) if part.network == "{architecture}" else part.network.rpartition(".")[2]
+    network = _network_name(part, config)
     formula = _FORMULAS.get(network) or _FORMULAS.get(f"{network}:{dims['model_type']}")
     if formula is None:
         return None

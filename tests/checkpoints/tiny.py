@@ -29,7 +29,7 @@ _TEXT = {
 }
 
 
-def tokenizer(folder: Path, longest: int = 24, *, marks_last: bool = False) -> None:
+def tokenizer(folder: Path, longest: int = 24, *, marks_last: bool = False, **how: Any) -> None:
     """`marks_last`: the end mark has the largest id, as in CLIP's own vocabulary."""
     made = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))  # noqa: S106 - no password
     made.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -38,7 +38,7 @@ def tokenizer(folder: Path, longest: int = 24, *, marks_last: bool = False) -> N
     marks = [("[BOS]", BOS), (end, VOCABULARY[end])]
     made.post_processor = processors.TemplateProcessing(single=f"[BOS] $A {end}", special_tokens=marks)
     names = {"bos_token": "[BOS]", "eos_token": "[EOS]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
-    t.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=longest, **names).save_pretrained(folder)
+    t.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=longest, **names, **how).save_pretrained(folder)
 
 
 def pictures(folder: Path, kind: str = "CLIPImageProcessorPil") -> None:
@@ -76,7 +76,7 @@ def make_clip(folder: Path) -> None:
 def make_siglip(folder: Path) -> None:
     config = t.SiglipConfig(vision_config=_PICTURE, text_config={**_TEXT, "projection_size": 32})
     save(t.SiglipModel(config), folder)
-    tokenizer(folder)
+    tokenizer(folder, model_input_names=["input_ids"])
     pictures(folder, "SiglipImageProcessorPil")
 
 

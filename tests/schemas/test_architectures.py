@@ -21,7 +21,7 @@ def test_every_family_is_wired_from_its_inputs_to_one_head(family: Architecture)
 
 
 def test_a_family_is_found_by_name_and_by_pattern() -> None:
-    assert architecture_of({"architectures": ["CLIPModel"]}).names == ["CLIPModel"]
+    assert "CLIPModel" in architecture_of({"architectures": ["CLIPModel"]}).names
     assert architecture_of({"architectures": ["SwinForImageClassification"]}).names == ["*ForImageClassification"]
     resnet = {"model_cfg": {"vision_cfg": {"layers": [3, 4, 6, 3]}}}
     assert architecture_of(resnet).names == ["open_clip:resnet"]

@@ -60,7 +60,7 @@ def test_every_shipped_part_is_of_a_shipped_class() -> None:
 def test_an_own_architecture_is_found_beside_the_shipped_ones(tmp_path: Path) -> None:
     own = own_architectures(folder(tmp_path, acme=GOOD))
     assert architecture_of({"architectures": ["AcmeClassifier"]}, own) is own[0]
-    assert architecture_of({"architectures": ["CLIPModel"]}, own).names == ["CLIPModel"]
+    assert "CLIPModel" in architecture_of({"architectures": ["CLIPModel"]}, own).names
     with pytest.raises(BadDefinitionError, match=r"'AcmeClassifier' is not known"):
         architecture_of({"architectures": ["AcmeClassifier"]})
     with pytest.raises(BadDefinitionError, match=r"'Other' is not known; known: .*CLIPModel.*AcmeClassifier"):
@@ -85,7 +85,7 @@ def test_one_that_only_a_shipped_pattern_stands_for_may_be_defined_and_is_told(t
 
 def test_a_pattern_of_ones_own_counts_where_nothing_shipped_fits(tmp_path: Path) -> None:
     own = own_architectures(folder(tmp_path, all=named("*")))
-    assert architecture_of({"architectures": ["CLIPModel"]}, own).names == ["CLIPModel"]
+    assert "CLIPModel" in architecture_of({"architectures": ["CLIPModel"]}, own).names
     assert architecture_of({"architectures": ["SwinForImageClassification"]}, own).names == ["*ForImageClassification"]
     assert architecture_of({"architectures": ["Anything"]}, own) is own[0]
 

@@ -215,7 +215,7 @@ def test_operations_of_clip_are_those_that_torch_counts() -> None:
     assert found["vision"].count.flops == operations(lambda: eye(torch.zeros(1, 3, 64, 64)))
     reader = tf.CLIPTextModelWithProjection(tf.CLIPTextConfig(**text, projection_dim=24, eos_token_id=2, **EAGER))
     assert found["text"].count.flops == operations(lambda: reader(torch.ones(1, 11, dtype=torch.long)))
-    assert found["vision"].outputs["image_embeds"] == (24,)
+    assert found["vision"].outputs["pooler_output"] == (24,)
 
 
 def test_operations_of_siglip_are_those_that_torch_counts() -> None:
