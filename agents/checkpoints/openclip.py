@@ -1,7 +1,8 @@
-"""CLIP's ResNet towers as open_clip stores them: transformers has no such network. Names are the checkpoint's own.
+"""CLIP's towers as open_clip stores them: a ResNet, which transformers does not have, a ViT and the text tower.
 
 Radford et al., CLIP, ICML 2021: a ResNet with three stem convolutions, average pooling in place of strides,
-and attention pooling at the end; the text tower is a causal transformer read at the end of the text.
+and attention pooling at the end; a ViT read at its class token; the text tower is a causal transformer read at the end
+of the text. Names are the checkpoint's own.
 """
 
 from collections import OrderedDict
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from s2m3.agents.modules.state_dicts import fill
 from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["ModifiedResNet", "TextTower", "build_tower"]
+__all__ = ["ModifiedResNet", "TextTower", "VisionTransformer", "build_tower"]
 
 _EXPANSION = 4
 #: OpenAI's weights were trained with this approximation of GELU; open_clip's configuration says so.
@@ -121,28 +122,79 @@ class _QuickGELU(nn.Module):
         return x * torch.sigmoid(_QUICK * x)
 
 
-class _ResidualAttention(nn.Module):
-    """One layer of the text tower: causal attention, then two linear layers, each on a normalised input and added."""
-
-    def __init__(self, width: int, heads: int, *, quick: bool) -> None:
+class _LayerScale(nn.Module):
+    def __init__(self, width: int) -> None:
         super().__init__()
+        self.gamma = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class _ResidualAttention(nn.Module):
+    """One layer of a transformer: attention, then two linear layers, each on a normalised input and added.
+
+    Args:
+        width: Of a token.
+        heads: Of the attention.
+        tower: `vision_cfg` or `text_cfg`.
+        quick: Whether the activation is OpenAI's approximation of GELU.
+    """
+
+    def __init__(self, width: int, heads: int, tower: Mapping[str, Any], *, quick: bool) -> None:
+        super().__init__()
+        inside = int(width * tower.get("mlp_ratio", 4.0))
+        scaled = tower.get("ls_init_value") is not None
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.mlp = nn.Sequential(
             OrderedDict(
                 {
-                    "c_fc": nn.Linear(width, 4 * width),
+                    "c_fc": nn.Linear(width, inside),
                     "gelu": _QuickGELU() if quick else nn.GELU(),
-                    "c_proj": nn.Linear(4 * width, width),
+                    "c_proj": nn.Linear(inside, width),
                 }
             )
         )
+        self.ls_1 = _LayerScale(width) if scaled else nn.Identity()
+        self.ls_2 = _LayerScale(width) if scaled else nn.Identity()
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         y = self.ln_1(x)
-        x = x + self.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
-        added: Tensor = x + self.mlp(self.ln_2(x))
+        x = x + self.ls_1(self.attn(y, y, y, need_weights=False, attn_mask=mask)[0])
+        added: Tensor = x + self.ls_2(self.mlp(self.ln_2(x)))
         return added
+
+
+class VisionTransformer(nn.Module):
+    """Pixels (pictures, 3, side, side) to embeddings (pictures, embed_dim).
+
+    Args:
+        model: `model_cfg` of an open_clip_config.json.
+    """
+
+    def __init__(self, model: Mapping[str, Any]) -> None:
+        super().__init__()
+        vision = model["vision_cfg"]
+        width, patch, quick = vision["width"], vision["patch_size"], bool(model.get("quick_gelu"))
+        heads = width // vision.get("head_width", 64)
+        layers = [_ResidualAttention(width, heads, vision, quick=quick) for _ in range(vision["layers"])]
+        self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty((vision["image_size"] // patch) ** 2 + 1, width))
+        self.ln_pre = nn.Identity() if vision.get("no_ln_pre") else nn.LayerNorm(width)
+        self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(layers)})
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.empty(width, model["embed_dim"]))
+
+    def forward(self, pixel_values: Tensor) -> _Embeds:
+        """Returns the embeddings."""
+        patches = self.conv1(pixel_values).flatten(2).transpose(1, 2)
+        x = torch.cat([self.class_embedding.expand(len(patches), 1, -1), patches], 1) + self.positional_embedding
+        x = self.ln_pre(x)
+        for layer in self.transformer.get_submodule("resblocks").children():
+            x = layer(x)
+        return _Embeds(image_embeds=self.ln_post(x[:, 0]) @ self.proj)
 
 
 class TextTower(nn.Module):
@@ -156,7 +208,7 @@ class TextTower(nn.Module):
         super().__init__()
         text = model["text_cfg"]
         width, quick = text["width"], bool(model.get("quick_gelu"))
-        layers = [_ResidualAttention(width, text["heads"], quick=quick) for _ in range(text["layers"])]
+        layers = [_ResidualAttention(width, text["heads"], text, quick=quick) for _ in range(text["layers"])]
         self.token_embedding = nn.Embedding(text["vocab_size"], width)
         self.positional_embedding = nn.Parameter(torch.empty(text["context_length"], width))
         self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(layers)})
@@ -187,8 +239,9 @@ def build_tower(name: str, model: Mapping[str, Any], state: Mapping[str, Tensor]
     Raises:
         ModuleFailedError: The configuration lacks something, or weights are missing or of another shape.
     """
+    classes = {found.__name__: found for found in (ModifiedResNet, VisionTransformer, TextTower)}
     try:
-        tower: nn.Module = {"ModifiedResNet": ModifiedResNet, "TextTower": TextTower}[name](model)
+        tower: nn.Module = classes[name](model)
     except (KeyError, TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise ModuleFailedError(f"module {module_id}: open_clip_config.json: {error!r}"[:300]) from error
     counts = {key: count for key, count in tower.state_dict().items() if key.endswith(_COUNT)}

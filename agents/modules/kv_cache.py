@@ -6,7 +6,7 @@ from typing import Any
 __all__ = ["KVCacheSize", "kv_cache_size", "positions_of"]
 
 #: Architectures whose positions count from the padding token's id on: that many tokens fewer fit.
-_POSITIONS_AFTER_PADDING = ("roberta", "clap_text_model", "camembert")
+_POSITIONS_AFTER_PADDING = ("roberta", "clap_text_model", "camembert", "altclip_text_model", "mpnet")
 
 
 @dataclass(frozen=True)

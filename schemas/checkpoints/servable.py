@@ -37,6 +37,28 @@ _PROCESSORS = {
 _TOWERS = {"CLIPVisionModel": "clip_vision_model"}
 #: Labels that say that a classifier compares two texts.
 _COMPARING = frozenset({"entailment", "contradiction", "not_entailment", "neutral"})
+#: Settings of open_clip's towers and pictures that change what is computed -> the one value that is computed here.
+_OPEN_CLIP_VISION: Mapping[str, Any] = {
+    "attentional_pool": False,
+    "pool_type": "tok",
+    "final_ln_after_pool": False,
+    "pos_embed_type": "learnable",
+    "act_kwargs": None,
+    "norm_kwargs": None,
+    "block_type": None,
+    "qk_norm": False,
+}
+_OPEN_CLIP_TEXT: Mapping[str, Any] = {
+    "no_causal_mask": False,
+    "pool_type": "argmax",
+    "proj_type": "linear",
+    "proj_bias": False,
+    "embed_cls": False,
+    "final_ln_after_pool": False,
+    "act_kwargs": None,
+    "norm_kwargs": None,
+}
+_OPEN_CLIP_PICTURES: Mapping[str, Any] = {"resize_mode": "shortest", "interpolation": "bicubic"}
 #: Settings of generation_config.json that change what is written and are not followed -> the value without effect.
 #: What is followed is in agents/modules/token_rules.py.
 _UNFOLLOWED: Mapping[str, Any] = {
@@ -74,8 +96,29 @@ def check_servable(checkpoint: Checkpoint, family: Architecture) -> None:
 
 def why_not_servable(checkpoint: Checkpoint, family: Architecture) -> str | None:
     """Returns why a checkpoint cannot be served, as what follows its name in a sentence; None if it can."""
-    checks = (_own_code, _quantised, _two_texts, _sound_classes, _tower, _tokenizer, _spelling, _processor)
+    checks = (_open_clip, _own_code, _quantised, _two_texts, _sound_classes, _tower, _tokenizer, _spelling, _processor)
     return next((why for check in checks if (why := check(checkpoint, family)) is not None), None)
+
+
+def _open_clip(checkpoint: Checkpoint, _family: Architecture) -> str | None:
+    """A variant of open_clip's towers that agents/checkpoints/openclip.py does not compute."""
+    model = checkpoint.config.get("model_cfg")
+    if not isinstance(model, Mapping):
+        return None
+    vision, text = (_mapping(model.get(key)) for key in ("vision_cfg", "text_cfg"))
+    if name := vision.get("timm_model_name") or text.get("hf_model_name"):
+        of = "timm" if vision.get("timm_model_name") else "the hub"
+        return f"has a tower of {of} in open_clip's format ({str(name)[:60]}), which is not read"
+    found = {key: vision[key] for key, usual in _OPEN_CLIP_VISION.items() if vision.get(key, usual) != usual}
+    found |= {key: text[key] for key, usual in _OPEN_CLIP_TEXT.items() if text.get(key, usual) != usual}
+    resized = _mapping(checkpoint.config.get("preprocess_cfg"))
+    found |= {key: resized[key] for key, usual in _OPEN_CLIP_PICTURES.items() if resized.get(key, usual) != usual}
+    said = ", ".join(f"{key}={str(value)[:40]}" for key, value in found.items())
+    return f"is a variant of open_clip's that is not read: {said}" if found else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _own_code(checkpoint: Checkpoint, _family: Architecture) -> str | None:

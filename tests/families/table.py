@@ -1,8 +1,10 @@
 """All rows of the table of families."""
 
+from tests.families.dual import DUAL
 from tests.families.family import Family
+from tests.families.open_clip import OPEN_CLIP
 from tests.families.speech import SPEECH
 
 __all__ = ["FAMILIES"]
 
-FAMILIES: list[Family] = [*SPEECH]
+FAMILIES: list[Family] = [*SPEECH, *DUAL, *OPEN_CLIP]
