@@ -21,8 +21,8 @@ Tokens = bytes
 _CACHED_ROWS = 4_096
 #: Most tokens of one forward pass: more gained nothing on a CPU, at any length of text.
 _TOKENS_PER_PASS = 512
-#: Most tokens of the different texts of one item: a thousand labels of 16, about 10 s of one core of a small device.
-_MAX_TOKENS = 16_384
+#: Most tokens of the different texts of one item: five hundred labels of 64, about 20 s of one core of a small device.
+_MAX_TOKENS = 32_768
 
 
 def pack(ids: Sequence[int]) -> Tokens:

@@ -21,7 +21,7 @@ from s2m3.schemas.errors import BadInputError, ModuleFailedError
 from tests.checkpoints import whole
 from tests.checkpoints.inprocess import loaded, run_all, run_module
 from tests.checkpoints.models import definition
-from tests.checkpoints.tiny import alter
+from tests.checkpoints.tiny import WORDS, alter
 from tests.zoo.samples import sample
 
 CAT, ROCKET, SOUND = sample("chelsea.jpg"), sample("rocket.jpg"), sample("play-music.flac")
@@ -139,6 +139,19 @@ def test_texts_of_a_batch_come_out_as_alone(tiny: Path) -> None:
     assert together["text"] == [*TEXTS, "two"]
     alone = run_module(words, {"text": "two"}, "embedding")["embedding"]
     np.testing.assert_allclose(together["embedding"][2:], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny-clip", "tiny-siglip"])
+def test_three_hundred_labels_come_out_as_each_alone_and_none_is_bad_input(tiny: Path, checkpoint: str) -> None:
+    labels = ["cat " * (1 + number % 7) + WORDS[number % len(WORDS)] for number in range(300)]
+    module = loaded(tiny, part(tiny, checkpoint, "text"))
+    together = run_module(module, {"text": labels}, "embedding")["embedding"]
+    alone = [
+        run_module(loaded(tiny, part(tiny, checkpoint, "text")), {"text": labels[n]}, "embedding") for n in (4, 299)
+    ]
+    np.testing.assert_allclose(together[[4, 299]], [one["embedding"][0] for one in alone], atol=1e-5)
+    with pytest.raises(BadInputError, match="one or more texts"):
+        module.prepare({"text": []})
 
 
 @pytest.mark.parametrize("text", ["x" * 20_000, "\ud800"])

@@ -58,6 +58,17 @@ def siglip_tower(folder: Path) -> None:
     says(vision_config={**config["vision_config"], "model_type": "siglip_vision_model"})(folder)
 
 
+def vit_of(**vision: Any) -> Damage:
+    """Makes an open_clip checkpoint one of a vision transformer with some settings."""
+    model = {"embed_dim": 8, "text_cfg": {"pool_type": "argmax"}, "vision_cfg": {"layers": 2, **vision}}
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "open_clip_config.json").read_text())
+        (folder / "open_clip_config.json").write_text(json.dumps({**config, "model_cfg": model}))
+
+    return change
+
+
 TOKENIZER = lacks("tokenizer*", "special_tokens_map.json*")
 SOUND = also("preprocessor_config.json", {"feature_extractor_type": "Wav2Vec2FeatureExtractor"})
 NLI = says(id2label={"0": "CONTRADICTION", "1": "NEUTRAL", "2": "ENTAILMENT"})
@@ -77,6 +88,8 @@ REFUSED: dict[str, tuple[str, Damage, str]] = {
     "no-image-processor": ("tiny-vit", lacks("preprocessor_config.json"), "does not say how to read pictures"),
     "no-class": ("tiny-clip", also("preprocessor_config.json", {"size": 32}), "names its image_processor_type"),
     "no-feature-extractor": ("tiny-whisper", lacks("preprocessor_config.json"), "does not say how to read sound"),
+    "mobile-clip": ("tiny-clip-resnet", vit_of(timm_model_name="vit_base_mci_224"), "a tower of timm in open_clip's"),
+    "coca": ("tiny-clip-resnet", vit_of(attentional_pool=True), "a variant of open_clip's that is not read: attent"),
     "siglip-towered-llava": ("tiny-llava", siglip_tower, "has the tower siglip_vision_model"),
     "reranker": ("tiny-distilbert", says(sbert_ce_default_activation_function="torch.nn.Sigmoid"), "cross-encoder"),
     "reranker-of-v5": ("tiny-distilbert", says(sentence_transformers={"activation_fn": "torch.nn.Sigmoid"}), "cross-"),

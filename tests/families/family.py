@@ -71,5 +71,5 @@ def altered(folder: Path, part_tensors: Sequence[str]) -> Path:
     file, name = max(own, key=lambda place: held[place[0]][place[1]].size)
     tensor = held[file][name]
     noise = np.random.default_rng(1).standard_normal(tensor.shape).astype(tensor.dtype)
-    save_file(held[file] | {name: tensor + noise}, file, metadata={"format": "pt"})
+    save_file(held[file] | {name: np.asarray(tensor + noise)}, file, metadata={"format": "pt"})
     return copy

@@ -228,7 +228,7 @@ def test_a_damaged_picture_is_refused_or_read_but_never_fails_otherwise() -> Non
         ([1], "one or more texts"),
         (b"a cat", "one or more texts"),
         ([str(n) + "x" * 9_990 for n in range(1_000)], "1000 texts of 9,992,890 characters together; at most 200,000"),
-        ([f"{n} " * 30 for n in range(1_000)], r"1000 texts of [\d,]+ tokens together; at most 16,384"),
+        ([f"{n} " * 40 for n in range(1_000)], r"1000 texts of [\d,]+ tokens together; at most 32,768"),
         (["half a pair \ud83d"], "half of a surrogate pair"),
     ],
 )
