@@ -1,5 +1,6 @@
 """Builds the network of a part: transformers' own class, from the part's tensors alone. No weight is left random."""
 
+import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from inspect import signature
@@ -8,57 +9,42 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
+from transformers import modeling_utils
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 from transformers.utils import logging
 
 from s2m3.agents.checkpoints.configuration import part_configuration, whole_configuration
 from s2m3.agents.checkpoints.openclip import build_tower
-from s2m3.agents.checkpoints.part import CheckpointPart, read_raw
+from s2m3.agents.checkpoints.part import CheckpointPart
+from s2m3.agents.checkpoints.stored import StoredTensor, read_tensor
 from s2m3.agents.checkpoints.towers import one_tower
-from s2m3.agents.modules.casting import put_into
+from s2m3.agents.modules.casting import HALVES, cast_around, put_into, quantised_as_set
 from s2m3.agents.modules.state_dicts import check_keys, fill
-from s2m3.schemas.checkpoints.headers import TensorInfo
+from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["build_network", "build_projector", "taken_by"]
+__all__ = ["build_network", "build_projector", "load_network", "stored_tensors", "taken_by"]
 
 # What is wrong with a checkpoint is in our errors; the log is one line per event.
 logging.set_verbosity(logging.CRITICAL)
 logging.disable_progress_bar()
+# transformers reads all tensors ahead in threads: in a dtype smaller than the file's, all would be there twice.
+os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
 
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 _AUTO = {"AutoModel": MODEL_MAPPING, "AutoModelForCausalLM": MODEL_FOR_CAUSAL_LM_MAPPING}
 _PROJECTOR, _OPEN_CLIP = "projector.", "open_clip."
 
 
 def build_network(opened: CheckpointPart) -> Any:
-    """Returns a part's network, set to inference.
+    """Returns a part's network in the module's dtype, set to inference. No tensor is in memory twice.
 
     Raises:
         ModuleFailedError: The configuration does not fit, or weights are missing or of another shape; the text names
             them.
     """
-    has_projector = opened.part.projector is not None
-    state = _read(opened, lambda name: not (has_projector and name.startswith(_PROJECTOR)))
     if opened.part.network.startswith(_OPEN_CLIP):
-        model = opened.checkpoint.config["model_cfg"]
-        tower = build_tower(opened.part.network.removeprefix(_OPEN_CLIP), model, state, opened.spec.id)
+        model, read = opened.checkpoint.config["model_cfg"], _read(opened, _is_of_network(opened))
+        tower = build_tower(opened.part.network.removeprefix(_OPEN_CLIP), model, read, opened.spec.id)
         put_into(tower, opened.spec.dtype)
         return tower
     features = opened.part.features
@@ -66,23 +52,55 @@ def build_network(opened: CheckpointPart) -> Any:
     network_class = _class(opened.part.network.replace("{architecture}", opened.architecture), config)
     if features:
         network_class = one_tower(network_class, features, opened.part.prefixes.values())
+    state = stored_tensors(opened, _is_of_network(opened))
+    return load_network(network_class, config, state, opened.spec.id, opened.spec.dtype, **opened.part.init)
+
+
+def load_network(
+    network_class: type[modeling_utils.PreTrainedModel],
+    config: Any,
+    state: Mapping[str, StoredTensor],
+    module_id: str,
+    dtype: Dtype | None,
+    **init: Any,
+) -> Any:
+    """Returns a network of transformers with its weights, set to inference; float32 goes in and comes out.
+
+    bfloat16 and float16 are as transformers loads them (`dtype=…`): what a class keeps in float32 stays so.
+
+    Args:
+        network_class: A class with transformers' `from_pretrained`.
+        config: Its configuration.
+        state: The weights by their names in the network; each is read when its turn comes.
+        module_id: For the errors.
+        dtype: Of the weights in memory: see agents/modules/casting.py.
+        init: Further arguments of the class.
+
+    Raises:
+        ModuleFailedError: The configuration does not fit, or weights are missing or of another shape; the text names
+            them.
+    """
     try:
-        network, info = network_class.from_pretrained(
-            None,
-            config=config,
-            state_dict=state,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # check_keys refuses them, and names them
-            **opened.part.init,
-        )
+        with quantised_as_set(dtype, leaving=getattr(config.get_text_config(), "vocab_size", None)):
+            network, info = network_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=dict(state),
+                dtype=HALVES.get(dtype, torch.float32),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # check_keys refuses them, and names them
+                **init,
+            )
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         why = f"{type(error).__name__}: {error}"
-        raise ModuleFailedError(f"module {opened.spec.id} does not fit its configuration: {why}"[:500]) from error
+        raise ModuleFailedError(f"module {module_id} does not fit its configuration: {why}"[:500]) from error
     misshapen = [key for key, *_ in info["mismatched_keys"]]
-    check_keys(opened.spec.id, info["missing_keys"], info["unexpected_keys"], misshapen)
+    check_keys(module_id, info["missing_keys"], info["unexpected_keys"], misshapen)
     network.eval().requires_grad_(requires_grad=False)
-    put_into(network, opened.spec.dtype)
+    if dtype in HALVES:
+        cast_around(network, HALVES[dtype])
+    else:
+        put_into(network, dtype)
     return network
 
 
@@ -101,7 +119,7 @@ def build_projector(opened: CheckpointPart) -> nn.Module | None:
     if wanted is None:
         return None
     found = _read(opened, lambda name: name.startswith(_PROJECTOR))
-    state = {name[len(_PROJECTOR) :]: tensor.float() for name, tensor in found.items()}
+    state = {name[len(_PROJECTOR) :]: tensor for name, tensor in found.items()}
     if not state and wanted.optional:
         return None
     if not state:
@@ -115,18 +133,19 @@ def build_projector(opened: CheckpointPart) -> nn.Module | None:
     return projector
 
 
+def stored_tensors(opened: CheckpointPart, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, StoredTensor]:
+    """Returns the part's wanted tensors by their names in the part, none of them read."""
+    return {inside: StoredTensor(info) for inside, info in opened.tensors().items() if wanted(inside)}
+
+
+def _is_of_network(opened: CheckpointPart) -> Callable[[str], bool]:
+    has_projector = opened.part.projector is not None
+    return lambda name: not (has_projector and name.startswith(_PROJECTOR))
+
+
 def _read(opened: CheckpointPart, wanted: Callable[[str], bool]) -> dict[str, torch.Tensor]:
-    """Returns the part's wanted tensors by their names in the part; nothing else of the files is read."""
-    names = {name: inside for name, inside in opened.names.items() if wanted(inside)}
-    return {inside: _tensor(opened.checkpoint.tensors[name]) for name, inside in names.items()}
-
-
-def _tensor(info: TensorInfo) -> torch.Tensor:
-    """Returns one tensor; numbers in float32 at once, so that no second copy of all of them is ever held."""
-    dtype = _DTYPES[info.dtype]
-    raw = read_raw(info)
-    tensor = torch.from_numpy(raw).view(dtype) if raw.nbytes else torch.empty(0, dtype=dtype)
-    return (tensor.float() if dtype.is_floating_point else tensor).reshape(info.shape)
+    """Returns the part's wanted tensors, numbers in float32; nothing else of the files is read."""
+    return {name: read_tensor(info, torch.float32) for name, info in opened.tensors().items() if wanted(name)}
 
 
 def _class(path: str, config: Any) -> Any:

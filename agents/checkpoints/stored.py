@@ -1,0 +1,89 @@
+"""A tensor of a checkpoint's file, read only when it is asked for, and straight into the dtype that is asked for."""
+
+from types import EllipsisType
+
+import torch
+
+from s2m3.agents.checkpoints.part import read_raw
+from s2m3.schemas.checkpoints.headers import TensorInfo
+from s2m3.schemas.errors import ModuleFailedError
+
+__all__ = ["StoredTensor", "read_tensor"]
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+#: Numbers that are converted at once.
+_AT_ONCE = 1 << 22
+
+
+class StoredTensor:
+    """An entry of a state dict, as transformers' loader takes it from safetensors: `stored[...].to(dtype=…)` reads it.
+
+    Nothing of it is in memory before, and the caller holds the only copy after.
+    """
+
+    def __init__(self, info: TensorInfo) -> None:
+        self._info = info
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape."""
+        return torch.Size(self._info.shape)
+
+    def __getitem__(self, index: EllipsisType) -> "StoredTensor":
+        """Returns the tensor itself, still unread: only `...` is ever asked for."""
+        if index is not ...:
+            raise TypeError(f"a stored tensor is read whole, not at {index!r}")
+        return self
+
+    def to(self, device: object = None, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Reads the tensor in a dtype; None is the dtype of the file. Tensors of integers keep theirs.
+
+        Raises:
+            ModuleFailedError: The file cannot be read, or has become shorter.
+        """
+        if device is not None and str(device) != "cpu":
+            raise ModuleFailedError(f"weights are read into the memory of the processor, not of {device}")
+        return read_tensor(self._info, dtype)
+
+
+def read_tensor(info: TensorInfo, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Returns one tensor. Beside it, at most a slice of it is in memory at any time.
+
+    Args:
+        info: Where it is.
+        dtype: Of floating-point numbers; None is the dtype of the file.
+
+    Raises:
+        ModuleFailedError: The file cannot be read, or has become shorter.
+    """
+    stored = _DTYPES[info.dtype]
+    wanted = stored if dtype is None or not stored.is_floating_point else dtype
+    if wanted == stored or info.count <= _AT_ONCE:
+        return _as_stored(info).to(wanted).reshape(info.shape)
+    found = torch.empty(info.count, dtype=wanted)
+    for start in range(0, info.count, _AT_ONCE):
+        count = min(_AT_ONCE, info.count - start)
+        piece = TensorInfo(info.file, info.dtype, (count,), info.begin + start * stored.itemsize)
+        found[start : start + count] = _as_stored(piece)
+    return found.reshape(info.shape)
+
+
+def _as_stored(info: TensorInfo) -> torch.Tensor:
+    raw, stored = read_raw(info), _DTYPES[info.dtype]
+    return torch.from_numpy(raw).view(stored) if raw.nbytes else torch.empty(0, dtype=stored)
