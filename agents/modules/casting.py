@@ -21,7 +21,7 @@ __all__ = ["HALVES", "cast_around", "put_into", "quantised_as_set", "tensors_of"
 #: transformers' Conv1D: by its name, for a network may have been built without transformers.
 _TURNED = "Conv1D"
 #: Freed bytes of float32 matrices after which malloc's heap is trimmed: it keeps the holes between those in int8.
-_TRIMMED = 32_000_000
+_TRIMMED = 8_000_000
 #: The dtypes of a name that take half of float32's bytes.
 HALVES: dict[str | None, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
