@@ -32,6 +32,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "broker": ("iotcore",),
     "exact": ("highspy",),
     "int8": ("torchao",),
+    "owlv2": ("scipy",),
     "secure": ("cryptography",),
     "traces": ("opentelemetry.exporter.otlp.proto.http", "opentelemetry.sdk"),
 }

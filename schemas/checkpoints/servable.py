@@ -11,10 +11,20 @@ from s2m3.schemas.checkpoints.architectures import Architecture, architecture_na
 from s2m3.schemas.checkpoints.headers import Checkpoint, read_json
 from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
 
-__all__ = ["check_servable", "not_followed", "why_not_servable"]
+__all__ = ["NO_PILLOW", "check_servable", "not_followed", "why_not_servable"]
 
 #: Classes of parts that read texts, or write them, with the checkpoint's own tokenizer.
-_TOKENIZING = frozenset({"text-encoder", "text-classifier", "text-generator", "speech-recognizer", "speech-generator"})
+_TOKENIZING = frozenset(
+    {
+        "text-encoder",
+        "text-classifier",
+        "text-generator",
+        "speech-recognizer",
+        "speech-generator",
+        "zero-shot-object-detector",
+        "owlv2-object-detector",
+    }
+)
 #: Of these, the classes whose tokenizer is a vocabulary of characters alone.
 _SPELLING = frozenset({"speech-recognizer", "speech-generator"})
 #: Sets of files that are a tokenizer: each is enough.
@@ -35,6 +45,10 @@ _PROCESSORS = {
 }
 #: What `model_type` of a tower may be, per part's network: another tower would not fit its tensors.
 _TOWERS = {"CLIPVisionModel": "clip_vision_model"}
+#: Families whose backbone is one of the package timm where config.json does not say otherwise.
+_TIMM_BY_DEFAULT = frozenset(
+    {"conditional_detr", "dab-detr", "deformable_detr", "detr", "omdet-turbo", "table-transformer"}
+)
 #: Labels that say that a classifier compares two texts.
 _COMPARING = frozenset({"entailment", "contradiction", "not_entailment", "neutral"})
 #: Settings of open_clip's towers and pictures that change what is computed -> the one value that is computed here.
@@ -80,6 +94,25 @@ _UNFOLLOWED: Mapping[str, Any] = {
 }
 
 
+#: Image processors that transformers 5.23 has without a variant that reads with Pillow.
+NO_PILLOW = frozenset(
+    {
+        "CHMv2ImageProcessor",
+        "DepthProImageProcessor",
+        "DINOv3ViTImageProcessor",
+        "PPDocLayoutV2ImageProcessor",
+        "PPDocLayoutV3ImageProcessor",
+        "PPDocLayoutV4ImageProcessor",
+        "PPLCNetImageProcessor",
+        "PPOCRV5ServerDetImageProcessor",
+        "RfDetrImageProcessor",
+        "Sapiens2ImageProcessor",
+        "TimmWrapperImageProcessor",
+        "Tipsv2DptImageProcessor",
+    }
+)
+
+
 def check_servable(checkpoint: Checkpoint, family: Architecture) -> None:
     """Checks that a checkpoint of a known architecture can be served from its folder.
 
@@ -96,7 +129,19 @@ def check_servable(checkpoint: Checkpoint, family: Architecture) -> None:
 
 def why_not_servable(checkpoint: Checkpoint, family: Architecture) -> str | None:
     """Returns why a checkpoint cannot be served, as what follows its name in a sentence; None if it can."""
-    checks = (_open_clip, _own_code, _quantised, _two_texts, _sound_classes, _tower, _tokenizer, _spelling, _processor)
+    checks = (
+        _open_clip,
+        _own_code,
+        _quantised,
+        _two_texts,
+        _sound_classes,
+        _tower,
+        _backbone,
+        _tokenizer,
+        _spelling,
+        _processor,
+        _without_pillow,
+    )
     return next((why for check in checks if (why := check(checkpoint, family)) is not None), None)
 
 
@@ -178,6 +223,20 @@ def _tower(checkpoint: Checkpoint, family: Architecture) -> str | None:
     return None
 
 
+def _backbone(checkpoint: Checkpoint, _family: Architecture) -> str | None:
+    """A backbone that is named is fetched or built by others: transformers has its code only if its kind is there."""
+    config = checkpoint.config
+    given, named = config.get("backbone_config"), config.get("backbone")
+    kind = given.get("model_type") if isinstance(given, Mapping) else None
+    by_default = config.get("use_timm_backbone", config.get("model_type") in _TIMM_BY_DEFAULT)
+    if kind == "timm_backbone" or config.get("model_type") == "timm_wrapper" or (kind is None and by_default):
+        what = f" ({str(named)[:40]})" if named else ""
+        return f"has a backbone of the package timm{what}, which is not served: take a revision without (no_timm)"
+    if kind is None and isinstance(named, str):
+        return f"names its backbone ({named[:40]}) without saying how it is built (backbone_config)"
+    return None
+
+
 def _tokenizer(checkpoint: Checkpoint, family: Architecture) -> str | None:
     if not any(part.class_ in _TOKENIZING for part in family.parts.values()):
         return None
@@ -211,6 +270,16 @@ def _processor(checkpoint: Checkpoint, family: Architecture) -> str | None:
             if _processor_class(checkpoint.folder, keys, inside) is None:
                 return f"does not say how to read {reads}: no preprocessor_config.json names its {keys[0]}"
     return None
+
+
+def _without_pillow(checkpoint: Checkpoint, family: Architecture) -> str | None:
+    keys, inside, _ = _PROCESSORS["image"]
+    if not any(part.network and "image" in part.inputs for part in family.parts.values()):
+        return None
+    name = (_processor_class(checkpoint.folder, keys, inside) or "").removesuffix("Fast")
+    if name not in NO_PILLOW:
+        return None
+    return f"reads pictures with {name}, which transformers has for the package torchvision alone"
 
 
 def _processor_class(folder: Path, keys: tuple[str, ...], inside: str) -> str | None:

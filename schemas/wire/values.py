@@ -9,11 +9,11 @@ import numpy.typing as npt
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.protocol import UNKNOWN, ClosedList
 
-__all__ = ["Kind", "Tensor", "Value", "check_kind", "pack_tensor", "unpack_tensor"]
+__all__ = ["Kind", "Tensor", "Value", "check_kind", "is_boxes", "pack_tensor", "unpack_tensor"]
 
 #: "unknown" is a kind of a newer release: its values are passed on unchecked, and the module checks them.
 Kind = Annotated[
-    Literal["image", "images", "audio", "text", "texts", "tensor", "number", "data", "unknown"], ClosedList()
+    Literal["image", "images", "audio", "text", "texts", "tensor", "number", "data", "boxes", "unknown"], ClosedList()
 ]
 Tensor = npt.NDArray[Any]
 #: bytes (an image or sound file), str, numbers, None, Tensor, and lists and string-keyed dicts of these.
@@ -24,6 +24,8 @@ _DTYPES = {
     for name in ("float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool", "float64")
 }
 _MAX_DIMS = 8
+#: Numbers of a box: left, top, right, bottom.
+_CORNERS = 4
 _TENSOR_KEYS = frozenset({"dtype", "shape", "bytes"})
 
 
@@ -70,6 +72,26 @@ def unpack_tensor(packed: Mapping[str, Any]) -> Tensor:
         raise BadInputError(f"a tensor cannot have the shape {shape}") from error
 
 
+def is_boxes(value: object) -> bool:
+    """Returns whether a value is a list of boxes: what is where in a picture, the best score first.
+
+    A box is {label: text, score: number, box: [x1, y1, x2, y2]}: left, top, right and bottom in pixels of the picture
+    that was sent, as people see the picture (upright by its EXIF orientation). Nothing found is an empty list.
+    """
+    return isinstance(value, list) and all(_is_box(item) for item in value)
+
+
+def _is_box(item: object) -> bool:
+    if not isinstance(item, dict) or not isinstance(item.get("label"), str) or not _is_number(item.get("score")):
+        return False
+    corners = item.get("box")
+    return isinstance(corners, list) and len(corners) == _CORNERS and all(_is_number(number) for number in corners)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _is_list_of(value: Value, kind: type) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)
 
@@ -91,8 +113,9 @@ def check_kind(name: str, kind: Kind, value: Value) -> Value:
         "text": isinstance(value, str),
         "texts": _is_list_of(value, str),
         "tensor": isinstance(value, np.ndarray),
-        "number": isinstance(value, int | float) and not isinstance(value, bool),
+        "number": _is_number(value),
         "data": True,
+        "boxes": is_boxes(value),
         UNKNOWN: True,
     }
     if not fits[kind]:
@@ -128,4 +151,5 @@ _WANTED: dict[Kind, str] = {
     "tensor": "a tensor",
     "number": "a number",
     "data": "plain data",
+    "boxes": "a list of {label, score, box: [x1, y1, x2, y2]}",
 }

@@ -72,6 +72,7 @@ def vit_of(**vision: Any) -> Damage:
 TOKENIZER = lacks("tokenizer*", "special_tokens_map.json*")
 SOUND = also("preprocessor_config.json", {"feature_extractor_type": "Wav2Vec2FeatureExtractor"})
 NLI = says(id2label={"0": "CONTRADICTION", "1": "NEUTRAL", "2": "ENTAILMENT"})
+DETR: dict[str, Any] = {"architectures": ["DetrForObjectDetection"], "model_type": "detr"}
 REFUSED: dict[str, tuple[str, Damage, str]] = {
     "bitsandbytes": ("tiny-vit", says(quantization_config={"load_in_4bit": True}), "is quantised (bitsandbytes)"),
     "gptq": ("tiny-llava", says(quantization_config={"quant_method": "gptq"}), "is quantised (gptq)"),
@@ -90,6 +91,16 @@ REFUSED: dict[str, tuple[str, Damage, str]] = {
     "no-feature-extractor": ("tiny-whisper", lacks("preprocessor_config.json"), "does not say how to read sound"),
     "mobile-clip": ("tiny-clip-resnet", vit_of(timm_model_name="vit_base_mci_224"), "a tower of timm in open_clip's"),
     "coca": ("tiny-clip-resnet", vit_of(attentional_pool=True), "a variant of open_clip's that is not read: attent"),
+    "timm-backbone": ("tiny-vit", says(**DETR, backbone="resnet50", use_timm_backbone=True), "timm (resnet50)"),
+    "timm-by-default": ("tiny-vit", says(**DETR), "has a backbone of the package timm"),
+    "timm-wrapped": ("tiny-vit", says(**DETR, backbone_config={"model_type": "timm_backbone"}), "the package timm"),
+    "named-backbone": ("tiny-vit", says(backbone="microsoft/resnet-50"), "names its backbone (microsoft/resnet-50)"),
+    "torchvision-alone": (
+        "tiny-vit",
+        also("preprocessor_config.json", {"image_processor_type": "RfDetrImageProcessorFast"}),
+        "reads pictures with RfDetrImageProcessor, which transformers has for the package torchvision alone",
+    ),
+    "detector-without-tokenizer": ("tiny-vit", says(architectures=["OwlViTForObjectDetection"]), "no tokenizer"),
     "siglip-towered-llava": ("tiny-llava", siglip_tower, "has the tower siglip_vision_model"),
     "reranker": ("tiny-distilbert", says(sbert_ce_default_activation_function="torch.nn.Sigmoid"), "cross-encoder"),
     "reranker-of-v5": ("tiny-distilbert", says(sentence_transformers={"activation_fn": "torch.nn.Sigmoid"}), "cross-"),

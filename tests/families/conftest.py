@@ -1,4 +1,4 @@
-"""The families' tiny checkpoints, made once, split over two agent processes on a real broker."""
+"""The families' tiny checkpoints, each made when it is first asked for, split over two agents on a real broker."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,8 +11,7 @@ from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.definitions import Definition
 from s2m3.snapshot import Site
-from tests.families.family import definition
-from tests.families.table import FAMILIES
+from tests.families.family import Family, definition
 
 READY_S = 240.0
 NODES = {"a": 4000.0, "b": 4000.0}
@@ -20,14 +19,18 @@ NODES = {"a": 4000.0, "b": 4000.0}
 
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of the tiny checkpoints; fingerprints are kept in a cache of the tests' own."""
+    """The folder for the tiny checkpoints; fingerprints are kept in a cache of the tests' own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        found = tmp_path_factory.mktemp("families")
-        for family in FAMILIES:
-            (found / family.name).mkdir()
-            family.make(found / family.name)
-        yield found
+        yield tmp_path_factory.mktemp("families")
+
+
+def checkpoint(folder: Path, family: Family) -> Path:
+    """Returns a family's tiny checkpoint; makes it if there is none yet."""
+    if not (folder / family.name).is_dir():
+        (folder / family.name).mkdir()
+        family.make(folder / family.name)
+    return folder / family.name
 
 
 @pytest.fixture(scope="package")

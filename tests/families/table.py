@@ -1,5 +1,6 @@
 """All rows of the table of families."""
 
+from tests.families.detection import DETECTION
 from tests.families.dual import DUAL
 from tests.families.family import Family
 from tests.families.open_clip import OPEN_CLIP
@@ -7,4 +8,9 @@ from tests.families.speech import SPEECH
 
 __all__ = ["FAMILIES"]
 
-FAMILIES: list[Family] = [*SPEECH, *DUAL, *OPEN_CLIP]
+FAMILIES: list[Family] = [
+    *SPEECH,
+    *DUAL,
+    *OPEN_CLIP,
+    *DETECTION,
+]

@@ -12,7 +12,7 @@ from s2m3.cluster import Cluster
 from s2m3.schemas.checkpoints.architectures import architecture_of
 from s2m3.schemas.checkpoints.headers import read_checkpoint
 from tests.checkpoints.inprocess import run_all
-from tests.families.conftest import serve
+from tests.families.conftest import checkpoint, serve
 from tests.families.family import Family, altered, definition
 from tests.families.table import FAMILIES
 from tests.zoo.test_against_whole import assert_same
@@ -20,9 +20,10 @@ from tests.zoo.test_against_whole import assert_same
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_a_family_answers_as_the_whole_model(site: Cluster, client: Client, folder: Path, family: Family) -> None:
-    served = serve(site, family.name, folder / family.name)
+    source = checkpoint(folder, family)
+    served = serve(site, family.name, source)
     with torch.inference_mode():
-        expected = [family.whole(folder / family.name, inputs) for inputs in family.asks]
+        expected = [family.whole(source, inputs) for inputs in family.asks]
     assert not _same(expected[0], expected[1]), "the requests of a row have to differ in their answers"
     for inputs, wanted in zip(family.asks, expected, strict=True):
         answer = client.ask(family.name, **inputs)
@@ -42,7 +43,7 @@ def _overlapping(client: Client, family: Family, expected: list[dict[str, Any]])
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_an_altered_tensor_of_any_part_changes_the_answer(folder: Path, family: Family) -> None:
-    source = folder / family.name
+    source = checkpoint(folder, family)
     with torch.inference_mode():
         wanted = family.whole(source, family.asks[0])
         for name, part in architecture_of(read_checkpoint(source).config).parts.items():

@@ -98,6 +98,9 @@ def test_only_a_map_of_exactly_the_three_keys_is_a_tensor() -> None:
     assert not is_packed_tensor([packed])
 
 
+BOX = {"label": "cat", "score": 0.9, "box": [1.5, 2, 30, 40.25]}
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "taken"),
     [
@@ -114,6 +117,8 @@ def test_only_a_map_of_exactly_the_three_keys_is_a_tensor() -> None:
         ("number", 2.5, 2.5),
         ("data", {"any": [1, None]}, {"any": [1, None]}),
         ("data", None, None),
+        ("boxes", [], []),
+        ("boxes", [BOX], [BOX]),
     ],
 )
 def test_a_kind_takes_its_values_and_widens_one_to_many(kind: Kind, value: Any, taken: Any) -> None:
@@ -135,6 +140,12 @@ def test_a_kind_takes_its_values_and_widens_one_to_many(kind: Kind, value: Any, 
         ("tensor", [1.0]),
         ("number", True),
         ("number", "5"),
+        ("boxes", BOX),
+        ("boxes", [{**BOX, "label": 3}]),
+        ("boxes", [{**BOX, "score": "0.9"}]),
+        ("boxes", [{**BOX, "box": [1, 2, 3]}]),
+        ("boxes", [{**BOX, "box": [1, 2, 3, None]}]),
+        ("boxes", [{"box": [1, 2, 3, 4]}]),
     ],
 )
 def test_a_value_of_another_kind_is_refused_by_name(kind: Kind, value: Any) -> None:
