@@ -16,6 +16,7 @@ from transformers.utils import logging
 from s2m3.agents.checkpoints.configuration import part_configuration, whole_configuration
 from s2m3.agents.checkpoints.openclip import build_tower
 from s2m3.agents.checkpoints.part import CheckpointPart
+from s2m3.agents.checkpoints.partial import partial_class
 from s2m3.agents.checkpoints.stored import StoredTensor, read_tensor
 from s2m3.agents.checkpoints.towers import one_tower
 from s2m3.agents.modules.casting import HALVES, cast_around, put_into, quantised_as_set
@@ -50,7 +51,9 @@ def build_network(opened: CheckpointPart) -> Any:
     features = opened.part.features
     config = whole_configuration(opened) if features else part_configuration(opened)
     network_class = _class(opened.part.network.replace("{architecture}", opened.architecture), config)
-    if features:
+    if opened.part.keep or opened.part.without:
+        network_class = partial_class(network_class, opened.part.keep, opened.part.without)
+    elif features:
         network_class = one_tower(network_class, features, opened.part.prefixes.values())
     state = stored_tensors(opened, _is_of_network(opened))
     return load_network(network_class, config, state, opened.spec.id, opened.spec.dtype, **opened.part.init)

@@ -1,10 +1,10 @@
 """Parts of a network that transformers itself can cut: its own class, built without the children of the other parts.
 
-transformers creates a network on the meta device before it loads weights, so that a child which is taken away at the end
-of `__init__` never holds memory, and its weights count neither as missing nor as random.
+transformers creates a network on the meta device before it loads weights. So a child that is taken away at the end of
+`__init__` never holds memory, and its weights count neither as missing nor as random.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,6 +12,10 @@ import torch
 from torch import nn
 
 __all__ = ["partial_class"]
+
+
+#: Children that hold the last layer: a part without them ties no weights.
+_HEADS = ("lm_head", "language_model")
 
 
 class _Absent(nn.Module):
@@ -35,14 +39,13 @@ def partial_class(network_class: Any, keep: Sequence[str], without: Sequence[str
         def __init__(self, config: Any, *given: Any, **named: Any) -> None:
             super().__init__(config, *given, **named)
             inner = _inner(self)
-            for child, _ in list(self.named_children()):
-                if child != inner and not is_kept(child):
-                    setattr(self, child, _Absent())
+            _strip(self, "", lambda path: path == inner or is_kept(path))
             if inner is not None:
                 _strip(getattr(self, inner), f"{inner}.", is_kept)
-            if getattr(self, "lm_head", None).__class__ is _Absent:
+            if any(isinstance(getattr(self, name, None), _Absent) for name in _HEADS):
                 self._tied_weights_keys = None
-                self.all_tied_weights_keys = {}
+                self.all_tied_weights_keys: dict[str, str] = {}
+                self.get_output_embeddings = lambda: None
 
     Partial.__name__ = Partial.__qualname__ = network_class.__name__
     Partial.__module__ = network_class.__module__
@@ -55,7 +58,7 @@ def _inner(network: Any) -> str | None:
     return prefix if prefix and isinstance(getattr(network, prefix, None), nn.Module) else None
 
 
-def _strip(holder: nn.Module, path: str, is_kept: Any) -> None:
+def _strip(holder: nn.Module, path: str, is_kept: Callable[[str], bool]) -> None:
     for child, _ in list(holder.named_children()):
         if not is_kept(f"{path}{child}"):
             setattr(holder, child, _Absent())

@@ -13,13 +13,14 @@ from torch import nn
 from s2m3.agents.checkpoints.networks import build_network, build_projector
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_tokenizer
+from s2m3.agents.checkpoints.text_settings import never_chosen, new_tokens, text_ends, token_rules
 from s2m3.agents.checkpoints.whisper_prompt import WhisperPrompt, whisper_prompt
 from s2m3.agents.modules.decoder import TextDecoder
 from s2m3.agents.modules.decoding import Start, Stop, new_cache
 from s2m3.agents.modules.ports import Config, read_config, tensor_port, text_port
 from s2m3.agents.modules.token_rules import TokenRules
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
-from s2m3.schemas.sizes import TextLength, text_length
+from s2m3.schemas.sizes import TextLength
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["GeneratorConfig", "TextGenerator", "load_text_generator"]
@@ -172,38 +173,6 @@ def _token(opened: CheckpointPart, what: str, paths: Sequence[str]) -> int:
     return found
 
 
-def _tokens(found: object) -> list[int]:
-    return [found] if isinstance(found, int) else list(found) if isinstance(found, list) else []
-
-
-def _length(opened: CheckpointPart, most: int | None) -> TextLength:
-    """Returns the module's own number of tokens, else what generation_config.json says of the length."""
-    if most is not None:
-        return TextLength(new=most)
-    return text_length(opened.checkpoint.generation, whisper=opened.part.options.get("prompt") == "whisper")
-
-
-def _rules(opened: CheckpointPart, ends: Sequence[int], vocabulary: int) -> TokenRules:
-    """Returns the settings of generation_config.json, for architectures whose own `generate` reads that file.
-
-    Raises:
-        ModuleFailedError: transformers refuses a setting.
-    """
-    read = any(path.startswith("generation.") for path in opened.part.end)
-    given = dict(opened.checkpoint.generation) if read else {}
-    given["begin_suppress_tokens"] = _never(opened, "begin_suppress_tokens", vocabulary) or None
-    try:
-        return TokenRules(given, ends)
-    except (ValueError, TypeError) as error:
-        raise ModuleFailedError(f"generation_config.json of {opened.checkpoint.folder.name}: {error}"[:300]) from error
-
-
-def _never(opened: CheckpointPart, name: str, vocabulary: int) -> list[int]:
-    """Returns tokens that are never chosen: of generation_config.json, or of config.json where that file is missing."""
-    found = _tokens(opened.value(f"generation.{name}" if opened.checkpoint.generation else name))
-    return [token for token in found if 0 <= token < vocabulary]
-
-
 def load_text_generator(opened: CheckpointPart) -> TextGenerator:
     """Builds class `text-generator`.
 
@@ -211,18 +180,16 @@ def load_text_generator(opened: CheckpointPart) -> TextGenerator:
         ModuleFailedError: Weights, tokenizer or the tokens it starts from and ends with do not fit; the text names it.
     """
     config = read_config(opened.spec, GeneratorConfig)
-    ends = _tokens(opened.value(*opened.part.end))
-    if not ends:
-        raise ModuleFailedError(f"{opened.checkpoint.folder.name} does not say which token ends a text")
+    ends = text_ends(opened)
     network = build_network(opened)
-    stop = Stop(frozenset(ends), _never(opened, "suppress_tokens", network.config.vocab_size))
+    vocabulary = network.config.vocab_size
     return TextGenerator(
         network,
         build_projector(opened),
         tokenizer=read_tokenizer(opened),
         prompt=_Prompt(opened, config),
-        stop=stop,
-        length=_length(opened, config.max_new_tokens),
+        stop=Stop(frozenset(ends), never_chosen(opened, "suppress_tokens", vocabulary)),
+        length=new_tokens(opened, config.max_new_tokens),
         cache_bytes=int(opened.spec.cache_mb * 1e6),
-        rules=_rules(opened, ends, network.config.vocab_size),
+        rules=token_rules(opened, ends, vocabulary),
     )

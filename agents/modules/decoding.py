@@ -17,7 +17,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from s2m3.agents.modules.token_rules import NO_RULES, TokenRules
 from s2m3.schemas.wire.generation import Options
 
-__all__ = ["DecodedSequence", "Decoding", "Start", "Stop", "new_cache"]
+__all__ = ["DecodedSequence", "Decoding", "Start", "Stop", "TokenChooser", "new_cache"]
 
 #: Arguments of the network -> logits of the last position, (texts, vocabulary).
 Forward = Callable[..., torch.Tensor]
@@ -122,6 +122,62 @@ class _Batch:
         )
 
 
+class TokenChooser:
+    """Chooses the next token of each text: the likeliest, or one drawn by the text's own random numbers.
+
+    Args:
+        stop: When texts end, and what is never in them.
+        rules: Further settings of the checkpoint.
+    """
+
+    def __init__(self, stop: Stop, rules: TokenRules) -> None:
+        self._stop, self._rules = stop, rules
+
+    def row(self, options: Options, prompt: Sequence[int], limit: int, outputs: Mapping[str, str]) -> DecodedSequence:
+        """Returns a text without a token.
+
+        Args:
+            options: Those of the request.
+            prompt: All tokens of the prompt.
+            limit: Most tokens of the text, which some settings need.
+            outputs: Further outputs of the item.
+        """
+        row = DecodedSequence(options, random.Random(options.seed), outputs=outputs)  # noqa: S311  # keeps no secret
+        row.prompt = prompt
+        row.processors = self._rules.processors(len(prompt), limit) or None
+        row.temperature = self._rules.temperature(options.temperature)
+        return row
+
+    def say(self, rows: Sequence[DecodedSequence], logits: torch.Tensor, *, first: bool = False) -> None:
+        """Adds a token to each text, or ends it.
+
+        Args:
+            rows: The texts.
+            logits: (texts, vocabulary).
+            first: Whether it is their first token.
+        """
+        logits = logits.float()
+        logits[:, self._stop.never] = -torch.inf
+        if first:
+            logits[:, self._stop.never_first] = -torch.inf
+        for row, token, line in zip(rows, logits.argmax(-1).tolist(), logits, strict=True):
+            scores = line if row.processors is None else row.processors(row.ids(), line[None])[0]
+            if row.temperature > 0:
+                row.last = self._drawn(scores, row)
+            else:
+                row.last = token if scores is line else int(scores.argmax())
+            row.ended = row.last in self._stop.ends
+            if not row.ended:
+                row.tokens.append(row.last)
+
+    def _drawn(self, logits: torch.Tensor, row: DecodedSequence) -> int:
+        """Draws a token: one number of the text's own row of random numbers for each, whoever else is in the batch."""
+        scores = self._rules.warped(row.ids(), logits[None].double() / row.temperature)[0]
+        reached = torch.softmax(scores, -1).cumsum(-1)
+        at = int(torch.searchsorted(reached, row.draw.random() * reached[-1], right=True))
+        return min(at, len(logits) - 1)
+
+
 class Decoding:
     """The texts that one network is saying.
 
@@ -143,8 +199,7 @@ class Decoding:
         rules: TokenRules = NO_RULES,
     ) -> None:
         self._forward = forward
-        self._rules = rules
-        self._stop = stop
+        self._chooser = TokenChooser(stop, rules)
         self._pads = pads
         self._batches: list[_Batch] = []
 
@@ -157,15 +212,13 @@ class Decoding:
             options: Those of the request.
             limit: Most tokens of the text, which some settings need.
         """
-        row = DecodedSequence(options, random.Random(options.seed), outputs=start.outputs)  # noqa: S311  # keeps no secret
-        row.prompt = start.prompt or ([] if start.ids is None else start.ids[0].tolist())
-        row.processors = self._rules.processors(len(row.prompt), limit) or None
-        row.temperature = self._rules.temperature(options.temperature)
+        prompt = start.prompt or ([] if start.ids is None else start.ids[0].tolist())
+        row = self._chooser.row(options, prompt, limit, start.outputs)
         given = {"input_ids": start.ids} if start.embeds is None else {"inputs_embeds": start.embeds}
         crossing = {} if start.states is None else {"states": start.states}
         cache = start.cache or new_cache(crossing=start.states is not None)
         logits = self._forward(**given, **crossing, past_key_values=cache)
-        self._say([row], logits, [*self._stop.never, *self._stop.never_first])
+        self._say([row], logits, first=True)
         own, crossed = _layers(cache)
         self._batches.append(_Batch([row], own, crossed, start.states, [0]))
         return row
@@ -211,7 +264,7 @@ class Decoding:
     def _step(self, batch: _Batch) -> None:
         logits, cache = self._next(batch)
         batch.own, _ = _layers(cache)
-        self._say(batch.rows, logits, self._stop.never)
+        self._say(batch.rows, logits)
 
     def _next(self, batch: _Batch) -> tuple[torch.Tensor, Any]:
         """Returns the logits behind each text's last token, and the cache with that token in it."""
@@ -225,25 +278,8 @@ class Decoding:
         ids = torch.tensor([[row.last] for row in batch.rows])
         return self._forward(input_ids=ids, past_key_values=cache, **extra), cache
 
-    def _say(self, rows: Sequence[DecodedSequence], logits: torch.Tensor, never: list[int]) -> None:
-        logits = logits.float()
-        logits[:, never] = -torch.inf
-        for row, token, line in zip(rows, logits.argmax(-1).tolist(), logits, strict=True):
-            scores = line if row.processors is None else row.processors(row.ids(), line[None])[0]
-            if row.temperature > 0:
-                row.last = self._drawn(scores, row)
-            else:
-                row.last = token if scores is line else int(scores.argmax())
-            row.ended = row.last in self._stop.ends
-            if not row.ended:
-                row.tokens.append(row.last)
-
-    def _drawn(self, logits: torch.Tensor, row: DecodedSequence) -> int:
-        """Draws a token: one number of the text's own row of random numbers for each, whoever else is in the batch."""
-        scores = self._rules.warped(row.ids(), logits[None].double() / row.temperature)[0]
-        reached = torch.softmax(scores, -1).cumsum(-1)
-        at = int(torch.searchsorted(reached, row.draw.random() * reached[-1], right=True))
-        return min(at, len(logits) - 1)
+    def _say(self, rows: Sequence[DecodedSequence], logits: torch.Tensor, *, first: bool = False) -> None:
+        self._chooser.say(rows, logits, first=first)
 
 
 def new_cache(*, crossing: bool) -> Any:

@@ -151,6 +151,10 @@ SHIPPED: dict[str, ModuleClass] = {
     "object-detector": _of_checkpoints("object_detector", "load_object_detector", *_NETWORK, "PIL"),
     "zero-shot-object-detector": _of_checkpoints("object_detector", "load_zero_shot_detector", *_TEXTS, "PIL"),
     "owlv2-object-detector": _of_checkpoints("object_detector", "load_zero_shot_detector", *_TEXTS, "PIL", "scipy"),
+    "picture-features": _of_checkpoints("multimodal.picture_features", "load_picture_features", *_NETWORK, "PIL"),
+    "multimodal-generator": _of_checkpoints(
+        "multimodal.generator", "load_multimodal_generator", *_NETWORK, "tokenizers"
+    ),
     "similarity-head": _of_checkpoints("fusion_heads", "load_similarity"),
     "classifier-head": _of_checkpoints("fusion_heads", "load_classifier"),
 }

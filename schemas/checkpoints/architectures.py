@@ -28,6 +28,8 @@ __all__ = [
     "value_at",
 ]
 
+#: Shipped classes that write a text, their first output.
+_WRITING = ("text-generator", "multimodal-generator")
 Role = Literal["vision-encoder", "text-encoder", "audio-encoder", "decoder", "head"]
 
 
@@ -100,7 +102,7 @@ class Part(_Frozen):
     @property
     def generates(self) -> str | None:
         """The output that a request's options shape: a text, token by token, or a sound; None if there is none."""
-        return next(iter(self.outputs)) if self.class_ == "text-generator" else self.writes
+        return next(iter(self.outputs)) if self.class_ in _WRITING else self.writes
 
     def name_of(self, on_disk: str) -> str | None:
         """Returns a tensor's name in the part, without its projector; None if the tensor is not in the part."""

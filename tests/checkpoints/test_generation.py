@@ -119,10 +119,10 @@ class Recorded(Decoding):
         super().__init__(_forward(NETWORKS[name]), Stop(frozenset({1, 2})), pads=pads)
         self.logits: dict[DecodedSequence, list[torch.Tensor]] = {}
 
-    def _say(self, rows: Sequence[DecodedSequence], logits: torch.Tensor, never: list[int]) -> None:
+    def _say(self, rows: Sequence[DecodedSequence], logits: torch.Tensor, *, first: bool = False) -> None:
         for row, line in zip(rows, logits, strict=True):
             self.logits.setdefault(row, []).append(line)
-        super()._say(rows, logits, never)
+        super()._say(rows, logits, first=first)
 
     @property
     def batches(self) -> int:

@@ -5,10 +5,12 @@ from tests.families.dual import DUAL
 from tests.families.family import Family
 from tests.families.open_clip import OPEN_CLIP
 from tests.families.speech import SPEECH
+from tests.families.vision_language import VISION_LANGUAGE
 
 __all__ = ["FAMILIES"]
 
 FAMILIES: list[Family] = [
+    *VISION_LANGUAGE,
     *SPEECH,
     *DUAL,
     *OPEN_CLIP,

@@ -1,0 +1,1 @@
+"""Vision-language checkpoints, cut at transformers' own `mm_encoder_outputs`: picture encoder, and language model."""

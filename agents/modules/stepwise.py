@@ -1,0 +1,105 @@
+"""Generation of one text at a time by transformers' own preparation of each step, for networks of any kind.
+
+`generate` of transformers prepares a text (positions, masks, picture tokens, cache) and hands over before the first
+token; each step is prepared by the network's own `prepare_inputs_for_generation`. So positions in three dimensions,
+sliding windows, linear attention and encoders are no concern of this code. Texts keep their own cache and positions, so
+that what one says cannot depend on those beside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from s2m3.agents.modules.decoding import DecodedSequence, Stop, TokenChooser
+from s2m3.agents.modules.token_rules import NO_RULES, TokenRules
+from s2m3.schemas.wire.generation import Options
+
+__all__ = ["StepwiseDecoding"]
+
+#: What a network of transformers keeps of its last text, beside the cache: the shift of positions behind a picture.
+_KEPT = "rope_deltas"
+
+
+@dataclass(eq=False, slots=True)
+class _State:
+    """What transformers keeps of one text between steps."""
+
+    given: dict[str, Any] = field(default_factory=dict)
+    kept: Any = None
+
+
+class StepwiseDecoding:
+    """The texts that one network is saying, each by itself.
+
+    Args:
+        network: Of transformers, one that has `generate`.
+        stop: When texts end.
+        rules: Further settings of the checkpoint.
+    """
+
+    def __init__(self, network: Any, stop: Stop, rules: TokenRules = NO_RULES) -> None:
+        self._network = network
+        self._chooser = TokenChooser(stop, rules)
+        self._crosses = bool(network.config.is_encoder_decoder)
+        self._states: dict[DecodedSequence, _State] = {}
+
+    @torch.inference_mode()
+    def begin(self, given: Mapping[str, Any], options: Options, limit: int = 1) -> DecodedSequence:
+        """Reads a prompt and says the first token.
+
+        Args:
+            given: Arguments of the network's `generate`.
+            options: Those of the request.
+            limit: Most tokens of the text.
+        """
+        ids, ready = self._prepared(given, limit)
+        row = self._chooser.row(options, ids[0].tolist(), limit, {})
+        state = _State(ready, self._kept())
+        self._states[row] = state
+        inputs = self._network.prepare_inputs_for_generation(ids, is_first_iteration=True, **ready)
+        self._say(row, state, inputs, first=True)
+        return row
+
+    def _prepared(self, given: Mapping[str, Any], limit: int) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Returns the prompt's tokens, (1, tokens), and the arguments of the first step."""
+        found: dict[str, Any] = {}
+
+        def hand_over(_model: Any, input_ids: torch.Tensor, *_: Any, **ready: Any) -> torch.Tensor:
+            found.update(ready, ids=input_ids)
+            return input_ids
+
+        how = {"max_new_tokens": limit, "min_length": 0, "do_sample": False, "num_beams": 1}
+        self._network.generate(**given, **how, custom_generate=hand_over)
+        ids: torch.Tensor = found.pop("ids")
+        for name in ("logits_processor", "stopping_criteria", "generation_config"):
+            found.pop(name, None)
+        return ids, found
+
+    @torch.inference_mode()
+    def advance(self, rows: Sequence[DecodedSequence]) -> None:
+        """Says one more token of each of these."""
+        for row in rows:
+            state = self._states[row]
+            if state.kept is not None:
+                setattr(self._network.base_model, _KEPT, state.kept)
+            ids = torch.tensor([[*row.prompt, *row.tokens]])
+            inputs = self._network.prepare_inputs_for_generation(ids, next_sequence_length=1, **state.given)
+            self._say(row, state, inputs)
+
+    def drop(self, rows: Sequence[DecodedSequence]) -> None:
+        """Forgets texts and what was kept for them."""
+        for row in rows:
+            self._states.pop(row, None)
+
+    def _say(self, row: DecodedSequence, state: _State, inputs: Mapping[str, Any], *, first: bool = False) -> None:
+        outputs = self._network(**inputs, return_dict=True)
+        state.given = self._network._update_model_kwargs_for_generation(  # noqa: SLF001  # the step between two steps
+            outputs, state.given, is_encoder_decoder=self._crosses
+        )
+        state.kept = self._kept()
+        self._chooser.say([row], outputs.logits[:, -1], first=first)
+
+    def _kept(self) -> Any:
+        return getattr(self._network.base_model, _KEPT, None)
