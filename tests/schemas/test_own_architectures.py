@@ -99,7 +99,7 @@ def test_two_files_may_not_define_the_same(tmp_path: Path) -> None:
     ("old", "new", "text"),
     [
         ("description", "descripton", r"acme\.toml: description: Field required"),
-        ('prefixes = { "eye."', 'prefix = { "eye."', r"acme\.toml: parts\.eye: either prefixes or tensors are wanted"),
+        ('prefixes = { "eye."', 'prefix = { "eye."', r"acme\.toml: parts\.eye\.prefix: Extra inputs"),
         ('class = "acme-eye"', 'class = "acme-eye"\nklass = 1', r"acme\.toml: parts\.eye\.klass: Extra inputs"),
         ('class = "acme-eye"', 'class = "Acme Eye"', r"acme\.toml: parts\.eye\.class: "),
         ('role = "head"', 'role = "tail"', r"acme\.toml: parts\.mouth\.role: "),
