@@ -30,6 +30,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     ),
     "bridge": ("jmespath",),
     "broker": ("iotcore",),
+    "draw": ("PIL", "psutil"),
     "exact": ("highspy",),
     "int8": ("torchao",),
     "owlv2": ("scipy",),

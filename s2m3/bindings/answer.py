@@ -4,16 +4,20 @@ from s2m3.broker.requests.actions import Result
 from s2m3.schemas.bridge import Binding
 from s2m3.schemas.errors import BadInputError, S2M3Error
 from s2m3.schemas.wire.plain import encode_plain_error, encode_plain_result, encode_plain_value
+from s2m3.schemas.wire.values import is_boxes
 
 __all__ = ["error_payload", "payload_of", "wanted"]
 
 
 def wanted(binding: Binding, result: Result) -> bool:
-    """Returns whether an answer meets the binding's condition.
+    """Returns whether an answer meets the binding's condition; one of boxes does where any of them does.
 
     Raises:
         BadInputError: It asks for a score, and the task's answers have none.
     """
+    boxes = result.outputs.get(result.answer[0])
+    if boxes and is_boxes(boxes):
+        return any(_is_wanted(binding, box["label"], box["score"]) for box in boxes)
     if binding.above is not None:
         score = result.outputs.get("score")
         if not isinstance(score, int | float):
@@ -21,6 +25,10 @@ def wanted(binding: Binding, result: Result) -> bool:
         if not score > binding.above or result.outputs.get(result.answer[0]) is None:  # null: none of these
             return False
     return not binding.labels or result.outputs.get(result.answer[0]) in binding.labels
+
+
+def _is_wanted(binding: Binding, label: str, score: float) -> bool:
+    return (binding.above is None or score > binding.above) and (not binding.labels or label in binding.labels)
 
 
 def payload_of(binding: Binding, result: Result, topic: str) -> bytes:

@@ -1,6 +1,6 @@
 """What the bridge asks, and what it tells of it: every answer to the house, every failure as an event."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.ids import new_request_id, shown_id
-from s2m3.schemas.wire.values import Kind
+from s2m3.schemas.wire.values import Kind, boxes_in
 
 __all__ = ["Requests"]
 
@@ -56,7 +56,7 @@ class Requests:
         """Asks a task; `done` is called once, in the loop's thread."""
 
         def settle(result: Result) -> None:
-            self._told(asked, of_result(asked, result, _now()))
+            self._told(asked, of_result(asked, result, _now()), boxes_in(result.outputs) or ())
             if result.error is not None:
                 self._tell_failure(asked.task, result.request, result.error)
             done(result)
@@ -87,9 +87,9 @@ class Requests:
         if task is not None and answer is not None:
             self._told(Asked(task, "plain"), answer)
 
-    def _told(self, asked: Asked, answer: b.BridgeAnswer) -> None:
+    def _told(self, asked: Asked, answer: b.BridgeAnswer, boxes: Sequence[Mapping[str, Any]] = ()) -> None:
         if asked.task in self._view.tasks:
-            self._announcer.answered(asked.task, answer, asked.picture)
+            self._announcer.answered(asked.task, answer, asked.picture, boxes)
 
     def _tell_failure(self, task: str, request: bytes, error: S2M3Error) -> None:
         detail = f"{error.code}: {error.detail}"

@@ -8,10 +8,11 @@ import typer
 
 from s2m3.client import Answer, Client, Stream
 from s2m3.commands import options
+from s2m3.schemas import extras
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.plain import plain_value
-from s2m3.schemas.wire.values import Value
+from s2m3.schemas.wire.values import Value, boxes_in, is_boxes
 
 __all__ = ["ask"]
 
@@ -31,11 +32,13 @@ def ask(
     seed: options.Seed = None,
     stream: Annotated[bool, typer.Option("--stream", help="print the text as it is written")] = False,
     save: Annotated[Path | None, typer.Option("--save", help="file for an answer that is a sound or a picture")] = None,
+    draw: Annotated[Path | None, typer.Option("--draw", help="file for the picture with the boxes")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Ask a task. `s2m3 ask retrieval --image cat.jpg --text "a cat" --text "a dog"`."""
     if save is not None and not save.parent.is_dir():
         raise BadInputError(f"there is no folder {save.parent}")
+    drawn = _Drawing(draw, image or []) if draw else None
     how = options.how_to_write(max_tokens, stop, temperature, seed)
     inputs: dict[str, Any] = {"text": text or None, "audio": _checked(audio)}
     inputs["image"] = [_checked(path) for path in image] if image else None
@@ -48,10 +51,45 @@ def ask(
             answer = client.ask(task, deadline_s=deadline, options=how, **inputs)
     if save is not None:
         _save(answer.value, save)
+    if drawn is not None:
+        drawn.write(answer)
     if as_json:
         typer.echo(json.dumps(_as_json(answer), ensure_ascii=False))
     else:
         typer.echo(_as_text(answer, shown=stream and isinstance(answer.value, str)))
+
+
+class _Drawing:
+    """What `--draw` does: the boxes of the answer on the picture that was sent, in a file.
+
+    Raises:
+        NotInstalledError: There is no Pillow.
+        BadInputError: Not one picture is sent, or the file has no suffix of a picture.
+    """
+
+    def __init__(self, path: Path, sent: list[Path]) -> None:
+        extras.require("draw", "--draw")
+        from s2m3.agents.media.drawing import FORMATS, draw_boxes  # noqa: PLC0415  # Pillow, where it is wanted
+
+        if len(sent) != 1:
+            raise BadInputError(f"--draw takes one picture (--image), not {len(sent)}")
+        if path.suffix.lower() not in FORMATS:
+            raise BadInputError(f"--draw writes {', '.join(FORMATS)}, not {path.name}")
+        self._path, self._sent, self._form, self._draw = path, sent[0], FORMATS[path.suffix.lower()], draw_boxes
+
+    def write(self, answer: Answer) -> None:
+        """Writes the file.
+
+        Raises:
+            BadInputError: The answer has no boxes, or the file cannot be written.
+        """
+        boxes = boxes_in(answer.outputs)
+        if boxes is None:
+            raise BadInputError(f"the answer has no boxes to draw, only {', '.join(answer.outputs)}")
+        try:
+            self._path.write_bytes(self._draw(self._sent.read_bytes(), boxes, self._form))
+        except OSError as error:
+            raise BadInputError(f"{self._path} cannot be written: {error}") from error
 
 
 def _print_parts(parts: Stream, *, as_json: bool) -> None:
@@ -108,6 +146,10 @@ def _as_text(answer: Answer, *, shown: bool) -> str:
     return "\n".join(lines)
 
 
+def _as_box(box: dict[str, Any]) -> str:
+    return f"{box['label']} {box['score']:.3f} at {', '.join(f'{corner:.0f}' for corner in box['box'])}"
+
+
 def _as_line(value: Value) -> str:
     match value:
         case str():
@@ -116,6 +158,8 @@ def _as_line(value: Value) -> str:
             return f"{value:.4f}"
         case bytes():
             return f"a file of {len(value):,} bytes (--save FILE writes it)"
+        case [_, *_] if is_boxes(value):
+            return "\n  ".join(_as_box(box) for box in value)
         case [{"score": _, **_rest}, *_]:
             return ", ".join(f"{next(v for k, v in row.items() if k != 'score')} {row['score']:.3f}" for row in value)
         case _:

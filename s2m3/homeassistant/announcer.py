@@ -3,13 +3,14 @@
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import structlog
 
+from s2m3.bridge.drawing import Drawing
 from s2m3.bridge.retention import Kept, Retention
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
@@ -72,6 +73,7 @@ class Announcer:
         #: topics of retained pictures and answers
         self._kept = Kept()
         self._pictures: dict[str, _Picture] = {}
+        self._drawing = Drawing(loop)
         self._tell_again = tell_again
         self._link = link
         self._loop = loop
@@ -122,8 +124,10 @@ class Announcer:
         for path in paths:
             self._clear(path.at(self._link.root, **{kind: name}))
 
-    def answered(self, task: str, answer: BridgeAnswer, picture: bytes | None) -> None:
-        """Publishes a task's answer, and the picture that it is about."""
+    def answered(
+        self, task: str, answer: BridgeAnswer, picture: bytes | None, boxes: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Publishes a task's answer, and the picture that it is about, with the answer's boxes drawn on it."""
         root, now = self._link.root, time.monotonic()
         if answer.event_type == "answered":  # a failure does not replace the last answer
             source = answer.source
@@ -131,7 +135,8 @@ class Announcer:
                 if answer.source == "question" and (known := self._pictures.get(task)) is not None:
                     source = known.source  # a question about a binding's picture: cleared with the binding
                 else:
-                    self._keep(task, _Picture(picture, source, now + (self._retention.pictures_s or _REMEMBERED_S)))
+                    until = now + (self._retention.pictures_s or _REMEMBERED_S)
+                    self._keep(task, _Picture(picture, source, until), boxes)
             topic = topics.BRIDGE_ANSWER.at(root, task=task)
             if self._retention.answers_s:
                 self._kept.keep(topic, now + self._retention.answers_s, source)
@@ -140,12 +145,20 @@ class Announcer:
                 self._publish(Outgoing(topic, answer.encode()))
         self._publish(Outgoing(topics.BRIDGE_ANSWERED.at(root, task=task), answer.encode()))
 
-    def _keep(self, task: str, picture: _Picture) -> None:
+    def _keep(self, task: str, picture: _Picture, boxes: Sequence[Mapping[str, Any]]) -> None:
         self._pictures[task] = picture
         if self._retention.pictures_s:
+            is_current = partial(self._is_last, task, picture)
+            self._drawing.draw(picture.file, boxes, is_current, partial(self._show, task, picture))
+
+    def _is_last(self, task: str, picture: _Picture) -> bool:
+        return self._pictures.get(task) is picture
+
+    def _show(self, task: str, picture: _Picture, file: bytes) -> None:
+        if self._is_last(task, picture):  # else it was replaced or cleared while boxes were drawn
             topic = topics.BRIDGE_PICTURE.at(self._link.root, task=task)
             self._kept.keep(topic, picture.until, picture.source)
-            self._retain(topic, picture.file)
+            self._retain(topic, file)
 
     def last_picture(self, task: str) -> bytes | None:
         """Returns the last picture that was an input of a task, while it is kept."""
@@ -180,6 +193,8 @@ class Announcer:
 
     def end(self) -> None:
         """Clears the pictures and answers that must not stay after the bridge has stopped."""
+        self._drawing.stop()
+        self._pictures.clear()
         for topic in self._kept.ending():
             self._clear(topic)
 

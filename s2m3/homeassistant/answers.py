@@ -1,6 +1,7 @@
 """A task's answers for Home Assistant: short enough for a state and its attributes. Pure: no I/O."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from s2m3.schemas.bridge import BridgeAnswer
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.messages import ErrorBody
 from s2m3.schemas.wire.plain import plain_value
+from s2m3.schemas.wire.values import is_boxes
 
 __all__ = ["failure", "of_plain", "of_result"]
 
@@ -62,7 +64,7 @@ def _failed(asked: Asked, at: str, error: ErrorBody) -> BridgeAnswer:
 def _answered(
     asked: Asked, at: str, outputs: Mapping[str, Any], answer: Any, latency_ms: float, route: Mapping[str, str]
 ) -> BridgeAnswer:
-    text = _NONE if answer is None else answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    text = _as_text(answer)
     score = outputs.get("score")
     others = {name: value for name, value in list(outputs.items())[1:] if name != "score"}
     return BridgeAnswer(
@@ -78,6 +80,18 @@ def _answered(
         question=asked.question,
         route=dict(route),
     )
+
+
+def _as_text(answer: Any) -> str:
+    """Returns an answer as a state: of boxes their labels, counted (`2 cat, dog`)."""
+    if answer is None or answer == []:
+        return _NONE
+    if isinstance(answer, str):
+        return answer
+    if is_boxes(answer):
+        counts = Counter(str(box["label"]) for box in answer)
+        return ", ".join(label if count == 1 else f"{count} {label}" for label, count in counts.items())
+    return json.dumps(answer, ensure_ascii=False)
 
 
 def _fits(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """The values between steps: bytes of image and sound files, texts, numbers, tensors. Nothing is ever unpickled."""
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.protocol import UNKNOWN, ClosedList
 
-__all__ = ["Kind", "Tensor", "Value", "check_kind", "is_boxes", "pack_tensor", "unpack_tensor"]
+__all__ = ["Kind", "Tensor", "Value", "boxes_in", "check_kind", "is_boxes", "pack_tensor", "unpack_tensor"]
 
 #: "unknown" is a kind of a newer release: its values are passed on unchecked, and the module checks them.
 Kind = Annotated[
@@ -81,11 +82,21 @@ def is_boxes(value: object) -> bool:
     return isinstance(value, list) and all(_is_box(item) for item in value)
 
 
+def boxes_in(outputs: Mapping[str, Value]) -> list[dict[str, Any]] | None:
+    """Returns the boxes among an answer's outputs; an empty list if nothing was found, else None."""
+    found = [value for value in outputs.values() if is_boxes(value)]
+    return next((boxes for boxes in found if boxes), found[0] if found else None)
+
+
 def _is_box(item: object) -> bool:
     if not isinstance(item, dict) or not isinstance(item.get("label"), str) or not _is_number(item.get("score")):
         return False
     corners = item.get("box")
-    return isinstance(corners, list) and len(corners) == _CORNERS and all(_is_number(number) for number in corners)
+    return isinstance(corners, list) and len(corners) == _CORNERS and all(map(_is_finite, corners))
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def _is_number(value: object) -> bool:

@@ -40,6 +40,36 @@ def test_20_none_of_these_meets_no_condition(fields: dict[str, Any], published: 
     assert wanted(_binding(**fields), _result(None, 0.383)) == published
 
 
+@pytest.mark.parametrize(
+    ("fields", "published"),
+    [
+        ({}, True),
+        ({"labels": ["person"]}, True),
+        ({"labels": ["person"], "above": 0.5}, False),
+        ({"labels": ["dog"], "above": 0.5}, True),
+        ({"above": 0.95}, False),
+        ({"labels": ["bird"]}, False),
+    ],
+)
+def test_an_answer_of_boxes_is_published_if_one_of_them_meets_the_condition(
+    fields: dict[str, Any],
+    published: bool,  # noqa: FBT001
+) -> None:
+    boxes = [
+        {"label": "dog", "score": 0.9, "box": [0, 0, 9, 9]},
+        {"label": "person", "score": 0.4, "box": [1, 1, 5, 5]},
+    ]
+    result = Result(b"1" * 16, "porch", 1, 1.0, answer=("boxes", "score"), outputs={"boxes": boxes, "score": 0.9})
+    assert wanted(_binding(**fields), result) == published
+
+
+def test_nothing_found_meets_no_condition() -> None:
+    result = Result(b"1" * 16, "porch", 1, 1.0, answer=("boxes", "score"), outputs={"boxes": [], "score": 0.0})
+    assert wanted(_binding(), result)
+    assert not wanted(_binding(labels=["dog"]), result)
+    assert not wanted(_binding(above=0.1), result)
+
+
 def test_a_condition_on_a_score_that_is_not_there_is_an_error_not_a_silence() -> None:
     with pytest.raises(BadInputError, match="no score"):
         wanted(_binding(above=0.1), _result("words", None))

@@ -37,6 +37,13 @@ def test_20_an_answer_that_is_null_is_shown_as_none_of_these() -> None:
     assert (told.event_type, told.state, told.answer, told.score) == ("answered", "none of these", None, 0.383)
 
 
+def test_boxes_are_told_by_their_labels_and_nothing_found_as_none_of_these() -> None:
+    boxes = [{"label": label, "score": 0.9, "box": [0.5, 1, 2, 3]} for label in ("cat", "dog", "cat")]
+    told = of_result(ASKED, _result({"boxes": boxes, "label": "cat", "score": 0.9}), "now")
+    assert (told.state, told.answer, told.score) == ("2 cat, dog", boxes, 0.9)
+    assert of_result(ASKED, _result({"boxes": [], "label": "", "score": 0.0}), "now").state == "none of these"
+
+
 def test_a_long_answer_is_cut_in_the_state_and_whole_beside_it() -> None:
     told = of_result(ASKED, _result({"text": "word " * 100}), "now")
     assert told.state is not None
