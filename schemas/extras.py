@@ -18,10 +18,12 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "agent": (
         "av",
         "cachetools",
+        "google.protobuf",
         "PIL",
         "pillow_heif",
         "psutil",
         "safetensors",
+        "sentencepiece",
         "soundfile",
         "soxr",
         "tokenizers",

@@ -33,6 +33,7 @@ WORKS = ["--help", "--version", "models", f"plan {HOME}", "split retrieval", "we
 IMPORTED_AS = {
     "pillow": "PIL",
     "pillow-heif": "pillow_heif",
+    "protobuf": "google.protobuf",
     "opentelemetry-sdk": "opentelemetry.sdk",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",
 }
