@@ -6,6 +6,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING
 
 from s2m3.agents.checkpoints.part import CheckpointPart
+from s2m3.schemas.checkpoints.sentence_folders import SENTENCE
 from s2m3.schemas.errors import ModuleFailedError
 
 __all__ = ["identifying", "part_configuration", "whole_configuration"]
@@ -20,7 +21,7 @@ def whole_configuration(opened: CheckpointPart) -> Any:
     Raises:
         ModuleFailedError: Its model_type is not known, or a value is not possible.
     """
-    document = dict(opened.checkpoint.config)
+    document = {name: value for name, value in opened.checkpoint.config.items() if name != SENTENCE}
     kind = document.get("model_type")
     if kind not in CONFIG_MAPPING:
         own = ": it needs code of its own, which is never run" if "auto_map" in document else ""

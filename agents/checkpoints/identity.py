@@ -17,6 +17,7 @@ import structlog
 from s2m3.agents.checkpoints.part import CheckpointPart, read_floats, read_raw
 from s2m3.agents.checkpoints.scores import problem_type
 from s2m3.schemas.checkpoints.headers import TensorInfo
+from s2m3.schemas.checkpoints.sentence_folders import SENTENCE
 from s2m3.schemas.errors import ModuleFailedError
 
 __all__ = ["cache_folder", "check_identity", "fingerprint", "same_content"]
@@ -24,7 +25,7 @@ __all__ = ["cache_folder", "check_identity", "fingerprint", "same_content"]
 _log = structlog.get_logger(__name__)
 _FLOATS = ("F32", "F16", "BF16")
 #: Classes with a network whose scores follow config.json.
-_SCORING = ("text-classifier", "audio-classifier")
+_SCORING = ("text-classifier", "audio-classifier", "zero-shot-classifier")
 #: Classes without a network of transformers.
 _LIGHT = ("similarity-head", "classifier-head")
 #: Numbers of a float tensor that are converted at once.
@@ -94,7 +95,12 @@ def _configuration(opened: CheckpointPart) -> dict[str, Any]:
         return {"config": dict(opened.checkpoint.config)}
     from s2m3.agents.checkpoints.configuration import identifying  # noqa: PLC0415  # light heads run without transformers
 
-    return identifying(opened) | (_scores(opened) if opened.part.class_ in _SCORING else {})
+    labelled = {"labels": opened.value("id2label"), **_scores(opened)} if opened.part.class_ in _SCORING else {}
+    if opened.part.class_ == "text-ranker":
+        keys = ("sentence_transformers.activation_fn", "sbert_ce_default_activation_function")
+        labelled = {"activation": opened.value(*keys)}
+    said = opened.value(SENTENCE)
+    return identifying(opened) | labelled | ({"sentence": said} if said else {})
 
 
 def _scores(opened: CheckpointPart) -> dict[str, str]:

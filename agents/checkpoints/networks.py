@@ -24,7 +24,7 @@ from s2m3.agents.modules.state_dicts import check_keys, fill
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["build_network", "build_projector", "load_network", "stored_tensors", "taken_by"]
+__all__ = ["build_network", "build_projector", "load_network", "read_projector", "stored_tensors", "taken_by"]
 
 # What is wrong with a checkpoint is in our errors; the log is one line per event.
 logging.set_verbosity(logging.CRITICAL)
@@ -56,7 +56,9 @@ def build_network(opened: CheckpointPart) -> Any:
     elif features:
         network_class = one_tower(network_class, features, opened.part.prefixes.values())
     state = stored_tensors(opened, _is_of_network(opened))
-    return load_network(network_class, config, state, opened.spec.id, opened.spec.dtype, **opened.part.init)
+    return load_network(
+        network_class, config, state, opened.spec.id, opened.spec.dtype, **_taken(network_class, opened.part.init)
+    )
 
 
 def load_network(
@@ -112,6 +114,12 @@ def taken_by(network: nn.Module) -> frozenset[str]:
     return frozenset(signature(network.forward).parameters)
 
 
+def _taken(network_class: Any, init: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of a part's arguments that its class has: of AutoModel's classes not all can leave out a pooler."""
+    known = signature(network_class.__init__).parameters
+    return {name: value for name, value in init.items() if name in known}
+
+
 def build_projector(opened: CheckpointPart) -> nn.Module | None:
     """Returns what a decoder applies to the encoder's output first; None where its checkpoint has no such thing.
 
@@ -121,8 +129,7 @@ def build_projector(opened: CheckpointPart) -> nn.Module | None:
     wanted = opened.part.projector
     if wanted is None:
         return None
-    found = _read(opened, lambda name: name.startswith(_PROJECTOR))
-    state = {name[len(_PROJECTOR) :]: tensor for name, tensor in found.items()}
+    state = read_projector(opened)
     if not state and wanted.optional:
         return None
     if not state:
@@ -144,6 +151,12 @@ def stored_tensors(opened: CheckpointPart, wanted: Callable[[str], bool] = lambd
 def _is_of_network(opened: CheckpointPart) -> Callable[[str], bool]:
     has_projector = opened.part.projector is not None
     return lambda name: not (has_projector and name.startswith(_PROJECTOR))
+
+
+def read_projector(opened: CheckpointPart) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a part's projector by their names there, float32."""
+    found = _read(opened, lambda name: name.startswith(_PROJECTOR))
+    return {name[len(_PROJECTOR) :]: tensor for name, tensor in found.items()}
 
 
 def _read(opened: CheckpointPart, wanted: Callable[[str], bool]) -> dict[str, torch.Tensor]:

@@ -1,14 +1,22 @@
 """Opens one part of a checkpoint: its configuration, its tensors by their names in the part. numpy alone, no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from s2m3.agents.checkpoints.folders import CheckpointSources
-from s2m3.schemas.checkpoints.architectures import Architecture, Part, architecture_name, architecture_of, value_at
+from s2m3.schemas.checkpoints.architectures import (
+    Architecture,
+    Part,
+    architecture_name,
+    architecture_of,
+    families_of,
+    value_at,
+)
 from s2m3.schemas.checkpoints.headers import (
     INDEX,
     WEIGHTS,
@@ -18,6 +26,7 @@ from s2m3.schemas.checkpoints.headers import (
     read_config,
     read_json,
 )
+from s2m3.schemas.checkpoints.sentence_folders import dense_files
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
@@ -68,8 +77,9 @@ def open_part(spec: ModuleSpec, sources: CheckpointSources) -> CheckpointPart:
     """
     try:
         folder = sources.folder(spec)
-        part = _part(spec, architecture_of(read_config(folder), sources.architectures))
-        sources.folder(spec, _files(folder, part))
+        config = read_config(folder)
+        part = _part(spec, config, sources.architectures)
+        sources.folder(spec, [*_files(folder, part), *dense_files(config).values()])
         checkpoint = read_checkpoint(folder, lambda name: bool(part.names([name])))
     except BadInputError as error:
         raise ModuleFailedError(f"module {spec.id}: {error.detail}") from error
@@ -87,7 +97,12 @@ def _files(folder: Path, part: Part) -> list[str]:
     return sorted({places[name] for name in part.names(places)})
 
 
-def _part(spec: ModuleSpec, family: Architecture) -> Part:
+def _part(spec: ModuleSpec, config: Mapping[str, Any], own: Sequence[Architecture]) -> Part:
+    for known in families_of(config, own):  # whatever the folder says that the checkpoint is used for
+        found = known.parts.get(spec.prefix)
+        if known.use and found is not None and found.class_ == spec.class_:
+            return found
+    family = architecture_of(config, own)
     part = family.parts.get(spec.prefix)
     if part is None:
         raise BadInputError(f"{', '.join(family.names)} has no part {spec.prefix!r}; it has {', '.join(family.parts)}")

@@ -1,4 +1,4 @@
-"""Class `text-classifier`: a text to the checkpoint's labels, as a task of its own or as a head behind other steps."""
+"""Class `text-classifier`: a text, or two that are compared, to the checkpoint's labels, alone or behind a step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,8 +9,9 @@ from s2m3.agents.checkpoints.fusion_heads import labels_of
 from s2m3.agents.checkpoints.networks import build_network
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.scores import scoring
-from s2m3.agents.checkpoints.text_encoder import TokenizedTexts
+from s2m3.agents.checkpoints.tokenized_texts import TokenizedTexts
 from s2m3.agents.embedding_cache import unpack
+from s2m3.agents.modules.ports import text_port
 from s2m3.agents.modules.ranking import Floats, answer_of, ranked
 from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.schemas.wire.values import Value
@@ -21,14 +22,21 @@ _TOP = 5
 
 
 class TextClassifier:
-    """`text` to `label`, `score` (see scores.py), `ranking` (the best five) and `logits`."""
+    """`text`, or `text` and `pair`, to `label`, `score` (see scores.py), `ranking` (the best five) and `logits`."""
 
     light = False
     max_batch = 8
 
     def __init__(
-        self, network: Any, tokenize: TokenizedTexts, labels: list[str], scores: Callable[[Floats], Floats]
+        self,
+        network: Any,
+        tokenize: TokenizedTexts,
+        labels: list[str],
+        scores: Callable[[Floats], Floats],
+        *,
+        paired: bool = False,
     ) -> None:
+        self._paired = paired
         self._network = network
         self._tokenize = tokenize
         self._labels, self._scores = labels, scores
@@ -36,7 +44,8 @@ class TextClassifier:
 
     def prepare(self, inputs: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         """Returns the item's tokens, (1, tokens) each."""
-        _, tokens = self._tokenize(inputs, "text")
+        pairs = [text_port(inputs, "pair")] if self._paired else None
+        tokens = self._tokenize([text_port(inputs, "text")], pairs)
         return self._tokenize.tensors(unpack(tokens))
 
     @torch.inference_mode()
@@ -59,4 +68,4 @@ def load_text_classifier(opened: CheckpointPart) -> TextClassifier:
     network = build_network(opened)
     tokenize = TokenizedTexts(opened, network)
     labels = labels_of(opened, network.config.num_labels)
-    return TextClassifier(network, tokenize, labels, scoring(opened, len(labels)))
+    return TextClassifier(network, tokenize, labels, scoring(opened, len(labels)), paired="pair" in opened.part.inputs)

@@ -2,64 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 
-from s2m3.agents.checkpoints.networks import build_network, taken_by
+from s2m3.agents.checkpoints.networks import build_network
 from s2m3.agents.checkpoints.outputs import Asked, asked_outputs, take
 from s2m3.agents.checkpoints.part import CheckpointPart
-from s2m3.agents.checkpoints.preprocessing import read_tokenizer, token_limit
-from s2m3.agents.embedding_cache import EmbeddingCache, Ids, Tokens, check_tokens, pack, unpack
+from s2m3.agents.checkpoints.sentences import build_sentence_network, prompt_of
+from s2m3.agents.checkpoints.tokenized_texts import TokenizedTexts
+from s2m3.agents.embedding_cache import EmbeddingCache, Ids, Tokens, unpack
 from s2m3.agents.modules.ports import tensor_port, text_port, texts_port
 from s2m3.agents.modules.state_dicts import nbytes_of
-from s2m3.schemas.errors import BadInputError
-from s2m3.schemas.wire.values import Kind, Tensor, Value
+from s2m3.schemas.wire.values import Tensor, Value
 
-__all__ = ["TextEncoder", "TokenizedTexts", "load_text_encoder"]
-
-
-class TokenizedTexts:
-    """A checkpoint's tokenizer, within what its network can take.
-
-    `names` are the network's arguments that the tokenizer makes: `input_ids` first, then those of `token_type_ids` and
-    `attention_mask` that can differ between two texts of one length.
-
-    Args:
-        opened: The part.
-        network: Its network.
-    """
-
-    def __init__(self, opened: CheckpointPart, network: Any) -> None:
-        self._tokenizer = read_tokenizer(opened)
-        self._limit = token_limit(self._tokenizer, network.config)
-        #: Some models were trained on texts padded to one length: the padding is part of the text.
-        padded = opened.option("padding") == "longest-possible"
-        self._padding = "max_length" if padded else "do_not_pad"
-        told = ("token_type_ids", "attention_mask") if padded else ("token_type_ids",)
-        made = [name for name in told if name in self._tokenizer.model_input_names and name in taken_by(network)]
-        self.names = ("input_ids", *made)
-
-    def __call__(self, inputs: Mapping[str, Value], kind: Kind) -> tuple[list[str], list[Tokens]]:
-        """Returns an item's texts, and the tokens of each, cut to what fits.
-
-        Raises:
-            BadInputError: Too many, too long, or not UTF-8.
-        """
-        texts = [text_port(inputs, "text")] if kind == "text" else texts_port(inputs, "text")
-        made = self._tokenizer(texts, truncation=True, max_length=self._limit, padding=self._padding)
-        if not all(made["input_ids"]):
-            raise BadInputError("a text without a single token")
-        tokens = [pack([*chain(*rows)]) for rows in zip(*(made[name] for name in self.names), strict=True)]
-        check_tokens(tokens, len(self.names))
-        return texts, tokens
-
-    def tensors(self, packed: Ids) -> dict[str, torch.Tensor]:
-        """Returns the network's arguments for texts of one length, (texts, tokens) each."""
-        rows = torch.from_numpy(packed).long().chunk(len(self.names), dim=1)
-        return dict(zip(self.names, rows, strict=True))
+__all__ = ["TextEncoder", "load_text_encoder"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +37,11 @@ class TextEncoder:
     light = False
     max_batch = 8
 
-    def __init__(self, network: Any, tokenize: TokenizedTexts, asked: Mapping[str, Asked], *, crosses: bool) -> None:
+    def __init__(
+        self, network: Any, tokenize: TokenizedTexts, asked: Mapping[str, Asked], *, crosses: bool, prompt: str = ""
+    ) -> None:
         self._network = network
+        self._prompt = prompt
         self._tokenize = tokenize
         self._asked = asked
         self._crosses = crosses
@@ -89,7 +50,8 @@ class TextEncoder:
 
     def prepare(self, inputs: Mapping[str, Value]) -> _Item:
         """Returns the item's texts as tokens, and its hidden states."""
-        texts, tokens = self._tokenize(inputs, "text" if self._crosses else "texts")
+        texts = [text_port(inputs, "text")] if self._crosses else texts_port(inputs, "text")
+        tokens = self._tokenize([f"{self._prompt}{text}" for text in texts])
         hidden = tensor_port(inputs, "hidden", (1, None, None)) if self._crosses else None
         return _Item(texts, tokens, hidden)
 
@@ -120,6 +82,9 @@ def load_text_encoder(opened: CheckpointPart) -> TextEncoder:
     Raises:
         ModuleFailedError: Weights or tokenizer do not fit; the text names them.
     """
-    network = build_network(opened)
+    is_sentence = opened.option("pooling") == "folder"
+    network = build_sentence_network(opened) if is_sentence else build_network(opened)
+    prompt = prompt_of(opened) if is_sentence else ""
+    crosses = "hidden" in opened.part.inputs
     tokenize = TokenizedTexts(opened, network)
-    return TextEncoder(network, tokenize, asked_outputs(opened), crosses="hidden" in opened.part.inputs)
+    return TextEncoder(network, tokenize, asked_outputs(opened), crosses=crosses, prompt=prompt)

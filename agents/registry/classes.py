@@ -155,6 +155,9 @@ SHIPPED: dict[str, ModuleClass] = {
     "multimodal-generator": _of_checkpoints(
         "multimodal.generator", "load_multimodal_generator", *_NETWORK, "tokenizers"
     ),
+    "text-ranker": _of_checkpoints("text_rankers", "load_text_ranker", *_TEXTS),
+    "text-similarity": _of_checkpoints("text_rankers", "load_text_similarity", *_TEXTS),
+    "zero-shot-classifier": _of_checkpoints("text_rankers", "load_zero_shot_classifier", *_TEXTS),
     "similarity-head": _of_checkpoints("fusion_heads", "load_similarity"),
     "classifier-head": _of_checkpoints("fusion_heads", "load_classifier"),
 }

@@ -52,6 +52,9 @@ def add(
         str | None,
         typer.Option(help="of a checkpoint's weights: fp32, bf16, fp16, int8; default: as each agent chooses"),
     ] = None,
+    use: Annotated[
+        str | None, typer.Option(help="of a text model: embedding, similarity, ranking, pair, zero-shot; see the docs")
+    ] = None,
     max_tokens: options.MaxTokens = None,
     stop: options.StopTexts = None,
     temperature: options.Temperature = None,
@@ -69,7 +72,7 @@ def add(
     be asked is taken back; `--no-wait` adds it whether or not it can be asked yet.
     """
     own = own_architectures(settings.architectures)
-    definition = checkpoint_definition(model, source, dtype, own)
+    definition = checkpoint_definition(model, source, dtype, own, use)
     if definition is not None:
         _say_not_followed(Path(model), own)
     inputs: dict[str, Any] = {}
@@ -100,7 +103,11 @@ def add(
 
 
 def checkpoint_definition(
-    model: str, source: str | None, dtype: str | None = None, own: Sequence[Architecture] = ()
+    model: str,
+    source: str | None,
+    dtype: str | None = None,
+    own: Sequence[Architecture] = (),
+    use: str | None = None,
 ) -> Definition | None:
     """Returns the definition of a checkpoint's folder; None if the model is given by its id.
 
@@ -109,10 +116,11 @@ def checkpoint_definition(
         source: The source that its modules name; None for the folder's path.
         dtype: The dtype of its weights; None for each agent's setting.
         own: Architectures that it may have besides the shipped ones.
+        use: What it is used for; None for what its folder says.
 
     Raises:
         BadInputError: The folder does not exist or has no checkpoint that can be served (UnsupportedCheckpointError),
-            or a dtype is given for a model that a file defines.
+            it has no such use, or a dtype or use is given for a model that a file defines.
     """
     folder = Path(model)
     if not folder.is_dir() and is_hub_id(model):
@@ -120,10 +128,12 @@ def checkpoint_definition(
     if not folder.is_dir() and not {"/", "\\", "."} & set(model):
         if dtype is not None:
             raise BadInputError(f"--dtype is for a checkpoint's folder; {model} has the dtype that its definition says")
+        if use is not None:
+            raise BadInputError(f"--use is for a checkpoint's folder; {model} is used as its definition says")
         return None
     held_in, checkpoint = read_dtype(dtype) if dtype is not None else None, read_checkpoint(folder)
-    check_servable(checkpoint, architecture_of(checkpoint.config, own))
-    return definition_of(checkpoint, source or str(folder.resolve()), dtype=held_in, own=own)
+    check_servable(checkpoint, architecture_of(checkpoint.config, own, use))
+    return definition_of(checkpoint, source or str(folder.resolve()), dtype=held_in, own=own, use=use)
 
 
 def _say_not_followed(folder: Path, own: Sequence[Architecture]) -> None:

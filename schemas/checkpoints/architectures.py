@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from s2m3.schemas.errors import BadDefinitionError, UnsupportedCheckpointError
+from s2m3.schemas.checkpoints.uses import said_use
+from s2m3.schemas.errors import BadDefinitionError, BadInputError, UnsupportedCheckpointError
 from s2m3.schemas.ids import Id
 from s2m3.schemas.toml_files import first_error
 from s2m3.schemas.wire.values import Kind
@@ -24,6 +25,7 @@ __all__ = [
     "architecture_of",
     "architectures",
     "covering",
+    "families_of",
     "read_architecture",
     "value_at",
 ]
@@ -137,6 +139,11 @@ class Architecture(_Frozen):
     """A family of checkpoints: its parts, and the steps that make a model of them. A head alone has no steps."""
 
     names: list[str] = Field(min_length=1, description="names in config.json's `architectures`; `*` matches anything")
+    use: str = Field(
+        default="",
+        description="what the checkpoint is used for, where other architectures have the same names: a pattern among "
+        "`names` counts only if the folder says this use, or somebody asks for it",
+    )
     description: str
     inputs: dict[str, Kind] = {}
     answer: list[str] = []
@@ -194,32 +201,54 @@ def read_architecture(where: str, document: Mapping[str, Any]) -> Architecture:
     return found
 
 
-def architecture_of(config: Mapping[str, Any], own: Sequence[Architecture] = ()) -> Architecture:
-    """Returns the architecture of a checkpoint: by its exact name, else by a shipped pattern, else by one of `own`.
+def architecture_of(
+    config: Mapping[str, Any], own: Sequence[Architecture] = (), use: str | None = None
+) -> Architecture:
+    """Returns the architecture of a checkpoint: by its use, its exact name, a shipped pattern, or `own`.
 
     Args:
-        config: The checkpoint's config.json or open_clip_config.json (with `model_cfg`).
+        config: What read_config gives of a checkpoint.
         own: Architectures that count besides the shipped ones.
+        use: What the checkpoint is used for; None: what its folder says.
 
     Raises:
+        BadInputError: The checkpoint cannot be used for that.
         BadDefinitionError: The configuration names no architecture, or (UnsupportedCheckpointError) an unknown one.
     """
     name = architecture_name(config)
     families = [*architectures(), *own]
+    if wanted := said_use(config, name) if use is None else use:
+        fitting = {known.use: known for known in families_of(config, own) if known.use}
+        if wanted in fitting:
+            return fitting[wanted]
+        if use is not None:
+            uses = ", ".join(fitting) or "none"
+            raise BadInputError(f"a checkpoint of {name} has no use {wanted!r}; it has: {uses}")
     for known in families:
         if name in known.names:
             return known
     for known in families:
         if covering(name, [known]) is not None:
             return known
-    names = ", ".join(name for known in families for name in known.names)
+    names = ", ".join(name for known in families for name in known.names if name != "*")
     code = "; it needs code of its own, which is never run" if "auto_map" in config else ""
     raise UnsupportedCheckpointError(f"config.json: architectures: {name!r} is not known{code}; known: {names}")
 
 
+def families_of(config: Mapping[str, Any], own: Sequence[Architecture] = ()) -> list[Architecture]:
+    """Returns all architectures that a checkpoint may be used as, whatever its folder says.
+
+    Raises:
+        BadDefinitionError: The configuration names no architecture.
+    """
+    name = architecture_name(config)
+    families = [*architectures(), *own]
+    return [known for known in families if any(fnmatchcase(name, pattern) for pattern in known.names)]
+
+
 def covering(name: str, families: Iterable[Architecture]) -> str | None:
-    """Returns the first pattern of some families that stands for a name, or None."""
-    patterns = (pattern for known in families for pattern in known.names)
+    """Returns the first pattern of some families that stands for a name, or None; those for one use do not count."""
+    patterns = (pattern for known in families if not known.use for pattern in known.names)
     return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
 
 

@@ -41,7 +41,9 @@ def definition_of(
     source: str,
     revision: str = "",
     dtype: Dtype | None = None,
+    *,
     own: Sequence[Architecture] = (),
+    use: str | None = None,
 ) -> Definition:
     """Returns the model definition of a checkpoint, with its modules.
 
@@ -51,11 +53,13 @@ def definition_of(
         revision: The revision of a hub id.
         dtype: The dtype of the networks' weights; None leaves the choice to each agent.
         own: Architectures that count besides the shipped ones.
+        use: What the checkpoint is used for; None: what its folder says.
 
     Raises:
+        BadInputError: The checkpoint cannot be used for that.
         BadDefinitionError: The architecture is unknown or only a head, or a part has no tensors.
     """
-    family, name = architecture_of(checkpoint.config, own), checkpoint.folder.name
+    family, name = architecture_of(checkpoint.config, own, use), checkpoint.folder.name
     if not family.steps:
         raise BadDefinitionError(f"{name} is {family.description[0].lower()}{family.description[1:]}")
     sizes = _sizes(family, checkpoint)

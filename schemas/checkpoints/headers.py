@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from s2m3.schemas.checkpoints.json_files import read_json
+from s2m3.schemas.checkpoints.sentence_folders import dense_files, read_sentence_folder
 from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
 
 __all__ = ["CONFIGS", "INDEX", "WEIGHTS", "Checkpoint", "TensorInfo", "read_checkpoint", "read_config", "read_json"]
@@ -78,16 +80,13 @@ def read_checkpoint(folder: Path, wanted: Callable[[str], bool] = lambda _: True
             the index. The text names the file.
     """
     config, generation = read_config(folder), folder / "generation_config.json"
-    return Checkpoint(
-        folder,
-        config,
-        read_json(generation) if generation.is_file() else {},
-        _sharded(folder, wanted) if (folder / INDEX).is_file() else _single(folder, config, wanted),
-    )
+    tensors = _sharded(folder, wanted) if (folder / INDEX).is_file() else _single(folder, config, wanted)
+    tensors |= {name: tensor for name, tensor in _dense(folder, config).items() if wanted(name)}
+    return Checkpoint(folder, config, read_json(generation) if generation.is_file() else {}, tensors)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Returns a checkpoint's config.json or open_clip_config.json.
+    """Returns a checkpoint's config.json or open_clip_config.json, with what sentence-transformers' files say.
 
     Raises:
         BadInputError: There is no configuration, or it cannot be read.
@@ -98,22 +97,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not found:
         raise BadInputError(f"{folder.name} holds no {' or '.join(CONFIGS)}")
     # an open_clip repository may also contain an unrelated config.json
-    return next((config for config in found if "architectures" in config or "model_cfg" in config), found[0])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns the object in a JSON file.
-
-    Raises:
-        BadInputError: The file cannot be read, or holds no JSON object; the text names the file.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInputError(f"{path.name} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise BadInputError(f"{path.name} holds no object")
-    return found
+    config = next((config for config in found if "architectures" in config or "model_cfg" in config), found[0])
+    return config | read_sentence_folder(folder)
 
 
 def _single(folder: Path, config: Mapping[str, Any], wanted: Callable[[str], bool]) -> dict[str, TensorInfo]:
@@ -125,6 +110,16 @@ def _single(folder: Path, config: Mapping[str, Any], wanted: Callable[[str], boo
         kind = UnsupportedCheckpointError if pickles else BadInputError
         raise kind(f"{folder.name} holds no {names[0]} or {INDEX}{only}")
     return {name: tensor for name, tensor in _header(path).items() if wanted(name)}
+
+
+def _dense(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    """Returns the tensors of a sentence encoder's linear layers, `2_Dense.linear.weight`, each of its own folder."""
+    found: dict[str, TensorInfo] = {}
+    for path, file in dense_files(config).items():
+        if not (folder / file).is_file():
+            raise UnsupportedCheckpointError(f"{folder.name} holds no {file}: other formats are never read")
+        found |= {f"{path}.{name}": tensor for name, tensor in _header(folder / file).items()}
+    return found
 
 
 def _sharded(folder: Path, wanted: Callable[[str], bool]) -> dict[str, TensorInfo]:

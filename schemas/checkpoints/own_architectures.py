@@ -39,7 +39,7 @@ def own_architectures(folder: Path | None) -> tuple[Architecture, ...]:
 
 
 def _check_names(file: str, names: Iterable[str], found: dict[str, Architecture]) -> None:
-    shipped = {name for family in architectures() for name in family.names}
+    shipped = {name for family in architectures() for name in family.names if not (family.use and "*" in name)}
     for name in names:
         if name in shipped:
             raise BadDefinitionError(f"{file}: names: {name!r} is a shipped architecture, which no other file replaces")

@@ -9,6 +9,7 @@ from typing import Any
 
 from s2m3.schemas.checkpoints.architectures import Architecture, architecture_name
 from s2m3.schemas.checkpoints.headers import Checkpoint, read_json
+from s2m3.schemas.checkpoints.sentence_folders import modules_of
 from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
 
 __all__ = ["NO_PILLOW", "check_servable", "not_followed", "why_not_servable"]
@@ -19,6 +20,9 @@ _TOKENIZING = frozenset(
         "text-encoder",
         "text-classifier",
         "text-generator",
+        "text-ranker",
+        "text-similarity",
+        "zero-shot-classifier",
         "speech-recognizer",
         "speech-generator",
         "zero-shot-object-detector",
@@ -49,8 +53,8 @@ _TOWERS = {"CLIPVisionModel": "clip_vision_model"}
 _TIMM_BY_DEFAULT = frozenset(
     {"conditional_detr", "dab-detr", "deformable_detr", "detr", "omdet-turbo", "table-transformer"}
 )
-#: Labels that say that a classifier compares two texts.
-_COMPARING = frozenset({"entailment", "contradiction", "not_entailment", "neutral"})
+#: Steps of a sentence encoder after its network.
+_SENTENCE_STEPS = frozenset({"Pooling", "Dense", "Normalize", "Dropout"})
 #: Settings of open_clip's towers and pictures that change what is computed -> the one value that is computed here.
 _OPEN_CLIP_VISION: Mapping[str, Any] = {
     "attentional_pool": False,
@@ -133,7 +137,7 @@ def why_not_servable(checkpoint: Checkpoint, family: Architecture) -> str | None
         _open_clip,
         _own_code,
         _quantised,
-        _two_texts,
+        _sentence,
         _sound_classes,
         _tower,
         _backbone,
@@ -188,23 +192,20 @@ def _is_bitsandbytes(stored: Mapping[str, Any]) -> bool:
     return bool(stored.get("load_in_4bit") or stored.get("load_in_8bit"))
 
 
-def _two_texts(checkpoint: Checkpoint, family: Architecture) -> str | None:
-    if not _has(family, "text-classifier"):
+def _sentence(checkpoint: Checkpoint, family: Architecture) -> str | None:
+    """A sentence encoder with a step, or a way of pooling, that agents/checkpoints/sentences.py does not compute."""
+    if family.use not in ("embedding", "similarity"):
         return None
     config = checkpoint.config
-    labels = config.get("id2label")
-    named = {str(label).lower() for label in labels.values()} if isinstance(labels, Mapping) else set()
-    is_reranker = "sbert_ce_default_activation_function" in config or _sbert_kind(checkpoint.folder) == "CrossEncoder"
-    if is_reranker or "activation_fn" in (config.get("sentence_transformers") or {}):
-        return "compares two texts (a cross-encoder); one text comes"
-    if named & _COMPARING:
-        return f"compares two texts ({', '.join(sorted(named & _COMPARING))}); one text comes"
+    if config.get("is_encoder_decoder") or str(config.get("model_type")).endswith("t5"):
+        return f"is a sentence encoder of half an encoder-decoder ({config.get('model_type')}), which is not read"
+    steps = modules_of(config)
+    kinds = [step["kind"] for step in steps]
+    if steps and (kinds[0] != "Transformer" or not set(kinds[1:]) <= _SENTENCE_STEPS):
+        return f"is a sentence encoder of {', '.join(kinds)}, which is not read"
+    if any(step["config"].get("include_prompt") is False for step in steps):
+        return "is a sentence encoder that pools without the prompt's tokens, which is not read"
     return None
-
-
-def _sbert_kind(folder: Path) -> str | None:
-    document = _document(folder / "config_sentence_transformers.json")
-    return str(document.get("model_type")) if document.get("model_type") else None
 
 
 def _sound_classes(checkpoint: Checkpoint, family: Architecture) -> str | None:

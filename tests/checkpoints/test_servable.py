@@ -40,7 +40,7 @@ def lacks(*patterns: str) -> Damage:
     return remove
 
 
-def also(name: str, document: dict[str, Any]) -> Damage:
+def also(name: str, document: Any) -> Damage:
     """Writes a JSON file."""
 
     def write(folder: Path) -> None:
@@ -71,8 +71,16 @@ def vit_of(**vision: Any) -> Damage:
 
 TOKENIZER = lacks("tokenizer*", "special_tokens_map.json*")
 SOUND = also("preprocessor_config.json", {"feature_extractor_type": "Wav2Vec2FeatureExtractor"})
-NLI = says(id2label={"0": "CONTRADICTION", "1": "NEUTRAL", "2": "ENTAILMENT"})
 DETR: dict[str, Any] = {"architectures": ["DetrForObjectDetection"], "model_type": "detr"}
+_POOLED = [{"type": f"sentence_transformers.models.{kind}", "path": ""} for kind in ("Transformer", "Pooling")]
+LATE = also("modules.json", [*_POOLED, {"type": "sentence_transformers.models.MultiVector", "path": ""}])
+
+
+def T5(folder: Path) -> None:  # noqa: N802 - a name of the table below
+    also("modules.json", _POOLED)(folder)
+    says(model_type="t5")(folder)
+
+
 REFUSED: dict[str, tuple[str, Damage, str]] = {
     "bitsandbytes": ("tiny-vit", says(quantization_config={"load_in_4bit": True}), "is quantised (bitsandbytes)"),
     "gptq": ("tiny-llava", says(quantization_config={"quant_method": "gptq"}), "is quantised (gptq)"),
@@ -102,9 +110,8 @@ REFUSED: dict[str, tuple[str, Damage, str]] = {
     ),
     "detector-without-tokenizer": ("tiny-vit", says(architectures=["OwlViTForObjectDetection"]), "no tokenizer"),
     "siglip-towered-llava": ("tiny-llava", siglip_tower, "has the tower siglip_vision_model"),
-    "reranker": ("tiny-distilbert", says(sbert_ce_default_activation_function="torch.nn.Sigmoid"), "cross-encoder"),
-    "reranker-of-v5": ("tiny-distilbert", says(sentence_transformers={"activation_fn": "torch.nn.Sigmoid"}), "cross-"),
-    "nli": ("tiny-distilbert", NLI, "compares two texts (contradiction, entailment, neutral)"),
+    "late-interaction": ("tiny-distilbert", LATE, "is a sentence encoder of Transformer, Pooling, MultiVector"),
+    "sentence-t5": ("tiny-distilbert", T5, "a sentence encoder of half an encoder-decoder (t5)"),
     "sound-classifier": ("tiny-distilbert", SOUND, "classifies sound"),
 }
 

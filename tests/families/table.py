@@ -5,6 +5,7 @@ from tests.families.dual import DUAL
 from tests.families.family import Family
 from tests.families.open_clip import OPEN_CLIP
 from tests.families.speech import SPEECH
+from tests.families.texts import TEXTS
 from tests.families.vision_language import VISION_LANGUAGE
 
 __all__ = ["FAMILIES"]
@@ -15,4 +16,5 @@ FAMILIES: list[Family] = [
     *DUAL,
     *OPEN_CLIP,
     *DETECTION,
+    *TEXTS,
 ]

@@ -42,6 +42,8 @@ def assert_same(split: Any, together: Any) -> None:
                 assert_same(one, other)
         case bytes() if together.startswith(b"RIFF"):
             assert_same_sound(split, together)
+        case np.ndarray():
+            np.testing.assert_allclose(split, together, atol=1e-5, rtol=0)
         case float():
             assert type(split) is float
             assert split == pytest.approx(together, abs=1e-5)
