@@ -4,6 +4,7 @@ Reimers and Gurevych, Sentence-BERT, EMNLP 2019. A folder without such files is 
 sentence-transformers does with it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,7 @@ def _pooled(way: str, x: Tensor) -> Tensor:
         case "max":
             return torch.amax(x, 1)
         case "sqrt":
-            return x.sum(1) / x.shape[1] ** 0.5
+            return x.sum(1) / math.sqrt(x.shape[1])
         case "weighted":
             weights = torch.arange(1, x.shape[1] + 1, dtype=x.dtype)[:, None]
             return (x * weights).sum(1) / weights.sum()

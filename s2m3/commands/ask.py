@@ -25,6 +25,9 @@ def ask(
     image: Annotated[list[Path] | None, typer.Option("--image", help="picture file; repeat for several")] = None,
     audio: Annotated[Path | None, typer.Option("--audio", help="sound file")] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="text; repeat for several")] = None,
+    other: Annotated[
+        list[str] | None, typer.Option("--input", help="a text for another input, NAME=TEXT; repeat for several")
+    ] = None,
     deadline: Annotated[float | None, typer.Option(help="seconds to wait; default: the task's")] = None,
     max_tokens: options.MaxTokens = None,
     stop: options.StopTexts = None,
@@ -42,6 +45,7 @@ def ask(
     how = options.how_to_write(max_tokens, stop, temperature, seed)
     inputs: dict[str, Any] = {"text": text or None, "audio": _checked(audio)}
     inputs["image"] = [_checked(path) for path in image] if image else None
+    inputs |= _named(other or [])
     with Client(settings=settings, patient=False) as client:
         if stream:
             with client.stream(task, deadline_s=deadline, options=how, **inputs) as parts:
@@ -90,6 +94,17 @@ class _Drawing:
             self._path.write_bytes(self._draw(self._sent.read_bytes(), boxes, self._form))
         except OSError as error:
             raise BadInputError(f"{self._path} cannot be written: {error}") from error
+
+
+def _named(given: list[str]) -> dict[str, Any]:
+    """Returns the texts of `--input NAME=TEXT`, several of one name as a list."""
+    found: dict[str, list[str]] = {}
+    for one in given:
+        name, is_set, text = one.partition("=")
+        if not is_set or not name:
+            raise BadInputError(f"--input takes NAME=TEXT, not {one[:80]!r}")
+        found.setdefault(name, []).append(text)
+    return {name: texts if len(texts) > 1 else texts[0] for name, texts in found.items()}
 
 
 def _print_parts(parts: Stream, *, as_json: bool) -> None:
