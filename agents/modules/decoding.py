@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import DynamicLayer
 
 from s2m3.agents.modules.token_rules import NO_RULES, TokenRules
 from s2m3.schemas.wire.generation import Options
 
-__all__ = ["DecodedSequence", "Decoding", "Start", "Stop", "TokenChooser", "new_cache"]
+__all__ = ["DecodedSequence", "Decoding", "Start", "Stop", "TokenChooser", "keeps_all", "new_cache"]
 
 #: Arguments of the network -> logits of the last position, (texts, vocabulary).
 Forward = Callable[..., torch.Tensor]
@@ -223,6 +224,16 @@ class Decoding:
         self._batches.append(_Batch([row], own, crossed, start.states, [0]))
         return row
 
+    def adopt(self, row: DecodedSequence, cache: Any) -> None:
+        """Takes over a text whose prompt was read elsewhere.
+
+        Args:
+            row: The text, with its first token.
+            cache: What the network kept of its prompt; every layer keeps all of it.
+        """
+        own, crossed = _layers(cache)
+        self._batches.append(_Batch([row], own, crossed, None, [0]))
+
     @torch.inference_mode()
     def advance(self, rows: Sequence[DecodedSequence]) -> None:
         """Says one more token of each of these: all that began, have not ended and were not dropped."""
@@ -285,6 +296,11 @@ class Decoding:
 def new_cache(*, crossing: bool) -> Any:
     """Returns an empty cache of transformers; `crossing` is whether the network cross-attends."""
     return EncoderDecoderCache(DynamicCache(), DynamicCache()) if crossing else DynamicCache()
+
+
+def keeps_all(cache: Any) -> bool:
+    """Returns whether every layer of a decoder's cache keeps keys and values of all tokens, and nothing else."""
+    return type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def _layers(cache: Any) -> tuple[Layers, Layers]:

@@ -1,9 +1,12 @@
-"""Generation of one text at a time by transformers' own preparation of each step, for networks of any kind.
+"""Generation by transformers' own preparation of each step, for networks of any kind.
 
 `generate` of transformers prepares a text (positions, masks, picture tokens, cache) and hands over before the first
 token; each step is prepared by the network's own `prepare_inputs_for_generation`. So positions in three dimensions,
-sliding windows, linear attention and encoders are no concern of this code. Texts keep their own cache and positions, so
-that what one says cannot depend on those beside it.
+sliding windows, linear attention and encoders are no concern of this code. Such texts keep their own cache and
+positions and are written one after another: what one says cannot depend on those beside it.
+
+Behind its prompt, a text of a network whose layers keep keys and values of all tokens, and whose positions just count
+on, needs none of this: it joins the others in a batch (agents/modules/decoding.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +15,8 @@ from typing import Any
 
 import torch
 
-from s2m3.agents.modules.decoding import DecodedSequence, Stop, TokenChooser
+from s2m3.agents.modules.decoding import DecodedSequence, Decoding, Stop, TokenChooser, keeps_all
+from s2m3.agents.modules.padding import honours_padding
 from s2m3.agents.modules.token_rules import NO_RULES, TokenRules
 from s2m3.schemas.wire.generation import Options
 
@@ -44,6 +48,7 @@ class StepwiseDecoding:
         self._chooser = TokenChooser(stop, rules)
         self._crosses = bool(network.config.is_encoder_decoder)
         self._states: dict[DecodedSequence, _State] = {}
+        self._batched = Decoding(self._forward, stop, pads=honours_padding(network), rules=rules)
 
     @torch.inference_mode()
     def begin(self, given: Mapping[str, Any], options: Options, limit: int = 1) -> DecodedSequence:
@@ -60,6 +65,9 @@ class StepwiseDecoding:
         self._states[row] = state
         inputs = self._network.prepare_inputs_for_generation(ids, is_first_iteration=True, **ready)
         self._say(row, state, inputs, first=True)
+        if state.kept is None and not self._crosses and keeps_all(cache := state.given.get("past_key_values")):
+            del self._states[row]
+            self._batched.adopt(row, cache)
         return row
 
     def _prepared(self, given: Mapping[str, Any], limit: int) -> tuple[torch.Tensor, dict[str, Any]]:
@@ -79,9 +87,11 @@ class StepwiseDecoding:
 
     @torch.inference_mode()
     def advance(self, rows: Sequence[DecodedSequence]) -> None:
-        """Says one more token of each of these."""
+        """Says one more token of each of these: all that began, have not ended and were not dropped."""
+        self._batched.advance([row for row in rows if row not in self._states])
         for row in rows:
-            state = self._states[row]
+            if (state := self._states.get(row)) is None:
+                continue
             if state.kept is not None:
                 setattr(self._network.base_model, _KEPT, state.kept)
             ids = torch.tensor([[*row.prompt, *row.tokens]])
@@ -90,6 +100,7 @@ class StepwiseDecoding:
 
     def drop(self, rows: Sequence[DecodedSequence]) -> None:
         """Forgets texts and what was kept for them."""
+        self._batched.drop(rows)
         for row in rows:
             self._states.pop(row, None)
 
@@ -100,6 +111,10 @@ class StepwiseDecoding:
         )
         state.kept = self._kept()
         self._chooser.say([row], outputs.logits[:, -1], first=first)
+
+    def _forward(self, **given: Any) -> torch.Tensor:
+        logits: torch.Tensor = self._network(**given, use_cache=True).logits[:, -1]
+        return logits
 
     def _kept(self) -> Any:
         return getattr(self._network.base_model, _KEPT, None)
