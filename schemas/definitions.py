@@ -32,7 +32,7 @@ __all__ = [
     "with_definition",
 ]
 
-_WIDENS = {("text", "texts"), ("image", "images")}
+_WIDENS = {("text", "texts"), ("image", "images"), ("text", "chat")}
 
 
 class Catalogue(BaseModel):

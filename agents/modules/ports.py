@@ -1,16 +1,17 @@
 """What a module is given, checked against what it takes: its configuration and the values of its input ports."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
+from s2m3.schemas.wire.chat import chat_messages
 from s2m3.schemas.wire.values import Kind, Tensor, Value, check_kind
 
-__all__ = ["Config", "port", "read_config", "tensor_port", "text_port", "texts_port"]
+__all__ = ["Config", "chat_port", "port", "read_config", "tensor_port", "text_port", "texts_port"]
 
 #: Characters of one text, texts of one item, and characters of all of them: what is read in 0.2 s.
 _MAX_CHARACTERS, _MAX_TEXTS, _MAX_TOGETHER = 10_000, 1_000, 200_000
@@ -74,6 +75,24 @@ def text_port(inputs: Mapping[str, Value], name: str) -> str:
     """Returns the one text of an input port; raises as texts_port does."""
     text: str = port(inputs, name, "text")
     return texts_port({name: text}, name)[0]
+
+
+def chat_port(inputs: Mapping[str, Value], name: str, pictures: int = 0) -> list[dict[str, Any]]:
+    """Returns the chat of an input port as messages whose content is a list of blocks (schemas/wire/chat.py).
+
+    Args:
+        inputs: The item.
+        name: The port; a text is one message of the user.
+        pictures: Pictures of the item, each of which a block `{"type": "image"}` stands for.
+
+    Raises:
+        BadInputError: Missing, of another kind, too long, not UTF-8, or the pictures do not fit.
+    """
+    messages = chat_messages(port(inputs, name, "chat"), pictures)
+    for message in messages:
+        if texts := [block["text"] for block in message["content"] if block["type"] == "text"]:
+            texts_port({name: texts}, name)
+    return messages
 
 
 def tensor_port(inputs: Mapping[str, Value], name: str, shape: tuple[int | None, ...]) -> Tensor:

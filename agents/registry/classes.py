@@ -158,6 +158,7 @@ SHIPPED: dict[str, ModuleClass] = {
     "text-ranker": _of_checkpoints("text_rankers", "load_text_ranker", *_TEXTS),
     "text-similarity": _of_checkpoints("text_rankers", "load_text_similarity", *_TEXTS),
     "zero-shot-classifier": _of_checkpoints("text_rankers", "load_zero_shot_classifier", *_TEXTS),
+    "causal-lm": _of_checkpoints("causal_lm", "load_causal_lm", *_NETWORK, "tokenizers"),
     "similarity-head": _of_checkpoints("fusion_heads", "load_similarity"),
     "classifier-head": _of_checkpoints("fusion_heads", "load_classifier"),
 }

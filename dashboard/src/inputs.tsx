@@ -67,7 +67,7 @@ export function Field({ name, kind, usual, given, give, failed }: Props) {
         <label class="block">
           {name}{" "}
           <small>
-            {kind === "texts" ? "one on each line" : kind === "data" ? "JSON or text" : kind}
+            {kind === "texts" ? "one on each line" : kind === "data" ? "JSON or text" : kind === "chat" ? "text" : kind}
             {hint && `; ${hint}`}
           </small>
           {kind === "texts" ? (

@@ -13,7 +13,7 @@ from s2m3.schemas.wire.values import Kind
 __all__ = ["Extract", "Found", "PassedOver"]
 
 _FILES: frozenset[Kind] = frozenset({"image", "images", "audio"})
-_TEXTS: frozenset[Kind] = frozenset({"text", "texts"})
+_TEXTS: frozenset[Kind] = frozenset({"text", "texts", "chat"})
 #: Levels of a JSON payload: what devices send has fewer than ten, and what follows (JSON, msgpack) recurses.
 _DEEPEST = 64
 _MOST_VALUES = 100_000

@@ -132,7 +132,7 @@ def _sample(inputs: Mapping[str, Kind], number: int) -> dict[str, Value]:
     sound = (_SAMPLES / ("hello-world.flac", "weather-today.flac")[number]).read_bytes()
     text = ("a photo of a cat", "what is in the cup")[number]
     values: dict[Kind, Value] = {"image": picture, "images": [picture], "audio": sound}
-    values |= {"text": text, "texts": [text, "a dog"]}
+    values |= {"text": text, "texts": [text, "a dog"], "chat": text}
     return {name: values[kind] for name, kind in inputs.items()}
 
 

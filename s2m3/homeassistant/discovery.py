@@ -146,7 +146,7 @@ class Devices:
             found["score"] |= _value(answer, "score")
         if kinds & {"image", "images"}:
             found["picture"] = self._picture(task)
-        if "text" in kinds:
+        if kinds & {"text", "chat"}:
             found["question"] = {
                 "p": "text",
                 "name": "Question",

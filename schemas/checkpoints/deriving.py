@@ -33,6 +33,7 @@ _KB: dict[Kind, float] = {
     "number": 0.1,
     "data": 0.4,
     "boxes": 1.0,
+    "chat": 0.4,
 }
 
 

@@ -38,7 +38,7 @@ __all__ = [
 #: What a caller may put into `transaction`, echoed in every answer.
 Transaction = str | int | float
 _BINARY: frozenset[Kind] = frozenset({"image", "images", "audio"})
-_TEXT: frozenset[Kind] = frozenset({"text", "texts"})
+_TEXT: frozenset[Kind] = frozenset({"text", "texts", "chat"})
 _LONGEST_TRANSACTION = 256
 #: Keys of a file in plain form.
 _FILE_KEYS = {"base64", "content_type"}

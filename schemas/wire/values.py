@@ -9,12 +9,14 @@ import numpy.typing as npt
 
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.protocol import UNKNOWN, ClosedList
+from s2m3.schemas.wire.chat import is_chat
 
 __all__ = ["Kind", "Tensor", "Value", "boxes_in", "check_kind", "is_boxes", "pack_tensor", "unpack_tensor"]
 
 #: "unknown" is a kind of a newer release: its values are passed on unchecked, and the module checks them.
 Kind = Annotated[
-    Literal["image", "images", "audio", "text", "texts", "tensor", "number", "data", "boxes", "unknown"], ClosedList()
+    Literal["image", "images", "audio", "text", "texts", "tensor", "number", "data", "boxes", "chat", "unknown"],
+    ClosedList(),
 ]
 Tensor = npt.NDArray[Any]
 #: bytes (an image or sound file), str, numbers, None, Tensor, and lists and string-keyed dicts of these.
@@ -117,6 +119,8 @@ def check_kind(name: str, kind: Kind, value: Value) -> Value:
         value = [value]
     if kind in ("text", "image") and isinstance(value, list) and len(value) == 1:
         value = value[0]
+    if kind == "chat" and _is_list_of(value, str) and len(value) == 1:
+        value = value[0]
     fits = {
         "image": isinstance(value, bytes),
         "audio": isinstance(value, bytes),
@@ -127,6 +131,7 @@ def check_kind(name: str, kind: Kind, value: Value) -> Value:
         "number": _is_number(value),
         "data": True,
         "boxes": is_boxes(value),
+        "chat": isinstance(value, str) or is_chat(value),
         UNKNOWN: True,
     }
     if not fits[kind]:
@@ -163,4 +168,5 @@ _WANTED: dict[Kind, str] = {
     "number": "a number",
     "data": "plain data",
     "boxes": "a list of {label, score, box: [x1, y1, x2, y2]}",
+    "chat": "one text, or chat messages: a list of {role, content}",
 }

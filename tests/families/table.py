@@ -1,5 +1,6 @@
 """All rows of the table of families."""
 
+from tests.families.causal_lm import CAUSAL_LM
 from tests.families.detection import DETECTION
 from tests.families.dual import DUAL
 from tests.families.family import Family
@@ -12,6 +13,7 @@ __all__ = ["FAMILIES"]
 
 FAMILIES: list[Family] = [
     *VISION_LANGUAGE,
+    *CAUSAL_LM,
     *SPEECH,
     *DUAL,
     *OPEN_CLIP,

@@ -155,42 +155,50 @@ class TextHalf:
         if prompt == "chat" and self._processor.chat_template is None:
             raise ModuleFailedError(f"{opened.checkpoint.folder.name} has no chat template")
 
-    def __call__(self, question: str, sizes: Mapping[str, Value], pictures: int) -> dict[str, Any]:
+    def __call__(self, messages: Sequence[Mapping[str, Any]], sizes: Mapping[str, Value]) -> dict[str, Any]:
         """Returns the language model's inputs, without anything that is made of pixels.
 
         Args:
-            question: The text.
+            messages: The chat; a block of type `image` stands for each picture.
             sizes: What the picture half gave.
-            pictures: How many pictures there are.
 
         Raises:
-            BadInputError: The question or the numbers do not fit the processor.
+            BadInputError: The chat or the numbers do not fit the processor.
         """
-        shown = [Image.new("L", (1, 1)) for _ in range(pictures)]  # only counted
         self._replayed.result = {name: _restored(value) for name, value in sizes.items()}
         try:
-            found = self._processed(question, shown)
+            found = self._processed(messages)
         except _UNFIT as error:
             raise BadInputError(f"the prompt cannot be made: {error}"[:300]) from error
         return {name: value for name, value in found.items() if not name.startswith(_PIXELS)}
 
-    def _processed(self, question: str, shown: list[Image.Image]) -> Mapping[str, Any]:
+    def _processed(self, messages: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         found: Mapping[str, Any]
         if self._prompt == "chat":
-            content = [*({"type": "image", "image": one} for one in shown), {"type": "text", "text": question}]
             found = self._processor.apply_chat_template(
-                [{"role": "user", "content": content}],
+                [{**message, "content": [_shown(block) for block in message["content"]]} for message in messages],
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
                 return_tensors="pt",
             )
-        elif self._prompt == "picture":
-            found = self._processor(images=shown, return_tensors="pt")
-        else:
-            text = question if self._prompt == "text" else self._prompt.replace("{text}", question)
-            found = self._processor(images=[shown], text=[text], return_tensors="pt")
+            return found
+        blocks = [block for message in messages for block in message["content"]]
+        pictures = [_shown(block)["image"] for block in blocks if block["type"] == "image"]
+        if self._prompt == "picture":
+            found = self._processor(images=pictures, return_tensors="pt")
+            return found
+        if len(messages) > 1:
+            raise BadInputError("the model takes no chat: one text, without roles")
+        question = "".join(block["text"] for block in blocks if block["type"] == "text")
+        text = question if self._prompt == "text" else self._prompt.replace("{text}", question)
+        found = self._processor(images=[pictures], text=[text], return_tensors="pt")
         return found
+
+
+def _shown(block: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a block of a chat with something in the place of its picture, which is only counted."""
+    return {**block, "image": Image.new("L", (1, 1))} if block["type"] == "image" else block
 
 
 def _built(opened: CheckpointPart, tokenizer: Any) -> Any:
