@@ -7,9 +7,57 @@ from typing import Any
 from s2m3.schemas.checkpoints.headers import read_json
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["has_chat_template", "json_object", "processor_class_name"]
+__all__ = ["NO_PILLOW", "has_chat_template", "json_object", "processor_class_name"]
 
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+#: Image processors that transformers 5.23 has without a variant that reads with Pillow.
+NO_PILLOW = frozenset(
+    {
+        "CHMv2ImageProcessor",
+        "Cohere2VisionImageProcessor",
+        "DepthProImageProcessor",
+        "DINOv3ViTImageProcessor",
+        "Emu3ImageProcessor",
+        "Gemma4UnifiedImageProcessor",
+        "GlmImageProcessor",
+        "InklingImageProcessor",
+        "Inkling2ImageProcessor",
+        "Kimi_K25ImageProcessor",
+        "Lfm2VlImageProcessor",
+        "Llama4ImageProcessor",
+        "MiniCPMOcrImageProcessor",
+        "MiniMaxM3VLImageProcessor",
+        "Molmo2ImageProcessor",
+        "MuseGlimmerImageProcessor",
+        "NemotronH_Omni_Reasoning_V3ImageProcessor",
+        "NeoMMEImageProcessor",
+        "PerceptionLMImageProcessor",
+        "Phi4MultimodalImageProcessor",
+        "PI0ImageProcessor",
+        "PPDocLayoutV2ImageProcessor",
+        "PPDocLayoutV3ImageProcessor",
+        "PPDocLayoutV4ImageProcessor",
+        "PPFormulaNetImageProcessor",
+        "PPLCNetImageProcessor",
+        "PPOCRV5ServerDetImageProcessor",
+        "PPOCRV5ServerRecImageProcessor",
+        "PPOCRV6SmallRecImageProcessor",
+        "RfDetrImageProcessor",
+        "Sam2ImageProcessor",
+        "Sam3ImageProcessor",
+        "Sapiens2ImageProcessor",
+        "SLANeXtImageProcessor",
+        "Step3p7ImageProcessor",
+        "TimmWrapperImageProcessor",
+        "Tipsv2ImageProcessor",
+        "Tipsv2DptImageProcessor",
+        "UltraVBertImageProcessor",
+        "UnlimitedOcrImageProcessor",
+        "UVDocImageProcessor",
+        "VideoLlavaImageProcessor",
+        "VivitImageProcessor",
+    }
+)
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 
 

@@ -10,9 +10,11 @@ from typing import Any
 from s2m3.schemas.checkpoints.architectures import Architecture, architecture_name
 from s2m3.schemas.checkpoints.headers import Checkpoint, read_json
 from s2m3.schemas.checkpoints.sentence_folders import modules_of
+from s2m3.schemas.checkpoints.processors import NO_PILLOW
+from s2m3.schemas.checkpoints.servable_language import why_no_prompt
 from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
 
-__all__ = ["NO_PILLOW", "check_servable", "not_followed", "why_not_servable"]
+__all__ = ["check_servable", "not_followed", "why_not_servable"]
 
 #: Classes of parts that read texts, or write them, with the checkpoint's own tokenizer.
 _TOKENIZING = frozenset(
@@ -23,6 +25,8 @@ _TOKENIZING = frozenset(
         "text-ranker",
         "text-similarity",
         "zero-shot-classifier",
+        "multimodal-generator",
+        "causal-lm",
         "speech-recognizer",
         "speech-generator",
         "zero-shot-object-detector",
@@ -47,6 +51,8 @@ _PROCESSORS = {
     "images": (("image_processor_type", "feature_extractor_type"), "image_processor", "pictures"),
     "audio": (("feature_extractor_type",), "feature_extractor", "sound"),
 }
+#: Kinds of pictures.
+_PICTURES = frozenset({"image", "images"})
 #: What `model_type` of a tower may be, per part's network: another tower would not fit its tensors.
 _TOWERS = {"CLIPVisionModel": "clip_vision_model"}
 #: Families whose backbone is one of the package timm where config.json does not say otherwise.
@@ -98,25 +104,6 @@ _UNFOLLOWED: Mapping[str, Any] = {
 }
 
 
-#: Image processors that transformers 5.23 has without a variant that reads with Pillow.
-NO_PILLOW = frozenset(
-    {
-        "CHMv2ImageProcessor",
-        "DepthProImageProcessor",
-        "DINOv3ViTImageProcessor",
-        "PPDocLayoutV2ImageProcessor",
-        "PPDocLayoutV3ImageProcessor",
-        "PPDocLayoutV4ImageProcessor",
-        "PPLCNetImageProcessor",
-        "PPOCRV5ServerDetImageProcessor",
-        "RfDetrImageProcessor",
-        "Sapiens2ImageProcessor",
-        "TimmWrapperImageProcessor",
-        "Tipsv2DptImageProcessor",
-    }
-)
-
-
 def check_servable(checkpoint: Checkpoint, family: Architecture) -> None:
     """Checks that a checkpoint of a known architecture can be served from its folder.
 
@@ -145,6 +132,7 @@ def why_not_servable(checkpoint: Checkpoint, family: Architecture) -> str | None
         _spelling,
         _processor,
         _without_pillow,
+        why_no_prompt,
     )
     return next((why for check in checks if (why := check(checkpoint, family)) is not None), None)
 
@@ -275,7 +263,7 @@ def _processor(checkpoint: Checkpoint, family: Architecture) -> str | None:
 
 def _without_pillow(checkpoint: Checkpoint, family: Architecture) -> str | None:
     keys, inside, _ = _PROCESSORS["image"]
-    if not any(part.network and "image" in part.inputs for part in family.parts.values()):
+    if not any(part.network and _PICTURES & set(part.inputs.values()) for part in family.parts.values()):
         return None
     name = (_processor_class(checkpoint.folder, keys, inside) or "").removesuffix("Fast")
     if name not in NO_PILLOW:

@@ -27,7 +27,8 @@ def _is_message(message: object) -> bool:
 def chat_messages(value: str | list[Any], pictures: int) -> list[dict[str, Any]]:
     """Returns a chat in one form: the content of each message is a list of blocks.
 
-    A block is `{"type": "text", "text": …}` or `{"type": "image"}`. A text is one message of the user. Pictures that no block stands for come first in the last message of the user.
+    A block is `{"type": "text", "text": …}` or `{"type": "image"}`. A text is one message of the user. Pictures
+    that no block stands for come first in the last message of the user.
 
     Args:
         value: A text, or messages; a message's content is a text or a list of blocks.
@@ -36,10 +37,12 @@ def chat_messages(value: str | list[Any], pictures: int) -> list[dict[str, Any]]
     Raises:
         BadInputError: A role, a block or the number of pictures does not fit.
     """
-    given = [{"role": "user", "content": value}] if isinstance(value, str) else value
+    given: list[Any] = [{"role": "user", "content": value}] if isinstance(value, str) else value
     if len(given) > _MOST:
         raise BadInputError(f"{len(given)} chat messages; at most {_MOST}")
-    found = [{"role": _role(message), "content": _blocks(message["content"])} for message in given]
+    found: list[dict[str, Any]] = [
+        {"role": _role(message), "content": _blocks(message["content"])} for message in given
+    ]
     shown = sum(block["type"] == "image" for message in found for block in message["content"])
     if shown == 0 and pictures:
         asked = next((message for message in reversed(found) if message["role"] == "user"), None)

@@ -15,7 +15,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from s2m3.agents.checkpoints.object_detector import ObjectDetector
 from s2m3.agents.media.pictures import decode_with_size
 from s2m3.agents.serving.module import Module
-from s2m3.schemas.checkpoints.servable import NO_PILLOW
+from s2m3.schemas.checkpoints.processors import NO_PILLOW
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 from s2m3.schemas.wire.values import check_kind
 from tests.checkpoints.inprocess import loaded, run_module

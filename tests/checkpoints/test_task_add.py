@@ -102,7 +102,7 @@ def _index(folder: Path) -> None:
 
 
 def _unknown(folder: Path) -> None:
-    (folder / "config.json").write_text('{"architectures": ["MambaForCausalLM"]}')
+    (folder / "config.json").write_text('{"architectures": ["VJEPA2Model"]}')
 
 
 def _code(folder: Path) -> None:
@@ -125,7 +125,7 @@ DAMAGES: dict[Callable[[Path], None], str] = {
     _pickle: "only pytorch_model.bin: other formats can run code",
     _cut: "model.safetensors is damaged",
     _index: "which is not there",
-    _unknown: "'MambaForCausalLM' is not known; known: ",
+    _unknown: "'VJEPA2Model' is not known; known: ",
 }
 
 
