@@ -9,8 +9,8 @@ from typing import Any
 
 from s2m3.schemas.checkpoints.architectures import Architecture, architecture_name
 from s2m3.schemas.checkpoints.headers import Checkpoint, read_json
-from s2m3.schemas.checkpoints.sentence_folders import modules_of
 from s2m3.schemas.checkpoints.processors import NO_PILLOW
+from s2m3.schemas.checkpoints.sentence_folders import modules_of
 from s2m3.schemas.checkpoints.servable_language import why_no_prompt
 from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
 
