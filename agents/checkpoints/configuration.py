@@ -3,7 +3,7 @@
 from copy import deepcopy
 from typing import Any
 
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.schemas.checkpoints.sentence_folders import SENTENCE
@@ -13,6 +13,10 @@ __all__ = ["identifying", "part_configuration", "whole_configuration"]
 
 #: Fields of a configuration that change nothing in what a part computes, by a piece of their name.
 _COSMETIC = ("dropout", "initializer", "use_cache", "projection_dim", "label", "model_type")
+
+#: Fields of the configuration of a whole model that its encoder of pictures or sound does not read, likewise.
+_OF_DECODERS = ("decoder", "text_config", "vocab_size", "token_id", "target_positions", "suppress_tokens", "tie_word")
+_ENCODERS = ("vision-encoder", "audio-encoder")
 
 
 def whole_configuration(opened: CheckpointPart) -> Any:
@@ -48,13 +52,27 @@ def part_configuration(opened: CheckpointPart) -> Any:
     return config
 
 
-def identifying(opened: CheckpointPart) -> dict[str, Any]:
-    """Returns what of the configuration changes what the part computes: the fields of its own class, with defaults."""
-    found = _fields(part_configuration(opened))
-    return found | _fields(whole_configuration(opened)) if opened.part.projector else found
+def identifying(opened: CheckpointPart, *, every: bool = False) -> dict[str, Any]:
+    """Returns what of the configuration changes what the part computes: the fields of its own class, with defaults.
+
+    Args:
+        opened: The part.
+        every: With fields that are tables of settings.
+    """
+    config, part = part_configuration(opened), opened.part
+    of_others = _OF_DECODERS if not part.config and part.role in _ENCODERS else ()
+    found = _fields(config, of_others, every=every)
+    return found | _fields(whole_configuration(opened), (), every=every) if part.projector else found
 
 
-def _fields(config: Any) -> dict[str, Any]:
-    names = [name for name in type(config).__annotations__ if not any(piece in name for piece in _COSMETIC)]
-    values = {name: getattr(config, name, None) for name in names}
-    return {name: value for name, value in values.items() if isinstance(value, bool | int | float | str | list)}
+def _fields(config: Any, of_others: tuple[str, ...], *, every: bool) -> dict[str, Any]:
+    pieces = (*_COSMETIC, *of_others)
+    names = [name for name in type(config).__annotations__ if not any(piece in name for piece in pieces)]
+    found: dict[str, Any] = {}
+    for name in names:
+        value = getattr(config, name, None)
+        if isinstance(value, bool | int | float | str | list) or (every and isinstance(value, dict)):
+            found[name] = value
+        elif every and isinstance(value, PreTrainedConfig):
+            found[name] = {"class": type(value).__name__, **_fields(value, (), every=True)}
+    return found

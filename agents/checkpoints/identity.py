@@ -18,76 +18,46 @@ from s2m3.agents.checkpoints.part import CheckpointPart, read_floats, read_raw
 from s2m3.agents.checkpoints.scores import problem_type
 from s2m3.schemas.checkpoints.headers import TensorInfo
 from s2m3.schemas.checkpoints.sentence_folders import SENTENCE
-from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["cache_folder", "check_identity", "fingerprint", "same_content"]
+__all__ = ["LIGHT", "cache_folder", "configuration", "digests", "fingerprint"]
 
 _log = structlog.get_logger(__name__)
 _FLOATS = ("F32", "F16", "BF16")
 #: Classes with a network whose scores follow config.json.
 _SCORING = ("text-classifier", "audio-classifier", "zero-shot-classifier")
 #: Classes without a network of transformers.
-_LIGHT = ("similarity-head", "classifier-head")
+LIGHT = ("similarity-head", "classifier-head")
 #: Numbers of a float tensor that are converted at once.
 _AT_ONCE = 1 << 22
 
 
-def fingerprint(opened: CheckpointPart, names: frozenset[str] | None = None) -> str:
+def fingerprint(opened: CheckpointPart, names: Mapping[str, str] | None = None) -> str:
     """Returns the hash of a part, 64 hex digits.
 
     Args:
         opened: The part.
-        names: Only these of its tensors; None is all of them.
+        names: Only these of its tensors, name in the part -> name under which it is hashed; None is all of them.
     """
-    tensors = {name: tensor for name, tensor in opened.tensors().items() if names is None or name in names}
-    whole = hashlib.sha256(json.dumps(_configuration(opened), sort_keys=True, default=str).encode())
-    for name, digest in sorted(_digests(tensors).items()):
+    tensors = opened.tensors()
+    taken = {name: name for name in tensors} if names is None else names
+    found = digests({name: tensors[name] for name in taken})
+    whole = hashlib.sha256(json.dumps(configuration(opened), sort_keys=True, default=str).encode())
+    for name, digest in sorted((taken[name], digest) for name, digest in found.items()):
         whole.update(f"\0{name}\0{digest}".encode())
     return whole.hexdigest()
 
 
-def check_identity(opened: CheckpointPart, others: list[CheckpointPart]) -> str:
-    """Returns a part's fingerprint after comparing it with what its definition says it is.
+def configuration(opened: CheckpointPart, *, every: bool = False) -> dict[str, Any]:
+    """Returns what of the configuration changes what is computed.
 
     Args:
-        opened: The part that is to be served.
-        others: Parts of other checkpoints, here on this device, that are declared to be the same; each may hold fewer
-            tensors (a tower without its projection), and is compared by those that it has.
-
-    Raises:
-        ModuleFailedError: It is another module; both fingerprints are in the text.
+        opened: The part.
+        every: With tables of settings (of towers, of rotary positions). Without them, fingerprints are those of earlier
+            releases; parts that earlier releases did not have, those by patterns of tensors, have them always.
     """
-    own = fingerprint(opened)
-    if opened.spec.fingerprint and opened.spec.fingerprint != own:
-        raise ModuleFailedError(
-            f"module {opened.spec.id} is declared to be {opened.spec.fingerprint}, but {opened.spec.source} holds {own}"
-        )
-    for other in others:
-        names = frozenset(other.tensors())
-        theirs, ours = fingerprint(other), fingerprint(opened, names)
-        if theirs != ours:
-            raise ModuleFailedError(
-                f"module {opened.spec.id} is not the same in {opened.spec.source} ({ours}) and in "
-                f"{other.spec.source} ({theirs}), although it is declared to be"
-            )
-    return own
-
-
-def same_content(one: CheckpointPart, other: CheckpointPart) -> bool:
-    """Returns whether two parts compute the same; one may hold fewer tensors, and is compared by those that it has."""
-    few, many = sorted((one, other), key=lambda opened: len(opened.names))
-    if few.spec.class_ != many.spec.class_ or not (names := frozenset(few.tensors())) <= many.tensors().keys():
-        return False
-    if any(few.tensors()[name].shape != many.tensors()[name].shape for name in names):
-        return False
-    return fingerprint(few) == fingerprint(many, names)
-
-
-def _configuration(opened: CheckpointPart) -> dict[str, Any]:
-    """What of the configuration changes what is computed."""
     if "model_cfg" in opened.checkpoint.config:
         return {"model_cfg": opened.checkpoint.config["model_cfg"]}
-    if opened.part.class_ in _LIGHT:
+    if opened.part.class_ in LIGHT:
         return (
             {"labels": opened.value("id2label"), **_scores(opened)} if opened.part.class_ == "classifier-head" else {}
         )
@@ -95,12 +65,13 @@ def _configuration(opened: CheckpointPart) -> dict[str, Any]:
         return {"config": dict(opened.checkpoint.config)}
     from s2m3.agents.checkpoints.configuration import identifying  # noqa: PLC0415  # light heads run without transformers
 
+    found = identifying(opened, every=every or bool(opened.part.tensors))
     labelled = {"labels": opened.value("id2label"), **_scores(opened)} if opened.part.class_ in _SCORING else {}
     if opened.part.class_ == "text-ranker":
         keys = ("sentence_transformers.activation_fn", "sbert_ce_default_activation_function")
         labelled = {"activation": opened.value(*keys)}
     said = opened.value(SENTENCE)
-    return identifying(opened) | labelled | ({"sentence": said} if said else {})
+    return found | labelled | ({"sentence": said} if said else {})
 
 
 def _scores(opened: CheckpointPart) -> dict[str, str]:
@@ -109,7 +80,7 @@ def _scores(opened: CheckpointPart) -> dict[str, str]:
     return {"problem_type": problem} if problem else {}
 
 
-def _digests(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+def digests(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
     """Returns the hash of each tensor: from the cache where its file has not changed since."""
     files: dict[Path, dict[str, TensorInfo]] = {}
     for name, tensor in tensors.items():

@@ -20,6 +20,7 @@ from s2m3.schemas.wire.values import Kind, Value
 
 if TYPE_CHECKING:
     from s2m3.agents.checkpoints.dtype_distances import Distances
+    from s2m3.agents.checkpoints.part import CheckpointPart
 
 __all__ = ["distances_of", "read_source", "unservable", "with_content_compared"]
 
@@ -82,11 +83,12 @@ def _as_published(model: Model, name: str, published: KnownCheckpoint, own: Sequ
 def with_content_compared(models: Sequence[Model], own: Sequence[Architecture] = ()) -> list[Model]:
     """Returns the models with parts of equal content merged; reads every tensor of parts that may be equal.
 
+    A part whose configuration or preprocessing cannot be read is equal to no other.
+
     Raises:
         ModuleFailedError: A file cannot be read.
     """
-    from s2m3.agents.checkpoints.identity import same_content  # noqa: PLC0415  # transformers, only if contents are compared
-    from s2m3.agents.checkpoints.part import open_part  # noqa: PLC0415
+    from s2m3.agents.checkpoints.part import open_part  # noqa: PLC0415  # numpy, only if contents are compared
 
     identities = {_key(model, part): part.identity for model in models for part in model.parts}
     opened = {
@@ -95,12 +97,22 @@ def with_content_compared(models: Sequence[Model], own: Sequence[Architecture] =
         for spec in _specs(model, own)
     }
     for one, other in combinations(opened, 2):
-        if identities[one] != identities[other] and same_content(opened[one], opened[other]):
+        if identities[one] != identities[other] and _equal(opened[one], opened[other]):
             identities[other] = identities[one]
     return [
         replace(model, parts=tuple(replace(part, identity=identities[_key(model, part)]) for part in model.parts))
         for model in models
     ]
+
+
+def _equal(one: "CheckpointPart", other: "CheckpointPart") -> bool:
+    from s2m3.agents.checkpoints.content import serves  # noqa: PLC0415  # numpy, only if contents are compared
+
+    few, many = sorted((one, other), key=lambda part: len(part.names))
+    try:
+        return serves(many, few, few.part.outputs)
+    except ModuleFailedError:
+        return False
 
 
 def distances_of(model: Model, own: Sequence[Architecture] = ()) -> "Distances":

@@ -1,9 +1,10 @@
-"""The command `split`: the parts of checkpoints, and what sharing saves. Reads only headers unless asked to compare."""
+"""The command `split`: the parts of checkpoints, and what sharing saves. Of one checkpoint it reads only headers."""
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +39,9 @@ def split(
     dtype: Annotated[str, typer.Option(help=f"of the weights in memory: {', '.join(DTYPES)}")] = "float32",
     folder: Annotated[Path | None, typer.Option("--models", help="folder of further definitions")] = None,
     served: Annotated[bool, typer.Option("--served", help="say which tasks on the bus use the parts")] = False,
-    content: Annotated[bool, typer.Option("--content", help="compare the weights themselves; reads them all")] = False,
+    content: Annotated[
+        bool, typer.Option("--content/--no-content", help="compare the weights of parts that may be equal; reads them")
+    ] = True,
     check: Annotated[
         bool, typer.Option("--check", help="load the parts: outputs in other dtypes against fp32")
     ] = False,
@@ -55,7 +58,8 @@ def split(
     for model in models:
         if (why := unservable(model, own)) is not None:
             sys.stderr.write(f"s2m3: {model.name} cannot be served as it is: it {why}\n")
-    if content:
+    can_compare = find_spec("transformers") is not None and sum(model.folder is not None for model in models) > 1
+    if content and can_compare:
         with Console(stderr=True).status("comparing weights"):
             models = with_content_compared(models, own)
     users = _known_users(catalogue)

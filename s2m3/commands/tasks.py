@@ -62,6 +62,7 @@ def add(
     threshold: Annotated[
         float | None, typer.Option(help="least score of an answer, else none of these; see `s2m3 calibrate`")
     ] = None,
+    share: Annotated[bool, typer.Option(help="parts that other tasks hold already, found by their weights")] = True,
     replicas: Annotated[int, typer.Option(help="copies of a module at most")] = 1,
     deadline: Annotated[float, typer.Option(help="seconds a request may take")] = 30.0,
     wait: Annotated[bool, typer.Option(help="until it can be asked; if it cannot, take it back")] = True,
@@ -91,6 +92,14 @@ def add(
         threshold=threshold,
     )
     with Site(settings) as site:
+        if definition is not None and share:
+            from s2m3.commands.sharing import say_shared, shared_with  # noqa: PLC0415  # numpy, and more where it reads
+
+            others = {task: other for task, other in site.tasks.items() if task != name}
+            with Console(stderr=True).status("comparing weights"):
+                found, shared = shared_with(definition, Path(model), others, own)
+            spec = spec.model_copy(update={"definition": found})
+            say_shared(site, shared)
         before, stale = site.tasks.get(name), _stale_route(site, name, spec)
         try:
             add_task(site, name, spec)

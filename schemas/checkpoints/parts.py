@@ -101,7 +101,10 @@ class Saving:
 
 
 def _together(parts: Iterable[PartSize], dtype: str) -> int:
-    return sum({part.identity: part.nbytes(dtype) for part in parts}.values())
+    largest: dict[str, int] = {}
+    for part in parts:  # one that is held once may lack what another one has: a tower without its projection
+        largest[part.identity] = max(part.nbytes(dtype), largest.get(part.identity, 0))
+    return sum(largest.values())
 
 
 def peak_saving(model: Model, dtype: str = "float32") -> Saving:

@@ -158,12 +158,12 @@ def test_llavas_tower_is_clips_and_the_tuned_one_is_not() -> None:
 
 def test_equal_weights_are_found_by_their_content_alone(tiny: Path, tmp_path: Path) -> None:
     twin = shutil.copytree(tiny / "tiny-clip", tmp_path / "twin")
-    assert shared(said(str(tiny / "tiny-clip"), str(twin)), 0, "vision") == []
-    document = said(str(tiny / "tiny-clip"), str(twin), "--content")
+    assert shared(said(str(tiny / "tiny-clip"), str(twin), "--no-content"), 0, "vision") == []
+    document = said(str(tiny / "tiny-clip"), str(twin))
     assert shared(document, 0, "vision") == [str(twin)]
     assert document["total"]["saved"] == 0.5
     alter(twin, "vision_model.post_layernorm.weight")
-    document = said(str(tiny / "tiny-clip"), str(twin), "--content")
+    document = said(str(tiny / "tiny-clip"), str(twin))
     assert shared(document, 0, "vision") == []
     assert shared(document, 0, "text") == [str(twin)]
 
@@ -184,7 +184,7 @@ def test_a_tower_without_its_projection_in_half_precision_is_the_same_by_content
                     "vision_model." + name.rpartition("vision_model.")[2].rpartition("tower.")[2]
                 ].half()
         save_file(weights, path)
-    assert shared(said(str(llava), str(halves), "--content"), 0, "vision") == [str(halves)]
+    assert shared(said(str(llava), str(halves)), 0, "vision") == [str(halves)]
 
 
 def test_a_hub_id_is_read_from_the_local_cache_and_is_the_module_that_is_known(tiny: Path, tmp_path: Path) -> None:
