@@ -15,7 +15,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from s2m3.agents.checkpoints.networks import build_network
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_image_processor, read_tokenizer
-from s2m3.agents.media.pictures import decode_with_size, without_alpha
+from s2m3.agents.media.pictures import check_ratio, decode_with_size, without_alpha
 from s2m3.agents.modules.ports import port, texts_port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
@@ -72,6 +72,7 @@ class ObjectDetector:
         """Returns the item's pixels and labels as the network takes them."""
         labels = self._preprocessing.labels(inputs)
         picture, (width, height) = decode_with_size(port(inputs, "image", "image"), _FULL, without_alpha)
+        check_ratio(picture)
         try:
             found = self._preprocessing.read(picture, labels)
         except (ValueError, ZeroDivisionError) as error:  # e.g. one pixel wide: nothing is left of that side

@@ -12,7 +12,7 @@ from s2m3.agents.checkpoints.networks import build_network, taken_by
 from s2m3.agents.checkpoints.outputs import Asked, asked_outputs, needs_layers, take
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_image_processor
-from s2m3.agents.media.pictures import decode_picture, without_alpha
+from s2m3.agents.media.pictures import check_ratio, decode_picture, without_alpha
 from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
@@ -87,7 +87,9 @@ def _passes(batch: Sequence[Pixels]) -> Iterator[Pixels]:
 
 def _decoded(data: bytes) -> Image.Image:
     between_slices()
-    return decode_picture(data, _FULL, without_alpha)
+    picture = decode_picture(data, _FULL, without_alpha)
+    check_ratio(picture)
+    return picture
 
 
 def load_image_encoder(opened: CheckpointPart) -> ImageEncoder:

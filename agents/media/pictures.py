@@ -18,7 +18,7 @@ from s2m3.agents.media.jpeg import endings, read_jpeg
 from s2m3.agents.memory import decoding_room_bytes
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["decode_picture", "decode_with_size", "on_white", "square_pixels", "without_alpha"]
+__all__ = ["check_ratio", "decode_picture", "decode_with_size", "on_white", "square_pixels", "without_alpha"]
 
 Image.init()  # else Pillow does not know all of its formats by name
 #: What is too large is refused before Pillow opens it (headers.py), by rules that know the format.
@@ -28,6 +28,8 @@ _PILLOW = {"HEIC": "HEIF"}
 #: Room left around the picture: its longer side fills this part of the square.
 _FILL = 1 / 1.1
 _WHITE = (255, 255, 255)
+#: Most pixels of one side per pixel of the other where a processor makes the shorter side as long as a network wants.
+_RATIO = 200
 #: Pixels that are put on white and made smaller at once.
 _STRIP = 250_000
 #: What Pillow's decoders raise for files that are cut off or damaged.
@@ -182,6 +184,16 @@ def _reduced(image: Image.Image, job: _Decoding) -> Image.Image:
         strip = job.to_rgb(image.crop((0, top, image.width, min(image.height, top + rows))))
         small.paste(strip if factor == 1 else strip.reduce(factor), (0, top // factor))
     return small
+
+
+def check_ratio(image: Image.Image) -> None:
+    """Refuses a picture that is a line: a processor that enlarges its shorter side would take gigabytes.
+
+    Raises:
+        BadInputError: One side is more than 200 times the other.
+    """
+    if max(image.size) > _RATIO * min(image.size):
+        raise BadInputError(f"the picture of {image.width} x {image.height} pixels is a line, and cannot be prepared")
 
 
 def square_pixels(data: bytes, side: int) -> npt.NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from s2m3.schemas.checkpoints.sentence_folders import modules_of
 from s2m3.schemas.checkpoints.servable_language import why_no_prompt
 from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
 
-__all__ = ["check_servable", "not_followed", "why_not_servable"]
+__all__ = ["UNSERVED", "check_servable", "not_followed", "why_not_servable"]
 
 #: Classes of parts that read texts, or write them, with the checkpoint's own tokenizer.
 _TOKENIZING = frozenset(
@@ -61,6 +61,12 @@ _TIMM_BY_DEFAULT = frozenset(
 )
 #: Steps of a sentence encoder after its network.
 _SENTENCE_STEPS = frozenset({"Pooling", "Dense", "Normalize", "Dropout"})
+#: Architectures that the wildcards of schemas/architectures cover and that have no class here -> why.
+UNSERVED: Mapping[str, str] = {
+    "DinatForImageClassification": "needs the package natten",
+    "OmDetTurboForObjectDetection": "asks for its labels in a way of its own, which is not served",
+    "ShieldGemma2ForImageClassification": "judges a picture by a policy in words, which is not served",
+}
 #: Settings of open_clip's towers and pictures that change what is computed -> the one value that is computed here.
 _OPEN_CLIP_VISION: Mapping[str, Any] = {
     "attentional_pool": False,
@@ -122,6 +128,7 @@ def why_not_servable(checkpoint: Checkpoint, family: Architecture) -> str | None
     """Returns why a checkpoint cannot be served, as what follows its name in a sentence; None if it can."""
     checks = (
         _open_clip,
+        _unserved,
         _own_code,
         _quantised,
         _sentence,
@@ -156,6 +163,10 @@ def _open_clip(checkpoint: Checkpoint, _family: Architecture) -> str | None:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _unserved(checkpoint: Checkpoint, _family: Architecture) -> str | None:
+    return None if "model_cfg" in checkpoint.config else UNSERVED.get(architecture_name(checkpoint.config))
 
 
 def _own_code(checkpoint: Checkpoint, _family: Architecture) -> str | None:

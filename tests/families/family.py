@@ -28,7 +28,8 @@ class Family:
 
     Args:
         name: The row's name, an id: `smolvlm`.
-        kind: The section of the table: `vision-language`, `dual`, `speech`, `detection`, `text`, `picture`.
+        kind: The section of the table: `vision-language`, `dual`, `speech`, `detection`, `text`, `picture`,
+            `classification`.
         make: Writes a tiny checkpoint with re-randomised weights into a folder, with its real kinds of processor,
             tokenizer, chat template and generation_config.
         asks: Inputs of at least two requests whose answers differ.

@@ -4,6 +4,7 @@ from tests.families.causal_lm import CAUSAL_LM
 from tests.families.detection import DETECTION
 from tests.families.dual import DUAL
 from tests.families.family import Family
+from tests.families.image_classification import IMAGE_CLASSIFICATION
 from tests.families.open_clip import OPEN_CLIP
 from tests.families.speech import SPEECH
 from tests.families.texts import TEXTS
@@ -19,4 +20,5 @@ FAMILIES: list[Family] = [
     *OPEN_CLIP,
     *DETECTION,
     *TEXTS,
+    *IMAGE_CLASSIFICATION,
 ]
