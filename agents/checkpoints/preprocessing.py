@@ -82,4 +82,5 @@ def token_limit(tokenizer: Any, config: Any) -> int:
     """Returns how many tokens of a text fit; of a dual encoder's configuration its text tower's counts."""
     config = getattr(config, "text_config", None) or config
     longest = int(tokenizer.model_max_length)
-    return min(longest, positions_of(config)) if getattr(config, "max_position_embeddings", None) else longest
+    has_limit = (getattr(config, "max_position_embeddings", None) or 0) > 0  # XLNet's is -1: none
+    return min(longest, positions_of(config)) if has_limit else longest

@@ -41,6 +41,7 @@ _TOKENIZERS = (
     ("vocab.txt",),
     ("vocab.json", "merges.txt"),
     ("spiece.model",),
+    ("spm.model",),
     ("tokenizer.model",),
     ("sentencepiece.bpe.model",),
     ("source.spm", "target.spm"),

@@ -12,7 +12,18 @@ from s2m3.schemas.checkpoints.sentence_folders import SENTENCE, pools
 __all__ = ["said_use"]
 
 #: Labels that say that a classifier compares two texts.
-_COMPARING = frozenset({"entailment", "contradiction", "not_entailment", "neutral"})
+_COMPARING = frozenset(
+    {
+        "entailment",
+        "contradiction",
+        "not_entailment",
+        "neutral",
+        "equivalent",
+        "not_equivalent",
+        "duplicate",
+        "paraphrase",
+    }
+)
 
 
 def said_use(config: Mapping[str, Any], name: str) -> str:
