@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_tokenizer
 from s2m3.agents.checkpoints.prompted import Prompt, PromptConfig, PromptGenerator, PromptSettings, build_prompted
@@ -39,7 +41,7 @@ class CausalLM(PromptGenerator):
                 found = self._tokenizer.apply_chat_template(
                     list(chat), add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
                 )
-            except (ValueError, TypeError, KeyError) as error:
+            except (TemplateError, ValueError, TypeError, KeyError) as error:
                 raise BadInputError(f"the chat does not fit the model's template: {error}"[:300]) from error
             return {name: found[name] for name in ("input_ids", "attention_mask")}
         if len(chat) > 1:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from pydantic import Field
 from torch import nn
 
@@ -19,6 +20,7 @@ from s2m3.agents.modules.decoder import TextDecoder
 from s2m3.agents.modules.decoding import Start, Stop, new_cache
 from s2m3.agents.modules.ports import Config, read_config, tensor_port, text_port
 from s2m3.agents.modules.token_rules import TokenRules
+from s2m3.schemas.checkpoints.processors import read_chat_template
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 from s2m3.schemas.sizes import TextLength
 from s2m3.schemas.wire.values import Value
@@ -153,6 +155,9 @@ class _Prompt:
             self._fixed = [_token(opened, "the token it starts from", opened.part.start)]
         else:
             self._template = str(template)
+            self._chat = read_chat_template(opened.checkpoint.folder)
+            if template == "chat" and self._chat is None:
+                raise ModuleFailedError(f"{opened.checkpoint.folder.name} has no chat template")
             self.image_id = _token(opened, "the picture's token", ["image_token_index", "image_token_id"])
 
     def ids(self, tokenizer: Any, inputs: Mapping[str, Value]) -> list[int]:
@@ -160,10 +165,25 @@ class _Prompt:
         if not self._template:
             return self._fixed
         question = text_port(inputs, "text")
-        ids: list[int] = tokenizer(self._template.replace("{text}", question))["input_ids"]
+        text = self._chatted(tokenizer, question) if self._template == "chat" else None
+        marked = text is not None and tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+        prompt = self._template.replace("{text}", question) if text is None else text
+        ids: list[int] = tokenizer(prompt, add_special_tokens=not marked)["input_ids"]
         if (count := ids.count(self.image_id or 0)) != 1:
             raise BadInputError(f"the prompt has {_IMAGE} {count} times; it has to be there once, and not in the text")
         return ids
+
+    def _chatted(self, tokenizer: Any, question: str) -> str:
+        """Returns a question about one picture in the folder's chat template, as transformers' processors put it."""
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        chat = [{"role": "user", "content": content}]
+        try:
+            text: str = tokenizer.apply_chat_template(
+                chat, chat_template=self._chat, add_generation_prompt=True, tokenize=False
+            )
+        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            raise BadInputError(f"the question does not fit the model's chat template: {error}"[:300]) from error
+        return text
 
 
 def _token(opened: CheckpointPart, what: str, paths: Sequence[str]) -> int:

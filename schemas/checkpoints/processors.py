@@ -7,7 +7,7 @@ from typing import Any
 from s2m3.schemas.checkpoints.headers import read_json
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["NO_PILLOW", "has_chat_template", "json_object", "processor_class_name"]
+__all__ = ["NO_PILLOW", "json_object", "processor_class_name", "read_chat_template"]
 
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 #: Image processors that transformers 5.23 has without a variant that reads with Pillow.
@@ -58,7 +58,6 @@ NO_PILLOW = frozenset(
         "VivitImageProcessor",
     }
 )
-_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 
 
 def json_object(path: Path) -> Mapping[str, Any]:
@@ -75,8 +74,19 @@ def processor_class_name(folder: Path) -> str | None:
     return next((str(name) for name in names if name), None)
 
 
-def has_chat_template(folder: Path) -> bool:
-    """Returns whether a folder has a chat template: a file of its own, or one in a configuration."""
-    if any((folder / name).is_file() for name in _TEMPLATE_FILES):
-        return True
-    return any(json_object(folder / name).get("chat_template") for name in _PROCESSOR_FILES)
+def read_chat_template(folder: Path) -> str | None:
+    """Returns a folder's chat template, in the order in which transformers looks for it; None if there is none.
+
+    Of several with names, the one named `default` is returned.
+    """
+    own = folder / "chat_template.jinja"
+    if own.is_file():
+        return own.read_text(encoding="utf-8", errors="replace")
+    for name in ("chat_template.json", *_PROCESSOR_FILES):
+        found = json_object(folder / name).get("chat_template")
+        if isinstance(found, list):  # as tokenizers save several
+            found = {one.get("name"): one.get("template") for one in found if isinstance(one, Mapping)}
+        template = found.get("default") if isinstance(found, Mapping) else found
+        if isinstance(template, str):
+            return template
+    return None

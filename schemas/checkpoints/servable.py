@@ -54,8 +54,8 @@ _PROCESSORS = {
 }
 #: Kinds of pictures.
 _PICTURES = frozenset({"image", "images"})
-#: What `model_type` of a tower may be, per part's network: another tower would not fit its tensors.
-_TOWERS = {"CLIPVisionModel": "clip_vision_model"}
+#: What `model_type` of a tower may be, per architecture: another tower would not fit its tensors.
+_TOWERS = {"LlavaForConditionalGeneration": ("clip_vision_model", "siglip_vision_model")}
 #: Families whose backbone is one of the package timm where config.json does not say otherwise.
 _TIMM_BY_DEFAULT = frozenset(
     {"conditional_detr", "dab-detr", "deformable_detr", "detr", "omdet-turbo", "table-transformer"}
@@ -215,13 +215,11 @@ def _sound_classes(checkpoint: Checkpoint, family: Architecture) -> str | None:
 
 
 def _tower(checkpoint: Checkpoint, family: Architecture) -> str | None:
-    for part in family.parts.values():
-        wanted = _TOWERS.get(part.network)
-        given = checkpoint.config.get(part.config) if wanted and part.config else None
-        kind = given.get("model_type", wanted) if isinstance(given, Mapping) else wanted
-        if kind != wanted:
-            return f"has the tower {kind}; of {architecture_name(checkpoint.config)} the tower {wanted} is known"
-    return None
+    known = next((_TOWERS[name] for name in family.names if name in _TOWERS), None)
+    given = checkpoint.config.get("vision_config")
+    if known is None or not isinstance(given, Mapping) or (kind := given.get("model_type", known[0])) in known:
+        return None
+    return f"has the tower {kind}; of {architecture_name(checkpoint.config)} the towers {', '.join(known)} are known"
 
 
 def _backbone(checkpoint: Checkpoint, _family: Architecture) -> str | None:

@@ -19,8 +19,8 @@ __all__ = ["passed", "sizes_of"]
 
 #: Network -> model_type, for parts whose configuration has none.
 _TYPES = {
+    "AutoModel": "clip_vision_model",  # the tower of a LLaVA that names none
     "CLIPModel.image": "clip_vision_model",
-    "CLIPVisionModel": "clip_vision_model",
     "CLIPModel.text": "clip_text_model",
     "SiglipModel.image": "siglip_vision_model",
     "SiglipModel.text": "siglip_text_model",
@@ -54,7 +54,8 @@ class _Given:
 
 _FORMULAS: dict[str, Callable[[_Given], Size]] = {
     "CLIPModel.image": lambda given: encoders.clip_vision(given.dims, projected=True),
-    "CLIPVisionModel": lambda given: encoders.clip_vision(given.dims, projected=False),
+    "AutoModel:clip_vision_model": lambda given: encoders.clip_vision(given.dims, projected=False),
+    "AutoModel:siglip_vision_model": lambda given: encoders.siglip_vision(given.dims),
     "CLIPModel.text": lambda given: encoders.clip_text(given.dims),
     "SiglipModel.image": lambda given: encoders.siglip_vision(given.dims),
     "SiglipModel.text": lambda given: encoders.siglip_text(given.dims),

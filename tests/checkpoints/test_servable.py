@@ -53,9 +53,9 @@ def pickled(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
-def siglip_tower(folder: Path) -> None:
+def pixtral_tower(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    says(vision_config={**config["vision_config"], "model_type": "siglip_vision_model"})(folder)
+    says(vision_config={**config["vision_config"], "model_type": "pixtral"})(folder)
 
 
 def vit_of(**vision: Any) -> Damage:
@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[str, Damage, str]] = {
         "reads pictures with RfDetrImageProcessor, which transformers has for the package torchvision alone",
     ),
     "detector-without-tokenizer": ("tiny-vit", says(architectures=["OwlViTForObjectDetection"]), "no tokenizer"),
-    "siglip-towered-llava": ("tiny-llava", siglip_tower, "has the tower siglip_vision_model"),
+    "pixtral-towered-llava": ("tiny-llava", pixtral_tower, "has the tower pixtral"),
     "late-interaction": ("tiny-distilbert", LATE, "is a sentence encoder of Transformer, Pooling, MultiVector"),
     "sentence-t5": ("tiny-distilbert", T5, "a sentence encoder of half an encoder-decoder (t5)"),
     "sound-classifier": ("tiny-distilbert", SOUND, "classifies sound"),

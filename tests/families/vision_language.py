@@ -3,11 +3,12 @@
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -260,14 +261,19 @@ def _qwen(version: str, tower: dict[str, Any], **text: Any) -> _Checkpoint:
 
 
 def _llava(
-    kind: str, tower: dict[str, Any], text: dict[str, Any], images: tuple[str, dict[str, Any]], **own: Any
-) -> Any:
+    kind: str,
+    tower: dict[str, Any],
+    text: dict[str, Any],
+    images: tuple[str, dict[str, Any]],
+    features: Mapping[str, Any] = MappingProxyType({}),
+    **own: Any,
+) -> _Checkpoint:
     config, network = getattr(t, f"{kind}Config"), getattr(t, f"{kind}ForConditionalGeneration")
     pinpoints = {} if kind == "Llava" else {"image_grid_pinpoints": [[32, 64], [64, 32], [64, 64]]}
     return _Checkpoint(
         network=lambda ids: (
             network,
-            config(image_token_index=ids["<image>"], vision_config=tower, text_config=text, **pinpoints),
+            config(image_token_index=ids["<image>"], vision_config=tower, text_config=text, **pinpoints, **features),
         ),
         processor=(f"{kind}Processor", own),
         images=images,
@@ -315,6 +321,24 @@ CHECKPOINTS: dict[str, _Checkpoint] = {
             "deepstack_visual_indexes": [0, 1],
         },
         head_dim=8,
+    ),
+    "llava": _llava(
+        "Llava",
+        {**_TOWER, "model_type": "clip_vision_model"},
+        _LLAMA,
+        ("CLIPImageProcessorPil", {"size": {"shortest_edge": 32}, "crop_size": _SQUARE}),
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    ),
+    "llava-siglip": _llava(
+        "Llava",
+        {**_TOWER, "model_type": "siglip_vision_model"},
+        _LLAMA,
+        ("SiglipImageProcessorPil", {"size": _SQUARE}),
+        {"vision_feature_select_strategy": "full", "vision_feature_layer": -1},
+        patch_size=8,
+        vision_feature_select_strategy="full",
     ),
     "llava-next": _llava(
         "LlavaNext",
@@ -442,15 +466,16 @@ CHECKPOINTS: dict[str, _Checkpoint] = {
         },
     ),
 }
-_ASKED = [{"image": CAT, "text": "what is this"}, {"image": ROCKET, "text": "who sits there"}]
-_TWO = {"image": [CAT, ROCKET], "text": "what is this"}
-#: Families whose question may have several pictures in the documented use.
-_SINGLE = ("paligemma", "got-ocr2")
+_ASKED: list[dict[str, Any]] = [{"image": CAT, "text": "what is this"}, {"image": ROCKET, "text": "who sits there"}]
+_TWO: dict[str, Any] = {"image": [CAT, ROCKET], "text": "what is this"}
+#: Families that are asked about one picture.
+_ONE = ("llava", "llava-siglip")
 
 
 def _row(name: str, checkpoint: _Checkpoint) -> Family:
     if checkpoint.template:
-        return Family(name, "vision-language", checkpoint.write, [*_ASKED, _TWO], _chat)
+        asks: list[dict[str, Any]] = _ASKED if name in _ONE else [*_ASKED, _TWO]
+        return Family(name, "vision-language", checkpoint.write, asks, _chat)
     if name == "got-ocr2":
         return Family(name, "vision-language", checkpoint.write, [{"image": CAT}, {"image": ROCKET}], _reading)
     return Family(name, "vision-language", checkpoint.write, _ASKED, _plain)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from jinja2 import TemplateError
 from PIL import Image
 from transformers import BatchFeature
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
@@ -31,7 +32,7 @@ _SMALL = 4_096
 #: Inputs of a network that are made of pixels, whatever their size.
 _PIXELS = ("pixel_values", "pixel_attention_mask", "image_patches")
 #: What constructors and calls of transformers raise for settings and inputs that do not fit.
-_UNFIT = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, ImportError)
+_UNFIT = (TemplateError, ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, ImportError)
 
 
 class _NoTokenizer:
