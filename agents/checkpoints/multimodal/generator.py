@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from s2m3.agents.checkpoints.multimodal.picture_features import PICTURE_FIELDS
-from s2m3.agents.checkpoints.multimodal.processor import TextHalf
+from s2m3.agents.checkpoints.multimodal.processor import PictureHalf, TextHalf
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.prompted import Prompt, PromptConfig, PromptGenerator, PromptSettings, build_prompted
-from s2m3.agents.modules.ports import chat_port, port, read_config
+from s2m3.agents.modules.decoding import DecodedSequence
+from s2m3.agents.modules.ports import chat_port, port, read_config, tensor_port
 from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["MultimodalGenerator", "load_multimodal_generator"]
@@ -24,6 +28,25 @@ class PictureOutputs(BaseModelOutputWithPooling):  # type: ignore[misc]  # trans
     """What another node's `get_image_features` gave."""
 
     deepstack_features: list[torch.Tensor] | None = None
+
+
+class _SentTower(nn.Module):
+    """The place of a vision tower that another node runs: it returns what that node's gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden: torch.Tensor | None = None
+
+    def forward(self, **_given: Any) -> BaseModelOutputWithPooling:
+        """Returns the tower's last hidden states."""
+        return BaseModelOutputWithPooling(last_hidden_state=self.hidden)
+
+
+@dataclass(frozen=True)
+class _TowerPrompt(Prompt):
+    """A prompt whose pictures' tokens the projector has still to make: of `hidden`, (pictures, states, width)."""
+
+    hidden: torch.Tensor
 
 
 class MultimodalGenerator(PromptGenerator):
@@ -39,11 +62,62 @@ class MultimodalGenerator(PromptGenerator):
         features = port(inputs, "features", "data")
         if not isinstance(features, Mapping) or not isinstance(features.get("sizes"), Mapping):
             raise BadInputError("input 'features' is no map of a picture's features")
-        pictures = int(features.get("pictures", 1))
-        chat = chat_port(inputs if self._asks else {"text": ""}, "text", pictures)
-        given = self._half(chat, features["sizes"])
+        given = self._put(inputs, int(features.get("pictures", 1)), features["sizes"])
         fields = {name: _tensors(features[name]) for name in PICTURE_FIELDS if name in features}
         return self._prompt({**given, "mm_encoder_outputs": {"image": PictureOutputs(**fields)}})
+
+    def _put(self, inputs: Mapping[str, Value], pictures: int, sizes: Mapping[str, Value]) -> dict[str, Any]:
+        """Returns the question in its prompt, as the network takes it, without pictures."""
+        chat = chat_port(inputs if self._asks else {"text": ""}, "text", pictures)
+        return self._half(chat, sizes)
+
+
+class TowerGenerator(MultimodalGenerator):
+    """The same with `hidden`, what a vision tower gave, instead of `features`: the projector is here.
+
+    Every picture of such a family becomes equally many tokens, whatever its size.
+    """
+
+    def __init__(
+        self, network: Any, half: TextHalf, settings: PromptSettings, picture: PictureHalf, *, tower: str
+    ) -> None:
+        super().__init__(network, half, settings, asks=True)
+        self._network = network
+        self._tower = _SentTower()
+        setattr(network.base_model, tower, self._tower)
+        self._pixels, self._sizes = picture([Image.new("RGB", (64, 64))])
+
+    def prepare(self, inputs: Mapping[str, Value]) -> Prompt:
+        """Returns the item's prompt, and what the tower gave of its pictures."""
+        hidden = torch.from_numpy(np.array(tensor_port(inputs, "hidden", (None, None, None))))
+        given = self._put(
+            inputs, len(hidden), {name: _repeated(value, len(hidden)) for name, value in self._sizes.items()}
+        )
+        prompt = self._prompt(given)
+        return _TowerPrompt(prompt.given, prompt.tokens, hidden)
+
+    @torch.inference_mode()
+    def begin(self, prepared: Prompt, options: Options) -> DecodedSequence:
+        """Makes the pictures' tokens, reads the prompt and says the first token."""
+        if isinstance(prepared, _TowerPrompt):
+            self._tower.hidden = prepared.hidden.to(self._network.dtype)
+            pixels = self._pixels["pixel_values"]
+            found = self._network.base_model.get_image_features(pixel_values=pixels, return_dict=True)
+            self._tower.hidden = None
+            given = {**prepared.given, "mm_encoder_outputs": {"image": found}}
+            prepared = Prompt(given, prepared.tokens)
+        return super().begin(prepared, options)
+
+
+def _repeated(value: Value, count: int) -> Value:
+    """Returns what the picture half gave of one picture as of several that are alike."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return np.repeat(value, count, axis=0)
+    if isinstance(value, list):
+        return value * count
+    if isinstance(value, dict) and value.keys() == {"shape"}:
+        return {"shape": [value["shape"][0] * count, *value["shape"][1:]]}
+    return value
 
 
 def _tensors(value: Value) -> Any:
@@ -66,4 +140,6 @@ def load_multimodal_generator(opened: CheckpointPart) -> MultimodalGenerator:
     config = read_config(opened.spec, PromptConfig)
     half = TextHalf(opened, config.prompt or str(opened.part.options.get("prompt", "chat")))
     network, settings = build_prompted(opened, config)
+    if tower := opened.part.options.get("tower"):
+        return TowerGenerator(network, half, settings, PictureHalf(opened), tower=str(tower))
     return MultimodalGenerator(network, half, settings, asks="text" in opened.part.inputs)
