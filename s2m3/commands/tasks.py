@@ -28,7 +28,7 @@ from s2m3.schemas.settings import BrokerSettings, CheckpointSettings
 from s2m3.schemas.wire.plain import plain_inputs
 from s2m3.snapshot import Site
 
-__all__ = ["add", "add_task", "app", "checkpoint_definition", "list_tasks", "models", "remove"]
+__all__ = ["add", "add_task", "app", "checkpoint_definition", "list_tasks", "models", "remove", "with_options"]
 
 app = typer.Typer(help="Tasks: named, running uses of a model.", no_args_is_help=True)
 
@@ -55,6 +55,9 @@ def add(
     use: Annotated[
         str | None, typer.Option(help="of a text model: embedding, similarity, ranking, pair, zero-shot; see the docs")
     ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="of a checkpoint of one part, NAME=VALUE; repeat for several")
+    ] = None,
     max_tokens: options.MaxTokens = None,
     stop: options.StopTexts = None,
     temperature: options.Temperature = None,
@@ -73,7 +76,7 @@ def add(
     be asked is taken back; `--no-wait` adds it whether or not it can be asked yet.
     """
     own = own_architectures(settings.architectures)
-    definition = checkpoint_definition(model, source, dtype, own, use)
+    definition = with_options(checkpoint_definition(model, source, dtype, own, use), option or [])
     if definition is not None:
         _say_not_followed(Path(model), own)
     inputs: dict[str, Any] = {}
@@ -143,6 +146,40 @@ def checkpoint_definition(
     held_in, checkpoint = read_dtype(dtype) if dtype is not None else None, read_checkpoint(folder)
     check_servable(checkpoint, architecture_of(checkpoint.config, own, use))
     return definition_of(checkpoint, source or str(folder.resolve()), dtype=held_in, own=own, use=use)
+
+
+def with_options(definition: Definition | None, given: Sequence[str]) -> Definition | None:
+    """Returns a definition whose one module has options in its configuration: `prompt_name=query`.
+
+    Args:
+        definition: Of a checkpoint; None where a file defines the model.
+        given: NAME=VALUE; `true`, `false` and numbers are JSON's, anything else is a text.
+
+    Raises:
+        BadInputError: The model has several modules or a definition of its own, or something is no NAME=VALUE.
+    """
+    if not given:
+        return definition
+    if definition is None or len(definition.modules) > 1:
+        raise BadInputError("--option is for a checkpoint of one part; a definition sets the `config` of each module")
+    pairs = [one.partition("=") for one in given]
+    if wrong := [name for name, is_set, _ in pairs if not is_set or not name]:
+        raise BadInputError(f"--option takes NAME=VALUE, not {wrong[0][:80]!r}")
+    config = {name: _json_or_text(value) for name, _, value in pairs}
+    (spec,) = definition.modules
+    fresh = spec.model_copy(update={"config": {**spec.config, **config}})
+    fresh = fresh.model_copy(update={"id": f"{spec.id[:-7]}-{fresh.identity[:6]}"})  # other options: another module
+    steps = {name: step.model_copy(update={"module": fresh.id}) for name, step in definition.model.steps.items()}
+    model = definition.model.model_copy(update={"steps": steps})
+    return definition.model_copy(update={"model": model, "modules": [fresh]})
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return value
+    return found if isinstance(found, bool | int | float) else value
 
 
 def _say_not_followed(folder: Path, own: Sequence[Architecture]) -> None:

@@ -14,7 +14,7 @@ from s2m3.agents.checkpoints.folders import CheckpointSources
 from s2m3.agents.checkpoints.identity import fingerprint
 from s2m3.agents.checkpoints.part import open_part
 from s2m3.commands.ask import _named
-from s2m3.commands.tasks import checkpoint_definition
+from s2m3.commands.tasks import checkpoint_definition, with_options
 from s2m3.schemas.checkpoints.architectures import architecture_of
 from s2m3.schemas.checkpoints.headers import read_config
 from s2m3.schemas.definitions import Definition
@@ -137,6 +137,20 @@ def test_a_text_does_not_depend_on_those_beside_it(made: Path) -> None:
     assert len(together) == len(texts)
     with pytest.raises(BadInputError, match="one or more texts"):
         ranker.prepare({"query": "lake", "text": []})
+
+
+def test_options_of_one_part_make_another_module(made: Path) -> None:
+    plain = checkpoint_definition(str(made / "nli"), "nli", use="zero-shot")
+    found = with_options(plain, ["hypothesis_template=the words = {}", "multi_label=true"])
+    assert plain is not None
+    assert found is not None
+    assert found.modules[0].config == {"hypothesis_template": "the words = {}", "multi_label": True}
+    assert found.modules[0].id != plain.modules[0].id
+    assert run_all(made, found, {"text": _TEXT, "labels": _LABELS})["classes.ranking"]
+    with pytest.raises(BadInputError, match="NAME=VALUE"):
+        with_options(plain, ["multi_label"])
+    with pytest.raises(BadInputError, match="a checkpoint of one part"):
+        with_options(None, ["multi_label=true"])
 
 
 def test_a_use_that_a_checkpoint_does_not_have_is_bad_input(made: Path) -> None:
