@@ -20,8 +20,21 @@ from s2m3.schemas.messages import TaskSpec
 from s2m3.snapshot import Site
 from tests import command
 from tests.checkpoints import whole
-from tests.checkpoints.tiny import BOS, EOS, IMAGE, PAD, SIZE, alter, make_vit_classifier, pictures, save, tokenizer
+from tests.checkpoints.tiny import (
+    BOS,
+    EOS,
+    IMAGE,
+    PAD,
+    SIZE,
+    VICUNA,
+    alter,
+    make_vit_classifier,
+    pictures,
+    save,
+    tokenizer,
+)
 from tests.conftest import WAIT_S
+from tests.families.vision_language import CHECKPOINTS, WIDE_GEMMA
 from tests.zoo.samples import sample
 
 CAT = sample("chelsea.jpg")
@@ -61,6 +74,7 @@ def make_llava_on(clip: Path, folder: Path, width: int, dtype: torch.dtype, **ho
     save(t.LlavaForConditionalGeneration(config), folder, **how)
     tokenizer(folder, longest=64)
     pictures(folder)
+    (folder / "chat_template.jinja").write_text(VICUNA)
     towers = {name: name.partition("vision_tower.")[2] for name in weights_of(folder) if "vision_tower." in name}
     numbers = weights_of(clip)
     of_clip = {name: numbers["vision_model." + inside.removeprefix("vision_model.")] for name, inside in towers.items()}
@@ -109,6 +123,18 @@ def test_llavas_tower_is_found_to_be_clips(shelf: Path, source: str | None) -> N
 def test_two_language_models_of_other_sizes_share_the_tower_whatever_its_files(shelf: Path) -> None:
     assert shared_parts(shelf / "llava-large", shelf / "llava-small") == {"vision"}
     assert shared_parts(shelf / "llava-small", shelf / "llava-large") == {"vision"}
+
+
+def test_two_sizes_of_gemma_3_share_their_tower(tmp_path: Path) -> None:
+    small, large = CHECKPOINTS["gemma3"], WIDE_GEMMA
+    for name, checkpoint in (("small", small), ("large", large)):
+        (tmp_path / name).mkdir()
+        checkpoint.write(tmp_path / name)
+    towers = [
+        {n: w for n, w in weights_of(tmp_path / name).items() if "vision_tower" in n} for name in ("small", "large")
+    ]
+    assert all(torch.equal(weight, towers[1][name]) for name, weight in towers[0].items())
+    assert shared_parts(tmp_path / "large", tmp_path / "small") == {"vision"}
 
 
 def test_what_holds_less_does_not_serve_what_holds_more(shelf: Path) -> None:

@@ -133,11 +133,11 @@ def make_llava(folder: Path, tower: dict[str, Any] | None = None) -> None:
     save(t.LlavaForConditionalGeneration(config), folder, max_shard_size="60KB")
     tokenizer(folder, longest=64)
     pictures(folder)
-    (folder / "chat_template.jinja").write_text(_VICUNA)
+    (folder / "chat_template.jinja").write_text(VICUNA)
 
 
 #: As llava-1.5-7b-hf has it.
-_VICUNA = (
+VICUNA = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
     "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
     "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' '}}"

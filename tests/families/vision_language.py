@@ -21,7 +21,7 @@ from tests.checkpoints.tiny import WORDS
 from tests.families.family import LONGEST, Family
 from tests.zoo.samples import sample
 
-__all__ = ["VISION_LANGUAGE"]
+__all__ = ["CHECKPOINTS", "VISION_LANGUAGE", "WIDE_GEMMA"]
 
 CAT, ROCKET = sample("chelsea.jpg"), sample("rocket.jpg")
 _FIRST = ["[PAD]", "[BOS]", "[EOS]", "[UNK]"]
@@ -282,10 +282,8 @@ def _llava(
     )
 
 
-CHECKPOINTS: dict[str, _Checkpoint] = {
-    "smolvlm": _idefics("SmolVLM"),
-    "idefics3": _idefics("Idefics3"),
-    "gemma3": _Checkpoint(
+def _gemma(**text: Any) -> _Checkpoint:
+    return _Checkpoint(
         network=lambda ids: (
             t.Gemma3ForConditionalGeneration,
             t.Gemma3Config(
@@ -294,7 +292,7 @@ CHECKPOINTS: dict[str, _Checkpoint] = {
                 eoi_token_index=ids["<end_of_image>"],
                 mm_tokens_per_image=4,
                 vision_config=_SIGLIP,
-                text_config={**_TEXT, "head_dim": 8, "sliding_window": 16},
+                text_config={**_TEXT, "head_dim": 8, "sliding_window": 16, **text},
             ),
         ),
         processor=("Gemma3Processor", {"image_seq_length": 4}),
@@ -305,7 +303,15 @@ CHECKPOINTS: dict[str, _Checkpoint] = {
             "image_token": "<image_soft_token>",
         },
         template=_template("<start_of_image>", after=""),
-    ),
+    )
+
+
+#: Another size, whose tower has the same numbers.
+WIDE_GEMMA = _gemma(hidden_size=48)
+CHECKPOINTS: dict[str, _Checkpoint] = {
+    "smolvlm": _idefics("SmolVLM"),
+    "idefics3": _idefics("Idefics3"),
+    "gemma3": _gemma(),
     "qwen2-vl": _qwen("Qwen2VL", {"embed_dim": 32}),
     "qwen2-5-vl": _qwen(
         "Qwen2_5_VL",
