@@ -149,6 +149,8 @@ SHIPPED: dict[str, ModuleClass] = {
     "speech-generator": _of_checkpoints("speech_generator", "load_speech_generator", *_NETWORK, "soundfile"),
     "text-classifier": _of_checkpoints("text_classifier", "load_text_classifier", *_TEXTS),
     "image-classifier": _of_checkpoints("image_classifier", "load_image_classifier", *_NETWORK, "PIL"),
+    "depth-estimator": _of_checkpoints("picture_maps", "load_depth_estimator", *_NETWORK, "PIL"),
+    "image-segmenter": _of_checkpoints("picture_maps", "load_segmenter", *_NETWORK, "PIL"),
     "object-detector": _of_checkpoints("object_detector", "load_object_detector", *_NETWORK, "PIL"),
     "zero-shot-object-detector": _of_checkpoints("object_detector", "load_zero_shot_detector", *_TEXTS, "PIL"),
     "owlv2-object-detector": _of_checkpoints("object_detector", "load_zero_shot_detector", *_TEXTS, "PIL", "scipy"),

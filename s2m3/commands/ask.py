@@ -54,7 +54,7 @@ def ask(
         else:
             answer = client.ask(task, deadline_s=deadline, options=how, **inputs)
     if save is not None:
-        _save(answer.value, save)
+        _save(answer, save)
     if drawn is not None:
         drawn.write(answer)
     if as_json:
@@ -122,9 +122,10 @@ def _print_parts(parts: Stream, *, as_json: bool) -> None:
         typer.echo()
 
 
-def _save(value: Value, file: Path) -> None:
-    if not isinstance(value, bytes):
-        raise BadInputError(f"--save: the answer is no file: {_as_line(value)[:100]}")
+def _save(answer: Answer, file: Path) -> None:
+    value = next((value for value in answer.outputs.values() if isinstance(value, bytes)), None)
+    if value is None:
+        raise BadInputError(f"--save: the answer is no file: {_as_line(answer.value)[:100]}")
     try:
         file.write_bytes(value)
     except OSError as error:

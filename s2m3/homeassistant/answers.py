@@ -83,11 +83,13 @@ def _answered(
 
 
 def _as_text(answer: Any) -> str:
-    """Returns an answer as a state: of boxes their labels, counted (`2 cat, dog`)."""
+    """Returns an answer as a state: of boxes their labels, counted (`2 cat, dog`), of bytes that they are a file."""
     if answer is None or answer == []:
         return _NONE
     if isinstance(answer, str):
         return answer
+    if isinstance(answer, dict) and answer.keys() == {"base64"}:
+        return "a file"
     if is_boxes(answer):
         counts = Counter(str(box["label"]) for box in answer)
         return ", ".join(label if count == 1 else f"{count} {label}" for label, count in counts.items())

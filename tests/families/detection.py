@@ -13,9 +13,9 @@ from PIL import Image
 from tests.families.family import Family
 from tests.zoo.samples import sample
 
-__all__ = ["DETECTION"]
+__all__ = ["DETECTION", "LABELS", "save"]
 
-_LABELS = {"id2label": {0: "cat", 1: "dog", 2: "cup"}, "label2id": {"cat": 0, "dog": 1, "cup": 2}}
+LABELS: dict[str, Any] = {"id2label": {0: "cat", 1: "dog", 2: "cup"}, "label2id": {"cat": 0, "dog": 1, "cup": 2}}
 _PICTURES = ("chelsea.jpg", "coffee.jpg")
 _RESNET: dict[str, Any] = {
     "embedding_size": 8,
@@ -42,7 +42,7 @@ def _sized(folder: Path, kind: str, **size: Any) -> None:
     getattr(t, f"{kind}Pil")(**size).save_pretrained(folder)
 
 
-def _save(network: Any, folder: Path, surer: Any = None, *, seed: int = 1) -> None:
+def save(network: Any, folder: Path, surer: Any = None, *, seed: int = 1) -> None:
     """Saves a network with random weights whose outputs depend on the picture through all layers.
 
     Args:
@@ -64,20 +64,20 @@ def _save(network: Any, folder: Path, surer: Any = None, *, seed: int = 1) -> No
 
 def _detr(folder: Path) -> None:
     backbone = t.ResNetConfig(**_RESNET, out_features=["stage4"])
-    network = t.DetrForObjectDetection(t.DetrConfig(backbone_config=backbone, **_DETR, **_LABELS))
-    _save(network, folder, network.class_labels_classifier)
+    network = t.DetrForObjectDetection(t.DetrConfig(backbone_config=backbone, **_DETR, **LABELS))
+    save(network, folder, network.class_labels_classifier)
     _sized(folder, "DetrImageProcessor", size={"shortest_edge": 64, "longest_edge": 96})
 
 
 def _rt_detr(folder: Path) -> None:
     backbone = t.RTDetrResNetConfig(**_RESNET, out_features=["stage2", "stage3", "stage4"])
-    _save(t.RTDetrForObjectDetection(t.RTDetrConfig(backbone_config=backbone, **_RT, **_LABELS)), folder)
+    save(t.RTDetrForObjectDetection(t.RTDetrConfig(backbone_config=backbone, **_RT, **LABELS)), folder)
     _sized(folder, "RTDetrImageProcessor", size={"height": 64, "width": 64})
 
 
 def _rt_detr_v2(folder: Path) -> None:
     backbone = t.RTDetrResNetConfig(**_RESNET, out_features=["stage2", "stage3", "stage4"])
-    _save(t.RTDetrV2ForObjectDetection(t.RTDetrV2Config(backbone_config=backbone, **_RT, **_LABELS)), folder)
+    save(t.RTDetrV2ForObjectDetection(t.RTDetrV2Config(backbone_config=backbone, **_RT, **LABELS)), folder)
     _sized(folder, "RTDetrImageProcessor", size={"height": 64, "width": 64})
 
 
@@ -92,14 +92,14 @@ def _d_fine(folder: Path) -> None:
         stage_numb_of_layers=[1, 1, 1, 1],
         out_features=["stage2", "stage3", "stage4"],
     )
-    _save(t.DFineForObjectDetection(t.DFineConfig(backbone_config=backbone, **_RT, **_LABELS)), folder)
+    save(t.DFineForObjectDetection(t.DFineConfig(backbone_config=backbone, **_RT, **LABELS)), folder)
     _sized(folder, "RTDetrImageProcessor", size={"height": 64, "width": 64}, do_normalize=False)
 
 
 def _yolos(folder: Path) -> None:
-    config = t.YolosConfig(**_TOWER, image_size=[64, 96], patch_size=16, num_detection_tokens=6, **_LABELS)
+    config = t.YolosConfig(**_TOWER, image_size=[64, 96], patch_size=16, num_detection_tokens=6, **LABELS)
     network = t.YolosForObjectDetection(config)
-    _save(network, folder, network.class_labels_classifier.layers[-1])
+    save(network, folder, network.class_labels_classifier.layers[-1])
     _sized(folder, "YolosImageProcessor", size={"shortest_edge": 64, "longest_edge": 96})
 
 
@@ -132,7 +132,7 @@ def _owl(folder: Path, network: str) -> None:
     words |= {"bos_token_id": len(_clip_vocabulary()) - 2, "eos_token_id": len(_clip_vocabulary()) - 1}
     towers = {"text_config": words, "vision_config": {**_TOWER, "image_size": 64, "patch_size": 16}}
     config = getattr(t, f"{network}Config")(**towers, projection_dim=32)
-    _save(getattr(t, f"{network}ForObjectDetection")(config), folder)
+    save(getattr(t, f"{network}ForObjectDetection")(config), folder)
     _sized(folder, f"{network}ImageProcessor", size={"height": 64, "width": 64})
     words_of = t.CLIPTokenizer(vocab=_clip_vocabulary(), merges=[], pad_token="!", model_max_length=16)  # noqa: S106
     words_of.save_pretrained(folder)
@@ -158,7 +158,7 @@ def _grounding_dino(folder: Path) -> None:
     config = t.GroundingDinoConfig(
         backbone_config=backbone, text_config=words, max_text_len=32, decoder_n_points=2, encoder_n_points=2, **_DETR
     )
-    _save(t.GroundingDinoForObjectDetection(config), folder, seed=3)
+    save(t.GroundingDinoForObjectDetection(config), folder, seed=3)
     _sized(folder, "GroundingDinoImageProcessor", size={"shortest_edge": 96, "longest_edge": 128})
     t.BertTokenizer(vocab=_bert_vocabulary(), model_max_length=64).save_pretrained(folder)
 

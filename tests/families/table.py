@@ -6,6 +6,7 @@ from tests.families.dual import DUAL
 from tests.families.family import Family
 from tests.families.image_classification import IMAGE_CLASSIFICATION
 from tests.families.open_clip import OPEN_CLIP
+from tests.families.picture_maps import PICTURE_MAPS
 from tests.families.speech import SPEECH
 from tests.families.texts import TEXTS
 from tests.families.vision_language import VISION_LANGUAGE
@@ -21,4 +22,5 @@ FAMILIES: list[Family] = [
     *DETECTION,
     *TEXTS,
     *IMAGE_CLASSIFICATION,
+    *PICTURE_MAPS,
 ]
