@@ -5,12 +5,14 @@ from pathlib import Path
 from s2m3.client import Client
 from s2m3.cluster import Cluster
 from tests.command import s2m3_here
-from tests.families.conftest import serve
-from tests.families.speech import sound
+from tests.families.conftest import checkpoint, serve
+from tests.families.speech import SPEECH, sound
+
+ROWS = {row.name: row for row in SPEECH}
 
 
 def test_the_speech_of_a_task_is_saved_as_a_file(site: Cluster, client: Client, folder: Path, tmp_path: Path) -> None:
-    serve(site, "voice", folder / "vits")
+    serve(site, "voice", checkpoint(folder, ROWS["vits"]))
     said = client.ask("voice", text="the door", options={"seed": 8}).value
     assert isinstance(said, bytes)
     file = tmp_path / "door.wav"
@@ -22,7 +24,7 @@ def test_the_speech_of_a_task_is_saved_as_a_file(site: Cluster, client: Client, 
 
 
 def test_an_answer_that_is_no_file_is_not_saved(site: Cluster, folder: Path, tmp_path: Path) -> None:
-    serve(site, "words", folder / "hubert-ctc")
+    serve(site, "words", checkpoint(folder, ROWS["hubert-ctc"]))
     heard = tmp_path / "sound.wav"
     heard.write_bytes(sound(1))
     file = tmp_path / "no.wav"
