@@ -142,11 +142,19 @@ def _processing(opened: CheckpointPart) -> Any:
 
 def _read(path: Any) -> Any:
     try:
-        if path.suffix == ".json":
-            return _without_cosmetic(read_json(path))
+        if path.suffix == ".json" and (document := _object(path)) is not None:
+            return _without_cosmetic(document)
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    except (BadInputError, OSError):
+    except OSError:
         return str(path)  # it is the same as no other
+
+
+def _object(path: Any) -> dict[str, Any] | None:
+    """Returns the object in a JSON file; None where it holds something else (modules.json holds a list)."""
+    try:
+        return read_json(path)
+    except BadInputError:
+        return None
 
 
 def _without_cosmetic(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -118,6 +118,14 @@ def _make_altclip(folder: Path) -> None:
     _pictures(folder)
 
 
+def _make_vision_text(folder: Path) -> None:
+    """Towers of two other families, joined by LiT's way of training: a ViT and a BERT."""
+    text = t.BertConfig(**_text(bert_words(folder, 40)))
+    config = t.VisionTextDualEncoderConfig.from_vision_text_configs(t.ViTConfig(**_VISION), text, projection_dim=16)
+    scaled(t.VisionTextDualEncoderModel(config), folder)
+    _pictures(folder, "ViTImageProcessorPil", size=_SQUARE["size"])
+
+
 def _make_siglip(folder: Path) -> None:
     text = _text(_siglip_words(folder), max_position_embeddings=64, projection_size=32)
     scaled(t.SiglipModel(t.SiglipConfig(vision_config=_VISION, text_config=text)), folder)
@@ -198,6 +206,7 @@ DUAL = [
     Family("metaclip-2", "dual", _make_metaclip, PICTURES, _softmax),
     Family("chinese-clip", "dual", _make_chinese_clip, PICTURES, _softmax),
     Family("altclip", "dual", _make_altclip, PICTURES, _softmax),
+    Family("vision-text-dual-encoder", "dual", _make_vision_text, PICTURES, _softmax),
     Family("siglip", "dual", _make_siglip, PICTURES, _sigmoid),
     Family("siglip2", "dual", _make_siglip2, PICTURES, _sigmoid),
     Family("siglip2-naflex", "dual", _make_naflex, PICTURES, _sigmoid),
