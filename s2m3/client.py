@@ -184,7 +184,8 @@ class Client:
         Args:
             task: Name of the task.
             deadline_s: Seconds until the request fails with RequestTimeoutError; None for the task's deadline.
-            options: Generation options: max_tokens, stop, temperature, seed; None for the task's, by default greedy.
+            options: Generation options: max_tokens, stop, temperature, seed, timestamps; None for the task's, by
+                default greedy.
             **inputs: Input name -> value: texts as str or list, images and audio as bytes or Path, or lists of them.
 
         Raises:

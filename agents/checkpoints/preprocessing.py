@@ -11,7 +11,7 @@ from s2m3.agents.modules.kv_cache import positions_of
 from s2m3.schemas.checkpoints.headers import read_json
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
-__all__ = ["read_extractor", "read_image_processor", "read_tokenizer", "token_limit"]
+__all__ = ["extractor_settings", "read_extractor", "read_image_processor", "read_tokenizer", "token_limit"]
 
 
 def read_image_processor(opened: CheckpointPart) -> Any:
@@ -28,13 +28,22 @@ def read_image_processor(opened: CheckpointPart) -> Any:
     return _made(opened, f"{name}Pil", settings)
 
 
+def extractor_settings(opened: CheckpointPart) -> dict[str, Any]:
+    """Returns the configuration of the checkpoint's feature extractor for sound.
+
+    Raises:
+        ModuleFailedError: It cannot be read.
+    """
+    return _settings(opened.checkpoint.folder, "feature_extractor")
+
+
 def read_extractor(opened: CheckpointPart) -> Any:
     """Returns the checkpoint's feature extractor for sound.
 
     Raises:
         ModuleFailedError: It has none that is known.
     """
-    settings = _settings(opened.checkpoint.folder, "feature_extractor")
+    settings = extractor_settings(opened)
     return _made(opened, str(settings.get("feature_extractor_type")), settings)
 
 

@@ -17,7 +17,7 @@ from s2m3.agents.checkpoints.preprocessing import read_tokenizer
 from s2m3.agents.checkpoints.text_settings import never_chosen, new_tokens, text_ends, token_rules
 from s2m3.agents.checkpoints.whisper_prompt import WhisperPrompt, whisper_prompt
 from s2m3.agents.modules.decoder import TextDecoder
-from s2m3.agents.modules.decoding import Start, Stop, new_cache
+from s2m3.agents.modules.decoding import Start, Stop
 from s2m3.agents.modules.ports import Config, read_config, tensor_port, text_port
 from s2m3.agents.modules.token_rules import TokenRules
 from s2m3.schemas.checkpoints.processors import read_chat_template
@@ -25,7 +25,7 @@ from s2m3.schemas.errors import BadInputError, ModuleFailedError
 from s2m3.schemas.sizes import TextLength
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["GeneratorConfig", "TextGenerator", "load_text_generator"]
+__all__ = ["GeneratorConfig", "Prepared", "TextGenerator", "load_text_generator"]
 
 _IMAGE = "<image>"
 
@@ -43,18 +43,17 @@ class GeneratorConfig(Config):
 
 
 @dataclass(frozen=True)
-class _Item:
+class Prepared:
     """A prompt's tokens, and what came from the encoder: (1, states, width)."""
 
     ids: list[int]
     given: torch.Tensor
 
 
-class TextGenerator(TextDecoder[_Item]):
+class TextGenerator(TextDecoder[Prepared]):
     """`hidden` (what the decoder cross-attends to), or `tokens` and `text` (a picture in a prompt), to `text`.
 
-    The output `finished` is why the text ended: `stop` or `length`. Whisper's has `language` too: a code such as `de`,
-    empty if the checkpoint is English-only.
+    The output `finished` is why the text ended: `stop` or `length`. Whisper's is a Transcriber (transcripts.py).
     """
 
     def __init__(
@@ -84,27 +83,25 @@ class TextGenerator(TextDecoder[_Item]):
         self._prompt = prompt
         self._length = length
 
-    def usual_tokens_after(self, prepared: _Item) -> int:
+    def usual_tokens_after(self, prepared: Prepared) -> int:
         """Returns the most tokens behind an item's prompt if a request names no number."""
         return self._length.after(self._sizes(prepared)[0])
 
-    def prepare(self, inputs: Mapping[str, Value]) -> _Item:
+    def prepare(self, inputs: Mapping[str, Value]) -> Prepared:
         """Returns the item's prompt as tokens, and what came from the encoder."""
         name = "tokens" if self._prompt.image_id is not None else "hidden"
         given = tensor_port(inputs, name, (1, None, None))
-        return _Item(self._prompt.ids(self._tokenizer, inputs), torch.from_numpy(np.array(given)))
+        return Prepared(self._prompt.ids(self._tokenizer, inputs), torch.from_numpy(np.array(given)))
 
-    def _sizes(self, prepared: _Item) -> tuple[int, int]:
+    def _sizes(self, prepared: Prepared) -> tuple[int, int]:
         """A picture's tokens take the place of the one token that stands for the picture in the prompt."""
         if self._prompt.image_id is None:
             return len(prepared.ids), prepared.given.shape[1]
         return len(prepared.ids) - 1 + prepared.given.shape[1], 0
 
-    def _start(self, prepared: _Item) -> Start:
+    def _start(self, prepared: Prepared) -> Start:
         ids, given = prepared.ids, prepared.given
         projected = given if self._projector is None else self._projector(given)
-        if self._prompt.whisper is not None:
-            return self._heard(self._prompt.whisper, projected)
         if self._prompt.image_id is None:
             return Start(ids=torch.tensor([ids]), states=projected)
         at = ids.index(self._prompt.image_id)
@@ -112,22 +109,6 @@ class TextGenerator(TextDecoder[_Item]):
         before, after = embed(torch.tensor([ids[:at]]).long()), embed(torch.tensor([ids[at + 1 :]]).long())
         prompt = [*ids[:at], *[ids[at]] * projected.shape[1], *ids[at + 1 :]]
         return Start(embeds=torch.cat([before, projected, after], dim=1), prompt=prompt)
-
-    def _heard(self, prompt: WhisperPrompt, states: torch.Tensor) -> Start:
-        """Returns the start of a transcript: the language as the decoder hears it after the start token, or as given.
-
-        What the decoder kept of the start token is used again.
-        """
-        if not prompt.detects:
-            outputs = {"language": prompt.language(prompt.ids)}
-            return Start(ids=torch.tensor([prompt.ids]), states=states, outputs=outputs)
-        cache = new_cache(crossing=True)
-        logits = self._forward(states, input_ids=torch.tensor([prompt.ids[:1]]), past_key_values=cache)
-        languages = sorted(prompt.languages)
-        found = languages[int(logits[0, languages].argmax())]
-        ids = [prompt.ids[0], found, *prompt.ids[2:]]
-        outputs = {"language": prompt.languages[found]}
-        return Start(ids=torch.tensor([ids[1:]]), states=states, prompt=ids, cache=cache, outputs=outputs)
 
     def _forward(self, states: torch.Tensor | None = None, **given: Any) -> torch.Tensor:
         if states is not None and self._as_outputs:
@@ -203,13 +184,18 @@ def load_text_generator(opened: CheckpointPart) -> TextGenerator:
     ends = text_ends(opened)
     network = build_network(opened)
     vocabulary = network.config.vocab_size
-    return TextGenerator(
-        network,
-        build_projector(opened),
-        tokenizer=read_tokenizer(opened),
-        prompt=_Prompt(opened, config),
-        stop=Stop(frozenset(ends), never_chosen(opened, "suppress_tokens", vocabulary)),
-        length=new_tokens(opened, config.max_new_tokens),
-        cache_bytes=int(opened.spec.cache_mb * 1e6),
-        rules=token_rules(opened, ends, vocabulary),
-    )
+    prompt = _Prompt(opened, config)
+    given: dict[str, Any] = {
+        "projector": build_projector(opened),
+        "tokenizer": read_tokenizer(opened),
+        "prompt": prompt,
+        "stop": Stop(frozenset(ends), never_chosen(opened, "suppress_tokens", vocabulary)),
+        "length": new_tokens(opened, config.max_new_tokens),
+        "cache_bytes": int(opened.spec.cache_mb * 1e6),
+        "rules": token_rules(opened, ends, vocabulary),
+    }
+    if prompt.whisper is None:
+        return TextGenerator(network, **given)
+    from s2m3.agents.checkpoints.transcripts import Transcriber, times_of  # noqa: PLC0415  # its base is here
+
+    return Transcriber(network, whisper=prompt.whisper, times=times_of(opened, ends, network.config), **given)

@@ -40,6 +40,7 @@ class Start:
         prompt: All tokens of the prompt, which settings such as a repetition penalty look at; empty: those of `ids`.
         cache: What the network kept of tokens before `ids`; None if there are none.
         outputs: Further outputs of the item, which are known before its text.
+        rules: Logits processors of transformers that are applied behind those of the checkpoint's settings.
     """
 
     ids: torch.Tensor | None = None
@@ -48,6 +49,7 @@ class Start:
     prompt: Sequence[int] = ()
     cache: Any = None
     outputs: Mapping[str, str] = field(default_factory=dict)
+    rules: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
@@ -134,18 +136,20 @@ class TokenChooser:
     def __init__(self, stop: Stop, rules: TokenRules) -> None:
         self._stop, self._rules = stop, rules
 
-    def row(self, options: Options, prompt: Sequence[int], limit: int, outputs: Mapping[str, str]) -> DecodedSequence:
+    def row(self, options: Options, prompt: Sequence[int], limit: int, start: Start) -> DecodedSequence:
         """Returns a text without a token.
 
         Args:
             options: Those of the request.
             prompt: All tokens of the prompt.
             limit: Most tokens of the text, which some settings need.
-            outputs: Further outputs of the item.
+            start: What the text starts from: its further outputs and rules count here.
         """
-        row = DecodedSequence(options, random.Random(options.seed), outputs=outputs)  # noqa: S311  # keeps no secret
+        row = DecodedSequence(options, random.Random(options.seed), outputs=start.outputs)  # noqa: S311  # keeps no secret
         row.prompt = prompt
-        row.processors = self._rules.processors(len(prompt), limit) or None
+        processors = self._rules.processors(len(prompt), limit)
+        processors.extend(start.rules)
+        row.processors = processors or None
         row.temperature = self._rules.temperature(options.temperature)
         return row
 
@@ -214,7 +218,7 @@ class Decoding:
             limit: Most tokens of the text, which some settings need.
         """
         prompt = start.prompt or ([] if start.ids is None else start.ids[0].tolist())
-        row = self._chooser.row(options, prompt, limit, start.outputs)
+        row = self._chooser.row(options, prompt, limit, start)
         given = {"input_ids": start.ids} if start.embeds is None else {"inputs_embeds": start.embeds}
         crossing = {} if start.states is None else {"states": start.states}
         cache = start.cache or new_cache(crossing=start.states is not None)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from s2m3.agents.modules.decoding import DecodedSequence, Decoding, Stop, TokenChooser, keeps_all
+from s2m3.agents.modules.decoding import DecodedSequence, Decoding, Start, Stop, TokenChooser, keeps_all
 from s2m3.agents.modules.padding import honours_padding
 from s2m3.agents.modules.token_rules import NO_RULES, TokenRules
 from s2m3.schemas.wire.generation import Options
@@ -60,7 +60,7 @@ class StepwiseDecoding:
             limit: Most tokens of the text.
         """
         ids, ready = self._prepared(given, limit)
-        row = self._chooser.row(options, ids[0].tolist(), limit, {})
+        row = self._chooser.row(options, ids[0].tolist(), limit, Start())
         state = _State(ready, self._kept())
         self._states[row] = state
         inputs = self._network.prepare_inputs_for_generation(ids, is_first_iteration=True, **ready)

@@ -238,7 +238,7 @@ class ContinuousBatcher:
             queued_ms, run_ms = (active.began - active.item.arrived) * 1000, (now - active.began) * 1000
             timing = Timing(self._node, queued_ms, run_ms, active.batch)
             text, finished = active.detokenizer.text, active.detokenizer.finished
-            outputs = {**row_outputs(active.row), "finished": finished, self._module.generates: text}
+            outputs = {"finished": finished, **row_outputs(active.row), self._module.generates: text}
             self._callbacks.finish(active.item, outputs, timing)
 
 
@@ -265,6 +265,6 @@ def write_all(module: Generator, batch: Sequence[Any]) -> list[dict[str, Value]]
     finished = ["stop" if row.ended else "length" for row in rows]
     texts = [module.text(row.tokens) for row in rows]
     return [
-        {**row_outputs(row), "finished": why, module.generates: text}
+        {"finished": why, **row_outputs(row), module.generates: text}
         for row, why, text in zip(rows, finished, texts, strict=True)
     ]

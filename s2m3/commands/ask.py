@@ -33,6 +33,7 @@ def ask(
     stop: options.StopTexts = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
+    timestamps: options.Timestamps = False,
     stream: Annotated[bool, typer.Option("--stream", help="print the text as it is written")] = False,
     save: Annotated[Path | None, typer.Option("--save", help="file for an answer that is a sound or a picture")] = None,
     draw: Annotated[Path | None, typer.Option("--draw", help="file for the picture with the boxes")] = None,
@@ -42,7 +43,7 @@ def ask(
     if save is not None and not save.parent.is_dir():
         raise BadInputError(f"there is no folder {save.parent}")
     drawn = _Drawing(draw, image or []) if draw else None
-    how = options.how_to_write(max_tokens, stop, temperature, seed)
+    how = options.how_to_write(max_tokens, stop, temperature, seed, timestamps=timestamps)
     inputs: dict[str, Any] = {"text": text or None, "audio": _checked(audio)}
     inputs["image"] = [_checked(path) for path in image] if image else None
     inputs |= _named(other or [])

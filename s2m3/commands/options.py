@@ -22,6 +22,7 @@ __all__ = [
     "Seed",
     "StopTexts",
     "Temperature",
+    "Timestamps",
     "Verbose",
     "broker_kind",
     "how_to_write",
@@ -66,6 +67,7 @@ MaxTokens = Annotated[int | None, _writing("--max-tokens", "end after so many [t
 StopTexts = Annotated[list[str] | None, _writing("--stop", "end before this text; repeat for several")]
 Temperature = Annotated[float | None, _writing("--temperature", "above 0 tokens are drawn, up to 2 [0: the likeliest]")]
 Seed = Annotated[int | None, _writing("--seed", "of the draws: the same one gives the same text")]
+Timestamps = Annotated[bool, _writing("--timestamps", "say when each segment of a transcript was spoken")]
 
 
 def broker_kind(name: str | None, flag: str) -> BrokerKind | None:
@@ -82,7 +84,12 @@ def broker_kind(name: str | None, flag: str) -> BrokerKind | None:
 
 
 def how_to_write(
-    max_tokens: int | None, stop: list[str] | None, temperature: float | None, seed: int | None
+    max_tokens: int | None,
+    stop: list[str] | None,
+    temperature: float | None,
+    seed: int | None,
+    *,
+    timestamps: bool = False,
 ) -> dict[str, Any]:
     """Returns the given generation options, validated.
 
@@ -90,6 +97,7 @@ def how_to_write(
         BadInputError: One of them is invalid.
     """
     found = {"max_tokens": max_tokens, "stop": stop or None, "temperature": temperature, "seed": seed}
+    found["timestamps"] = timestamps or None
     given = {name: value for name, value in found.items() if value is not None}
     read_options(given)
     return given

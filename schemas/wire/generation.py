@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
 
 from s2m3.schemas.errors import BadInputError
-from s2m3.schemas.protocol import newer_fields
+from s2m3.schemas.protocol import Since, newer_fields
 
 __all__ = ["NO_OPTIONS", "Options", "Piece", "common_length", "known_options", "read_options"]
 
@@ -34,6 +34,8 @@ class Options(BaseModel):
     #: seed of the sampling: the same seed gives the same text. Without one, the requester sets one per request, so that
     #: all attempts generate the same text
     seed: int | None = Field(default=None, ge=0, le=_MAX_SEED)
+    #: whether a transcript says when its segments were spoken, for models that can (Whisper)
+    timestamps: Annotated[bool, Since(1)] = False
 
     @field_validator("stop", mode="before")
     @classmethod

@@ -95,7 +95,7 @@ SOUNDS = sounds()
 
 def modules(root: Path, kind: str) -> list[ModuleSpec]:
     definition = definition_of(read_checkpoint(root / kind), kind)
-    assert definition.model.answer == ["text", "language", "finished"]
+    assert definition.model.answer == ["text", "language", "segments", "finished"]
     return definition.modules
 
 

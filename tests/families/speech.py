@@ -2,7 +2,7 @@
 
 import io
 import json
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import soundfile
 import torch
 import transformers as t
 
-from tests.families.family import Family
+from tests.families.family import LONGEST, Family
 
 __all__ = ["SPEECH"]
 
@@ -121,6 +121,71 @@ def _spoken(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     return {"audio": file.getvalue()}
 
 
+_LANGUAGES = ("en", "de", "es", "fr")
+_CODES = [f"<|{code}|>" for code in _LANGUAGES]
+_MARKS = ["<|endoftext|>", "<|startoftranscript|>", *_CODES, "<|translate|>", "<|transcribe|>"]
+_MARKS += ["<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
+
+
+def _make_whisper(folder: Path, decoder_layers: int = 2) -> None:
+    """A multilingual Whisper whose windows are one second long."""
+    letters = [*"etaoinshrdlucmfwypvbgk", "Ġ", "Ġt", "th", "Ġth", "an", "in"]
+    merges = [("Ġ", "t"), ("t", "h"), ("Ġt", "h"), ("a", "n"), ("i", "n")]
+    words = t.WhisperTokenizer({piece: number for number, piece in enumerate([*letters, "<|endoftext|>"])}, merges)
+    words.add_special_tokens({"additional_special_tokens": _MARKS[1:]})
+    words.add_tokens([f"<|{number * 0.02:.2f}|>" for number in range(51)])
+    words.save_pretrained(folder)
+    t.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
+    ids = {name: words.convert_tokens_to_ids(name) for name in _MARKS}
+    marks = {
+        "pad_token_id": ids["<|endoftext|>"], "bos_token_id": ids["<|endoftext|>"],
+        "eos_token_id": ids["<|endoftext|>"], "decoder_start_token_id": ids["<|startoftranscript|>"],
+    }  # fmt: skip
+    config = t.WhisperConfig(
+        vocab_size=len(words), d_model=32, encoder_layers=2, decoder_layers=decoder_layers, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, num_mel_bins=16, max_source_positions=50,
+        max_target_positions=40, **marks,
+    )  # fmt: skip
+    network = t.WhisperForConditionalGeneration(config)
+    network.generation_config = t.GenerationConfig(
+        **marks, is_multilingual=True, lang_to_id={name: ids[name] for name in _CODES},
+        task_to_id={"transcribe": ids["<|transcribe|>"], "translate": ids["<|translate|>"]},
+        no_timestamps_token_id=ids["<|notimestamps|>"], return_timestamps=False, max_initial_timestamp_index=25,
+        suppress_tokens=[number for name, number in ids.items() if name != "<|endoftext|>"],
+        begin_suppress_tokens=[ids["<|endoftext|>"]], forced_decoder_ids=[[1, None], [2, ids["<|transcribe|>"]]],
+        max_length=36,
+    )  # fmt: skip
+    with torch.no_grad():
+        for name, weight in network.named_parameters():  # what is heard and where counts more than what was written
+            deviation = 0.8 if "decoder" in name and weight.dim() > 1 else 0.25
+            weight.normal_(1.0 if name.endswith("norm.weight") else 0.0, deviation, generator=_drawn(name))
+            if name.endswith(("encoder_attn.out_proj.weight", "encoder.conv1.weight")):
+                weight.mul_(4)
+        network.model.decoder.embed_positions.weight.mul_(3)
+        network.model.decoder.embed_tokens.weight.mul_(0.3)
+        network.model.decoder.embed_tokens.weight[ids["<|notimestamps|>"] :].mul_(0.1)  # times are said if asked for
+    network.eval().save_pretrained(folder)
+
+
+def _drawn(name: str) -> torch.Generator:
+    return torch.Generator().manual_seed(sum(name.encode()))
+
+
+def _transcript(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    """As the pipeline cuts long sounds into windows; with times too, each window is one call of generate."""
+    pipeline, times = _pipeline(folder, "automatic-speech-recognition"), inputs.get("options", {}).get("timestamps")
+    how = {"num_beams": 1, "max_new_tokens": LONGEST, **({"force_unique_generate_call": True} if times else {})}
+    heard = samples(inputs["audio"])
+    found = pipeline(heard, chunk_length_s=1, return_timestamps=times, generate_kwargs=how)
+    mel = pipeline.feature_extractor(heard[:_RATE], sampling_rate=_RATE, return_tensors="pt").input_features
+    language = pipeline.tokenizer.decode(pipeline.model.detect_language(mel)).strip("<|>")
+    chunks = found.get("chunks", [])
+    segments = [
+        {"start": one["timestamp"][0], "end": one["timestamp"][1], "text": one["text"].strip()} for one in chunks
+    ]
+    return {"text": found["text"].strip(), "language": language, "segments": segments}
+
+
 def _named() -> dict[str, Any]:
     return {"id2label": dict(enumerate(_LABELS)), "label2id": {name: n for n, name in enumerate(_LABELS)}}
 
@@ -160,11 +225,19 @@ _TEXTS = [
     {"text": "Good evening, the light is on!", "options": {"seed": 0}},
     {"text": "the door", "options": {"seed": 11}},
 ]
+_SPOKEN: list[dict[str, Any]] = [
+    {"audio": sound(1)},
+    {"audio": sound(2, 3.1)},
+    {"audio": sound(3, 2.2), "options": {"timestamps": True}},
+    {"audio": sound(1), "options": {"timestamps": True}},
+]
 SPEECH = [
     Family("wav2vec2-ctc", "speech", _make_wav2vec2, _SOUNDS, _words),
     Family("hubert-ctc", "speech", _make_hubert, _SOUNDS, _words),
     Family("parakeet-ctc", "speech", _make_parakeet, _SOUNDS, _words),
     Family("wav2vec2-classification", "speech", _make_wav2vec2_classes, _SOUNDS, _classes),
+    Family("whisper", "speech", _make_whisper, _SPOKEN, _transcript),
+    Family("distil-whisper", "speech", partial(_make_whisper, decoder_layers=1), _SPOKEN, _transcript),
     Family("vits", "speech", _make_vits, _TEXTS, _spoken),
     Family("ast", "speech", _make_ast, _SOUNDS, _classes),
 ]

@@ -236,7 +236,7 @@ def test_texts_come_as_texts_and_bytes_as_bytes() -> None:
         ({"max_tokens": 0}, "options.max_tokens: "),
         ({"stop": [""]}, "options.stop: texts of 1 to 100 characters"),
         ({"stop": ["a"] * 9}, "options.stop: at most 8 texts"),
-        ({"top_p": 1}, "options has an unknown key 'top_p': max_tokens, stop, temperature, seed"),
+        ({"top_p": 1}, "options has an unknown key 'top_p': max_tokens, stop, temperature, seed, timestamps"),
     ],
 )
 def test_an_option_that_cannot_be_is_named(given: dict[str, Any], said: str) -> None:
