@@ -1,5 +1,6 @@
 """Where checkpoints lie on this device: folders by name, absolute paths, the hub's local cache. Imports no torch."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,6 +16,8 @@ __all__ = ["NO_CHECKPOINTS", "CheckpointSources", "hub_folder"]
 
 #: What a part needs of a hub repository besides its shards: configuration, tokenizer, preprocessing; never code.
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+#: A weight file inside a checkpoint: nothing that leads out of it, and no pattern of names.
+_WEIGHTS = re.compile(r"(?:\w[\w. -]*/)*\w[\w. -]*\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,13 @@ class CheckpointSources:
             files: Weight files that have to be there.
 
         Raises:
-            ModuleFailedError: It is not here, and may not or cannot be fetched.
+            ModuleFailedError: It is not here, and may not or cannot be fetched; or a file's name leads out of the
+                checkpoint, is a pattern, or is of another format than safetensors.
         """
+        if wrong := [file for file in files if not _WEIGHTS.fullmatch(file)]:
+            raise ModuleFailedError(
+                f"{spec.source} names the weight file {wrong[0][:80]!r}, which is not fetched or read"
+            )
         if is_hub_id(spec.source):
             return hub_folder(spec.source, spec.revision, [*_SMALL_FILES, *files], download=self.download)
         found = self._local(spec.source)
@@ -107,14 +115,16 @@ def hub_folder(source: str, revision: str = "", files: Sequence[str] = _SMALL_FI
     if find_spec("huggingface_hub") is None:
         raise ModuleFailedError(f"{source}: hub ids need the package huggingface_hub ({extras.hint('agent')})")
     from huggingface_hub import snapshot_download  # noqa: PLC0415  # transformers brings it: see above
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
+    # the HTTPError of the client below it: a connection that is cut more often than it is taken up again
+    failed_transfer: type[Exception] = HfHubHTTPError.__mro__[1]
     try:
         return Path(
             snapshot_download(
                 source, revision=revision or None, allow_patterns=list(files), local_files_only=not download
             )
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (failed_transfer, OSError, ValueError) as error:  # ValueError: a repository's file that leads out of it
         at = f" at {revision}" if revision else ""
         raise ModuleFailedError(f"{source}{at} cannot be had from the hub or its cache: {error}"[:300]) from error

@@ -27,7 +27,7 @@ from s2m3.schemas.checkpoints.headers import (
     read_json,
 )
 from s2m3.schemas.checkpoints.sentence_folders import dense_files
-from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.definitions import ModuleSpec, is_hub_id
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
 __all__ = ["CheckpointPart", "open_part", "read_floats", "read_raw"]
@@ -79,7 +79,9 @@ def open_part(spec: ModuleSpec, sources: CheckpointSources) -> CheckpointPart:
         folder = sources.folder(spec)
         config = read_config(folder)
         part = _part(spec, config, sources.architectures)
-        sources.folder(spec, [*_files(folder, part), *dense_files(config).values()])
+        # the same commit again: its main branch may have moved since the configuration was fetched
+        pinned = spec.model_copy(update={"revision": folder.name}) if is_hub_id(spec.source) else spec
+        sources.folder(pinned, [*_files(folder, config, part), *dense_files(config).values()])
         checkpoint = read_checkpoint(folder, lambda name: bool(part.names([name])))
     except BadInputError as error:
         raise ModuleFailedError(f"module {spec.id}: {error.detail}") from error
@@ -89,11 +91,13 @@ def open_part(spec: ModuleSpec, sources: CheckpointSources) -> CheckpointPart:
     return CheckpointPart(spec, part, architecture_name(checkpoint.config), checkpoint, names)
 
 
-def _files(folder: Path, part: Part) -> list[str]:
+def _files(folder: Path, config: Mapping[str, Any], part: Part) -> list[str]:
     """Returns the weight files that hold a part: by the index, where there is one."""
     if not (folder / INDEX).is_file():
-        return list(WEIGHTS)
-    places = read_json(folder / INDEX).get("weight_map", {})
+        return list(WEIGHTS[1:] if "model_cfg" in config else WEIGHTS[:1])
+    places = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise BadInputError(f"{INDEX} holds no weight_map")
     return sorted({places[name] for name in part.names(places)})
 
 

@@ -94,7 +94,7 @@ def test_only_small_files_and_the_shards_of_the_part_are_fetched(
     asked: list[list[str]] = []
 
     def fetch(_source: str, *, revision: str | None, allow_patterns: list[str], local_files_only: bool) -> str:
-        assert (revision, local_files_only) == (None, False)
+        assert (revision, local_files_only) == (COMMIT if asked else None, False)
         asked.append(allow_patterns)
         return str(cache / "snapshots" / COMMIT)
 
