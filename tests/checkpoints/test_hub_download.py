@@ -134,9 +134,9 @@ def test_a_repository_whose_files_lead_out_of_it_writes_nothing_there(tiny: Path
     assert not [path for path in tmp_path.rglob("evil.json") if "snapshots" not in path.parts]
 
 
-def test_a_hub_that_fails_is_a_failed_module_and_what_is_cached_is_served(tiny: Path, hub: Hub) -> None:
+def test_a_hub_that_refuses_is_a_failed_module_and_what_is_cached_is_served(tiny: Path, hub: Hub) -> None:
     open_part(part(tiny, "text"), DOWNLOAD)
-    hub.status = 503
+    hub.status = 403
     assert open_part(part(tiny, "text", OLD), DOWNLOAD).checkpoint.folder.name == OLD
     with pytest.raises(ModuleFailedError, match="cannot be had from the hub or its cache"):
         open_part(part(tiny, "vision", NEW), DOWNLOAD)
