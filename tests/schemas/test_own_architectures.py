@@ -75,11 +75,11 @@ def test_a_shipped_architecture_is_not_replaced(tmp_path: Path, name: str) -> No
 
 def test_one_that_only_a_shipped_pattern_stands_for_may_be_defined_and_is_told(tmp_path: Path) -> None:
     with capture_logs() as logs:
-        own = own_architectures(folder(tmp_path, levit=named("LevitForImageClassification")))
+        own = own_architectures(folder(tmp_path, pvt=named("PvtForImageClassification")))
     (line,) = logs
     assert (line["event"], line["log_level"]) == ("own_architecture_instead_of_shipped", "warning")
-    assert (line["name"], line["shipped"]) == ("LevitForImageClassification", "*ForImageClassification")
-    assert architecture_of({"architectures": ["LevitForImageClassification"]}, own) is own[0]
+    assert (line["name"], line["shipped"]) == ("PvtForImageClassification", "*ForImageClassification")
+    assert architecture_of({"architectures": ["PvtForImageClassification"]}, own) is own[0]
     assert architecture_of({"architectures": ["ViTForImageClassification"]}, own).names == ["*ForImageClassification"]
 
 
