@@ -74,6 +74,7 @@ class PromptGenerator(ABC):
         self._decoding = StepwiseDecoding(network, settings.stop, settings.rules)
         self._cache_size = kv_cache_size(config, network.dtype.itemsize)
         self._vocabulary = config.vocab_size
+        self._crosses = bool(network.config.is_encoder_decoder)
         self._length = settings.length
         self.usual_tokens = settings.length.after(0)
         self.cache_bytes = settings.cache_bytes
@@ -106,11 +107,15 @@ class PromptGenerator(ABC):
 
     def most_tokens(self, prepared: Prompt) -> int:
         """Returns what the network's positions leave behind the prompt."""
-        return self._cache_size.positions - prepared.tokens
+        return self._cache_size.positions - self._sizes(prepared)[0]
 
     def need_bytes(self, prepared: Prompt, tokens: int) -> int:
         """Returns the keys and values of a text of so many tokens, in bytes."""
-        return self._cache_size.need_bytes(prepared.tokens, 0, tokens)
+        return self._cache_size.need_bytes(*self._sizes(prepared), tokens)
+
+    def _sizes(self, prepared: Prompt) -> tuple[int, int]:
+        """Returns the tokens that the text is written behind, and the states that it cross-attends to."""
+        return (1, prepared.tokens) if self._crosses else (prepared.tokens, 0)
 
     def begin(self, prepared: Prompt, options: Options) -> DecodedSequence:
         """Reads the prompt and says the first token."""

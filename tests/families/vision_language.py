@@ -89,6 +89,7 @@ class _Checkpoint:
     special: dict[str, str]
     template: str = ""
     generation: dict[str, Any] = field(default_factory=dict)
+    deviation: float = 0.3
 
     def write(self, folder: Path) -> None:
         vocabulary = _FIRST + list(self.special.values()) + WORDS + [f"w{number}" for number in range(160)]
@@ -113,19 +114,19 @@ class _Checkpoint:
         cls, config = self.network(words)
         torch.manual_seed(11)
         network = cls(config).eval()
-        _randomise(network)
+        _randomise(network, self.deviation)
         network.generation_config = t.GenerationConfig(
             eos_token_id=2, pad_token_id=0, bos_token_id=1, **self.generation
         )
         network.save_pretrained(folder)
 
 
-def _randomise(network: Any) -> None:
+def _randomise(network: Any, deviation: float) -> None:
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if weight.dim() > 1:
-                weight.normal_(0, 0.3, generator=generator)
+                weight.normal_(0, deviation, generator=generator)
             elif "norm" in name.lower() and "bias" not in name:
                 weight.copy_(1 + 0.2 * torch.randn(weight.shape, generator=generator))
             else:
@@ -196,7 +197,8 @@ def _reading(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
 
 def _said(folder: Path, prepared: Any) -> dict[str, Any]:
     ids = _network(folder).generate(**prepared, max_new_tokens=LONGEST, do_sample=False)
-    new = ids[0][prepared["input_ids"].shape[1] :].tolist()
+    crosses = _network(folder).config.is_encoder_decoder
+    new = ids[0][1 if crosses else prepared["input_ids"].shape[1] :].tolist()
     text = _processor(folder).tokenizer.decode(new, skip_special_tokens=True).strip()
     return {"text": text, "finished": "stop" if 2 in new else "length"}
 
@@ -441,6 +443,48 @@ CHECKPOINTS: dict[str, _Checkpoint] = {
         processor=("PaliGemmaProcessor", {}),
         images=("SiglipImageProcessorPil", {"size": _SQUARE, "image_seq_length": 16}),
         special={"image_token": "<image>"},
+    ),
+    "florence-2": _Checkpoint(
+        network=lambda ids: (
+            t.Florence2ForConditionalGeneration,
+            t.Florence2Config(
+                image_token_id=ids["<image>"],
+                vision_config={
+                    "depths": [1, 1],
+                    "patch_size": [7, 3],
+                    "patch_stride": [4, 2],
+                    "patch_padding": [3, 1],
+                    "patch_prenorm": [False, True],
+                    "embed_dim": [16, 32],
+                    "num_heads": [2, 4],
+                    "num_groups": [2, 4],
+                    "window_size": 4,
+                    "projection_dim": 32,
+                },
+                text_config={
+                    "model_type": "bart",
+                    "d_model": 32,
+                    "encoder_layers": 2,
+                    "decoder_layers": 2,
+                    "encoder_attention_heads": 4,
+                    "decoder_attention_heads": 4,
+                    "encoder_ffn_dim": 64,
+                    "decoder_ffn_dim": 64,
+                    "vocab_size": 160,
+                    "max_position_embeddings": 256,
+                    "pad_token_id": 0,
+                    "bos_token_id": 1,
+                    "eos_token_id": 2,
+                    "decoder_start_token_id": 2,
+                    "forced_eos_token_id": 2,
+                },
+            ),
+        ),
+        processor=("Florence2Processor", {"num_additional_image_tokens": 1}),
+        images=("CLIPImageProcessorPil", {"size": _SQUARE, "do_center_crop": False, "image_seq_length": 17}),
+        special={"image_token": "<image>"},
+        generation={"decoder_start_token_id": 2, "forced_eos_token_id": 2},
+        deviation=0.8,
     ),
     "got-ocr2": _Checkpoint(
         network=lambda ids: (

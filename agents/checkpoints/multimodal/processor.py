@@ -40,6 +40,7 @@ class _NoTokenizer:
 
     def __init__(self) -> None:
         self.init_kwargs: dict[str, Any] = {}
+        self.all_special_tokens: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.endswith("token"):
