@@ -4,6 +4,7 @@ The files: modules.json, `config.json` of each step (1_Pooling, 2_Dense), config
 sentence_bert_config.json. No weights are read.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ __all__ = ["SENTENCE", "dense_files", "modules_of", "pools", "read_sentence_fold
 
 #: Key under which a configuration that was read has what the folder says.
 SENTENCE = "sentence_transformers_folder"
+#: A folder inside the checkpoint, `2_Dense`: nothing that leads out of it.
+_FOLDER = re.compile(r"\w[\w. -]*")
 _LIMITS, _SETTINGS, _MODULES = "sentence_bert_config.json", "config_sentence_transformers.json", "modules.json"
 
 
@@ -42,7 +45,7 @@ def read_sentence_folder(folder: Path) -> dict[str, Any]:
 
 def _step(folder: Path, step: Mapping[str, Any]) -> dict[str, Any]:
     path = str(step.get("path") or "")
-    if path and Path(path).name != path:
+    if path and not _FOLDER.fullmatch(path):
         raise BadInputError(f"{_MODULES} names the path {path[:80]!r}, which is no folder of the checkpoint")
     kind = str(step.get("type")).rpartition(".")[2]
     return {"kind": kind, "path": path, "config": _object(folder / path / "config.json") if path else {}}

@@ -22,6 +22,7 @@ from tests.checkpoints.conftest import READY_S
 from tests.checkpoints.hub_server import Hub, serving
 from tests.checkpoints.models import definition
 from tests.conftest import WAIT_S
+from tests.families.texts import TEXTS
 
 HUB_ID, TOKEN = "acme/tiny-clip", "hf_ThisIsASecretOfTheTest"
 OLD, NEW = "1" * 40, "2" * 40
@@ -39,14 +40,19 @@ def hub(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     files = {path.name: path.read_bytes() for path in (tiny / "tiny-clip").iterdir()}
     files |= {"pytorch_model.bin": b"a pickle", "modeling_own.py": b"raise SystemExit", "README.md": b"# CLIP"}
     with serving(Hub(HUB_ID, {OLD: files, NEW: files | {"merges.txt": b"new"}}, {"main": OLD})) as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.endpoint)
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants._HF_DEFAULT_ENDPOINT, found.endpoint)  # noqa: SLF001
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setenv("HF_ENDPOINT", found.endpoint)
-        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        _use(found, tmp_path, monkeypatch)
         yield found
+
+
+def _use(found: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes huggingface_hub ask a server, and keep what it fetches in a folder."""
+    monkeypatch.setattr(constants, "ENDPOINT", found.endpoint)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants._HF_DEFAULT_ENDPOINT, found.endpoint)  # noqa: SLF001
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+    monkeypatch.setenv("HF_ENDPOINT", found.endpoint)
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder / "hub"))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
 
 
 def shards_of(tiny: Path, name: str) -> set[str]:
@@ -161,3 +167,18 @@ def test_an_agent_with_download_serves_what_only_the_hub_has(tiny: Path, hub: Hu
 def _state(site: Site, module: str) -> str | None:
     report = site.reported["a"].modules.get(module) if "a" in site.reported else None
     return report.state if report is not None else None
+
+
+def test_a_sentence_encoder_comes_with_its_pooling_and_its_linear_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "embedding-gemma"
+    made.mkdir()
+    next(family for family in TEXTS if family.name == made.name).make(made)
+    files = {str(path.relative_to(made)): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    with serving(Hub(HUB_ID, {OLD: files}, {"main": OLD})) as found:
+        _use(found, tmp_path, monkeypatch)
+        (spec,) = definition(tmp_path, made.name).modules
+        remote = spec.model_copy(update={"source": HUB_ID})
+        assert identify(remote, DOWNLOAD) == identify(spec, CheckpointSources((tmp_path,)))
+    assert {"1_Pooling/config.json", "2_Dense/model.safetensors", "3_Dense/config.json"} <= set(found.fetched())

@@ -139,6 +139,16 @@ def test_a_text_does_not_depend_on_those_beside_it(made: Path) -> None:
         ranker.prepare({"query": "lake", "text": []})
 
 
+@pytest.mark.parametrize("path", ["..", "../other", "/etc", "a/b"])
+def test_a_step_outside_of_the_folder_is_bad_input(made: Path, tmp_path: Path, path: str) -> None:
+    copy = tmp_path / "changed"
+    shutil.copytree(made / "qwen3-embedding", copy)
+    steps = json.loads((copy / "modules.json").read_text())
+    (copy / "modules.json").write_text(json.dumps([steps[0], {**steps[1], "path": path}]))
+    with pytest.raises(BadInputError, match=r"modules\.json names the path"):
+        read_config(copy)
+
+
 def test_options_of_one_part_make_another_module(made: Path) -> None:
     plain = checkpoint_definition(str(made / "nli"), "nli", use="zero-shot")
     found = with_options(plain, ["hypothesis_template=the words = {}", "multi_label=true"])
