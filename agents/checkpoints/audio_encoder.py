@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from s2m3.agents.checkpoints.networks import build_network
+from s2m3.agents.checkpoints.networks import build_network, taken_by
 from s2m3.agents.checkpoints.outputs import Asked, asked_outputs, take
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.preprocessing import read_extractor
+from s2m3.agents.checkpoints.speech_recognizer import heard
 from s2m3.agents.checkpoints.windows import Windows
 from s2m3.agents.media.sounds import MAX_SECONDS_IN_WINDOWS, decode_sound
 from s2m3.agents.modules.ports import port
@@ -68,11 +69,31 @@ class AudioEncoder:
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
+class SpeechEncoder(AudioEncoder):
+    """The encoder of a network that transformers cuts: `audio` (at most 30 s) to what its `get_encoder()` gives."""
+
+    def __init__(self, network: Any, extractor: Any, asked: Mapping[str, Asked]) -> None:
+        super().__init__(network.get_encoder(), extractor, asked, None)
+        self._whole = network
+        self._taken = taken_by(self._network)
+
+    def prepare(self, inputs: Mapping[str, Value]) -> list[Features]:
+        """Returns the item's features.
+
+        Raises:
+            BadInputError: No sound, or one that is too short for the network.
+        """
+        features = heard(self._whole, self._extractor, inputs)
+        return [{name: tensor for name, tensor in features.items() if name in self._taken}]
+
+
 def load_audio_encoder(opened: CheckpointPart) -> AudioEncoder:
     """Builds class `audio-encoder`.
 
     Raises:
         ModuleFailedError: Weights or feature extractor do not fit; the text names them.
     """
+    if opened.part.without:
+        return SpeechEncoder(build_network(opened), read_extractor(opened), asked_outputs(opened))
     windows = Windows.if_joined(opened) if opened.part.options.get("windows") else None
     return AudioEncoder(build_network(opened), read_extractor(opened), asked_outputs(opened), windows)

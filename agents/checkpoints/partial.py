@@ -15,7 +15,7 @@ __all__ = ["partial_class"]
 
 
 #: Children that hold the last layer: a part without them ties no weights.
-_HEADS = ("lm_head", "language_model")
+_HEADS = ("lm_head", "proj_out", "language_model")
 
 
 class _Absent(nn.Module):

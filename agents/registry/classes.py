@@ -155,6 +155,7 @@ SHIPPED: dict[str, ModuleClass] = {
     "zero-shot-object-detector": _of_checkpoints("object_detector", "load_zero_shot_detector", *_TEXTS, "PIL"),
     "owlv2-object-detector": _of_checkpoints("object_detector", "load_zero_shot_detector", *_TEXTS, "PIL", "scipy"),
     "picture-features": _of_checkpoints("multimodal.picture_features", "load_picture_features", *_NETWORK, "PIL"),
+    "seq2seq-generator": _of_checkpoints("seq2seq", "load_seq2seq_generator", *_NETWORK, "tokenizers"),
     "multimodal-generator": _of_checkpoints(
         "multimodal.generator", "load_multimodal_generator", *_NETWORK, "tokenizers"
     ),

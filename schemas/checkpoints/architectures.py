@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 #: Shipped classes that write a text, their first output.
-_WRITING = ("text-generator", "multimodal-generator", "causal-lm")
+_WRITING = ("text-generator", "multimodal-generator", "causal-lm", "seq2seq-generator")
 Role = Literal["vision-encoder", "text-encoder", "audio-encoder", "decoder", "head"]
 
 

@@ -26,6 +26,7 @@ _TOKENIZING = frozenset(
         "text-similarity",
         "zero-shot-classifier",
         "multimodal-generator",
+        "seq2seq-generator",
         "causal-lm",
         "speech-recognizer",
         "speech-generator",

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sentencepiece
 import soundfile
 import torch
 import transformers as t
+from tokenizers import Tokenizer, decoders, models
 
 from tests.families.family import LONGEST, Family
 
@@ -75,8 +77,6 @@ def _make_hubert(folder: Path) -> None:
 
 
 def _make_parakeet(folder: Path) -> None:
-    from tokenizers import Tokenizer, decoders, models  # noqa: PLC0415  # of this row alone
-
     pieces = [*("▁" + word for word in ("the", "a", "in", "of", "to", "and")), *"etaonihsrdlumwcfgyp", "<unk>", "<pad>"]
     marks = {"unk_token": "<unk>", "pad_token": "<pad>"}
     made = Tokenizer(
@@ -167,6 +167,71 @@ def _make_whisper(folder: Path, decoder_layers: int = 2) -> None:
     network.eval().save_pretrained(folder)
 
 
+def _make_moonshine(folder: Path) -> None:
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *("▁" + word for word in ("the", "a", "in", "of", "to", "and")),
+        *"etaonihsrdlumwcfg",
+    ]
+    marks = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    made = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, [], unk_token="<unk>"))  # noqa: S106
+    made.decoder = decoders.Metaspace()
+    t.PreTrainedTokenizerFast(tokenizer_object=made, **marks).save_pretrained(folder)
+    _waves(folder, return_attention_mask=True)
+    config = t.MoonshineConfig(
+        hidden_size=32, intermediate_size=48, vocab_size=len(pieces), encoder_num_hidden_layers=2,
+        decoder_num_hidden_layers=2, encoder_num_attention_heads=4, decoder_num_attention_heads=4,
+        max_position_embeddings=64, pad_token_id=2, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    network = t.MoonshineForConditionalGeneration(config)
+    network.generation_config = t.GenerationConfig(
+        bos_token_id=1, eos_token_id=2, pad_token_id=2, decoder_start_token_id=1, max_length=60
+    )
+    randomised(network, folder, deviation=0.5)
+
+
+def _make_speech_to_text(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the lamp in the kitchen is on", "a cat and a dog sit on the mat"]),
+        model_prefix=str(folder / "sentencepiece.bpe"), vocab_size=40, model_type="bpe", minloglevel=2,
+    )  # fmt: skip
+    (folder / "sentencepiece.bpe.vocab").unlink()
+    model = sentencepiece.SentencePieceProcessor(str(folder / "sentencepiece.bpe.model"))
+    known = ["<s>", "<pad>", "</s>", "<unk>", *(model.id_to_piece(n) for n in range(3, len(model)))]
+    (folder / "vocab.json").write_text(json.dumps({piece: number for number, piece in enumerate(known)}))
+    words = t.Speech2TextTokenizer(str(folder / "vocab.json"), str(folder / "sentencepiece.bpe.model"))
+    words.save_pretrained(folder)
+    t.Speech2TextFeatureExtractor(feature_size=16, num_mel_bins=16).save_pretrained(folder)
+    config = t.Speech2TextConfig(
+        vocab_size=len(known), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, input_feat_per_channel=16, conv_channels=24,
+        max_source_positions=400, max_target_positions=64, bos_token_id=0, pad_token_id=1, eos_token_id=2,
+        decoder_start_token_id=2,
+    )  # fmt: skip
+    network = t.Speech2TextForConditionalGeneration(config)
+    network.generation_config = t.GenerationConfig(
+        bos_token_id=0, eos_token_id=2, pad_token_id=1, decoder_start_token_id=2, max_length=60
+    )
+    randomised(network, folder, deviation=0.5)
+
+
+def _written(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    """As the model's card: the processor, generate, the tokenizer."""
+    network, words = _network(folder), t.AutoTokenizer.from_pretrained(folder)
+    extractor = t.AutoFeatureExtractor.from_pretrained(folder)
+    heard = extractor(samples(inputs["audio"]), sampling_rate=_RATE, return_tensors="pt")
+    ids = network.generate(**heard, max_new_tokens=LONGEST)[0]
+    return {"text": words.decode(ids, skip_special_tokens=True).strip()}
+
+
+@cache
+def _network(folder: Path) -> Any:
+    return t.AutoModelForSpeechSeq2Seq.from_pretrained(folder).eval()
+
+
 def _drawn(name: str) -> torch.Generator:
     return torch.Generator().manual_seed(sum(name.encode()))
 
@@ -238,6 +303,8 @@ SPEECH = [
     Family("wav2vec2-classification", "speech", _make_wav2vec2_classes, _SOUNDS, _classes),
     Family("whisper", "speech", _make_whisper, _SPOKEN, _transcript),
     Family("distil-whisper", "speech", partial(_make_whisper, decoder_layers=1), _SPOKEN, _transcript),
+    Family("moonshine", "speech", _make_moonshine, _SOUNDS, _written),
+    Family("speech-to-text", "speech", _make_speech_to_text, _SOUNDS, _written),
     Family("vits", "speech", _make_vits, _TEXTS, _spoken),
     Family("ast", "speech", _make_ast, _SOUNDS, _classes),
 ]
