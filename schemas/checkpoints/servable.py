@@ -68,6 +68,7 @@ UNSERVED: Mapping[str, str] = {
     "DinatForImageClassification": "needs the package natten",
     "OmDetTurboForObjectDetection": "asks for its labels in a way of its own, which is not served",
     "ShieldGemma2ForImageClassification": "judges a picture by a policy in words, which is not served",
+    "ZoeDepthForDepthEstimation": "makes its depths with the package torchvision",
 }
 #: Settings of open_clip's towers and pictures that change what is computed -> the one value that is computed here.
 _OPEN_CLIP_VISION: Mapping[str, Any] = {

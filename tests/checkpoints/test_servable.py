@@ -99,6 +99,7 @@ REFUSED: dict[str, tuple[str, Damage, str]] = {
     "no-feature-extractor": ("tiny-whisper", lacks("preprocessor_config.json"), "does not say how to read sound"),
     "mobile-clip": ("tiny-clip-resnet", vit_of(timm_model_name="vit_base_mci_224"), "a tower of timm in open_clip's"),
     "coca": ("tiny-clip-resnet", vit_of(attentional_pool=True), "a variant of open_clip's that is not read: attent"),
+    "needs-torchvision": ("tiny-vit", says(architectures=["ZoeDepthForDepthEstimation"]), "the package torchvision"),
     "no-class-here": ("tiny-vit", says(architectures=["DinatForImageClassification"]), "needs the package natten"),
     "timm-backbone": ("tiny-vit", says(**DETR, backbone="resnet50", use_timm_backbone=True), "timm (resnet50)"),
     "timm-by-default": ("tiny-vit", says(**DETR), "has a backbone of the package timm"),
