@@ -5,6 +5,7 @@ from typing import Any
 
 import transformers
 from transformers import AutoTokenizer
+from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.modules.kv_cache import positions_of
@@ -44,7 +45,8 @@ def read_extractor(opened: CheckpointPart) -> Any:
         ModuleFailedError: It has none that is known.
     """
     settings = extractor_settings(opened)
-    return _made(opened, str(settings.get("feature_extractor_type")), settings)
+    usual = FEATURE_EXTRACTOR_MAPPING_NAMES.get(str(opened.value("model_type")))
+    return _made(opened, str(settings.get("feature_extractor_type") or usual), settings)
 
 
 def _settings(folder: Path, what: str) -> dict[str, Any]:

@@ -284,10 +284,12 @@ def _without_pillow(checkpoint: Checkpoint, family: Architecture) -> str | None:
 
 
 def _processor_class(folder: Path, keys: tuple[str, ...], inside: str) -> str | None:
-    """Returns the class that a folder's processor_config.json or preprocessor_config.json names."""
+    """Returns the class that a folder's processor_config.json or preprocessor_config.json names; None: no processor."""
     whole = _document(folder / "processor_config.json").get(inside)
     settings = whole if isinstance(whole, Mapping) else _document(folder / "preprocessor_config.json")
-    return next((str(settings[key]) for key in keys if settings.get(key)), None)
+    named = next((str(settings[key]) for key in keys if settings.get(key)), None)
+    # wav2vec 2.0's older folders leave it to the model_type
+    return "" if named is None and inside == "feature_extractor" and settings.get("sampling_rate") else named
 
 
 def _document(path: Path) -> Mapping[str, Any]:

@@ -1,5 +1,7 @@
 """Networks that read sound to its end in one pass: recognition with a CTC head, and classes of sound."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +69,20 @@ def test_weights_under_the_older_names_of_weight_norm_are_read(made: Callable[[s
         renamed[name] = tensor
     assert renamed.keys() != tensors.keys()
     save_file(renamed, copy / "model.safetensors", metadata={"format": "pt"})
+    texts = [
+        run_module(loaded(f.parent, definition(f).modules[0]), {"audio": sound(2)}, "text") for f in (folder, copy)
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_a_folder_that_names_no_extractor_has_that_of_its_model_type(
+    made: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """As the older published folders of wav2vec 2.0."""
+    folder, copy = made("wav2vec2-ctc"), tmp_path / "unnamed"
+    shutil.copytree(folder, copy)
+    path = copy / "preprocessor_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if not k.endswith("_type")}))
     texts = [
         run_module(loaded(f.parent, definition(f).modules[0]), {"audio": sound(2)}, "text") for f in (folder, copy)
     ]
