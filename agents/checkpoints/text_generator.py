@@ -122,16 +122,18 @@ class TextGenerator(TextDecoder[Prepared]):
 class _Prompt:
     """What a text starts from: fixed tokens, or a template with a question and a picture in it."""
 
-    def __init__(self, opened: CheckpointPart, config: GeneratorConfig) -> None:
+    def __init__(self, opened: CheckpointPart, config: GeneratorConfig, tokenizer: Any) -> None:
         template = config.prompt or opened.part.options.get("prompt")
         self._fixed: list[int] = []
         self._template = ""
         self.image_id: int | None = None
         self.whisper: WhisperPrompt | None = None
-        if template == "whisper":
+        if opened.part.options.get("prompt") == "whisper":
             start = _token(opened, "the token it starts from", opened.part.start)
             self.whisper = whisper_prompt(opened, start, config.language)
             self._fixed = self.whisper.ids
+        elif opened.part.start and config.prompt:
+            self._fixed = tokenizer(config.prompt, add_special_tokens=False)["input_ids"]
         elif opened.part.start:
             self._fixed = [_token(opened, "the token it starts from", opened.part.start)]
         else:
@@ -183,11 +185,11 @@ def load_text_generator(opened: CheckpointPart) -> TextGenerator:
     config = read_config(opened.spec, GeneratorConfig)
     ends = text_ends(opened)
     network = build_network(opened)
-    vocabulary = network.config.vocab_size
-    prompt = _Prompt(opened, config)
+    vocabulary, tokenizer = network.config.vocab_size, read_tokenizer(opened)
+    prompt = _Prompt(opened, config, tokenizer)
     given: dict[str, Any] = {
         "projector": build_projector(opened),
-        "tokenizer": read_tokenizer(opened),
+        "tokenizer": tokenizer,
         "prompt": prompt,
         "stop": Stop(frozenset(ends), never_chosen(opened, "suppress_tokens", vocabulary)),
         "length": new_tokens(opened, config.max_new_tokens),

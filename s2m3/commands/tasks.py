@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from s2m3.commands import options
+from s2m3.commands.module_options import check_task_prompt, with_options
 from s2m3.planner.catalogue import catalogue_of
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
@@ -56,7 +57,8 @@ def add(
         str | None, typer.Option(help="of a text model: embedding, similarity, ranking, pair, zero-shot; see the docs")
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option("--option", help="of a checkpoint of one part, NAME=VALUE; repeat for several")
+        list[str] | None,
+        typer.Option("--option", help="of a checkpoint's one part, or of the one that writes: NAME=VALUE; repeat"),
     ] = None,
     max_tokens: options.MaxTokens = None,
     stop: options.StopTexts = None,
@@ -78,6 +80,7 @@ def add(
     own = own_architectures(settings.architectures)
     definition = with_options(checkpoint_definition(model, source, dtype, own, use), option or [])
     if definition is not None:
+        check_task_prompt(Path(model), definition)
         _say_not_followed(Path(model), own)
     inputs: dict[str, Any] = {}
     if text:
@@ -146,40 +149,6 @@ def checkpoint_definition(
     held_in, checkpoint = read_dtype(dtype) if dtype is not None else None, read_checkpoint(folder)
     check_servable(checkpoint, architecture_of(checkpoint.config, own, use))
     return definition_of(checkpoint, source or str(folder.resolve()), dtype=held_in, own=own, use=use)
-
-
-def with_options(definition: Definition | None, given: Sequence[str]) -> Definition | None:
-    """Returns a definition whose one module has options in its configuration: `prompt_name=query`.
-
-    Args:
-        definition: Of a checkpoint; None where a file defines the model.
-        given: NAME=VALUE; `true`, `false` and numbers are JSON's, anything else is a text.
-
-    Raises:
-        BadInputError: The model has several modules or a definition of its own, or something is no NAME=VALUE.
-    """
-    if not given:
-        return definition
-    if definition is None or len(definition.modules) > 1:
-        raise BadInputError("--option is for a checkpoint of one part; a definition sets the `config` of each module")
-    pairs = [one.partition("=") for one in given]
-    if wrong := [name for name, is_set, _ in pairs if not is_set or not name]:
-        raise BadInputError(f"--option takes NAME=VALUE, not {wrong[0][:80]!r}")
-    config = {name: _json_or_text(value) for name, _, value in pairs}
-    (spec,) = definition.modules
-    fresh = spec.model_copy(update={"config": {**spec.config, **config}})
-    fresh = fresh.model_copy(update={"id": f"{spec.id[:-7]}-{fresh.identity[:6]}"})  # other options: another module
-    steps = {name: step.model_copy(update={"module": fresh.id}) for name, step in definition.model.steps.items()}
-    model = definition.model.model_copy(update={"steps": steps})
-    return definition.model_copy(update={"model": model, "modules": [fresh]})
-
-
-def _json_or_text(value: str) -> Any:
-    try:
-        found = json.loads(value)
-    except ValueError:
-        return value
-    return found if isinstance(found, bool | int | float) else value
 
 
 def _say_not_followed(folder: Path, own: Sequence[Architecture]) -> None:

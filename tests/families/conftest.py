@@ -1,6 +1,6 @@
 """The families' tiny checkpoints, each made when it is first asked for, split over two agents on a real broker."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -46,9 +46,9 @@ def client(site: Cluster) -> Iterator[Client]:
         yield asking
 
 
-def serve(site: Cluster, task: str, folder: Path) -> Definition:
+def serve(site: Cluster, task: str, folder: Path, options: Sequence[str] = ()) -> Definition:
     """Places the modules of one checkpoint on both nodes in turn, and waits until all are ready."""
-    found = definition(folder)
+    found = definition(folder, options)
     held = {spec.id: sorted(NODES)[number % 2] for number, spec in enumerate(found.modules)}
     with Site(site.settings) as view:
         for node in NODES:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from s2m3.commands.module_options import with_options
 from s2m3.schemas.checkpoints.architectures import architecture_of
 from s2m3.schemas.checkpoints.deriving import definition_of
 from s2m3.schemas.checkpoints.headers import read_checkpoint
@@ -34,6 +35,7 @@ class Family:
             tokenizer, chat template and generation_config.
         asks: Inputs of at least two requests whose answers differ.
         whole: (folder, inputs) -> the answer's outputs, by transformers on the whole model, as its card says.
+        options: Of `task add --option`.
     """
 
     name: str
@@ -41,13 +43,15 @@ class Family:
     make: Callable[[Path], None]
     asks: Sequence[dict[str, Any]]
     whole: Callable[[Path, dict[str, Any]], dict[str, Any]]
+    options: Sequence[str] = ()
 
 
-def definition(folder: Path) -> Definition:
+def definition(folder: Path, options: Sequence[str] = ()) -> Definition:
     """Returns what `task add --model FOLDER` makes of a checkpoint; its texts are kept short."""
     checkpoint = read_checkpoint(folder)
     check_servable(checkpoint, architecture_of(checkpoint.config))
-    found = definition_of(checkpoint, folder.name)
+    found = with_options(definition_of(checkpoint, folder.name), options)
+    assert found is not None
     return found.model_copy(update={"modules": [_short(spec) for spec in found.modules]})
 
 

@@ -1,5 +1,6 @@
 """All rows of the table of families."""
 
+from tests.families.captioning import CAPTIONING
 from tests.families.causal_lm import CAUSAL_LM
 from tests.families.detection import DETECTION
 from tests.families.dual import DUAL
@@ -15,6 +16,7 @@ __all__ = ["FAMILIES"]
 
 FAMILIES: list[Family] = [
     *VISION_LANGUAGE,
+    *CAPTIONING,
     *CAUSAL_LM,
     *SPEECH,
     *DUAL,

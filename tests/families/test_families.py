@@ -21,7 +21,7 @@ from tests.zoo.test_against_whole import assert_same
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_a_family_answers_as_the_whole_model(site: Cluster, client: Client, folder: Path, family: Family) -> None:
     source = checkpoint(folder, family)
-    served = serve(site, family.name, source)
+    served = serve(site, family.name, source, family.options)
     with torch.inference_mode():
         expected = [family.whole(source, inputs) for inputs in family.asks]
     assert not _same(expected[0], expected[1]), "the requests of a row have to differ in their answers"
@@ -48,13 +48,13 @@ def test_an_altered_tensor_of_any_part_changes_the_answer(folder: Path, family: 
         wanted = family.whole(source, family.asks[0])
         for name, part in architecture_of(read_checkpoint(source).config).parts.items():
             changed = altered(source, list(part.names(read_checkpoint(source).tensors)))
-            values = run_all(folder, definition(changed), family.asks[0])
-            answer = {out: values[f"{step}.{out}"] for step, out in _answered(changed) if out in wanted}
+            values = run_all(folder, definition(changed, family.options), family.asks[0])
+            answer = {out: values[f"{step}.{out}"] for step, out in _answered(changed, family) if out in wanted}
             assert not _same(answer, wanted), f"the answer does not depend on {name}"
 
 
-def _answered(folder: Path) -> list[tuple[str, str]]:
-    model = definition(folder).model
+def _answered(folder: Path, family: Family) -> list[tuple[str, str]]:
+    model = definition(folder, family.options).model
     places = {name: step for step in model.steps for name in model.wanted_outputs(step)}
     return [(places[name], name) for name in model.answer]
 

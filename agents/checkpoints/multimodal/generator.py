@@ -85,13 +85,13 @@ class TowerGenerator(MultimodalGenerator):
         self._network = network
         self._tower = _SentTower()
         setattr(network.base_model, tower, self._tower)
-        self._pixels, self._sizes = picture([Image.new("RGB", (64, 64))])
+        self._pixels, self._of_one = picture([Image.new("RGB", (64, 64))])
 
     def prepare(self, inputs: Mapping[str, Value]) -> Prompt:
         """Returns the item's prompt, and what the tower gave of its pictures."""
         hidden = torch.from_numpy(np.array(tensor_port(inputs, "hidden", (None, None, None))))
         given = self._put(
-            inputs, len(hidden), {name: _repeated(value, len(hidden)) for name, value in self._sizes.items()}
+            inputs, len(hidden), {name: _repeated(value, len(hidden)) for name, value in self._of_one.items()}
         )
         prompt = self._prompt(given)
         return _TowerPrompt(prompt.given, prompt.tokens, hidden)
