@@ -1,4 +1,4 @@
-"""`task add --option`: it is for the one part, or for the one that writes; Donut is not added without its task prompt."""
+"""`task add --option`: for the one part, or the one that writes; Donut is not added without its task prompt."""
 
 import json
 from pathlib import Path

@@ -106,7 +106,7 @@ def make_vit_gpt2(folder: Path) -> None:
     pictures(folder, "ViTImageProcessorPil")
 
 
-def _blip_config() -> Any:
+def blip_config() -> Any:
     return t.BlipConfig(
         vision_config=_PICTURE,
         text_config={**_TEXT, "encoder_hidden_size": 32, "sep_token_id": EOS, "projection_dim": 16},
@@ -115,13 +115,13 @@ def _blip_config() -> Any:
 
 
 def make_blip_captioning(folder: Path) -> None:
-    save(t.BlipForConditionalGeneration(_blip_config()), folder, seed=8, writer=1.0)
+    save(t.BlipForConditionalGeneration(blip_config()), folder, seed=8, writer=1.0)
     tokenizer(folder)
     pictures(folder, "BlipImageProcessorPil")
 
 
 def make_blip_vqa(folder: Path) -> None:
-    save(t.BlipForQuestionAnswering(_blip_config()), folder)
+    save(t.BlipForQuestionAnswering(blip_config()), folder)
     tokenizer(folder)
     pictures(folder, "BlipImageProcessorPil")
 

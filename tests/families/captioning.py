@@ -10,8 +10,9 @@ from typing import Any
 import transformers as t
 from PIL import Image
 
-from tests.checkpoints.tiny import BOS, EOS, PAD, SIZE, make_blip_captioning, pictures, save, tokenizer
+from tests.checkpoints.tiny import BOS, EOS, PAD, SIZE, blip_config, pictures, tokenizer
 from tests.families.family import LONGEST, Family
+from tests.families.vision_language import randomise
 from tests.zoo.samples import sample
 
 __all__ = ["CAPTIONING"]
@@ -29,12 +30,17 @@ _VIT = {
 }
 
 
-def _write(folder: Path, encoder: Any, decoder: Any, images: str, writer: float = 1.0) -> None:
+def _write(folder: Path, encoder: Any, decoder: Any, images: str, deviation: float = 0.3, seed: int = 3) -> None:
     config = t.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = BOS, PAD, EOS
     network = t.VisionEncoderDecoderModel(config)
     network.generation_config = t.GenerationConfig(decoder_start_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD)
-    save(network, folder, writer=writer)
+    _save(network, folder, images, deviation, seed)
+
+
+def _save(network: Any, folder: Path, images: str, deviation: float, seed: int) -> None:
+    randomise(network, deviation, seed)
+    network.eval().save_pretrained(folder)
     tokenizer(folder)
     pictures(folder, images)
 
@@ -45,7 +51,7 @@ def _trocr(folder: Path) -> None:
         cross_attention_hidden_size=32, max_position_embeddings=64, pad_token_id=PAD, bos_token_id=BOS,
         eos_token_id=EOS,
     )  # fmt: skip
-    _write(folder, t.ViTConfig(**_VIT), words, "ViTImageProcessorPil")
+    _write(folder, t.ViTConfig(**_VIT), words, "ViTImageProcessorPil", 0.2, 3)
     (folder / "processor_config.json").write_text(json.dumps({"processor_class": "TrOCRProcessor"}))
 
 
@@ -58,7 +64,7 @@ def _donut(folder: Path) -> None:
     swin = t.DonutSwinConfig(
         image_size=[32, 32], patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4
     )
-    _write(folder, swin, words, "DonutImageProcessorPil", writer=0.4)
+    _write(folder, swin, words, "DonutImageProcessorPil")
     (folder / "processor_config.json").write_text(json.dumps({"processor_class": "DonutProcessor"}))
 
 
@@ -89,7 +95,11 @@ def _vit_gpt2(folder: Path) -> None:
         n_embd=48, n_layer=2, n_head=4, vocab_size=SIZE, bos_token_id=BOS, eos_token_id=EOS, add_cross_attention=True,
         is_decoder=True,
     )  # fmt: skip
-    _write(folder, t.ViTConfig(**_VIT), words, "ViTImageProcessorPil")
+    _write(folder, t.ViTConfig(**_VIT), words, "ViTImageProcessorPil", 0.2, 7)
+
+
+def _blip_captioning(folder: Path) -> None:
+    _save(t.BlipForConditionalGeneration(blip_config()), folder, "BlipImageProcessorPil", 0.2, 8)
 
 
 def _blip(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +113,7 @@ def _blip(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
 
 _ASKS: list[dict[str, Any]] = [{"image": CAT}, {"image": ROCKET}]
 CAPTIONING = [
-    Family("blip", "vision-language", make_blip_captioning, _ASKS, _blip),
+    Family("blip", "vision-language", _blip_captioning, _ASKS, _blip),
     Family("vit-gpt2", "vision-language", _vit_gpt2, _ASKS, _read("")),
     Family("trocr", "vision-language", _trocr, _ASKS, _read("")),
     Family("donut", "vision-language", _donut, _ASKS, _read(TASK_PROMPT), options=[f"prompt={TASK_PROMPT}"]),

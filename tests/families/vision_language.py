@@ -21,7 +21,7 @@ from tests.checkpoints.tiny import WORDS
 from tests.families.family import LONGEST, Family
 from tests.zoo.samples import sample
 
-__all__ = ["CHECKPOINTS", "VISION_LANGUAGE", "WIDE_GEMMA"]
+__all__ = ["CHECKPOINTS", "VISION_LANGUAGE", "WIDE_GEMMA", "randomise"]
 
 CAT, ROCKET = sample("chelsea.jpg"), sample("rocket.jpg")
 _FIRST = ["[PAD]", "[BOS]", "[EOS]", "[UNK]"]
@@ -114,15 +114,16 @@ class _Checkpoint:
         cls, config = self.network(words)
         torch.manual_seed(11)
         network = cls(config).eval()
-        _randomise(network, self.deviation)
+        randomise(network, self.deviation)
         network.generation_config = t.GenerationConfig(
             eos_token_id=2, pad_token_id=0, bos_token_id=1, **self.generation
         )
         network.save_pretrained(folder)
 
 
-def _randomise(network: Any, deviation: float) -> None:
-    generator = torch.Generator().manual_seed(3)
+def randomise(network: Any, deviation: float, seed: int = 3) -> None:
+    """Gives a network other numbers: matrices N(0, deviation), norms around 1, the rest N(0, 0.1)."""
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if weight.dim() > 1:
