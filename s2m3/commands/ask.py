@@ -88,7 +88,7 @@ class _Drawing:
         Raises:
             BadInputError: The answer has no boxes, or the file cannot be written.
         """
-        boxes = boxes_in(answer.outputs)
+        boxes = [] if answer.value is None else boxes_in(answer.outputs)  # None: none of these
         if boxes is None:
             raise BadInputError(f"the answer has no boxes to draw, only {', '.join(answer.outputs)}")
         try:

@@ -24,6 +24,16 @@ def test_answers_without_a_score_are_as_they_are(outputs: dict[str, object]) -> 
     assert with_abstention(outputs, "label", 0.9) == outputs
 
 
+def test_of_boxes_those_below_the_threshold_are_left_out() -> None:
+    boxes = [{"label": "dog", "score": score, "box": [0.0, 0.0, 9.0, 9.0]} for score in (0.9, 0.6, 0.3)]
+    outputs = {"boxes": boxes, "label": "dog", "score": 0.9}
+    assert with_abstention(outputs, "boxes", None) == outputs
+    assert with_abstention(outputs, "boxes", 0.6) == outputs | {"boxes": boxes[:2]}
+    assert with_abstention(outputs, "boxes", 0.95) == outputs | {"boxes": None}
+    nothing = {"boxes": [], "label": "", "score": 0.0}
+    assert with_abstention(nothing, "boxes", 0.5) == nothing | {"boxes": None}
+
+
 def test_20_a_requester_abstains_by_the_threshold_in_the_route() -> None:
     made = requests()
     made.on_route("t", route("a", answer=["label", "score", "ranking"], threshold=0.45), 0.0)

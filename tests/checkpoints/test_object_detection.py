@@ -12,8 +12,10 @@ from PIL import Image
 from transformers.models.auto import modeling_auto as auto
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
+from s2m3.agents.checkpoints import object_detector
 from s2m3.agents.checkpoints.object_detector import ObjectDetector
 from s2m3.agents.media.pictures import decode_with_size
+from s2m3.agents.registry import classes
 from s2m3.agents.serving.module import Module
 from s2m3.schemas.checkpoints.processors import NO_PILLOW
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
@@ -97,6 +99,17 @@ def test_boxes_of_a_picture_that_is_decoded_at_a_half_are_in_its_own_pixels(form
     assert max(small.size) < 900
 
 
+def test_a_detector_scales_boxes_from_the_half_that_it_looked_at(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = file_of(cat().resize((900, 600)), "PNG")
+    small, size = decode_with_size(large, 300)
+    expected = whole(made / "yolos", file_of(small, "PNG"))
+    for box in expected["boxes"]:
+        box["box"] = [corner * size[0] / small.width for corner in box["box"]]
+    monkeypatch.setattr(object_detector, "_FULL", 300)
+    assert_same(run_module(detector(made / "yolos"), {"image": large}, *OUTPUTS), expected)
+    assert small.width == 450
+
+
 def test_the_threshold_is_a_setting_of_the_module(made: Path) -> None:
     scores = {}
     for threshold in (0.0, 0.5, 0.9, 1.0):
@@ -162,6 +175,13 @@ def test_one_text_with_full_stops_is_grounding_dinos_prompt_as_its_card_writes_i
     listed = run_module(module, {"image": PICTURES["wide"], "text": ["a cat", "a red cup"]}, *OUTPUTS)
     prompt = run_module(module, {"image": PICTURES["wide"], "text": ["a cat. a red cup."]}, *OUTPUTS)
     assert prompt == listed
+
+
+def test_an_agent_without_scipy_offers_no_owlv2_and_says_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classes, "find_spec", lambda name: None if name == "scipy" else object())
+    missing = {name: kind.missing_package() for name, kind in classes.SHIPPED.items()}
+    why = {name: text for name, text in missing.items() if text is not None}
+    assert why == {"owlv2-object-detector": "the package scipy (pip install 's2m3[owlv2]')"}
 
 
 def test_the_list_of_processors_without_pillow_is_transformers_own() -> None:
