@@ -14,6 +14,9 @@ from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
 __all__ = ["extractor_settings", "read_extractor", "read_image_processor", "read_tokenizer", "token_limit"]
 
+#: Pillow's number of that way of resizing: agents that read texts alone have no Pillow.
+_BILINEAR = 2
+
 
 def read_image_processor(opened: CheckpointPart) -> Any:
     """Returns the checkpoint's image processor.
@@ -71,7 +74,12 @@ def _made(opened: CheckpointPart, name: str, settings: dict[str, Any]) -> Any:
 
 def _open_clip_processor(opened: CheckpointPart) -> Any:
     side = opened.value("model_cfg.vision_cfg.image_size")
-    settings = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    square = {"height": side, "width": side}
+    settings: dict[str, Any] = {"size": {"shortest_edge": side}, "crop_size": square}
+    if opened.value("preprocess_cfg.resize_mode") == "squash":
+        settings = {"size": square, "do_center_crop": False}
+    if opened.value("preprocess_cfg.interpolation") == "bilinear":
+        settings["resample"] = _BILINEAR
     given = {"image_mean": opened.value("preprocess_cfg.mean"), "image_std": opened.value("preprocess_cfg.std")}
     return _made(opened, "CLIPImageProcessorPil", settings | {k: v for k, v in given.items() if v is not None})
 

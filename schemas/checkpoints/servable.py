@@ -91,7 +91,7 @@ _OPEN_CLIP_TEXT: Mapping[str, Any] = {
     "act_kwargs": None,
     "norm_kwargs": None,
 }
-_OPEN_CLIP_PICTURES: Mapping[str, Any] = {"resize_mode": "shortest", "interpolation": "bicubic"}
+_OPEN_CLIP_PICTURES = {"resize_mode": ("shortest", "squash"), "interpolation": ("bicubic", "bilinear")}
 #: Settings of generation_config.json that change what is written and are not followed -> the value without effect.
 #: What is followed is in agents/modules/token_rules.py.
 _UNFOLLOWED: Mapping[str, Any] = {
@@ -159,7 +159,9 @@ def _open_clip(checkpoint: Checkpoint, _family: Architecture) -> str | None:
     found = {key: vision[key] for key, usual in _OPEN_CLIP_VISION.items() if vision.get(key, usual) != usual}
     found |= {key: text[key] for key, usual in _OPEN_CLIP_TEXT.items() if text.get(key, usual) != usual}
     resized = _mapping(checkpoint.config.get("preprocess_cfg"))
-    found |= {key: resized[key] for key, usual in _OPEN_CLIP_PICTURES.items() if resized.get(key, usual) != usual}
+    found |= {
+        key: resized[key] for key, known in _OPEN_CLIP_PICTURES.items() if resized.get(key, known[0]) not in known
+    }
     said = ", ".join(f"{key}={str(value)[:40]}" for key, value in found.items())
     return f"is a variant of open_clip's that is not read: {said}" if found else None
 
