@@ -231,7 +231,7 @@ def build_tower(name: str, model: Mapping[str, Any], state: Mapping[str, Tensor]
     """Returns a tower with its weights, set to inference.
 
     Args:
-        name: Of the class.
+        name: `VisionTower` or `TextTower`.
         model: `model_cfg` of an open_clip_config.json.
         state: The tower's weights.
         module_id: For the errors.
@@ -239,9 +239,10 @@ def build_tower(name: str, model: Mapping[str, Any], state: Mapping[str, Tensor]
     Raises:
         ModuleFailedError: The configuration lacks something, or weights are missing or of another shape.
     """
-    classes = {found.__name__: found for found in (ModifiedResNet, VisionTransformer, TextTower)}
     try:
-        tower: nn.Module = classes[name](model)
+        has_stages = isinstance(model["vision_cfg"].get("layers"), list)
+        vision = ModifiedResNet if has_stages else VisionTransformer
+        tower: nn.Module = {"VisionTower": vision, "TextTower": TextTower}[name](model)
     except (KeyError, TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise ModuleFailedError(f"module {module_id}: open_clip_config.json: {error!r}"[:300]) from error
     counts = {key: count for key, count in tower.state_dict().items() if key.endswith(_COUNT)}

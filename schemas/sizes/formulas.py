@@ -77,7 +77,7 @@ _FORMULAS: dict[str, Callable[[_Given], Size]] = {
     "WhisperForCausalLM": lambda given: decoders.whisper_decoder(given.dims, given.tokens),
     "ClapModel.audio": lambda given: audio.clap_audio(given.dims),
     "ClapModel.text": lambda given: encoders.bert(given.dims, pooled=True, projected=True),
-    "ModifiedResNet": lambda given: openai.modified_resnet(given.whole["model_cfg"]),
+    "open_clip:resnet": lambda given: openai.modified_resnet(given.whole["model_cfg"]),
     "TextTower": lambda given: openai.openclip_text(given.whole["model_cfg"]),
     "ImageBindVision": lambda given: openai.imagebind_vision(given.dims),
     "ImageBindText": lambda given: openai.imagebind_text(given.dims),
@@ -109,6 +109,8 @@ def _defaults() -> dict[str, dict[str, Any]]:
 
 def _network_name(part: Part, config: Mapping[str, Any]) -> str:
     """Returns the network's key in the tables above: its class; of a dual encoder, also the features that it gives."""
+    if part.network == "open_clip.VisionTower":
+        return architecture_name(config)
     if part.network != "{architecture}":
         return part.network.rpartition(".")[2]
     return architecture_name(config) + (f".{part.features}" if part.features else "")
