@@ -77,9 +77,28 @@ export function names(all: readonly string[], most = 4): string {
 
 /** Formats any value of an answer as one short text, which is never interpreted as HTML. */
 export function shown(value: unknown, most = 300): string {
-  const whole =
-    typeof value === "string" ? value : value === undefined || value === null ? "no answer" : JSON.stringify(value);
+  const whole = asText(value);
   return whole.length > most ? `${whole.slice(0, most)}…` : whole;
+}
+
+function asText(value: unknown): string {
+  if (typeof value === "string") return value;
+  if (value === undefined || value === null) return "no answer";
+  if (isFile(value)) return "a file";
+  if (Array.isArray(value) && value.length > 0 && value.every(isBox))
+    return value.map((box) => `${box.label} ${box.score.toFixed(2)}`).join(", ");
+  return JSON.stringify(value);
+}
+
+/** A picture or sound in plain form: its base64 is no text for people. */
+function isFile(value: unknown): boolean {
+  return typeof value === "object" && value !== null && "base64" in value;
+}
+
+/** One of a detector's boxes: where it is in the picture is said in the answer's JSON. */
+function isBox(value: unknown): value is { label: string; score: number } {
+  if (typeof value !== "object" || value === null || !("box" in value)) return false;
+  return "label" in value && typeof value.label === "string" && "score" in value && typeof value.score === "number";
 }
 
 export function clock(at: number): string {

@@ -78,6 +78,20 @@ def test_hostile_texts_are_shown_as_texts(site: tuple[Teller, str], open_page: O
     assert page.evaluate("window.pwned") is None
 
 
+def test_boxes_are_told_by_their_labels_and_a_file_is_no_text(site: tuple[Teller, str], open_page: Open) -> None:
+    teller, url = site
+    page = open_page(url)
+    expect(page.locator("[data-node=node-00]")).to_be_visible()
+    boxes = [{"label": label, "score": score, "box": [1.5, 2, 30, 40]} for label, score in (("cat", 0.93), (HTML, 0.5))]
+    for task, answer in (("porch", boxes), ("map", {"base64": "iVBORw0KGgo="})):
+        said = {"status": "ok", "answer": answer, "outputs": {"answer": answer}, "latency_ms": 1, "steps": {}}
+        teller.say(f"response/{task}", said, retain=False)
+    expect(page.locator(".requests")).to_contain_text(f"cat 0.93, {HTML} 0.50")
+    expect(page.locator(".requests")).to_contain_text("a file")
+    expect(page.locator(".requests")).not_to_contain_text("iVBORw0KGgo")
+    assert page.evaluate("window.pwned") is None
+
+
 def test_what_cannot_be_read_is_dropped_and_counted(
     site: tuple[Teller, str], open_page: Open, kind: BrokerKind
 ) -> None:
