@@ -168,6 +168,8 @@ def _class(path: str, config: Any) -> Any:
     """Returns a class of transformers by its name, or by its module's path there."""
     if path in _AUTO:
         mapping: Mapping[Any, Any] = _AUTO[path]
+        if type(config) not in mapping:
+            raise ModuleFailedError(f"transformers has no {path} of {type(config).__name__}")
         found = mapping[type(config)]
         return found[0] if isinstance(found, tuple) else found
     module, dot, name = path.rpartition(".")

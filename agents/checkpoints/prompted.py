@@ -62,19 +62,20 @@ class PromptGenerator(ABC):
         network: Of transformers.
         tokenizer: Makes texts of tokens.
         settings: What the checkpoint says of its texts.
+        writer: The network inside that writes, where `generate` hands over to one.
     """
 
     light = False
     max_batch = 8
     generates = "text"
 
-    def __init__(self, network: Any, tokenizer: Any, settings: PromptSettings) -> None:
+    def __init__(self, network: Any, tokenizer: Any, settings: PromptSettings, writer: Any = None) -> None:
         config = network.config.get_text_config(decoder=True)
         self._tokenizer = tokenizer
-        self._decoding = StepwiseDecoding(network, settings.stop, settings.rules)
+        self._decoding = StepwiseDecoding(network, settings.stop, settings.rules, writer)
         self._cache_size = kv_cache_size(config, network.dtype.itemsize)
         self._vocabulary = config.vocab_size
-        self._crosses = bool(network.config.is_encoder_decoder)
+        self._crosses = bool((writer or network).config.is_encoder_decoder)
         self._length = settings.length
         self.usual_tokens = settings.length.after(0)
         self.cache_bytes = settings.cache_bytes

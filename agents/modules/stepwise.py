@@ -39,16 +39,17 @@ class StepwiseDecoding:
 
     Args:
         network: Of transformers, one that has `generate`.
+        writer: The network inside to which its `generate` hands over; None if that is the network itself.
         stop: When texts end.
         rules: Further settings of the checkpoint.
     """
 
-    def __init__(self, network: Any, stop: Stop, rules: TokenRules = NO_RULES) -> None:
-        self._network = network
+    def __init__(self, network: Any, stop: Stop, rules: TokenRules = NO_RULES, writer: Any = None) -> None:
+        self._starter, self._network = network, writer or network
         self._chooser = TokenChooser(stop, rules)
-        self._crosses = bool(network.config.is_encoder_decoder)
+        self._crosses = bool(self._network.config.is_encoder_decoder)
         self._states: dict[DecodedSequence, _State] = {}
-        self._batched = Decoding(self._forward, stop, pads=honours_padding(network), rules=rules)
+        self._batched = Decoding(self._forward, stop, pads=honours_padding(self._network), rules=rules)
 
     @torch.inference_mode()
     def begin(self, given: Mapping[str, Any], options: Options, limit: int = 1) -> DecodedSequence:
@@ -79,7 +80,7 @@ class StepwiseDecoding:
             return input_ids
 
         how = {"max_new_tokens": limit, "min_length": 0, "do_sample": False, "num_beams": 1}
-        self._network.generate(**given, **how, custom_generate=hand_over)
+        self._starter.generate(**given, **how, custom_generate=hand_over)
         ids: torch.Tensor = found.pop("ids")
         for name in ("logits_processor", "stopping_criteria", "generation_config"):
             found.pop(name, None)

@@ -105,6 +105,8 @@ class _Checkpoint:
             **names,
         )
         tokenizer.save_pretrained(folder)
+        if self.processor[0].startswith("InstructBlip"):
+            tokenizer.save_pretrained(folder / "qformer_tokenizer")
         kind, settings = self.images
         getattr(t, kind)(**settings).save_pretrained(folder)
         name, own = self.processor
@@ -162,6 +164,8 @@ def _processor(folder: Path) -> Any:
         "image_processor": getattr(t, f"{images}Pil").from_pretrained(folder),
         "tokenizer": t.AutoTokenizer.from_pretrained(folder),
     }
+    if (folder / "qformer_tokenizer").is_dir():
+        halves["qformer_tokenizer"] = t.AutoTokenizer.from_pretrained(folder / "qformer_tokenizer")
     given, _ = kind.get_processor_dict(folder)
     return kind.from_args_and_dict([halves.get(name, _NoVideos()) for name in kind.get_attributes()], given)
 
@@ -309,6 +313,43 @@ def _gemma(**text: Any) -> _Checkpoint:
     )
 
 
+def _blip_2(name: str, kind: str) -> _Checkpoint:
+    return _Checkpoint(
+        network=lambda ids: (
+            getattr(t, f"{name}ForConditionalGeneration"),
+            getattr(t, f"{name}Config")(
+                image_token_index=ids["<image>"],
+                num_query_tokens=4,
+                vision_config={**_TOWER, "model_type": f"{kind}_vision_model"},
+                qformer_config={
+                    "hidden_size": 32,
+                    "intermediate_size": 64,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 4,
+                    "encoder_hidden_size": 32,
+                    "vocab_size": 160,
+                },
+                text_config={
+                    "model_type": "opt",
+                    "hidden_size": 32,
+                    "word_embed_proj_dim": 32,
+                    "ffn_dim": 64,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 4,
+                    "vocab_size": 160,
+                    "max_position_embeddings": 128,
+                    "pad_token_id": 0,
+                    "bos_token_id": 1,
+                    "eos_token_id": 2,
+                },
+            ),
+        ),
+        processor=(f"{name}Processor", {"num_query_tokens": 4}),
+        images=("BlipImageProcessorPil", {"size": _SQUARE}),
+        special={"image": "<image>"},
+    )
+
+
 #: Another size, whose tower has the same numbers.
 WIDE_GEMMA = _gemma(hidden_size=48)
 CHECKPOINTS: dict[str, _Checkpoint] = {
@@ -445,6 +486,8 @@ CHECKPOINTS: dict[str, _Checkpoint] = {
         images=("SiglipImageProcessorPil", {"size": _SQUARE, "image_seq_length": 16}),
         special={"image_token": "<image>"},
     ),
+    "blip-2": _blip_2("Blip2", "blip_2"),
+    "instruct-blip": _blip_2("InstructBlip", "instructblip"),
     "florence-2": _Checkpoint(
         network=lambda ids: (
             t.Florence2ForConditionalGeneration,

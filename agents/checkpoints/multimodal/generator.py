@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class _SentTower(nn.Module):
         super().__init__()
         self.hidden: torch.Tensor | None = None
 
-    def forward(self, **_given: Any) -> BaseModelOutputWithPooling:
+    def forward(self, *_given: Any, **_named: Any) -> BaseModelOutputWithPooling:
         """Returns the tower's last hidden states."""
         return BaseModelOutputWithPooling(last_hidden_state=self.hidden)
 
@@ -52,8 +53,10 @@ class _TowerPrompt(Prompt):
 class MultimodalGenerator(PromptGenerator):
     """`features` (of class `picture-features`) and `text` (a text or a chat) to `text`; `finished` is why it ended."""
 
-    def __init__(self, network: Any, half: TextHalf, settings: PromptSettings, *, asks: bool) -> None:
-        super().__init__(network, half.tokenizer, settings)
+    def __init__(
+        self, network: Any, half: TextHalf, settings: PromptSettings, *, asks: bool, writer: Any = None
+    ) -> None:
+        super().__init__(network, half.tokenizer, settings, writer)
         self._half = half
         self._asks = asks
 
@@ -75,13 +78,17 @@ class MultimodalGenerator(PromptGenerator):
 class TowerGenerator(MultimodalGenerator):
     """The same with `hidden`, what a vision tower gave, instead of `features`: the projector is here.
 
-    Every picture of such a family becomes equally many tokens, whatever its size.
+    Every picture of such a family becomes equally many tokens, whatever its size. Where the class's `generate` reads
+    pictures itself and hands over to its language model, it runs with the sent tower in the place of its own.
     """
 
     def __init__(
         self, network: Any, half: TextHalf, settings: PromptSettings, picture: PictureHalf, *, tower: str
     ) -> None:
-        super().__init__(network, half, settings, asks=True)
+        takes = signature(type(network).generate).parameters
+        self._reads = "pixel_values" in takes
+        writer = network.language_model if self._reads else None
+        super().__init__(network, half, settings, asks=True, writer=writer)
         self._network = network
         self._tower = _SentTower()
         setattr(network.base_model, tower, self._tower)
@@ -99,14 +106,22 @@ class TowerGenerator(MultimodalGenerator):
     @torch.inference_mode()
     def begin(self, prepared: Prompt, options: Options) -> DecodedSequence:
         """Makes the pictures' tokens, reads the prompt and says the first token."""
-        if isinstance(prepared, _TowerPrompt):
-            self._tower.hidden = prepared.hidden.to(self._network.dtype)
-            pixels = self._pixels["pixel_values"]
-            found = self._network.base_model.get_image_features(pixel_values=pixels, return_dict=True)
+        if not isinstance(prepared, _TowerPrompt):
+            return super().begin(prepared, options)
+        self._tower.hidden = prepared.hidden.to(self._network.dtype)
+        try:
+            given = {**prepared.given, **self._pictures()}
+            return super().begin(Prompt(given, prepared.tokens), options)
+        finally:
             self._tower.hidden = None
-            given = {**prepared.given, "mm_encoder_outputs": {"image": found}}
-            prepared = Prompt(given, prepared.tokens)
-        return super().begin(prepared, options)
+
+    def _pictures(self) -> dict[str, Any]:
+        """Returns what `generate` is given of the pictures."""
+        pixels = self._pixels["pixel_values"]
+        if self._reads:
+            return {"pixel_values": pixels}
+        found = self._network.base_model.get_image_features(pixel_values=pixels, return_dict=True)
+        return {"mm_encoder_outputs": {"image": found}}
 
 
 def _repeated(value: Value, count: int) -> Value:

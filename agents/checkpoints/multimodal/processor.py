@@ -15,7 +15,7 @@ import torch
 import transformers
 from jinja2 import TemplateError
 from PIL import Image
-from transformers import BatchFeature
+from transformers import AutoTokenizer, BatchFeature
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.processing_utils import ProcessorMixin
 
@@ -214,10 +214,18 @@ def _built(opened: CheckpointPart, tokenizer: Any) -> Any:
     given = {"tokenizer": tokenizer, "image_processor": read_image_processor(opened)}
     try:
         settings, _ = kind.get_processor_dict(folder, local_files_only=True)
-        halves = [given.get(half) or _NoMedia() for half in kind.get_attributes()]
+        halves = [given.get(half) or _further(opened, half, tokenizer) for half in kind.get_attributes()]
         return kind.from_args_and_dict(halves, settings)
     except (OSError, *_UNFIT) as error:
         raise ModuleFailedError(f"{folder.name}: {name} cannot be built: {error}"[:300]) from error
+
+
+def _further(opened: CheckpointPart, half: str, tokenizer: Any) -> Any:
+    """Returns a half that only some processors have: a second tokenizer, from its folder; of videos or sound nothing."""
+    if "tokenizer" not in half or isinstance(tokenizer, _NoTokenizer):
+        return tokenizer if "tokenizer" in half else _NoMedia()
+    folder = opened.checkpoint.folder / half
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _processor_class(name: str) -> Any:
