@@ -13,6 +13,7 @@ from s2m3.schemas.checkpoints.architectures import architecture_of
 from s2m3.schemas.checkpoints.headers import read_checkpoint
 from tests.checkpoints.inprocess import run_all
 from tests.families.conftest import checkpoint, serve
+from tests.families.document import documented, row
 from tests.families.family import Family, altered, definition
 from tests.families.table import FAMILIES
 from tests.zoo.test_against_whole import assert_same
@@ -30,6 +31,7 @@ def test_a_family_answers_as_the_whole_model(site: Cluster, client: Client, fold
         assert_same({name: answer.outputs[name] for name in wanted}, wanted)
         assert len(set(answer.route.values())) == min(2, len(served.modules))
     _overlapping(client, family, expected)
+    assert row(family, source) in documented(), "python -m tests.families.document"
 
 
 def _overlapping(client: Client, family: Family, expected: list[dict[str, Any]]) -> None:
@@ -65,3 +67,7 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     except AssertionError:
         return False
     return True
+
+
+def test_the_document_has_the_rows_of_the_table_and_no_others() -> None:
+    assert [line.split(" | ")[0].removeprefix("| ") for line in documented()] == [family.name for family in FAMILIES]

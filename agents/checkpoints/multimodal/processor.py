@@ -221,7 +221,7 @@ def _built(opened: CheckpointPart, tokenizer: Any) -> Any:
 
 
 def _further(opened: CheckpointPart, half: str, tokenizer: Any) -> Any:
-    """Returns a half that only some processors have: a second tokenizer, from its folder; of videos or sound nothing."""
+    """Returns a half that only some processors have: a second tokenizer, of its folder; nothing of videos or sound."""
     if "tokenizer" not in half or isinstance(tokenizer, _NoTokenizer):
         return tokenizer if "tokenizer" in half else _NoMedia()
     folder = opened.checkpoint.folder / half
