@@ -19,6 +19,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "av",
         "cachetools",
         "google.protobuf",
+        "jinja2",
         "PIL",
         "pillow_heif",
         "psutil",

@@ -235,7 +235,7 @@ def _processor_class(name: str) -> Any:
     """
     found = getattr(transformers, name, None)
     if found is None or "torchvision" not in getattr(found, "_backends", ()):
-        return found
+        return _without_numerals(found)
     home = f"transformers.{transformers._class_to_module[name]}"  # noqa: SLF001  # where the hidden class is
     images = home.replace(".processing_", ".image_processing_")
     sys.modules[images] = import_module(home.replace(".processing_", ".image_processing_pil_"))
@@ -243,6 +243,14 @@ def _processor_class(name: str) -> Any:
         return getattr(import_module(home), name)
     finally:
         del sys.modules[images]
+
+
+def _without_numerals(processor_class: Any) -> Any:
+    """Returns a processor's class, which is built without the package num2words where it is for videos alone."""
+    home: Any = sys.modules.get(getattr(processor_class, "__module__", ""))
+    if getattr(home, "num2words", str) is None:
+        home.num2words = str  # its constructor only asks whether there is one
+    return processor_class
 
 
 def _travelling(name: str, value: Any) -> Value:
