@@ -7,6 +7,7 @@ counts for nothing), and if the configuration, the preprocessing and the layers 
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from s2m3.agents.checkpoints.identity import LIGHT, configuration, digests, fingerprint
@@ -25,6 +26,7 @@ _COSMETIC = frozenset(
     {"_commit_hash", "_from_model_config", "_name_or_path", "_processor_class", "auto_map", "feature_extractor_type"}
     | {"image_processor_type", "name_or_path", "processor_class", "special_tokens_map_file", "transformers_version"}
 )
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _NO_TEXTS = ("config.json", "open_clip_config.json", "README.txt")
 
 
@@ -135,26 +137,24 @@ def _processing(opened: CheckpointPart) -> Any:
         processor = reader(opened)
         return [type(processor).__name__, _without_cosmetic(processor.to_dict())]
     folder = opened.checkpoint.folder
+    if opened.part.class_ == "picture-features":  # the picture half of a processor, by its own class
+        return {name: _document(folder / name) for name in _PROCESSORS if (folder / name).is_file()}
     files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
     kept = [path for path in files if path.name not in _NO_TEXTS and not path.name.endswith(".index.json")]
     return {path.name: _read(path) for path in kept}
 
 
-def _read(path: Any) -> Any:
-    try:
-        if path.suffix == ".json" and (document := _object(path)) is not None:
-            return _without_cosmetic(document)
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return str(path)  # it is the same as no other
+def _read(path: Path) -> Any:
+    """Returns what a file says, without what changes nothing; of one that is no JSON its hash."""
+    document = _document(path)
+    return _without_cosmetic(document) if isinstance(document, dict) else document
 
 
-def _object(path: Any) -> dict[str, Any] | None:
-    """Returns the object in a JSON file; None where it holds something else (modules.json holds a list)."""
+def _document(path: Path) -> Any:
     try:
-        return read_json(path)
-    except BadInputError:
-        return None
+        return read_json(path) if path.suffix == ".json" else hashlib.sha256(path.read_bytes()).hexdigest()
+    except (BadInputError, OSError):
+        return str(path)  # the same as no other
 
 
 def _without_cosmetic(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from s2m3.agents.checkpoints.scores import problem_type
 from s2m3.schemas.checkpoints.headers import TensorInfo
 from s2m3.schemas.checkpoints.sentence_folders import SENTENCE
 
-__all__ = ["LIGHT", "cache_folder", "configuration", "digests", "fingerprint"]
+__all__ = ["LIGHT", "cache_folder", "configuration", "digests", "fingerprint", "known_digests"]
 
 _log = structlog.get_logger(__name__)
 _FLOATS = ("F32", "F16", "BF16")
@@ -94,6 +94,13 @@ def digests(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
     return found
 
 
+def known_digests(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """Returns those hashes of tensors that are in the cache; nothing is computed."""
+    caches = {path: _Cache(path) for path in {tensor.file for tensor in tensors.values()}}
+    found = {name: caches[tensor.file].known(tensor) for name, tensor in tensors.items()}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
 def _digest(tensor: TensorInfo) -> str:
     content = hashlib.sha256(f"{tensor.shape}".encode())
     if tensor.dtype not in _FLOATS:
@@ -127,6 +134,10 @@ class _Cache:
             known = {}
         self._known: dict[str, str] = known if isinstance(known, dict) else {}
         self._new = False
+
+    def known(self, tensor: TensorInfo) -> str | None:
+        """Returns a tensor's hash if it is known."""
+        return self._known.get(f"{tensor.begin}:{tensor.dtype}:{tensor.shape}")
 
     def digest(self, tensor: TensorInfo) -> str:
         """Returns a tensor's hash, computing it if it is not known."""

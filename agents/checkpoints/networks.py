@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.utils import logging
 
 from s2m3.agents.checkpoints.configuration import part_configuration, whole_configuration
+from s2m3.agents.checkpoints.identity import known_digests
 from s2m3.agents.checkpoints.openclip import build_tower
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.partial import partial_class
@@ -145,7 +146,9 @@ def build_projector(opened: CheckpointPart) -> nn.Module | None:
 
 def stored_tensors(opened: CheckpointPart, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, StoredTensor]:
     """Returns the part's wanted tensors by their names in the part, none of them read."""
-    return {inside: StoredTensor(info) for inside, info in opened.tensors().items() if wanted(inside)}
+    tensors = {inside: info for inside, info in opened.tensors().items() if wanted(inside)}
+    known = known_digests(tensors)  # by what fingerprints have read; nothing is read for it
+    return {inside: StoredTensor(info, known.get(inside)) for inside, info in tensors.items()}
 
 
 def _is_of_network(opened: CheckpointPart) -> Callable[[str], bool]:
