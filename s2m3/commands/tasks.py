@@ -18,7 +18,7 @@ from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.checkpoints.architectures import Architecture, architecture_of
 from s2m3.schemas.checkpoints.deriving import definition_of
-from s2m3.schemas.checkpoints.headers import read_checkpoint
+from s2m3.schemas.checkpoints.headers import read_checkpoint, read_settings
 from s2m3.schemas.checkpoints.own_architectures import own_architectures
 from s2m3.schemas.checkpoints.servable import check_servable, not_followed
 from s2m3.schemas.definitions import Definition, is_hub_id
@@ -152,7 +152,7 @@ def checkpoint_definition(
 
 
 def _say_not_followed(folder: Path, own: Sequence[Architecture]) -> None:
-    checkpoint = read_checkpoint(folder, lambda _: False)
+    checkpoint = read_settings(folder)
     if settings := not_followed(checkpoint, architecture_of(checkpoint.config, own)):
         sys.stderr.write(f"s2m3: {folder.name} says {', '.join(settings)}, which is not followed: texts may differ\n")
 

@@ -11,7 +11,17 @@ from s2m3.schemas.checkpoints.json_files import read_json
 from s2m3.schemas.checkpoints.sentence_folders import dense_files, read_sentence_folder
 from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
 
-__all__ = ["CONFIGS", "INDEX", "WEIGHTS", "Checkpoint", "TensorInfo", "read_checkpoint", "read_config", "read_json"]
+__all__ = [
+    "CONFIGS",
+    "INDEX",
+    "WEIGHTS",
+    "Checkpoint",
+    "TensorInfo",
+    "read_checkpoint",
+    "read_config",
+    "read_json",
+    "read_settings",
+]
 
 #: File names: of the configuration; of the weights, if they are in one file; of the index, if they are sharded.
 CONFIGS = ("config.json", "open_clip_config.json")
@@ -79,10 +89,24 @@ def read_checkpoint(folder: Path, wanted: Callable[[str], bool] = lambda _: True
         BadInputError: There is no configuration, only pickled weights, or a file is missing, truncated, or contradicts
             the index. The text names the file.
     """
-    config, generation = read_config(folder), folder / "generation_config.json"
+    config = read_config(folder)
     tensors = _sharded(folder, wanted) if (folder / INDEX).is_file() else _single(folder, config, wanted)
     tensors |= {name: tensor for name, tensor in _dense(folder, config).items() if wanted(name)}
-    return Checkpoint(folder, config, read_json(generation) if generation.is_file() else {}, tensors)
+    return Checkpoint(folder, config, _generation(folder), tensors)
+
+
+def read_settings(folder: Path) -> Checkpoint:
+    """Reads the configuration of a checkpoint and no header: it has no tensors.
+
+    Raises:
+        BadInputError: There is no configuration, or it cannot be read.
+    """
+    return Checkpoint(folder, read_config(folder), _generation(folder), {})
+
+
+def _generation(folder: Path) -> dict[str, Any]:
+    path = folder / "generation_config.json"
+    return read_json(path) if path.is_file() else {}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

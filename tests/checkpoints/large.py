@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers as t
 
-from tests.checkpoints.tiny import IMAGE, SIZE, pictures, tokenizer
+from tests.checkpoints.tiny import IMAGE, SIZE, VICUNA, pictures, tokenizer
 
 _NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 _LOAD = """
@@ -50,6 +50,7 @@ def make_large(folder: Path, width: int, layers: int, dtype: torch.dtype, *, sha
     t.GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0).save_pretrained(folder)
     tokenizer(folder, longest=64)
     pictures(folder)
+    (folder / "chat_template.jinja").write_text(VICUNA)
     names = [list(shapes)[number::shards] for number in range(shards)]
     files = [f"model-{number}.safetensors" for number in range(shards)] if shards > 1 else ["model.safetensors"]
     for file, inside in zip(files, names, strict=True):
