@@ -15,8 +15,9 @@ from s2m3.schemas.checkpoints.processors import NO_PILLOW
 from s2m3.schemas.checkpoints.servable import UNSERVED
 from s2m3.schemas.errors import BadInputError
 from tests.checkpoints.inprocess import loaded, run_module
-from tests.families.family import definition
+from tests.families.family import Family, definition
 from tests.families.image_classification import IMAGE_CLASSIFICATION
+from tests.families.vision_language import VISION_LANGUAGE
 from tests.media.files import file_of
 
 
@@ -55,3 +56,13 @@ def test_a_picture_that_is_a_line_is_an_answer_or_refused_in_words(tmp_path: Pat
             assert "picture" in error.detail  # noqa: PT017  # either is right
         else:
             assert answer["label"] in ("cat", "dog", "cup")
+
+
+@pytest.mark.parametrize("row", [*IMAGE_CLASSIFICATION, *VISION_LANGUAGE[:1]], ids=lambda row: row.name)
+def test_a_line_is_refused_before_a_processor_makes_gigabytes_of_it(tmp_path: Path, row: Family) -> None:
+    (tmp_path / row.name).mkdir()
+    row.make(tmp_path / row.name)
+    spec = next(spec for spec in definition(tmp_path / row.name).modules if "image" in spec.inputs)
+    module = loaded(tmp_path, spec)
+    with pytest.raises(BadInputError, match="is a line, and cannot be prepared"):
+        module.prepare({"image": file_of(Image.new("RGB", (30_000, 10), "red"), "PNG")})

@@ -10,7 +10,7 @@ import torch
 from s2m3.agents.checkpoints.multimodal.processor import PictureHalf
 from s2m3.agents.checkpoints.networks import build_network
 from s2m3.agents.checkpoints.part import CheckpointPart
-from s2m3.agents.media.pictures import decode_picture, without_alpha
+from s2m3.agents.media.pictures import check_ratio, decode_picture, without_alpha
 from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
@@ -58,6 +58,7 @@ class PictureFeatures:
         for data in pictures:
             between_slices()
             decoded.append(decode_picture(data, _FULL, without_alpha))
+            check_ratio(decoded[-1])
         prepared, sizes = self._half(decoded)
         pixels = {name: value for name, value in prepared.items() if name in self._takes}
         return _Item(pixels, sizes, len(decoded))
