@@ -13,7 +13,8 @@ from typing import Any
 from s2m3.agents.checkpoints.identity import LIGHT, configuration, digests, fingerprint
 from s2m3.agents.checkpoints.outputs import asked_outputs
 from s2m3.agents.checkpoints.part import CheckpointPart
-from s2m3.schemas.checkpoints.headers import read_json
+from s2m3.schemas.checkpoints.headers import TensorInfo, read_json
+from s2m3.schemas.checkpoints.leftovers import is_leftover
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
 __all__ = ["aligned", "check_identity", "serves"]
@@ -43,7 +44,7 @@ def serves(many: CheckpointPart, few: CheckpointPart, outputs: Iterable[str]) ->
     """
     if many.part.class_ != few.part.class_ or (names := aligned(few, many)) is None:
         return False
-    few_tensors, many_tensors = few.tensors(), many.tensors()
+    few_tensors, many_tensors = _weights(few), _weights(many)
     if _inside(names.values(), many_tensors) != set(names.values()):
         return False  # a bias, say, that the other one lacks
     if any(few_tensors[name].shape != many_tensors[other].shape for name, other in names.items()):
@@ -74,7 +75,7 @@ def check_identity(opened: CheckpointPart, others: Iterable[CheckpointPart]) -> 
         )
     for other in others:
         names = aligned(other, opened)
-        theirs = fingerprint(other)
+        theirs = fingerprint(other, {name: name for name in _weights(other)})
         ours = fingerprint(opened, {mine: name for name, mine in names.items()} if names is not None else None)
         if theirs != ours:
             raise ModuleFailedError(
@@ -84,9 +85,14 @@ def check_identity(opened: CheckpointPart, others: Iterable[CheckpointPart]) -> 
     return own
 
 
+def _weights(opened: CheckpointPart) -> dict[str, TensorInfo]:
+    """Returns a part's tensors but for the buffers that only some releases saved."""
+    return {name: tensor for name, tensor in opened.tensors().items() if not is_leftover(name, tensor)}
+
+
 def aligned(few: CheckpointPart, many: CheckpointPart) -> dict[str, str] | None:
     """Returns name in one part -> name in another that holds all of it; None if the names do not correspond."""
-    names, others = few.tensors().keys(), many.tensors().keys()
+    names, others = _weights(few).keys(), _weights(many).keys()
     cut = len(_shared_prefix(names))
     first = min(names)[cut:]
     starts = [other[: len(other) - len(first)] for other in others if other.endswith(first)]

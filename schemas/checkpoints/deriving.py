@@ -6,6 +6,7 @@ from math import prod
 
 from s2m3.schemas.checkpoints.architectures import Architecture, Part, architecture_of
 from s2m3.schemas.checkpoints.headers import Checkpoint, TensorInfo
+from s2m3.schemas.checkpoints.leftovers import is_leftover
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import BadDefinitionError
 from s2m3.schemas.sizes import Size, cache_mb, passed, sizes_of
@@ -79,7 +80,7 @@ def definition_of(
 
 
 def tensors_of(checkpoint: Checkpoint, part_id: str, part: Part) -> Iterable[str]:
-    """Returns the names on disk of a part's tensors.
+    """Returns the names on disk of a part's weights.
 
     Raises:
         BadDefinitionError: The checkpoint has no tensor of the part.
@@ -88,7 +89,7 @@ def tensors_of(checkpoint: Checkpoint, part_id: str, part: Part) -> Iterable[str
     if not names:
         wanted = " or ".join(part.prefixes)
         raise BadDefinitionError(f"{checkpoint.folder.name} holds no tensor {wanted}… for {part_id}")
-    return names
+    return [name for name in names if not is_leftover(name, checkpoint.tensors[name])]
 
 
 def linear_by_shape(tensors: Mapping[str, TensorInfo]) -> int:

@@ -11,12 +11,15 @@ import torch
 import transformers as t
 from safetensors.torch import load_file, save_file
 
+from s2m3.agents.registry import identify
 from s2m3.client import Client
 from s2m3.cluster import Cluster
 from s2m3.commands.sharing import shared_with
 from s2m3.commands.tasks import checkpoint_definition
+from s2m3.schemas.checkpoints.headers import read_checkpoint
 from s2m3.schemas.definitions import Definition
 from s2m3.schemas.messages import TaskSpec
+from s2m3.schemas.specs import Origin
 from s2m3.snapshot import Site
 from tests import command
 from tests.checkpoints import whole
@@ -135,6 +138,27 @@ def test_two_sizes_of_gemma_3_share_their_tower(tmp_path: Path) -> None:
     ]
     assert all(torch.equal(weight, towers[1][name]) for name, weight in towers[0].items())
     assert shared_parts(tmp_path / "large", tmp_path / "small") == {"vision"}
+
+
+@pytest.mark.parametrize("holder", ["clip", "llava-small"])
+def test_positions_that_an_older_release_saved_make_no_other_tower(shelf: Path, tmp_path: Path, holder: str) -> None:
+    for name in ("clip", "llava-small"):
+        shutil.copytree(shelf / name, tmp_path / name)
+    tensors = read_checkpoint(tmp_path / holder).tensors
+    name = next(name for name in tensors if name.endswith("embeddings.patch_embedding.weight") and "vision" in name)
+    positions = name.replace("patch_embedding.weight", "position_ids")
+    file = tensors[name].file
+    save_file(load_file(file) | {positions: torch.arange(17)[None]}, file, {"format": "pt"})
+    index = tmp_path / holder / "model.safetensors.index.json"
+    if index.is_file():
+        places = json.loads(index.read_text())["weight_map"]
+        index.write_text(json.dumps({"weight_map": places | {positions: file.name}}))
+    assert shared_parts(tmp_path / "llava-small", tmp_path / "clip") == {"vision"}
+    tower, own, _ = shared_with(
+        definition(tmp_path / "llava-small"), tmp_path / "llava-small", {"find": task(definition(tmp_path / "clip"))}
+    )[0].modules
+    also = [Origin(source=own.source, revision=own.revision, prefix=own.prefix)]
+    assert identify(tower.model_copy(update={"also": also})), "agents agree"
 
 
 def test_what_holds_less_does_not_serve_what_holds_more(shelf: Path) -> None:

@@ -90,8 +90,10 @@ def test_unexpected_tensors_are_told_in_one_line_and_change_nothing(tmp_path: Pa
 
 def test_gpt2s_causal_masks_are_ignored_as_in_transformers(tmp_path: Path) -> None:
     make_vit_gpt2(tmp_path / "tiny")
-    masks = {f"decoder.transformer.h.{layer}.attn.bias": torch.ones(1, 1, 8, 8) for layer in (0, 1)}
+    before = [spec.memory_mb for spec in definition(tmp_path, "tiny").modules]
+    masks = {f"decoder.transformer.h.{layer}.attn.bias": torch.ones(1, 1, 256, 256) for layer in (0, 1)}
     rewrite(tmp_path / "tiny", masks)
+    assert [spec.memory_mb for spec in definition(tmp_path, "tiny").modules] == before
     assert outputs_of(tmp_path)["words.text"] == whole.encoder_decoder(tmp_path / "tiny", CAT)["text"]
 
 
