@@ -547,7 +547,7 @@ CHECKPOINTS: dict[str, _Checkpoint] = {
                     "patch_size": 16,
                     "mlp_dim": 64,
                     "window_size": 8,
-                    "global_attn_indexes": [1],
+                    "global_attn_indexes": [],
                 },
                 text_config={**_TEXT, "model_type": "qwen2"},
             ),
