@@ -261,3 +261,18 @@ def test_5_one_tower_serves_three_checkpoints_and_each_answers_as_the_whole(site
         for task_name, folder in (("tell", "llava-small"), ("say", "llava-large")):
             answer = client.ask(task_name, image=CAT, text="what is this", options={"max_tokens": whole.LONGEST}).value
             assert answer == whole.llava(shelf / folder, CAT, "what is this")["text"]
+
+
+def test_the_tower_stays_when_the_task_that_brought_it_goes(site: Cluster, shelf: Path) -> None:
+    add(site, "find", shelf / "clip")
+    add(site, "tell", shelf / "llava-small")
+    with Site(site.settings) as seen:
+        tower = seen.routes["tell"].steps["image"].module
+        removed = command.s2m3("task", "rm", "find", port=site.settings.port)
+        assert removed.returncode == 0, removed.stderr
+        assert seen.wait(lambda s: "find" not in s.routes and s.ready("tell"), WAIT_S), site.log("a")
+        assert seen.routes["tell"].steps["image"].module == tower
+        with Client(settings=site.settings) as client, torch.inference_mode():
+            answer = client.ask("tell", image=CAT, text="what is this", options={"max_tokens": whole.LONGEST}).value
+        assert answer == whole.llava(shelf / "llava-small", CAT, "what is this")["text"]
+    assert "vision is held already for" in add(site, "find", shelf / "clip")
