@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from s2m3.agents.checkpoints.multimodal.picture_features import PICTURE_FIELDS
+from s2m3.agents.checkpoints.multimodal.picture_features import MOST_PICTURES, PICTURE_FIELDS
 from s2m3.agents.checkpoints.multimodal.processor import PictureHalf, TextHalf
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.prompted import Prompt, PromptConfig, PromptGenerator, PromptSettings, build_prompted
@@ -65,7 +65,10 @@ class MultimodalGenerator(PromptGenerator):
         features = port(inputs, "features", "data")
         if not isinstance(features, Mapping) or not isinstance(features.get("sizes"), Mapping):
             raise BadInputError("input 'features' is no map of a picture's features")
-        given = self._put(inputs, int(features.get("pictures", 1)), features["sizes"])
+        count = features.get("pictures", 1)
+        if type(count) is not int or not 1 <= count <= MOST_PICTURES:
+            raise BadInputError(f"input 'features' is of 1 to {MOST_PICTURES} pictures")
+        given = self._put(inputs, count, features["sizes"])
         fields = {name: _tensors(features[name]) for name in PICTURE_FIELDS if name in features}
         return self._prompt({**given, "mm_encoder_outputs": {"image": PictureOutputs(**fields)}})
 

@@ -17,12 +17,12 @@ from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["PICTURE_FIELDS", "PictureFeatures", "load_picture_features"]
+__all__ = ["MOST_PICTURES", "PICTURE_FIELDS", "PictureFeatures", "load_picture_features"]
 
 #: Fields of `get_image_features` that language models read.
 PICTURE_FIELDS = ("pooler_output", "deepstack_features")
 #: Pictures of one item.
-_MAX_PICTURES = 8
+MOST_PICTURES = 8
 #: Pixels per side up to which a picture is decoded at its full size.
 _FULL = 2_048
 
@@ -52,8 +52,8 @@ class PictureFeatures:
     def prepare(self, inputs: Mapping[str, Value]) -> _Item:
         """Returns the item's pictures as the vision part takes them."""
         pictures = port(inputs, "image", "images")
-        if len(pictures) > _MAX_PICTURES:
-            raise BadInputError(f"{len(pictures)} pictures; at most {_MAX_PICTURES}")
+        if len(pictures) > MOST_PICTURES:
+            raise BadInputError(f"{len(pictures)} pictures; at most {MOST_PICTURES}")
         decoded = []
         for data in pictures:
             between_slices()

@@ -29,6 +29,8 @@ __all__ = ["PictureHalf", "TextHalf"]
 
 #: Numbers up to which a tensor of the image processor travels whole; larger ones are pixels.
 _SMALL = 4_096
+#: Largest number that describes a picture: pixels of a side, rows of patches, pictures.
+_LARGEST = 100_000
 #: Inputs of a network that are made of pixels, whatever their size.
 _PIXELS = ("pixel_values", "pixel_attention_mask", "image_patches")
 #: What constructors and calls of transformers raise for settings and inputs that do not fit.
@@ -167,8 +169,8 @@ class TextHalf:
         Raises:
             BadInputError: The chat or the numbers do not fit the processor.
         """
-        self._replayed.result = {name: _restored(value) for name, value in sizes.items()}
         try:
+            self._replayed.result = {str(name): _restored(value) for name, value in sizes.items()}
             found = self._processed(messages)
         except _UNFIT as error:
             raise BadInputError(f"the prompt cannot be made: {error}"[:300]) from error
@@ -269,9 +271,18 @@ def _travelling(name: str, value: Any) -> Value:
 def _restored(value: Value) -> Any:
     """Returns what `_travelling` was given; pixels without memory, by their shape."""
     if isinstance(value, np.ndarray):
+        if value.size > _SMALL or (np.abs(value) > _LARGEST).any():
+            raise ValueError("numbers that no picture's sizes have")
         return torch.from_numpy(np.array(value))
     if isinstance(value, list):
         return [_restored(item) for item in value]
     if isinstance(value, dict) and value.keys() == {"shape"}:
-        return torch.empty(()).expand([int(length) for length in value["shape"]])
-    return value
+        return torch.empty(()).expand([_bounded(length) for length in value["shape"]])
+    return _bounded(value) if isinstance(value, int) else value
+
+
+def _bounded(number: int) -> int:
+    """Returns a size that a picture can have; numbers of another node decide how long a prompt becomes."""
+    if not -_LARGEST <= number <= _LARGEST:
+        raise ValueError(f"{number} is no size of a picture")
+    return number
