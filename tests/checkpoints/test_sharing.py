@@ -191,6 +191,14 @@ def test_one_changed_number_makes_another_tower(shelf: Path, tmp_path: Path) -> 
     assert shared_parts(tmp_path / "other", shelf / "clip") == set()
 
 
+def test_a_tower_that_lacks_a_bias_is_not_the_one_that_has_it(shelf: Path, tmp_path: Path) -> None:
+    shutil.copytree(shelf / "llava-large", tmp_path / "other")
+    path = tmp_path / "other" / "model.safetensors"
+    weights = {name: weight for name, weight in load_file(path).items() if not name.endswith("layers.0.mlp.fc1.bias")}
+    save_file(weights, path, {"format": "pt"})
+    assert shared_parts(tmp_path / "other", shelf / "clip") == set()
+
+
 def test_a_distilled_whisper_shares_its_teachers_encoder(tiny: Path, tmp_path: Path) -> None:
     teacher, pupil = tmp_path / "teacher", tmp_path / "pupil"
     shutil.copytree(tiny / "tiny-whisper", teacher)
