@@ -1,10 +1,9 @@
-"""What language models that answer a prompt have in common: tokens are counted, texts begin and advance.
+"""What language models that answer a prompt have in common: each step is prepared by transformers.
 
-Each step is prepared by transformers (agents/modules/stepwise.py). A subclass makes the prompt of an item.
+See agents/modules/stepwise.py.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +18,12 @@ from s2m3.agents.modules.kv_cache import kv_cache_size
 from s2m3.agents.modules.ports import Config
 from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.agents.modules.stepwise import StepwiseDecoding
+from s2m3.agents.modules.text_writer import TextWriter
 from s2m3.agents.modules.token_rules import TokenRules
-from s2m3.agents.serving.continuous_batching import write_all
 from s2m3.agents.serving.module import default_tokens
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 from s2m3.schemas.sizes import TextLength
 from s2m3.schemas.wire.generation import Options
-from s2m3.schemas.wire.values import Value
 
 __all__ = ["Prompt", "PromptConfig", "PromptGenerator", "PromptSettings", "build_prompted"]
 
@@ -55,8 +53,8 @@ class PromptSettings:
     cache_bytes: int
 
 
-class PromptGenerator(ABC):
-    """A Generator (agents/serving/module.py) over a network that has `generate`.
+class PromptGenerator(TextWriter[Prompt]):
+    """A TextWriter over a network that has `generate`. A subclass makes the prompt of an item.
 
     Args:
         network: Of transformers.
@@ -65,25 +63,20 @@ class PromptGenerator(ABC):
         writer: The network inside that writes, where `generate` hands over to one.
     """
 
-    light = False
-    max_batch = 8
-    generates = "text"
-
     def __init__(self, network: Any, tokenizer: Any, settings: PromptSettings, writer: Any = None) -> None:
         config = network.config.get_text_config(decoder=True)
-        self._tokenizer = tokenizer
         self._decoding = StepwiseDecoding(network, settings.stop, settings.rules, writer)
-        self._cache_size = kv_cache_size(config, network.dtype.itemsize)
+        super().__init__(
+            self._decoding,
+            tokenizer=tokenizer,
+            cache_size=kv_cache_size(config, network.dtype.itemsize),
+            usual_tokens=settings.length.after(0),
+            cache_bytes=settings.cache_bytes,
+            nbytes=nbytes_of(network),
+        )
         self._vocabulary = config.vocab_size
         self._crosses = bool((writer or network).config.is_encoder_decoder)
         self._length = settings.length
-        self.usual_tokens = settings.length.after(0)
-        self.cache_bytes = settings.cache_bytes
-        self.nbytes = nbytes_of(network)
-
-    @abstractmethod
-    def prepare(self, inputs: Mapping[str, Value]) -> Prompt:
-        """Returns the item's prompt."""
 
     def _prompt(self, given: Mapping[str, Any]) -> Prompt:
         """Returns a prompt of the tokenizer's or processor's output; `input_ids` are (1, tokens).
@@ -96,23 +89,9 @@ class PromptGenerator(ABC):
             raise BadInputError(f"the prompt has the token {int(ids.max())}; the model knows {self._vocabulary}")
         return Prompt(given, ids.shape[1])
 
-    def run(self, batch: Sequence[Prompt], wanted: frozenset[str]) -> list[dict[str, Value]]:
-        """Returns the wanted outputs of each item: `text`, `finished`."""
-        if not wanted:
-            return [{} for _ in batch]
-        return [{name: found[name] for name in wanted if name in found} for found in write_all(self, batch)]
-
     def usual_tokens_after(self, prepared: Prompt) -> int:
         """Returns the most tokens behind an item's prompt if a request names no number."""
         return self._length.after(prepared.tokens)
-
-    def most_tokens(self, prepared: Prompt) -> int:
-        """Returns what the network's positions leave behind the prompt."""
-        return self._cache_size.positions - self._sizes(prepared)[0]
-
-    def need_bytes(self, prepared: Prompt, tokens: int) -> int:
-        """Returns the keys and values of a text of so many tokens, in bytes."""
-        return self._cache_size.need_bytes(*self._sizes(prepared), tokens)
 
     def _sizes(self, prepared: Prompt) -> tuple[int, int]:
         """Returns the tokens that the text is written behind, and the states that it cross-attends to."""
@@ -121,19 +100,6 @@ class PromptGenerator(ABC):
     def begin(self, prepared: Prompt, options: Options) -> DecodedSequence:
         """Reads the prompt and says the first token."""
         return self._decoding.begin(prepared.given, options, options.max_tokens or default_tokens(self, prepared))
-
-    def advance(self, rows: Sequence[DecodedSequence]) -> None:
-        """Says one more token of each."""
-        self._decoding.advance(rows)
-
-    def drop(self, rows: Sequence[DecodedSequence]) -> None:
-        """Forgets texts."""
-        self._decoding.drop(rows)
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """Returns what tokens say, without blanks around it."""
-        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
-        return text.strip()
 
 
 def build_prompted(opened: CheckpointPart, config: PromptConfig) -> tuple[Any, PromptSettings]:
