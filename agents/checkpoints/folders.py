@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from s2m3.schemas import extras
+from s2m3.schemas.checkpoints.adapters import ADAPTER_CONFIG
 from s2m3.schemas.checkpoints.architectures import Architecture
 from s2m3.schemas.checkpoints.headers import CONFIGS
 from s2m3.schemas.definitions import ModuleSpec, is_hub_id
@@ -16,6 +17,8 @@ __all__ = ["NO_CHECKPOINTS", "CheckpointSources", "hub_folder"]
 
 #: What a part needs of a hub repository besides its shards: configuration, tokenizer, preprocessing; never code.
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+#: What makes a folder a checkpoint, or a LoRA adapter.
+_CONFIGS = (*CONFIGS, ADAPTER_CONFIG)
 #: A weight file inside a checkpoint: nothing that leads out of it, and no pattern of names.
 _WEIGHTS = re.compile(r"(?:\w[\w. -]*/)*\w[\w. -]*\.safetensors")
 
@@ -25,7 +28,7 @@ class CheckpointSources:
     """The checkpoints that this agent can load.
 
     Args:
-        folders: Each of its folders with a config.json is a source by its name.
+        folders: Each of its folders with a config.json, or an adapter_config.json, is a source by its name.
         download: Hub ids that are not in the local cache may be fetched.
         architectures: Architectures that count besides the shipped ones.
     """
@@ -45,7 +48,7 @@ class CheckpointSources:
 
     def offered(self) -> list[str]:
         """Returns the sources for the profile: names of folders, hub ids in the cache, and `hub` if any may be had."""
-        names = {path.parent.name for folder in self.folders for name in CONFIGS for path in folder.glob(f"*/{name}")}
+        names = {path.parent.name for folder in self.folders for name in _CONFIGS for path in folder.glob(f"*/{name}")}
         return sorted(names | set(_cached_ids()) | ({"hub"} if self.download else set()))
 
     def holds(self, source: str) -> bool:
@@ -84,7 +87,7 @@ class CheckpointSources:
         else:  # a plain name: nothing that leads out of the folders
             plain = Path(source).name == source and source != ".."
             tries = [folder / source for folder in self.folders] if plain and source else []
-        return next((path for path in tries if any((path / name).is_file() for name in CONFIGS)), None)
+        return next((path for path in tries if any((path / name).is_file() for name in _CONFIGS)), None)
 
 
 #: Checkpoints that are named by an absolute path, or are in the hub's local cache.

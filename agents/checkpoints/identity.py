@@ -44,6 +44,9 @@ def fingerprint(opened: CheckpointPart, names: Mapping[str, str] | None = None) 
     whole = hashlib.sha256(json.dumps(configuration(opened), sort_keys=True, default=str).encode())
     for name, digest in sorted((taken[name], digest) for name, digest in found.items()):
         whole.update(f"\0{name}\0{digest}".encode())
+    if opened.adapter is not None:
+        for path in sorted(opened.adapter.glob("adapter_*")):
+            whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()
 
 

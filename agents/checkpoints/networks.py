@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from s2m3.agents.checkpoints.configuration import part_configuration, whole_configuration
 from s2m3.agents.checkpoints.identity import known_digests
+from s2m3.agents.checkpoints.lora import apply_adapter
 from s2m3.agents.checkpoints.openclip import build_tower
 from s2m3.agents.checkpoints.part import CheckpointPart
 from s2m3.agents.checkpoints.partial import partial_class
@@ -57,9 +58,12 @@ def build_network(opened: CheckpointPart) -> Any:
     elif features:
         network_class = one_tower(network_class, features, opened.part.prefixes.values())
     state = stored_tensors(opened, _is_of_network(opened))
-    return load_network(
+    network = load_network(
         network_class, config, state, opened.spec.id, opened.spec.dtype, **_taken(network_class, opened.part.init)
     )
+    if opened.adapter is not None:
+        apply_adapter(network, opened.adapter)
+    return network
 
 
 def load_network(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.schemas.checkpoints.adapters import ADAPTER, ADAPTER_WEIGHTS
 from s2m3.schemas.checkpoints.architectures import (
     Architecture,
     Part,
@@ -46,6 +47,7 @@ class CheckpointPart:
         architecture: What config.json calls it.
         checkpoint: The folder, with the headers of the part's own files.
         names: Name on disk -> name in the part.
+        adapter: Folder of the LoRA adapter on the part, if it has one.
     """
 
     spec: ModuleSpec
@@ -53,6 +55,7 @@ class CheckpointPart:
     architecture: str
     checkpoint: Checkpoint
     names: Mapping[str, str]
+    adapter: Path | None = None
 
     def tensors(self) -> dict[str, TensorInfo]:
         """Returns the tensors by their names in the part."""
@@ -88,7 +91,22 @@ def open_part(spec: ModuleSpec, sources: CheckpointSources) -> CheckpointPart:
     names = part.names(checkpoint.tensors)
     if not names:
         raise ModuleFailedError(f"module {spec.id}: {folder.name} holds no tensor {' or '.join(part.prefixes)}…")
-    return CheckpointPart(spec, part, architecture_name(checkpoint.config), checkpoint, names)
+    adapter = adapter_folder(spec, sources)
+    return CheckpointPart(spec, part, architecture_name(checkpoint.config), checkpoint, names, adapter)
+
+
+def adapter_folder(spec: ModuleSpec, sources: CheckpointSources) -> Path | None:
+    """Returns the folder of the LoRA adapter that a module's configuration names; None if it names none.
+
+    Raises:
+        ModuleFailedError: There is no such folder here.
+    """
+    if (source := spec.config.get(ADAPTER)) is None:
+        return None
+    try:
+        return sources.folder(spec.model_copy(update={"source": str(source), "revision": ""}), [ADAPTER_WEIGHTS])
+    except BadInputError as error:
+        raise ModuleFailedError(f"module {spec.id}: the adapter {source}: {error.detail}") from error
 
 
 def _files(folder: Path, config: Mapping[str, Any], part: Part) -> list[str]:

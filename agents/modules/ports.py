@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from s2m3.schemas.checkpoints.adapters import ADAPTER
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 from s2m3.schemas.wire.chat import chat_messages
@@ -33,7 +34,7 @@ def read_config(spec: ModuleSpec, kind: type[_C]) -> _C:
         ModuleFailedError: A key is unknown or its value is out of range.
     """
     try:
-        return kind.model_validate(spec.config)
+        return kind.model_validate({name: value for name, value in spec.config.items() if name != ADAPTER})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -11,6 +11,7 @@ from s2m3.agents.checkpoints.part import CheckpointPart, open_part
 from s2m3.agents.serving.module import Module
 from s2m3.agents.zoo.wheels import missing_source
 from s2m3.schemas import extras
+from s2m3.schemas.checkpoints.adapters import ADAPTER
 from s2m3.schemas.definitions import ModuleSpec
 
 __all__ = ["OF_CHECKPOINTS", "SHIPPED", "ModuleClass"]
@@ -108,7 +109,8 @@ class _ShippedPart(_Shipped):
 
     def missing_source(self, spec: ModuleSpec, sources: CheckpointSources) -> str | None:
         """Returns the checkpoint if this device has none of that name."""
-        return None if sources.holds(spec.source) else f"the checkpoint {spec.source}"
+        wanted = [spec.source, *filter(None, [spec.config.get(ADAPTER)])]
+        return next((f"the checkpoint {source}" for source in wanted if not sources.holds(str(source))), None)
 
     def part(self, spec: ModuleSpec, sources: CheckpointSources) -> CheckpointPart:
         """Opens the part."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from s2m3.schemas.checkpoints.adapters import ADAPTER, read_adapter_config
 from s2m3.schemas.checkpoints.processors import processor_class_name
 from s2m3.schemas.definitions import Definition, ModuleSpec
 from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
@@ -24,7 +25,8 @@ def with_options(definition: Definition | None, given: Sequence[str]) -> Definit
             or for the one that writes a text.
 
     Raises:
-        BadInputError: The model has no such module or a definition of its own, or something is no NAME=VALUE.
+        BadInputError: The model has no such module or a definition of its own, something is no NAME=VALUE, or a folder
+            is no adapter that is read.
     """
     if not given:
         return definition
@@ -38,6 +40,9 @@ def with_options(definition: Definition | None, given: Sequence[str]) -> Definit
     if wrong := [name for name, is_set, _ in pairs if not is_set or not name]:
         raise BadInputError(f"--option takes NAME=VALUE, not {wrong[0][:80]!r}")
     config = {name: _json_or_text(value) for name, _, value in pairs}
+    if ADAPTER in config and (adapter := Path(str(config[ADAPTER]))).is_dir():
+        read_adapter_config(adapter)
+        config[ADAPTER] = str(adapter.resolve())
     fresh = spec.model_copy(update={"config": {**spec.config, **config}})
     fresh = fresh.model_copy(update={"id": f"{spec.id[:-7]}-{fresh.identity[:6]}"})  # other options: another module
     steps = {
