@@ -1,18 +1,62 @@
 """What a language model's node is sent of pictures is checked: numbers that no picture has are `bad_input`."""
 
+import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from s2m3.agents.serving.module import Module
 from s2m3.schemas.errors import BadInputError
-from tests.checkpoints.inprocess import loaded, run_module
+from tests.checkpoints.inprocess import loaded, run_all, run_module
 from tests.families.family import definition
-from tests.families.vision_language import CHECKPOINTS
+from tests.families.vision_language import CHECKPOINTS, VISION_LANGUAGE
 from tests.zoo.samples import sample
 
 CAT, ROCKET = sample("chelsea.jpg"), sample("rocket.jpg")
+ROWS = {family.name: family for family in VISION_LANGUAGE}
+
+
+def picture(mode: str, size: tuple[int, int], form: str) -> bytes:
+    """A picture of noise: of four inks, of 16 bits, of a palette, tall or wide."""
+    shape = (size[1], size[0]) if mode in ("I;16", "P") else (size[1], size[0], {"CMYK": 4, "RGBA": 4}[mode])
+    noise = np.random.default_rng(size[0]).integers(0, 65_536 if mode == "I;16" else 256, shape)
+    file = io.BytesIO()
+    if mode == "I;16":
+        Image.fromarray(noise.astype(np.uint16)).save(file, form)
+    elif mode == "P":
+        Image.fromarray(noise.astype(np.uint8)).convert("P").save(file, form)
+    else:
+        Image.frombytes(mode, size, noise.astype(np.uint8).tobytes()).save(file, form)
+    return file.getvalue()
+
+
+EIGHT = [
+    CAT,
+    ROCKET,
+    picture("CMYK", (90, 40), "JPEG"),
+    picture("I;16", (33, 120), "PNG"),
+    picture("P", (64, 64), "GIF"),
+    picture("RGBA", (200, 31), "PNG"),
+    CAT,
+    ROCKET,
+]
+
+
+@pytest.mark.parametrize("name", ["smolvlm", "qwen2-5-vl", "internvl", "mistral3"])
+@pytest.mark.parametrize("count", [1, 8])
+def test_pictures_of_any_kind_are_read_as_transformers_reads_them(tmp_path: Path, name: str, count: int) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    ROWS[name].make(folder)
+    inputs = {"image": EIGHT if count == 8 else EIGHT[3:4], "text": "what is this"}
+    with torch.inference_mode():
+        wanted = ROWS[name].whole(folder, inputs)
+    found = run_all(tmp_path, definition(folder), inputs)
+    assert {output: found[f"words.{output}"] for output in wanted} == wanted
 
 
 @pytest.fixture(scope="module")
