@@ -56,7 +56,7 @@ def test_an_unknown_class_is_refused() -> None:
     spec = changed("cosine", class_="sine")
     assert not can_load(spec)
     assert not needs_torch("sine")
-    with pytest.raises(ModuleFailedError, match="unknown class 'sine'; one of audio-encoder, classifier-head"):
+    with pytest.raises(ModuleFailedError, match="unknown class 'sine'; one of audio-classifier, audio-encoder, "):
         load(spec)
 
 
