@@ -11,7 +11,7 @@ from queue import SimpleQueue
 import structlog
 
 from s2m3.agents import registry
-from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.memory import give_back, rss_mb
 from s2m3.agents.serving.module import Module
 from s2m3.agents.supervision.watchdog import Watchdog

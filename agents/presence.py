@@ -7,7 +7,7 @@ from typing import Literal
 import structlog
 
 from s2m3.agents import registry
-from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.speed import LinkSpeed
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing

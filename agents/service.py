@@ -9,7 +9,7 @@ from functools import partial
 
 import structlog
 
-from s2m3.agents.checkpoints.folders import NO_CHECKPOINTS, CheckpointSources
+from s2m3.agents.checkpoints.storage.folders import NO_CHECKPOINTS, CheckpointSources
 from s2m3.agents.gateway.gateway import Gateway
 from s2m3.agents.gateway.gateways import Gateways
 from s2m3.agents.loading import Loaded, Loader

@@ -4,7 +4,7 @@ A package declares its classes as entry points of the group `s2m3.modules`; each
 `load(spec: ModuleSpec, source: ModuleSource) -> Module`.
 """
 
-from s2m3.agents.checkpoints.part import CheckpointPart, read_floats
+from s2m3.agents.checkpoints.storage.part import CheckpointPart, read_floats
 from s2m3.agents.modules.ports import Config, port, read_config, tensor_port, text_port, texts_port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.registry.source import ModuleSource

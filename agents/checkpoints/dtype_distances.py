@@ -5,7 +5,7 @@ from graphlib import TopologicalSorter
 
 from s2m3.agents import registry
 from s2m3.agents.checkpoints.distance import Distance, distance
-from s2m3.agents.checkpoints.folders import NO_CHECKPOINTS, CheckpointSources
+from s2m3.agents.checkpoints.storage.folders import NO_CHECKPOINTS, CheckpointSources
 from s2m3.agents.memory import give_back
 from s2m3.agents.serving.module import Module
 from s2m3.schemas.dtypes import SHARES, Dtype

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from s2m3.agents.checkpoints.part import CheckpointPart, read_floats
 from s2m3.agents.checkpoints.scores import scoring
+from s2m3.agents.checkpoints.storage.part import CheckpointPart, read_floats
 from s2m3.agents.modules.ports import port, tensor_port
 from s2m3.agents.modules.ranking import Floats, answer_of, ranked, sigmoid, softmax, unit
 from s2m3.schemas.errors import ModuleFailedError

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from s2m3.agents.checkpoints.part import CheckpointPart
+from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.modules.ranking import Floats, sigmoid, softmax
 from s2m3.schemas.errors import ModuleFailedError
 

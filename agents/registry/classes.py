@@ -6,8 +6,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from s2m3.agents.checkpoints.folders import CheckpointSources
-from s2m3.agents.checkpoints.part import CheckpointPart, open_part
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.part import CheckpointPart, open_part
 from s2m3.agents.serving.module import Module
 from s2m3.agents.zoo.wheels import missing_source
 from s2m3.schemas import extras
@@ -142,29 +142,31 @@ SHIPPED: dict[str, ModuleClass] = {
     "conse": _of_zoo("conse", "load_conse", "safetensors"),
     "cosine": _of_zoo("cosine", "load_cosine"),
     "vqa-mlp": _of_zoo("vqa", "load_head", "safetensors"),
-    "image-encoder": _of_checkpoints("vision_encoder", "load_image_encoder", *_NETWORK, "PIL"),
-    "text-encoder": _of_checkpoints("text_encoder", "load_text_encoder", *_TEXTS),
-    "audio-encoder": _of_checkpoints("audio_encoder", "load_audio_encoder", *_SOUNDS),
-    "text-generator": _of_checkpoints("text_generator", "load_text_generator", *_NETWORK, "tokenizers"),
-    "speech-recognizer": _of_checkpoints("speech_recognizer", "load_speech_recognizer", *_SOUNDS, "tokenizers"),
-    "audio-classifier": _of_checkpoints("audio_classifier", "load_audio_classifier", *_SOUNDS),
-    "speech-generator": _of_checkpoints("speech_generator", "load_speech_generator", *_NETWORK, "soundfile"),
-    "text-classifier": _of_checkpoints("text_classifier", "load_text_classifier", *_TEXTS),
-    "image-classifier": _of_checkpoints("image_classifier", "load_image_classifier", *_NETWORK, "PIL"),
-    "depth-estimator": _of_checkpoints("picture_maps", "load_depth_estimator", *_NETWORK, "PIL"),
-    "image-segmenter": _of_checkpoints("picture_maps", "load_segmenter", *_NETWORK, "PIL"),
-    "object-detector": _of_checkpoints("object_detector", "load_object_detector", *_NETWORK, "PIL"),
-    "zero-shot-object-detector": _of_checkpoints("object_detector", "load_zero_shot_detector", *_TEXTS, "PIL"),
-    "owlv2-object-detector": _of_checkpoints("object_detector", "load_zero_shot_detector", *_TEXTS, "PIL", "scipy"),
+    "image-encoder": _of_checkpoints("pictures.vision_encoder", "load_image_encoder", *_NETWORK, "PIL"),
+    "text-encoder": _of_checkpoints("texts.text_encoder", "load_text_encoder", *_TEXTS),
+    "audio-encoder": _of_checkpoints("sounds.audio_encoder", "load_audio_encoder", *_SOUNDS),
+    "text-generator": _of_checkpoints("generation.text_generator", "load_text_generator", *_NETWORK, "tokenizers"),
+    "speech-recognizer": _of_checkpoints("sounds.speech_recognizer", "load_speech_recognizer", *_SOUNDS, "tokenizers"),
+    "audio-classifier": _of_checkpoints("sounds.audio_classifier", "load_audio_classifier", *_SOUNDS),
+    "speech-generator": _of_checkpoints("sounds.speech_generator", "load_speech_generator", *_NETWORK, "soundfile"),
+    "text-classifier": _of_checkpoints("texts.text_classifier", "load_text_classifier", *_TEXTS),
+    "image-classifier": _of_checkpoints("pictures.image_classifier", "load_image_classifier", *_NETWORK, "PIL"),
+    "depth-estimator": _of_checkpoints("pictures.picture_maps", "load_depth_estimator", *_NETWORK, "PIL"),
+    "image-segmenter": _of_checkpoints("pictures.picture_maps", "load_segmenter", *_NETWORK, "PIL"),
+    "object-detector": _of_checkpoints("pictures.object_detector", "load_object_detector", *_NETWORK, "PIL"),
+    "zero-shot-object-detector": _of_checkpoints("pictures.object_detector", "load_zero_shot_detector", *_TEXTS, "PIL"),
+    "owlv2-object-detector": _of_checkpoints(
+        "pictures.object_detector", "load_zero_shot_detector", *_TEXTS, "PIL", "scipy"
+    ),
     "picture-features": _of_checkpoints("multimodal.picture_features", "load_picture_features", *_NETWORK, "PIL"),
-    "seq2seq-generator": _of_checkpoints("seq2seq", "load_seq2seq_generator", *_NETWORK, "tokenizers"),
+    "seq2seq-generator": _of_checkpoints("generation.seq2seq", "load_seq2seq_generator", *_NETWORK, "tokenizers"),
     "multimodal-generator": _of_checkpoints(
         "multimodal.generator", "load_multimodal_generator", *_NETWORK, "tokenizers"
     ),
-    "text-ranker": _of_checkpoints("text_rankers", "load_text_ranker", *_TEXTS),
-    "text-similarity": _of_checkpoints("text_rankers", "load_text_similarity", *_TEXTS),
-    "zero-shot-classifier": _of_checkpoints("text_rankers", "load_zero_shot_classifier", *_TEXTS),
-    "causal-lm": _of_checkpoints("causal_lm", "load_causal_lm", *_NETWORK, "tokenizers"),
+    "text-ranker": _of_checkpoints("texts.text_rankers", "load_text_ranker", *_TEXTS),
+    "text-similarity": _of_checkpoints("texts.text_rankers", "load_text_similarity", *_TEXTS),
+    "zero-shot-classifier": _of_checkpoints("texts.text_rankers", "load_zero_shot_classifier", *_TEXTS),
+    "causal-lm": _of_checkpoints("generation.causal_lm", "load_causal_lm", *_NETWORK, "tokenizers"),
     "similarity-head": _of_checkpoints("fusion_heads", "load_similarity"),
     "classifier-head": _of_checkpoints("fusion_heads", "load_classifier"),
 }

@@ -13,8 +13,8 @@ from importlib.metadata import Distribution, EntryPoint, entry_points
 import structlog
 from packaging.utils import canonicalize_name
 
-from s2m3.agents.checkpoints.folders import CheckpointSources
-from s2m3.agents.checkpoints.part import CheckpointPart
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.registry.classes import SHIPPED
 from s2m3.agents.registry.requirements import requires, unmet_requirement
 from s2m3.agents.registry.source import ModuleSource

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 
 import structlog
 
-from s2m3.agents.checkpoints.content import check_identity
-from s2m3.agents.checkpoints.folders import NO_CHECKPOINTS, CheckpointSources
-from s2m3.agents.checkpoints.part import CheckpointPart, open_part
+from s2m3.agents.checkpoints.storage.content import check_identity
+from s2m3.agents.checkpoints.storage.folders import NO_CHECKPOINTS, CheckpointSources
+from s2m3.agents.checkpoints.storage.part import CheckpointPart, open_part
 from s2m3.agents.registry.classes import OF_CHECKPOINTS, SHIPPED, ModuleClass
 from s2m3.agents.registry.entry_points import InstalledClass, installed_classes
 from s2m3.agents.serving.module import Module

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from s2m3.agents.checkpoints.folders import CheckpointSources
-from s2m3.agents.checkpoints.part import CheckpointPart, open_part
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.part import CheckpointPart, open_part
 from s2m3.agents.zoo.wheels import NO_SOURCE, wheel_folder
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError

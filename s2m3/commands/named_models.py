@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2m3.agents.checkpoints.folders import CheckpointSources, hub_folder
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources, hub_folder
 from s2m3.schemas.checkpoints.architectures import Architecture, architecture_of
 from s2m3.schemas.checkpoints.deriving import definition_of, module_of
 from s2m3.schemas.checkpoints.headers import read_checkpoint
@@ -20,7 +20,7 @@ from s2m3.schemas.wire.values import Kind, Value
 
 if TYPE_CHECKING:
     from s2m3.agents.checkpoints.dtype_distances import Distances
-    from s2m3.agents.checkpoints.part import CheckpointPart
+    from s2m3.agents.checkpoints.storage.part import CheckpointPart
 
 __all__ = ["distances_of", "read_source", "unservable", "with_content_compared"]
 
@@ -88,7 +88,7 @@ def with_content_compared(models: Sequence[Model], own: Sequence[Architecture] =
     Raises:
         ModuleFailedError: A file cannot be read.
     """
-    from s2m3.agents.checkpoints.part import open_part  # noqa: PLC0415  # numpy, only if contents are compared
+    from s2m3.agents.checkpoints.storage.part import open_part  # noqa: PLC0415  # numpy, only if contents are compared
 
     identities = {_key(model, part): part.identity for model in models for part in model.parts}
     opened = {
@@ -106,7 +106,7 @@ def with_content_compared(models: Sequence[Model], own: Sequence[Architecture] =
 
 
 def _equal(one: "CheckpointPart", other: "CheckpointPart") -> bool:
-    from s2m3.agents.checkpoints.content import serves  # noqa: PLC0415  # numpy, only if contents are compared
+    from s2m3.agents.checkpoints.storage.content import serves  # noqa: PLC0415  # numpy, only if contents are compared
 
     few, many = sorted((one, other), key=lambda part: len(part.names))
     try:

@@ -165,7 +165,7 @@ def _when_elected(election: Election, settings: BrokerSettings, make: Callable[[
 def agent(settings: AgentSettings) -> None:
     """Run an agent: this device serves modules. `s2m3 agent --host hub --node pi5 --memory-mb 1500`."""
     try:
-        from s2m3.agents.checkpoints.folders import CheckpointSources  # noqa: PLC0415
+        from s2m3.agents.checkpoints.storage.folders import CheckpointSources  # noqa: PLC0415
         from s2m3.agents.node_name import check_name_is_free  # noqa: PLC0415
         from s2m3.agents.service import Agent  # noqa: PLC0415
         from s2m3.agents.supervision.supervisor import can_supervise, supervise  # noqa: PLC0415  # a device that only asks has none of what it imports

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import typer
 
-from s2m3.agents.checkpoints.content import serves
-from s2m3.agents.checkpoints.folders import CheckpointSources
-from s2m3.agents.checkpoints.part import open_part
+from s2m3.agents.checkpoints.storage.content import serves
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.part import open_part
 from s2m3.schemas.checkpoints.architectures import Architecture
 from s2m3.schemas.definitions import Definition, ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError

@@ -67,8 +67,8 @@ class Part(_Frozen):
 
     `prefixes` maps the start of a tensor's name on disk to the start of its name in the part; the first match counts.
     `drop` lists prefixes, of names in the part, of tensors that no output needs. A part of a network that transformers
-    itself cuts (agents/checkpoints/partial.py) has `tensors` and `others` instead, patterns of names on disk, and keeps
-    these names.
+    itself cuts (agents/checkpoints/networks/partial.py) has `tensors` and `others` instead, patterns of names on disk,
+    and keeps these names.
     """
 
     role: Role

@@ -148,7 +148,7 @@ def why_not_servable(checkpoint: Checkpoint, family: Architecture) -> str | None
 
 
 def _open_clip(checkpoint: Checkpoint, _family: Architecture) -> str | None:
-    """A variant of open_clip's towers that agents/checkpoints/openclip.py does not compute."""
+    """A variant of open_clip's towers that agents/checkpoints/networks/openclip.py does not compute."""
     model = checkpoint.config.get("model_cfg")
     if not isinstance(model, Mapping):
         return None
@@ -197,7 +197,7 @@ def _is_bitsandbytes(stored: Mapping[str, Any]) -> bool:
 
 
 def _sentence(checkpoint: Checkpoint, family: Architecture) -> str | None:
-    """A sentence encoder with a step, or a way of pooling, that agents/checkpoints/sentences.py does not compute."""
+    """A sentence encoder with a step, or a way of pooling, that texts/sentences.py does not compute."""
     if family.use not in ("embedding", "similarity"):
         return None
     config = checkpoint.config

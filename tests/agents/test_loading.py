@@ -5,7 +5,7 @@ from queue import Queue
 
 import pytest
 
-from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.loading import Loaded, Loader
 from s2m3.agents.memory import rss_mb
 from s2m3.agents.supervision.blackbox import Blackbox, Mark

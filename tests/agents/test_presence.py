@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.presence import Presence
 from s2m3.agents.speed import LinkSpeed
 from s2m3.broker.mqtt.message import Outgoing

@@ -4,7 +4,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.registry import load
 from s2m3.agents.serving.module import Module
 from s2m3.schemas.definitions import Definition, ModuleSpec

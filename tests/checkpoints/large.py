@@ -17,7 +17,7 @@ _LOAD = """
 import sys
 from pathlib import Path
 from s2m3.agents import registry
-from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.schemas.checkpoints.deriving import definition_of
 from s2m3.schemas.checkpoints.headers import read_checkpoint
 folder, part, dtype = Path(sys.argv[1]), sys.argv[2], sys.argv[3]

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers as t
 
-from s2m3.agents.checkpoints.text_generator import TextGenerator
+from s2m3.agents.checkpoints.generation.text_generator import TextGenerator
 from s2m3.agents.modules.token_rules import TokenRules
 from s2m3.schemas.checkpoints.deriving import definition_of
 from s2m3.schemas.checkpoints.headers import read_checkpoint

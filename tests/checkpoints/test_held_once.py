@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from s2m3.agents.checkpoints.folders import CheckpointSources
-from s2m3.agents.checkpoints.networks import build_network
-from s2m3.agents.checkpoints.part import open_part
+from s2m3.agents.checkpoints.networks.loading import build_network
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.part import open_part
 from s2m3.agents.registry import identify
 from s2m3.schemas.dtypes import Dtype
 from tests.checkpoints.models import definition

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from s2m3.agents.checkpoints import identity
-from s2m3.agents.checkpoints.folders import CheckpointSources
-from s2m3.agents.checkpoints.identity import cache_folder, fingerprint
-from s2m3.agents.checkpoints.part import open_part
+from s2m3.agents.checkpoints.storage import identity
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.identity import cache_folder, fingerprint
+from s2m3.agents.checkpoints.storage.part import open_part
 from s2m3.agents.registry import identify
 from s2m3.client import Client
 from s2m3.cluster import Cluster

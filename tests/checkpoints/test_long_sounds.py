@@ -1,13 +1,12 @@
 """Sounds that are longer than one of Whisper's windows."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from transformers.pipelines.automatic_speech_recognition import chunk_iter
 
-from s2m3.agents.checkpoints.windows import Windows
+from s2m3.agents.checkpoints.sounds.windows import Windows
 from s2m3.agents.serving.module import default_tokens
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.generation import Options
@@ -19,7 +18,7 @@ from tests.media.files import wav
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    folder: Path = tmp_path_factory.mktemp("long") / "whisper"
+    folder = tmp_path_factory.mktemp("long") / "whisper"
     folder.mkdir()
     next(family for family in SPEECH if family.name == "whisper").make(folder)
     return [loaded(folder.parent, spec) for spec in definition(folder).modules]

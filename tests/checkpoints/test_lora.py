@@ -10,9 +10,9 @@ import torch
 import transformers as t
 from safetensors.torch import save_file
 
-from s2m3.agents.checkpoints.folders import CheckpointSources
-from s2m3.agents.checkpoints.networks import build_network
-from s2m3.agents.checkpoints.part import open_part
+from s2m3.agents.checkpoints.networks.loading import build_network
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.part import open_part
 from s2m3.agents.registry import identify
 from s2m3.agents.registry.classes import SHIPPED
 from s2m3.commands.module_options import with_options

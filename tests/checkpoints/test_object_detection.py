@@ -12,8 +12,8 @@ from PIL import Image
 from transformers.models.auto import modeling_auto as auto
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
-from s2m3.agents.checkpoints import object_detector
-from s2m3.agents.checkpoints.object_detector import ObjectDetector
+from s2m3.agents.checkpoints.pictures import object_detector
+from s2m3.agents.checkpoints.pictures.object_detector import ObjectDetector
 from s2m3.agents.media.pictures import decode_with_size
 from s2m3.agents.registry import classes
 from s2m3.agents.serving.module import Module

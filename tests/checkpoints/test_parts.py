@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.registry import load
 from s2m3.schemas.checkpoints.headers import read_checkpoint
 from s2m3.schemas.definitions import ModuleSpec
@@ -209,7 +209,7 @@ def test_heads_are_loaded_without_torch(tiny: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from s2m3.agents.checkpoints.folders import CheckpointSources\n"
+        "from s2m3.agents.checkpoints.storage.folders import CheckpointSources\n"
         "from s2m3.agents.registry import identify, load\n"
         "from s2m3.schemas.definitions import ModuleSpec\n"
         f"for spec in {[spec.model_dump_json(by_alias=True) for spec in specs]!r}:\n"

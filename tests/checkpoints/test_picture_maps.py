@@ -9,7 +9,7 @@ import pytest
 import transformers as t
 from PIL import Image
 
-from s2m3.agents.checkpoints import picture_maps
+from s2m3.agents.checkpoints.pictures import picture_maps
 from tests.checkpoints.inprocess import loaded, run_module
 from tests.families.detection import save
 from tests.families.family import definition

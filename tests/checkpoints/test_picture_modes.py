@@ -13,7 +13,7 @@ import transformers as t
 from PIL import Image
 from transformers.image_utils import load_image
 
-from s2m3.agents.checkpoints.vision_encoder import ImageEncoder
+from s2m3.agents.checkpoints.pictures.vision_encoder import ImageEncoder
 from tests.checkpoints.inprocess import run_all
 from tests.checkpoints.models import definition
 from tests.checkpoints.tiny import make_vit_classifier

@@ -10,9 +10,9 @@ import pytest
 import transformers as t
 from PIL import Image
 
-from s2m3.agents.checkpoints.folders import CheckpointSources
-from s2m3.agents.checkpoints.identity import fingerprint
-from s2m3.agents.checkpoints.part import open_part
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.identity import fingerprint
+from s2m3.agents.checkpoints.storage.part import open_part
 from s2m3.agents.modules.ranking import sigmoid
 from s2m3.schemas.errors import ModuleFailedError
 from tests.checkpoints.inprocess import loaded, run_all, run_module

@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from s2m3.agents.checkpoints.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.registry import can_load, identify, load
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError

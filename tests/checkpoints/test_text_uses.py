@@ -10,9 +10,9 @@ import pytest
 import torch
 import transformers as t
 
-from s2m3.agents.checkpoints.folders import CheckpointSources
-from s2m3.agents.checkpoints.identity import fingerprint
-from s2m3.agents.checkpoints.part import open_part
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.identity import fingerprint
+from s2m3.agents.checkpoints.storage.part import open_part
 from s2m3.commands.ask import _named
 from s2m3.commands.tasks import checkpoint_definition, with_options
 from s2m3.schemas.checkpoints.architectures import architecture_of

@@ -10,7 +10,7 @@ import soundfile
 import torch
 import transformers as t
 
-from s2m3.agents.checkpoints.text_generator import TextGenerator
+from s2m3.agents.checkpoints.generation.text_generator import TextGenerator
 from s2m3.schemas.checkpoints.deriving import definition_of
 from s2m3.schemas.checkpoints.headers import read_checkpoint
 from s2m3.schemas.definitions import ModuleSpec

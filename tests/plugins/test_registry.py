@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from s2m3.agents.checkpoints.folders import NO_CHECKPOINTS, CheckpointSources
+from s2m3.agents.checkpoints.storage.folders import NO_CHECKPOINTS, CheckpointSources
 from s2m3.agents.registry import can_load, identify, installed_classes, load, needs_torch, offered, origin_of
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError

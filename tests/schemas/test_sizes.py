@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel, BlipTextModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from s2m3.agents.checkpoints.openclip import ModifiedResNet
+from s2m3.agents.checkpoints.networks.openclip import ModifiedResNet
 from s2m3.schemas.checkpoints.architectures import architecture_of
 from s2m3.schemas.errors import BadDefinitionError
 from s2m3.schemas.sizes import ANSWER_TOKENS, QUESTION_TOKENS, TEXT_TOKENS, Size, sizes_of

@@ -11,10 +11,16 @@ from PIL import Image
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from s2m3.agents.checkpoints.generation.prompted import (
+    Prompt,
+    PromptConfig,
+    PromptGenerator,
+    PromptSettings,
+    build_prompted,
+)
 from s2m3.agents.checkpoints.multimodal.picture_features import MOST_PICTURES, PICTURE_FIELDS
 from s2m3.agents.checkpoints.multimodal.processor import PictureHalf, TextHalf
-from s2m3.agents.checkpoints.part import CheckpointPart
-from s2m3.agents.checkpoints.prompted import Prompt, PromptConfig, PromptGenerator, PromptSettings, build_prompted
+from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.modules.decoding import DecodedSequence
 from s2m3.agents.modules.ports import chat_port, port, read_config, tensor_port
 from s2m3.schemas.errors import BadInputError

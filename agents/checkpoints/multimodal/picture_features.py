@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from s2m3.agents.checkpoints.multimodal.processor import PictureHalf
-from s2m3.agents.checkpoints.networks import build_network
-from s2m3.agents.checkpoints.part import CheckpointPart
+from s2m3.agents.checkpoints.networks.loading import build_network
+from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.media.pictures import check_ratio, decode_picture, without_alpha
 from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.slices import between_slices

@@ -19,8 +19,8 @@ from transformers import AutoTokenizer, BatchFeature
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.processing_utils import ProcessorMixin
 
-from s2m3.agents.checkpoints.part import CheckpointPart
-from s2m3.agents.checkpoints.preprocessing import read_image_processor, read_tokenizer
+from s2m3.agents.checkpoints.storage.part import CheckpointPart
+from s2m3.agents.checkpoints.storage.preprocessing import read_image_processor, read_tokenizer
 from s2m3.schemas.checkpoints.processors import processor_class_name
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 from s2m3.schemas.wire.values import Value

@@ -1,0 +1,1 @@
+"""Classes of parts that write texts, and what a checkpoint says of them."""

@@ -1,0 +1,1 @@
+"""Classes of parts that see: encoders, classifiers, detectors, and maps of depth or classes."""

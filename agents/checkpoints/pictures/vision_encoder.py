@@ -1,0 +1,101 @@
+"""Class `image-encoder`: pictures to what a vision tower makes of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from s2m3.agents.checkpoints.networks.loading import build_network, taken_by
+from s2m3.agents.checkpoints.networks.outputs import Asked, asked_outputs, needs_layers, take
+from s2m3.agents.checkpoints.storage.part import CheckpointPart
+from s2m3.agents.checkpoints.storage.preprocessing import read_image_processor
+from s2m3.agents.media.pictures import check_ratio, decode_picture, without_alpha
+from s2m3.agents.modules.ports import port
+from s2m3.agents.modules.slices import between_slices
+from s2m3.agents.modules.state_dicts import nbytes_of
+from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.wire.values import Value
+
+__all__ = ["ImageEncoder", "load_image_encoder"]
+
+#: Pictures of one item, and of one forward pass.
+_MAX_PICTURES, _AT_ONCE = 32, 8
+#: Pixels per side up to which a picture is decoded at its full size, as the checkpoint's own preprocessing gives it; of
+#: one with twice as many on both sides a half is enough (12 megapixels from a camera stay whole, 50 do not).
+_FULL = 2_048
+#: What an image processor makes: `pixel_values`, and masks and shapes where it makes them; a row per picture.
+Pixels = dict[str, torch.Tensor]
+
+
+class ImageEncoder:
+    """`image` (1 to 32 picture files) to the table's outputs, one row per picture."""
+
+    light = False
+    max_batch = _AT_ONCE
+
+    def __init__(self, network: Any, processor: Any, asked: Mapping[str, Asked]) -> None:
+        self._network = network
+        self._processor = processor
+        self._asked = asked
+        self._takes = taken_by(network)
+        self.nbytes = nbytes_of(network)
+
+    def prepare(self, inputs: Mapping[str, Value]) -> Pixels:
+        """Returns what the processor makes of the item's pictures and the network takes, one row per picture.
+
+        Raises:
+            BadInputError: Too many pictures, or one that cannot be read or prepared.
+        """
+        pictures = port(inputs, "image", "images")
+        if len(pictures) > _MAX_PICTURES:
+            raise BadInputError(f"{len(pictures)} pictures; at most {_MAX_PICTURES}")
+        decoded = [_decoded(data) for data in pictures]
+        try:
+            made = self._processor(decoded, return_tensors="pt")
+        except ValueError as error:  # e.g. one pixel wide: the processor cannot tell its channels
+            raise BadInputError(f"the picture cannot be prepared: {error}"[:200]) from error
+        return {name: made[name] for name in made if name in self._takes}
+
+    @torch.inference_mode()
+    def run(self, batch: Sequence[Pixels], wanted: frozenset[str]) -> list[dict[str, Value]]:
+        """Returns the wanted outputs of each item; pictures of all items that have one shape run together."""
+        rows: dict[str, list[Any]] = {name: [] for name in wanted if name in self._asked}
+        layers = {"output_hidden_states": True} if needs_layers(self._asked, wanted) else {}
+        for pixels in _passes(batch):
+            between_slices()
+            result = self._network(**pixels, **layers)
+            for name, found in take(self._asked, result, rows).items():
+                rows[name].extend(found)
+        ends = np.cumsum([len(pixels["pixel_values"]) for pixels in batch])
+        return [
+            {name: np.stack(found[end - len(pixels["pixel_values"]) : end]) for name, found in rows.items()}
+            for pixels, end in zip(batch, ends, strict=True)
+        ]
+
+
+def _passes(batch: Sequence[Pixels]) -> Iterator[Pixels]:
+    """Yields the rows of all items in their order, at most _AT_ONCE together, those of other shapes apart."""
+    for _, same in groupby(batch, lambda pixels: [tensor.shape[1:] for tensor in pixels.values()]):
+        items = list(same)
+        joined = {name: torch.cat([pixels[name] for pixels in items]) for name in items[0]}
+        for start in range(0, len(joined["pixel_values"]), _AT_ONCE):
+            yield {name: tensor[start : start + _AT_ONCE] for name, tensor in joined.items()}
+
+
+def _decoded(data: bytes) -> Image.Image:
+    between_slices()
+    picture = decode_picture(data, _FULL, without_alpha)
+    check_ratio(picture)
+    return picture
+
+
+def load_image_encoder(opened: CheckpointPart) -> ImageEncoder:
+    """Builds class `image-encoder`.
+
+    Raises:
+        ModuleFailedError: Weights or preprocessing do not fit; the text names them.
+    """
+    return ImageEncoder(build_network(opened), read_image_processor(opened), asked_outputs(opened))

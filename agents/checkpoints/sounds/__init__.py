@@ -1,0 +1,1 @@
+"""Classes of parts that hear or speak, and what Whisper needs beside its decoder."""

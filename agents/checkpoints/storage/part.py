@@ -1,0 +1,166 @@
+"""Opens one part of a checkpoint: its configuration, its tensors by their names in the part. numpy alone, no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.schemas.checkpoints.adapters import ADAPTER, ADAPTER_WEIGHTS
+from s2m3.schemas.checkpoints.architectures import (
+    Architecture,
+    Part,
+    architecture_name,
+    architecture_of,
+    families_of,
+    value_at,
+)
+from s2m3.schemas.checkpoints.headers import (
+    INDEX,
+    WEIGHTS,
+    Checkpoint,
+    TensorInfo,
+    read_checkpoint,
+    read_config,
+    read_json,
+)
+from s2m3.schemas.checkpoints.sentence_folders import dense_files
+from s2m3.schemas.definitions import ModuleSpec, is_hub_id
+from s2m3.schemas.errors import BadInputError, ModuleFailedError
+
+__all__ = ["CheckpointPart", "open_part", "read_floats", "read_raw"]
+
+Floats = npt.NDArray[np.float32]
+_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPart:
+    """One part of a checkpoint, none of its weights read.
+
+    Args:
+        spec: The module.
+        part: The table's entry.
+        architecture: What config.json calls it.
+        checkpoint: The folder, with the headers of the part's own files.
+        names: Name on disk -> name in the part.
+        adapter: Folder of the LoRA adapter on the part, if it has one.
+    """
+
+    spec: ModuleSpec
+    part: Part
+    architecture: str
+    checkpoint: Checkpoint
+    names: Mapping[str, str]
+    adapter: Path | None = None
+
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Returns the tensors by their names in the part."""
+        return {inside: self.checkpoint.tensors[name] for name, inside in self.names.items()}
+
+    def value(self, *paths: str) -> object:
+        """Returns the first value that config.json (or, under `generation.`, generation_config.json) has at a path."""
+        document = {**self.checkpoint.config, "generation": self.checkpoint.generation}
+        return next((found for path in paths if (found := value_at(path, document)) is not None), None)
+
+    def option(self, name: str) -> object:
+        """Returns an option of the part's class: the module's own, else the table's."""
+        return self.spec.config.get(name, self.part.options.get(name))
+
+
+def open_part(spec: ModuleSpec, sources: CheckpointSources) -> CheckpointPart:
+    """Finds a module's part of its checkpoint.
+
+    Raises:
+        ModuleFailedError: There is no such checkpoint here, it is damaged or of an unknown architecture, or it has no
+            such part, or that part is of another class.
+    """
+    try:
+        folder = sources.folder(spec)
+        config = read_config(folder)
+        part = _part(spec, config, sources.architectures)
+        # the same commit again: its main branch may have moved since the configuration was fetched
+        pinned = spec.model_copy(update={"revision": folder.name}) if is_hub_id(spec.source) else spec
+        sources.folder(pinned, [*_files(folder, config, part), *dense_files(config).values()])
+        checkpoint = read_checkpoint(folder, lambda name: bool(part.names([name])))
+    except BadInputError as error:
+        raise ModuleFailedError(f"module {spec.id}: {error.detail}") from error
+    names = part.names(checkpoint.tensors)
+    if not names:
+        raise ModuleFailedError(f"module {spec.id}: {folder.name} holds no tensor {' or '.join(part.prefixes)}…")
+    adapter = adapter_folder(spec, sources)
+    return CheckpointPart(spec, part, architecture_name(checkpoint.config), checkpoint, names, adapter)
+
+
+def adapter_folder(spec: ModuleSpec, sources: CheckpointSources) -> Path | None:
+    """Returns the folder of the LoRA adapter that a module's configuration names; None if it names none.
+
+    Raises:
+        ModuleFailedError: There is no such folder here.
+    """
+    if (source := spec.config.get(ADAPTER)) is None:
+        return None
+    try:
+        return sources.folder(spec.model_copy(update={"source": str(source), "revision": ""}), [ADAPTER_WEIGHTS])
+    except BadInputError as error:
+        raise ModuleFailedError(f"module {spec.id}: the adapter {source}: {error.detail}") from error
+
+
+def _files(folder: Path, config: Mapping[str, Any], part: Part) -> list[str]:
+    """Returns the weight files that hold a part: by the index, where there is one."""
+    if not (folder / INDEX).is_file():
+        return list(WEIGHTS[1:] if "model_cfg" in config else WEIGHTS[:1])
+    places = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise BadInputError(f"{INDEX} holds no weight_map")
+    return sorted({places[name] for name in part.names(places)})
+
+
+def _part(spec: ModuleSpec, config: Mapping[str, Any], own: Sequence[Architecture]) -> Part:
+    for known in families_of(config, own):  # whatever the folder says that the checkpoint is used for
+        found = known.parts.get(spec.prefix)
+        if known.use and found is not None and found.class_ == spec.class_:
+            return found
+    family = architecture_of(config, own)
+    part = family.parts.get(spec.prefix)
+    if part is None:
+        raise BadInputError(f"{', '.join(family.names)} has no part {spec.prefix!r}; it has {', '.join(family.parts)}")
+    if part.class_ != spec.class_:
+        raise BadInputError(f"the part {spec.prefix!r} is of class {part.class_!r}, not {spec.class_!r}")
+    return part
+
+
+def read_raw(tensor: TensorInfo) -> npt.NDArray[np.uint8]:
+    """Returns a tensor's bytes, read into memory of our own.
+
+    Not mapped: a checkpoint that somebody saves anew in its place must not take the agent with it (SIGBUS).
+
+    Raises:
+        ModuleFailedError: The file cannot be read, or has become shorter.
+    """
+    try:
+        raw = np.fromfile(tensor.file, np.uint8, tensor.nbytes, offset=tensor.begin)
+    except OSError as error:
+        raise ModuleFailedError(f"{tensor.file.name} cannot be read: {error}") from error
+    if raw.nbytes != tensor.nbytes:
+        raise ModuleFailedError(f"{tensor.file.name} was cut off while it was read")
+    return raw
+
+
+def read_floats(tensor: TensorInfo) -> Floats:
+    """Returns a tensor of floating-point numbers as float32.
+
+    Raises:
+        ModuleFailedError: It holds something else.
+    """
+    raw = read_raw(tensor)
+    if tensor.dtype == "BF16":  # the upper half of a float32
+        floats: Floats = (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    elif tensor.dtype in _FLOATS:
+        floats = raw.view(_FLOATS[tensor.dtype]).astype(np.float32, copy=False)
+    else:
+        raise ModuleFailedError(f"{tensor.file.name} holds {tensor.dtype} where floating-point numbers are wanted")
+    return floats.reshape(tensor.shape)

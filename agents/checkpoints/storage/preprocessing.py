@@ -1,0 +1,105 @@
+"""A checkpoint's own preprocessing: image processor (Pillow's), feature extractor, tokenizer. Its code is not run."""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoTokenizer
+from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
+
+from s2m3.agents.checkpoints.storage.part import CheckpointPart
+from s2m3.agents.modules.kv_cache import positions_of
+from s2m3.schemas.checkpoints.headers import read_json
+from s2m3.schemas.errors import BadInputError, ModuleFailedError
+
+__all__ = ["extractor_settings", "read_extractor", "read_image_processor", "read_tokenizer", "token_limit"]
+
+#: Pillow's number of that way of resizing: agents that read texts alone have no Pillow.
+_BILINEAR = 2
+
+
+def read_image_processor(opened: CheckpointPart) -> Any:
+    """Returns the checkpoint's image processor.
+
+    Raises:
+        ModuleFailedError: It has none that is known.
+    """
+    if "model_cfg" in opened.checkpoint.config:
+        return _open_clip_processor(opened)
+    settings = _settings(opened.checkpoint.folder, "image_processor")
+    kind = str(settings.get("image_processor_type") or settings.get("feature_extractor_type"))
+    name = kind.removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
+    return _made(opened, f"{name}Pil", settings)
+
+
+def extractor_settings(opened: CheckpointPart) -> dict[str, Any]:
+    """Returns the configuration of the checkpoint's feature extractor for sound.
+
+    Raises:
+        ModuleFailedError: It cannot be read.
+    """
+    return _settings(opened.checkpoint.folder, "feature_extractor")
+
+
+def read_extractor(opened: CheckpointPart) -> Any:
+    """Returns the checkpoint's feature extractor for sound.
+
+    Raises:
+        ModuleFailedError: It has none that is known.
+    """
+    settings = extractor_settings(opened)
+    usual = FEATURE_EXTRACTOR_MAPPING_NAMES.get(str(opened.value("model_type")))
+    return _made(opened, str(settings.get("feature_extractor_type") or usual), settings)
+
+
+def _settings(folder: Path, what: str) -> dict[str, Any]:
+    """Reads preprocessor_config.json, or where processor_config.json has it."""
+    whole, own = folder / "processor_config.json", folder / "preprocessor_config.json"
+    try:
+        inside = read_json(whole).get(what) if whole.is_file() else None
+        return inside if isinstance(inside, dict) else read_json(own)
+    except BadInputError as error:
+        raise ModuleFailedError(f"{folder.name}: {error.detail}") from error
+
+
+def _made(opened: CheckpointPart, name: str, settings: dict[str, Any]) -> Any:
+    kind = getattr(transformers, name, None)
+    if kind is None:
+        raise ModuleFailedError(f"{opened.checkpoint.folder.name} wants {name}, which transformers does not have")
+    try:
+        return kind.from_dict(settings)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ModuleFailedError(f"{opened.checkpoint.folder.name}: {name}: {error}"[:300]) from error
+
+
+def _open_clip_processor(opened: CheckpointPart) -> Any:
+    side = opened.value("model_cfg.vision_cfg.image_size")
+    square = {"height": side, "width": side}
+    settings: dict[str, Any] = {"size": {"shortest_edge": side}, "crop_size": square}
+    if opened.value("preprocess_cfg.resize_mode") == "squash":
+        settings = {"size": square, "do_center_crop": False}
+    if opened.value("preprocess_cfg.interpolation") == "bilinear":
+        settings["resample"] = _BILINEAR
+    given = {"image_mean": opened.value("preprocess_cfg.mean"), "image_std": opened.value("preprocess_cfg.std")}
+    return _made(opened, "CLIPImageProcessorPil", settings | {k: v for k, v in given.items() if v is not None})
+
+
+def read_tokenizer(opened: CheckpointPart) -> Any:
+    """Returns the checkpoint's tokenizer.
+
+    Raises:
+        ModuleFailedError: It has none, or one that needs code of its own.
+    """
+    folder = opened.checkpoint.folder
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        raise ModuleFailedError(f"{folder.name} has no tokenizer that can be read: {error}"[:300]) from error
+
+
+def token_limit(tokenizer: Any, config: Any) -> int:
+    """Returns how many tokens of a text fit; of a dual encoder's configuration its text tower's counts."""
+    config = getattr(config, "text_config", None) or config
+    longest = int(tokenizer.model_max_length)
+    has_limit = (getattr(config, "max_position_embeddings", None) or 0) > 0  # XLNet's is -1: none
+    return min(longest, positions_of(config)) if has_limit else longest

@@ -1,0 +1,1 @@
+"""Classes of parts that read texts and write none: encoders, classifiers, rankers."""
