@@ -25,7 +25,7 @@ export class Motion {
 
   constructor(private readonly board: HTMLElement) {
     this.resized = new ResizeObserver(() => {
-      this.places = this.measure();
+      this.follow();
       this.draw();
     });
     this.resized.observe(board);
@@ -122,6 +122,12 @@ export class Motion {
       const end = at(step);
       return end ? starts.filter((start) => start !== null).map((start) => curve(start, end)) : [];
     });
+  }
+
+  /** Notes where the known copies are after the layout changed. A copy that came or went is left to `fly`. */
+  private follow(): void {
+    const now = this.measure();
+    for (const name of this.places.keys()) this.places.set(name, now.get(name) ?? this.places.get(name)!);
   }
 
   private measure(): Map<string, Point> {
