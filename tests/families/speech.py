@@ -237,14 +237,15 @@ def _drawn(name: str) -> torch.Generator:
 
 
 def _transcript(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
-    """As the pipeline cuts long sounds into windows; with times too, each window is one call of generate."""
+    """As the pipeline cuts long sounds into windows. Long ones are written with times: one call of generate each."""
     pipeline, times = _pipeline(folder, "automatic-speech-recognition"), inputs.get("options", {}).get("timestamps")
-    how = {"num_beams": 1, "max_new_tokens": LONGEST, **({"force_unique_generate_call": True} if times else {})}
     heard = samples(inputs["audio"])
-    found = pipeline(heard, chunk_length_s=1, return_timestamps=times, generate_kwargs=how)
+    told = times or len(heard) > _RATE
+    how = {"num_beams": 1, "max_new_tokens": LONGEST, **({"force_unique_generate_call": True} if told else {})}
+    found = pipeline(heard, chunk_length_s=1, return_timestamps=told or None, generate_kwargs=how)
     mel = pipeline.feature_extractor(heard[:_RATE], sampling_rate=_RATE, return_tensors="pt").input_features
     language = pipeline.tokenizer.decode(pipeline.model.detect_language(mel)).strip("<|>")
-    chunks = found.get("chunks", [])
+    chunks = found["chunks"] if times else []
     segments = [
         {"start": one["timestamp"][0], "end": one["timestamp"][1], "text": one["text"].strip()} for one in chunks
     ]

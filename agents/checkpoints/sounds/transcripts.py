@@ -1,8 +1,8 @@
 """Whisper's decoder in class `text-generator`: language, timestamps, and sounds that are longer than one window.
 
 A long sound is cut into windows of 30 s that overlap by 10 s, as transformers' pipeline does it with
-`chunk_length_s=30`: each is written by itself, and Whisper's tokenizer joins them where they overlap. Nothing that was
-written decides what the encoder hears, so that encoder and decoder stay apart.
+`chunk_length_s=30`: each is written by itself, with times, and Whisper's tokenizer joins them where they overlap.
+Nothing that was written decides what the encoder hears, so that encoder and decoder stay apart.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -89,7 +89,7 @@ class _Transcript:
         limit: Most tokens of one window.
         start: The token that every window's text starts from.
         times: Whether times are told.
-        segments: Returns the segments of tokens.
+        segments: Returns the segments of tokens; None if they were not asked for.
         row: The text of the window that is being written.
         written: The tokens of the windows before it.
         cut: Whether one of these was cut at the limit.
@@ -100,7 +100,7 @@ class _Transcript:
     limit: int
     start: int
     times: bool
-    segments: Callable[[Sequence[int]], list[Value]]
+    segments: Callable[[Sequence[int]], list[Value]] | None
     row: DecodedSequence
     written: list[list[int]] = field(default_factory=list)
     cut: bool = False
@@ -131,7 +131,7 @@ class _Transcript:
     @property
     def outputs(self) -> dict[str, Value]:
         cut = len(self.states) > 1 and (self.cut or (self.is_written and not self.row.ended))
-        segments = self.segments(self.tokens) if self.times else []
+        segments = self.segments(self.tokens) if self.segments is not None else []
         return {**self.heard, "segments": segments, **({"finished": "length"} if cut else {})}
 
 
@@ -187,10 +187,19 @@ class Transcriber(TextGenerator):
         asked = options.max_tokens or default_tokens(self, prepared)
         limit = min(asked, super().usual_tokens_after(prepared) if options.max_tokens is None else asked)
         limit = min(limit, super().most_tokens(prepared))
-        times = (options.timestamps or self._times.always) and self._times.first is not None
+        asked_times = options.timestamps or self._times.always
+        times = (asked_times or len(prepared.given) > 1) and self._times.first is not None
         row = self._row(prepared.given[:1], options, limit, times=times)
-        start = self._whisper.ids[0]
-        found = _Transcript(prepared.given, options, limit, start, times, self._segments, row, heard=row.outputs)
+        found = _Transcript(
+            prepared.given,
+            options,
+            limit,
+            start=self._whisper.ids[0],
+            times=times,
+            segments=self._segments if asked_times and times else None,
+            row=row,
+            heard=row.outputs,
+        )
         self._go_on(found)
         return found
 
