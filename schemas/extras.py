@@ -33,6 +33,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     ),
     "bridge": ("jmespath",),
     "broker": ("iotcore",),
+    "diffusion": ("diffusers",),
     "draw": ("PIL", "psutil"),
     "exact": ("highspy",),
     "int8": ("torchao",),

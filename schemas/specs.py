@@ -17,8 +17,8 @@ __all__ = ["Definition", "ModelSpec", "ModuleSpec", "Origin", "StepSpec", "is_hu
 
 #: The source of a step's input: `input.<name>` (an input of the request) or `<step>.<output>`.
 Ref = str
-#: Kinds of what is generated: texts token by token, anything else at once.
-_GENERATED = ("text", "audio", "image")
+#: Kinds of what is generated: texts token by token, anything else at once; a tensor is what a picture is made of.
+_GENERATED = ("text", "audio", "image", "tensor")
 
 
 Role = Annotated[Literal["vision-encoder", "text-encoder", "audio-encoder", "decoder", "head", "unknown"], ClosedList()]

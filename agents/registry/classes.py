@@ -53,7 +53,7 @@ class ModuleClass(Protocol):
 
 
 #: Package -> the extra that brings it, where that is not `agent`.
-_EXTRA_OF = {"scipy": "owlv2"}
+_EXTRA_OF = {"diffusers": "diffusion", "scipy": "owlv2"}
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,8 @@ SHIPPED: dict[str, ModuleClass] = {
     "owlv2-object-detector": _of_checkpoints(
         "pictures.object_detector", "load_zero_shot_detector", *_TEXTS, "PIL", "scipy"
     ),
+    "image-denoiser": _of_checkpoints("pictures.diffusion", "load_image_denoiser", *_NETWORK, "PIL", "diffusers"),
+    "latent-decoder": _of_checkpoints("pictures.diffusion", "load_latent_decoder", *_NETWORK, "PIL", "diffusers"),
     "picture-features": _of_checkpoints("multimodal.picture_features", "load_picture_features", *_NETWORK, "PIL"),
     "seq2seq-generator": _of_checkpoints("generation.seq2seq", "load_seq2seq_generator", *_NETWORK, "tokenizers"),
     "multimodal-generator": _of_checkpoints(

@@ -21,6 +21,7 @@ from s2m3.schemas.checkpoints.deriving import definition_of
 from s2m3.schemas.checkpoints.headers import read_checkpoint, read_settings
 from s2m3.schemas.checkpoints.own_architectures import own_architectures
 from s2m3.schemas.checkpoints.servable import check_servable, not_followed
+from s2m3.schemas.checkpoints.servable_pipelines import not_run
 from s2m3.schemas.definitions import Definition, is_hub_id
 from s2m3.schemas.dtypes import read_dtype
 from s2m3.schemas.errors import BadInputError, NotReadyError, S2M3Error, UnknownTaskError, error_from_code
@@ -153,6 +154,8 @@ def checkpoint_definition(
 
 def _say_not_followed(folder: Path, own: Sequence[Architecture]) -> None:
     checkpoint = read_settings(folder)
+    if component := not_run(checkpoint):
+        sys.stderr.write(f"s2m3: {folder.name} has a {component}, which is not run: no picture is held back\n")
     if settings := not_followed(checkpoint, architecture_of(checkpoint.config, own)):
         sys.stderr.write(f"s2m3: {folder.name} says {', '.join(settings)}, which is not followed: texts may differ\n")
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from s2m3.schemas.checkpoints.pipelines import MODEL_INDEX, PIPELINE
 from s2m3.schemas.checkpoints.uses import said_use
 from s2m3.schemas.errors import BadDefinitionError, BadInputError, UnsupportedCheckpointError
 from s2m3.schemas.ids import Id
@@ -73,7 +74,9 @@ class Part(_Frozen):
 
     role: Role
     class_: Id = Field(alias="class", description="the module class that runs the part: shipped, or of a package")
-    network: str = Field(default="", description="class of transformers; `{architecture}`: the checkpoint's own")
+    network: str = Field(
+        default="", description="class of transformers, or `diffusers.<class>`; `{architecture}`: the checkpoint's own"
+    )
     features: Literal["", "image", "text", "audio"] = Field(
         default="",
         description="the network is a dual encoder without the children that `prefixes` do not name, and gives what "
@@ -230,6 +233,9 @@ def architecture_of(
     for known in families:
         if covering(name, [known]) is not None:
             return known
+    if PIPELINE in config:
+        pipelines = ", ".join(name for known in families for name in known.names if name.endswith("Pipeline"))
+        raise UnsupportedCheckpointError(f"{MODEL_INDEX}: {name} is not served; of diffusers' pipelines: {pipelines}")
     names = ", ".join(name for known in families for name in known.names if name != "*")
     code = "; it needs code of its own, which is never run" if "auto_map" in config else ""
     raise UnsupportedCheckpointError(f"config.json: architectures: {name!r} is not known{code}; known: {names}")

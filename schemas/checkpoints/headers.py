@@ -2,12 +2,20 @@
 
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from s2m3.schemas.checkpoints.json_files import read_json
+from s2m3.schemas.checkpoints.pipelines import (
+    MODEL_INDEX,
+    PIPELINE,
+    components_in,
+    pipeline_of,
+    read_pipeline,
+    weight_names,
+)
 from s2m3.schemas.checkpoints.sentence_folders import dense_files, read_sentence_folder
 from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
 
@@ -19,12 +27,13 @@ __all__ = [
     "TensorInfo",
     "read_checkpoint",
     "read_config",
+    "read_index",
     "read_json",
     "read_settings",
 ]
 
 #: File names: of the configuration; of the weights, if they are in one file; of the index, if they are sharded.
-CONFIGS = ("config.json", "open_clip_config.json")
+CONFIGS = ("config.json", "open_clip_config.json", MODEL_INDEX)
 WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
@@ -67,9 +76,9 @@ class Checkpoint:
 
     Args:
         folder: The checkpoint's folder.
-        config: config.json, or open_clip_config.json.
+        config: config.json, open_clip_config.json, or what pipelines.py makes of model_index.json.
         generation: generation_config.json; empty if there is none.
-        tensors: Name on disk -> tensor.
+        tensors: Name on disk -> tensor; a pipeline's names begin with the component: `unet.conv_in.weight`.
     """
 
     folder: Path
@@ -78,19 +87,26 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
 
 
-def read_checkpoint(folder: Path, wanted: Callable[[str], bool] = lambda _: True) -> Checkpoint:
+def read_checkpoint(
+    folder: Path, wanted: Callable[[str], bool] = lambda _: True, starts: Iterable[str] | None = None
+) -> Checkpoint:
     """Reads the configuration and headers of a checkpoint, sharded or not.
 
     Args:
         folder: The checkpoint's folder.
         wanted: Selects tensors by name on disk; of a sharded checkpoint, only files with selected tensors are read.
+        starts: What the names of selected tensors begin with; None: anything. Of a pipeline, only components with such
+            tensors are read.
 
     Raises:
         BadInputError: There is no configuration, only pickled weights, or a file is missing, truncated, or contradicts
             the index. The text names the file.
     """
     config = read_config(folder)
-    tensors = _sharded(folder, wanted) if (folder / INDEX).is_file() else _single(folder, config, wanted)
+    if PIPELINE in config:
+        return Checkpoint(folder, config, {}, _of_components(folder, config, wanted, starts))
+    names = WEIGHTS[1:] if "model_cfg" in config else WEIGHTS[:1]
+    tensors = _weights(folder, names, INDEX, wanted)
     tensors |= {name: tensor for name, tensor in _dense(folder, config).items() if wanted(name)}
     return Checkpoint(folder, config, _generation(folder), tensors)
 
@@ -112,12 +128,16 @@ def _generation(folder: Path) -> dict[str, Any]:
 def read_config(folder: Path) -> dict[str, Any]:
     """Returns a checkpoint's config.json or open_clip_config.json, with what sentence-transformers' files say.
 
+    Of a pipeline in diffusers' format it is what pipelines.py makes of model_index.json.
+
     Raises:
         BadInputError: There is no configuration, or it cannot be read.
     """
     if not folder.is_dir():
         raise BadInputError(f"{folder} is not a folder")
-    found = [read_json(folder / name) for name in CONFIGS if (folder / name).is_file()]
+    found = [read_json(folder / name) for name in CONFIGS[:2] if (folder / name).is_file()]
+    if not found and (folder / MODEL_INDEX).is_file():
+        return read_pipeline(folder)
     if not found:
         raise BadInputError(f"{folder.name} holds no {' or '.join(CONFIGS)}")
     # an open_clip repository may also contain an unrelated config.json
@@ -125,14 +145,29 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config | read_sentence_folder(folder)
 
 
-def _single(folder: Path, config: Mapping[str, Any], wanted: Callable[[str], bool]) -> dict[str, TensorInfo]:
-    names = WEIGHTS[1:] if "model_cfg" in config else WEIGHTS[:1]
+def _of_components(
+    folder: Path, config: Mapping[str, Any], wanted: Callable[[str], bool], starts: Iterable[str] | None
+) -> dict[str, TensorInfo]:
+    """Returns the tensors of a pipeline's components, each of which has a folder of its own."""
+    found: dict[str, TensorInfo] = {}
+    for name in components_in(config, starts):
+        single, index = weight_names(pipeline_of(config)[name])
+        inside = _weights(folder / name, [single], index, lambda tensor, at=name: wanted(f"{at}.{tensor}"))  # type: ignore[misc]
+        found |= {f"{name}.{tensor}": info for tensor, info in inside.items()}
+    return found
+
+
+def _weights(folder: Path, names: Sequence[str], index: str, wanted: Callable[[str], bool]) -> dict[str, TensorInfo]:
+    """Returns the wanted tensors of a folder: of the files that its index names, or of its one file."""
+    if (folder / index).is_file():
+        return _sharded(folder, index, wanted)
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+        there = sorted(folder.iterdir()) if folder.is_dir() else []
+        pickles = [path.name for path in there if path.suffix in _PICKLES]
         only = f", only {', '.join(pickles)}: other formats can run code and are never read" if pickles else ""
         kind = UnsupportedCheckpointError if pickles else BadInputError
-        raise kind(f"{folder.name} holds no {names[0]} or {INDEX}{only}")
+        raise kind(f"{folder.name} holds no {names[0]} or {index}{only}")
     return {name: tensor for name, tensor in _header(path).items() if wanted(name)}
 
 
@@ -146,20 +181,29 @@ def _dense(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInfo]:
     return found
 
 
-def _sharded(folder: Path, wanted: Callable[[str], bool]) -> dict[str, TensorInfo]:
-    index = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(index, dict) or not all(isinstance(file, str) for file in index.values()):
-        raise BadInputError(f"{INDEX} holds no weight_map")
-    places = {name: file for name, file in index.items() if wanted(name)}
+def _sharded(folder: Path, index: str, wanted: Callable[[str], bool]) -> dict[str, TensorInfo]:
+    places = {name: file for name, file in read_index(folder / index).items() if wanted(name)}
     headers: dict[str, dict[str, TensorInfo]] = {}
     for file in sorted(set(places.values())):
         if Path(file).name != file or not (folder / file).is_file():
-            raise BadInputError(f"{INDEX} names the file {file!r}, which is not there")
+            raise BadInputError(f"{index} names the file {file!r}, which is not there")
         headers[file] = _header(folder / file)
     for name, file in places.items():
         if name not in headers[file]:
-            raise BadInputError(f"{INDEX} says that {name} is in {file}, which does not hold it")
+            raise BadInputError(f"{index} says that {name} is in {file}, which does not hold it")
     return {name: headers[file][name] for name, file in places.items()}
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Returns tensor -> file of the index of a sharded checkpoint.
+
+    Raises:
+        BadInputError: The index cannot be read, or holds no such table.
+    """
+    index = read_json(path).get("weight_map")
+    if not isinstance(index, dict) or not all(isinstance(file, str) for file in index.values()):
+        raise BadInputError(f"{path.name} holds no weight_map")
+    return index
 
 
 def _header(path: Path) -> dict[str, TensorInfo]:

@@ -9,9 +9,11 @@ from typing import Any
 
 from s2m3.schemas.checkpoints.architectures import Architecture, architecture_name
 from s2m3.schemas.checkpoints.headers import Checkpoint, read_json
+from s2m3.schemas.checkpoints.pipelines import PIPELINE
 from s2m3.schemas.checkpoints.processors import NO_PILLOW
 from s2m3.schemas.checkpoints.sentence_folders import modules_of
 from s2m3.schemas.checkpoints.servable_language import why_no_prompt
+from s2m3.schemas.checkpoints.servable_pipelines import why_no_pipeline
 from s2m3.schemas.errors import BadInputError, UnsupportedCheckpointError
 
 __all__ = ["UNSERVED", "check_servable", "not_followed", "why_not_servable"]
@@ -131,6 +133,7 @@ def why_not_servable(checkpoint: Checkpoint, family: Architecture) -> str | None
     """Returns why a checkpoint cannot be served, as what follows its name in a sentence; None if it can."""
     checks = (
         _open_clip,
+        why_no_pipeline,
         _unserved,
         _own_code,
         _quantised,
@@ -243,7 +246,8 @@ def _backbone(checkpoint: Checkpoint, _family: Architecture) -> str | None:
 def _tokenizer(checkpoint: Checkpoint, family: Architecture) -> str | None:
     if not any(part.class_ in _TOKENIZING for part in family.parts.values()):
         return None
-    there = {path.name for path in checkpoint.folder.iterdir()}
+    folder = checkpoint.folder / "tokenizer" if PIPELINE in checkpoint.config else checkpoint.folder
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     spells = any(part.class_ in _SPELLING for part in family.parts.values())
     if any(there.issuperset(files) for files in _TOKENIZERS) or (spells and "vocab.json" in there):
         return None

@@ -7,6 +7,7 @@ from tests.families.dual import DUAL
 from tests.families.family import Family
 from tests.families.image_classification import IMAGE_CLASSIFICATION
 from tests.families.open_clip import OPEN_CLIP
+from tests.families.picture import PICTURE
 from tests.families.picture_maps import PICTURE_MAPS
 from tests.families.speech import SPEECH
 from tests.families.texts import TEXTS
@@ -25,4 +26,5 @@ FAMILIES: list[Family] = [
     *TEXTS,
     *IMAGE_CLASSIFICATION,
     *PICTURE_MAPS,
+    *PICTURE,
 ]

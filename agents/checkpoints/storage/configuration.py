@@ -1,11 +1,14 @@
 """The configuration of a part as transformers reads it, and what of it counts for the part's identity. No torch."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
+from s2m3.schemas.checkpoints.architectures import value_at
+from s2m3.schemas.checkpoints.pipelines import PIPELINE
 from s2m3.schemas.checkpoints.sentence_folders import SENTENCE
 from s2m3.schemas.errors import ModuleFailedError
 
@@ -25,7 +28,10 @@ def whole_configuration(opened: CheckpointPart) -> Any:
     Raises:
         ModuleFailedError: Its model_type is not known, or a value is not possible.
     """
-    document = {name: value for name, value in opened.checkpoint.config.items() if name != SENTENCE}
+    return _made(opened, {name: value for name, value in opened.checkpoint.config.items() if name != SENTENCE})
+
+
+def _made(opened: CheckpointPart, document: Mapping[str, Any]) -> Any:
     kind = document.get("model_type")
     if kind not in CONFIG_MAPPING:
         own = ": it needs code of its own, which is never run" if "auto_map" in document else ""
@@ -43,6 +49,8 @@ def part_configuration(opened: CheckpointPart) -> Any:
         ModuleFailedError: As whole_configuration.
     """
     part = opened.part
+    if PIPELINE in opened.checkpoint.config:  # a component has a configuration of its own
+        return _made(opened, value_at(part.config, opened.checkpoint.config) or {})
     whole = whole_configuration(opened)
     config = deepcopy(getattr(whole, part.config) if part.config else whole)
     for key in part.inherit:

@@ -15,6 +15,7 @@ from s2m3.agents.checkpoints.storage.identity import LIGHT, configuration, diges
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.schemas.checkpoints.headers import TensorInfo, read_json
 from s2m3.schemas.checkpoints.leftovers import is_leftover
+from s2m3.schemas.checkpoints.pipelines import DIFFUSERS
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
 __all__ = ["aligned", "check_identity", "serves"]
@@ -134,7 +135,7 @@ def _settings(opened: CheckpointPart) -> str:
 
 def _processing(opened: CheckpointPart) -> Any:
     """Returns what happens to the inputs before the network: the processor with its defaults, or the texts' files."""
-    if opened.part.class_ in LIGHT:
+    if opened.part.class_ in LIGHT or opened.part.network.startswith(DIFFUSERS):
         return None
     if opened.part.class_ in ("image-encoder", "audio-encoder"):
         from s2m3.agents.checkpoints.storage.preprocessing import read_extractor, read_image_processor  # noqa: PLC0415
@@ -143,11 +144,24 @@ def _processing(opened: CheckpointPart) -> Any:
         processor = reader(opened)
         return [type(processor).__name__, _without_cosmetic(processor.to_dict())]
     folder = opened.checkpoint.folder
+    if opened.part.class_ == "text-encoder" and "hidden" in opened.part.outputs and "hidden" not in opened.part.inputs:
+        return _tokenizer(opened)
     if opened.part.class_ == "picture-features":  # the picture half of a processor, by its own class
         return {name: _document(folder / name) for name in _PROCESSORS if (folder / name).is_file()}
     files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
     kept = [path for path in files if path.name not in _NO_TEXTS and not path.name.endswith(".index.json")]
     return {path.name: _read(path) for path in kept}
+
+
+def _tokenizer(opened: CheckpointPart) -> Any:
+    """Returns what a tokenizer does, whichever files say so: a pipeline's and CLIP's own have different ones."""
+    from s2m3.agents.checkpoints.storage.preprocessing import read_tokenizer  # noqa: PLC0415
+
+    made = read_tokenizer(opened)
+    if (backend := getattr(made, "backend_tokenizer", None)) is None:
+        return str(opened.checkpoint.folder)  # the same as no other
+    kept = ("model_max_length", "pad_token_id", "padding_side", "truncation_side", "model_input_names")
+    return [backend.to_str(), {key: getattr(made, key) for key in kept}]
 
 
 def _read(path: Path) -> Any:

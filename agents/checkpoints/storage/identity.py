@@ -17,6 +17,7 @@ import structlog
 from s2m3.agents.checkpoints.scores import problem_type
 from s2m3.agents.checkpoints.storage.part import CheckpointPart, read_floats, read_raw
 from s2m3.schemas.checkpoints.headers import TensorInfo
+from s2m3.schemas.checkpoints.pipelines import DIFFUSERS, pipeline_of
 from s2m3.schemas.checkpoints.sentence_folders import SENTENCE
 
 __all__ = ["LIGHT", "cache_folder", "configuration", "digests", "fingerprint", "known_digests"]
@@ -64,6 +65,8 @@ def configuration(opened: CheckpointPart, *, every: bool = False) -> dict[str, A
         return (
             {"labels": opened.value("id2label"), **_scores(opened)} if opened.part.class_ == "classifier-head" else {}
         )
+    if opened.part.network.startswith(DIFFUSERS):
+        return _of_diffusers(opened)
     if not opened.part.network:  # only the code of the package knows which keys change the outputs
         return {"config": dict(opened.checkpoint.config)}
     from s2m3.agents.checkpoints.storage.configuration import identifying  # noqa: PLC0415  # light heads run without transformers
@@ -75,6 +78,17 @@ def configuration(opened: CheckpointPart, *, every: bool = False) -> dict[str, A
         labelled = {"activation": opened.value(*keys)}
     said = opened.value(SENTENCE)
     return found | labelled | ({"sentence": said} if said else {})
+
+
+def _of_diffusers(opened: CheckpointPart) -> dict[str, Any]:
+    """Returns the configuration of a part's network and, of a denoiser, of what counts its steps and sizes."""
+    kept = ["unet", "scheduler", "vae"] if opened.part.class_ == "image-denoiser" else ["vae"]
+    components = pipeline_of(opened.checkpoint.config)
+    return {name: {**components[name], "config": _public(components[name]["config"])} for name in kept}
+
+
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in ("_name_or_path", "_diffusers_version")}
 
 
 def _scores(opened: CheckpointPart) -> dict[str, str]:

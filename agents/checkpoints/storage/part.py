@@ -25,8 +25,9 @@ from s2m3.schemas.checkpoints.headers import (
     TensorInfo,
     read_checkpoint,
     read_config,
-    read_json,
+    read_index,
 )
+from s2m3.schemas.checkpoints.pipelines import PIPELINE, components_in, pipeline_of, weight_names
 from s2m3.schemas.checkpoints.sentence_folders import dense_files
 from s2m3.schemas.definitions import ModuleSpec, is_hub_id
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
@@ -85,7 +86,7 @@ def open_part(spec: ModuleSpec, sources: CheckpointSources) -> CheckpointPart:
         # the same commit again: its main branch may have moved since the configuration was fetched
         pinned = spec.model_copy(update={"revision": folder.name}) if is_hub_id(spec.source) else spec
         sources.folder(pinned, [*_files(folder, config, part), *dense_files(config).values()])
-        checkpoint = read_checkpoint(folder, lambda name: bool(part.names([name])))
+        checkpoint = read_checkpoint(folder, lambda name: bool(part.names([name])), part.prefixes or None)
     except BadInputError as error:
         raise ModuleFailedError(f"module {spec.id}: {error.detail}") from error
     names = part.names(checkpoint.tensors)
@@ -111,11 +112,22 @@ def adapter_folder(spec: ModuleSpec, sources: CheckpointSources) -> Path | None:
 
 def _files(folder: Path, config: Mapping[str, Any], part: Part) -> list[str]:
     """Returns the weight files that hold a part: by the index, where there is one."""
-    if not (folder / INDEX).is_file():
-        return list(WEIGHTS[1:] if "model_cfg" in config else WEIGHTS[:1])
-    places = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
-        raise BadInputError(f"{INDEX} holds no weight_map")
+    if PIPELINE not in config:
+        names = WEIGHTS[1:] if "model_cfg" in config else WEIGHTS[:1]
+        return _listed(folder / INDEX, part) or list(names)
+    found: list[str] = []
+    for name in components_in(config, part.prefixes):
+        single, index = weight_names(pipeline_of(config)[name])
+        listed = _listed(folder / name / index, part, f"{name}.")
+        found += [f"{name}/{file}" for file in listed or [single]]
+    return found
+
+
+def _listed(index: Path, part: Part, component: str = "") -> list[str]:
+    """Returns the files that an index names for a part; none without an index."""
+    if not index.is_file():
+        return []
+    places = {f"{component}{name}": file for name, file in read_index(index).items()}
     return sorted({places[name] for name in part.names(places)})
 
 

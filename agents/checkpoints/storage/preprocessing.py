@@ -10,6 +10,7 @@ from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_M
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.modules.kv_cache import positions_of
 from s2m3.schemas.checkpoints.headers import read_json
+from s2m3.schemas.checkpoints.pipelines import PIPELINE
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
 __all__ = ["extractor_settings", "read_extractor", "read_image_processor", "read_tokenizer", "token_limit"]
@@ -91,6 +92,7 @@ def read_tokenizer(opened: CheckpointPart) -> Any:
         ModuleFailedError: It has none, or one that needs code of its own.
     """
     folder = opened.checkpoint.folder
+    folder = folder / "tokenizer" if PIPELINE in opened.checkpoint.config else folder
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:

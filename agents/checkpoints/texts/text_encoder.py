@@ -15,9 +15,13 @@ from s2m3.agents.checkpoints.texts.tokenized_texts import TokenizedTexts
 from s2m3.agents.embedding_cache import EmbeddingCache, Ids, Tokens, unpack
 from s2m3.agents.modules.ports import tensor_port, text_port, texts_port
 from s2m3.agents.modules.state_dicts import nbytes_of
+from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Tensor, Value
 
 __all__ = ["TextEncoder", "load_text_encoder"]
+
+#: Texts of one picture: what it shows, and what it must not show.
+_PROMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,10 @@ class _Item:
 
 class TextEncoder:
     """`text` (and `hidden`, where the network cross-attends to it) to the table's outputs.
+
+    `hidden` of texts alone is what a picture is made of: (2, tokens, width), of a prompt and of a second text, the
+    negative prompt, which is empty where there is none. As in diffusers' pipelines, both are padded to all positions,
+    and the padding is not masked.
 
     Rows of texts alone are remembered: a task's labels are computed once. Each text runs at its true length, so that
     its row does not depend on its batch mates.
@@ -63,11 +71,22 @@ class TextEncoder:
         if "embedding" in wanted:
             for result, rows in zip(results, self._remembered.rows([item.tokens for item in batch]), strict=True):
                 result["embedding"] = rows
+        if "hidden" in wanted:
+            for item, result in zip(batch, results, strict=True):
+                result["hidden"] = self._prompts(item.texts)
         return results
 
     @torch.inference_mode()
     def _row(self, ids: Ids) -> Any:
         return take(self._asked, self._network(**self._tokenize.tensors(ids)), ["embedding"])["embedding"]
+
+    @torch.inference_mode()
+    def _prompts(self, texts: list[str]) -> Any:
+        if len(texts) > _PROMPTS:
+            raise BadInputError(f"{len(texts)} texts; a picture has a prompt, and perhaps a negative prompt")
+        padded = [*texts, ""][:_PROMPTS]
+        rows = [self._network(input_ids=self._tokenize.padded(text)) for text in padded]
+        return np.concatenate([take(self._asked, row, ["hidden"])["hidden"] for row in rows])
 
     @torch.inference_mode()
     def _crossed(self, item: _Item, wanted: frozenset[str]) -> dict[str, Value]:

@@ -61,6 +61,11 @@ class TokenizedTexts:
         check_tokens(tokens, len(self.names))
         return tokens
 
+    def padded(self, text: str) -> torch.Tensor:
+        """Returns the ids of a text that is padded to all that the network takes, (1, tokens)."""
+        made = self._tokenizer([text], truncation=True, max_length=self._limit, padding="max_length")
+        return torch.tensor(made["input_ids"])
+
     def tensors(self, packed: Ids) -> dict[str, torch.Tensor]:
         """Returns the network's arguments for texts of one length, (texts, tokens) each."""
         rows = torch.from_numpy(packed).long().chunk(len(self.names), dim=1)
