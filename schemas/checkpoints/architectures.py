@@ -100,6 +100,9 @@ class Part(_Frozen):
     writes: str | None = Field(
         default=None, description="the output that options shape, of a class other than `text-generator`"
     )
+    repeats: int = Field(
+        default=1, ge=1, description="how often a weight is used for one item, where no formula counts the operations"
+    )
     options: dict[str, Any] = Field(default={}, description="options of the class; a module's `config` overrides them")
     inputs: dict[str, Kind] = Field(min_length=1)
     outputs: dict[str, Output] = Field(min_length=1)

@@ -142,7 +142,7 @@ def module_of(
             "memory_mb": weights_mb,
             "linear_mb": min(weights_mb, round(linear * _BYTES / 1e6, 2)),
             "cache_mb": cache_mb(size.text_bytes if size else _TEXT_BYTES, weights_mb) if _writes(part) else 0.0,
-            "gflops": round(size.gflops if size else 2 * numbers / 1e9, 4),
+            "gflops": round(size.gflops if size else 2 * numbers * part.repeats / 1e9, 4),
             "input_kb": sum(_KB[kind] for kind in part.inputs.values()),
             "output_kb": next(iter(sends.values())),
             "sends_kb": sends,

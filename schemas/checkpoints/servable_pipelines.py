@@ -9,6 +9,7 @@ from s2m3.schemas.checkpoints.pipelines import pipeline_of
 
 __all__ = ["not_run", "why_no_pipeline"]
 
+Components = Mapping[str, Mapping[str, Any]]
 #: Component -> the class that the pipeline's parts are built of.
 _CLASSES = {"text_encoder": "CLIPTextModel", "unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 #: Schedulers that diffusers itself takes for this pipeline and that need no further package.
@@ -35,30 +36,47 @@ _MORE_INPUTS = ("class_embed_type", "num_class_embeds", "addition_embed_type", "
 def why_no_pipeline(checkpoint: Checkpoint, _family: Architecture) -> str | None:
     """Returns why a pipeline cannot be served, as what follows its name in a sentence; None if it can, or is none."""
     components = pipeline_of(checkpoint.config)
-    return _why(components) if components else None
+    if not components:
+        return None
+    checks = (_classes, _scheduler, _denoiser, _texts, _decoder)
+    return next((why for check in checks if (why := check(components)) is not None), None)
 
 
-def _why(components: Mapping[str, Mapping[str, Any]]) -> str | None:
+def _classes(components: Components) -> str | None:
     for name, wanted in _CLASSES.items():
-        if (found := components.get(name, {}).get("class")) != wanted:
-            return f"has {f'the class {found[:60]}' if found else 'nothing'} as {name}; {wanted} is served"
-        if components[name]["config"].get("quantization_config"):
+        component = components.get(name, {"class": "nothing", "config": {}})
+        if (found := component["class"]) != wanted:
+            return f"has {found[:60]} as {name}; {wanted} is served"
+        if component["config"].get("quantization_config"):
             return f"has a quantised {name}, which is not read: take the original"
-    settings = {name: component["config"] for name, component in components.items()}
-    scheduler = components.get("scheduler", {}).get("class")
-    if scheduler not in _SCHEDULERS or settings["scheduler"].get("use_beta_sigmas"):
-        beta = " with use_beta_sigmas" if scheduler in _SCHEDULERS else ""
-        return f"has the scheduler {str(scheduler)[:60]}{beta}, which is not served"
-    unet, vae = settings["unet"], settings["vae"]
+    return None
+
+
+def _scheduler(components: Components) -> str | None:
+    found = components.get("scheduler", {"class": "nothing", "config": {}})
+    if found["class"] not in _SCHEDULERS:
+        return f"has {found['class'][:60]} as scheduler, which is not served"
+    beta = found["config"].get("use_beta_sigmas")
+    return "has a scheduler with use_beta_sigmas, which needs the package scipy: that is not served" if beta else None
+
+
+def _denoiser(components: Components) -> str | None:
+    unet, vae = components["unet"]["config"], components["vae"]["config"]
     if more := next((key for key in _MORE_INPUTS if unet.get(key) is not None), None):
         return f"has a denoiser that is told more than a text ({more}={str(unet[more])[:40]}), which is not served"
-    if (takes := unet.get("in_channels", 4)) != (gives := vae.get("latent_channels", 4)):
-        return f"has a denoiser of {takes} channels and latents of {gives}: it is no plain text to picture"
-    if settings["text_encoder"].get("use_attention_mask"):
-        return "masks the padding of its texts (use_attention_mask), which is not served"
-    if not isinstance(vae.get("block_out_channels"), list):
-        return "does not say how large its pictures are: no block_out_channels in the vae's config.json"
-    return None
+    takes, gives = unet.get("in_channels", 4), vae.get("latent_channels", 4)
+    more = f"has a denoiser of {takes} channels and latents of {gives}: it takes more than noise, which is not served"
+    return more if takes != gives else None
+
+
+def _texts(components: Components) -> str | None:
+    masks = components["text_encoder"]["config"].get("use_attention_mask")
+    return "masks the padding of its texts (use_attention_mask), which is not served" if masks else None
+
+
+def _decoder(components: Components) -> str | None:
+    is_said = isinstance(components["vae"]["config"].get("block_out_channels"), list)
+    return None if is_said else "does not say how large its pictures are (block_out_channels of the vae)"
 
 
 def not_run(checkpoint: Checkpoint) -> str | None:

@@ -21,12 +21,16 @@ __all__ = [
     "bert",
     "blip_text_encoder",
     "blip_vision",
+    "clip_prompt",
     "clip_text",
     "clip_vision",
     "siglip_text",
     "siglip_vision",
     "vit",
 ]
+
+#: Texts of one picture that is made: the prompt and the negative one.
+_PROMPTS = 2
 
 
 def _patches(dims: Dims) -> int:
@@ -68,8 +72,15 @@ def _text(dims: Dims, tokens: int) -> Count:
 
 def clip_text(dims: Dims) -> Size:
     """Returns the size of CLIP's text tower; operations are those at its maximum length."""
-    width, tokens, out = dims["hidden_size"], dims["max_position_embeddings"], dims["projection_dim"]
-    return Size(_text(dims, tokens) + linear(width, out, bias=False), {"pooler_output": (out,)})
+    out, plain = dims["projection_dim"], clip_prompt(dims)
+    projection = linear(dims["hidden_size"], out, bias=False)
+    return Size(_text(dims, dims["max_position_embeddings"]) + projection, {**plain.outputs, "pooler_output": (out,)})
+
+
+def clip_prompt(dims: Dims) -> Size:
+    """Returns the size of CLIP's text tower without its projection, for a prompt and a negative prompt."""
+    width, tokens = dims["hidden_size"], dims["max_position_embeddings"]
+    return Size(_text(dims, tokens), {"last_hidden_state": (_PROMPTS * tokens, width)})
 
 
 def siglip_vision(dims: Dims) -> Size:

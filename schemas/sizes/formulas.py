@@ -22,6 +22,7 @@ _TYPES = {
     "AutoModel": "clip_vision_model",  # the tower of a LLaVA that names none
     "CLIPModel.image": "clip_vision_model",
     "CLIPModel.text": "clip_text_model",
+    "CLIPTextModel": "clip_text_model",
     "SiglipModel.image": "siglip_vision_model",
     "SiglipModel.text": "siglip_text_model",
     "BlipVisionModel": "blip_vision_model",
@@ -57,6 +58,7 @@ _FORMULAS: dict[str, Callable[[_Given], Size]] = {
     "AutoModel:clip_vision_model": lambda given: encoders.clip_vision(given.dims, projected=False),
     "AutoModel:siglip_vision_model": lambda given: encoders.siglip_vision(given.dims),
     "CLIPModel.text": lambda given: encoders.clip_text(given.dims),
+    "CLIPTextModel": lambda given: encoders.clip_prompt(given.dims),
     "SiglipModel.image": lambda given: encoders.siglip_vision(given.dims),
     "SiglipModel.text": lambda given: encoders.siglip_text(given.dims),
     "ViTForImageClassification": lambda given: encoders.vit(given.dims, pooled=False),

@@ -72,7 +72,9 @@ def altered(folder: Path, part_tensors: Sequence[str]) -> Path:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy)
     held = {file: load_file(file) for file in sorted(copy.rglob("*.safetensors"))}
-    own = [(file, name) for file, tensors in held.items() for name in tensors if name in set(part_tensors)]
+    wanted = set(part_tensors)  # those of a pipeline begin with the folder of their component
+    names = {(file, name): {name, f"{file.parent.name}.{name}"} for file, found in held.items() for name in found}
+    own = [place for place, called in names.items() if called & wanted]
     file, name = max(own, key=lambda place: held[place[0]][place[1]].size)
     tensor = held[file][name]
     noise = np.random.default_rng(1).standard_normal(tensor.shape).astype(tensor.dtype)

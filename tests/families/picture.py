@@ -1,7 +1,6 @@
 """The rows of text to picture: Stable Diffusion in diffusers' format."""
 
 import io
-from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -40,9 +39,10 @@ def make_stable_diffusion(folder: Path, scheduler: str = "PNDMScheduler", **how:
             down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
         )  # fmt: skip
     pipeline = d.StableDiffusionPipeline(
-        vae=decoder, text_encoder=t.CLIPTextModel(text), tokenizer=t.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        unet=denoiser, scheduler=getattr(d, scheduler)(**_SCHEDULE, **how), safety_checker=None,
-        feature_extractor=None, requires_safety_checker=False,
+        vae=decoder, text_encoder=t.CLIPTextModel(text), unet=denoiser,
+        tokenizer=t.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        scheduler=getattr(d, scheduler)(**_SCHEDULE, **how),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(folder)
     randomised(pipeline.text_encoder, folder / "text_encoder")
@@ -59,8 +59,7 @@ def _pipeline(folder: Path) -> Any:
 
 def _painted(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     """diffusers' pipeline on the whole folder, as its card uses it: a seed, a text, perhaps a negative one."""
-    text: str | Sequence[str] = inputs["text"]
-    prompt, negative = (text, None) if isinstance(text, str) else text
+    prompt, negative = (inputs["text"], None) if isinstance(inputs["text"], str) else inputs["text"]
     generator = torch.Generator("cpu").manual_seed(inputs["options"]["seed"])
     picture = _pipeline(folder)(
         prompt, negative_prompt=negative, generator=generator, num_inference_steps=_STEPS, guidance_scale=5.0

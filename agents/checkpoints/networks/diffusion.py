@@ -7,7 +7,7 @@ import torch
 
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "critical")  # what is wrong with a checkpoint is in our errors
 
-import diffusers  # noqa: E402 - after its verbosity
+import diffusers
 
 from s2m3.agents.checkpoints.networks.loading import stored_tensors
 from s2m3.agents.checkpoints.storage.part import CheckpointPart

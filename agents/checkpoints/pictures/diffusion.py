@@ -1,7 +1,7 @@
 """Classes `image-denoiser` and `latent-decoder`: a text's hidden states to a picture, as diffusers' own pipeline does.
 
-The denoiser is diffusers' StableDiffusionPipeline without the text encoder and the picture decoder: its scheduler, steps
-and guidance are the pipeline's own code.
+The denoiser is diffusers' StableDiffusionPipeline without the text encoder and the picture decoder: its scheduler,
+steps and guidance are the pipeline's own code.
 """
 
 import io
@@ -27,8 +27,6 @@ from s2m3.schemas.wire.values import Tensor, Value
 
 __all__ = ["DenoiserConfig", "ImageDenoiser", "LatentDecoder", "load_image_denoiser", "load_latent_decoder"]
 
-#: Largest side of the latents, eight pixels each in Stable Diffusion.
-_LONGEST = 256
 _PROMPTS = 2
 
 
@@ -123,7 +121,7 @@ class LatentDecoder:
         """Returns the latents, (1, channels, height, width).
 
         Raises:
-            BadInputError: They are of another shape, or of a picture that is too large.
+            BadInputError: They are of another shape, or not finite.
         """
         latents = tensor_port(inputs, "latents", (1, self._network.config.latent_channels, None, None))
         return torch.from_numpy(np.array(latents)).to(self._network.dtype)
