@@ -183,7 +183,7 @@ def held_in(folder: Path, dtype: Dtype) -> Definition:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_in_half_precision_a_picture_is_that_of_the_pipeline_in_half_precision(made: Path, dtype: Dtype) -> None:
     found = pixels(run_all(made, held_in(made / "paint", dtype), TEXT)["picture.image"])
-    whole = d.StableDiffusionPipeline.from_pretrained(made / "paint", torch_dtype=HALVES[dtype], safety_checker=None)
+    whole = d.StableDiffusionPipeline.from_pretrained(made / "paint", dtype=HALVES[dtype], safety_checker=None)
     whole.set_progress_bar_config(disable=True)
     noise = torch.Generator("cpu").manual_seed(0)
     picture = whole(*TEXT["text"], num_inference_steps=4, guidance_scale=5.0, generator=noise).images[0]

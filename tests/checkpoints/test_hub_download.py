@@ -22,6 +22,8 @@ from tests.checkpoints.conftest import READY_S
 from tests.checkpoints.hub_server import Hub, serving
 from tests.checkpoints.models import definition
 from tests.conftest import WAIT_S
+from tests.families.family import definition as family_definition
+from tests.families.picture import make_stable_diffusion
 from tests.families.texts import TEXTS
 
 HUB_ID, TOKEN = "acme/tiny-clip", "hf_ThisIsASecretOfTheTest"
@@ -72,6 +74,23 @@ def test_only_small_files_and_the_shards_of_the_part_are_fetched(tiny: Path, hub
     before = len(hub.fetched())
     open_part(part(tiny, "text"), DOWNLOAD)
     assert len(hub.fetched()) == before, "what is there is not fetched again"
+
+
+@pytest.mark.parametrize("part_id", ["text", "denoiser", "decoder"])
+def test_of_a_pipeline_the_weights_of_the_parts_own_component_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_id: str
+) -> None:
+    (made := tmp_path / "paint").mkdir()
+    make_stable_diffusion(made)
+    spec = next(spec for spec in family_definition(made).modules if spec.prefix == part_id)
+    files = {path.relative_to(made).as_posix(): path.read_bytes() for path in made.rglob("*.*")}
+    with serving(Hub(HUB_ID, {OLD: files | {"unet/model.bin": b"a pickle"}}, {"main": OLD})) as hub:
+        _use(hub, tmp_path, monkeypatch)
+        opened = open_part(spec.model_copy(update={"source": HUB_ID}), DOWNLOAD)
+    component = {"text": "text_encoder", "denoiser": "unet", "decoder": "vae"}[part_id]
+    large = {name for name in hub.fetched() if name.endswith((".safetensors", ".bin"))}
+    assert {Path(name).parent.name for name in large} == {component}
+    assert opened.tensors().keys() == open_part(spec, CheckpointSources((tmp_path,))).tensors().keys()
 
 
 def test_a_download_that_is_cut_is_taken_up_where_it_ended(

@@ -22,7 +22,7 @@ __all__ = ["build_component", "made_of"]
 def build_component(opened: CheckpointPart) -> Any:
     """Returns a part's network, set to inference. Each tensor is read once, into the module's dtype.
 
-    In bfloat16 and float16 the network is as diffusers loads it with `torch_dtype`: what goes in has to be that too.
+    In bfloat16 and float16 the network is as diffusers loads it with `dtype=…`: what goes in has to be that too.
 
     Raises:
         ModuleFailedError: The configuration does not fit, or weights are missing or of another shape; the text names
