@@ -13,6 +13,7 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
+from s2m3.schemas.document import Document
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.protocol import PROTOCOL
@@ -150,7 +151,7 @@ class Presence:
         except S2M3Error as error:
             _log.warning("not_told", node=self._node, topic="event", error=str(error))
 
-    def _tell(self, path: topics.TopicPath, document: m.Document) -> None:
+    def _tell(self, path: topics.TopicPath, document: Document) -> None:
         try:
             topic = path.at(self._link.root, node=self._node)
             self._link.publish(Outgoing(topic, document.encode(), qos=path.qos, retain=path.retain))

@@ -4,8 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from s2m3.schemas.document import Document
 from s2m3.schemas.ids import Id
-from s2m3.schemas.messages import Document, ErrorBody
+from s2m3.schemas.messages import ErrorBody
 from s2m3.schemas.protocol import ClosedList, Since
 
 __all__ = [

@@ -17,8 +17,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from s2m3.schemas import topics
+from s2m3.schemas.document import Document
 from s2m3.schemas.ids import Id
-from s2m3.schemas.messages import Document, ErrorBody, StepTiming
+from s2m3.schemas.messages import ErrorBody, StepTiming
 from s2m3.schemas.wire.codec import payload_models
 from s2m3.schemas.wire.generation import Options
 

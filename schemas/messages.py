@@ -3,20 +3,13 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ModelWrapValidatorHandler,
-    PrivateAttr,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationInfo, model_validator
 
 from s2m3.schemas.definitions import Definition, ModuleSpec
+from s2m3.schemas.document import Document, Protocol
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.ids import Id, is_id
-from s2m3.schemas.protocol import PROTOCOL, ClosedList, Since, is_from_the_bus, newer_fields
+from s2m3.schemas.protocol import ClosedList, Since, is_from_the_bus
 from s2m3.schemas.specs import read_spec
 from s2m3.schemas.wire.values import Kind
 
@@ -40,25 +33,6 @@ __all__ = [
     "StepTiming",
     "TaskSpec",
 ]
-
-
-#: The protocol number of the document's sender. Absent means 0: a release from before the number existed.
-Protocol = Annotated[int, Field(ge=0), Since(1)]
-
-
-class Document(BaseModel):
-    """A JSON document. Unknown keys are ignored, so that an older reader understands a newer sender."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True, defer_build=True)
-
-    def encode(self, reader: int = PROTOCOL) -> bytes:
-        """Returns the JSON without the fields that a reader of a protocol number does not know.
-
-        Args:
-            reader: The reader's protocol number.
-        """
-        newer = newer_fields(self, reader)
-        return self.model_dump_json(exclude_none=True, by_alias=True, exclude=newer or None).encode()
 
 
 class ErrorBody(Document):

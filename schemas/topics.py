@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
+from s2m3.schemas.document import Document
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.ids import check_id, is_id
 from s2m3.schemas.protocol import FROM_THE_BUS
@@ -18,7 +19,7 @@ __all__ = ["ALL", "Raw", "Topic", "TopicPath"]
 _FIELD = re.compile(r"\{(\w+)\}")
 #: Levels that need not be ids: a model names its inputs, a caller its transactions; the gateway checks both.
 _FREE = ("input", "transaction")
-D = TypeVar("D", bound=m.Document)
+D = TypeVar("D", bound=Document)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import structlog
 
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message
+from s2m3.schemas.document import Document
 from s2m3.schemas.errors import S2M3Error
-from s2m3.schemas.messages import Document
 from s2m3.schemas.topics import Topic
 
 __all__ = ["listen"]

@@ -17,6 +17,7 @@ from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.document import Document
 from s2m3.schemas.errors import BadInputError, BusyError
 from s2m3.schemas.wire.codec import decode_answer, decode_piece, decode_work, encode_answer, encode_piece, encode_work
 from s2m3.schemas.wire.generation import Piece
@@ -163,7 +164,7 @@ def _document(topic: topics.Topic[Any]) -> Read:
     return lambda payload: topic.decode(payload).encode()
 
 
-def documents() -> dict[str, m.Document]:
+def documents() -> dict[str, Document]:
     """Returns one full document of each kind that travels."""
     catalogue = shipped_catalogue()
     model = catalogue.models["noop"]
@@ -174,7 +175,7 @@ def documents() -> dict[str, m.Document]:
         for name, s in model.steps.items()
     }
     ready = m.ModuleReport(state="ready", bytes=7, memory_mb=1.5, ms=3.25)
-    made: list[m.Document] = [
+    made: list[Document] = [
         *_of_the_bridge(why),
         m.NodeState(state="ready", boot="b"),
         m.NodeProfile(boot="b", version="1", memory_mb=9, runtime_mb=1, gflops=2, latency_ms=1, mbps=10, classes=["x"]),
@@ -193,7 +194,7 @@ def documents() -> dict[str, m.Document]:
     return {type(document).__name__: document for document in made}
 
 
-def _of_the_bridge(why: m.ErrorBody) -> list[m.Document]:
+def _of_the_bridge(why: m.ErrorBody) -> list[Document]:
     return [
         b.Binding(source="cam/+/snapshot", task="porch", input="image", publish="home/{1}", labels=["cat"], above=0.5),
         b.BindingReport(state="refused", error=why, received=3),

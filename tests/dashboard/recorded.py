@@ -13,6 +13,7 @@ from s2m3.broker.servers.launch import Broker
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.document import Document
 from s2m3.schemas.wire.plain import encode_plain_result
 from s2m3.schemas.wire.work import Timing
 from tests.conftest import WAIT_S
@@ -23,7 +24,7 @@ ROLES = ("vision-encoder", "text-encoder", "audio-encoder", "decoder", "head")
 Told = tuple[str, bytes, bool]
 
 
-def told(path: topics.Topic[Any], document: m.Document, **ids: str) -> Told:
+def told(path: topics.Topic[Any], document: Document, **ids: str) -> Told:
     return path.at(ROOT, **ids), document.encode(), path.retain
 
 

@@ -14,6 +14,7 @@ from s2m3.broker.servers.launch import Broker, BrokerKind
 from s2m3.page_server import PageServer
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
+from s2m3.schemas.document import Document
 from s2m3.schemas.settings import BrokerSettings
 from tests.conftest import WAIT_S
 from tests.dashboard.conftest import Open
@@ -31,7 +32,7 @@ def test_a_node_that_the_broker_never_told_of_is_asked_for_and_shown(
         link.start()
         link.subscribe(topics.ROLLCALL.all(ROOT), lambda message: asked.put(json.loads(message.payload)))
 
-        def tell(path: topics.Topic[Any], document: m.Document, **ids: str) -> None:
+        def tell(path: topics.Topic[Any], document: Document, **ids: str) -> None:
             link.publish(Outgoing(path.at(ROOT, **ids), document.encode(), retain=path.retain))
 
         tell(topics.PLANNER_STATE, m.PlannerState(state="online", epoch=1))

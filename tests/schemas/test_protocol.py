@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from s2m3.schemas import protocol
-from s2m3.schemas.messages import Document
+from s2m3.schemas.document import Document
 from s2m3.schemas.protocol import ClosedList, Since, needs, newer_fields
 
 _Shape = Annotated[Literal["round", "square", "star", "unknown"], ClosedList((("star", 2),))]

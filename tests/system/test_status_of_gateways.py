@@ -10,12 +10,13 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
+from s2m3.schemas.document import Document
 from s2m3.schemas.settings import BrokerSettings
 from tests.broker.test_link import linked
 from tests.conftest import WAIT_S
 
 
-def _tell(link: Link, topic: topics.Topic[m.Document], document: m.Document, **ids: str) -> None:
+def _tell(link: Link, topic: topics.Topic[Document], document: Document, **ids: str) -> None:
     told = threading.Event()
     link.publish(Outgoing(topic.at(link.root, **ids), document.encode(), retain=True), on_delivered=told.set)
     assert told.wait(WAIT_S)

@@ -1,0 +1,1 @@
+"""Parts of checkpoints that travel: the cache on disk, and how a node gets a part from others."""
