@@ -38,6 +38,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "exact": ("highspy",),
     "int8": ("torchao",),
     "owlv2": ("scipy",),
+    "plot": ("matplotlib",),
     "secure": ("cryptography",),
     "traces": ("opentelemetry.exporter.otlp.proto.http", "opentelemetry.sdk"),
 }

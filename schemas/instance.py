@@ -2,32 +2,56 @@
 
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from s2m3.schemas.errors import BadDefinitionError
 
-__all__ = ["Device", "Instance", "PlacedModule", "PlacedStep", "PlacedTask", "load_instance", "parse_instance"]
+__all__ = [
+    "Device",
+    "Instance",
+    "PlacedModule",
+    "PlacedStep",
+    "PlacedTask",
+    "load_instance",
+    "parse_instance",
+    "read_document",
+]
 
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
 #: Strict: a string or a boolean in place of a number is an error, and is not converted.
 _Size = Annotated[float, Field(ge=0, strict=True)]
+#: Keys that begin so are the user's own: notes, units, sources of numbers. They are passed over in every object.
+_OWN = "x-"
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_own_keys(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: item for key, item in value.items() if not str(key).startswith(_OWN)}
+
 
 class Device(_Frozen):
-    """A device: memory for modules (10^6 bytes), and its link (one-way latency in ms, 10^6 bits a second)."""
+    """A device: memory for modules (10^6 bytes), and its link (one-way latency in ms, 10^6 bits a second).
+
+    `energy_w` is what the whole device draws while it computes, `idle_w` what it draws otherwise, both in watts.
+    """
 
     id: _Name
     memory_mb: _Size
     latency_ms: _Size = 0.0
     mbps: Annotated[float, Field(gt=0, strict=True)] = 1000.0
+    energy_w: _Size | None = None
+    idle_w: _Size | None = None
 
 
 class PlacedModule(_Frozen):
@@ -82,7 +106,8 @@ def parse_instance(document: Mapping[str, Any], where: str = "instance") -> Inst
         instance = Instance.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise BadDefinitionError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        said = _unknown_key(first["loc"]) if first["type"] == "extra_forbidden" else first["msg"]
+        raise BadDefinitionError(f"{where}: {'.'.join(map(str, first['loc']))}: {said}") from error
     devices = _unique(where, "devices", instance.devices)
     modules = _unique(where, "modules", instance.modules)
     _unique(where, "tasks", instance.tasks)
@@ -94,6 +119,21 @@ def parse_instance(document: Mapping[str, Any], where: str = "instance") -> Inst
     for task in instance.tasks:
         _check_task(f"{where}: tasks.{task.id}", task, devices, modules)
     return instance
+
+
+def _unknown_key(location: tuple[int | str, ...]) -> str:
+    """Returns what is said of a key that is not read: the nearest one that is, and how a key of one's own begins."""
+    classes: dict[int | str, type[BaseModel]] = {
+        "devices": Device,
+        "modules": PlacedModule,
+        "tasks": PlacedTask,
+        "steps": PlacedStep,
+    }
+    inside = [classes[part] for part in location[:-1] if part in classes]
+    known = (inside[-1] if inside else Instance).model_fields
+    near = get_close_matches(str(location[-1]), known, n=1)
+    meant = f"did you mean {near[0]}? " if near else f"known are {', '.join(known)}; "
+    return f"unknown key; {meant}keys of your own begin with {_OWN}"
 
 
 def _check_task(where: str, task: PlacedTask, devices: set[str], modules: set[str]) -> None:
@@ -135,11 +175,11 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def load_instance(path: Path) -> Instance:
-    """Reads an instance file.
+def read_document(path: Path) -> dict[str, Any]:
+    """Returns an instance file's JSON object, not yet validated.
 
     Raises:
-        BadDefinitionError: The file cannot be read, is not JSON, or is invalid; the text names file and line or key.
+        BadDefinitionError: The file cannot be read or is no JSON object; the text names the file, and the line.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
@@ -149,4 +189,13 @@ def load_instance(path: Path) -> Instance:
         raise BadDefinitionError(f"{path.name}: not JSON: {error}") from error
     if not isinstance(document, dict):
         raise BadDefinitionError(f"{path.name}: not a JSON object")
-    return parse_instance(document, path.name)
+    return document
+
+
+def load_instance(path: Path) -> Instance:
+    """Reads an instance file.
+
+    Raises:
+        BadDefinitionError: The file cannot be read, is not JSON, or is invalid; the text names file and line or key.
+    """
+    return parse_instance(read_document(path), path.name)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from s2m3.planner.solving.energy import Energy, energy_of
 from s2m3.planner.solving.exact import Outcome, bounded, find_room, is_small, search
 from s2m3.planner.solving.greedy import SortKey, complete, kept, lay_out, named, sorted_by_need
 from s2m3.planner.solving.integer_program import is_available, require
@@ -16,7 +17,7 @@ from s2m3.planner.solving.repair import make_room
 from s2m3.schemas.errors import NoCapacityError
 from s2m3.schemas.instance import Instance
 
-__all__ = ["Method", "Solution", "TaskPlan", "best_layout", "first_layout", "solve"]
+__all__ = ["Method", "Solution", "TaskPlan", "best_layout", "first_layout", "solution_of", "solve"]
 
 Method = Literal["auto", "greedy", "exact"]
 
@@ -32,17 +33,25 @@ _FITTING_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """A task's route (step -> device) and the task's latency on that route, seconds."""
+    """A task's route (step -> device), its latency on that route, seconds, and its energy if devices state any."""
 
     latency_s: float
     route: Mapping[str, str]
+    energy: Energy | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the task's part of the document that `s2m3 plan --json` prints; joules only where they are known."""
+        document = {"latency_s": self.latency_s, "route": dict(self.route)}
+        if self.energy is not None:
+            document |= {"joules": self.energy.joules, "joules_above_idle": self.energy.above_idle}
+        return document
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
     """A placement (module -> devices) with routes, objective and lower bound; seconds and 10^6 bytes throughout."""
 
-    method: Method
+    method: str
     objective_s: float
     proven_optimal: bool
     lower_bound_s: float
@@ -59,9 +68,7 @@ class Solution:
             "proven_optimal": self.proven_optimal,
             "lower_bound_s": self.lower_bound_s,
             "placement": {module: list(devices) for module, devices in self.placement.items()},
-            "tasks": {
-                task: {"latency_s": plan.latency_s, "route": dict(plan.route)} for task, plan in self.tasks.items()
-            },
+            "tasks": {task: plan.to_json() for task, plan in self.tasks.items()},
             "memory_mb": dict(self.memory_mb),
             "solve_s": self.solve_s,
         }
@@ -103,8 +110,8 @@ def solve(
     problem = Problem(instance)
     layout = first_layout(problem, key, current)
     if method == "greedy":
-        return _solution(bounded(layout), method, clock() - started)
-    return _solution(best_layout(layout, seconds_left, under_load=method == "auto"), method, clock() - started)
+        return solution_of(bounded(layout), method, clock() - started)
+    return solution_of(best_layout(layout, seconds_left, under_load=method == "auto"), method, clock() - started)
 
 
 def best_layout(start: Layout, seconds_left: Callable[[], float], *, under_load: bool) -> Outcome:
@@ -159,18 +166,20 @@ def first_layout(
     return min(layouts, key=lambda layout: layout.objective_s)
 
 
-def _solution(outcome: Outcome, method: Method, solve_s: float) -> Solution:
+def solution_of(outcome: Outcome, method: str, solve_s: float) -> Solution:
+    """Returns a search's result by ids; `method` is the name of the search, and `solve_s` the seconds that it took."""
     layout, problem = outcome.layout, outcome.layout.problem
+    tasks = {}
+    for t, task in enumerate(problem.instance.tasks):
+        latency_s, route = layout.latencies[t], problem.route_ids(problem.tasks[t], layout.routes[t])
+        tasks[task.id] = TaskPlan(latency_s, route, energy_of(problem.instance, task, route, latency_s))
     return Solution(
         method=method,
         objective_s=layout.objective_s,
         proven_optimal=outcome.is_proven,
         lower_bound_s=layout.objective_s if outcome.is_proven else min(outcome.bound_s, layout.objective_s),
         placement=named(layout),
-        tasks={
-            task.id: TaskPlan(layout.latencies[t], problem.route_ids(problem.tasks[t], layout.routes[t]))
-            for t, task in enumerate(problem.instance.tasks)
-        },
+        tasks=tasks,
         memory_mb=dict(zip(problem.device_ids, layout.used_mb(), strict=True)),
         solve_s=solve_s,
     )

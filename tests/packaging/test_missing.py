@@ -24,6 +24,7 @@ NEEDS = {
     "bridge": "bridge",
     "broker --kind embedded": "broker",
     f"plan {HOME} --method exact": "exact",
+    f"plan {HOME} --plot plan.svg": "plot",
     "secure ls x": "secure",
     "secure init x --host hub": "secure",
 }

@@ -1,0 +1,80 @@
+"""What `s2m3 plan` prints for people: one plan, or plans beside each other."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from s2m3.planner.solving.compare import Case
+from s2m3.planner.solving.solve import Solution
+
+__all__ = ["show_cases", "show_plan"]
+
+
+def show_plan(case: Case) -> None:
+    """Prints one plan: devices, tasks, and how far it may be from the optimum."""
+    solution = case.solution
+    if solution is None:
+        return
+    console = Console()
+    table = Table("device", "memory MB", "holds", box=box.SIMPLE)
+    for device in case.instance.devices:
+        held = sorted(module for module, devices in solution.placement.items() if device.id in devices)
+        table.add_row(
+            device.id, f"{solution.memory_mb[device.id]:.0f} / {device.memory_mb:.0f}", ", ".join(held) or "-"
+        )
+    console.print(table)
+    energetic = any(found.energy for found in solution.tasks.values())
+    table = Table("task", "latency", *(["energy"] if energetic else []), "route", box=box.SIMPLE)
+    for task, found in solution.tasks.items():
+        route = " ".join(f"{step}:{device}" for step, device in found.route.items())
+        spent = [f"{found.energy.joules:.2f} J" if found.energy else "-"] if energetic else []
+        table.add_row(task, f"{found.latency_s * 1000:.1f} ms", *spent, route)
+    console.print(table)
+    console.print(
+        f"objective {solution.objective_s:.4f} s, {_proof(solution)}; "
+        f"{solution.method}, {solution.solve_s * 1000:.0f} ms"
+    )
+
+
+def _proof(solution: Solution) -> str:
+    if solution.proven_optimal:
+        return "proven optimal"
+    gap = solution.objective_s - solution.lower_bound_s
+    return f"at most {100 * gap / max(solution.objective_s, 1e-9):.1f} % above the best"
+
+
+def show_cases(found: Sequence[Case]) -> None:
+    """Prints a row for each case, with its objective as a multiple of the best of its swept values."""
+    paths = list(found[0].values)
+    solved = [case for case in found if case.solution is not None]
+    energetic = any(task.energy for case in solved for task in _plan(case).tasks.values())
+    table = Table(*paths, "method", box=box.SIMPLE)
+    for name in ("objective", "x best", "fullest MB", "all MB", *(["J a round"] if energetic else [])):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for case in found:
+        head = [*(str(case.values[path]) for path in paths), case.method]
+        if case.solution is None:
+            table.add_row(*head, *(["-"] * (5 if energetic else 4)), case.error.detail if case.error else "")
+            continue
+        plan = case.solution
+        best = min(_plan(other).objective_s for other in solved if other.values == case.values)
+        times = plan.objective_s / best if best > 0 else 1.0
+        memory = plan.memory_mb.values()
+        row = [f"{plan.objective_s:.4f} s", f"{times:.3f}", f"{max(memory):.0f}", f"{sum(memory):.0f}"]
+        table.add_row(*head, *row, *([_joules(plan)] if energetic else []), "proven" if plan.proven_optimal else "")
+    Console().print(table)
+
+
+def _plan(case: Case) -> Solution:
+    if case.solution is None:
+        raise AssertionError
+    return case.solution
+
+
+def _joules(plan: Solution) -> str:
+    """Returns the joules of one request of each task, or a dash where a device does not say what it draws."""
+    energies = [task.energy for task in plan.tasks.values()]
+    return "-" if None in energies else f"{sum(energy.joules for energy in energies if energy):.2f}"
