@@ -124,6 +124,70 @@ def test_41_within_a_task_a_modest_requester_gets_the_place_of_a_greedy_one() ->
     assert evicted.flow == ("t", "greedy")
 
 
+def flows(**counts: int) -> FairQueue[Waiting]:
+    """A queue with so many items of each requester of the task `t`."""
+    made: FairQueue[Waiting] = FairQueue(Shares())
+    for requester, count in counts.items():
+        for _ in range(count):
+            made.append(Waiting(("t", requester)))
+    return made
+
+
+def test_41_the_task_with_the_most_items_makes_room_whatever_its_name() -> None:
+    evicted = queue(z=2, a=5, m=3).make_room(("other", "r"))
+    assert evicted is not None
+    assert evicted.flow == ("a", "r")
+
+
+@pytest.mark.parametrize("asking", [("other", "r"), ("t", "new")])
+def test_41_the_requester_with_the_most_items_makes_room_whatever_its_name(asking: Flow) -> None:
+    evicted = flows(z=1, a=4, m=2).make_room(asking)
+    assert evicted is not None
+    assert evicted.flow == ("t", "a")
+
+
+def test_41_two_items_make_room_for_a_task_without_any_and_one_item_does_not() -> None:
+    assert queue(one=2).make_room(("other", "r")) is not None
+    assert queue(one=1).make_room(("other", "r")) is None
+
+
+def test_41_room_is_made_where_two_items_more_wait() -> None:
+    assert flows(a=3, b=1).make_room(("t", "b")) is not None
+    assert flows(a=2, b=1).make_room(("t", "b")) is None
+
+
+def test_41_flows_begin_at_the_time_of_what_is_served() -> None:
+    shares = Shares()
+    assert shares.start_of("t") == shares.start_within(("t", "r")) == 0.0
+    shares.serve(("t", "r"), 10.0)
+    assert shares.start_of("new") == shares.start_within(("t", "new")) == 0.0
+    assert shares.start_of("t") == shares.start_within(("t", "r")) == 10.0
+    shares.serve(("t", "r"), 10.0)
+    assert shares.start_of("new") == shares.start_within(("t", "new")) == 10.0
+
+
+def test_of_more_than_256_requesters_the_half_with_least_time_is_forgotten() -> None:
+    shares = Shares()
+    for n in range(256):
+        shares.charge(("t", f"r{n}"), n + 1.0)
+    assert shares.size == 1 + 256
+    shares.charge(("t", "r256"), 257.0)
+    assert shares.start_within(("t", "new")) == 129.0
+    assert shares.size == 1 + 128
+
+
+def test_of_more_than_257_tasks_the_requesters_of_the_oldest_are_forgotten() -> None:
+    shares = Shares()
+    for n in range(257):
+        shares.charge((f"t{n}", "r"), 1.0)
+    assert shares.start_within(("t0", "r")) == 1.0
+    shares.charge(("t257", "r"), 1.0)
+    assert shares.start_within(("t0", "r")) == 0.0
+    assert shares.start_within(("t1", "r")) == 1.0
+    shares.charge(("t257", "r"), 1.0)
+    assert shares.start_within(("t1", "r")) == 1.0
+
+
 def test_dropped_items_are_removed_and_the_others_stay() -> None:
     made = queue(one=3, other=1)
     items = list(made)

@@ -56,6 +56,18 @@ def test_pcm_is_little_endian_where_nothing_is_said() -> None:
     assert as_file(samples(TONE, ">"), "audio/pcm; rate=16000; format=s24be")[44:] == samples(TONE)
 
 
+@pytest.mark.parametrize("said", ["endian=big", "endian=be", "format=s16be", "format=S24BE"])
+def test_pcm_that_is_said_to_be_big_endian_is_turned_round(said: str) -> None:
+    assert as_file(samples(TONE, ">"), f"audio/pcm; rate=16000; {said}")[44:] == samples(TONE)
+
+
+@pytest.mark.parametrize("kind", ["L16", "L24"])
+def test_samples_that_are_as_smooth_either_way_are_left_as_they_are(kind: str) -> None:
+    data = b"\x01\x02\x03" * 16
+    constant = data if kind == "L24" else b"\x01\x02" * 24
+    assert as_file(constant, f"audio/{kind}; rate=16000")[44:] == constant
+
+
 def test_three_bytes_a_sample_keep_their_order_or_are_turned_round() -> None:
     fine = [int(value) * 256 + n * 37 % 256 for n, value in enumerate(TONE)]
     little, big = (b"".join(value.to_bytes(3, order, signed=True) for value in fine) for order in ORDERS)
