@@ -8,7 +8,7 @@ import pytest
 
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.broker.mqtt.outbox import Outbox
-from s2m3.schemas.errors import BusyError, TooLargeError, UnauthorisedError
+from s2m3.schemas.errors import BusyError, S2M3Error, TooLargeError, UnauthorisedError
 
 
 class Wire:
@@ -207,6 +207,15 @@ def test_a_refusal_is_told_to_the_message_that_asks_for_it_and_to_the_link_other
         "the broker does not let client-7 publish on where/to; "
         "this login has another role or name (s2m3 secure ls), or its rights were taken back"
     )
+
+
+def test_a_refused_message_is_told_the_error_itself() -> None:
+    outbox, _ = made()
+    errors: list[S2M3Error] = []
+    outbox.add(message("where/to"), on_refused=errors.append)
+    outbox.flush(Wire().publish, connected=True, now=0.0)
+    outbox.acknowledged(1, "Not authorized", has_subscribers=True)
+    assert [error.code for error in errors] == ["unauthorised"]
 
 
 def test_another_reason_not_to_take_a_message_is_logged_and_counts_as_delivered() -> None:

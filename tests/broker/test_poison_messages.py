@@ -222,6 +222,63 @@ def test_an_older_retained_message_never_follows_a_newer_one() -> None:
     assert len(broker.outbox) == 1
 
 
+def test_only_a_retained_message_on_the_same_topic_takes_a_suspects_place() -> None:
+    broker = Broker()
+    broker.add("state", retain=True, payload=b"old")
+    broker.add("load", payload=b"plain")
+    for _ in range(2):
+        broker.flush()
+        broker.lose()
+    assert broker.outbox.nbytes == 8
+    broker.add("other", retain=True, payload=b"other")
+    broker.add("load", retain=True, payload=b"retained")
+    assert broker.flush() == ["other", "load"]
+    assert broker.outbox.suspects == 2
+    broker.add("state", retain=True, payload=b"much newer")
+    assert broker.flush() == []
+    assert broker.outbox.nbytes == len(b"much newer") + len(b"plain") + len(b"other") + len(b"retained")
+
+
+def test_what_follows_a_dropped_message_is_sent_at_once() -> None:
+    broker = Broker(hates={"poison"})
+    broker.add("poison")
+    while not broker.connection():
+        assert broker.losses < 10
+    broker.add("poison")
+    broker.add("after")
+    assert broker.flush() == ["after"]
+    assert len(broker.dropped) == 2
+
+
+def test_that_a_message_was_dropped_is_told_to_who_asks_for_just_that() -> None:
+    told: list[str] = []
+    broker = Broker(hates={"poison"})
+    broker.outbox.add(
+        Outgoing("poison", b"x"), on_refused=lambda _: told.append("refused"), on_dropped=lambda _: told.append("drop")
+    )
+    while not broker.connection():
+        assert broker.losses < 10
+    assert told == ["drop"]
+
+
+def test_nothing_is_isolated_before_and_after() -> None:
+    broker = Broker()
+    assert not broker.outbox.waits
+    broker.add("a")
+    for _ in range(2):
+        broker.flush()
+        broker.lose()
+    assert not broker.outbox.waits
+    broker.outbox.isolate()
+    assert broker.outbox.waits
+    assert broker.flush() == ["a"]
+    broker.outbox.acknowledged(1, None, has_subscribers=True)
+    broker.flush()
+    assert not broker.outbox.waits
+    broker.outbox.isolate()
+    assert not broker.outbox.waits
+
+
 def test_a_message_that_nobody_asks_after_counts_as_delivered_when_it_is_dropped() -> None:
     delivered: list[str] = []
     broker = Broker(hates={"poison"})
