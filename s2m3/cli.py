@@ -37,6 +37,7 @@ _COMMANDS = {
     "replan": ("services", "replan"),
     "uninstall": ("uninstall", "uninstall"),
     "plan": ("plan", "plan"),
+    "churn": ("churn", "churn"),
     "split": ("split", "split"),
 }
 #: Each group of commands: its module in s2m3.commands, which has it as `app`.

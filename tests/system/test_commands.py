@@ -28,6 +28,7 @@ WRONG_INPUT = {
     "bridge": "--discovery-prefix #",
     "broker": "--kind nonsense",
     "calibrate": "porch --folder /no/such/folder",
+    "churn": "/no/such/file",
     "dashboard": "--broker http://hub/",
     "demo": "--broker nonsense",
     "drain": "pi5 --wait soon",
