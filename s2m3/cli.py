@@ -29,6 +29,7 @@ _COMMANDS = {
     "planner": ("services", "planner"),
     "agent": ("services", "agent"),
     "bridge": ("services", "bridge"),
+    "serve": ("serve", "serve"),
     "bind": ("bind", "bind"),
     "unbind": ("bind", "unbind"),
     "bindings": ("bind", "list_bindings"),

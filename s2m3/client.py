@@ -15,8 +15,9 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.broker.requests.stream_assembler import TextDelta
-from s2m3.schemas.errors import RequestTimeoutError, S2M3Error
+from s2m3.schemas.errors import RequestTimeoutError, S2M3Error, UnauthorisedError
 from s2m3.schemas.ids import new_request_id
+from s2m3.schemas.messages import RouteDoc
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Timing
@@ -262,6 +263,15 @@ class Client:
             )
 
         return done
+
+    @property
+    def refused(self) -> UnauthorisedError | None:
+        """Why the broker refuses the login; None while it does not."""
+        return self._link.refused
+
+    def tasks(self) -> dict[str, RouteDoc]:
+        """Returns the tasks that the planner has published: name -> inputs, answer, steps and their ready copies."""
+        return self._dispatcher.tasks()
 
     def close(self) -> None:
         """Disconnects; requests without an answer fail."""

@@ -39,7 +39,9 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "int8": ("torchao",),
     "owlv2": ("scipy",),
     "plot": ("matplotlib",),
+    "schema": ("llguidance",),
     "secure": ("cryptography",),
+    "serve": ("python_multipart", "starlette", "uvicorn"),
     "traces": ("opentelemetry.exporter.otlp.proto.http", "opentelemetry.sdk"),
 }
 

@@ -28,6 +28,7 @@ __all__ = [
     "BridgeSettings",
     "BrokerSettings",
     "CheckpointSettings",
+    "DoorSettings",
     "PlannerSettings",
     "ServiceSettings",
     "unknown_variables",
@@ -35,7 +36,7 @@ __all__ = [
 
 #: Ten years: an MQTT message cannot expire later than in 136.
 _LONGEST_RETAINED_S = 315_360_000
-_PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures")
+_PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures", "token_file")
 _PREFIX = "S2M3_"
 #: Variables that are no settings: the name of the settings file, and what builds, brokers and tests are told.
 _OTHER_VARIABLES = frozenset({"S2M3_CONFIG", "S2M3_WITHOUT_PAGE", "S2M3_WS_PASSWORD", "S2M3_TEST_HASS"})
@@ -132,7 +133,7 @@ class _File(TomlConfigSettingsSource):
 def _names() -> frozenset[str]:
     """Returns the names of all settings of all commands, also those of earlier releases."""
     found: set[str] = set()
-    for kind in (AgentSettings, PlannerSettings, BridgeSettings):
+    for kind in (AgentSettings, PlannerSettings, BridgeSettings, DoorSettings):
         for name, field in kind.model_fields.items():
             alias = field.validation_alias
             found |= {name, *(map(str, alias.choices) if isinstance(alias, AliasChoices) else ())}
@@ -246,3 +247,30 @@ class BridgeSettings(ServiceSettings):
         if not re.fullmatch(r"[\w-]+(/[\w-]+)*", prefix):
             raise ValueError("topic levels of letters, digits, dashes and underscores")
         return prefix
+
+
+class DoorSettings(ServiceSettings):
+    """Settings of `s2m3 serve`."""
+
+    bind: str = Field(default="127.0.0.1", description="address that the doors listen on; others need a token")
+    http_port: int = Field(default=11_434, ge=0, lt=65_536, description="of Ollama's and OpenAI's API; 0: any")
+    token: SecretStr | None = Field(default=None, min_length=16, description="what callers of the HTTP doors must send")
+    token_file: Path | None = Field(default=None, description="a file that holds the token, instead")
+    allow_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="further names by which callers reach the HTTP doors (header Host)"
+    )
+    allow_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="web pages that may call the HTTP doors: https://chat.example"
+    )
+    max_body_mb: float = Field(default=48.0, gt=0, le=1024, description="larger requests are refused")
+    max_connections: int = Field(default=128, ge=1, description="connections of the HTTP doors at once")
+    max_requests: int = Field(default=32, ge=1, description="requests of the HTTP doors at once")
+    header_s: float = Field(default=10.0, gt=0, description="longest time that a request's header may take to arrive")
+    body_s: float = Field(default=60.0, gt=0, description="longest time that a request's body may take to arrive")
+    request_s: float = Field(default=600.0, gt=0, description="longest time of a whole request")
+
+    @field_validator("allow_hosts", "allow_origins", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        """Splits a value of a variable at commas."""
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

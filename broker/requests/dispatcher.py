@@ -188,6 +188,10 @@ class Dispatcher:
         """Number of requests without a result yet."""
         return len(self._requests)
 
+    def tasks(self) -> dict[str, RouteDoc]:
+        """Returns the newest route document of each task, from any thread."""
+        return {task: router.doc for task, router in self._requests.routers.copy().items()}
+
     def _submit(
         self,
         request: bytes,

@@ -56,7 +56,8 @@ class RequestTracker:
         self._reply_to = reply_to
         self._rng = rng
         self._pending: dict[bytes, Pending] = {}
-        self._routers: dict[str, Router] = {}
+        #: task -> its newest route document
+        self.routers: dict[str, Router] = {}
         #: task -> epoch and revision of the newest route document that arrived on this connection
         self._newest: dict[str, tuple[int, int]] = {}
         self._nodes = NodeStates()
@@ -157,7 +158,7 @@ class RequestTracker:
         and a planner whose clock is behind may have started there with a lower epoch.
         """
         if doc is None:
-            self._routers.pop(task, None)
+            self.routers.pop(task, None)
             self._newest.pop(task, None)
             for pending in self._pending.values():
                 self._schedule(pending)
@@ -166,7 +167,7 @@ class RequestTracker:
         if stamp < self._newest.get(task, stamp):
             return []
         self._newest[task] = stamp
-        self._routers[task] = Router(doc)
+        self.routers[task] = Router(doc)
         return self._dispatch_waiting(now, task)
 
     def on_link_down(self) -> None:
@@ -196,7 +197,7 @@ class RequestTracker:
         if state.state != "lost" and not new_process:
             return self._dispatch_waiting(now)
         if new_process:  # it has loaded nothing yet, but the route documents still name the old process's modules
-            self._routers = {task: router.without(node) for task, router in self._routers.items()}
+            self.routers = {task: router.without(node) for task, router in self.routers.items()}
         self._backlog.queued = {key: n for key, n in self._backlog.queued.items() if key[0] != node}
         for pending in self._pending.values():
             if pending.route is not None and any(hop.node == node for hop in pending.route.values()):
@@ -224,7 +225,7 @@ class RequestTracker:
 
     def _handle_due(self, pending: Pending, now: float) -> list[Action]:
         if pending.deadline is not None and now >= pending.deadline:
-            router = self._routers.get(pending.task)
+            router = self.routers.get(pending.task)
             doc = router.doc if router else None
             return [self._finish(pending, now, pending.too_late(doc, self._nodes.lost, now))]
         if pending.retry_at is not None and now >= pending.retry_at:
@@ -253,7 +254,7 @@ class RequestTracker:
 
     def _has_unknown_task(self, pending: Pending) -> bool:
         """Whether its task has no route document. If it was removed while an attempt is in flight, that may succeed."""
-        return pending.task not in self._routers and pending.route is None
+        return pending.task not in self.routers and pending.route is None
 
     def _unknown_at(self, pending: Pending) -> float:
         if self._up_since is None:
@@ -272,7 +273,7 @@ class RequestTracker:
         return [action for pending in waiting for action in self._dispatch(pending, now)]
 
     def _dispatch(self, pending: Pending, now: float) -> list[Action]:
-        router = self._routers.get(pending.task)
+        router = self.routers.get(pending.task)
         if router is None:
             self._schedule(pending)
             return []
@@ -311,7 +312,7 @@ class RequestTracker:
 
     def _try_elsewhere(self, pending: Pending, now: float) -> list[Action]:
         pending.patience_ends = float("inf")
-        router = self._routers.get(pending.task)
+        router = self.routers.get(pending.task)
         if router is None or pending.route is None or pending.deadline is None:
             return []
         used = {hop.node for hop in pending.route.values()}

@@ -27,6 +27,7 @@ NEEDS = {
     f"plan {HOME} --plot plan.svg": "plot",
     "secure ls x": "secure",
     "secure init x --host hub": "secure",
+    "serve": "serve",
 }
 #: What a bare installation does.
 WORKS = ["--help", "--version", "models", f"plan {HOME}", "split retrieval", "weights --help"]
@@ -35,6 +36,7 @@ IMPORTED_AS = {
     "pillow": "PIL",
     "pillow-heif": "pillow_heif",
     "protobuf": "google.protobuf",
+    "python-multipart": "python_multipart",
     "opentelemetry-sdk": "opentelemetry.sdk",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",
 }

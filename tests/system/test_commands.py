@@ -43,6 +43,7 @@ WRONG_INPUT = {
     "secure ls": "/no/such/folder",
     "secure revoke": "/no/such/folder pi5",
     "secure uninstall": "/no/such/folder",
+    "serve": "--bind 0.0.0.0",
     "split": "/no/such/folder",
     "status": "--tls-ca /no/such/file",
     "task add": "porch --model ./no/such/folder",

@@ -1,0 +1,43 @@
+"""`s2m3 serve`: the doors through which other programs ask, in Ollama's and OpenAI's words."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s2m3 import telemetry
+from s2m3.commands import options
+from s2m3.schemas import extras
+from s2m3.schemas.settings import DoorSettings
+
+__all__ = ["serve"]
+
+
+@options.with_settings(
+    DoorSettings,
+    quiet=False,
+    bind=Annotated[str | None, typer.Option(help="address to listen on; not loopback only with a token [127.0.0.1]")],
+    http_port=Annotated[int | None, typer.Option(help="of Ollama's and OpenAI's API; 0: any [11434]")],
+    token_file=Annotated[
+        Path | None, typer.Option(help="file with what callers send as `Authorization: Bearer …` [or S2M3_TOKEN]")
+    ],
+    allow_hosts=Annotated[str | None, typer.Option(help="further names by which callers reach it, with commas")],
+    allow_origins=Annotated[str | None, typer.Option(help="web pages that may call it: https://chat.example, …")],
+    max_body_mb=Annotated[float | None, typer.Option(help="larger requests are refused [48]")],
+    max_connections=Annotated[int | None, typer.Option(help="connections at once [128]")],
+    max_requests=Annotated[int | None, typer.Option(help="requests at once [32]")],
+    metrics_port=options.MetricsPort,
+)
+def serve(
+    settings: DoorSettings,
+    *,
+    ollama: Annotated[bool, typer.Option("--ollama", help="Ollama's API only, unless others are named too")] = False,
+    openai: Annotated[bool, typer.Option("--openai", help="OpenAI's API only, unless others are named too")] = False,
+) -> None:
+    """Serve tasks as models, in Ollama's and OpenAI's words, on loopback. `s2m3 serve --host hub --http-port 11434`."""
+    extras.require("serve", "the doors")
+    from s2m3.doors.service import Doors, run  # noqa: PLC0415  # a device that only asks has not all that it imports
+
+    telemetry.start(settings, "s2m3-serve", "doors")
+    unnamed = not (ollama or openai)
+    run(settings, Doors(ollama=ollama or unnamed, openai=openai or unnamed))

@@ -1,0 +1,71 @@
+"""The process of `s2m3 serve`: one Client for all doors, and each door until a signal ends the process."""
+
+import asyncio
+import signal
+from dataclasses import dataclass
+
+import structlog
+
+from s2m3.client import Client
+from s2m3.doors.http_server import HttpDoor
+from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.settings import DoorSettings
+
+__all__ = ["Doors", "run"]
+
+_log = structlog.get_logger(__name__)
+#: How often the connection to the broker is looked at, seconds.
+_LOOK_S = 0.5
+
+
+@dataclass(frozen=True)
+class Doors:
+    """The doors to open."""
+
+    ollama: bool = True
+    openai: bool = True
+
+
+def run(settings: DoorSettings, doors: Doors) -> None:
+    """Opens the doors and serves until SIGINT or SIGTERM.
+
+    Raises:
+        BadInputError: An address other than loopback without a token, or a port that is taken.
+        S2M3Error: No broker answered, or it refused the login, now or later.
+    """
+    http = HttpDoor(settings, ollama=doors.ollama, openai=doors.openai) if doors.ollama or doors.openai else None
+    with Client(settings=settings) as client:
+        asyncio.run(_serve(client, http))
+
+
+async def _serve(client: Client, http: HttpDoor | None) -> None:
+    """Runs each door until a signal, or until the broker refuses the login."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        async with asyncio.TaskGroup() as running:
+            running.create_task(_watch(client, stop))
+            if http is not None:
+                running.create_task(http.serve(client, stop))
+    except BaseExceptionGroup as failed:
+        first = failed.exceptions[0]
+        if isinstance(first, S2M3Error):
+            raise first from None
+        raise
+
+
+async def _watch(client: Client, stop: asyncio.Event) -> None:
+    """Waits for the end, and ends the process when the connection to the broker has ended for good.
+
+    Raises:
+        S2M3Error: The broker refused the login.
+    """
+    while not stop.is_set():
+        if client.refused is not None:
+            stop.set()
+            raise client.refused
+        try:
+            await asyncio.wait_for(stop.wait(), _LOOK_S)
+        except TimeoutError:
+            continue
