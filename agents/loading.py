@@ -61,7 +61,7 @@ class Loader:
     Args:
         node: This node's name, for log and errors.
         memory_mb: Memory budget of the whole process, 10^6 bytes.
-        threads: Compute threads for torch; None leaves torch's default.
+        threads: Compute threads for torch.
         sources: The checkpoints on this device.
         outcome: Called in the loader's thread with each loaded module, or the error.
         watchdog: Supervises each load.
@@ -72,7 +72,7 @@ class Loader:
         self,
         node: str,
         memory_mb: float,
-        threads: int | None,
+        threads: int,
         sources: CheckpointSources,
         outcome: Outcome,
         *,
@@ -171,7 +171,7 @@ class Loader:
         """Imports the packages of a module class before the load, so that their memory counts as runtime memory."""
         before = rss_mb()
         registry.import_code(spec.class_, dtype)
-        if self._threads is not None and registry.needs_torch(spec.class_):
+        if registry.needs_torch(spec.class_):
             import_module("torch").set_num_threads(self._threads)
         self._code_mb += max(0.0, rss_mb() - before)
 

@@ -3,6 +3,9 @@
 import ctypes
 import gc
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -13,6 +16,7 @@ __all__ = [
     "default_budget_mb",
     "device_mb",
     "give_back",
+    "reserved_for_decoding",
     "rss_mb",
     "set_budget_mb",
     "trim_heap",
@@ -57,6 +61,44 @@ def decoding_room_bytes() -> int:
     """
     free = min(psutil.virtual_memory().available, _container_free())
     return max(0, min(int(free * _DECODING_PART), _DECODING_MOST, _budget_room()))
+
+
+class _Reserved:
+    """What the pictures that are being decoded take together, in bytes."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.nbytes = 0
+
+
+_reserved = _Reserved()
+
+
+@contextmanager
+def reserved_for_decoding(nbytes: int | None) -> Iterator[int]:
+    """Context in which a picture is decoded; it waits until the room is enough for those decoded at once.
+
+    Args:
+        nbytes: What decoding takes at its highest; None if that is not known: then nothing else is decoded meanwhile.
+
+    Yields:
+        What decoding may take now, as decoding_room_bytes.
+    """
+    with _reserved.changed:
+        while _reserved.nbytes:
+            room = decoding_room_bytes()
+            if _reserved.nbytes + (room if nbytes is None else nbytes) <= room:
+                break
+            _reserved.changed.wait()
+        room = decoding_room_bytes()
+        taken = max(1, room if nbytes is None else nbytes)
+        _reserved.nbytes += taken
+    try:
+        yield room
+    finally:
+        with _reserved.changed:
+            _reserved.nbytes -= taken
+            _reserved.changed.notify_all()
 
 
 def _budget_room() -> int:

@@ -23,6 +23,7 @@ from s2m3.agents.serving.step_server import StepServer
 from s2m3.agents.speed import compute_gflops, link_speed
 from s2m3.agents.supervision.supervisor import HUNG, ProcessContext
 from s2m3.agents.supervision.watchdog import Watchdog
+from s2m3.agents.threads import compute_threads, limit_threads, preparing_threads
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
@@ -84,12 +85,15 @@ class Agent:
             context.blackbox if context else None, context.crash_history if context else None, settings.hang_s
         )
         self._room = PayloadRoom(self._memory_mb)
-        self._step_server = StepServer(settings, self.link, self._loop, self._watchdog, self._room)
+        self._threads = compute_threads(settings.threads)
+        self._step_server = StepServer(
+            settings, self.link, self._loop, self._watchdog, self._room, preparing=preparing_threads(self._threads)
+        )
         self._sources = sources
         self._loader = Loader(
             self._node,
             self._memory_mb,
-            settings.threads,
+            self._threads,
             self._sources,
             self._on_outcome,
             watchdog=self._watchdog,
@@ -113,6 +117,7 @@ class Agent:
             UnauthorisedError: The broker refused the login.
             S2M3Error: No broker answered.
         """
+        limit_threads(self._threads)
         self._loop.start()
         self.link.start()
         self._step_server.start()

@@ -27,6 +27,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "sentencepiece",
         "soundfile",
         "soxr",
+        "threadpoolctl",
         "tokenizers",
         "torch",
         "transformers",

@@ -178,7 +178,9 @@ class AgentSettings(ServiceSettings, CheckpointSettings):
     memory_mb: float | None = Field(
         default=None, gt=0, description="memory budget of the whole process; default: half of the free memory"
     )
-    threads: int | None = Field(default=None, gt=0, description="compute threads; default: all cores")
+    threads: int | None = Field(
+        default=None, gt=0, description="compute threads; default: the cores over the agents of the machine"
+    )
     queue: int = Field(default=64, gt=0, description="items that may wait per module before `busy`")
     joins: int = Field(default=1024, gt=0, description="requests that may wait for further inputs before `busy`")
     checkpoints: Annotated[tuple[Path, ...], NoDecode] = Field(

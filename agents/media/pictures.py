@@ -13,9 +13,9 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from s2m3.agents.media.formats import PICTURES, format_of, unwrapped
-from s2m3.agents.media.headers import PictureFacts, check_picture, picture_facts, scale_of
+from s2m3.agents.media.headers import PictureFacts, check_picture, decoding_bytes, picture_facts, scale_of
 from s2m3.agents.media.jpeg import endings, read_jpeg
-from s2m3.agents.memory import decoding_room_bytes
+from s2m3.agents.memory import reserved_for_decoding
 from s2m3.schemas.errors import BadInputError
 
 __all__ = ["check_ratio", "decode_picture", "decode_with_size", "on_white", "square_pixels", "without_alpha"]
@@ -114,13 +114,15 @@ def decode_with_size(
         known = ", ".join(PICTURES)
         raise BadInputError(f"not a picture: {len(data)} bytes that are none of {known}")
     _need_decoder(form)
-    job = _Decoding(form, need, decoding_room_bytes(), picture_facts(file, form), to_rgb)
-    if job.facts is not None:
-        check_picture(job.facts, need, job.room)
-    try:
-        return _whole_jpeg(file, job) if form == "JPEG" else _decoded(file, job)
-    except _BROKEN as error:
-        raise BadInputError(f"the picture cannot be decoded: {_reason(error)}") from error
+    facts = picture_facts(file, form)
+    with reserved_for_decoding(decoding_bytes(facts, need) if facts is not None else None) as room:
+        job = _Decoding(form, need, room, facts, to_rgb)
+        if facts is not None:
+            check_picture(facts, need, room)
+        try:
+            return _whole_jpeg(file, job) if form == "JPEG" else _decoded(file, job)
+        except _BROKEN as error:
+            raise BadInputError(f"the picture cannot be decoded: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

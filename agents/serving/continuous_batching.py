@@ -8,45 +8,14 @@ from functools import partial
 from typing import Any, Protocol
 
 from s2m3.agents.serving.detokenizer import Detokenizer
-from s2m3.agents.serving.fair_queue import Flow
+from s2m3.agents.serving.items import NOT_PREPARED, Item
 from s2m3.agents.serving.module import Generator, TokenSequence, default_tokens, row_outputs
-from s2m3.agents.serving.payloads import payload_bytes
 from s2m3.schemas.errors import BadInputError, ModuleFailedError, RequestTimeoutError, S2M3Error
 from s2m3.schemas.wire.generation import NO_OPTIONS, Options, common_length
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Timing, Work
 
-__all__ = ["BatcherCallbacks", "ContinuousBatcher", "Item", "seeded", "write_all"]
-
-
-@dataclass(slots=True)
-class Item:
-    """Complete work, with the times of its arrival and deadline (monotonic seconds)."""
-
-    work: Work
-    arrived: float
-    deadline: float
-    #: its result is not needed any more
-    dropped: bool = False
-    #: of its inputs
-    nbytes: int = 0
-
-    def __post_init__(self) -> None:
-        self.nbytes = payload_bytes(self.work.inputs)
-
-    def take_over(self, work: Work, deadline: float) -> None:
-        """Replaces the work by a newer attempt of the same work."""
-        self.work, self.deadline, self.nbytes = work, deadline, payload_bytes(work.inputs)
-
-    @property
-    def key(self) -> tuple[bytes, str]:
-        """Request and step, which all attempts of the work have in common."""
-        return self.work.request, self.work.step
-
-    @property
-    def flow(self) -> Flow:
-        """Task and requester, which share the worker's time with others."""
-        return self.work.task, self.work.reply_to
+__all__ = ["BatcherCallbacks", "ContinuousBatcher", "seeded", "write_all"]
 
 
 class BatcherCallbacks(Protocol):
@@ -157,7 +126,7 @@ class ContinuousBatcher:
 
     def _prepare(self, item: Item) -> _Waiting:
         module, options = self._module, item.work.hop.options or NO_OPTIONS
-        prepared = module.prepare(item.work.inputs)
+        prepared = module.prepare(item.work.inputs) if item.prepared is NOT_PREPARED else item.prepared
         most = module.most_tokens(prepared)
         if options.max_tokens is not None and options.max_tokens > most:
             raise BadInputError(f"options.max_tokens: {options.max_tokens} are too many: at most {most} fit here")

@@ -9,6 +9,7 @@ from s2m3.schemas.wire.values import Value
 
 __all__ = [
     "GENERATOR_NAMES",
+    "MANY",
     "MODULE_NAMES",
     "Drawing",
     "Generator",
@@ -19,15 +20,24 @@ __all__ = [
 ]
 
 
-class Module(Protocol):
-    """A module with its weights in memory. Only the agent's worker thread calls it.
+#: `prepares_at_once` of a module whose `prepare` reads only what no call changes.
+MANY = 64
 
-    A `light` module is also called in the loop's thread.
+
+class Module(Protocol):
+    """A module with its weights in memory. Only the agent's worker thread calls it, unless it says otherwise.
+
+    A `light` module is also called in the loop's thread. Two attributes are optional:
+
+    - `prepares_at_once` (default 0): items of which `prepare` may be called at once, in threads of their own and beside
+      `run`. 0: `prepare` is called in the worker's thread only.
+    - `repeatable` (default False): equal inputs have equal outputs at any time, so that they are computed once.
     """
 
     #: Bytes of its tensors.
     nbytes: int
-    #: Whether any item takes well under a millisecond, so that it may run in the loop's thread.
+    #: Whether any item takes well under a millisecond, so that it may run in the loop's thread. One that is found to
+    #: take longer runs in the worker's.
     light: bool
     #: Largest batch: the size up to which batching was measured to pay, not what fits into memory.
     max_batch: int

@@ -56,6 +56,10 @@ class PayloadRoom:
         self._taken_mb = taken_mb
         self._holders: dict[str, Callable[[], int]] = {}
 
+    def part_of_budget(self, part: float) -> int:
+        """Returns a part of the agent's memory budget, in bytes."""
+        return int(self._budget_mb * part * _MB)
+
     def count(self, holder: str, waiting: Callable[[], int] | None) -> None:
         """Counts what a holder holds from now on; None: no longer.
 

@@ -2,37 +2,31 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
-import structlog
-
-from s2m3.agents.modules.slices import sliced
-from s2m3.agents.serving.continuous_batching import ContinuousBatcher, Item, seeded
+from s2m3.agents.serving.calls import TELL_S, ModuleCalls, outputs_of
+from s2m3.agents.serving.continuous_batching import ContinuousBatcher
 from s2m3.agents.serving.fair_queue import FairQueue, Shares
-from s2m3.agents.serving.module import Drawing, Generator, Module
-from s2m3.agents.serving.served import Served, waiting_bytes
-from s2m3.agents.supervision.watchdog import LOOP, WORKER, Call, Watchdog
+from s2m3.agents.serving.items import NOT_PREPARED, Item
+from s2m3.agents.serving.module import Generator, Module
+from s2m3.agents.serving.once_per_content import RememberedOutputs
+from s2m3.agents.serving.outcomes import Done, Failed, Outcomes
+from s2m3.agents.serving.preparing import Preparer
+from s2m3.agents.serving.served import Served, average, held_bytes
+from s2m3.agents.supervision.watchdog import LOOP, WORKER, Watchdog
 from s2m3.broker import metrics
-from s2m3.schemas.errors import BusyError, ModuleFailedError, NotReadyError, RequestTimeoutError, S2M3Error
+from s2m3.schemas.errors import BusyError, NotReadyError, RequestTimeoutError, S2M3Error
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Timing, Work
 
 __all__ = ["Runner"]
 
-_log = structlog.get_logger(__name__)
-#: Weight of a new measurement in the moving average of milliseconds per item.
-_SMOOTHING = 0.2
-#: Time after which requesters are told that their work is under way.
-_TELL_S = 1.0
+#: Bytes of outputs that are remembered, and of items that are prepared ahead of the worker, unless told otherwise.
+_REMEMBERED_BYTES, _AHEAD_BYTES = 32_000_000, 64_000_000
 T = TypeVar("T")
 
-
-#: (work, its outputs, its timing, milliseconds left of its deadline)
-Done = Callable[[Work, Mapping[str, Value], Timing, float], None]
-Failed = Callable[[Work, S2M3Error], None]
 #: (work, sequence number, offset in its text, text) -> whether it was sent
 SendPiece = Callable[[Work, int, int, str], bool]
 
@@ -40,15 +34,20 @@ SendPiece = Callable[[Work, int, int, str], bool]
 class Runner:
     """Runs work on loaded modules in a worker thread; light modules in the submitter's thread if idle.
 
+    What takes long to prepare is prepared in other threads, ahead of the worker. Equal inputs are computed once.
+
     Tasks, and within a task requesters, get equal shares of the worker's time, on all modules together.
 
     Args:
         node: The node's name, for timings and errors.
         bound: Longest queue per module, items.
-        done: Called with the outputs, in the worker's thread (or the submitter's, for light modules).
+        done: Called with the outputs, in the worker's thread, one that prepares, or the submitter's (light modules).
         failed: Called with the error, in the same threads.
         send_piece: Called with new text of works that stream, in the worker's thread.
         watchdog: Watches the calls of modules.
+        preparing: Number of threads that prepare.
+        remembered_bytes: Most bytes of outputs that are remembered by content.
+        ahead_bytes: Bytes of prepared items above which no more are prepared ahead of the worker.
     """
 
     def __init__(
@@ -60,30 +59,41 @@ class Runner:
         send_piece: SendPiece,
         *,
         watchdog: Watchdog | None = None,
+        preparing: int = 1,
+        remembered_bytes: int = _REMEMBERED_BYTES,
+        ahead_bytes: int = _AHEAD_BYTES,
     ) -> None:
         self._node = node
         self._bound = bound
-        self._done = done
-        self._failed = failed
         self.send_piece = send_piece
         self._watchdog = watchdog or Watchdog()
         self._served: dict[str, Served] = {}
         self._shares = Shares()
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)
         self._stopping = False
-        #: thread's slot -> the call in progress and its items
-        self._under_way: dict[int, tuple[Call, list[Item]]] = {}
+        #: whether an item runs that must run alone: it may have crashed an earlier process
+        self._alone = False
+        self._calls = ModuleCalls(node, self._watchdog)
+        self._remembered = RememberedOutputs(remembered_bytes)
+        self._outcomes = Outcomes(node, lock, self._remembered, done=done, failed=failed, queued=self._notify)
+        self._ahead_bytes = ahead_bytes
+        self._preparer = Preparer(
+            preparing, lock, self._calls, self._outcomes, due=self._to_prepare, prepared=self._changed.notify
+        )
         self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
 
     def start(self) -> None:
-        """Starts the worker."""
+        """Starts the worker and the threads that prepare."""
         self._thread.start()
+        self._preparer.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Ends the worker thread after the batch that it is running."""
+        """Ends the worker thread after the batch that it is running, and those that prepare."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
+        self._preparer.stop(timeout_s)
         self._thread.join(timeout_s)
 
     def add(self, module_id: str, module: Module) -> None:
@@ -91,8 +101,8 @@ class Runner:
         batcher = (
             ContinuousBatcher(self._node, cast("Generator", module), self) if hasattr(module, "generates") else None
         )
-        served = Served(module, FairQueue(self._shares), batcher)
-        metrics.QUEUE_ITEMS.labels(module_id).set_function(lambda: len(served.queue) + served.running)
+        served = Served(module, FairQueue(self._shares), FairQueue(self._shares), batcher)
+        metrics.QUEUE_ITEMS.labels(module_id).set_function(lambda: served.backlog + served.running)
         with self._changed:
             self._served[module_id] = served
 
@@ -126,24 +136,37 @@ class Runner:
             if served.takes_over(work, now):
                 return
             item = Item(work, now, now + work.ms_left / 1000)
-            evicted = served.queue.make_room(item.flow) if len(served.queue) >= self._bound else None
-            if evicted is not None:
-                del served.waiting[evicted.key]
-            elif len(served.queue) >= self._bound:
-                raise self._busy(module_id)
-            runs_here = served.module.light and not served.queue and not served.running
+            evicted = self._make_room(served, item) if served.backlog >= self._bound else None
+            runs_here = not self._alone and served.runs_in_loop(item)
             if runs_here:
                 served.running, served.batch = 1, [item]
                 self._shares.charge(item.flow, served.estimate_ms)  # the worker goes on with those that it serves
             else:
                 served.queue.append(item)
                 served.waiting[work.request, work.step] = item
-                self._changed.notify()
+                self._notify()
         if evicted is not None:
             self.fail(evicted, self._busy(module_id))
         if runs_here:
-            with self._watched(LOOP, [item]):
+            with self._calls.watched(LOOP, [item]):
                 self._serve(served, [item])
+
+    def _make_room(self, served: Served, item: Item) -> Item:
+        """Removes and returns the item whose place another one takes in a full queue.
+
+        Raises:
+            BusyError: Who sends the other one has most items already, or as many as others.
+        """
+        evicted = served.queue.make_room(item.flow) if served.queue else None
+        if evicted is None:
+            raise self._busy(item.work.hop.module)
+        del served.waiting[evicted.key]
+        return evicted
+
+    def _notify(self) -> None:
+        """Has worker and preparer look for work; the caller holds the lock."""
+        self._changed.notify()
+        self._preparer.notify()
 
     def _busy(self, module_id: str) -> BusyError:
         return BusyError(f"{self._bound} items wait for {module_id}")
@@ -152,16 +175,13 @@ class Runner:
         """Drops work whose result is not needed any more, from the queue or between two tokens; also older attempts."""
         with self._changed:
             for served in self._served.values():
-                for item in (*served.queue, *(served.batcher.items if served.batcher else ())):
-                    if item.key == (request, step) and item.work.attempt <= attempt:
-                        item.dropped = True
-                        served.waiting.pop(item.key, None)
-                served.queue.remove_dropped()
+                served.drop(request, step, attempt)
+            self._notify()
 
     def queues(self) -> dict[str, int]:
         """Returns module -> number of items that wait or run, without modules that have none."""
         with self._changed:
-            counts = {module_id: len(s.queue) + s.running for module_id, s in self._served.items()}
+            counts = {module_id: s.backlog + s.running for module_id, s in self._served.items()}
         return {module_id: n for module_id, n in counts.items() if n}
 
     def working(self) -> list[Work]:
@@ -169,21 +189,20 @@ class Runner:
 
         Text is written in many short calls: one for each token.
         """
-        calls = [found for slot in (WORKER, LOOP) if (found := self._under_way.get(slot)) is not None]
-        told = {i.key: i for call, items in calls if self._watchdog.gets_on(call, _TELL_S) for i in items}
+        told = self._calls.long_running()
         with self._changed:
             batchers = {id_: (s.batcher, s.stepped_at) for id_, s in self._served.items() if s.batcher is not None}
         for module_id, (batcher, stepped_at) in batchers.items():
             for key in batcher.waiting_keys:
                 told.pop(key, None)
             if self._watchdog.is_recent(module_id, stepped_at):
-                told |= {item.key: item for item in batcher.written_since(time.monotonic() - _TELL_S)}
+                told |= {item.key: item for item in batcher.written_since(time.monotonic() - TELL_S)}
         return [item.work for item in told.values()]
 
     def waiting_bytes(self) -> int:
-        """Returns the bytes of the inputs of all works that wait or run."""
+        """Returns the bytes of the inputs of all works that wait or run, and of what is prepared of them."""
         with self._changed:
-            return waiting_bytes(self._served.values())
+            return held_bytes(self._served.values())
 
     def measured_ms(self) -> dict[str, float]:
         """Returns module -> milliseconds per item (moving average), for modules that have run."""
@@ -202,82 +221,87 @@ class Runner:
                 module_id = self._next()
                 served = self._served[module_id] if module_id else None
                 batch = served.next_batch(self._watchdog) if served else []
+                self._preparer.notify()
             for gone in removed:
                 if gone.on_removed is not None:
                     gone.on_removed()
             if served is not None:
-                with self._watched(WORKER, [*batch, *(served.batcher.items if served.batcher else ())]):
-                    if served.batcher is not None:
-                        self._step(served, served.batcher, batch)
-                    else:
-                        self._serve(served, batch)
+                self._run_batch(served, batch)
 
-    @contextmanager
-    def _watched(self, slot: int, items: list[Item]) -> Iterator[None]:
-        if not items:  # all sequences have been dropped since
-            yield
-            return
-        patience_s = max(item.deadline for item in items) - time.monotonic()
-        requests = [item.work.request for item in items]
-        with self._watchdog.running(slot, items[0].work.hop.module, requests, patience_s) as call:
-            self._under_way[slot] = call, items
-            try:
-                with sliced(partial(self._between_slices, call, items)):
-                    yield
-            finally:
-                del self._under_way[slot]
-
-    def _between_slices(self, call: Call, items: list[Item]) -> None:
-        self._watchdog.note_progress(call)
-        if max(item.deadline for item in items) <= time.monotonic():
-            raise RequestTimeoutError("the deadline passed while it was being computed")
+    def _run_batch(self, served: Served, batch: list[Item]) -> None:
+        alone = len(batch) == 1 and self._watchdog.is_suspected(batch[0].work.request)
+        if alone:
+            self._alone = True
+            self._preparer.pause()
+        try:
+            with self._calls.watched(WORKER, [*batch, *(served.batcher.items if served.batcher else ())]):
+                if served.batcher is not None:
+                    self._step(served, served.batcher, batch)
+                else:
+                    self._serve(served, batch)
+        finally:
+            if alone:
+                self._alone = False
+                self._preparer.resume()
 
     def _pop(self, module_id: str) -> Served:
         metrics.QUEUE_ITEMS.remove(module_id)
+        self._remembered.forget(module_id)
         return self._served.pop(module_id)
 
     def _next(self) -> str | None:
         """Returns the module whose work is due; modules that run in the submitter's thread are skipped."""
-        turns = [(turn, name) for name, s in self._served.items() if (turn := s.turn(self._shares)) is not None]
+        turns = [
+            (turn, name)
+            for name, s in self._served.items()
+            if (turn := s.turn(self._shares, self._watchdog)) is not None
+        ]
         return min(turns)[1] if turns else None
 
-    def _drained(self) -> list[str]:
-        return [
-            module_id
-            for module_id, s in self._served.items()
-            if s.on_removed is not None and not s.queue and not s.running
+    def _to_prepare(self) -> Served | None:
+        """Returns the module whose item is due to be prepared apart from the worker; the caller holds the lock."""
+        held = sum(item.prepared_bytes for served in self._served.values() for item in served.items())
+        turns = [
+            (s.queue.turn(), name)
+            for name, s in self._served.items()
+            if s.next_to_prepare(self._preparer.threads, self._watchdog) is not None
+            and (held < self._ahead_bytes or not s.prepared)
         ]
+        return self._served[min(turns)[1]] if turns else None
+
+    def _drained(self) -> list[str]:
+        return [module_id for module_id, s in self._served.items() if s.is_drained]
 
     def _serve(self, served: Served, batch: list[Item]) -> None:
         began = time.monotonic()
-        ready: list[tuple[Item, Any]] = []
+        waiting = []
         for item in batch:
-            if item.deadline <= began:
+            if item.prepared is not NOT_PREPARED and item.deadline <= began:
                 waited = f"{began - item.arrived:.1f} s"
-                self.fail(item, RequestTimeoutError(f"the deadline passed after {waited} in the queue"))
-                continue
-            prepared = self.call_module(item.work, partial(_prepared, served.module, item.work))
-            if isinstance(prepared, S2M3Error):
-                self.fail(item, prepared)
+                self._outcomes.fail_all(
+                    served, item, RequestTimeoutError(f"the deadline passed after {waited} in the queue")
+                )
             else:
-                ready.append((item, prepared))
+                waiting.append(item)
+        ready = self._preparer.prepare_here(served, waiting)
         estimate_ms = served.estimate_ms
         if ready:
             self._compute(served, ready, began)
         took_ms = (time.monotonic() - began) * 1000 / max(1, len(batch))
         with self._changed:
+            served.whole_ms = average(served.whole_ms, took_ms)
             for item in batch:
                 self._shares.charge(item.flow, took_ms - estimate_ms)
             served.running, served.batch = 0, []
-            if served.queue or served.on_removed is not None:
-                self._changed.notify()
+            if served.backlog or served.on_removed is not None:
+                self._notify()
 
     def _step(self, served: Served, batcher: ContinuousBatcher, new: list[Item]) -> None:
         began, estimate_ms = time.monotonic(), served.estimate_ms
-        batcher.step(new)
+        batcher.step(self._preparer.prepare_here(served, new))
         took_ms = (time.monotonic() - began) * 1000
         if (ms := batcher.last_ms) is not None:
-            served.ms = ms if not served.ms else served.ms + _SMOOTHING * (ms - served.ms)
+            served.ms = average(served.ms, ms)
             batcher.last_ms = None
         with self._changed:
             for item in new:  # an item that is being written is charged for each step
@@ -287,61 +311,34 @@ class Runner:
                 self._shares.charge(item.flow, took_ms / len(items))
             served.running = len(items)
             served.stepped_at = time.monotonic()
+            self._preparer.notify()
 
     def call_module(self, work: Work, call: Callable[[], T]) -> T | S2M3Error:
         """Returns the call's result; an error that it raises is returned as an S2M3Error."""
-        try:
-            return call()
-        except S2M3Error as error:
-            return error
-        except Exception as error:  # noqa: BLE001  # the only broad except: a module's bug must not end the agent
-            _log.exception("module_raised", node=self._node, module=work.hop.module, request=work.request.hex())
-            return ModuleFailedError(f"{type(error).__name__}: {error}"[:300])
+        return self._calls.call(work, call)
 
-    def _compute(self, served: Served, ready: list[tuple[Item, Any]], began: float) -> None:
-        outputs = self.call_module(ready[0][0].work, partial(_run_batch, served.module, ready))
+    def _compute(self, served: Served, ready: list[Item], began: float) -> None:
+        outputs = self.call_module(ready[0].work, partial(outputs_of, served.module, ready))
         if isinstance(outputs, S2M3Error):
             if len(ready) == 1:
-                self.fail(ready[0][0], outputs)
+                self._outcomes.fail_all(served, ready[0], outputs)
                 return
-            for pair in ready:  # run alone, so that only the item that caused the error fails
-                self._compute(served, [pair], time.monotonic())
+            for item in ready:  # run alone, so that only the item that caused the error fails
+                self._compute(served, [item], time.monotonic())
             return
         ended = time.monotonic()
         run_ms = (ended - began) * 1000
-        metrics.count_batch(ready[0][0].work.hop.module, [began - item.arrived for item, _ in ready], ended - began)
-        per_item = run_ms / len(ready)
-        served.ms = per_item if not served.ms else served.ms + _SMOOTHING * (per_item - served.ms)
-        for (item, _), found in zip(ready, outputs, strict=True):
-            timing = Timing(self._node, (began - item.arrived) * 1000, run_ms, len(ready))
-            self.finish(item, found, timing)
+        metrics.count_batch(ready[0].work.hop.module, [began - item.arrived for item in ready], ended - began)
+        served.ms = average(served.ms, run_ms / len(ready))
+        for item, found in zip(ready, outputs, strict=True):
+            self._outcomes.finish_all(
+                served, item, found, Timing(self._node, (began - item.arrived) * 1000, run_ms, len(ready))
+            )
 
     def finish(self, item: Item, outputs: Mapping[str, Value], timing: Timing) -> None:
         """Hands on the outputs that the route asks for."""
-        wanted = item.work.hop.outputs
-        if missing := [name for name in wanted if name not in outputs]:
-            self.fail(item, ModuleFailedError(f"{item.work.hop.module} gave no output {missing[0]!r}"))
-            return
-        ms_left = (item.deadline - time.monotonic()) * 1000
-        self._done(item.work, {name: outputs[name] for name in wanted}, timing, ms_left)
+        self._outcomes.finish(item, outputs, timing)
 
     def fail(self, item: Item, error: S2M3Error) -> None:
         """Hands on an error, with this step and node unless it names others."""
-        error.step = error.step or item.work.step
-        error.node = error.node or self._node
-        metrics.MODULE_FAILURES.labels(item.work.hop.module, error.code).inc()
-        self._failed(item.work, error)
-
-
-def _prepared(module: Module, work: Work) -> Any:
-    if hasattr(module, "prepare_with"):
-        return cast("Drawing", module).prepare_with(work.inputs, seeded(work))
-    return module.prepare(work.inputs)
-
-
-def _run_batch(module: Module, ready: list[tuple[Item, Any]]) -> list[dict[str, Value]]:
-    wanted = frozenset(output for item, _ in ready for output in item.work.hop.outputs)
-    outputs = module.run([prepared for _, prepared in ready], wanted)
-    if len(outputs) != len(ready):
-        raise ModuleFailedError(f"{len(outputs)} results for {len(ready)} items")
-    return outputs
+        self._outcomes.fail(item, error)

@@ -44,6 +44,8 @@ _EXPIRE_S, _WORKING_S = 0.1, 1.0
 _FINISHED = 100_000
 #: Longest time for which further work of a stopped request is dropped.
 _STOPPED_S = 600.0
+#: Parts of the memory budget: outputs that are remembered by content, and items that are prepared ahead of the worker.
+_REMEMBERED, _AHEAD = 1 / 64, 1 / 16
 
 
 class StepServer:
@@ -55,9 +57,19 @@ class StepServer:
         loop: The agent's event loop; everything but the modules' calls happens in its thread.
         watchdog: Watches the modules' calls.
         room: What waiting payloads may take.
+        preparing: Number of threads that prepare inputs beside the worker.
     """
 
-    def __init__(self, settings: AgentSettings, link: Link, loop: Loop, watchdog: Watchdog, room: PayloadRoom) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        link: Link,
+        loop: Loop,
+        watchdog: Watchdog,
+        room: PayloadRoom,
+        *,
+        preparing: int,
+    ) -> None:
         self._node = settings.node
         self._root = settings.root
         self._link = link
@@ -65,7 +77,15 @@ class StepServer:
         self._finished: deque[tuple[str, Mapping[str, Timing]]] = deque(maxlen=_FINISHED)
         self._joins = Joins(settings.joins, self._node)
         self.runner = Runner(
-            self._node, settings.queue, self._done, self._answer_error, self._send_piece, watchdog=watchdog
+            self._node,
+            settings.queue,
+            self._done,
+            self._answer_error,
+            self._send_piece,
+            watchdog=watchdog,
+            preparing=preparing,
+            remembered_bytes=room.part_of_budget(_REMEMBERED),
+            ahead_bytes=room.part_of_budget(_AHEAD),
         )
 
         self._room = room

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from s2m3.schemas.ids import REQUEST_ID_BYTES
 
-__all__ = ["LOADING", "LOOP", "WORKER", "Blackbox", "Mark"]
+__all__ = ["LOADING", "LOOP", "PREPARING", "WORKER", "Blackbox", "Mark"]
 
-#: Slots, one per writing thread: the runner's, the event loop's (light modules), the loader's.
-WORKER, LOOP, LOADING = range(3)
-_SLOTS = 3
+#: Slots, one per writing thread: the runner's, the event loop's (light modules), the loader's, those that prepare.
+WORKER, LOOP, LOADING, *PREPARING = range(3 + 16)
+_SLOTS = 3 + len(PREPARING)
 _NAME_BYTES = 64
 _MOST_REQUESTS = 64
 _SLOT_BYTES = 1 + _NAME_BYTES + 1 + _MOST_REQUESTS * REQUEST_ID_BYTES

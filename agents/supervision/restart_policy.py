@@ -68,6 +68,8 @@ class RestartPolicy:
         """
         self._crashes = [*(t for t in self._crashes if t > now - _WITHIN_S), now]
         failed = {}
+        marks = list(marks)
+        is_alone = sum(len(mark.requests) for mark in marks) == 1
         for mark in marks:
             times = self._blamed[mark.module] = [
                 *(t for t in self._blamed.get(mark.module, ()) if t > now - _WITHIN_S),
@@ -77,8 +79,8 @@ class RestartPolicy:
                 failed[mark.module] = f"loading it ended the process: {why}"
             elif len(times) > _MOST:
                 failed[mark.module] = f"it ended the process {len(times)} times in {_WITHIN_S:g} s: {why}"
-            self._remember(mark, why, poison=poison)
-            self._remember_contents(mark, why, now)
+            self._remember(mark, why, poison=poison and is_alone)
+            self._remember_contents(mark, why, now, is_alone=is_alone)
         if len(self._crashes) > _MOST_CRASHES:
             return None
         poison_contents = {
@@ -92,7 +94,7 @@ class RestartPolicy:
         )
 
     def _remember(self, mark: Mark, why: str, *, poison: bool) -> None:
-        if poison and len(mark.requests) == 1:
+        if poison and mark.requests:
             self._poison[mark.requests[0]] = f"{mark.module} did not survive this input: {why}"
         else:
             self._suspects.update(dict.fromkeys(mark.requests))
@@ -100,10 +102,10 @@ class RestartPolicy:
             for request in list(kept)[:-_REMEMBERED]:
                 kept.pop(request)
 
-    def _remember_contents(self, mark: Mark, why: str, now: float) -> None:
+    def _remember_contents(self, mark: Mark, why: str, now: float, *, is_alone: bool) -> None:
         reason = f"{mark.module} did not survive this input {_CONTENT_DEATHS} times: {why}"
         for content in map(content_of, mark.requests):
-            self._contents.setdefault(content, []).append((now, len(mark.requests) == 1, reason))
+            self._contents.setdefault(content, []).append((now, is_alone, reason))
         recent = {
             content: [death for death in deaths if death[0] > now - _CONTENT_S]
             for content, deaths in self._contents.items()

@@ -5,12 +5,12 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from s2m3.agents.supervision.blackbox import LOADING, LOOP, WORKER, Blackbox
+from s2m3.agents.supervision.blackbox import LOADING, LOOP, PREPARING, WORKER, Blackbox
 from s2m3.agents.supervision.restart_policy import CrashHistory
 from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.ids import content_of
 
-__all__ = ["LOADING", "LOOP", "WORKER", "Call", "Watchdog"]
+__all__ = ["LOADING", "LOOP", "PREPARING", "WORKER", "Call", "Watchdog"]
 
 #: A call hangs only if it takes longer than this factor times the module's longest call so far.
 _TIMES_SLOWEST = 20.0
@@ -68,7 +68,7 @@ class Watchdog:
         """Context of a call into a module: marks it, and sets its time limit; the target is the call.
 
         Args:
-            slot: WORKER or LOOP, the thread of the call.
+            slot: WORKER, LOOP or one of PREPARING, the thread of the call.
             module: The module's id.
             requests: Ids of the requests in the batch.
             patience_s: Time until the latest deadline of these requests, seconds.

@@ -20,6 +20,7 @@ from s2m3.agents.modules.casting import put_into
 from s2m3.agents.modules.ports import Config, port, read_config
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import fill, nbytes_of, read_pth
+from s2m3.agents.serving.module import MANY
 from s2m3.agents.zoo.wheels import wheel_file
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import BadInputError
@@ -143,6 +144,8 @@ class VisionEncoder:
 
     light = False
     max_batch = _PICTURES_AT_ONCE
+    prepares_at_once = MANY
+    repeatable = True
 
     def __init__(self, network: nn.Module, side: int) -> None:
         self.network = network

@@ -43,6 +43,8 @@ class SentenceEncoder:
 
     light = False
     max_batch = 8
+    prepares_at_once = 1
+    repeatable = True
 
     def __init__(self, network: nn.Module, tokenizer: Tokenizer) -> None:
         self._network = network

@@ -23,6 +23,7 @@ from s2m3.agents.modules.decoding import DecodedSequence, Start, Stop
 from s2m3.agents.modules.ports import Config, port, read_config, tensor_port
 from s2m3.agents.modules.ranking import Floats
 from s2m3.agents.modules.state_dicts import fill, nbytes_of
+from s2m3.agents.serving.module import MANY
 from s2m3.agents.zoo.ctranslate2 import read_tensors
 from s2m3.agents.zoo.voice import VoiceActivity, load_voice_activity
 from s2m3.agents.zoo.wheels import wheel_file
@@ -58,6 +59,8 @@ class SpeechEncoder:
     #: Its matrices are large already: a batch takes as long as its items one after another.
     light = False
     max_batch = 1
+    prepares_at_once = MANY
+    repeatable = True
 
     def __init__(self, network: WhisperEncoder, mels: int, voice: VoiceActivity | None) -> None:
         self._network = network

@@ -145,7 +145,7 @@ def _when_elected(election: Election, settings: BrokerSettings, make: Callable[[
     quiet=False,
     node=Annotated[str | None, typer.Option(help="this device's name on the bus; default: its host name")],
     memory_mb=Annotated[float | None, typer.Option(help="of the whole process; default: half of what is free")],
-    threads=Annotated[int | None, typer.Option(help="compute threads; default: all cores")],
+    threads=Annotated[int | None, typer.Option(help="compute threads; default: the cores over the agents here")],
     dtype=Annotated[str | None, typer.Option(help="of weights: fp32, bf16, fp16, int8; default: fp32")],
     checkpoints=Annotated[list[Path] | None, typer.Option(help="folder of checkpoints; repeat for several")],
     architectures=options.Architectures,

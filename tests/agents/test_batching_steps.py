@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from s2m3.agents.serving import continuous_batching
-from s2m3.agents.serving.continuous_batching import ContinuousBatcher, Item, write_all
+from s2m3.agents.serving.continuous_batching import ContinuousBatcher, write_all
+from s2m3.agents.serving.items import Item
 from s2m3.agents.zoo.noop import NoopWriter
 from s2m3.schemas.errors import BadInputError, ModuleFailedError, S2M3Error
 from s2m3.schemas.wire.generation import Options

@@ -30,7 +30,7 @@ class Bench:
         self.loader = Loader(
             "a",
             rss_mb() + spare_mb,
-            None,
+            1,
             CheckpointSources(),
             lambda spec, outcome: self.outcomes.put((spec, outcome)),
             watchdog=Watchdog(self.box),

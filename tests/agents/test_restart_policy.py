@@ -2,7 +2,7 @@
 
 import pytest
 
-from s2m3.agents.supervision.blackbox import LOADING, WORKER, Mark
+from s2m3.agents.supervision.blackbox import LOADING, PREPARING, WORKER, Mark
 from s2m3.agents.supervision.restart_policy import CrashHistory, RestartPolicy
 
 ONE, TWO = b"1" * 16, b"2" * 16
@@ -61,6 +61,18 @@ def test_requests_of_a_batch_are_suspects_and_none_is_poison() -> None:
     history = after(RestartPolicy(), Mark(WORKER, "m", (ONE, TWO)))
     assert history.poison == {}
     assert history.suspects == {ONE, TWO}
+
+
+def test_requests_that_were_prepared_beside_each_other_are_suspects_and_none_is_poison() -> None:
+    history = after(RestartPolicy(), Mark(WORKER, "m", (ONE,)), Mark(PREPARING[0], "m", (TWO,)))
+    assert history.poison == {}
+    assert history.suspects == {ONE, TWO}
+    assert history.poison_contents == {}
+
+
+def test_a_request_that_ran_while_a_module_was_loaded_is_poison_all_the_same() -> None:
+    history = after(RestartPolicy(), Mark(WORKER, "m", (ONE,)), Mark(LOADING, "big", ()))
+    assert set(history.poison) == {ONE}
 
 
 def test_where_memory_may_be_to_blame_a_request_that_was_run_alone_is_a_suspect_only() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.serving.runner import Runner
+from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.schemas.errors import (
     BadInputError,
     BusyError,
@@ -57,12 +58,18 @@ class Upper:
 class Bench:
     """A runner and what came of the work given to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, bound: int = 3, preparing: int = 1, watchdog: Watchdog | None = None) -> None:
         self.done: Queue[Outcome] = Queue()
         self.told: Queue[tuple[Work, int, int, str]] = Queue()
         self.failed: Queue[tuple[Work, S2M3Error]] = Queue()
         self.runner = Runner(
-            "here", 3, self._done, lambda work, error: self.failed.put((work, error)), self._send_piece
+            "here",
+            bound,
+            self._done,
+            lambda work, error: self.failed.put((work, error)),
+            self._send_piece,
+            watchdog=watchdog,
+            preparing=preparing,
         )
         self.runner.start()
 
@@ -201,11 +208,9 @@ def test_the_module_whose_item_waits_longest_is_next(bench: Bench) -> None:
     assert bench.texts(3) == ["X", "SECOND", "THIRD"]
 
 
-def test_41_another_task_is_in_the_next_batch_whatever_one_task_has_queued(bench: Bench) -> None:
-    module = Upper()
+def test_41_another_task_is_in_the_next_batch_whatever_one_task_has_queued() -> None:
+    bench, module = Bench(bound=100), Upper()
     module.max_batch = 2
-    bench.runner = Runner("here", 100, bench.runner._done, bench.runner._failed, bench.runner.send_piece)  # noqa: SLF001
-    bench.runner.start()
     bench.runner.add("upper", module)
     module.gate.clear()
     for n in range(50):

@@ -47,7 +47,7 @@ class Bench:
         self.module = Slow()
         node = AgentSettings(host=settings.host, port=settings.port, root=settings.root, node="a", memory_mb=100.0)
         self.room = PayloadRoom(100.0, lambda: 100.0)
-        self.server = StepServer(node, link, loop, Watchdog(), self.room)
+        self.server = StepServer(node, link, loop, Watchdog(), self.room, preparing=1)
         self.server.start()
         served, listening = threading.Event(), threading.Event()
         self.server.serve("slow", self.module, served.set)

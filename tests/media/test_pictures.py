@@ -160,7 +160,7 @@ def test_35_a_picture_for_which_there_is_no_memory_is_refused_before_it_is_decod
 ) -> None:
     data = file_of(picture().resize((3000, 2000)), "PNG", compress_level=1)
     assert square_pixels(data, 224).shape == (224, 224, 3)
-    monkeypatch.setattr(pictures, "decoding_room_bytes", lambda: 20_000_000)
+    monkeypatch.setattr(memory, "decoding_room_bytes", lambda: 20_000_000)
     with pytest.raises(BadInputError, match=r"3000 x 2000 pixels take 2\d MB to decode, 20 MB can be had"):
         square_pixels(data, 224)
     facts = picture_facts(data, "PNG")

@@ -63,6 +63,8 @@ class PromptGenerator(TextWriter[Prompt]):
         writer: The network inside that writes, where `generate` hands over to one.
     """
 
+    prepares_at_once = 1
+
     def __init__(self, network: Any, tokenizer: Any, settings: PromptSettings, writer: Any = None) -> None:
         config = network.config.get_text_config(decoder=True)
         self._decoding = StepwiseDecoding(network, settings.stop, settings.rules, writer)

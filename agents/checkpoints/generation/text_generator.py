@@ -56,6 +56,8 @@ class TextGenerator(TextDecoder[Prepared]):
     The output `finished` is why the text ended: `stop` or `length`. Whisper's is a Transcriber (transcripts.py).
     """
 
+    prepares_at_once = 1
+
     def __init__(
         self,
         network: Any,

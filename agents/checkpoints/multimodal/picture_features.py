@@ -42,6 +42,8 @@ class PictureFeatures:
 
     light = False
     max_batch = 1
+    prepares_at_once = 1
+    repeatable = True
 
     def __init__(self, network: Any, half: PictureHalf) -> None:
         self._network = network

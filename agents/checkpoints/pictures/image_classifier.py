@@ -15,6 +15,7 @@ from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.ranking import Floats, answer_of, ranked
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
+from s2m3.agents.serving.module import MANY
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
 
@@ -30,6 +31,8 @@ class ImageClassifier:
 
     light = False
     max_batch = 1  # processors give pictures of several sizes, and masks with them
+    prepares_at_once = MANY
+    repeatable = True
 
     def __init__(self, network: Any, processor: Any, labels: list[str], scores: Callable[[Floats], Floats]) -> None:
         self._network = network

@@ -62,6 +62,8 @@ class ObjectDetector:
 
     light = False
     max_batch = 1
+    prepares_at_once = 1
+    repeatable = True
 
     def __init__(self, network: Any, preprocessing: _Preprocessing) -> None:
         self._network = network

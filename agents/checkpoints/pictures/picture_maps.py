@@ -18,6 +18,7 @@ from s2m3.agents.media.pictures import check_ratio, decode_with_size, without_al
 from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
+from s2m3.agents.serving.module import MANY
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
 
@@ -54,6 +55,8 @@ class PictureMap:
 
     light = False
     max_batch = 1
+    prepares_at_once = MANY
+    repeatable = True
 
     def __init__(self, network: Any, processor: Any, read: Callable[[Any, Size], dict[str, Value]]) -> None:
         self._network = network

@@ -16,6 +16,7 @@ from s2m3.agents.media.pictures import check_ratio, decode_picture, without_alph
 from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
+from s2m3.agents.serving.module import MANY
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
 
@@ -35,6 +36,8 @@ class ImageEncoder:
 
     light = False
     max_batch = _AT_ONCE
+    prepares_at_once = MANY
+    repeatable = True
 
     def __init__(self, network: Any, processor: Any, asked: Mapping[str, Asked]) -> None:
         self._network = network

@@ -25,6 +25,8 @@ class AudioClassifier:
 
     light = False
     max_batch = 1
+    prepares_at_once = 1
+    repeatable = True
 
     def __init__(self, network: Any, extractor: Any, labels: list[str], scores: Callable[[Floats], Floats]) -> None:
         self._network = network

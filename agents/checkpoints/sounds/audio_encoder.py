@@ -16,6 +16,7 @@ from s2m3.agents.media.sounds import MAX_SECONDS_IN_WINDOWS, decode_sound
 from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
+from s2m3.agents.serving.module import MANY
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["AudioEncoder", "load_audio_encoder"]
@@ -36,6 +37,8 @@ class AudioEncoder:
     #: Its matrices are large already: a batch takes as long as its items one after another.
     light = False
     max_batch = 1
+    prepares_at_once = MANY
+    repeatable = True
 
     def __init__(self, network: Any, extractor: Any, asked: Mapping[str, Asked], windows: Windows | None) -> None:
         self._network = network

@@ -30,6 +30,8 @@ class SpeechRecognizer:
     #: A sound is read at its true length: what it says does not depend on others.
     light = False
     max_batch = 1
+    prepares_at_once = 1
+    repeatable = True
 
     def __init__(self, network: Any, extractor: Any, tokenizer: Any) -> None:
         self._network = network

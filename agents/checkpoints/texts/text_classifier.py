@@ -26,6 +26,8 @@ class TextClassifier:
 
     light = False
     max_batch = 8
+    prepares_at_once = 1
+    repeatable = True
 
     def __init__(
         self,

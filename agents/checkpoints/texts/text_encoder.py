@@ -44,6 +44,8 @@ class TextEncoder:
 
     light = False
     max_batch = 8
+    prepares_at_once = 1
+    repeatable = True
 
     def __init__(
         self, network: Any, tokenize: TokenizedTexts, asked: Mapping[str, Asked], *, crosses: bool, prompt: str = ""

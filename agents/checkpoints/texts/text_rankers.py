@@ -45,6 +45,8 @@ class TextRanker:
 
     light = False
     max_batch = 8
+    prepares_at_once = 1
+    repeatable = True
 
     def __init__(
         self,

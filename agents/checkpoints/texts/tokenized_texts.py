@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import chain
+from threading import Lock
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ class TokenizedTexts:
 
     def __init__(self, opened: CheckpointPart, network: Any) -> None:
         self._tokenizer = read_tokenizer(opened)
+        #: a fast tokenizer keeps how it pads and cuts: no second thread may set that while one tokenizes
+        self._lock = Lock()
         said = opened.checkpoint.config.get(SENTENCE, {}).get("limits", {})
         self._limit = min(token_limit(self._tokenizer, network.config), said.get("max_seq_length") or 1 << 30)
         self._lowers = bool(said.get("do_lower_case"))
@@ -54,7 +57,8 @@ class TokenizedTexts:
         """
         given = [[text.lower() for text in some] if self._lowers else list(some) for some in (texts, pairs or ())]
         given = given[: 1 if pairs is None else 2]
-        made = self._tokenizer(*given, truncation=cut, max_length=self._limit, padding=self._padding)
+        with self._lock:
+            made = self._tokenizer(*given, truncation=cut, max_length=self._limit, padding=self._padding)
         if not all(made["input_ids"]):
             raise BadInputError("a text without a single token")
         tokens = [pack([*chain(*rows)]) for rows in zip(*(made[name] for name in self.names), strict=True)]
@@ -63,7 +67,8 @@ class TokenizedTexts:
 
     def padded(self, text: str) -> torch.Tensor:
         """Returns the ids of a text that is padded to all that the network takes, (1, tokens)."""
-        made = self._tokenizer([text], truncation=True, max_length=self._limit, padding="max_length")
+        with self._lock:
+            made = self._tokenizer([text], truncation=True, max_length=self._limit, padding="max_length")
         return torch.tensor(made["input_ids"])
 
     def tensors(self, packed: Ids) -> dict[str, torch.Tensor]:
