@@ -141,6 +141,8 @@ SHIPPED: dict[str, ModuleClass] = {
     "whisper-decoder": _of_zoo("whisper", "load_decoder", *_SPEECH),
     "conse": _of_zoo("conse", "load_conse", "safetensors"),
     "cosine": _of_zoo("cosine", "load_cosine"),
+    "ssd-detector": _of_zoo("detectors", "load_ssd_detector", "torch", "safetensors", "PIL"),
+    "face-detector": _of_zoo("detectors", "load_face_detector", "torch", "safetensors", "PIL"),
     "vqa-mlp": _of_zoo("vqa", "load_head", "safetensors"),
     "image-encoder": _of_checkpoints("pictures.vision_encoder", "load_image_encoder", *_NETWORK, "PIL"),
     "text-encoder": _of_checkpoints("texts.text_encoder", "load_text_encoder", *_TEXTS),

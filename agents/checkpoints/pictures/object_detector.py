@@ -16,6 +16,7 @@ from s2m3.agents.checkpoints.networks.loading import build_network
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.checkpoints.storage.preprocessing import read_image_processor, read_tokenizer
 from s2m3.agents.media.pictures import check_ratio, decode_with_size, without_alpha
+from s2m3.agents.modules.boxes import box_outputs
 from s2m3.agents.modules.ports import port, texts_port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
@@ -99,12 +100,8 @@ class ObjectDetector:
 def _answer(found: Mapping[str, Any], labels: Sequence[str], wanted: frozenset[str]) -> dict[str, Value]:
     scores, corners = found["scores"].float(), found["boxes"].float()
     order = torch.argsort(scores, descending=True, stable=True).tolist()
-    boxes: list[dict[str, Value]] = [
-        {"label": labels[i], "score": scores[i].item(), "box": corners[i].tolist()} for i in order
-    ]
-    first = boxes[0] if boxes else {"label": "", "score": 0.0}
-    outputs = {"boxes": boxes, "label": first["label"], "score": first["score"]}
-    return {name: value for name, value in outputs.items() if name in wanted}
+    found_labels = [labels[i] for i in order]
+    return box_outputs(found_labels, scores[order].tolist(), corners[order].tolist(), wanted)
 
 
 class _OwnLabels:

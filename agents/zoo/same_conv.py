@@ -1,0 +1,30 @@
+"""A convolution as TensorFlow pads it, for networks that were trained there."""
+
+import math
+
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Tensor, nn
+
+__all__ = ["SameConv", "pad_same"]
+
+
+def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
+    """Returns (…, height, width) with TensorFlow's SAME padding, which is lopsided at stride 2."""
+    tall, wide = (max((math.ceil(n / stride) - 1) * stride + kernel - n, 0) for n in x.shape[-2:])
+    return F.pad(x, [wide // 2, wide - wide // 2, tall // 2, tall - tall // 2], value=value)
+
+
+class SameConv(nn.Conv2d):
+    """A convolution with TensorFlow's SAME padding."""
+
+    def __init__(
+        self, inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1, *, bias: bool = True
+    ) -> None:
+        super().__init__(inside, outside, kernel, stride, groups=groups, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the convolved pictures."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if kernel > 1:
+            x = pad_same(x, kernel, stride)
+        return F.conv2d(x, self.weight, self.bias, stride, groups=self.groups)
