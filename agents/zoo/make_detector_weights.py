@@ -35,14 +35,14 @@ def _ssd_name(name: str) -> str:
     if found := _PREDICTOR.match(name):
         return f"{'boxes' if found['kind'] == 'Box' else 'labels'}.{found['layer']}"
     if found := _EXTRA.search(name):
-        return f"extras.{int(found['layer']) - 2}.{int(found['half']) - 1}"
+        return f"extras.{int(found['layer']) - 2}.{'narrow' if found['half'] == '1' else 'widen'}"
     if found := _BLOCK.search(name):
         return f"blocks.{found['layer'] or 0}.{found['part']}"
     return "last" if "/Conv_1/" in name else "stem"
 
 
 def _face_name(name: str) -> str:
-    layer = name.split("/")[0]
+    layer = name.split("/", maxsplit=1)[0]
     kind, _, number = layer.rpartition("_")
     match kind or layer:
         case "conv2d" if not number.isdigit():
@@ -77,7 +77,7 @@ def _convolutions(data: bytes) -> Iterator[tuple[str, Any, Any]]:
 def _write(name: str, data: bytes, ours: Any) -> None:
     if (found := sha256(data).hexdigest()) != _HASHES[name]:
         raise typer.BadParameter(f"{name} is made from a file with SHA-256 {_HASHES[name]}, not {found}")
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for theirs, weight, bias in _convolutions(data):
         tensors |= {f"{ours(theirs)}.weight": weight, f"{ours(theirs)}.bias": bias}
     path = shipped_weights(name)

@@ -37,18 +37,29 @@ class _Block(nn.Module):
         super().__init__()
         middle = inside * expansion
         self.adds = stride == 1 and inside == outside
-        self.expand = SameConv(inside, middle, 1) if expansion > 1 else None
+        self.widens = expansion > 1
+        if self.widens:
+            self.expand = SameConv(inside, middle, 1)
         self.depthwise = SameConv(middle, middle, 3, stride, middle)
         self.project = SameConv(middle, outside, 1)
 
-    def widened(self, x: Tensor) -> Tensor:
-        """Returns the channels before they are filtered."""
-        return F.relu6(self.expand(x)) if self.expand else x
-
-    def rest(self, x: Tensor, wide: Tensor) -> Tensor:
-        """Returns the block's output, from its input and its widened channels."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the widened channels before they are filtered, and the block's output."""
+        wide = F.relu6(self.expand(x)) if self.widens else x
         y = self.project(F.relu6(self.depthwise(wide)))
-        return torch.add(x, y) if self.adds else y
+        return wide, torch.add(x, y) if self.adds else y
+
+
+class _Extra(nn.Module):
+    """A layer behind the last, of half the size of the one before it."""
+
+    def __init__(self, inside: int, between: int, outside: int) -> None:
+        super().__init__()
+        self.narrow = SameConv(inside, between, 1)
+        self.widen = SameConv(between, outside, 3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu6(self.widen(F.relu6(self.narrow(x))))
 
 
 class SsdMobileNet(nn.Module):
@@ -61,7 +72,8 @@ class SsdMobileNet(nn.Module):
         super().__init__()
         self._classes = classes
         self.stem = SameConv(3, _STEM, 3, 2)
-        blocks, channels = [], _STEM
+        blocks: list[_Block] = []
+        channels = _STEM
         for repeats, stride, expansion, out in _STAGES:
             for repeat in range(repeats):
                 blocks.append(_Block(channels, out, 1 if repeat else stride, expansion))
@@ -70,7 +82,7 @@ class SsdMobileNet(nn.Module):
         self.last = SameConv(channels, _LAST, 1)
         extras, channels = [], _LAST
         for between, out in _EXTRAS:
-            extras.append(nn.ModuleList([SameConv(channels, between, 1), SameConv(between, out, 3, 2)]))
+            extras.append(_Extra(channels, between, out))
             channels = out
         self.extras = nn.ModuleList(extras)
         self.boxes = nn.ModuleList(SameConv(read, 4 * each, 1) for read, each, _ in _READ)
@@ -87,14 +99,13 @@ class SsdMobileNet(nn.Module):
         found = []
         x = F.relu6(self.stem(x))
         for number, block in enumerate(self.blocks):
-            wide = block.widened(x)
+            wide, x = block(x)
             if number == _TAP:
                 found.append(wide)
-            x = block.rest(x, wide)
         x = F.relu6(self.last(x))
         found.append(x)
-        for narrow, widen in self.extras:
-            x = F.relu6(widen(F.relu6(narrow(x))))
+        for extra in self.extras:
+            x = extra(x)
             found.append(x)
         return found
 

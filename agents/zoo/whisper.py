@@ -235,7 +235,9 @@ def load_decoder(spec: ModuleSpec) -> SpeechDecoder:
     config = decoder_config(tensors)
     marks = _KNOWN.get(config.vocab_size)
     if marks is None:
-        raise ModuleFailedError(f"{path.name} has {config.vocab_size} tokens; Whisper has {' or '.join(map(str, _KNOWN))}")
+        raise ModuleFailedError(
+            f"{path.name} has {config.vocab_size} tokens; Whisper has {' or '.join(map(str, _KNOWN))}"
+        )
     with torch.device("meta"):
         network = WhisperDecoder(config)
     fill(network, part_state(tensors, decoder=True), spec.id, spec.dtype)

@@ -15,7 +15,7 @@ from s2m3.broker.servers.launch import default_kind, free_port, port_is_free
 from s2m3.cluster import Cluster, require_installed
 from s2m3.commands import options
 from s2m3.commands.tasks import add_task
-from s2m3.demo import DEMO_NODES, TASKS, sample
+from s2m3.demo import HOUSE_NODES, HOUSEHOLD, TASKS, sample
 from s2m3.page_server import HOW_TO_BUILD, PageServer, page_is_built
 from s2m3.schemas import extras
 from s2m3.schemas import messages as m
@@ -29,7 +29,7 @@ _PORT, _PAGE_PORT = 1883, 8130
 
 
 def demo(kind: _Kind = None, *, as_json: options.Json = False, verbose: options.Verbose = False) -> None:
-    """Show six tasks on real inputs over three nodes, kill one, and ask again. Exit 0 only if all answers are right.
+    """Show nine tasks on real inputs over three nodes, kill one, and ask again. Exit 0 only if all answers are right.
 
     `s2m3 demo`, or on your Mosquitto's program `s2m3 demo --broker mosquitto`.
     """
@@ -56,7 +56,7 @@ def up(
     *,
     verbose: options.Verbose = False,
 ) -> None:
-    """Run a local cluster (broker, planner, bridge, three agents, six tasks) until Ctrl-C. `s2m3 up`."""
+    """Run a local cluster (broker, planner, bridge, three agents, nine tasks) until Ctrl-C. `s2m3 up`."""
     logs.configure(verbose=verbose, quiet=True)
     chosen = options.broker_kind(kind, "--broker") or default_kind()
     require_installed("a cluster", ["agent", "bridge"], chosen)
@@ -67,15 +67,15 @@ def up(
         signal.signal(number, lambda *_: stop.set())
     with (
         Cluster(
-            DEMO_NODES, kind=chosen, port=broker_port, page=True, bridge=True, threads=1, verbose=verbose
+            HOUSE_NODES, kind=chosen, port=broker_port, page=True, bridge=True, threads=1, verbose=verbose
         ) as cluster,
         Site(cluster.settings) as site,
         _page(cluster, port_of_page) as page,
     ):
-        for task in TASKS:
+        for task in TASKS + HOUSEHOLD:
             add_task(site, task, m.TaskSpec(model=task))
         typer.echo(_how(cluster, page))
-        waiting = set(TASKS)
+        waiting = {*TASKS, *HOUSEHOLD}
         while not stop.wait(0.5):
             cluster.check()
             ready = {task for task in waiting if site.ready(task)}
@@ -114,7 +114,7 @@ def _page(cluster: Cluster, port: int) -> Iterator[str]:
 
 def _how(cluster: Cluster, page: str) -> str:
     """Returns how to talk to a cluster, in commands that can be copied: their paths exist."""
-    chelsea, coffee = (shlex.quote(str(sample(name))) for name in ("chelsea.jpg", "coffee.jpg"))
+    chelsea, visitor = (shlex.quote(str(sample(name))) for name in ("chelsea.jpg", "astronaut.jpg"))
     broker, s2m3, port = cluster.broker, extras.own_command(), cluster.broker.port
     return f"""\
 {broker.kind} broker on 127.0.0.1:{port} (MQTT 3.1.1: {broker.port_v3}); logs in {cluster.folder}
@@ -122,8 +122,9 @@ the page {page}
 
   {s2m3} status --port {port}
   {s2m3} ask retrieval --image {chelsea} --text "a cat" --text "a rocket" --port {port}
-  mosquitto_sub -p {broker.port_v3} -t s2m3/v1/response/classification &
-  mosquitto_pub -p {broker.port_v3} -t s2m3/v1/request/classification/image -f {coffee}
-  {s2m3} bind 'cam/+/snapshot' --task classification --input image --publish 'cam/{{1}}/shows' --value --port {port}
+  {s2m3} ask doorbell --image {visitor} --draw seen.jpg --port {port}
+  mosquitto_sub -p {broker.port_v3} -t s2m3/v1/response/doorbell &
+  mosquitto_pub -p {broker.port_v3} -t s2m3/v1/request/doorbell/image -f {chelsea}
+  {s2m3} bind 'cam/+/snapshot' --task doorbell --input image --publish 'cam/{{1}}/shows' --value --port {port}
 
 Ctrl-C ends it. The tasks come up now."""

