@@ -13,6 +13,7 @@ import structlog
 from s2m3.agents import registry
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.memory import give_back, rss_mb
+from s2m3.agents.runtimes.network import ONNX, TORCH
 from s2m3.agents.serving.module import Module
 from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker import metrics
@@ -26,6 +27,8 @@ __all__ = ["Loaded", "Loader"]
 _log = structlog.get_logger(__name__)
 #: Memory of importing torch and a transformers model (measured: 250 to 350 MB); reserved until the import is measured.
 _TORCH_MB = 350.0
+#: Memory of importing ONNX Runtime, which is reserved where torch does not run (measured: 21 MB).
+_ONNX_MB = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +93,8 @@ class Loader:
         self._base_mb = rss_mb()
         self._code_mb = 0.0
         #: whether torch is installed and fits the budget; a node without it still serves light modules
-        self.has_room_for_torch = find_spec("torch") is not None and memory_mb > self._base_mb + _TORCH_MB
-        self._expected_mb = _TORCH_MB if self.has_room_for_torch else 0.0
+        self.has_room_for_torch = TORCH in sources.runtimes and memory_mb > self._base_mb + _TORCH_MB
+        self._expected_mb = _TORCH_MB if self.has_room_for_torch else _ONNX_MB if ONNX in sources.runtimes else 0.0
         self._held_mb: dict[str, float] = {}
         metrics.MEMORY_BUDGET.set(memory_mb * 1e6)
         metrics.MEMORY_FREE.set_function(lambda: self.free_mb * 1e6)
@@ -141,7 +144,8 @@ class Loader:
         began = time.monotonic()
         try:
             dtype = spec.dtype or self._dtype
-            self._import_code(spec, dtype)
+            spec = spec.model_copy(update={"dtype": dtype})
+            self._import_code(spec)
             needed = spec.weights_mb(dtype) + spec.cache_mb
             if needed > self.free_mb:
                 raise NoCapacityError(  # noqa: TRY301
@@ -149,7 +153,7 @@ class Loader:
                 )
             fingerprint = registry.identify(spec, self._sources)
             before = rss_mb()
-            module = registry.load(spec.model_copy(update={"dtype": dtype}), self._sources)
+            module = registry.load(spec, self._sources)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the loader's one broad except: a bad checkpoint, or a bad package, is a failed module
             known = _as_failure(spec, error)
             known.node = self._node
@@ -167,12 +171,15 @@ class Loader:
         _log.info("module_loaded", node=self._node, module=spec.id, memory_mb=round(memory_mb, 1), seconds=seconds)
         return Loaded(spec, module, memory_mb, fingerprint)
 
-    def _import_code(self, spec: ModuleSpec, dtype: Dtype) -> None:
+    def _import_code(self, spec: ModuleSpec) -> None:
         """Imports the packages of a module class before the load, so that their memory counts as runtime memory."""
         before = rss_mb()
-        registry.import_code(spec.class_, dtype)
-        if registry.needs_torch(spec.class_):
-            import_module("torch").set_num_threads(self._threads)
+        registry.import_code(spec, self._sources)
+        match registry.runtime_of(spec, self._sources):
+            case "torch":
+                import_module("torch").set_num_threads(self._threads)
+            case "onnx" if find_spec("onnxruntime") is not None:
+                import_module("s2m3.agents.runtimes.onnx").set_threads(self._threads)
         self._code_mb += max(0.0, rss_mb() - before)
 
 

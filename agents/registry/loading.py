@@ -12,9 +12,11 @@ from s2m3.agents.checkpoints.storage.folders import NO_CHECKPOINTS, CheckpointSo
 from s2m3.agents.checkpoints.storage.part import CheckpointPart, open_part
 from s2m3.agents.registry.classes import OF_CHECKPOINTS, SHIPPED, ModuleClass
 from s2m3.agents.registry.entry_points import InstalledClass, installed_classes
+from s2m3.agents.registry.exported import EXPORTABLE, exported_part
+from s2m3.agents.runtimes.exported import ExportedPart
+from s2m3.agents.runtimes.network import NUMPY, ONNX, TORCH
 from s2m3.agents.serving.module import Module
 from s2m3.schemas.definitions import ModuleSpec, shipped_catalogue
-from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import ModuleFailedError
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "needs_torch",
     "offered",
     "origin_of",
+    "runtime_of",
 ]
 
 _log = structlog.get_logger(__name__)
@@ -40,8 +43,24 @@ def _class_of(name: str) -> ModuleClass | None:
 
 
 def _missing(module_class: ModuleClass, spec: ModuleSpec, sources: CheckpointSources) -> str | None:
-    """Returns what must be installed before the module can be loaded, looking without importing."""
+    """Returns what must be installed before the module can be loaded as it is, looking without importing."""
+    if module_class.uses_torch and TORCH not in sources.runtimes:
+        exportable = " or an exported part (s2m3 weights --light)" if spec.class_ in EXPORTABLE else ""
+        return f"torch{exportable}"
     return module_class.missing_package() or module_class.missing_source(spec, sources)
+
+
+def _exported(spec: ModuleSpec, sources: CheckpointSources) -> ExportedPart | None:
+    found = _class_of(spec.class_)
+    with_torch = found is not None and _missing(found, spec, sources) is None
+    return exported_part(spec, sources, with_torch=with_torch)
+
+
+def runtime_of(spec: ModuleSpec, sources: CheckpointSources) -> str:
+    """Returns what will run a module here: `onnx` for one that is built of an exported part, `torch`, or `numpy`."""
+    if _exported(spec, sources) is not None:
+        return ONNX
+    return TORCH if needs_torch(spec.class_) else NUMPY
 
 
 def needs_torch(class_name: str) -> bool:
@@ -68,13 +87,19 @@ def offered(checkpoints: CheckpointSources, *, with_torch: bool) -> tuple[list[s
         checkpoints: The checkpoints on this device.
         with_torch: Whether the memory budget has room for torch.
     """
-    shipped = [spec for spec in shipped_catalogue().modules.values() if can_load(spec)]
+    shipped = [spec for spec in shipped_catalogue().modules.values() if can_load(spec, checkpoints)]
+    light = {spec.id for spec in shipped if _exported(spec, checkpoints) is not None}
     own = {name: found for name, found in installed_classes().items() if _is_complete(found)}
-    classes = {*(spec.class_ for spec in shipped), *checkpoint_classes(), *own}
-    kept = {name for name in classes if with_torch or not needs_torch(name)}
-    packages = {found.source for name, found in own.items() if found.source and name in kept}
-    sources = {*(spec.source for spec in shipped if spec.class_ in kept), *packages, *checkpoints.offered()}
-    return sorted(sources), sorted(kept)
+    torch_too = with_torch and TORCH in checkpoints.runtimes
+    exported = checkpoints.exports.offered(EXPORTABLE)
+    classes = {name for name in {*checkpoint_classes(), *own} if torch_too or not needs_torch(name)}
+    kept = [spec for spec in shipped if torch_too or spec.id in light or not needs_torch(spec.class_)]
+    classes |= {*(spec.class_ for spec in kept), *exported.values()}
+    packages = {found.source for name, found in own.items() if found.source and name in classes}
+    sources = {*(spec.source for spec in kept), *packages, *exported}
+    if torch_too or not checkpoints.exports.caches:
+        sources |= {*checkpoints.offered()}
+    return sorted(sources), sorted(classes)
 
 
 def _is_complete(found: InstalledClass) -> bool:
@@ -87,15 +112,18 @@ def _is_complete(found: InstalledClass) -> bool:
 def can_load(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> bool:
     """Returns whether the class is known and its packages and weights are installed; none of them is imported."""
     found = _class_of(spec.class_)
-    return found is not None and _missing(found, spec, sources) is None
+    return found is not None and (_exported(spec, sources) is not None or _missing(found, spec, sources) is None)
 
 
-def import_code(class_name: str, dtype: Dtype = "float32") -> None:
-    """Imports what a class's builder needs (torch, transformers, …) and builds nothing; an unknown class: nothing."""
-    found = _class_of(class_name)
-    if found is not None and found.missing_package() is None:
+def import_code(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> None:
+    """Imports what the builder of a module needs (torch, transformers, ONNX Runtime, …) and builds nothing."""
+    if _exported(spec, sources) is not None:
+        EXPORTABLE[spec.class_].import_code()
+        return
+    found = _class_of(spec.class_)
+    if found is not None and _missing(found, spec, sources) is None:
         found.import_code()
-    if dtype == "int8" and needs_torch(class_name) and find_spec("torchao") is not None:
+    if spec.dtype == "int8" and needs_torch(spec.class_) and find_spec("torchao") is not None:
         import_module("torchao.quantization")
 
 
@@ -111,6 +139,8 @@ def load(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> Modul
     if found is None:
         known = ", ".join(sorted({*SHIPPED, *installed_classes()}))
         raise ModuleFailedError(f"module {spec.id}: unknown class {spec.class_!r}; one of {known}")
+    if (part := _exported(spec, sources)) is not None:
+        return EXPORTABLE[spec.class_].build(part)
     if missing := _missing(found, spec, sources):
         raise ModuleFailedError(f"module {spec.id} needs {missing}, which is not installed")
     return found.build(spec, sources)
@@ -123,6 +153,8 @@ def identify(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> s
         ModuleFailedError: It is not what the definition says it is; both fingerprints are in the text.
     """
     found = _class_of(spec.class_)
+    if (exported := _exported(spec, sources)) is not None:
+        return exported.content if spec.class_ in OF_CHECKPOINTS else ""
     if found is None or _missing(found, spec, sources):
         return ""  # `load` says what is missing
     part = found.part(spec, sources)

@@ -1,51 +1,30 @@
 """EfficientNet-Lite as a vision encoder: pictures to features. Its classifier is a head of its own (imagenet.py).
 
-Architecture: Tan & Le, EfficientNet, ICML 2019; the Lite variants leave out squeeze-and-excitation and use ReLU6.
+Here is what is done before and behind the network; torch's network is in efficientnet_torch.py.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from s2m3.agents.media.pictures import square_pixels
-from s2m3.agents.modules.casting import put_into
 from s2m3.agents.modules.ports import Config, port, read_config
 from s2m3.agents.modules.slices import between_slices
-from s2m3.agents.modules.state_dicts import fill, nbytes_of, read_pth
+from s2m3.agents.runtimes.exported import ExportedPart
+from s2m3.agents.runtimes.network import Network
 from s2m3.agents.serving.module import MANY
-from s2m3.agents.zoo.same_conv import SameConv
-from s2m3.agents.zoo.wheels import wheel_file
-from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["MAX_PICTURES", "EfficientNetLite", "VisionEncoder", "load_encoder"]
+__all__ = ["MAX_PICTURES", "EfficientNetConfig", "VisionEncoder", "load_exported"]
 
 #: Pictures of one item.
 MAX_PICTURES = 32
 #: Pictures of one forward pass: four at once gain x1.4 on two threads and nothing on one; eight gain no more.
 _PICTURES_AT_ONCE = 4
-#: Stages of MBConv blocks: repeats, kernel, stride, expansion, channels out.
-_STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
-#: Width and depth multipliers.
-_SCALES = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
-_STEM, _FEATURES = 32, 1280
 
 
 class EfficientNetConfig(Config):
@@ -53,77 +32,6 @@ class EfficientNetConfig(Config):
 
     kind: Literal["lite0", "lite1", "lite2"]
     pixels: int = Field(ge=64, le=512)
-
-
-def _round_channels(channels: int, width: float) -> int:
-    """Returns scaled channels: a multiple of 8, never more than a tenth below what was asked for."""
-    scaled = channels * width
-    rounded = max(8, int(scaled + 4) // 8 * 8)
-    return rounded if rounded >= 0.9 * scaled else rounded + 8
-
-
-def _norm(channels: int) -> nn.Module:
-    return nn.BatchNorm2d(channels, eps=1e-3)
-
-
-class _MBConv(nn.Module):
-    """An inverted residual block: widen, filter each channel by itself, narrow, add."""
-
-    def __init__(self, inside: int, outside: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        middle = inside * expansion
-        self.widens, self.adds = expansion != 1, stride == 1 and inside == outside
-        if self.widens:
-            self._expand_conv, self._bn0 = SameConv(inside, middle, 1, bias=False), _norm(middle)
-        self._depthwise_conv, self._bn1 = SameConv(middle, middle, kernel, stride, middle, bias=False), _norm(middle)
-        self._project_conv, self._bn2 = SameConv(middle, outside, 1, bias=False), _norm(outside)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x))) if self.widens else x
-        y = F.relu6(self._bn1(self._depthwise_conv(y)))
-        y = self._bn2(self._project_conv(y))
-        return torch.add(x, y) if self.adds else y
-
-
-class EfficientNetLite(nn.Module):
-    """Normalised pixels (pictures, 3, side, side) to features (pictures, 1280). Names are the checkpoint's."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        width, depth = _SCALES[kind]
-        self._conv_stem, self._bn0 = SameConv(3, _STEM, 3, 2, bias=False), _norm(_STEM)
-        blocks, channels = [], _STEM
-        for number, (repeats, kernel, stride, expansion, out) in enumerate(_STAGES):
-            outside = _round_channels(out, width)
-            # The first and the last stage are not deepened in the Lite variants.
-            deep = repeats if number in (0, len(_STAGES) - 1) else math.ceil(depth * repeats)
-            for repeat in range(deep):
-                blocks.append(_MBConv(channels, outside, kernel, 1 if repeat else stride, expansion))
-                channels = outside
-        self._blocks = nn.ModuleList(blocks)
-        self._conv_head, self._bn1 = SameConv(channels, _FEATURES, 1, bias=False), _norm(_FEATURES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns the features."""
-        x = F.relu6(self._bn0(self._conv_stem(x)))
-        for block in self._blocks:
-            x = block(x)
-        return F.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
-
-
-_PAIRS = {
-    EfficientNetLite: (("_conv_stem", "_bn0"), ("_conv_head", "_bn1")),
-    _MBConv: (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")),
-}
-
-
-def _fold_norms(network: nn.Module) -> None:
-    """Folds each batch norm into the convolution before it: the same function, a quarter faster with channels last."""
-    for layer in list(network.modules()):
-        for conv, norm in _PAIRS.get(type(layer), ()):
-            if hasattr(layer, conv):
-                setattr(layer, conv, fuse_conv_bn_eval(getattr(layer, conv), getattr(layer, norm)))
-                setattr(layer, norm, nn.Identity())
 
 
 class VisionEncoder:
@@ -134,10 +42,10 @@ class VisionEncoder:
     prepares_at_once = MANY
     repeatable = True
 
-    def __init__(self, network: nn.Module, side: int) -> None:
+    def __init__(self, network: Network, side: int) -> None:
         self.network = network
-        self._side = side
-        self.nbytes = nbytes_of(network)
+        self.side = side
+        self.nbytes = network.nbytes
 
     def prepare(self, inputs: Mapping[str, Value]) -> npt.NDArray[np.uint8]:
         """Returns the item's pictures as (pictures, side, side, 3) uint8."""
@@ -148,7 +56,7 @@ class VisionEncoder:
 
     def _square(self, data: bytes) -> npt.NDArray[np.uint8]:
         between_slices()
-        return square_pixels(data, self._side)
+        return square_pixels(data, self.side)
 
     def run(self, batch: Sequence[npt.NDArray[np.uint8]], wanted: frozenset[str]) -> list[dict[str, Value]]:
         """Returns `features` of each item; the pictures of all items run together."""
@@ -158,27 +66,21 @@ class VisionEncoder:
         ends = np.cumsum([len(pictures) for pictures in batch])
         return [{"features": part} for part in np.split(features, ends[:-1])]
 
-    @torch.inference_mode()
     def _features(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         rows = []
-        for some in torch.split(torch.from_numpy(pictures), _PICTURES_AT_ONCE):
+        for start in range(0, len(pictures), _PICTURES_AT_ONCE):
             between_slices()
-            pixels = (some.permute(0, 3, 1, 2).float() - 127.0) / 128.0
-            rows.append(self.network(pixels.contiguous(memory_format=torch.channels_last)))
-        features: npt.NDArray[np.float32] = torch.cat(rows).numpy()
-        return features
+            rows += self.network(pixels=pictures[start : start + _PICTURES_AT_ONCE])
+        return np.concatenate(rows)
 
 
-def load_encoder(spec: ModuleSpec) -> VisionEncoder:
-    """Builds class `efficientnet-lite` from the checkpoint's weights without its `_fc`.
+def load_exported(part: ExportedPart) -> VisionEncoder:
+    """Builds class `efficientnet-lite` on the exported network.
 
     Raises:
-        ModuleFailedError: The checkpoint is missing, damaged, or of another variant.
+        ModuleFailedError: The file cannot be run.
     """
-    config = read_config(spec, EfficientNetConfig)
-    with torch.device("meta"):
-        network = EfficientNetLite(config.kind)
-    fill(network, read_pth(wheel_file(spec.source, "models/*.pth"), lambda key: not key.startswith("_fc.")), spec.id)
-    _fold_norms(network)
-    put_into(network, spec.dtype)
-    return VisionEncoder(network.to(memory_format=torch.channels_last), config.pixels)  # type: ignore[call-overload]
+    from s2m3.agents.runtimes.onnx import OnnxNetwork  # noqa: PLC0415  # torch agents need not have it
+
+    config = read_config(part.spec, EfficientNetConfig)
+    return VisionEncoder(OnnxNetwork(part.file("model.onnx")), config.pixels)

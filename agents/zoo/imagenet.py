@@ -1,6 +1,6 @@
 """The linear classifier of EfficientNet-Lite as a head: features to the logits and names of 1000 ImageNet classes.
 
-It computes in numpy; torch only reads the checkpoint that holds its weights.
+It computes in numpy; torch only reads the checkpoint that holds its weights (imagenet_torch.py).
 """
 
 import json
@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 
 from s2m3.agents.modules.ports import Config, read_config, tensor_port
 from s2m3.agents.modules.ranking import Floats, answer_of, ranked, softmax
-from s2m3.agents.modules.state_dicts import read_pth
+from s2m3.agents.runtimes.exported import ExportedPart
+from s2m3.agents.zoo.shipped_weights import read_tensors
 from s2m3.agents.zoo.wheels import wheel_file
 from s2m3.agents.zoo.widths import CLASSES
-from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["ImagenetLinear", "class_names", "load_classifier"]
+__all__ = ["FEATURES", "ImagenetLinear", "class_names", "load_exported"]
 
-_FEATURES = 1280
+#: Length of a picture's features.
+FEATURES = 1280
 _TOP = 5
 
 
@@ -28,21 +29,21 @@ class ImagenetLinear:
     max_batch = 8
 
     def __init__(self, weight: Floats, bias: Floats, names: Sequence[str]) -> None:
-        self._weight, self._bias, self._names = weight, bias, names
+        self.weight, self.bias, self.names = weight, bias, names
         self.nbytes = weight.nbytes + bias.nbytes
 
     def prepare(self, inputs: Mapping[str, Value]) -> Floats:
         """Returns the item's features."""
-        return tensor_port(inputs, "features", (None, _FEATURES))
+        return tensor_port(inputs, "features", (None, FEATURES))
 
     def run(self, batch: Sequence[Floats], wanted: frozenset[str]) -> list[dict[str, Value]]:
         """Returns `logits` (pictures, 1000) float32, and `label`, `score` (probability), `ranking` of picture 0."""
-        return [self._outputs(features @ self._weight.T + self._bias, wanted) for features in batch]
+        return [self._outputs(features @ self.weight.T + self.bias, wanted) for features in batch]
 
     def _outputs(self, logits: Floats, wanted: frozenset[str]) -> dict[str, Value]:
         outputs: dict[str, Value] = {"logits": logits} if "logits" in wanted else {}
         if wanted & {"label", "score", "ranking"}:
-            outputs |= answer_of(ranked("label", self._names, softmax(logits[0]), _TOP), wanted)
+            outputs |= answer_of(ranked("label", self.names, softmax(logits[0]), _TOP), wanted)
         return outputs
 
 
@@ -62,17 +63,13 @@ def class_names() -> list[str]:
     return names
 
 
-def load_classifier(spec: ModuleSpec) -> ImagenetLinear:
-    """Builds class `imagenet-linear` from the two tensors of the checkpoint that its prefix names.
+def load_exported(part: ExportedPart) -> ImagenetLinear:
+    """Builds class `imagenet-linear` on the weights of an exported part.
 
     Raises:
-        ModuleFailedError: The checkpoint is missing or damaged, or the tensors are not there or of another shape.
+        ModuleFailedError: The file is missing, damaged, or of another shape.
     """
-    read_config(spec, Config)
-    path = wheel_file(spec.source, "models/*.pth")
-    state = read_pth(path, lambda key: key.startswith(f"{spec.prefix}."))
-    shapes = {key.removeprefix(f"{spec.prefix}."): tuple(tensor.shape) for key, tensor in state.items()}
-    if shapes != {"weight": (CLASSES, _FEATURES), "bias": (CLASSES,)}:
-        raise ModuleFailedError(f"{path.name} holds {shapes} at {spec.prefix}, not a layer {_FEATURES} -> {CLASSES}")
-    weight, bias = (state[f"{spec.prefix}.{name}"].numpy() for name in ("weight", "bias"))
-    return ImagenetLinear(weight, bias, class_names())
+    read_config(part.spec, Config)
+    wanted = {"weight": (CLASSES, FEATURES), "bias": (CLASSES,)}
+    found = read_tensors(part.file("weights.safetensors"), wanted)
+    return ImagenetLinear(found["weight"], found["bias"], part.note("names"))

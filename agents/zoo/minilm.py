@@ -7,21 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from tokenizers import Tokenizer
-from torch import nn
-from transformers import BertConfig, BertModel
 
 from s2m3.agents.embedding_cache import EmbeddingCache, Ids, Tokens, check_tokens, pack
-from s2m3.agents.modules.ports import Config, read_config, texts_port
+from s2m3.agents.modules.ports import texts_port
 from s2m3.agents.modules.ranking import Floats
-from s2m3.agents.modules.state_dicts import fill, nbytes_of, read_safetensors
-from s2m3.agents.zoo.wheels import wheel_file
-from s2m3.schemas.definitions import ModuleSpec
-from s2m3.schemas.errors import ModuleFailedError
+from s2m3.agents.runtimes.exported import ExportedPart
+from s2m3.agents.runtimes.network import Network
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["SentenceEncoder", "load_encoder"]
+__all__ = ["SentenceEncoder", "load_exported", "read_tokenizer"]
 
 #: Tokens kept of a text, the two marks included.
 _MAX_TOKENS = 256
@@ -46,11 +41,11 @@ class SentenceEncoder:
     prepares_at_once = 1
     repeatable = True
 
-    def __init__(self, network: nn.Module, tokenizer: Tokenizer) -> None:
-        self._network = network
-        self._tokenizer = tokenizer
+    def __init__(self, network: Network, tokenizer: Tokenizer) -> None:
+        self.network = network
+        self.tokenizer = tokenizer
         self._remembered = EmbeddingCache(self._forward)
-        self.nbytes = nbytes_of(network)
+        self.nbytes = network.nbytes
 
     @property
     def hits(self) -> int:
@@ -60,7 +55,7 @@ class SentenceEncoder:
     def prepare(self, inputs: Mapping[str, Value]) -> Texts:
         """Returns the item's texts as tokens, each cut after 256; raises BadInputError if they are too many."""
         texts = texts_port(inputs, "text")
-        encoded = self._tokenizer.encode_batch_fast(texts)
+        encoded = self.tokenizer.encode_batch_fast(texts)
         tokens = [pack(one.ids) for one in encoded]
         check_tokens(tokens)
         return Texts(texts, tokens)
@@ -73,37 +68,26 @@ class SentenceEncoder:
                 result["embedding"] = rows
         return results
 
-    @torch.inference_mode()
     def _forward(self, ids: Ids) -> Floats:
         """Returns (texts, 384) for texts of one length: the mean over the tokens, at length 1."""
-        hidden = self._network(input_ids=torch.from_numpy(ids)).last_hidden_state
-        vectors: Floats = nn.functional.normalize(hidden.mean(1), dim=-1).numpy()
+        (vectors,) = self.network(input_ids=ids)
         return vectors
 
 
-def _read_tokenizer(path: Path) -> Tokenizer:
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Returns a tokenizer that does not pad, and cuts what is too long."""
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.enable_truncation(_MAX_TOKENS)
     return tokenizer
 
 
-def load_encoder(spec: ModuleSpec) -> SentenceEncoder:
-    """Builds class `sentence-encoder`: the checkpoint without its pooler, which sentence embeddings do not use.
+def load_exported(part: ExportedPart) -> SentenceEncoder:
+    """Builds class `sentence-encoder` on the exported network.
 
     Raises:
-        ModuleFailedError: A file is missing or damaged, or weights are missing; the detail names them.
+        ModuleFailedError: A file is missing or cannot be run.
     """
-    read_config(spec, Config)
-    folder = wheel_file(spec.source, "model/model.safetensors").parent
-    try:
-        config = BertConfig.from_json_file(folder / "config.json")
-    except (OSError, ValueError) as error:
-        raise ModuleFailedError(f"config.json of {spec.source} cannot be read: {error}") from error
-    network = BertModel(config, add_pooling_layer=False)
-    weights = read_safetensors(
-        folder / "model.safetensors",
-        lambda key: not key.startswith("pooler.") and key != "embeddings.position_ids",
-    )
-    fill(network, weights, spec.id, spec.dtype)
-    return SentenceEncoder(network, _read_tokenizer(folder / "tokenizer.json"))
+    from s2m3.agents.runtimes.onnx import OnnxNetwork  # noqa: PLC0415  # torch agents need not have it
+
+    return SentenceEncoder(OnnxNetwork(part.file("model.onnx")), read_tokenizer(part.file("tokenizer.json")))

@@ -1,6 +1,7 @@
 """The weights that come with this package, read into numpy and checked. No torch."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -10,7 +11,7 @@ from s2m3.agents.zoo.wheels import shipped_weights
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["read_weights"]
+__all__ = ["read_tensors", "read_weights"]
 
 
 def read_weights(spec: ModuleSpec, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
@@ -19,7 +20,15 @@ def read_weights(spec: ModuleSpec, shapes: Mapping[str, tuple[int, ...]]) -> dic
     Raises:
         ModuleFailedError: The file is missing, damaged, or holds other tensors than those of `shapes`.
     """
-    path = shipped_weights(spec.prefix)
+    return read_tensors(shipped_weights(spec.prefix), shapes)
+
+
+def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
+    """Returns the tensors of a safetensors file.
+
+    Raises:
+        ModuleFailedError: The file is missing, damaged, or holds other tensors than those of `shapes`.
+    """
     try:
         tensors: dict[str, Floats] = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from s2m3.agents.runtimes.exported import NO_EXPORTS, ExportedParts
+from s2m3.agents.runtimes.network import installed_runtimes
 from s2m3.schemas import extras
 from s2m3.schemas.checkpoints.adapters import ADAPTER_CONFIG
 from s2m3.schemas.checkpoints.architectures import Architecture
@@ -31,11 +33,15 @@ class CheckpointSources:
         folders: Each of its folders with a config.json, or an adapter_config.json, is a source by its name.
         download: Hub ids that are not in the local cache may be fetched.
         architectures: Architectures that count besides the shipped ones.
+        runtimes: What may run networks here: all that is installed, or fewer.
+        exports: The parts that were exported for ONNX Runtime.
     """
 
     folders: tuple[Path, ...] = ()
     download: bool = False
     architectures: tuple[Architecture, ...] = ()
+    runtimes: tuple[str, ...] = field(default_factory=installed_runtimes)
+    exports: ExportedParts = NO_EXPORTS
 
     def check(self) -> None:
         """Checks that every folder exists.

@@ -1,0 +1,61 @@
+"""Networks run by ONNX Runtime. The weights of a file that is not compressed are mapped, not read."""
+
+from pathlib import Path
+
+import onnxruntime
+
+from s2m3.agents.runtimes.network import Array
+from s2m3.schemas.errors import ModuleFailedError
+
+__all__ = ["OnnxNetwork", "set_threads"]
+
+#: Log only what ends a call: each warning of ONNX Runtime is about the graph, and nothing that a user can change.
+_ERRORS_ONLY = 3
+#: Compute threads of each network; empty: ONNX Runtime's default, one per core.
+_threads: list[int] = []
+#: Every exception of ONNX Runtime's own has this one's base class, and some are RuntimeErrors of its C++.
+_FAILURES = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    NotImplementedError,
+    *vars(onnxruntime.capi.onnxruntime_pybind11_state).values(),
+)
+_RAISED = tuple(kind for kind in _FAILURES if isinstance(kind, type) and issubclass(kind, Exception))
+
+
+def set_threads(threads: int) -> None:
+    """Sets the compute threads of the networks that are built from now on."""
+    _threads[:] = [threads]
+
+
+class OnnxNetwork:
+    """A network from an ONNX file.
+
+    Args:
+        path: The file; external data lies beside it.
+
+    Raises:
+        ModuleFailedError: It cannot be read, or is of an operator set that this ONNX Runtime does not have.
+    """
+
+    def __init__(self, path: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        options.enable_cpu_mem_arena = False  # the arena never gives back what the largest batch took
+        options.enable_mem_pattern = False  # shapes differ from request to request
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes have work too
+        if _threads:
+            options.intra_op_num_threads = _threads[0]
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except _RAISED as error:
+            raise ModuleFailedError(f"{path.name} cannot be run: {error}"[:300]) from error
+        self.takes = frozenset(one.name for one in self._session.get_inputs())
+        self.nbytes = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+
+    def __call__(self, **inputs: Array) -> list[Array]:
+        """Computes all outputs of one batch."""
+        found: list[Array] = self._session.run(None, inputs)
+        return found

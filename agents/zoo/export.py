@@ -1,0 +1,56 @@
+"""Exports the shipped modules for agents without torch: `s2m3 weights --light`. It needs torch and the weight wheels."""
+
+import hashlib
+from collections.abc import Callable
+
+from s2m3.agents import registry
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.parts.cache import PartCache
+from s2m3.agents.registry.exported import EXPORTABLE
+from s2m3.agents.runtimes.export import Export, export_part
+from s2m3.agents.runtimes.exported import ExportedParts
+from s2m3.agents.runtimes.network import TORCH
+from s2m3.agents.zoo.wheels import wheel_folder
+from s2m3.schemas.definitions import ModuleSpec, shipped_catalogue
+
+__all__ = ["export_zoo", "zoo_specs"]
+
+
+def zoo_specs() -> list[ModuleSpec]:
+    """Returns the shipped modules whose weights are in installed wheels and that need an export to run without torch."""
+    specs = shipped_catalogue().modules.values()
+    return [spec for spec in specs if spec.class_ in EXPORTABLE and wheel_folder(spec.source) is not None]
+
+
+def export_zoo(cache: PartCache, tell: Callable[[ModuleSpec, float], None]) -> None:
+    """Exports each shipped module that is not in a cache yet.
+
+    Args:
+        cache: Where the parts are kept.
+        tell: Called with each module and the size of its part, 10^6 bytes.
+
+    Raises:
+        ModuleFailedError: A module cannot be built, or its export did not pass its check.
+        NoCapacityError: The parts do not fit into the cache.
+    """
+    here = ExportedParts((cache,))
+    for spec in zoo_specs():
+        found = here.find(spec)
+        if found is None:
+            module = registry.load(spec, CheckpointSources(runtimes=(TORCH,)))
+            made: Export = EXPORTABLE[spec.class_].export(module)
+            part = export_part(spec, made, cache, _content(spec))
+            tell(spec, part.manifest.nbytes / 1e6)
+        else:
+            tell(spec, found.takes_mb)
+
+
+def _content(spec: ModuleSpec) -> str:
+    """Returns a hash of the files that hold a module's weights, and of its definition."""
+    whole = hashlib.sha256(f"{spec.class_}\0{spec.prefix}\0{dict(spec.config)}".encode())
+    folder = wheel_folder(spec.source)
+    for path in sorted(folder.rglob("*")) if folder else []:
+        if path.is_file() and path.suffix in (".pth", ".bin", ".safetensors", ".json"):
+            with path.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
