@@ -40,18 +40,25 @@ class Loaded:
         module: The module.
         memory_mb: Memory that it adds to the process, 10^6 bytes: measured when loading, plus its KV cache's limit.
         fingerprint: Identifies the content of its weights.
+        runtime: What runs it.
     """
 
     spec: ModuleSpec
     module: Module
     memory_mb: float
     fingerprint: str
+    runtime: str
 
     def report(self) -> ModuleReport:
         """Returns what the node reports of the module once it is served."""
         memory_mb = round(self.memory_mb, 2)
         return ModuleReport(
-            state="ready", progress=1.0, bytes=self.module.nbytes, memory_mb=memory_mb, fingerprint=self.fingerprint
+            state="ready",
+            progress=1.0,
+            bytes=self.module.nbytes,
+            memory_mb=memory_mb,
+            fingerprint=self.fingerprint,
+            runtime=self.runtime,
         )
 
 
@@ -153,6 +160,7 @@ class Loader:
                 )
             fingerprint = registry.identify(spec, self._sources)
             before = rss_mb()
+            runtime = registry.runtime_of(spec, self._sources)
             module = registry.load(spec, self._sources)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the loader's one broad except: a bad checkpoint, or a bad package, is a failed module
             known = _as_failure(spec, error)
@@ -169,7 +177,7 @@ class Loader:
         metrics.LOAD_SECONDS.labels(spec.id).observe(seconds)
         metrics.MODULE_MEMORY.labels(spec.id).set(memory_mb * 1e6)
         _log.info("module_loaded", node=self._node, module=spec.id, memory_mb=round(memory_mb, 1), seconds=seconds)
-        return Loaded(spec, module, memory_mb, fingerprint)
+        return Loaded(spec, module, memory_mb, fingerprint, runtime)
 
     def _import_code(self, spec: ModuleSpec) -> None:
         """Imports the packages of a module class before the load, so that their memory counts as runtime memory."""

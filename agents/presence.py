@@ -81,6 +81,7 @@ class Presence:
             gateway=gateway,
             most_gateways=most_gateways,
             dtype=dtype,
+            runtimes=sorted(sources.runtimes),
         )
         self.tell_all()
 

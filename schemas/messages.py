@@ -79,6 +79,8 @@ class NodeProfile(Document):
     gateway: bool = Field(default=True, validation_alias="front", serialization_alias="front")
     #: of how many tasks it may be the gateway, because each takes a connection; None: as many as there are
     most_gateways: Annotated[int | None, Field(ge=0), Since(1)] = None
+    #: what runs networks here: `onnx`, `torch`; a list that grows; empty: an older agent, whose networks torch runs
+    runtimes: Annotated[list[str], Since(1)] = []
 
 
 class ModuleReport(Document):
@@ -92,6 +94,8 @@ class ModuleReport(Document):
     memory_mb: float = 0.0
     #: hash of the module's tensors and configuration, for parts of checkpoints
     fingerprint: str = ""
+    #: what runs the module: `onnx`, `torch`, `numpy`; empty: not known
+    runtime: Annotated[str, Since(1)] = ""
     #: measured milliseconds per item; 0 until an item has run
     ms: float = 0.0
     reason: ErrorBody | None = None

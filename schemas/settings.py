@@ -8,7 +8,7 @@ import socket
 import tomllib
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -36,7 +36,7 @@ __all__ = [
 
 #: Ten years: an MQTT message cannot expire later than in 136.
 _LONGEST_RETAINED_S = 315_360_000
-_PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures", "token_file")
+_PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures", "token_file", "exports")
 _PREFIX = "S2M3_"
 #: Variables that are no settings: the name of the settings file, and what builds, brokers and tests are told.
 _OTHER_VARIABLES = frozenset({"S2M3_CONFIG", "S2M3_WITHOUT_PAGE", "S2M3_WS_PASSWORD", "S2M3_TEST_HASS"})
@@ -185,6 +185,12 @@ class AgentSettings(ServiceSettings, CheckpointSettings):
     joins: int = Field(default=1024, gt=0, description="requests that may wait for further inputs before `busy`")
     checkpoints: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(), description="folders with checkpoint folders that modules may name as their source"
+    )
+    runtime: Literal["onnx", "torch"] | None = Field(
+        default=None, description="run networks with this alone; default: with whichever of the installed is faster"
+    )
+    exports: Path | None = Field(
+        default=None, description="folder that `s2m3 weights --light` made; default: in the user's cache"
     )
     download: bool = Field(default=False, description="whether checkpoints may be fetched from the model hub")
     hang_s: float = Field(

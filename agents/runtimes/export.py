@@ -20,7 +20,7 @@ import torch
 
 from s2m3.agents.parts.cache import CachedPart, PartCache
 from s2m3.agents.runtimes.exported import MODULE_FILE, exported_spec
-from s2m3.agents.runtimes.network import ONNX, Array
+from s2m3.agents.runtimes.network import ONNX, TORCH, Array
 from s2m3.agents.runtimes.onnx import OnnxNetwork
 from s2m3.agents.runtimes.torch import TorchNetwork
 from s2m3.schemas.definitions import ModuleSpec
@@ -85,24 +85,27 @@ def export_part(spec: ModuleSpec, made: Export, cache: PartCache, content: str) 
         NoCapacityError: The part does not fit into the cache.
     """
     with tempfile.TemporaryDirectory(prefix="s2m3-export-") as name:
-        folder, distances, seconds = Path(name), {}, {"torch": 0.0, "onnx": 0.0}
+        folder = Path(name)
+        distances: dict[str, float] = {}
+        seconds = {TORCH: 0.0, ONNX: 0.0}
         for file, exported in made.networks.items():
             distances[file], times = _export(spec, exported, folder / f"{file}.onnx")
             for runtime, taken in times.items():
                 seconds[runtime] += taken
         for file, data in made.files.items():
             (folder / file).write_bytes(data)
+        milliseconds = {runtime: round(1e3 * taken, 3) for runtime, taken in seconds.items()}
         said = {
             "module": exported_spec(spec),
             "notes": dict(made.notes),
             "distance": distances,
-            "ms": {runtime: round(1e3 * taken, 3) for runtime, taken in seconds.items()},
-            "faster": seconds["onnx"] <= seconds["torch"],
+            "ms": milliseconds,
+            "faster": seconds[ONNX] <= seconds[TORCH],
         }
         (folder / MODULE_FILE).write_text(json.dumps(said), encoding="utf-8")
         files = {path.name: path for path in folder.iterdir()}
         part = cache.put(files, content=content, runtime=ONNX, dtype=spec.dtype or "float32", keys=[part_key(spec)])
-    _log.info("part_exported", module=spec.id, mb=round(part.manifest.nbytes / 1e6, 1), **said["ms"], **distances)
+    _log.info("part_exported", module=spec.id, mb=round(part.manifest.nbytes / 1e6, 1), ms=milliseconds)
     return part
 
 
@@ -116,9 +119,9 @@ def _export(spec: ModuleSpec, wanted: ExportedNetwork, path: Path) -> tuple[floa
             f"the export of {spec.id} ({path.stem}) is refused: its outputs are {distance:.1e} from torch's, "
             f"more than {TOLERANCE:.0e}"
         )
-    first = wanted.samples[0]
+    first = dict(wanted.samples[0])
     taken = _taken(network, first)
-    times = {"torch": _seconds(wanted.network, first), "onnx": _seconds(network, taken)}
+    times = {TORCH: _seconds(wanted.network, first), ONNX: _seconds(network, taken)}
     return distance, times
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from s2m3.agents.runtimes.network import Array
 from s2m3.schemas.errors import ModuleFailedError
@@ -13,15 +14,11 @@ __all__ = ["OnnxNetwork", "set_threads"]
 _ERRORS_ONLY = 3
 #: Compute threads of each network; empty: ONNX Runtime's default, one per core.
 _threads: list[int] = []
-#: Every exception of ONNX Runtime's own has this one's base class, and some are RuntimeErrors of its C++.
-_FAILURES = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    NotImplementedError,
-    *vars(onnxruntime.capi.onnxruntime_pybind11_state).values(),
-)
-_RAISED = tuple(kind for kind in _FAILURES if isinstance(kind, type) and issubclass(kind, Exception))
+#: What ONNX Runtime raises: its own exceptions have no base class in common.
+_OWN: list[type[Exception]] = [
+    kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type) and issubclass(kind, Exception)
+]
+_RAISED: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError, *_OWN)
 
 
 def set_threads(threads: int) -> None:

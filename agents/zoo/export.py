@@ -1,4 +1,4 @@
-"""Exports the shipped modules for agents without torch: `s2m3 weights --light`. It needs torch and the weight wheels."""
+"""Exports the shipped modules for agents without torch: `s2m3 weights --light`. Needs torch and the weight wheels."""
 
 import hashlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ __all__ = ["export_zoo", "zoo_specs"]
 
 
 def zoo_specs() -> list[ModuleSpec]:
-    """Returns the shipped modules whose weights are in installed wheels and that need an export to run without torch."""
+    """Returns the shipped modules whose weights are in installed wheels and that have to be exported."""
     specs = shipped_catalogue().modules.values()
     return [spec for spec in specs if spec.class_ in EXPORTABLE and wheel_folder(spec.source) is not None]
 

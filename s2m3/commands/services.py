@@ -150,6 +150,8 @@ def _when_elected(election: Election, settings: BrokerSettings, make: Callable[[
     checkpoints=Annotated[list[Path] | None, typer.Option(help="folder of checkpoints; repeat for several")],
     architectures=options.Architectures,
     download=Annotated[bool | None, typer.Option(help="fetch checkpoints from the model hub [no]")],
+    runtime=Annotated[str | None, typer.Option(help="run networks with onnx or torch alone [the faster one]")],
+    exports=Annotated[Path | None, typer.Option(help="folder that `s2m3 weights --light` made")],
     queue=Annotated[int | None, typer.Option(help="items that may wait per module before `busy`")],
     gateway=Annotated[
         bool | None,
@@ -166,7 +168,9 @@ def agent(settings: AgentSettings) -> None:
     """Run an agent: this device serves modules. `s2m3 agent --host hub --node pi5 --memory-mb 1500`."""
     try:
         from s2m3.agents.checkpoints.storage.folders import CheckpointSources  # noqa: PLC0415
+        from s2m3.agents.exports import exported_parts  # noqa: PLC0415
         from s2m3.agents.node_name import check_name_is_free  # noqa: PLC0415
+        from s2m3.agents.runtimes.network import installed_runtimes  # noqa: PLC0415
         from s2m3.agents.service import Agent  # noqa: PLC0415
         from s2m3.agents.supervision.supervisor import can_supervise, supervise  # noqa: PLC0415  # a device that only asks has none of what it imports
     except ModuleNotFoundError:
@@ -174,7 +178,9 @@ def agent(settings: AgentSettings) -> None:
         raise
 
     own = own_architectures(settings.architectures)
-    sources = CheckpointSources(settings.checkpoints, settings.download, own)
+    runtimes = (settings.runtime,) if settings.runtime else installed_runtimes()
+    exports = exported_parts(settings.exports)
+    sources = CheckpointSources(settings.checkpoints, settings.download, own, runtimes, exports)
     sources.check()
 
     def run(context: "ProcessContext | None") -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from s2m3.agents.registry import can_load, load
+from s2m3.agents.runtimes.torch import TorchNetwork
 from s2m3.agents.zoo.efficientnet import VisionEncoder
 from s2m3.schemas.definitions import shipped_catalogue
 from tests.zoo import whole
@@ -140,7 +141,8 @@ def test_split_models_run_without_a_warning(capfd: pytest.CaptureFixture[str]) -
 def test_a_wrong_weight_in_the_vision_encoder_fails_the_comparison(weight: str) -> None:
     encoder = load(shipped_catalogue().modules["efficientnet-lite0"])
     assert isinstance(encoder, VisionEncoder)
-    parameter = encoder.network.get_parameter(weight)
+    assert isinstance(encoder.network, TorchNetwork)
+    parameter = encoder.network.module.get_parameter(f"network.{weight}")
     parameter[0] += 0.5
     item = encoder.prepare({"image": sample("chelsea.jpg")})
     (result,) = encoder.run([item], frozenset({"features"}))
