@@ -1,24 +1,23 @@
 """Heads of checkpoints that are a few numbers: cosine or sigmoid similarity, and classifiers. numpy alone, no torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
-from s2m3.agents.checkpoints.scores import scoring
+from s2m3.agents.checkpoints.labels import Labels, read_labels
 from s2m3.agents.checkpoints.storage.part import CheckpointPart, read_floats
 from s2m3.agents.modules.ports import port, tensor_port
 from s2m3.agents.modules.ranking import Floats, answer_of, ranked, sigmoid, softmax, unit
 from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["Classifier", "Similarity", "labels_of", "load_classifier", "load_similarity"]
+__all__ = ["Classifier", "Similarity", "load_classifier", "load_similarity"]
 
 #: A head above this many bytes takes long enough to be run in the worker's thread.
 _LIGHT_BYTES = 10_000_000
-_TOP = 5
 
 
 @dataclass(frozen=True)
@@ -58,19 +57,13 @@ class Similarity:
 class Classifier:
     """Class `classifier-head`: features to labels, by one linear layer or several with a ReLU between.
 
-    Several inputs are joined in the order of their names. `scores` makes scores of logits, (…, classes) each.
+    Several inputs are joined in the order of their names.
     """
 
     max_batch = 8
 
-    def __init__(
-        self,
-        layers: Sequence[tuple[Floats, Floats]],
-        labels: list[str],
-        ports: Sequence[str],
-        scores: Callable[[Floats], Floats],
-    ) -> None:
-        self._layers, self._labels, self._ports, self._scores = layers, labels, sorted(ports), scores
+    def __init__(self, layers: Sequence[tuple[Floats, Floats]], labels: Labels, ports: Sequence[str]) -> None:
+        self._layers, self._labels, self._ports = layers, labels, sorted(ports)
         self.nbytes = sum(weight.nbytes + bias.nbytes for weight, bias in layers)
         self.light = self.nbytes < _LIGHT_BYTES
 
@@ -82,16 +75,12 @@ class Classifier:
         return joined
 
     def run(self, batch: Sequence[Floats], wanted: frozenset[str]) -> list[dict[str, Value]]:
-        """Returns `label`, `score`, `ranking` (the best five) and `logits` of each item; see checkpoints/scores.py."""
+        """Returns the wanted outputs of each item; see Labels.answer."""
         x = np.concatenate(batch)
         for number, (weight, bias) in enumerate(self._layers):
             x = x @ weight.T + bias
             x = x if number == len(self._layers) - 1 else np.maximum(x, 0)
-        results = []
-        for logits, scores in zip(x, self._scores(x), strict=True):
-            answer = answer_of(ranked("label", self._labels, scores, _TOP), wanted)
-            results.append(answer | ({"logits": logits[None]} if "logits" in wanted else {}))
-        return results
+        return [self._labels.answer(logits[None], wanted) for logits in x]
 
 
 def load_similarity(opened: CheckpointPart) -> Similarity:
@@ -128,23 +117,4 @@ def load_classifier(opened: CheckpointPart) -> Classifier:
     for (before, _), (after, _) in pairwise(layers):
         if before.shape[0] != after.shape[1]:
             raise ModuleFailedError(f"the layers of {opened.spec.id} do not fit together")
-    labels = labels_of(opened, layers[-1][0].shape[0])
-    return Classifier(layers, labels, list(opened.spec.inputs), scoring(opened, len(labels)))
-
-
-def labels_of(opened: CheckpointPart, count: int) -> list[str]:
-    """Returns the names of a classifier's classes.
-
-    Raises:
-        ModuleFailedError: config.json names another number of them.
-    """
-    table = opened.value("id2label")
-    if not isinstance(table, dict):  # transformers writes none for unnamed classes
-        return [f"LABEL_{number}" for number in range(count)]
-    if sorted(table, key=_number) != [str(number) for number in range(count)]:
-        raise ModuleFailedError(f"config.json names {len(table)} classes in id2label; {opened.spec.id} has {count}")
-    return [str(table[str(number)]) for number in range(count)]
-
-
-def _number(key: str) -> int:
-    return int(key) if key.isdecimal() else -1
+    return Classifier(layers, read_labels(opened, layers[-1][0].shape[0]), list(opened.spec.inputs))

@@ -82,17 +82,11 @@ def add(
     definition = with_options(checkpoint_definition(model, source, dtype, own, use), option or [])
     if definition is not None:
         check_task_prompt(Path(model), definition)
-        _say_not_followed(Path(model), own)
-    inputs: dict[str, Any] = {}
-    if text:
-        inputs["text"] = text if len(text) > 1 else text[0]
-    if image:
-        pictures = [options.read_file(path) for path in image]
-        inputs["image"] = pictures if len(pictures) > 1 else pictures[0]
+        _say_not_followed(Path(model), own, use)
     spec = m.TaskSpec(
         model=definition.model.id if definition else model,
         definition=definition,
-        inputs=plain_inputs(inputs),
+        inputs=_defaults(text, image),
         options=options.how_to_write(max_tokens, stop, temperature, seed),
         max_replicas=replicas,
         deadline_s=deadline,
@@ -100,13 +94,7 @@ def add(
     )
     with Site(settings) as site:
         if definition is not None and share:
-            from s2m3.commands.sharing import say_shared, shared_with  # noqa: PLC0415  # numpy, and more where it reads
-
-            others = {task: other for task, other in site.tasks.items() if task != name}
-            with Console(stderr=True).status("comparing weights"):
-                found, shared = shared_with(definition, Path(model), others, own)
-            spec = spec.model_copy(update={"definition": found})
-            say_shared(site, shared)
+            spec = spec.model_copy(update={"definition": _sharing(site, name, definition, Path(model), own)})
         before, stale = site.tasks.get(name), _stale_route(site, name, spec)
         try:
             add_task(site, name, spec)
@@ -152,11 +140,28 @@ def checkpoint_definition(
     return definition_of(checkpoint, source or str(folder.resolve()), dtype=held_in, own=own, use=use)
 
 
-def _say_not_followed(folder: Path, own: Sequence[Architecture]) -> None:
+def _defaults(texts: Sequence[str] | None, pictures: Sequence[Path] | None) -> dict[str, Any]:
+    """Returns the default inputs of a task as its document has them."""
+    given: dict[str, list[Any]] = {"text": [*(texts or ())], "image": [*map(options.read_file, pictures or ())]}
+    return plain_inputs({name: found if len(found) > 1 else found[0] for name, found in given.items() if found})
+
+
+def _sharing(site: Site, task: str, definition: Definition, folder: Path, own: Sequence[Architecture]) -> Definition:
+    """Returns a checkpoint's definition with the parts that the site's other tasks hold, and says which these are."""
+    from s2m3.commands.sharing import say_shared, shared_with  # noqa: PLC0415  # numpy, and more where it reads
+
+    others = {name: other for name, other in site.tasks.items() if name != task}
+    with Console(stderr=True).status("comparing weights"):
+        found, shared = shared_with(definition, folder, others, own)
+    say_shared(site, shared)
+    return found
+
+
+def _say_not_followed(folder: Path, own: Sequence[Architecture], use: str | None) -> None:
     checkpoint = read_settings(folder)
     if component := not_run(checkpoint):
         sys.stderr.write(f"s2m3: {folder.name} has a {component}, which is not run: no picture is held back\n")
-    if settings := not_followed(checkpoint, architecture_of(checkpoint.config, own)):
+    if settings := not_followed(checkpoint, architecture_of(checkpoint.config, own, use)):
         sys.stderr.write(f"s2m3: {folder.name} says {', '.join(settings)}, which is not followed: texts may differ\n")
 
 

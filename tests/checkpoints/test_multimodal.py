@@ -13,7 +13,8 @@ from s2m3.agents.serving.module import Module
 from s2m3.schemas.errors import BadInputError
 from tests.checkpoints.inprocess import loaded, run_all, run_module
 from tests.families.family import definition
-from tests.families.vision_language import CHECKPOINTS, VISION_LANGUAGE
+from tests.families.vision_language import VISION_LANGUAGE
+from tests.families.vision_language_checkpoints import CHECKPOINTS
 from tests.zoo.samples import sample
 
 CAT, ROCKET = sample("chelsea.jpg"), sample("rocket.jpg")

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers.models.auto import modeling_auto as auto
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
-from s2m3.agents.checkpoints.pictures import object_detector
+from s2m3.agents.checkpoints.pictures import reading
 from s2m3.agents.checkpoints.pictures.object_detector import ObjectDetector
 from s2m3.agents.media.pictures import decode_with_size
 from s2m3.agents.registry import classes
@@ -105,7 +105,7 @@ def test_a_detector_scales_boxes_from_the_half_that_it_looked_at(made: Path, mon
     expected = whole(made / "yolos", file_of(small, "PNG"))
     for box in expected["boxes"]:
         box["box"] = [corner * size[0] / small.width for corner in box["box"]]
-    monkeypatch.setattr(object_detector, "_FULL", 300)
+    monkeypatch.setattr(reading, "_FULL", 300)
     assert_same(run_module(detector(made / "yolos"), {"image": large}, *OUTPUTS), expected)
     assert small.width == 450
 

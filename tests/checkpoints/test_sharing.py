@@ -24,12 +24,9 @@ from s2m3.snapshot import Site
 from tests import command
 from tests.checkpoints import whole
 from tests.checkpoints.tiny import (
-    BOS,
-    EOS,
     IMAGE,
-    PAD,
-    SIZE,
     VICUNA,
+    VOCABULARY_SETTINGS,
     alter,
     make_vit_classifier,
     pictures,
@@ -37,17 +34,10 @@ from tests.checkpoints.tiny import (
     tokenizer,
 )
 from tests.conftest import WAIT_S
-from tests.families.vision_language import CHECKPOINTS, WIDE_GEMMA
+from tests.families.vision_language_checkpoints import CHECKPOINTS, WIDE_GEMMA
 from tests.zoo.samples import sample
 
 CAT = sample("chelsea.jpg")
-_TEXT = {
-    "vocab_size": SIZE,
-    "max_position_embeddings": 64,
-    "pad_token_id": PAD,
-    "bos_token_id": BOS,
-    "eos_token_id": EOS,
-}
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -70,7 +60,7 @@ def make_llava_on(clip: Path, folder: Path, width: int, dtype: torch.dtype, **ho
     """A LLaVA of some width of its language model, around the tower of a CLIP, stored in a dtype."""
     words = t.LlamaConfig(
         hidden_size=width, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        **_TEXT,
+        max_position_embeddings=64, **VOCABULARY_SETTINGS,
     )  # fmt: skip
     vision = t.CLIPConfig.from_pretrained(clip).vision_config
     config = t.LlavaConfig(vision_config=vision, text_config=words, image_token_index=IMAGE)

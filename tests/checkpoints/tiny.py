@@ -19,14 +19,9 @@ VOCABULARY = {name: i for i, name in enumerate(["[PAD]", "[BOS]", "[EOS]", "[UNK
 SIZE = len(VOCABULARY)
 _TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 _PICTURE = {**_TOWER, "image_size": 32, "patch_size": 8}
-_TEXT = {
-    **_TOWER,
-    "vocab_size": SIZE,
-    "max_position_embeddings": 40,
-    "pad_token_id": PAD,
-    "bos_token_id": BOS,
-    "eos_token_id": EOS,
-}
+#: Of a configuration of texts: the vocabulary.
+VOCABULARY_SETTINGS = {"vocab_size": SIZE, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
+_TEXT = {**_TOWER, **VOCABULARY_SETTINGS, "max_position_embeddings": 40}
 
 
 def tokenizer(folder: Path, longest: int = 24, *, marks_last: bool = False, **how: Any) -> None:

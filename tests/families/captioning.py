@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.checkpoints.tiny import BOS, EOS, PAD, SIZE, blip_config, pictures, tokenizer
 from tests.families.family import LONGEST, Family
-from tests.families.vision_language import randomise
+from tests.families.vision_language_makers import randomise
 from tests.zoo.samples import sample
 
 __all__ = ["CAPTIONING"]

@@ -9,12 +9,11 @@ import torch
 
 from s2m3.agents.checkpoints.multimodal.processor import PictureHalf
 from s2m3.agents.checkpoints.networks.loading import build_network
+from s2m3.agents.checkpoints.pictures.reading import read_pictures
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
-from s2m3.agents.media.pictures import check_ratio, decode_picture, without_alpha
 from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
-from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["MOST_PICTURES", "PICTURE_FIELDS", "PictureFeatures", "load_picture_features"]
@@ -23,8 +22,6 @@ __all__ = ["MOST_PICTURES", "PICTURE_FIELDS", "PictureFeatures", "load_picture_f
 PICTURE_FIELDS = ("pooler_output", "deepstack_features")
 #: Pictures of one item.
 MOST_PICTURES = 8
-#: Pixels per side up to which a picture is decoded at its full size.
-_FULL = 2_048
 
 
 @dataclass(frozen=True)
@@ -53,17 +50,10 @@ class PictureFeatures:
 
     def prepare(self, inputs: Mapping[str, Value]) -> _Item:
         """Returns the item's pictures as the vision part takes them."""
-        pictures = port(inputs, "image", "images")
-        if len(pictures) > MOST_PICTURES:
-            raise BadInputError(f"{len(pictures)} pictures; at most {MOST_PICTURES}")
-        decoded = []
-        for data in pictures:
-            between_slices()
-            decoded.append(decode_picture(data, _FULL, without_alpha))
-            check_ratio(decoded[-1])
-        prepared, sizes = self._half(decoded)
-        pixels = {name: value for name, value in prepared.items() if name in self._takes}
-        return _Item(pixels, sizes, len(decoded))
+        pictures = read_pictures(port(inputs, "image", "images"), MOST_PICTURES)
+        made, sizes = self._half(pictures)
+        pixels = {name: value for name, value in made.items() if name in self._takes}
+        return _Item(pixels, sizes, len(pictures))
 
     @torch.inference_mode()
     def run(self, batch: Sequence[_Item], wanted: frozenset[str]) -> list[dict[str, Value]]:

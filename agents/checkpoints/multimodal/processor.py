@@ -25,7 +25,7 @@ from s2m3.schemas.checkpoints.processors import processor_class_name
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["PictureHalf", "TextHalf"]
+__all__ = ["PictureHalf", "TextHalf", "build_processor"]
 
 #: Numbers up to which a tensor of the image processor travels whole; larger ones are pixels.
 _SMALL = 4_096
@@ -112,7 +112,7 @@ class PictureHalf:
     """
 
     def __init__(self, opened: CheckpointPart) -> None:
-        self._processor = _built(opened, _NoTokenizer())
+        self._processor = build_processor(opened, _NoTokenizer())
         self._recorder = _Recorder(self._processor.image_processor)
         self._processor.image_processor = self._recorder
 
@@ -150,7 +150,7 @@ class TextHalf:
 
     def __init__(self, opened: CheckpointPart, prompt: str) -> None:
         self.tokenizer = read_tokenizer(opened)
-        self._processor = _built(opened, self.tokenizer)
+        self._processor = build_processor(opened, self.tokenizer)
         self._replayed = _Replayed(self._processor.image_processor)
         self._processor.image_processor = self._replayed
         self._prompt = prompt
@@ -205,8 +205,12 @@ def _shown(block: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**block, "image": Image.new("L", (1, 1))} if block["type"] == "image" else block
 
 
-def _built(opened: CheckpointPart, tokenizer: Any) -> Any:
-    """Returns the folder's processor, with the picture half of Pillow and nothing of videos or sound."""
+def build_processor(opened: CheckpointPart, tokenizer: Any) -> Any:
+    """Returns the folder's processor, with the picture half of Pillow and nothing of videos or sound.
+
+    Raises:
+        ModuleFailedError: The folder has no processor that can be built.
+    """
     folder = opened.checkpoint.folder
     name = processor_class_name(folder) or PROCESSOR_MAPPING_NAMES.get(str(opened.checkpoint.config.get("model_type")))
     found = _processor_class(str(name))

@@ -26,15 +26,10 @@ def one_tower(network_class: Any, features: str, kept: Iterable[str]) -> Any:
         raise ModuleFailedError(f"{name} gives no {features} features in this version of transformers")
     partial = partial_class(network_class, [prefix.partition(".")[0] for prefix in kept], [])
 
-    def __init__(self: Any, config: Any, *args: Any, **how: Any) -> None:  # noqa: N807 - the method of a class made here
-        partial.__init__(self, config, *args, **how)
-        for scale, _ in list(self.named_parameters(recurse=False)):  # they are the head's
-            delattr(self, scale)
-
     def _init_weights(self: Any, module: Any) -> None:
         if module is not self:  # the whole class would set the start values of the absent children
             partial._init_weights(self, module)  # noqa: SLF001 - transformers' own hook
 
-    members = {"__init__": __init__, "_init_weights": _init_weights, "forward": method}
+    members = {"_init_weights": _init_weights, "forward": method}
     # Under the name and module of the class itself, transformers finds its conversions of tensor names.
     return type(network_class.__name__, (partial,), {**members, "__module__": network_class.__module__})

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-import transformers
 from PIL import Image
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
+from s2m3.agents.checkpoints.multimodal.processor import build_processor
 from s2m3.agents.checkpoints.networks.loading import build_network
+from s2m3.agents.checkpoints.pictures.reading import Size, prepared, read_picture
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.checkpoints.storage.preprocessing import read_image_processor, read_tokenizer
-from s2m3.agents.media.pictures import check_ratio, decode_with_size, without_alpha
 from s2m3.agents.modules.boxes import box_outputs
 from s2m3.agents.modules.ports import port, texts_port
 from s2m3.agents.modules.slices import between_slices
@@ -25,8 +24,6 @@ from s2m3.schemas.wire.values import Value
 
 __all__ = ["ObjectDetector", "load_object_detector", "load_zero_shot_detector"]
 
-#: Pixels per side up to which a picture is decoded at its full size, as in vision_encoder.py.
-_FULL = 2_048
 #: Least score of a box where the module's configuration names none: that of transformers' object-detection pipeline.
 _THRESHOLD = 0.5
 #: Pixels per side of what a processor makes of a picture: a patch, of less nothing is left behind the first layer.
@@ -39,7 +36,7 @@ class _Item:
 
     inputs: dict[str, Any]
     labels: list[str]
-    size: tuple[int, int]
+    size: Size
 
 
 class _Preprocessing(Protocol):
@@ -74,12 +71,8 @@ class ObjectDetector:
     def prepare(self, inputs: Mapping[str, Value]) -> _Item:
         """Returns the item's pixels and labels as the network takes them."""
         labels = self._preprocessing.labels(inputs)
-        picture, (width, height) = decode_with_size(port(inputs, "image", "image"), _FULL, without_alpha)
-        check_ratio(picture)
-        try:
-            found = self._preprocessing.read(picture, labels)
-        except (ValueError, ZeroDivisionError) as error:  # e.g. one pixel wide: nothing is left of that side
-            raise BadInputError(f"the picture cannot be prepared: {error}"[:200]) from error
+        picture, (height, width) = read_picture(port(inputs, "image", "image"))
+        found = prepared(self._preprocessing.read, picture, labels)
         if min(found["pixel_values"].shape[-2:]) < _LEAST:
             raise BadInputError(
                 f"the picture of {width} x {height} pixels is too thin: prepared, one side is below {_LEAST}"
@@ -200,13 +193,9 @@ def load_zero_shot_detector(opened: CheckpointPart) -> ObjectDetector:
     """
     joined = opened.option("joined") is True
     thresholds = _threshold(opened, "threshold") | (_threshold(opened, "text_threshold") if joined else {})
-    kind = PROCESSOR_MAPPING_NAMES.get(str(opened.checkpoint.config.get("model_type")))
-    if kind is None:
-        raise ModuleFailedError(f"{opened.checkpoint.folder.name}: transformers names no processor for it")
-    parts = {"image_processor": read_image_processor(opened), "tokenizer": read_tokenizer(opened)}
+    processor = build_processor(opened, read_tokenizer(opened))
     network = build_network(opened)
     longest = int(network.config.text_config.max_position_embeddings)
     if joined:
         longest = min(longest, int(network.config.max_text_len))
-    processor = getattr(transformers, kind)(**parts)
     return ObjectDetector(network, _AskedLabels(processor, longest, thresholds, joined=joined))

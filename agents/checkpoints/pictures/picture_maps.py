@@ -10,23 +10,19 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from s2m3.agents.checkpoints.fusion_heads import labels_of
+from s2m3.agents.checkpoints.labels import labels_of
 from s2m3.agents.checkpoints.networks.loading import build_network
+from s2m3.agents.checkpoints.pictures.reading import Size, prepared, read_picture
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.checkpoints.storage.preprocessing import read_image_processor
-from s2m3.agents.media.pictures import check_ratio, decode_with_size, without_alpha
 from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.agents.serving.module import MANY
-from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["PictureMap", "load_depth_estimator", "load_segmenter"]
 
-Size = tuple[int, int]
-#: Pixels per side up to which a picture is decoded at its full size, as in vision_encoder.py.
-_FULL = 2_048
 #: Most bytes of what a network says of all pixels, at the size of the picture: a map of a larger one is smaller.
 _MOST_BYTES = 400_000_000
 _BYTES = 4
@@ -66,13 +62,8 @@ class PictureMap:
 
     def prepare(self, inputs: Mapping[str, Value]) -> _Item:
         """Returns the item's pixels as the network takes them."""
-        picture, (width, height) = decode_with_size(port(inputs, "image", "image"), _FULL, without_alpha)
-        check_ratio(picture)
-        try:
-            found = dict(self._processor(images=picture, return_tensors="pt"))
-        except (ValueError, ZeroDivisionError) as error:  # e.g. one pixel wide: nothing is left of that side
-            raise BadInputError(f"the picture cannot be prepared: {error}"[:200]) from error
-        return _Item(found, (height, width))
+        picture, size = read_picture(port(inputs, "image", "image"))
+        return _Item(prepared(self._processor, images=picture, return_tensors="pt"), size)
 
     @torch.inference_mode()
     def run(self, batch: Sequence[_Item], wanted: frozenset[str]) -> list[dict[str, Value]]:

@@ -6,27 +6,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from s2m3.agents.checkpoints.networks.loading import build_network, taken_by
 from s2m3.agents.checkpoints.networks.outputs import Asked, asked_outputs, needs_layers, take
+from s2m3.agents.checkpoints.pictures.reading import prepared, read_pictures
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.checkpoints.storage.preprocessing import read_image_processor
-from s2m3.agents.media.pictures import check_ratio, decode_picture, without_alpha
 from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.agents.serving.module import MANY
-from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["ImageEncoder", "load_image_encoder"]
 
 #: Pictures of one item, and of one forward pass.
 _MAX_PICTURES, _AT_ONCE = 32, 8
-#: Pixels per side up to which a picture is decoded at its full size, as the checkpoint's own preprocessing gives it; of
-#: one with twice as many on both sides a half is enough (12 megapixels from a camera stay whole, 50 do not).
-_FULL = 2_048
 #: What an image processor makes: `pixel_values`, and masks and shapes where it makes them; a row per picture.
 Pixels = dict[str, torch.Tensor]
 
@@ -52,14 +47,8 @@ class ImageEncoder:
         Raises:
             BadInputError: Too many pictures, or one that cannot be read or prepared.
         """
-        pictures = port(inputs, "image", "images")
-        if len(pictures) > _MAX_PICTURES:
-            raise BadInputError(f"{len(pictures)} pictures; at most {_MAX_PICTURES}")
-        decoded = [_decoded(data) for data in pictures]
-        try:
-            made = self._processor(decoded, return_tensors="pt")
-        except ValueError as error:  # e.g. one pixel wide: the processor cannot tell its channels
-            raise BadInputError(f"the picture cannot be prepared: {error}"[:200]) from error
+        pictures = read_pictures(port(inputs, "image", "images"), _MAX_PICTURES)
+        made = prepared(self._processor, pictures, return_tensors="pt")
         return {name: made[name] for name in made if name in self._takes}
 
     @torch.inference_mode()
@@ -86,13 +75,6 @@ def _passes(batch: Sequence[Pixels]) -> Iterator[Pixels]:
         joined = {name: torch.cat([pixels[name] for pixels in items]) for name in items[0]}
         for start in range(0, len(joined["pixel_values"]), _AT_ONCE):
             yield {name: tensor[start : start + _AT_ONCE] for name, tensor in joined.items()}
-
-
-def _decoded(data: bytes) -> Image.Image:
-    between_slices()
-    picture = decode_picture(data, _FULL, without_alpha)
-    check_ratio(picture)
-    return picture
 
 
 def load_image_encoder(opened: CheckpointPart) -> ImageEncoder:

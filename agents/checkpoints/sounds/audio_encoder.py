@@ -8,7 +8,7 @@ import torch
 
 from s2m3.agents.checkpoints.networks.loading import build_network, taken_by
 from s2m3.agents.checkpoints.networks.outputs import Asked, asked_outputs, take
-from s2m3.agents.checkpoints.sounds.speech_recognizer import heard
+from s2m3.agents.checkpoints.sounds.features import heard
 from s2m3.agents.checkpoints.sounds.windows import Windows
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.checkpoints.storage.preprocessing import read_extractor

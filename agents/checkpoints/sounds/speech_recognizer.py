@@ -6,18 +6,13 @@ from typing import Any
 import torch
 
 from s2m3.agents.checkpoints.networks.loading import build_network
+from s2m3.agents.checkpoints.sounds.features import heard
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.checkpoints.storage.preprocessing import read_extractor, read_tokenizer
-from s2m3.agents.media.sounds import decode_sound
-from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.state_dicts import nbytes_of
-from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["SpeechRecognizer", "heard", "load_speech_recognizer"]
-
-#: The method of wav2vec 2.0 and its like that says how many frames come of so many samples.
-_FRAMES = "_get_feat_extract_output_lengths"
+__all__ = ["SpeechRecognizer", "load_speech_recognizer"]
 
 
 class SpeechRecognizer:
@@ -57,30 +52,6 @@ class SpeechRecognizer:
         logits = self._network(**features).logits
         text: str = self._tokenizer.decode(logits[0].argmax(-1).tolist(), skip_special_tokens=False)
         return text
-
-
-def heard(network: Any, extractor: Any, inputs: Mapping[str, Value], **how: Any) -> dict[str, torch.Tensor]:
-    """Returns what a feature extractor makes of the sound of an item, (1, …) each.
-
-    Args:
-        network: The network that will read the features.
-        extractor: The checkpoint's feature extractor.
-        inputs: The item.
-        how: Further arguments of the extractor.
-
-    Raises:
-        BadInputError: No sound, or one that is too short for the extractor or the network's convolutions.
-    """
-    rate = extractor.sampling_rate
-    samples = decode_sound(port(inputs, "audio", "audio"), rate)
-    too_short = f"{len(samples) / rate:.4f} s of sound are too short for this network"
-    frames = getattr(network, _FRAMES, None) if network.main_input_name == "input_values" else None
-    if frames is not None and int(frames(torch.tensor(len(samples)))) < 1:
-        raise BadInputError(too_short)
-    try:
-        return dict(extractor(samples, sampling_rate=rate, return_tensors="pt", **how))
-    except (ValueError, RuntimeError, AssertionError) as error:
-        raise BadInputError(f"{too_short}: {error}"[:300]) from error
 
 
 def load_speech_recognizer(opened: CheckpointPart) -> SpeechRecognizer:

@@ -1,47 +1,35 @@
 """Class `text-classifier`: a text, or two that are compared, to the checkpoint's labels, alone or behind a step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from s2m3.agents.checkpoints.fusion_heads import labels_of
+from s2m3.agents.checkpoints.labels import Labels, read_labels
 from s2m3.agents.checkpoints.networks.loading import build_network
-from s2m3.agents.checkpoints.scores import scoring
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.checkpoints.texts.tokenized_texts import TokenizedTexts
 from s2m3.agents.embedding_cache import unpack
 from s2m3.agents.modules.ports import text_port
-from s2m3.agents.modules.ranking import Floats, answer_of, ranked
 from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["TextClassifier", "load_text_classifier"]
 
-_TOP = 5
-
 
 class TextClassifier:
-    """`text`, or `text` and `pair`, to `label`, `score` (see scores.py), `ranking` (the best five) and `logits`."""
+    """`text`, or `text` and `pair`, to `label`, `score` (see labels.py), `ranking` (the best five) and `logits`."""
 
     light = False
     max_batch = 8
     prepares_at_once = 1
     repeatable = True
 
-    def __init__(
-        self,
-        network: Any,
-        tokenize: TokenizedTexts,
-        labels: list[str],
-        scores: Callable[[Floats], Floats],
-        *,
-        paired: bool = False,
-    ) -> None:
+    def __init__(self, network: Any, tokenize: TokenizedTexts, labels: Labels, *, paired: bool = False) -> None:
         self._paired = paired
         self._network = network
         self._tokenize = tokenize
-        self._labels, self._scores = labels, scores
+        self._labels = labels
         self.nbytes = nbytes_of(network)
 
     def prepare(self, inputs: Mapping[str, Value]) -> dict[str, torch.Tensor]:
@@ -53,12 +41,7 @@ class TextClassifier:
     @torch.inference_mode()
     def run(self, batch: Sequence[dict[str, torch.Tensor]], wanted: frozenset[str]) -> list[dict[str, Value]]:
         """Returns the wanted outputs of each item, each text at its true length."""
-        results = []
-        for tokens in batch:
-            logits: Floats = self._network(**tokens).logits.numpy()
-            answer = answer_of(ranked("label", self._labels, self._scores(logits[0]), _TOP), wanted)
-            results.append(answer | ({"logits": logits} if "logits" in wanted else {}))
-        return results
+        return [self._labels.answer(self._network(**tokens).logits.numpy(), wanted) for tokens in batch]
 
 
 def load_text_classifier(opened: CheckpointPart) -> TextClassifier:
@@ -69,5 +52,5 @@ def load_text_classifier(opened: CheckpointPart) -> TextClassifier:
     """
     network = build_network(opened)
     tokenize = TokenizedTexts(opened, network)
-    labels = labels_of(opened, network.config.num_labels)
-    return TextClassifier(network, tokenize, labels, scoring(opened, len(labels)), paired="pair" in opened.part.inputs)
+    labels = read_labels(opened, network.config.num_labels)
+    return TextClassifier(network, tokenize, labels, paired="pair" in opened.part.inputs)
