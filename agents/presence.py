@@ -8,6 +8,7 @@ import structlog
 
 from s2m3.agents import registry
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.parts.cache import PartCache
 from s2m3.agents.speed import LinkSpeed
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
@@ -16,6 +17,7 @@ from s2m3.schemas import topics
 from s2m3.schemas.document import Document
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.parts import PartStock
 from s2m3.schemas.protocol import PROTOCOL
 from s2m3.schemas.wire.work import Timing
 
@@ -24,6 +26,8 @@ __all__ = ["Presence"]
 _log = structlog.get_logger(__name__)
 #: Relative change of a module's measured time that causes a new report.
 _CHANGED = 0.2
+#: Most keys of cached parts in the profile.
+_MOST_KEYS = 256
 
 
 class Presence:
@@ -63,9 +67,11 @@ class Presence:
         most_gateways: int | None,
         dtype: Dtype,
         sources: CheckpointSources,
+        parts: PartCache | None = None,
     ) -> None:
         """Sets the profile, and publishes all retained documents for the first time."""
         offered, classes = registry.offered(sources, with_torch=with_torch)
+        sent = {*sources.offered(), *self._named_sources} - {"hub"}
         self._profile = m.NodeProfile(
             boot=self._state.boot,
             version=_version(),
@@ -82,6 +88,7 @@ class Presence:
             most_gateways=most_gateways,
             dtype=dtype,
             runtimes=sorted(sources.runtimes),
+            parts=None if parts is None else PartStock(sources=sorted(sent), keys=parts.keys(_MOST_KEYS)),
         )
         self.tell_all()
 
@@ -89,9 +96,25 @@ class Presence:
         """Adds sources to the profile, and publishes it if it changed."""
         self._named_sources |= sources
         if self._profile is not None and not sources <= set(self._profile.sources):
-            update = {"sources": sorted({*self._profile.sources, *sources})}
+            update: dict[str, object] = {"sources": sorted({*self._profile.sources, *sources})}
+            if (stock := self._profile.parts) is not None:
+                update["parts"] = stock.model_copy(update={"sources": sorted({*stock.sources, *sources})})
             self._profile = self._profile.model_copy(update=update)
             self._tell(topics.NODE_PROFILE, self._profile)
+
+    def keep(self, parts: PartCache) -> None:
+        """Sets which parts of checkpoints are in the node's cache, and publishes the profile if it changed."""
+        if self._profile is None or (stock := self._profile.parts) is None:
+            return
+        if (keys := parts.keys(_MOST_KEYS)) != stock.keys:
+            update = {"parts": stock.model_copy(update={"keys": keys})}
+            self._profile = self._profile.model_copy(update=update)
+            self._tell(topics.NODE_PROFILE, self._profile)
+
+    def may_send(self, source: str) -> bool:
+        """Returns whether the profile says that parts of a source are sent to other nodes."""
+        stock = self._profile.parts if self._profile is not None else None
+        return stock is not None and source in stock.sources
 
     def tell_all(self) -> None:
         """Publishes all retained documents, the state last; after a reconnect this restores a broker that lost them."""
@@ -115,6 +138,42 @@ class Presence:
         if _changed_significantly(self._reported, reported):
             self._reported = reported
             self._tell(topics.NODE_REPORTED, reported)
+
+    def report_modules(
+        self,
+        plan: m.Plan,
+        reports: Mapping[str, m.ModuleReport],
+        speeds: Mapping[str, float],
+        *,
+        runtime_mb: float,
+        free_mb: float,
+        pressure_mb: float,
+    ) -> None:
+        """Publishes the report of the node's modules, if it changed significantly.
+
+        Args:
+            plan: The plan that the node follows.
+            reports: Module -> its report.
+            speeds: Module -> milliseconds per item, of those that have run.
+            runtime_mb: Memory of the process without modules, 10^6 bytes.
+            free_mb: What the modules leave of the budget, 10^6 bytes.
+            pressure_mb: What the node lacks of its budget because of memory pressure, 10^6 bytes.
+        """
+        modules = {
+            name: report.model_copy(update={"ms": round(speeds[name], 3)}) if name in speeds else report
+            for name, report in reports.items()
+        }
+        self.report(
+            m.Reported(
+                boot=self._state.boot,
+                epoch=plan.epoch,
+                revision=plan.revision,
+                modules=modules,
+                runtime_mb=round(runtime_mb),
+                free_mb=round(max(0.0, free_mb - pressure_mb)),
+                pressure_mb=round(pressure_mb),
+            )
+        )
 
     def tell_load(
         self,

@@ -16,6 +16,7 @@ from s2m3.agents.loading import Loaded, Loader
 from s2m3.agents.memory import available_mb, default_budget_mb, device_mb, rss_mb, set_budget_mb
 from s2m3.agents.node_name import NameConflict
 from s2m3.agents.open_files import most_gateways, raise_limit
+from s2m3.agents.parts.exchange import PartExchange
 from s2m3.agents.presence import Presence
 from s2m3.agents.pressure import Pressure
 from s2m3.agents.serving.payloads import PayloadRoom
@@ -94,21 +95,30 @@ class Agent:
             self._node,
             self._memory_mb,
             self._threads,
-            self._sources,
+            sources,
             self._on_outcome,
             watchdog=self._watchdog,
             dtype=settings.dtype,
         )
+        self._reports: dict[str, m.ModuleReport] = {}
+        self._parts = PartExchange(
+            settings,
+            self.link,
+            self._loop,
+            sources,
+            self._presence,
+            load=self._loader.load,
+            on_failed=self._on_outcome,
+            on_progress=self._reports.__setitem__,
+            is_busy=lambda: bool(self._step_server.runner.queues()),
+        )
         #: modules that crashed earlier processes -> reason; each is reported as failed once instead of being loaded
         self._crashing = dict(context.crash_history.failed) if context else {}
         self._plan = m.Plan(epoch=0, revision=0)
-        self._reports: dict[str, m.ModuleReport] = {}
         self._leaving: set[str] = set()
         self._losses = 0  # of the connection
         raise_limit()
         self._gateways = Gateways(self._node, self._make_gateway, most_gateways())
-
-    # ---- start and stop -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Connects, measures speed and link, and publishes that the node is ready.
@@ -133,6 +143,7 @@ class Agent:
         listen(self.link, topics.CONTROL, self._on_drain, verb="drain")
         listen(self.link, topics.TASK, self._on_task)
         listen(self.link, topics.PLAN, self._on_plan, node=self._node)
+        self._parts.start()
         answer_roll_calls(self.link, self._loop, self._presence.tell_all)
         _log.info("agent_up", node=self._node, boot=self._boot, memory_mb=round(self._memory_mb))
 
@@ -149,6 +160,7 @@ class Agent:
             most_gateways=self._gateways.most,
             dtype=self._settings.dtype,
             sources=self._sources,
+            parts=self._parts.cache if self._parts.is_on else None,
         )
 
     def _publish_load(self, *, idle_too: bool = False) -> None:
@@ -167,10 +179,11 @@ class Agent:
     def _on_node_state(self, node: str, state: m.NodeState | None) -> None:
         """Publishes our own state again after another client published that this node is lost.
 
-        With our boot id, it is our own last will or the planner's verdict, and other nodes have taken over our work.
-        With another boot id, it is the late last will of an earlier process, which must not stay retained.
+        With our boot id, other nodes have taken over our work; with another, it is an earlier process's late last will.
         """
         if node != self._node:
+            if state is None or state.state == "lost":
+                self._parts.on_lost(node)
             return
         self._name.saw(state)
         if state is None or state.state != "lost" or self._presence.state == "lost":
@@ -208,14 +221,13 @@ class Agent:
     def stop(self) -> None:
         """Publishes that the node is gone, and ends."""
         self._gateways.close()
+        self._parts.stop()
         self._loader.stop()
         self._step_server.runner.stop()
         self._presence.change_state("lost")
         self.link.stop()
         self._loop.stop()
         _log.info("agent_down", node=self._node)
-
-    # ---- incoming documents ---------------------------------------------------------------------------------------
 
     def _on_drain(self, _: str, request: m.ControlRequest | None) -> None:
         if request is not None and request.node == self._node:
@@ -262,7 +274,8 @@ class Agent:
             if module_id in self._crashing:
                 self._loaded(spec, ModuleFailedError(self._crashing.pop(module_id), node=self._node))
             else:
-                self._loader.load(spec)
+                self._parts.load(spec)
+        self._parts.keep(set(wanted))
         self._gateways.follow(self._plan.gateways)
         self._report()
 
@@ -284,8 +297,6 @@ class Agent:
         self.link.unsubscribe(topics.PLAN.at(self._root, node=self._node))
         listen(self.link, topics.PLAN, self._on_plan, node=self._node)
 
-    # ---- modules --------------------------------------------------------------------------------------------------
-
     def _on_outcome(self, spec: ModuleSpec, outcome: Loaded | S2M3Error) -> None:
         """Called in the loader's thread."""
         self._loop.call(lambda: self._loaded(spec, outcome))
@@ -297,6 +308,7 @@ class Agent:
         elif isinstance(outcome, NoCapacityError) and self._leaving:
             self._reports.pop(spec.id, None)  # a module that is being unloaded may free enough: `_unloaded` tries again
         elif isinstance(outcome, S2M3Error):
+            self._parts.not_loaded(spec.id, outcome)
             self._reports[spec.id] = self._presence.failed(spec.id, outcome)
         else:
             ready = outcome.report()
@@ -331,19 +343,6 @@ class Agent:
         self._report()
 
     def _report(self) -> None:
-        speeds = self._step_server.runner.measured_ms()
-        modules = {
-            name: report.model_copy(update={"ms": round(speeds[name], 3)}) if name in speeds else report
-            for name, report in self._reports.items()
-        }
-        self._presence.report(
-            m.Reported(
-                boot=self._boot,
-                epoch=self._plan.epoch,
-                revision=self._plan.revision,
-                modules=modules,
-                runtime_mb=round(self._loader.runtime_mb),
-                free_mb=round(max(0.0, self._loader.free_mb - self._pressure.mb)),
-                pressure_mb=round(self._pressure.mb),
-            )
-        )
+        speeds, free_mb, pressure_mb = self._step_server.runner.measured_ms(), self._loader.free_mb, self._pressure.mb
+        memory = {"runtime_mb": self._loader.runtime_mb, "free_mb": free_mb, "pressure_mb": pressure_mb}
+        self._presence.report_modules(self._plan, self._reports, speeds, **memory)

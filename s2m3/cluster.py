@@ -123,12 +123,16 @@ class Cluster:
 
     def start_agent(self, node: str) -> None:
         """Starts one agent, or starts it again."""
-        flags = ["--node", node, "--memory-mb", str(self._nodes[node])]
+        flags = ["--node", node, "--memory-mb", str(self._nodes[node]), "--parts", str(self.parts_of(node))]
         if self._threads is not None:
             flags += ["--threads", str(self._threads)]
         if node in self._checkpoints:
             flags += ["--checkpoints", str(self._checkpoints[node])]
         self._spawn(node, "agent", *flags)
+
+    def parts_of(self, node: str) -> Path:
+        """Returns the folder of the parts that a node gets from others."""
+        return self.folder / "parts" / node
 
     def _spawn(self, name: str, command: str, *flags: str) -> None:
         where = ["--host", self.settings.host, "--port", str(self.ports.get(name, self.settings.port))]

@@ -9,6 +9,7 @@ from s2m3.schemas.definitions import Definition, ModuleSpec
 from s2m3.schemas.document import Document, Protocol
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.ids import Id, is_id
+from s2m3.schemas.parts import PartProgress, PartStock
 from s2m3.schemas.protocol import ClosedList, Since, is_from_the_bus
 from s2m3.schemas.specs import read_spec
 from s2m3.schemas.wire.values import Kind
@@ -81,6 +82,8 @@ class NodeProfile(Document):
     most_gateways: Annotated[int | None, Field(ge=0), Since(1)] = None
     #: what runs networks here: `onnx`, `torch`; a list that grows; empty: an older agent, whose networks torch runs
     runtimes: Annotated[list[str], Since(1)] = []
+    #: what it sends to other nodes; absent: it neither sends parts of checkpoints nor fetches them
+    parts: Annotated[PartStock | None, Since(1)] = None
 
 
 class ModuleReport(Document):
@@ -99,6 +102,8 @@ class ModuleReport(Document):
     #: measured milliseconds per item; 0 until an item has run
     ms: float = 0.0
     reason: ErrorBody | None = None
+    #: how much of the part has come from other nodes, while it is fetched
+    fetched: Annotated[PartProgress | None, Since(1)] = None
 
 
 class Reported(Document):

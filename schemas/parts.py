@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -11,13 +12,21 @@ from s2m3.schemas.checkpoints.adapters import ADAPTER
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.document import Document
 from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.ids import Id
 
 __all__ = [
     "ADAPTER_FOLDER",
+    "HASHES_AT_ONCE",
+    "HASH_BYTES",
     "MANIFEST_BYTES",
     "PIECE_BYTES",
     "PartFile",
     "PartManifest",
+    "PartOffer",
+    "PartProgress",
+    "PartStock",
+    "PartWanted",
+    "PieceRequest",
     "Runtime",
     "Sha256",
     "check_file_name",
@@ -29,6 +38,8 @@ PIECE_BYTES = 65_536
 _LARGEST_PIECE, _LEAST_PIECE = 1 << 20, 1 << 10
 #: Most files of a part, and most bytes of a manifest as JSON.
 _MOST_FILES, MANIFEST_BYTES = 256, 131_072
+#: Bytes of one hash in the list of a file's pieces, and how many hashes travel together.
+HASH_BYTES, HASHES_AT_ONCE = 32, 1024
 #: Folder of a part's files that are of the LoRA adapter on the part.
 ADAPTER_FOLDER = "adapter"
 _LONGEST_NAME = 200
@@ -38,7 +49,8 @@ _NAME = re.compile(
     r"\.(?:json|txt|model|jinja|tiktoken|spm|safetensors|onnx|onnx\.data|onnx_data|npz)"
 )
 
-Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+_HASH = "0123456789abcdef" * 4
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$"), Field(examples=[_HASH])]
 #: `torch`, `onnx`; a list that grows, so a reader passes over what it does not know.
 Runtime = Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
 
@@ -69,7 +81,7 @@ def _key(*origin: str) -> str:
 class PartFile(Document):
     """One file of a part."""
 
-    name: str = Field(max_length=_LONGEST_NAME)
+    name: str = Field(max_length=_LONGEST_NAME, examples=["model.safetensors"])
     bytes: int = Field(ge=0, le=1 << 43)
     #: of the whole file
     sha256: Sha256
@@ -95,7 +107,11 @@ class PartManifest(Document):
     #: dtype of most of the weights in the files
     dtype: str = Field(max_length=32)
     piece_bytes: int = Field(default=PIECE_BYTES, ge=_LEAST_PIECE, le=_LARGEST_PIECE)
-    files: list[PartFile] = Field(min_length=1, max_length=_MOST_FILES)
+    files: list[PartFile] = Field(
+        min_length=1,
+        max_length=_MOST_FILES,
+        examples=[[{"name": "config.json", "bytes": 2, "sha256": _HASH, "pieces_sha256": _HASH}]],
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -126,6 +142,99 @@ class PartManifest(Document):
     def length_of(self, file: int, piece: int) -> int:
         """Returns the bytes of one piece of a file, by their indices."""
         return min(self.piece_bytes, self.files[file].bytes - piece * self.piece_bytes)
+
+
+class PartStock(Document):
+    """What a node can send to others, and what it need not fetch: a part of its profile."""
+
+    #: checkpoints on its disk that it sends parts of
+    sources: list[str] = []
+    #: keys of the parts in its cache (`part_key`), sorted
+    keys: list[str] = []
+
+
+class PartWanted(Document):
+    """A node lacks a part and asks all others who has it: where its weights come from, as in the module's spec."""
+
+    source: str = Field(max_length=4096)
+    revision: str = Field(default="", max_length=200)
+    prefix: str = Field(default="", max_length=200)
+    class_: str = Field(alias="class", max_length=64)
+    #: the folder or hub id of the LoRA adapter on the part
+    adapter: str | None = Field(default=None, max_length=4096)
+    #: what could run the part there, in order of preference
+    runtimes: list[Runtime] = Field(min_length=1, max_length=16)
+    #: the fingerprint, if the module names one
+    content: Sha256 | None = None
+
+    @classmethod
+    def of(cls, spec: ModuleSpec, runtimes: Sequence[str]) -> Self:
+        """Returns the question for a module's part."""
+        adapter = spec.config.get(ADAPTER)
+        return cls.model_validate(
+            {
+                "source": spec.source,
+                "revision": spec.revision,
+                "prefix": spec.prefix,
+                "class": spec.class_,
+                "adapter": str(adapter) if adapter is not None else None,
+                "runtimes": list(runtimes),
+                "content": spec.fingerprint or None,
+            }
+        )
+
+    @property
+    def module(self) -> ModuleSpec:
+        """A module of this part, with as much in it as opening the part takes."""
+        return ModuleSpec.model_validate(
+            {
+                "id": "part",
+                "role": "head",
+                "class": self.class_,
+                "source": self.source,
+                "revision": self.revision,
+                "prefix": self.prefix,
+                "config": {ADAPTER: self.adapter} if self.adapter is not None else {},
+                "inputs": {"input": "tensor"},
+                "outputs": {"output": "tensor"},
+                "memory_mb": 1.0,
+            }
+        )
+
+
+class PartOffer(Document):
+    """The answer to PartWanted of a node that has the part, sent to the node that asked."""
+
+    #: the key of the part that was asked for, see `part_key`
+    key: str = Field(max_length=64)
+    #: absent while the part is being hashed; then another PartWanted is answered
+    manifest: PartManifest | None = None
+    #: whether the files come from the checkpoint that the module names, not from another node's copy
+    original: bool = False
+
+
+class PieceRequest(Document):
+    """A node asks a holder for one piece of a part."""
+
+    #: the manifest's digest
+    part: Sha256
+    #: index of the file in the manifest
+    file: int = Field(ge=0, lt=_MOST_FILES)
+    #: index of the piece; of hashes, index of the block of 1,024 hashes
+    piece: int = Field(ge=0, lt=1 << 32)
+    #: whether the hashes of the file's pieces are wanted instead of a piece
+    hashes: bool = False
+
+
+class PartProgress(Document):
+    """How far a part is that a node fetches from others."""
+
+    bytes: int = Field(ge=0)
+    of: int = Field(ge=0)
+    #: the nodes that send it
+    nodes: list[Id] = []
+    #: node -> why nothing more is taken from it
+    refused: dict[Id, str] = {}
 
 
 def _parents(name: str) -> list[str]:

@@ -108,12 +108,17 @@ def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
         *_all(root, t.TASK, t.ROUTE, t.NODE_STATE, t.NODE_LOAD, t.ROLLCALL),
         *_all(root, *_REQUESTS),  # this node may become the gateway of any task
         *(t.CONTROL.at(root, verb=verb) for verb in ("drain", "profile")),
+        *(t.PART_WANTED.all(root), t.PART_REQUEST.all(root, holder=name)),
+        *(path.all(root, asker=name) for path in (t.PART_OFFER, t.PART_PIECE)),
     )
     own = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED, t.NODE_LOAD)
     answers = (t.CLIENT_IN, t.RESPONSE, t.RESPONSE_VALUE)
     # a gateway puts requests that take long back into the task's session: docs/decisions
     writes = (*(p.at(root, node=name) for p in own), *_all(root, t.EVENT, t.MODULE_IN, *answers, *_REQUESTS))
-    return Rights(reads, writes)
+    # the sender's name is in the topic: nobody can send pieces in another node's name
+    parts = (path.all(root, asker=name) for path in (t.PART_WANTED, t.PART_REQUEST))
+    sent = (path.all(root, holder=name) for path in (t.PART_OFFER, t.PART_PIECE))
+    return Rights(reads, (*writes, *parts, *sent))
 
 
 def _device(root: str, name: str, tasks: tuple[str, ...]) -> Rights:

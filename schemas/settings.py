@@ -36,7 +36,7 @@ __all__ = [
 
 #: Ten years: an MQTT message cannot expire later than in 136.
 _LONGEST_RETAINED_S = 315_360_000
-_PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures", "token_file", "exports")
+_PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures", "parts", "token_file", "exports")
 _PREFIX = "S2M3_"
 #: Variables that are no settings: the name of the settings file, and what builds, brokers and tests are told.
 _OTHER_VARIABLES = frozenset({"S2M3_CONFIG", "S2M3_WITHOUT_PAGE", "S2M3_WS_PASSWORD", "S2M3_TEST_HASS"})
@@ -191,6 +191,12 @@ class AgentSettings(ServiceSettings, CheckpointSettings):
     )
     exports: Path | None = Field(
         default=None, description="folder that `s2m3 weights --light` made; default: in the user's cache"
+    )
+    parts: Path | None = Field(
+        default=None, description="folder of the parts that came from other nodes; default: in the user's cache"
+    )
+    parts_mb: float | None = Field(
+        default=None, ge=0, description="most of it; default: half of the free disk; 0: nothing is fetched or sent"
     )
     download: bool = Field(default=False, description="whether checkpoints may be fetched from the model hub")
     hang_s: float = Field(

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
+from s2m3.schemas import parts as p
 from s2m3.schemas.document import Document
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.ids import check_id, is_id
@@ -128,6 +129,12 @@ EVENT = Topic("event", "events, for people and automations", document=m.Event)
 ROLLCALL = Topic("rollcall", "asks owners of retained documents to publish them again", document=m.RollCall)
 CONTROL = Topic("control/{verb}", "control request: replan, drain, profile (measure again)", document=m.ControlRequest)
 CONTROL_RESPONSE = Topic("control/{verb}/response", "response to a control request", document=m.ControlResponse)
+PART_WANTED = Topic("part/wanted/{asker}", "a node asks who has a part of a checkpoint", document=p.PartWanted)
+PART_OFFER = Topic("part/offer/{holder}/{asker}", "a node says that it has the part", document=p.PartOffer)
+PART_REQUEST = Topic(
+    "part/request/{asker}/{holder}", "a node asks a holder for a piece", qos=0, document=p.PieceRequest
+)
+PART_PIECE = Raw("part/piece/{holder}/{asker}", "a piece of a part (msgpack)", qos=0)
 BIND = Topic("bind/{binding}", "desired binding; empty payload removes it", retain=True, document=b.Binding)
 BRIDGE_STATE = Topic("bridge/state", "whether the bridge runs; last will: offline", retain=True, document=b.BridgeState)
 BRIDGE_BINDING = Topic("bridge/binding/{binding}", "state and counters", retain=True, document=b.BindingReport)
@@ -160,6 +167,10 @@ ALL: tuple[TopicPath, ...] = (
     ROLLCALL,
     CONTROL,
     CONTROL_RESPONSE,
+    PART_WANTED,
+    PART_OFFER,
+    PART_REQUEST,
+    PART_PIECE,
     BIND,
     BRIDGE_STATE,
     BRIDGE_BINDING,

@@ -26,7 +26,7 @@ from s2m3.schemas.parts import MANIFEST_BYTES, PartFile, PartManifest, check_fil
 __all__ = ["CachedPart", "OpenPart", "PartCache"]
 
 _log = structlog.get_logger(__name__)
-MANIFEST, FILES, PARTIAL = "manifest.json", "files", ".partial"
+MANIFEST, FILES, LISTS, PARTIAL = "manifest.json", "files", "lists", ".partial"
 _KEYS = "keys.json"
 _DIGEST = re.compile("[0-9a-f]{64}")
 #: Most keys that one part is known under; the oldest are forgotten.
@@ -111,6 +111,11 @@ class PartCache:
             and dtype in (None, part.manifest.dtype)
         ]
 
+    def keys(self, most: int) -> list[str]:
+        """Returns where modules that are here say that their weights come from, sorted; of many the last used ones."""
+        found = dict.fromkeys(key for part in self.parts() for key in part.keys)
+        return sorted(list(found)[:most])
+
     def get(self, digest: str) -> CachedPart | None:
         """Returns a part by its manifest's digest; None if it is not here or not complete."""
         return self._read(self.folder / digest) if _DIGEST.fullmatch(digest) else None
@@ -167,7 +172,7 @@ class PartCache:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         made = Path(tempfile.mkdtemp(prefix="put-", suffix=PARTIAL, dir=self.folder))
         try:
-            described = [_copy(name, path, made / FILES / name) for name, path in sorted(files.items())]
+            described = [_copy(name, path, made, place) for place, (name, path) in enumerate(sorted(files.items()))]
             manifest = PartManifest(content=content, runtime=runtime, dtype=dtype, files=described)
             return self.complete(made, manifest, keys)
         except OSError as error:
@@ -258,14 +263,15 @@ class PartCache:
 
     def _read(self, path: Path) -> CachedPart | None:
         """Returns the part of a folder; None if it is none, or not all of its files are there."""
-        try:
-            with (path / MANIFEST).open("rb") as file:
-                manifest = PartManifest.model_validate_json(file.read(MANIFEST_BYTES))
-                used = os.fstat(file.fileno()).st_mtime
-            sizes = [(path / FILES / file.name).stat().st_size for file in manifest.files]
-        except (OSError, ValueError):  # pydantic's ValidationError is a ValueError
+        manifest = _manifest_of(path)
+        if manifest is None or manifest.digest != path.name:
             return None
-        if manifest.digest != path.name or sizes != [file.bytes for file in manifest.files]:
+        try:
+            used = (path / MANIFEST).stat().st_mtime
+            sizes = [(path / FILES / file.name).stat().st_size for file in manifest.files]
+        except OSError:
+            return None
+        if sizes != [file.bytes for file in manifest.files]:
             return None
         return CachedPart(manifest, path / FILES, _keys_of(path), used)
 
@@ -278,7 +284,9 @@ def _keys_of(path: Path) -> tuple[str, ...]:
     return tuple(key for key in found if isinstance(key, str)) if isinstance(found, list) else ()
 
 
-def _copy(name: str, source: Path, target: Path) -> PartFile:
+def _copy(name: str, source: Path, folder: Path, place: int) -> PartFile:
+    """Copies one file of a part into the folder of the part, with the list of its pieces' hashes."""
+    target = folder / FILES / name
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with target.open("xb") as file:
 
@@ -287,13 +295,25 @@ def _copy(name: str, source: Path, target: Path) -> PartFile:
                 file.write(chunk)
                 yield chunk
 
-        described, _ = describe_file(name, copied())
+        described, hashes = describe_file(name, copied())
+    (folder / LISTS).mkdir(exist_ok=True, mode=0o700)
+    (folder / LISTS / str(place)).write_bytes(hashes)
     return described
 
 
 def _bytes_in(folder: Path) -> int:
-    """Returns the bytes that a folder takes on the disk; a file with holes takes less than its length."""
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+    """Returns the bytes that an incomplete part takes on the disk, or will take when it is complete."""
+    taken = sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+    manifest = _manifest_of(folder)
+    return max(taken, manifest.nbytes) if manifest is not None else taken
+
+
+def _manifest_of(folder: Path) -> PartManifest | None:
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            return PartManifest.model_validate_json(file.read(MANIFEST_BYTES))
+    except (OSError, ValueError):  # pydantic's ValidationError is a ValueError
+        return None
 
 
 def _remove(path: Path) -> None:

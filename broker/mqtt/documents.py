@@ -24,6 +24,7 @@ def listen(
     *,
     on_subscribed: Callable[[], object] | None = None,
     counts: Callable[[str, bytes], bool] | None = None,
+    required: bool = True,
     **ids: str,
 ) -> str:
     """Subscribes to all topics of a family, or to those with the given ids.
@@ -35,6 +36,7 @@ def listen(
             retained document was cleared (empty payload).
         on_subscribed: Called once at the SUBACK.
         counts: Called before decoding with the id and the payload; if it returns False, the message is ignored.
+        required: Whether a refusal of the subscription ends the link.
         **ids: Values for placeholders of the topic, e.g. `node="attic"`; the others become wildcards.
 
     Returns:
@@ -56,5 +58,5 @@ def listen(
         handler(name, document)
 
     topic_filter = path.all(link.root, **ids)
-    link.subscribe(topic_filter, on_message, qos=path.qos, on_subscribed=on_subscribed)
+    link.subscribe(topic_filter, on_message, qos=path.qos, on_subscribed=on_subscribed, required=required)
     return topic_filter

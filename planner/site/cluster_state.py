@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from s2m3.broker.node_states import NodeStates
 from s2m3.planner.site.flapping import Flapping
+from s2m3.planner.site.part_sources import can_fetch, fetch_price_s, has_part
 from s2m3.planner.site.request_rates import Rates
 from s2m3.schemas.definitions import Catalogue, ModelSpec, ModuleSpec, is_hub_id, with_definition
 from s2m3.schemas.dtypes import Dtype, share_of
@@ -163,14 +164,17 @@ class ClusterState:
         """Returns seconds per item on a node.
 
         This is the node's own measurement; else the median of other nodes' measurements, scaled by speed; else the
-        operations divided by the node's speed.
+        operations divided by the node's speed. To the last two comes what fetching the part costs a node that lacks it.
         """
         report = self.holds(node, spec.id)
         if report is not None and report.ms > 0:
             return report.ms / 1000
         speed = self.profiles[node].gflops
         elsewhere = [ms / 1000 * self.profiles[other].gflops / speed for other, ms in self._measured_ms(spec.id)]
-        return median(elsewhere) if elsewhere else max(spec.gflops / speed / _EFFICIENCY, _LEAST_S)
+        expected = median(elsewhere) if elsewhere else max(spec.gflops / speed / _EFFICIENCY, _LEAST_S)
+        if report is not None and report.state == "ready":
+            return expected
+        return expected + fetch_price_s(spec, node, self._present_profiles())
 
     def _measured_ms(self, module: str) -> list[tuple[str, float]]:
         """Returns (node, milliseconds per item) of each node that has run a module."""
@@ -187,11 +191,21 @@ class ClusterState:
         profile = self.profiles[node]
         if not self.understands(node, spec):
             return False
-        fetchable = is_hub_id(spec.source) and "hub" in profile.sources
-        if spec.class_ not in profile.classes or not (spec.source in profile.sources or fetchable):
+        if spec.class_ not in profile.classes or not self._can_have(spec, node):
             return False
         failures = self._failures.get((node, spec.id))
         return failures is None or failures.until <= now
+
+    def _can_have(self, spec: ModuleSpec, node: str) -> bool:
+        """Returns whether a module's files are on a node, or come from the hub or from another node."""
+        profile, held = self.profiles[node], self.holds(node, spec.id)
+        fetchable = is_hub_id(spec.source) and "hub" in profile.sources
+        # one that is loading or ready stays: who sends the part may be away for a moment, or is not needed any more
+        under_way = profile.parts is not None and held is not None and held.state in ("loading", "ready")
+        return fetchable or has_part(spec, profile) or under_way or can_fetch(spec, node, self._present_profiles())
+
+    def _present_profiles(self) -> dict[str, NodeProfile]:
+        return {node: self.profiles[node] for node in sorted(self.nodes.present) if node in self.profiles}
 
     def take_profile(self, node: str, profile: NodeProfile | None) -> bool:
         """Sets a node's profile (None removes it); returns whether it changed."""

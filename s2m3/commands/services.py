@@ -149,6 +149,10 @@ def _when_elected(election: Election, settings: BrokerSettings, make: Callable[[
     dtype=Annotated[str | None, typer.Option(help="of weights: fp32, bf16, fp16, int8; default: fp32")],
     checkpoints=Annotated[list[Path] | None, typer.Option(help="folder of checkpoints; repeat for several")],
     architectures=options.Architectures,
+    parts=Annotated[Path | None, typer.Option(help="folder of the parts of checkpoints that other nodes send")],
+    parts_mb=Annotated[
+        float | None, typer.Option(help="most it may hold [half of the free disk]; 0: no part is fetched or sent")
+    ],
     download=Annotated[bool | None, typer.Option(help="fetch checkpoints from the model hub [no]")],
     runtime=Annotated[str | None, typer.Option(help="run networks with onnx or torch alone [the faster one]")],
     exports=Annotated[Path | None, typer.Option(help="folder that `s2m3 weights --light` made")],

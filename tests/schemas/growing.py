@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 __all__ = ["Path", "at", "closed_lists", "full", "levels", "without"]
 
@@ -21,7 +22,8 @@ _KEY = "x1"
 def full(model: type[BaseModel]) -> dict[str, Any]:
     """Returns the fullest valid document of a model: every field, less those that may not stand beside another."""
     every = {
-        _name(name, field): _sample(field.annotation, field.metadata) for name, field in model.model_fields.items()
+        _name(name, field): field.examples[0] if field.examples else _sample(field.annotation, field.metadata)
+        for name, field in model.model_fields.items()
     }
     optional = [_name(name, field) for name, field in model.model_fields.items() if not field.is_required()]
     for count in range(4):
@@ -58,6 +60,8 @@ def _sample(annotation: Any, marks: Any = ()) -> Any:
 
 
 def _simple(annotation: Any, marks: Any) -> Any:
+    if examples := [mark.examples[0] for mark in marks if isinstance(mark, FieldInfo) and mark.examples]:
+        return examples[0]
     if annotation in (int, float):
         least: list[Any] = [mark.ge for mark in marks if isinstance(mark, annotated_types.Ge)]
         return max(least, default=1) or 1

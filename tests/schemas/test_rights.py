@@ -22,12 +22,13 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         """
         home/client/node-n1/in home/client/probe-n1/in home/control/drain home/control/profile
         home/module/+/n1/in home/node/+/load home/node/+/state home/plan/n1 home/request/+ home/request/+/+
-        home/request/+/+/+
+        home/part/offer/+/n1 home/part/piece/+/n1 home/part/request/+/n1 home/part/wanted/+ home/request/+/+/+
         home/rollcall home/route/+ home/task/+
         """,
         """
         home/client/+/in home/event home/module/+/+/in home/node/n1/load home/node/n1/profile
         home/node/n1/reported home/node/n1/state home/request/+ home/request/+/+ home/request/+/+/+
+        home/part/offer/n1/+ home/part/piece/n1/+ home/part/request/n1/+ home/part/wanted/n1
         home/response/+ home/response/+/value
         """,
     ),

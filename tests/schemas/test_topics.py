@@ -32,6 +32,10 @@ CONTRACT = {
     "response/{task}/value": (False, 1),
     "event": (False, 1),
     "rollcall": (False, 1),
+    "part/wanted/{asker}": (False, 1),
+    "part/offer/{holder}/{asker}": (False, 1),
+    "part/request/{asker}/{holder}": (False, 0),
+    "part/piece/{holder}/{asker}": (False, 0),
     "control/{verb}": (False, 1),
     "control/{verb}/response": (False, 1),
 }

@@ -18,7 +18,7 @@ from s2m3.schemas.checkpoints.leftovers import is_leftover
 from s2m3.schemas.checkpoints.pipelines import DIFFUSERS
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
-__all__ = ["aligned", "check_identity", "serves"]
+__all__ = ["WrongContentError", "aligned", "check_identity", "serves"]
 
 #: Fields of a result that mean the same whichever class of transformers runs the layers.
 _OF_LAYERS = ("hidden_states", "last_hidden_state")
@@ -30,6 +30,10 @@ _COSMETIC = frozenset(
 )
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _NO_TEXTS = ("config.json", "open_clip_config.json", "README.txt")
+
+
+class WrongContentError(ModuleFailedError):
+    """The weights of a module are others than those that its definition, or who sent them, says they are."""
 
 
 def serves(many: CheckpointPart, few: CheckpointPart, outputs: Iterable[str]) -> bool:
@@ -71,7 +75,7 @@ def check_identity(opened: CheckpointPart, others: Iterable[CheckpointPart]) -> 
     """
     own = fingerprint(opened)
     if opened.spec.fingerprint and opened.spec.fingerprint != own:
-        raise ModuleFailedError(
+        raise WrongContentError(
             f"module {opened.spec.id} is declared to be {opened.spec.fingerprint}, but {opened.spec.source} holds {own}"
         )
     for other in others:

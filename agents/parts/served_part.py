@@ -1,0 +1,106 @@
+"""A part that this node sends: its manifest, where its bytes lie, and the hashes of its pieces."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from s2m3.agents.checkpoints.storage.identity import fingerprint
+from s2m3.agents.checkpoints.storage.part import CheckpointPart
+from s2m3.agents.parts.cache import LISTS, OpenPart
+from s2m3.agents.parts.hashing import describe_file
+from s2m3.agents.parts.torch_files import VirtualFile, dtype_of, file_of, stamp_of, torch_files
+from s2m3.schemas.errors import ModuleFailedError
+from s2m3.schemas.parts import HASH_BYTES, HASHES_AT_ONCE, PartManifest, PieceRequest
+
+__all__ = ["ServedPart", "of_cache", "of_folder"]
+
+#: Where the bytes of a file were when they were hashed: size, time of change, number.
+Stamp = dict[Path, tuple[int, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPart:
+    """A part whose pieces can be read.
+
+    Args:
+        manifest: Its files.
+        original: Whether they lie in the checkpoint that modules name, not in the cache.
+        files: Where the bytes of each file lie, in the manifest's order.
+        lists: The hashes of each file's pieces.
+        stamps: Of each file.
+        close: To be called when the part is not sent any more.
+    """
+
+    manifest: PartManifest
+    original: bool
+    files: tuple[VirtualFile, ...]
+    lists: tuple[bytes, ...]
+    stamps: tuple[Stamp, ...] = field(repr=False)
+    close: Callable[[], None] = field(default=lambda: None, repr=False)
+
+    def is_current(self, file: int) -> bool:
+        """Returns whether a file is what it was when it was hashed."""
+        try:
+            return stamp_of([self.files[file]]) == self.stamps[file]
+        except OSError:
+            return False
+
+    def has(self, request: PieceRequest) -> bool:
+        """Returns whether there is such a piece, or block of hashes."""
+        if request.file >= len(self.files):
+            return False
+        pieces = self.manifest.pieces_of(request.file)
+        return request.piece < (-(-pieces // HASHES_AT_ONCE) if request.hashes else pieces)
+
+    def read(self, request: PieceRequest) -> bytes | None:
+        """Returns a piece that the part has; None if its file has changed or cannot be read."""
+        if request.hashes:
+            size = HASH_BYTES * HASHES_AT_ONCE
+            return self.lists[request.file][request.piece * size : (request.piece + 1) * size]
+        if not self.is_current(request.file):
+            return None
+        length = self.manifest.length_of(request.file, request.piece)
+        try:
+            data = self.files[request.file].read(request.piece * self.manifest.piece_bytes, length)
+        except OSError:
+            return None
+        return data if len(data) == length else None
+
+
+def of_folder(opened: CheckpointPart) -> ServedPart:
+    """Returns a part of a checkpoint's folder. All of it is read, twice where its fingerprint is not known yet.
+
+    Raises:
+        ModuleFailedError: A file cannot be read, or changed meanwhile.
+    """
+    files = tuple(torch_files(opened))
+    try:
+        stamps = tuple(stamp_of([file]) for file in files)
+        content = fingerprint(opened)
+        described = [describe_file(file.name, file.chunks()) for file in files]
+        if tuple(stamp_of([file]) for file in files) != stamps:
+            raise ModuleFailedError(f"{opened.checkpoint.folder.name} was changed while it was read")
+    except OSError as error:
+        raise ModuleFailedError(f"{opened.checkpoint.folder.name} cannot be read: {error}") from error
+    manifest = PartManifest(
+        content=content, runtime="torch", dtype=dtype_of(opened), files=[entry for entry, _ in described]
+    )
+    return ServedPart(manifest, True, files, tuple(hashes for _, hashes in described), stamps)  # noqa: FBT003
+
+
+def of_cache(part: OpenPart) -> ServedPart:
+    """Returns a part of the cache, which stays there until it is closed.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    files = tuple(file_of(file.name, part.folder / file.name) for file in part.manifest.files)
+    lists: list[bytes] = []
+    for index, file in enumerate(files):
+        path = part.folder.parent / LISTS / str(index)
+        known = path.read_bytes() if path.is_file() else b""
+        if len(known) != HASH_BYTES * part.manifest.pieces_of(index):  # of a file of one piece no list is kept
+            _, known = describe_file(file.name, file.chunks(), part.manifest.piece_bytes)
+        lists.append(known)
+    stamps = tuple(stamp_of([file]) for file in files)
+    return ServedPart(part.manifest, False, files, tuple(lists), stamps, part.close)  # noqa: FBT003
