@@ -12,6 +12,7 @@ import structlog
 
 from s2m3.agents import registry
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.devices import Device, is_out_of_memory, put_on
 from s2m3.agents.memory import give_back, rss_mb
 from s2m3.agents.runtimes.network import ONNX, TORCH
 from s2m3.agents.serving.module import Module
@@ -76,6 +77,7 @@ class Loader:
         outcome: Called in the loader's thread with each loaded module, or the error.
         watchdog: Supervises each load.
         dtype: Dtype of weights whose definition names none.
+        device: Where modules compute; None for the CPU. `memory_mb` is of its memory.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Loader:
         *,
         watchdog: Watchdog,
         dtype: Dtype = "float32",
+        device: Device | None = None,
     ) -> None:
         self._node = node
         self._memory_mb = memory_mb
@@ -97,11 +100,14 @@ class Loader:
         self._watchdog = watchdog
         self._dtype = dtype
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._base_mb = rss_mb()
+        self._device = device or Device()
+        self._base_mb = rss_mb() if self._device.is_cpu else 0.0
         self._code_mb = 0.0
         #: whether torch is installed and fits the budget; a node without it still serves light modules
-        self.has_room_for_torch = TORCH in sources.runtimes and memory_mb > self._base_mb + _TORCH_MB
-        self._expected_mb = _TORCH_MB if self.has_room_for_torch else _ONNX_MB if ONNX in sources.runtimes else 0.0
+        in_budget = self._device.is_cpu  # beside a device's memory, torch takes the host's
+        self.has_room_for_torch = TORCH in sources.runtimes and (not in_budget or memory_mb > self._base_mb + _TORCH_MB)
+        expected_mb = _TORCH_MB if self.has_room_for_torch else _ONNX_MB if ONNX in sources.runtimes else 0.0
+        self._expected_mb = expected_mb if in_budget else 0.0
         self._held_mb: dict[str, float] = {}
         metrics.MEMORY_BUDGET.set(memory_mb * 1e6)
         metrics.MEMORY_FREE.set_function(lambda: self.free_mb * 1e6)
@@ -123,11 +129,15 @@ class Loader:
         """Releases an unloaded module's memory; the caller must have dropped its reference to the module."""
         if self._held_mb.pop(module_id, None) is not None:
             metrics.MODULE_MEMORY.remove(module_id)
-        self._queue.put(give_back)
+        self._queue.put(self._give_back)
 
     def trim(self) -> None:
         """Queues a trim of the heap: unused memory is returned to the system."""
-        self._queue.put(give_back)
+        self._queue.put(self._give_back)
+
+    def _give_back(self) -> None:
+        give_back()
+        self._device.give_back()
 
     @property
     def runtime_mb(self) -> float:
@@ -159,19 +169,21 @@ class Loader:
                     f"{spec.id} needs {needed:.0f} MB, {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
                 )
             fingerprint = registry.identify(spec, self._sources)
-            before = rss_mb()
+            before = self._device.taken_mb()
             runtime = registry.runtime_of(spec, self._sources)
             module = registry.load(spec, self._sources)
+            if runtime == TORCH:
+                put_on(module, self._device)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the loader's one broad except: a bad checkpoint, or a bad package, is a failed module
             known = _as_failure(spec, error)
             known.node = self._node
             metrics.MODULE_FAILURES.labels(spec.id, known.code).inc()
             _log.warning("module_failed", node=self._node, module=spec.id, error=str(known))
-            give_back()
+            self._give_back()
             return known
         if module.nbytes:
-            give_back()
-        memory_mb = max(rss_mb() - before, module.nbytes / 1e6) + spec.cache_mb
+            self._give_back()
+        memory_mb = max(self._device.taken_mb() - before, module.nbytes / 1e6) + spec.cache_mb
         self._held_mb[spec.id] = memory_mb
         seconds = round(time.monotonic() - began, 2)
         metrics.LOAD_SECONDS.labels(spec.id).observe(seconds)
@@ -188,12 +200,15 @@ class Loader:
                 import_module("torch").set_num_threads(self._threads)
             case "onnx" if find_spec("onnxruntime") is not None:
                 import_module("s2m3.agents.runtimes.onnx").set_threads(self._threads)
-        self._code_mb += max(0.0, rss_mb() - before)
+        if self._device.is_cpu:
+            self._code_mb += max(0.0, rss_mb() - before)
 
 
 def _as_failure(spec: ModuleSpec, error: BaseException) -> S2M3Error:
     """Returns the error of a module that was not loaded; the text names the package of a class that is not shipped."""
     origin = registry.origin_of(spec.class_)
+    if is_out_of_memory(error):
+        return NoCapacityError(f"{spec.id}: {error}"[:300])
     if isinstance(error, S2M3Error) and not (origin and isinstance(error, ModuleFailedError)):
         return error
     why = error.detail if isinstance(error, S2M3Error) else f"{type(error).__name__}: {error}"[:300]

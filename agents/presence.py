@@ -9,13 +9,13 @@ import structlog
 from s2m3.agents import registry
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.parts.cache import PartCache
+from s2m3.agents.resources import Resources, host_id
 from s2m3.agents.speed import LinkSpeed
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.document import Document
-from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.parts import PartStock
 from s2m3.schemas.protocol import PROTOCOL
@@ -57,28 +57,27 @@ class Presence:
     def introduce(
         self,
         *,
-        memory_mb: float,
+        resources: Resources,
         runtime_mb: float,
-        gflops: float,
         keepalive_s: float,
         link_speed: LinkSpeed,
         with_torch: bool,
         gateway: bool,
         most_gateways: int | None,
-        dtype: Dtype,
         sources: CheckpointSources,
         parts: PartCache | None = None,
     ) -> None:
         """Sets the profile, and publishes all retained documents for the first time."""
+        speeds = resources.measured_speeds()
         offered, classes = registry.offered(sources, with_torch=with_torch)
         sent = {*sources.offered(), *self._named_sources} - {"hub"}
         self._profile = m.NodeProfile(
             boot=self._state.boot,
             version=_version(),
             protocol=PROTOCOL,
-            memory_mb=memory_mb,
+            memory_mb=resources.memory_mb,
             runtime_mb=runtime_mb,
-            gflops=gflops,
+            gflops=resources.gflops(speeds),
             latency_ms=link_speed.latency_ms,
             mbps=link_speed.mbps,
             keepalive_s=keepalive_s,
@@ -86,7 +85,11 @@ class Presence:
             classes=classes,
             gateway=gateway,
             most_gateways=most_gateways,
-            dtype=dtype,
+            dtype=resources.dtype,
+            device=resources.device.name,
+            host=host_id(),
+            speeds={name: round(speed, 1) for name, speed in speeds.items()},
+            host_memory_mb=0.0 if resources.device.is_cpu else resources.host_mb,
             runtimes=sorted(sources.runtimes),
             parts=None if parts is None else PartStock(sources=sorted(sent), keys=parts.keys(_MOST_KEYS)),
         )
@@ -148,6 +151,7 @@ class Presence:
         runtime_mb: float,
         free_mb: float,
         pressure_mb: float,
+        host_mb: float = 0.0,
     ) -> None:
         """Publishes the report of the node's modules, if it changed significantly.
 
@@ -158,6 +162,7 @@ class Presence:
             runtime_mb: Memory of the process without modules, 10^6 bytes.
             free_mb: What the modules leave of the budget, 10^6 bytes.
             pressure_mb: What the node lacks of its budget because of memory pressure, 10^6 bytes.
+            host_mb: What the process takes of the host's memory, where the budget is of a device's, 10^6 bytes.
         """
         modules = {
             name: report.model_copy(update={"ms": round(speeds[name], 3)}) if name in speeds else report
@@ -170,6 +175,7 @@ class Presence:
                 revision=plan.revision,
                 modules=modules,
                 runtime_mb=round(runtime_mb),
+                host_mb=round(host_mb),
                 free_mb=round(max(0.0, free_mb - pressure_mb)),
                 pressure_mb=round(pressure_mb),
             )

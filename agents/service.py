@@ -13,18 +13,19 @@ from s2m3.agents.checkpoints.storage.folders import NO_CHECKPOINTS, CheckpointSo
 from s2m3.agents.gateway.gateway import Gateway
 from s2m3.agents.gateway.gateways import Gateways
 from s2m3.agents.loading import Loaded, Loader
-from s2m3.agents.memory import available_mb, default_budget_mb, device_mb, rss_mb, set_budget_mb
+from s2m3.agents.memory import available_mb, device_mb, rss_mb, set_budget_mb
 from s2m3.agents.node_name import NameConflict
 from s2m3.agents.open_files import most_gateways, raise_limit
 from s2m3.agents.parts.exchange import PartExchange
 from s2m3.agents.presence import Presence
 from s2m3.agents.pressure import Pressure
+from s2m3.agents.resources import Resources
 from s2m3.agents.serving.payloads import PayloadRoom
 from s2m3.agents.serving.step_server import StepServer
-from s2m3.agents.speed import compute_gflops, link_speed
+from s2m3.agents.speed import link_speed
 from s2m3.agents.supervision.supervisor import HUNG, ProcessContext
 from s2m3.agents.supervision.watchdog import Watchdog
-from s2m3.agents.threads import compute_threads, limit_threads, preparing_threads
+from s2m3.agents.threads import limit_threads
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
@@ -67,9 +68,9 @@ class Agent:
         self._settings = settings
         self._node, self._root = settings.node, settings.root
         self._boot = uuid.uuid4().hex
-        self._memory_mb = settings.memory_mb or default_budget_mb()
-        set_budget_mb(self._memory_mb)
-        self._pressure = Pressure(self._memory_mb, device_mb())
+        self._resources = Resources.of(settings)
+        set_budget_mb(self._resources.host_mb)
+        self._pressure = Pressure(self._resources.host_mb, device_mb())
         self._loop = Loop("agent")
         lost = m.NodeState(state="lost", boot=self._boot, protocol=PROTOCOL)
         self.link = Link(
@@ -85,20 +86,20 @@ class Agent:
         self._watchdog = Watchdog(
             context.blackbox if context else None, context.crash_history if context else None, settings.hang_s
         )
-        self._room = PayloadRoom(self._memory_mb)
-        self._threads = compute_threads(settings.threads)
+        self._room = PayloadRoom(self._resources.host_mb)
         self._step_server = StepServer(
-            settings, self.link, self._loop, self._watchdog, self._room, preparing=preparing_threads(self._threads)
+            settings, self.link, self._loop, self._watchdog, self._room, preparing=self._resources.preparing
         )
         self._sources = sources
         self._loader = Loader(
             self._node,
-            self._memory_mb,
-            self._threads,
+            self._resources.memory_mb,
+            self._resources.threads,
             sources,
             self._on_outcome,
             watchdog=self._watchdog,
-            dtype=settings.dtype,
+            dtype=self._resources.dtype,
+            device=self._resources.device,
         )
         self._reports: dict[str, m.ModuleReport] = {}
         self._parts = PartExchange(
@@ -127,7 +128,7 @@ class Agent:
             UnauthorisedError: The broker refused the login.
             S2M3Error: No broker answered.
         """
-        limit_threads(self._threads)
+        limit_threads(self._resources.threads)
         self._loop.start()
         self.link.start()
         self._step_server.start()
@@ -145,20 +146,18 @@ class Agent:
         listen(self.link, topics.PLAN, self._on_plan, node=self._node)
         self._parts.start()
         answer_roll_calls(self.link, self._loop, self._presence.tell_all)
-        _log.info("agent_up", node=self._node, boot=self._boot, memory_mb=round(self._memory_mb))
+        _log.info("agent_up", node=self._node, boot=self._boot, memory_mb=round(self._resources.memory_mb))
 
     def _measure(self) -> None:
         """Measures speed and link, and publishes the profile. Not in the loop's thread: it waits for messages."""
         self._presence.introduce(
-            memory_mb=self._memory_mb,
+            resources=self._resources,
             runtime_mb=self._loader.runtime_mb,
-            gflops=compute_gflops(),
             keepalive_s=self._settings.keepalive_s,
             link_speed=link_speed(self.link, f"probe-{self._node}"),
             with_torch=self._loader.has_room_for_torch,
             gateway=self._settings.gateway,
             most_gateways=self._gateways.most,
-            dtype=self._settings.dtype,
             sources=self._sources,
             parts=self._parts.cache if self._parts.is_on else None,
         )
@@ -345,4 +344,5 @@ class Agent:
     def _report(self) -> None:
         speeds, free_mb, pressure_mb = self._step_server.runner.measured_ms(), self._loader.free_mb, self._pressure.mb
         memory = {"runtime_mb": self._loader.runtime_mb, "free_mb": free_mb, "pressure_mb": pressure_mb}
+        memory["host_mb"] = 0.0 if self._resources.device.is_cpu else rss_mb()
         self._presence.report_modules(self._plan, self._reports, speeds, **memory)

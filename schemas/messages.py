@@ -76,6 +76,13 @@ class NodeProfile(Document):
     classes: list[str] = []
     #: dtype of the weights of modules whose definition names none
     dtype: Dtype = "float32"
+    #: where it computes; of the nodes with one `host`, which share a machine and its link
+    device: Annotated[str, Since(1)] = "cpu"
+    host: Annotated[str, Since(1)] = ""
+    #: dtype -> speed, 10^9 operations per second: float32, and what is faster there
+    speeds: Annotated[dict[str, float], Since(1)] = {}
+    #: budget in the host's memory of an agent whose memory_mb is a device's, 10^6 bytes; 0: memory_mb is the host's
+    host_memory_mb: Annotated[float, Field(ge=0), Since(1)] = 0.0
     #: whether the node may be the gateway of a task; false behind a bridge between brokers (docs/scale.md)
     gateway: bool = Field(default=True, validation_alias="front", serialization_alias="front")
     #: of how many tasks it may be the gateway, because each takes a connection; None: as many as there are
@@ -115,6 +122,8 @@ class Reported(Document):
     modules: dict[Id, ModuleReport] = {}
     runtime_mb: float = 0.0
     free_mb: float = 0.0
+    #: what the process takes of the host's memory beside a device's, 10^6 bytes
+    host_mb: Annotated[float, Field(ge=0), Since(1)] = 0.0
     #: memory that the node lacks of its budget because its process or device is short of memory, 10^6 bytes
     pressure_mb: float = Field(default=0.0, ge=0)
 

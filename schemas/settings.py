@@ -176,7 +176,17 @@ class AgentSettings(ServiceSettings, CheckpointSettings):
 
     node: Id = Field(default_factory=_host_id, description="this device's name on the bus")
     memory_mb: float | None = Field(
-        default=None, gt=0, description="memory budget of the whole process; default: half of the free memory"
+        default=None,
+        gt=0,
+        description="memory budget of the whole process, or of the device; default: by what is free",
+    )
+    device: str = Field(
+        default="cpu",
+        pattern=r"^(cpu|auto|mps|(cuda|xpu)(:[0-9]{1,3})?)$",
+        description="where modules compute: cpu, cuda:N, mps, xpu:N, or auto",
+    )
+    host_memory_mb: float | None = Field(
+        default=None, gt=0, description="beside a device's own: budget of the process in the host's memory"
     )
     threads: int | None = Field(
         default=None, gt=0, description="compute threads; default: the cores over the agents of the machine"

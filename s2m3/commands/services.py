@@ -144,7 +144,9 @@ def _when_elected(election: Election, settings: BrokerSettings, make: Callable[[
     AgentSettings,
     quiet=False,
     node=Annotated[str | None, typer.Option(help="this device's name on the bus; default: its host name")],
-    memory_mb=Annotated[float | None, typer.Option(help="of the whole process; default: half of what is free")],
+    memory_mb=Annotated[float | None, typer.Option(help="of the process, or of the device; default: by what is free")],
+    device=Annotated[str | None, typer.Option(help="where modules compute: cpu, cuda:N, mps, xpu:N, auto [cpu]")],
+    host_memory_mb=Annotated[float | None, typer.Option(help="beside a device's: of the process on the host")],
     threads=Annotated[int | None, typer.Option(help="compute threads; default: the cores over the agents here")],
     dtype=Annotated[str | None, typer.Option(help="of weights: fp32, bf16, fp16, int8; default: fp32")],
     checkpoints=Annotated[list[Path] | None, typer.Option(help="folder of checkpoints; repeat for several")],
@@ -172,6 +174,7 @@ def agent(settings: AgentSettings) -> None:
     """Run an agent: this device serves modules. `s2m3 agent --host hub --node pi5 --memory-mb 1500`."""
     try:
         from s2m3.agents.checkpoints.storage.folders import CheckpointSources  # noqa: PLC0415
+        from s2m3.agents.devices import open_device  # noqa: PLC0415
         from s2m3.agents.exports import exported_parts  # noqa: PLC0415
         from s2m3.agents.node_name import check_name_is_free  # noqa: PLC0415
         from s2m3.agents.runtimes.network import installed_runtimes  # noqa: PLC0415
@@ -190,6 +193,7 @@ def agent(settings: AgentSettings) -> None:
     def run(context: "ProcessContext | None") -> None:
         telemetry.start(settings, "s2m3-agent", settings.node)
         signals = _Signals(context)
+        open_device(settings.device)  # it is missing: an error before anything else
         check_name_is_free(settings)
         running = Agent(settings, context, sources)
         running.start()

@@ -91,9 +91,13 @@ def _node(site: Site, node: str) -> dict[str, Any]:
     return {
         "state": site.nodes.state(node) or "lost",
         "held": site.planner.held.get(node) if site.planner else None,
+        "device": profile.device if profile else None,
         "memory_mb": round(profile.memory_mb) if profile else None,
         "free_mb": round(reported.free_mb) if reported and not lost else None,
+        "host_memory_mb": round(profile.host_memory_mb) if profile and profile.host_memory_mb else None,
+        "host_mb": round(reported.host_mb) if reported and reported.host_mb and not lost else None,
         "gflops": round(profile.gflops) if profile else None,
+        "speeds": profile.speeds if profile else {},
         "version": profile.version if profile else None,
         "protocol": site.nodes.protocol(node),
         "latency_ms": round(profile.latency_ms, 2) if profile else None,
@@ -138,6 +142,8 @@ def _node_table(site: Site) -> Table:
         row = _node(site, node)
         held = [_module_line(name, report) for name, report in row["modules"].items()]
         memory = f"{row['free_mb']} / {row['memory_mb']}" if row["free_mb"] is not None else "-"
+        if row["device"] not in (None, "cpu"):
+            memory = f"{row['device']}: {memory}"
         style = {"ready": "green", "draining": "yellow"}.get(row["state"], "bold red")
         table.add_row(node, Text(row["state"], style=style), memory, "\n".join(held) or "-")
     return table

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.devices import Device
 from s2m3.agents.presence import Presence
+from s2m3.agents.resources import Resources
 from s2m3.agents.speed import LinkSpeed
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.schemas.errors import BusyError
@@ -27,15 +29,13 @@ class Told:
 
     def introduce(self, *, with_torch: bool = False, dtype: Any = "float32") -> None:
         self.presence.introduce(
-            memory_mb=500.0,
+            resources=Resources(Device(), 500.0, 500.0, 1, {"float32": 20.0}, dtype),
             runtime_mb=60.0,
-            gflops=20.0,
             keepalive_s=5.0,
             link_speed=LinkSpeed(2.0, 90.0),
             with_torch=with_torch,
             gateway=True,
             most_gateways=7,
-            dtype=dtype,
             sources=CheckpointSources(),
         )
 

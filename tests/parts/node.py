@@ -5,8 +5,10 @@ from pathlib import Path
 from queue import Queue
 
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.devices import Device
 from s2m3.agents.parts.exchange import PartExchange
 from s2m3.agents.presence import Presence
+from s2m3.agents.resources import Resources
 from s2m3.agents.speed import LinkSpeed
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
@@ -55,8 +57,9 @@ class Node:
         self.loop.start()
         self.link.start()
         self.presence.introduce(
-            memory_mb=1000.0, runtime_mb=50.0, gflops=10.0, keepalive_s=5.0, link_speed=LinkSpeed(1.0, 100.0),
-            with_torch=False, gateway=True, most_gateways=None, dtype="float32",
+            resources=Resources(Device(), 1000.0, 1000.0, 1, {"float32": 10.0}, "float32"),
+            runtime_mb=50.0, keepalive_s=5.0, link_speed=LinkSpeed(1.0, 100.0),
+            with_torch=False, gateway=True, most_gateways=None,
             sources=sources or CheckpointSources(), parts=self.parts.cache,
         )  # fmt: skip
         self.parts.start()

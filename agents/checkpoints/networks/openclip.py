@@ -220,7 +220,7 @@ class TextTower(nn.Module):
         """Returns the embeddings."""
         tokens = input_ids.shape[1]
         x = self.token_embedding(input_ids) + self.positional_embedding[:tokens]
-        mask = torch.full((tokens, tokens), -torch.inf).triu(1)
+        mask = torch.full((tokens, tokens), -torch.inf, device=x.device).triu(1)
         for layer in self.transformer.get_submodule("resblocks").children():
             x = layer(x, mask)
         ends = self.ln_final(x)[torch.arange(len(x)), input_ids.argmax(-1)]
