@@ -238,13 +238,21 @@ function Chip({ copy, module, shown, toggle }: { copy: Copy; module?: Module; sh
             <span class="unseen">, shared by {tasks.length} tasks</span>
           </small>
         )}
-        {copy.state === "loading" && <small class="note">loading {Math.round(100 * copy.progress)} %</small>}
+        {copy.state === "loading" && <small class="note">{loading(copy)}</small>}
         {copy.state === "planned" && <small class="note">to come</small>}
         {copy.state === "failed" && <small class="note">✕ failed</small>}
         {copy.queue > 0 && <small class="note">{copy.queue} queued</small>}
       </button>
     </li>
   );
+}
+
+function loading(copy: Copy): string {
+  const fetched = copy.fetched;
+  if (!fetched) return `loading ${Math.round(100 * copy.progress)} %`;
+  if (fetched.of === 0) return "looking for its part";
+  const from = fetched.nodes.length > 0 ? ` from ${names(fetched.nodes)}` : "";
+  return `${(fetched.bytes / 1e6).toFixed(0)} of ${(fetched.of / 1e6).toFixed(0)} MB${from}`;
 }
 
 function whereNow(node: Node, modules: Map<string, Module>): string {

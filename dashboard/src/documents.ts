@@ -78,7 +78,12 @@ const NodeProfile = reader<Bus.NodeProfile, NodeProfile>()(
   }),
 );
 
-export type ModuleReport = { state: Known<Bus.ModuleReport["state"]> } & Of<
+export type PartProgress = Of<Bus.PartProgress, "bytes" | "of", "nodes">;
+const PartProgress = reader<Bus.PartProgress, PartProgress>()(
+  v.object({ bytes: amount, of: amount, nodes: v.optional(list(text), []) }),
+);
+
+export type ModuleReport = { state: Known<Bus.ModuleReport["state"]>; fetched?: PartProgress | null } & Of<
   Bus.ModuleReport,
   "reason",
   "progress" | "bytes" | "memory_mb" | "ms"
@@ -91,6 +96,7 @@ const ModuleReport = reader<Bus.ModuleReport, ModuleReport>()(
     memory_mb: v.optional(amount, 0),
     ms: v.optional(amount, 0),
     reason: maybe(ErrorBody),
+    fetched: maybe(PartProgress),
   }),
 );
 

@@ -7,6 +7,7 @@ import type {
   NodeLoad,
   NodeProfile,
   NodeState,
+  PartProgress,
   Piece,
   Plan,
   PlannerState,
@@ -46,6 +47,8 @@ export type Copy = {
   ms: number;
   queue: number;
   reason?: ErrorBody;
+  /** how much of it has come from other nodes */
+  fetched?: PartProgress;
 };
 /** A module: the tasks that use it, and the nodes that hold it. */
 export type Module = { id: string; role: string; weights_mb: number; tasks: string[]; copies: Copy[] };
@@ -182,6 +185,7 @@ export class Site {
         ms: report?.ms ?? 0,
         queue: node.load?.queues[module] ?? 0,
         reason: report?.reason ?? undefined,
+        fetched: report?.fetched ?? undefined,
       };
     });
   }

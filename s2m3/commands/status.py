@@ -13,7 +13,9 @@ from rich.text import Text
 
 from s2m3.agents.registry.classes import SHIPPED
 from s2m3.commands import options
+from s2m3.commands.fetched import fetched_text, refused_texts
 from s2m3.schemas import bridge as b
+from s2m3.schemas.parts import PartProgress
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.snapshot import Site
 
@@ -150,6 +152,8 @@ def _node_table(site: Site) -> Table:
 
 
 def _module_line(name: str, report: dict[str, Any]) -> str:
+    if report["state"] == "loading" and report.get("fetched") is not None:
+        return f"{name}: {fetched_text(PartProgress.model_validate(report['fetched']))}"
     if report["state"] != "ready":
         return f"{name}: {report['state']}"
     speed = f", {report['ms']:.3g} ms" if report["ms"] else ""
@@ -211,6 +215,7 @@ def _reasons(site: Site) -> list[Text]:
     errors = {task: error for task in sorted(site.tasks) if (error := _error(site, task)) is not None}
     lines = [Text(f"{task}: {error['code']}: {error['detail']}", style="red") for task, error in errors.items()]
     lines += [Text(f"{task}: {why}", style="yellow") for task in sorted(site.tasks) if (why := _unanswered(site, task))]
+    lines += [Text(text, style="red") for text in refused_texts(site)]
     for node in _nodes(site):
         if (held := _node(site, node)["held"]) is not None:
             lines.append(Text(f"{node}: {held}", style="yellow"))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from s2m3.commands import options
+from s2m3.commands.fetched import fetches_of
 from s2m3.commands.module_options import check_task_prompt, with_options
 from s2m3.planner.catalogue import catalogue_of
 from s2m3.schemas import messages as m
@@ -35,6 +37,8 @@ __all__ = ["add", "add_task", "app", "checkpoint_definition", "list_tasks", "mod
 app = typer.Typer(help="Tasks: named, running uses of a model.", no_args_is_help=True)
 
 _READY_S = 60.0
+#: How often what is shown while a task is not ready is brought up to date.
+_SHOWN_S = 0.5
 
 
 @app.command("add")
@@ -212,10 +216,13 @@ def _wait_until_ready(site: Site, name: str, stale: m.RouteDoc | None) -> None:
     def is_settled(seen: Site) -> bool:
         return seen.routes.get(name) is not stale and (seen.ready(name) or _error_of(seen, name) is not None)
 
-    with Console(stderr=True).status(f"placing {name}"):
-        settled = site.wait(is_settled, _READY_S)
-        while not settled and site.link.connected and _is_loading(site, name):
-            settled = site.wait(is_settled, _READY_S)
+    with Console(stderr=True).status(f"placing {name}") as shown:
+        deadline, settled = time.monotonic() + _READY_S, False
+        while not settled and time.monotonic() < deadline:
+            settled = site.wait(is_settled, min(_SHOWN_S, max(0.0, deadline - time.monotonic())))
+            shown.update("; ".join([f"placing {name}", *fetches_of(site, _modules_of(site, name))]))
+            if site.link.connected and _is_loading(site, name):
+                deadline = time.monotonic() + _READY_S
     refusal = _error_of(site, name)
     if refusal is not None and not site.ready(name):
         raise error_from_code(refusal.code, refusal.detail)
@@ -228,10 +235,14 @@ def _wait_until_ready(site: Site, name: str, stale: m.RouteDoc | None) -> None:
 
 def _is_loading(site: Site, name: str) -> bool:
     """Whether a present node is loading one of the task's modules; a large one from a slow disk takes minutes."""
-    doc = site.routes.get(name)
-    wanted = {step.module for step in doc.steps.values()} if doc else set()
+    wanted = _modules_of(site, name)
     reported = [site.reported[node].modules for node in site.nodes.present if node in site.reported]
     return any(report.state == "loading" for modules in reported for key, report in modules.items() if key in wanted)
+
+
+def _modules_of(site: Site, name: str) -> set[str]:
+    doc = site.routes.get(name)
+    return {step.module for step in doc.steps.values()} if doc else set()
 
 
 def _error_of(site: Site, name: str) -> m.ErrorBody | None:

@@ -1,0 +1,41 @@
+"""What `status` and `task add` say of parts that come from other nodes: how much of how much, and from where."""
+
+from collections.abc import Collection
+
+from s2m3.schemas.parts import PartProgress
+from s2m3.snapshot import Site
+
+__all__ = ["fetched_text", "fetches_of", "refused_texts"]
+
+
+def fetched_text(progress: PartProgress) -> str:
+    """Returns how far a part is: `fetching 120 of 346 MB from laptop`."""
+    if not progress.of:
+        return "looking for a node that has its part"
+    senders = ", ".join(progress.nodes) or "nobody at the moment"
+    return f"fetching {progress.bytes / 1e6:.0f} of {progress.of / 1e6:.0f} MB from {senders}"
+
+
+def _under_way(site: Site) -> list[tuple[str, str, PartProgress]]:
+    """Returns node, module and progress of each part that is fetched now."""
+    present = [(node, site.reported[node]) for node in sorted(site.nodes.present) if node in site.reported]
+    return [
+        (node, module, report.fetched)
+        for node, reported in present
+        for module, report in sorted(reported.modules.items())
+        if report.state == "loading" and report.fetched is not None
+    ]
+
+
+def fetches_of(site: Site, modules: Collection[str]) -> list[str]:
+    """Returns a text for each of some modules whose part is fetched now."""
+    return [f"{module} on {node}: {fetched_text(p)}" for node, module, p in _under_way(site) if module in modules]
+
+
+def refused_texts(site: Site) -> list[str]:
+    """Returns a text for each node from which nothing more is taken, because what it sent was wrong."""
+    return [
+        f"{node} takes nothing more of {module} from {sender}: {why}"
+        for node, module, progress in _under_way(site)
+        for sender, why in sorted(progress.refused.items())
+    ]
