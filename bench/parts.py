@@ -1,6 +1,6 @@
 """What the transfer of a part costs the requests of another task: their latency without and with it, in one run.
 
-Three agents on one Mosquitto: one has a checkpoint of 350 MB, another fetches it, the third has nothing of it. The no-op
+Three agents on one Mosquitto: one has a checkpoint of 350 MB, another fetches it, the third has none of it. The no-op
 task has a step on each of them, and is asked 20 times a second. Prints p50 and p99 of both phases and writes JSON.
 Run: python bench/parts.py [--seconds N] [--rate R] [--mb M] [--json FILE]
 """
