@@ -9,7 +9,7 @@ from s2m3.schemas.messages import ModuleReport, Reported
 from s2m3.schemas.parts import PartStock, part_key
 from tests.planner_service.site import lose, make_facts
 
-SPEC = shipped_catalogue().modules["minilm"].model_copy(update={"source": "/home/ann/clip"})
+SPEC = shipped_catalogue().modules["minilm"].model_copy(update={"source": "/models/clip"})
 NODES = {"laptop": 1000.0, "pi": 1000.0, "hub": 1000.0}
 
 
@@ -53,9 +53,9 @@ def test_a_copy_in_a_cache_is_as_good_for_its_node_and_for_others() -> None:
 
 
 def test_an_adapter_has_to_be_where_its_base_is() -> None:
-    adapted = SPEC.model_copy(update={"config": {"adapter": "/home/ann/lora"}})
+    adapted = SPEC.model_copy(update={"config": {"adapter": "/models/lora"}})
     assert "pi" not in able(site(laptop=has(), pi=PartStock()), adapted)
-    both = PartStock(sources=[SPEC.source, "/home/ann/lora"])
+    both = PartStock(sources=[SPEC.source, "/models/lora"])
     assert "pi" in able(site(laptop=both, pi=PartStock()), adapted)
 
 
