@@ -1,11 +1,11 @@
 """The planner's view of the site: desired tasks, present nodes, modules per node. Pure: documents in, answers out."""
 
 from dataclasses import dataclass, field
-from statistics import median
 
 from pydantic import BaseModel
 
 from s2m3.broker.node_states import NodeStates
+from s2m3.planner.site.compute_time import expected_s
 from s2m3.planner.site.flapping import Flapping
 from s2m3.planner.site.part_sources import can_fetch, fetch_price_s, has_part
 from s2m3.planner.site.request_rates import Rates
@@ -164,14 +164,14 @@ class ClusterState:
         """Returns seconds per item on a node.
 
         This is the node's own measurement; else the median of other nodes' measurements, scaled by speed; else the
-        operations divided by the node's speed. To the last two comes what fetching the part costs a node that lacks it.
+        operations divided by the node's speed (compute_time.py). To the last two comes what fetching the part costs
+        a node that lacks it.
         """
         report = self.holds(node, spec.id)
         if report is not None and report.ms > 0:
             return report.ms / 1000
-        speed = self.profiles[node].gflops
-        elsewhere = [ms / 1000 * self.profiles[other].gflops / speed for other, ms in self._measured_ms(spec.id)]
-        expected = median(elsewhere) if elsewhere else max(spec.gflops / speed / _EFFICIENCY, _LEAST_S)
+        elsewhere = [(self.profiles[other], ms / 1000) for other, ms in self._measured_ms(spec.id)]
+        expected = expected_s(spec, self.profiles[node], elsewhere)
         if report is not None and report.state == "ready":
             return expected
         return expected + fetch_price_s(spec, node, self._present_profiles())
@@ -284,8 +284,3 @@ class ClusterState:
             if report is not None and report.state == "failed":
                 return report.reason
         return None
-
-
-#: Part of a matrix product's throughput that models reach (measured on the zoo: 0.2 to 0.5).
-_EFFICIENCY = 0.3
-_LEAST_S = 0.0001
