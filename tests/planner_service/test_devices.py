@@ -10,14 +10,8 @@ from tests.planner.naive import Placement, best_objective_s, latency_s, routes
 from tests.planner_service.site import make_facts
 
 #: node -> memory, GFLOP/s, dtype -> GFLOP/s, device, host, link (ms, Mbit/s)
-GPU = {
-    "device": "cuda:0",
-    "host": "h",
-    "gflops": 40_000.0,
-    "speeds": {"float32": 40_000.0},
-    "latency_ms": 1.0,
-    "mbps": 900.0,
-}
+LINK = {"latency_ms": 1.0, "mbps": 900.0}
+GPU = {"device": "cuda:0", "host": "h", "gflops": 40_000.0, "speeds": {"float32": 40_000.0}, **LINK}
 CPU = {"device": "cpu", "host": "h", "gflops": 200.0, "speeds": {"float32": 200.0}, **LINK}
 BOARD = {"device": "cpu", "host": "b", "gflops": 20.0, "speeds": {"float32": 20.0}, "latency_ms": 2.0, "mbps": 90.0}
 
