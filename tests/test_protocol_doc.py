@@ -93,7 +93,7 @@ def _inside(annotation: Any) -> list[Any]:
 
 
 def test_what_was_passed_over_is_named_as_documented() -> None:
-    request = plain.parse_plain(b'{"voice": "soft", "options": {"top_p": 0.9}}')
+    request = plain.parse_plain(b'{"voice": "soft", "options": {"beams": 4}}')
     assert f'`["{request.ignored[0]}", "{request.ignored[1]}"]`' in TEXT.replace("\n", " ")
 
 

@@ -83,6 +83,8 @@ class DecodedSequence:
     processors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     #: 0 chooses the likeliest token
     temperature: float = 0.0
+    #: what is applied to the logits divided by the temperature before a token is drawn
+    warpers: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
     def ids(self) -> torch.Tensor:
         """Returns prompt and text so far, (1, tokens)."""
@@ -151,6 +153,7 @@ class TokenChooser:
         processors.extend(start.rules)
         row.processors = processors or None
         row.temperature = self._rules.temperature(options.temperature)
+        row.warpers = self._rules.warpers(options)
         return row
 
     def say(self, rows: Sequence[DecodedSequence], logits: torch.Tensor, *, first: bool = False) -> None:
@@ -177,7 +180,8 @@ class TokenChooser:
 
     def _drawn(self, logits: torch.Tensor, row: DecodedSequence) -> int:
         """Draws a token: one number of the text's own row of random numbers for each, whoever else is in the batch."""
-        scores = self._rules.warped(row.ids(), logits[None].double() / row.temperature)[0]
+        scores = logits[None].double() / row.temperature
+        scores = (scores if row.warpers is None else row.warpers(row.ids(), scores))[0]
         reached = torch.softmax(scores, -1).cumsum(-1)
         at = int(torch.searchsorted(reached, row.draw.random() * reached[-1], right=True))
         return min(at, len(logits) - 1)

@@ -52,16 +52,19 @@ class StepwiseDecoding:
         self._batched = Decoding(self._forward, stop, pads=honours_padding(self._network), rules=rules)
 
     @torch.inference_mode()
-    def begin(self, given: Mapping[str, Any], options: Options, limit: int = 1) -> DecodedSequence:
+    def begin(
+        self, given: Mapping[str, Any], options: Options, limit: int = 1, rules: Sequence[Any] = ()
+    ) -> DecodedSequence:
         """Reads a prompt and says the first token.
 
         Args:
             given: Arguments of the network's `generate`.
             options: Those of the request.
             limit: Most tokens of the text.
+            rules: Logits processors that are applied behind those of the checkpoint's settings.
         """
         ids, ready = self._prepared(given, limit)
-        row = self._chooser.row(options, ids[0].tolist(), limit, Start())
+        row = self._chooser.row(options, ids[0].tolist(), limit, Start(rules=rules))
         state = _State(ready, self._kept())
         self._states[row] = state
         inputs = self._network.prepare_inputs_for_generation(ids, is_first_iteration=True, **ready)

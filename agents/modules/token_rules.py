@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from transformers.generation import logits_process as own
 
+from s2m3.schemas.wire.generation import Options
+
 __all__ = ["FOLLOWED", "NO_RULES", "TokenRules"]
 
 #: The keys that are followed here; `max_new_tokens`, `max_length`, `suppress_tokens` and the ends are read elsewhere.
@@ -33,6 +35,8 @@ FOLLOWED = (
 )
 #: What `generate` takes for `top_k` where tokens are drawn and no number is given.
 _TOP_K = 50
+#: Options of a request that stand before the checkpoint's.
+_ASKED = ("top_k", "top_p", "min_p")
 
 
 class TokenRules:
@@ -51,7 +55,7 @@ class TokenRules:
         self._given = {key: generation[key] for key in FOLLOWED if generation.get(key) is not None}
         self._ends = torch.tensor(sorted(ends))
         self.processors(1, 1)
-        self._warpers = self._made_warpers() if self._given.get("do_sample") else None
+        self._warpers = _made_warpers(self._given) if self._given.get("do_sample") else None
 
     def temperature(self, asked: float | None) -> float:
         """Returns the temperature with which tokens are drawn; 0 if the likeliest is chosen.
@@ -90,30 +94,34 @@ class TokenRules:
             found.append(own.SuppressTokensAtBeginLogitsProcessor(given["begin_suppress_tokens"], first))
         return found
 
-    def warped(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Returns scores (1, vocabulary) from which a token is drawn, those that must not be drawn at minus infinity.
+    def warpers(self, options: Options) -> own.LogitsProcessorList | None:
+        """Returns what leaves the tokens from which one is drawn: of the request, else of the checkpoint.
 
-        Args:
-            ids: The text with its prompt, (1, tokens).
-            scores: Logits divided by the temperature.
+        It is called with the text and its prompt, (1, tokens), and with logits divided by the temperature,
+        (1, vocabulary); tokens that must not be drawn come back at minus infinity.
         """
-        return scores if self._warpers is None else self._warpers(ids, scores)
+        asked = {name: value for name in _ASKED if (value := getattr(options, name)) is not None}
+        if not asked:
+            return self._warpers
+        own_settings = self._given if self._warpers is not None else {"top_k": 0}
+        return _made_warpers({**own_settings, **asked})
 
-    def _made_warpers(self) -> own.LogitsProcessorList:
-        given, found = self._given, own.LogitsProcessorList()
-        if top_k := given.get("top_k", _TOP_K):
-            found.append(own.TopKLogitsWarper(top_k))
-        if given.get("top_p", 1.0) < 1.0:
-            found.append(own.TopPLogitsWarper(given["top_p"]))
-        if "min_p" in given:
-            found.append(own.MinPLogitsWarper(given["min_p"]))
-        if given.get("typical_p", 1.0) < 1.0:
-            found.append(own.TypicalLogitsWarper(given["typical_p"]))
-        if 0.0 < given.get("epsilon_cutoff", 0.0) < 1.0:
-            found.append(own.EpsilonLogitsWarper(given["epsilon_cutoff"]))
-        if 0.0 < given.get("eta_cutoff", 0.0) < 1.0:
-            found.append(own.EtaLogitsWarper(given["eta_cutoff"]))
-        return found
+
+def _made_warpers(given: Mapping[str, Any]) -> own.LogitsProcessorList:
+    found = own.LogitsProcessorList()
+    if top_k := given.get("top_k", _TOP_K):
+        found.append(own.TopKLogitsWarper(top_k))
+    if given.get("top_p", 1.0) < 1.0:
+        found.append(own.TopPLogitsWarper(given["top_p"]))
+    if "min_p" in given:
+        found.append(own.MinPLogitsWarper(given["min_p"]))
+    if given.get("typical_p", 1.0) < 1.0:
+        found.append(own.TypicalLogitsWarper(given["typical_p"]))
+    if 0.0 < given.get("epsilon_cutoff", 0.0) < 1.0:
+        found.append(own.EpsilonLogitsWarper(given["epsilon_cutoff"]))
+    if 0.0 < given.get("eta_cutoff", 0.0) < 1.0:
+        found.append(own.EtaLogitsWarper(given["eta_cutoff"]))
+    return found
 
 
 #: Those of a checkpoint without settings.

@@ -126,6 +126,8 @@ class ContinuousBatcher:
 
     def _prepare(self, item: Item) -> _Waiting:
         module, options = self._module, item.work.hop.options or NO_OPTIONS
+        if options.format is not None and not getattr(module, "follows_formats", False):
+            raise BadInputError("options.format: this model's texts follow no format")
         prepared = module.prepare(item.work.inputs) if item.prepared is NOT_PREPARED else item.prepared
         most = module.most_tokens(prepared)
         if options.max_tokens is not None and options.max_tokens > most:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
 
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.protocol import Since, newer_fields
+from s2m3.schemas.wire.json_format import check_json_format
 
 __all__ = ["NO_OPTIONS", "Options", "Piece", "common_length", "known_options", "read_options"]
 
@@ -36,6 +37,14 @@ class Options(BaseModel):
     seed: int | None = Field(default=None, ge=0, le=_MAX_SEED)
     #: whether a transcript says when its segments were spoken, for models that can (Whisper)
     timestamps: Annotated[bool, Since(1)] = False
+    #: the text is JSON that follows this schema; `json`: any object. A reader that does not know it refuses it
+    format: Annotated[Literal["json"] | dict[str, Any] | None, Since(1, needed=True)] = None
+    #: of the draws, before the checkpoint's own: among so many of the likeliest tokens
+    top_k: Annotated[int | None, Field(ge=1, le=1000), Since(1)] = None
+    #: among the likeliest that together have this probability
+    top_p: Annotated[float | None, Field(gt=0.0, le=1.0), Since(1)] = None
+    #: among those at least so probable as a share of the likeliest
+    min_p: Annotated[float | None, Field(ge=0.0, le=1.0), Since(1)] = None
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -46,6 +55,12 @@ class Options(BaseModel):
         if not all(isinstance(text, str) and 0 < len(text) <= _LONGEST_STOP for text in stops):
             raise ValueError(f"texts of 1 to {_LONGEST_STOP} characters")
         return tuple(stops)
+
+    @field_validator("format")
+    @classmethod
+    def _bounded(cls, form: object) -> object:
+        check_json_format(form)
+        return form
 
     @property
     def draws(self) -> bool:
@@ -61,9 +76,12 @@ class Options(BaseModel):
         return self.model_copy(update={"seed": seed}) if self.draws and self.seed is None else self
 
     def for_reader(self, protocol: int) -> Self:
-        """Returns the options without those that an agent of a protocol number would refuse."""
+        """Returns the options without those that an agent of a protocol number would refuse.
+
+        A format stays: an agent that refuses it is better than one that answers without it.
+        """
         newer = newer_fields(self, protocol)
-        defaults = {name: type(self).model_fields[name].default for name in newer}
+        defaults = {name: type(self).model_fields[name].default for name in newer if name != "format"}
         return self.model_copy(update=defaults) if newer else self
 
 

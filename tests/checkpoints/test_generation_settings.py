@@ -151,7 +151,9 @@ def test_tokens_are_drawn_from_the_probabilities_from_which_generate_draws(gener
     rules, ids = TokenRules(generation, [EOS]), torch.tensor([[5, 6, 7]])
     for seed in range(5):
         logits = 3 * torch.randn(1, SIZE, generator=torch.Generator().manual_seed(seed))
-        found = rules.warped(ids, logits / rules.temperature(None))
+        warpers = rules.warpers(NO_OPTIONS)
+        assert warpers is not None
+        found = warpers(ids, logits / rules.temperature(None))
         assert torch.allclose(found.softmax(-1), expected(ids, logits).softmax(-1), atol=1e-6)
 
 

@@ -14,6 +14,7 @@ from s2m3.agents.checkpoints.generation.text_settings import never_chosen, new_t
 from s2m3.agents.checkpoints.networks.loading import build_network
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.modules.decoding import DecodedSequence, Stop
+from s2m3.agents.modules.json_constraint import JsonFormats
 from s2m3.agents.modules.kv_cache import kv_cache_size
 from s2m3.agents.modules.ports import Config
 from s2m3.agents.modules.state_dicts import nbytes_of
@@ -56,6 +57,8 @@ class PromptSettings:
 class PromptGenerator(TextWriter[Prompt]):
     """A TextWriter over a network that has `generate`. A subclass makes the prompt of an item.
 
+    Its texts follow a JSON schema where the request has one (agents/modules/json_constraint.py).
+
     Args:
         network: Of transformers.
         tokenizer: Makes texts of tokens.
@@ -64,6 +67,7 @@ class PromptGenerator(TextWriter[Prompt]):
     """
 
     prepares_at_once = 1
+    follows_formats = True
 
     def __init__(self, network: Any, tokenizer: Any, settings: PromptSettings, writer: Any = None) -> None:
         config = network.config.get_text_config(decoder=True)
@@ -79,6 +83,7 @@ class PromptGenerator(TextWriter[Prompt]):
         self._vocabulary = config.vocab_size
         self._crosses = bool((writer or network).config.is_encoder_decoder)
         self._length = settings.length
+        self._formats = JsonFormats(tokenizer, self._vocabulary, settings.stop.ends)
 
     def _prompt(self, given: Mapping[str, Any]) -> Prompt:
         """Returns a prompt of the tokenizer's or processor's output; `input_ids` are (1, tokens).
@@ -100,8 +105,15 @@ class PromptGenerator(TextWriter[Prompt]):
         return (1, prepared.tokens) if self._crosses else (prepared.tokens, 0)
 
     def begin(self, prepared: Prompt, options: Options) -> DecodedSequence:
-        """Reads the prompt and says the first token."""
-        return self._decoding.begin(prepared.given, options, options.max_tokens or default_tokens(self, prepared))
+        """Reads the prompt and says the first token.
+
+        Raises:
+            BadInputError: The form that the text is to have cannot be followed.
+        """
+        limit = options.max_tokens or default_tokens(self, prepared)
+        form = options.format
+        rules = [] if form is None else [self._formats.constraint(form, limit)]
+        return self._decoding.begin(prepared.given, options, limit, rules)
 
 
 def build_prompted(opened: CheckpointPart, config: PromptConfig) -> tuple[Any, PromptSettings]:
