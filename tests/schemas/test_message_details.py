@@ -236,7 +236,14 @@ def test_texts_come_as_texts_and_bytes_as_bytes() -> None:
         ({"max_tokens": 0}, "options.max_tokens: "),
         ({"stop": [""]}, "options.stop: texts of 1 to 100 characters"),
         ({"stop": ["a"] * 9}, "options.stop: at most 8 texts"),
-        ({"top_p": 1}, "options has an unknown key 'top_p': max_tokens, stop, temperature, seed, timestamps"),
+        (
+            {"beams": 1},
+            "options has an unknown key 'beams': "
+            "max_tokens, stop, temperature, seed, timestamps, format, top_k, top_p, min_p",
+        ),
+        ({"format": {"a": float("nan")}}, "options.format: a schema in JSON"),
+        ({"format": {"a": "x" * 40_000}}, "options.format: a schema of at most 32768 characters"),
+        ({"format": json.loads('{"a":' * 40 + "1" + "}" * 40)}, "options.format: a schema of at most 32 levels"),
     ],
 )
 def test_an_option_that_cannot_be_is_named(given: dict[str, Any], said: str) -> None:
@@ -305,8 +312,8 @@ def test_what_of_a_request_was_passed_over_is_named_in_its_answer() -> None:
 
 
 def test_unknown_keys_and_options_are_passed_over_and_named_in_order() -> None:
-    found = parse_plain(b'{"z": 1, "inputs": {}, "a": 2, "options": {"top_p": 1, "max_tokens": 3}, "stream": true}')
-    assert found.ignored == ("a", "options.top_p", "z")
+    found = parse_plain(b'{"z": 1, "inputs": {}, "a": 2, "options": {"beams": 1, "max_tokens": 3}, "stream": true}')
+    assert found.ignored == ("a", "options.beams", "z")
     assert (found.options, found.stream) == ({"max_tokens": 3}, True)
 
 
