@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from s2m3.schemas.checkpoints.adapters import ADAPTER
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
-from s2m3.schemas.wire.chat import chat_messages
+from s2m3.schemas.wire.chat import chat_messages, chat_tools
 from s2m3.schemas.wire.values import Kind, Tensor, Value, check_kind
 
-__all__ = ["Config", "chat_port", "port", "read_config", "tensor_port", "text_port", "texts_port"]
+__all__ = ["Config", "chat_port", "port", "read_config", "tensor_port", "text_port", "texts_port", "tools_port"]
 
 #: Characters of one text, texts of one item, and characters of all of them: what is read in 0.2 s.
 _MAX_CHARACTERS, _MAX_TEXTS, _MAX_TOGETHER = 10_000, 1_000, 200_000
@@ -94,6 +94,23 @@ def chat_port(inputs: Mapping[str, Value], name: str, pictures: int = 0) -> list
         if texts := [block["text"] for block in message["content"] if block["type"] == "text"]:
             texts_port({name: texts}, name)
     return messages
+
+
+def tools_port(inputs: Mapping[str, Value], name: str, template: str | None) -> list[dict[str, Any]]:
+    """Returns the descriptions of functions in the chat of an input port; empty if there are none.
+
+    Args:
+        inputs: The item.
+        name: The port.
+        template: The chat template that is to show them; None if there is none that can.
+
+    Raises:
+        BadInputError: One describes no function, or the template shows none.
+    """
+    tools = chat_tools(port(inputs, name, "chat"))
+    if tools and "tools" not in (template or ""):
+        raise BadInputError("the model's chat template shows no tools")
+    return tools
 
 
 def tensor_port(inputs: Mapping[str, Value], name: str, shape: tuple[int | None, ...]) -> Tensor:

@@ -1,13 +1,17 @@
-"""Chat messages as an input: the form that chat templates take, checked and with the request's pictures counted in."""
+"""Chat messages as an input: the form that chat templates take, checked and with the request's pictures counted in.
+
+A first message of the role `tools` describes functions that may be called; its content is a list of their descriptions.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["chat_messages", "is_chat"]
+__all__ = ["chat_messages", "chat_tools", "is_chat"]
 
-_ROLES = ("system", "user", "assistant")
+_ROLES = ("system", "user", "assistant", "tool")
+_TOOLS = "tools"
 #: Messages of one chat, and blocks of one message.
 _MOST = 200
 
@@ -37,11 +41,11 @@ def chat_messages(value: str | list[Any], pictures: int) -> list[dict[str, Any]]
     Raises:
         BadInputError: A role, a block or the number of pictures does not fit.
     """
-    given: list[Any] = [{"role": "user", "content": value}] if isinstance(value, str) else value
+    given: list[Any] = [{"role": "user", "content": value}] if isinstance(value, str) else _without_tools(value)
     if len(given) > _MOST:
         raise BadInputError(f"{len(given)} chat messages; at most {_MOST}")
     found: list[dict[str, Any]] = [
-        {"role": _role(message), "content": _blocks(message["content"])} for message in given
+        {"role": _role(message), "content": _blocks(message["content"]), **_called(message)} for message in given
     ]
     shown = sum(block["type"] == "image" for message in found for block in message["content"])
     if shown == 0 and pictures:
@@ -52,6 +56,39 @@ def chat_messages(value: str | list[Any], pictures: int) -> list[dict[str, Any]]
     elif shown != pictures:
         raise BadInputError(f"the chat shows {shown} pictures; {pictures} came with it")
     return found
+
+
+def chat_tools(value: str | list[Any]) -> list[dict[str, Any]]:
+    """Returns the descriptions of functions in a chat, in OpenAI's form: `{"type": "function", "function": {…}}`.
+
+    Raises:
+        BadInputError: One of them describes no function.
+    """
+    if isinstance(value, str) or len(value) == len(_without_tools(value)):
+        return []
+    described = value[0]["content"]
+    if isinstance(described, str) or len(described) > _MOST or not all(_is_function(item) for item in described):
+        raise BadInputError(f'tools are at most {_MOST} of {{"type": "function", "function": {{"name": …}}}}')
+    return [dict(item) for item in described]
+
+
+def _is_function(item: Mapping[str, Any]) -> bool:
+    function = item.get("function")
+    return isinstance(function, Mapping) and isinstance(function.get("name"), str)
+
+
+def _without_tools(value: list[Any]) -> list[Any]:
+    return value[1:] if value and value[0]["role"] == _TOOLS else value
+
+
+def _called(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the calls of functions in a message of the assistant."""
+    calls = message.get("tool_calls") if message["role"] == "assistant" else None
+    if not calls:
+        return {}
+    if not isinstance(calls, list) or len(calls) > _MOST or not all(map(_is_function, calls)):
+        raise BadInputError('tool_calls is a list of {"type": "function", "function": {"name": …, "arguments": {…}}}')
+    return {"tool_calls": calls}
 
 
 def _role(message: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from s2m3.schemas.errors import BadInputError
-from s2m3.schemas.wire.chat import chat_messages, is_chat
+from s2m3.schemas.wire.chat import chat_messages, chat_tools, is_chat
 from s2m3.schemas.wire.values import check_kind
 
 IMAGE = {"type": "image"}
@@ -31,6 +31,24 @@ def test_blocks_stand_where_they_are_and_other_keys_are_left_out() -> None:
     assert chat_messages(said, 1)[0]["content"] == [text("left"), IMAGE, text("right")]
 
 
+def test_tools_are_described_by_a_first_message_and_called_by_the_assistant() -> None:
+    tool = {"type": "function", "function": {"name": "light_on"}}
+    called = {"role": "assistant", "content": "", "tool_calls": [tool]}
+    said = [
+        {"role": "tools", "content": [tool]},
+        {"role": "user", "content": "on"},
+        called,
+        {"role": "tool", "content": "ok"},
+    ]
+    assert is_chat(said)
+    assert chat_tools(said) == [tool]
+    assert chat_tools(said[1:]) == chat_tools("on") == []
+    assert [message["role"] for message in chat_messages(said, 0)] == ["user", "assistant", "tool"]
+    assert chat_messages(said, 0)[1]["tool_calls"] == [tool]
+    with pytest.raises(BadInputError, match="tools are"):
+        chat_tools([{"role": "tools", "content": [{"type": "function"}]}])
+
+
 def test_what_is_given_is_not_changed() -> None:
     said = [{"role": "user", "content": [text("a")]}]
     chat_messages(said, 1)
@@ -43,7 +61,8 @@ def test_what_is_given_is_not_changed() -> None:
         ([{"role": "user", "content": [IMAGE]}], 0, "shows 1 pictures; 0 came"),
         ([{"role": "user", "content": [IMAGE]}], 2, "shows 1 pictures; 2 came"),
         ([{"role": "system", "content": "a"}], 1, "no message of the user"),
-        ([{"role": "tool", "content": "a"}], 0, "the role 'tool'"),
+        ([{"role": "critic", "content": "a"}], 0, "the role 'critic'"),
+        ([{"role": "assistant", "content": "", "tool_calls": [{"function": {}}]}], 0, "tool_calls is a list"),
         ([{"role": "user", "content": [{"type": "video"}]}], 0, "a block of a chat message"),
         ([{"role": "user", "content": [{"type": "text", "text": 1}]}], 0, "a block of a chat message"),
         ([{"role": "user", "content": "a"}] * 201, 0, "201 chat messages"),

@@ -238,8 +238,10 @@ def test_texts_come_as_texts_and_bytes_as_bytes() -> None:
         ({"stop": ["a"] * 9}, "options.stop: at most 8 texts"),
         (
             {"beams": 1},
-            "options has an unknown key 'beams': "
-            "max_tokens, stop, temperature, seed, timestamps, format, top_k, top_p, min_p",
+            (
+                "options has an unknown key 'beams': "
+                "max_tokens, stop, temperature, seed, timestamps, format, top_k, top_p, min_p"
+            ),
         ),
         ({"format": {"a": float("nan")}}, "options.format: a schema in JSON"),
         ({"format": {"a": "x" * 40_000}}, "options.format: a schema of at most 32768 characters"),

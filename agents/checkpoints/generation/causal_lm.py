@@ -14,7 +14,7 @@ from s2m3.agents.checkpoints.generation.prompted import (
 )
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.checkpoints.storage.preprocessing import read_tokenizer
-from s2m3.agents.modules.ports import chat_port, read_config
+from s2m3.agents.modules.ports import chat_port, read_config, tools_port
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
 
@@ -35,17 +35,23 @@ class CausalLM(PromptGenerator):
     def prepare(self, inputs: Mapping[str, Value]) -> Prompt:
         """Returns the item's prompt."""
         chat = [
-            {"role": message["role"], "content": "".join(block["text"] for block in message["content"])}
+            {**message, "content": "".join(block["text"] for block in message["content"])}
             for message in chat_port(inputs, "text")
         ]
-        return self._prompt(self._tokenized(chat))
+        template = str(self._tokenizer.chat_template) if self._chats else None
+        return self._prompt(self._tokenized(chat, tools_port(inputs, "text", template)))
 
-    def _tokenized(self, chat: Sequence[Mapping[str, str]]) -> Mapping[str, Any]:
+    def _tokenized(self, chat: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         found: Mapping[str, Any]
         if self._chats:
             try:
                 found = self._tokenizer.apply_chat_template(
-                    list(chat), add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+                    list(chat),
+                    tools=list(tools) or None,
+                    add_generation_prompt=True,
+                    tokenize=True,
+                    return_dict=True,
+                    return_tensors="pt",
                 )
             except (TemplateError, ValueError, TypeError, KeyError) as error:
                 raise BadInputError(f"the chat does not fit the model's template: {error}"[:300]) from error

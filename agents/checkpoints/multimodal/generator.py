@@ -22,7 +22,7 @@ from s2m3.agents.checkpoints.multimodal.picture_features import MOST_PICTURES, P
 from s2m3.agents.checkpoints.multimodal.processor import PictureHalf, TextHalf
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.modules.decoding import DecodedSequence
-from s2m3.agents.modules.ports import chat_port, port, read_config, tensor_port
+from s2m3.agents.modules.ports import chat_port, port, read_config, tensor_port, tools_port
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value
@@ -80,6 +80,8 @@ class MultimodalGenerator(PromptGenerator):
 
     def _put(self, inputs: Mapping[str, Value], pictures: int, sizes: Mapping[str, Value]) -> dict[str, Any]:
         """Returns the question in its prompt, as the network takes it, without pictures."""
+        if self._asks:
+            tools_port(inputs, "text", None)
         chat = chat_port(inputs if self._asks else {"text": ""}, "text", pictures)
         return self._half(chat, sizes)
 
