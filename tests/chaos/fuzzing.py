@@ -15,12 +15,14 @@ import numpy as np
 from s2m3.broker.requests.stream_assembler import StreamAssembler
 from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
+from s2m3.schemas import parts as p
 from s2m3.schemas import topics
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.document import Document
 from s2m3.schemas.errors import BadInputError, BusyError
 from s2m3.schemas.wire.codec import decode_answer, decode_piece, decode_work, encode_answer, encode_piece, encode_work
 from s2m3.schemas.wire.generation import Piece
+from s2m3.schemas.wire.part_pieces import decode_part_piece, encode_part_piece
 from s2m3.schemas.wire.plain import encode_plain_error, encode_plain_result, parse_plain, read_inputs, transaction_of
 from s2m3.schemas.wire.work import Answer, Hop, Timing, Work
 
@@ -155,6 +157,12 @@ def _piece(payload: bytes) -> object:
     return streamed.add(piece), streamed.end("a whole text"), encode_piece(piece)
 
 
+def _part_piece(payload: bytes) -> object:
+    piece = decode_part_piece(payload)
+    request = p.PieceRequest(part=piece.part, file=piece.file % 9, piece=piece.piece % 9, hashes=piece.hashes)
+    return encode_part_piece(request, piece.data, piece.refused)
+
+
 def _plain(payload: bytes) -> object:
     error = encode_plain_error(BusyError("full"), request=REQUEST, transaction=transaction_of(payload))
     return error, read_inputs({"image": "image", "text": "texts"}, parse_plain(payload).inputs, {"text": ["a"]})
@@ -177,6 +185,7 @@ def documents() -> dict[str, Document]:
     ready = m.ModuleReport(state="ready", bytes=7, memory_mb=1.5, ms=3.25)
     made: list[Document] = [
         *_of_the_bridge(why),
+        *_of_parts(),
         m.NodeState(state="ready", boot="b"),
         m.NodeProfile(boot="b", version="1", memory_mb=9, runtime_mb=1, gflops=2, latency_ms=1, mbps=10, classes=["x"]),
         m.Reported(boot="b", modules={"noop-left": ready, "vit": m.ModuleReport(state="failed", reason=why)}),
@@ -192,6 +201,21 @@ def documents() -> dict[str, Document]:
         m.ControlResponse(status="error", error=why, data={"revision": 7}, transaction=7),
     ]
     return {type(document).__name__: document for document in made}
+
+
+_REQUEST = p.PieceRequest(part="0123456789abcdef" * 4, file=0, piece=1)
+
+
+def _of_parts() -> list[Document]:
+    digest = "0123456789abcdef" * 4
+    file = p.PartFile(name="model.safetensors", bytes=70_000, sha256=digest, pieces_sha256=digest)
+    manifest = p.PartManifest(content=digest, runtime="torch", dtype="float32", files=[file])
+    wanted = {"source": "/models/clip", "prefix": "vision", "class": "image-encoder", "runtimes": ["torch"]}
+    return [
+        p.PartWanted.model_validate(wanted),
+        p.PartOffer(key=digest[:16], manifest=manifest, original=True),
+        _REQUEST,
+    ]
 
 
 def _of_the_bridge(why: m.ErrorBody) -> list[Document]:
@@ -218,6 +242,7 @@ def _surfaces() -> list[Surface]:
         Surface("work", _work, [encode_work(work)[0] for work in works]),
         Surface("answer", _answer, [encode_answer(answer)[0] for answer in answers]),
         Surface("piece", _piece, [encode_piece(Piece(REQUEST, "words", 1, 0, 4, "a text"))[0]]),
+        Surface("piece of a part", _part_piece, [encode_part_piece(_REQUEST, b"bytes")]),
         Surface("plain request", _plain, [json.dumps(asked).encode()]),
     ]
     known = documents()

@@ -63,7 +63,8 @@ def test_a_plan_of_every_module_there_is_is_read_by_the_old_release(old: Path) -
 
 def test_every_document_of_today_is_read_by_the_old_release(old: Path) -> None:
     known = documents()
-    carrying = [path for path in topics.ALL if isinstance(path, topics.Topic) and path is not topics.ROLLCALL]
+    newer = (topics.ROLLCALL, topics.PART_WANTED, topics.PART_OFFER, topics.PART_REQUEST)
+    carrying = [path for path in topics.ALL if isinstance(path, topics.Topic) and path not in newer]
     said = [(path.pattern, known[path.document.__name__].encode(0)) for path in carrying]
     done = read_by(old, said)
     assert done.stdout.decode().split() == ["read"] * len(said), done.stderr.decode()[-2000:]
