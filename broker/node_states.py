@@ -13,6 +13,8 @@ class NodeStates:
 
     _state: dict[str, NodeState] = field(default_factory=dict)
     _unseen: set[str] = field(default_factory=set)
+    #: lost, ready and present nodes; None after a change
+    _by_state: tuple[frozenset[str], frozenset[str], frozenset[str]] | None = None
 
     def update(self, node: str, state: NodeState | None) -> bool:
         """Sets a node's state; returns whether it changed.
@@ -21,6 +23,7 @@ class NodeStates:
         None (the retained message was cleared) removes the node.
         """
         known = self._state.get(node)
+        self._by_state = None
         self._unseen.discard(node)
         if state is None:
             return self._state.pop(node, None) is not None
@@ -33,6 +36,7 @@ class NodeStates:
         """Counts every node as lost until its state arrives again; to be called when the connection is lost."""
         self._unseen |= self._state.keys()
         self._state.clear()
+        self._by_state = None
 
     def boot(self, node: str) -> str | None:
         """Returns the boot id of the node's current process."""
@@ -52,14 +56,22 @@ class NodeStates:
     @property
     def lost(self) -> frozenset[str]:
         """Nodes whose state is lost, or has not arrived since `forget`."""
-        return frozenset(self._unseen).union(node for node, state in self._state.items() if state.state == "lost")
+        return self._sorted_out()[0]
 
     @property
     def ready(self) -> frozenset[str]:
         """Nodes whose state is ready: they accept new work."""
-        return frozenset(node for node, state in self._state.items() if state.state == "ready")
+        return self._sorted_out()[1]
 
     @property
     def present(self) -> frozenset[str]:
         """Nodes whose state is ready, draining, or one that only a newer release knows."""
-        return frozenset(node for node, state in self._state.items() if state.state != "lost")
+        return self._sorted_out()[2]
+
+    def _sorted_out(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+        if self._by_state is None:
+            states = {node: state.state for node, state in self._state.items()}
+            lost = frozenset(node for node, state in states.items() if state == "lost")
+            ready = frozenset(node for node, state in states.items() if state == "ready")
+            self._by_state = lost | self._unseen, ready, frozenset(states) - lost
+        return self._by_state

@@ -208,6 +208,9 @@ def with_definition(known: Catalogue, definition: Definition) -> tuple[Catalogue
     Raises:
         BadDefinitionError: The steps do not fit together, or the id of a module is taken by another module.
     """
+    if all(_is_same(spec, known.modules.get(spec.id)) for spec in definition.modules):
+        check_model("definition", definition.model, known.modules)
+        return known, definition.model  # there is nothing to merge
     specs = dict(known.modules)
     for spec in definition.modules:
         if specs.setdefault(spec.id, spec).identity != spec.identity:
@@ -216,6 +219,13 @@ def with_definition(known: Catalogue, definition: Definition) -> tuple[Catalogue
     others = {name: model for name, model in known.models.items() if name != definition.model.id}
     found = _merged(specs, [*others.values(), definition.model], first=list(known.modules))
     return known.model_copy(update={"modules": found.modules}), found.models[definition.model.id]
+
+
+def _is_same(spec: ModuleSpec, known: ModuleSpec | None) -> bool:
+    """Returns whether a module is one of the catalogue, under its id, and says nothing new."""
+    if known is None or spec.same_as is not None or spec.identity != known.identity:
+        return False
+    return (spec.inputs, spec.outputs) == (known.inputs, known.outputs)
 
 
 def _merged(specs: dict[str, ModuleSpec], models: list[ModelSpec], first: Sequence[str] = ()) -> Catalogue:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -91,7 +92,13 @@ class ModuleSpec(_Frozen):
         """Whether it generates a text, token by token."""
         return self.generates is not None and self.outputs[self.generates] == "text"
 
-    @property
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Returns a copy, with some fields changed."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("identity", None)
+        return copied
+
+    @cached_property
     def identity(self) -> str:
         """Hash of everything that identifies the module: modules with the same identity share one copy."""
         what = [self.source, self.prefix, self.class_, self.config, *filter(None, [self.revision, self.dtype])]

@@ -1,5 +1,7 @@
 """The planner's view of the site: desired tasks, present nodes, modules per node. Pure: documents in, answers out."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel
@@ -7,10 +9,11 @@ from pydantic import BaseModel
 from s2m3.broker.node_states import NodeStates
 from s2m3.planner.site.compute_time import expected_s
 from s2m3.planner.site.flapping import Flapping
-from s2m3.planner.site.part_sources import can_fetch, fetch_price_s, has_part
+from s2m3.planner.site.part_sources import fetch_price_s, has_part
 from s2m3.planner.site.request_rates import Rates
+from s2m3.planner.site.site_index import SiteIndex
 from s2m3.schemas.definitions import Catalogue, ModelSpec, ModuleSpec, is_hub_id, with_definition
-from s2m3.schemas.dtypes import Dtype, share_of
+from s2m3.schemas.dtypes import share_of
 from s2m3.schemas.errors import BadDefinitionError, BadInputError, S2M3Error
 from s2m3.schemas.messages import ErrorBody, ModuleReport, NodeProfile, Plan, Reported, TaskSpec
 from s2m3.schemas.protocol import PROTOCOL, needs
@@ -34,11 +37,21 @@ class _Failures:
 
 
 @dataclass(slots=True)
+class _Known:
+    """The definitions in files and tasks."""
+
+    catalogue: Catalogue
+    #: task -> the model that is embedded in it
+    models: dict[str, ModelSpec] = field(default_factory=dict)
+    refused: dict[str, S2M3Error] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class ClusterState:
     """Desired tasks, node profiles and node reports: everything that determines a placement."""
 
-    #: all known definitions, from files and from tasks
-    catalogue: Catalogue
+    #: the definitions in files
+    in_files: Catalogue
     tasks: dict[str, TaskSpec] = field(default_factory=dict)
     nodes: NodeStates = field(default_factory=NodeStates)
     profiles: dict[str, NodeProfile] = field(default_factory=dict)
@@ -52,19 +65,41 @@ class ClusterState:
     #: new task -> until when nodes may still say that they hold its checkpoint
     _offers_until: dict[str, float] = field(default_factory=dict)
     flapping: Flapping = field(default_factory=Flapping)
-    #: tasks whose embedded definition is invalid
-    refused: dict[str, S2M3Error] = field(default_factory=dict)
-    _in_files: Catalogue = field(init=False)
-    _own_models: dict[str, ModelSpec] = field(default_factory=dict)
     _failures: dict[tuple[str, str], _Failures] = field(default_factory=dict)
+    #: made of the definitions in files and tasks; None after a change of tasks
+    _known: _Known | None = None
+    _index: SiteIndex | None = None
 
-    def __post_init__(self) -> None:
-        self._in_files = self.catalogue
+    @property
+    def catalogue(self) -> Catalogue:
+        """All known definitions, from files and from tasks."""
+        return self._definitions().catalogue
+
+    @property
+    def refused(self) -> Mapping[str, S2M3Error]:
+        """The tasks whose embedded definition is invalid."""
+        return self._definitions().refused
+
+    @contextmanager
+    def indexed(self) -> Iterator[None]:
+        """Keeps what answers derive from the documents of all nodes, as long as the context lasts.
+
+        No document may change meanwhile.
+        """
+        outer = self._index
+        self._index = outer or self._site()
+        try:
+            yield
+        finally:
+            self._index = outer
+
+    def _site(self) -> SiteIndex:
+        return self._index or SiteIndex(self.nodes, self.profiles, self.reported)
 
     def model_of(self, task: str) -> ModelSpec | None:
         """Returns the model of a task; None if its definition is unknown, or embedded in the task and invalid."""
         if self.tasks[task].definition is not None or self.tasks[task].unreadable:
-            return self._own_models.get(task)
+            return self._definitions().models.get(task)
         return self.catalogue.models.get(self.tasks[task].model)
 
     def want(self, task: str, spec: TaskSpec | None) -> bool:
@@ -76,29 +111,26 @@ class ClusterState:
             self._offers_until.pop(task, None)
         else:
             self.tasks[task] = spec
-        self._take_definitions()
+        self._known = None
         return True
 
-    def _take_definitions(self) -> None:
-        """Rebuilds the catalogue from the definitions in files and tasks; equal modules are merged."""
-        self._own_models, self.refused, catalogue = {}, {}, self._in_files
-        for task, spec in sorted(self.tasks.items()):
-            if spec.unreadable:
-                self.refused[task] = BadDefinitionError(f"the planner cannot read it: {spec.unreadable}")
-            if spec.definition is not None:
-                try:
-                    catalogue, self._own_models[task] = with_definition(catalogue, spec.definition)
-                except BadInputError as error:
-                    self.refused[task] = error
-        self.catalogue = catalogue
+    def _definitions(self) -> _Known:
+        """Returns the definitions in files and tasks; equal modules are merged."""
+        if self._known is None:
+            known = self._known = _Known(self.in_files)
+            for task, spec in sorted(self.tasks.items()):
+                if spec.unreadable:
+                    known.refused[task] = BadDefinitionError(f"the planner cannot read it: {spec.unreadable}")
+                if spec.definition is not None:
+                    try:
+                        known.catalogue, known.models[task] = with_definition(known.catalogue, spec.definition)
+                    except BadInputError as error:
+                        known.refused[task] = error
+        return self._known
 
     def usable(self) -> list[str]:
         """Returns the nodes that may be given modules: ready, and with a profile of the current boot."""
-        return sorted(
-            node
-            for node in self.nodes.ready
-            if node in self.profiles and self.profiles[node].boot == self.nodes.boot(node)
-        )
+        return self._site().usable
 
     def keepalives(self) -> dict[str, float]:
         """Returns the keepalive, seconds, of each present node that publishes its load as a heartbeat."""
@@ -107,22 +139,12 @@ class ClusterState:
 
     def holds(self, node: str, module: str) -> ModuleReport | None:
         """Returns a present node's report of a module; None if it has none from the current boot."""
-        reported = self.reported.get(node)
-        boot = self.nodes.boot(node)
-        if reported is None or node not in self.nodes.present or reported.boot != boot:
-            return None
-        if node not in self.profiles or self.profiles[node].boot != boot:
-            return None
-        return reported.modules.get(module)
+        return self._site().held.get(module, {}).get(node)
 
     def ready_nodes(self, module: str) -> list[str]:
         """Returns the present nodes (ready or draining) that hold a ready copy."""
-        found = []
-        for node in sorted(self.nodes.present):
-            report = self.holds(node, module)
-            if report is not None and report.state == "ready":
-                found.append(node)
-        return found
+        reports = self._site().held.get(module, {})
+        return [node for node, report in reports.items() if report.state == "ready"]
 
     def memory_for_modules(self, node: str) -> float:
         """Returns a node's budget minus its runtime's memory, 10^6 bytes, scaled to float32 weights.
@@ -146,19 +168,10 @@ class ClusterState:
         estimate counts: an agent without enough memory refuses the load and the module is placed elsewhere, while too
         large an estimate would never be tried and corrected.
         """
-        measured = [
-            reported.modules[spec.id].memory_mb / self._share(node)
-            for node, reported in self.reported.items()
-            if spec.id in reported.modules and reported.modules[spec.id].state == "ready"
-        ]
-        if measured:
-            return max(measured)
-        dtypes: set[Dtype] = {self.profiles[node].dtype for node in self.usable()} or {"float32"}
-        return min((spec.weights_mb(spec.dtype or dtype) + spec.cache_mb) / share_of(dtype) for dtype in dtypes)
-
-    def _share(self, node: str) -> float:
-        profile = self.profiles.get(node)
-        return share_of(profile.dtype) if profile is not None else 1.0
+        site = self._site()
+        if (measured := site.measured_mb.get(spec.id)) is not None:
+            return measured
+        return min((spec.weights_mb(spec.dtype or dtype) + spec.cache_mb) / share_of(dtype) for dtype in site.dtypes)
 
     def seconds(self, spec: ModuleSpec, node: str) -> float:
         """Returns seconds per item on a node.
@@ -167,19 +180,14 @@ class ClusterState:
         operations divided by the node's speed (compute_time.py). To the last two comes what fetching the part costs
         a node that lacks it.
         """
-        report = self.holds(node, spec.id)
+        site, profile = self._site(), self.profiles[node]
+        report = site.held.get(spec.id, {}).get(node)
         if report is not None and report.ms > 0:
             return report.ms / 1000
-        elsewhere = [(self.profiles[other], ms / 1000) for other, ms in self._measured_ms(spec.id)]
-        expected = expected_s(spec, self.profiles[node], elsewhere)
+        expected = expected_s(spec, profile, site.pace(spec))
         if report is not None and report.state == "ready":
             return expected
-        return expected + fetch_price_s(spec, node, self._present_profiles())
-
-    def _measured_ms(self, module: str) -> list[tuple[str, float]]:
-        """Returns (node, milliseconds per item) of each node that has run a module."""
-        reports = ((node, self.holds(node, module)) for node in self.reported)
-        return [(node, report.ms) for node, report in reports if report is not None and report.ms > 0]
+        return expected + fetch_price_s(spec, profile, site.sender(spec, node))
 
     def understands(self, node: str, document: BaseModel) -> bool:
         """Returns whether a node's protocol number is high enough for everything in a document."""
@@ -198,14 +206,16 @@ class ClusterState:
 
     def _can_have(self, spec: ModuleSpec, node: str) -> bool:
         """Returns whether a module's files are on a node, or come from the hub or from another node."""
-        profile, held = self.profiles[node], self.holds(node, spec.id)
-        fetchable = is_hub_id(spec.source) and "hub" in profile.sources
+        profile = self.profiles[node]
+        if has_part(spec, profile) or (is_hub_id(spec.source) and "hub" in profile.sources):
+            return True
+        if profile.parts is None:
+            return False
+        site = self._site()
+        held = site.held.get(spec.id, {}).get(node)
         # one that is loading or ready stays: who sends the part may be away for a moment, or is not needed any more
-        under_way = profile.parts is not None and held is not None and held.state in ("loading", "ready")
-        return fetchable or has_part(spec, profile) or under_way or can_fetch(spec, node, self._present_profiles())
-
-    def _present_profiles(self) -> dict[str, NodeProfile]:
-        return {node: self.profiles[node] for node in sorted(self.nodes.present) if node in self.profiles}
+        under_way = held is not None and held.state in ("loading", "ready")
+        return under_way or site.sender(spec, node) is not None
 
     def take_profile(self, node: str, profile: NodeProfile | None) -> bool:
         """Sets a node's profile (None removes it); returns whether it changed."""

@@ -1,12 +1,12 @@
 """How long a module takes on a node where it has not run: by the speeds that profiles tell, and what any call takes."""
 
 from collections.abc import Iterable
-from statistics import median
+from statistics import median_high, median_low
 
 from s2m3.schemas.messages import NodeProfile
 from s2m3.schemas.specs import ModuleSpec
 
-__all__ = ["expected_s"]
+__all__ = ["Pace", "expected_s", "pace_of"]
 
 #: Part of a matrix product's throughput that models reach (measured on the zoo: 0.2 to 0.5).
 _EFFICIENCY = 0.3
@@ -15,17 +15,33 @@ _EFFICIENCY = 0.3
 _LEAST_S, _LEAST_ON_ACCELERATOR_S = 0.0001, 0.003
 
 
-def expected_s(spec: ModuleSpec, profile: NodeProfile, measured: Iterable[tuple[NodeProfile, float]]) -> float:
+#: Seconds per item x speed of a module, in GFLOP: the lower and the upper median over the nodes that have run it.
+Pace = tuple[float, float]
+
+
+def pace_of(spec: ModuleSpec, measured: Iterable[tuple[NodeProfile, float]]) -> Pace | None:
+    """Returns the pace of a module; None if no node has run it.
+
+    Args:
+        spec: The module.
+        measured: Of nodes that have run it: profile, and seconds per item.
+    """
+    paces = [seconds * _speed(spec, profile) for profile, seconds in measured]
+    return (median_low(paces), median_high(paces)) if paces else None
+
+
+def expected_s(spec: ModuleSpec, profile: NodeProfile, pace: Pace | None) -> float:
     """Returns the seconds per item that are expected of a module on a node.
 
     Args:
         spec: The module.
         profile: The node's.
-        measured: Of other nodes that have run it: profile, and seconds per item.
+        pace: The module's, on other nodes.
     """
     speed, least = _speed(spec, profile), _least_s(profile)
-    scaled = [max(least, seconds * _speed(spec, other) / speed) for other, seconds in measured]
-    return median(scaled) if scaled else max(spec.gflops / speed / _EFFICIENCY, least)
+    if pace is None:
+        return max(spec.gflops / speed / _EFFICIENCY, least)
+    return sum(max(least, work / speed) for work in pace) / len(pace)
 
 
 def _speed(spec: ModuleSpec, profile: NodeProfile) -> float:

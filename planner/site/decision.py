@@ -40,6 +40,11 @@ def decide(cluster: ClusterState, placement: Placement) -> Decision:
     name ready copies only. A draining node keeps modules for which no other node has memory. A held node without
     modules to keep gets no plan, so that a flapping node causes no documents.
     """
+    with cluster.indexed():
+        return _decide(cluster, placement)
+
+
+def _decide(cluster: ClusterState, placement: Placement) -> Decision:
     wanted = {module: [*nodes, *placement.spare.get(module, ())] for module, nodes in placement.modules.items()}
     wanted.update({module: [] for module in _only_on_draining_nodes(cluster, placement)})
     holders = {module: _holders(cluster, module, nodes) for module, nodes in wanted.items()}

@@ -1,13 +1,16 @@
 """From which nodes a node that lacks a part of a checkpoint can get the part, and what that costs. Pure."""
 
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
+from heapq import nlargest
 
 from s2m3.schemas.checkpoints.adapters import ADAPTER
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.messages import NodeProfile
-from s2m3.schemas.parts import PartStock, part_key
+from s2m3.schemas.parts import part_key
 
-__all__ = ["can_fetch", "fetch_price_s", "has_part"]
+__all__ = ["Sender", "Senders", "fetch_price_s", "has_part"]
 
 #: Part of the slower link that a transfer gets: requests come first.
 _LINK_SHARE = 0.5
@@ -15,40 +18,58 @@ _LINK_SHARE = 0.5
 _PAYBACK_REQUESTS = 1000.0
 
 
-def _sends(stock: PartStock, spec: ModuleSpec) -> bool:
-    wanted = {spec.source, *filter(None, [spec.config.get(ADAPTER)])}
-    return wanted <= set(stock.sources) or part_key(spec) in stock.keys
-
-
 def has_part(spec: ModuleSpec, profile: NodeProfile) -> bool:
     """Returns whether a node need not fetch a module's part: its source, or the part itself, is on the node's disk."""
     return spec.source in profile.sources or (profile.parts is not None and part_key(spec) in profile.parts.keys)
 
 
-def can_fetch(spec: ModuleSpec, node: str, present: Mapping[str, NodeProfile]) -> bool:
-    """Returns whether another present node sends a module's part to a node.
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A node that sends parts, and its link, 10^6 bits a second."""
+
+    node: str
+    mbps: float
+
+
+class Senders:
+    """The nodes that send parts, by the sources of checkpoints and the keys of parts that they have.
 
     Args:
-        spec: The module.
-        node: The node that lacks the part.
         present: The present nodes' profiles.
     """
-    if present[node].parts is None:
-        return False
-    stocks = (profile.parts for name, profile in present.items() if name != node)
-    return any(stock is not None and _sends(stock, spec) for stock in stocks)
+
+    def __init__(self, present: Mapping[str, NodeProfile]) -> None:
+        self._by_source: dict[str, set[str]] = defaultdict(set)
+        self._by_key: dict[str, set[str]] = defaultdict(set)
+        self._mbps = {node: profile.mbps for node, profile in present.items()}
+        #: origin of a part -> the two senders with the fastest links: one of them may be the node that asks
+        self._best: dict[tuple[str, str, str], list[str]] = {}
+        for node, profile in present.items():
+            if profile.parts is not None:
+                for source in profile.parts.sources:
+                    self._by_source[source].add(node)
+                for key in profile.parts.keys:
+                    self._by_key[key].add(node)
+
+    def best(self, spec: ModuleSpec, node: str) -> Sender | None:
+        """Returns the sender of a module's part with the fastest link, other than a node; None if there is none."""
+        adapter, key = str(spec.config.get(ADAPTER) or ""), part_key(spec)
+        if (spec.source, adapter, key) not in self._best:
+            whole = self._by_source.get(spec.source, set())
+            if adapter:
+                whole = whole & self._by_source.get(adapter, set())
+            able = sorted(whole | self._by_key.get(key, set()))
+            self._best[spec.source, adapter, key] = nlargest(2, able, key=lambda name: self._mbps[name])
+        others = [name for name in self._best[spec.source, adapter, key] if name != node]
+        return Sender(others[0], self._mbps[others[0]]) if others else None
 
 
-def fetch_price_s(spec: ModuleSpec, node: str, present: Mapping[str, NodeProfile]) -> float:
+def fetch_price_s(spec: ModuleSpec, profile: NodeProfile, sender: Sender | None) -> float:
     """Returns what fetching a module's part costs each request on a node, seconds; 0 if the node has the part.
 
     It is the time of the transfer over the measured links, divided by the requests that have to make up for it.
     """
-    if has_part(spec, present[node]):
+    if sender is None or has_part(spec, profile):
         return 0.0
-    stocks = [(profile.mbps, profile.parts) for name, profile in present.items() if name != node]
-    links = [mbps for mbps, stock in stocks if stock is not None and _sends(stock, spec)]
-    if not links:
-        return 0.0
-    mbps = min(present[node].mbps, max(links)) * _LINK_SHARE
+    mbps = min(profile.mbps, sender.mbps) * _LINK_SHARE
     return spec.memory_mb * 8 / mbps / _PAYBACK_REQUESTS

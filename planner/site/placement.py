@@ -50,9 +50,40 @@ def build_instance(
         S2M3Error: A task's embedded definition is invalid.
     """
     memory_mb_by_node = _full_memory(cluster) if memory_mb_by_node is None else memory_mb_by_node
-    nodes = list(memory_mb_by_node)
+    return _instance(cluster, tasks, memory_mb_by_node, _Loaders(cluster, list(memory_mb_by_node), now))
+
+
+class _Loaders:
+    """The nodes that can load each module now; found once for all tasks that use the module."""
+
+    def __init__(self, cluster: ClusterState, nodes: list[str], now: float) -> None:
+        self.now = now
+        self._cluster, self._nodes = cluster, nodes
+        self._of: dict[str, list[str]] = {}
+
+    def of(self, module_id: str) -> list[str]:
+        """Returns the nodes that can load a module.
+
+        Raises:
+            NoCapacityError: There is none.
+        """
+        cluster, spec = self._cluster, self._cluster.catalogue.modules[module_id]
+        if module_id not in self._of:
+            self._of[module_id] = [node for node in self._nodes if cluster.can_load(spec, node, self.now)]
+        if not self._of[module_id]:
+            failed = cluster.failure_of(module_id)
+            needs = f"the class {spec.class_} and the source {spec.source}"
+            why = f"; it failed with {failed.code}: {failed.detail}" if failed else f"; it needs {needs}"
+            raise NoCapacityError(f"no node that is ready can load {module_id}{why}")
+        return self._of[module_id]
+
+
+def _instance(cluster: ClusterState, tasks: list[str], memory_mb_by_node: MemoryByNode, loaders: _Loaders) -> Instance:
     models = {task: _model(cluster, task) for task in tasks}
-    module_ids = dict.fromkeys(m for model in models.values() for m in model.module_ids)
+    users: dict[str, list[ModelSpec]] = {}
+    for model in models.values():
+        for module_id in model.module_ids:
+            users.setdefault(module_id, []).append(model)
     return parse_instance(
         {
             "devices": [
@@ -64,8 +95,8 @@ def build_instance(
                 }
                 for node, memory_mb in memory_mb_by_node.items()
             ],
-            "modules": [_module(cluster, module_id, list(models.values()), nodes, now) for module_id in module_ids],
-            "tasks": [_task(task, models[task], cluster.rates.rate(task, now)) for task in tasks],
+            "modules": [_module(cluster, module_id, used_by, loaders) for module_id, used_by in users.items()],
+            "tasks": [_task(task, models[task], cluster.rates.rate(task, loaders.now)) for task in tasks],
             "max_replicas": max((cluster.tasks[task].max_replicas for task in tasks), default=1),
         }
     )
@@ -81,22 +112,14 @@ def _model(cluster: ClusterState, task: str) -> ModelSpec:
     return model
 
 
-def _module(
-    cluster: ClusterState, module_id: str, models: list[ModelSpec], nodes: list[str], now: float
-) -> dict[str, Any]:
+def _module(cluster: ClusterState, module_id: str, users: list[ModelSpec], loaders: _Loaders) -> dict[str, Any]:
     spec = cluster.catalogue.modules[module_id]
-    able = [node for node in nodes if cluster.can_load(spec, node, now)]
-    if not able:
-        failed = cluster.failure_of(module_id)
-        needs = f"the class {spec.class_} and the source {spec.source}"
-        why = f"; it failed with {failed.code}: {failed.detail}" if failed else f"; it needs {needs}"
-        raise NoCapacityError(f"no node that is ready can load {module_id}{why}")
     return {
         "id": module_id,
         "memory_mb": cluster.memory_of(spec),
         "input_kb": spec.input_kb,
-        "output_kb": max(model.sent_kb(spec) for model in models),
-        "seconds": {node: cluster.seconds(spec, node) for node in able},
+        "output_kb": max(model.sent_kb(spec) for model in users),
+        "seconds": {node: cluster.seconds(spec, node) for node in loaders.of(module_id)},
     }
 
 
@@ -118,7 +141,8 @@ def place(cluster: ClusterState, solve: Solve, now: float, fill: Fill | None = N
         The placement. In the moments after a loss, tasks that do not fit have no error: the node may return. Nor has a
         new task whose checkpoint no node has offered yet.
     """
-    placement = _place_on_the_steady(cluster, solve, now, fill)
+    with cluster.indexed():
+        placement = _place_on_the_steady(cluster, solve, now, fill)
     hoped = {t for t, e in placement.errors.items() if isinstance(e, NoCapacityError) and cluster.hopes(t, now)}
     return replace(placement, errors={t: e for t, e in placement.errors.items() if t not in hoped})
 
@@ -150,41 +174,60 @@ def _place_in(
     cluster: ClusterState, solve: Solve, now: float, memory_mb_by_node: MemoryByNode, fill: Fill | None
 ) -> Placement:
     current = _current(cluster, memory_mb_by_node)
+    loaders = _Loaders(cluster, list(memory_mb_by_node), now)
     errors: dict[str, S2M3Error] = {}
     tasks: list[str] = []
     for task in sorted(cluster.tasks):
         try:
-            build_instance(cluster, [task], now, memory_mb_by_node)
+            for module_id in _model(cluster, task).module_ids:
+                loaders.of(module_id)
         except S2M3Error as error:
             errors[task] = error
         else:
             tasks.append(task)
     if not tasks:
         return Placement(errors=errors)
+
+    def attempt(some: list[str]) -> tuple[Instance, Mapping[str, list[str]]]:
+        instance = _instance(cluster, some, memory_mb_by_node, loaders)
+        return instance, solve(instance, current)
+
     try:
-        instance = build_instance(cluster, tasks, now, memory_mb_by_node)
-        placement = solve(instance, current)
+        instance, placement = attempt(tasks)
     except NoCapacityError:
-        some = _place_some(cluster, solve, now, memory_mb_by_node, tasks)
-        return replace(some, errors={**errors, **some.errors})
+        found = _place_some(sorted(tasks, key=lambda task: (not _served(cluster, task), task)), attempt)
+        return replace(found, errors={**errors, **found.errors})
     return Placement(placement, fill(instance, placement, current) if fill else {}, errors)
 
 
 def _place_some(
-    cluster: ClusterState, solve: Solve, now: float, memory_mb_by_node: MemoryByNode, tasks: list[str]
+    tasks: list[str], attempt: Callable[[list[str]], tuple[Instance, Mapping[str, list[str]]]]
 ) -> Placement:
-    """Places tasks one after another, and records an error for each that does not fit beside the earlier ones."""
+    """Places as many tasks as fit, the first ones before the later ones, and records an error for each other.
+
+    Tasks are added in halves, so that few attempts are needed where few tasks do not fit.
+    """
     errors: dict[str, S2M3Error] = {}
-    current = _current(cluster, memory_mb_by_node)
     fitting: list[str] = []
     placement: Mapping[str, list[str]] = {}
-    for task in sorted(tasks, key=lambda task: (not _served(cluster, task), task)):
+    blocks = _halves(tasks)
+    while blocks:
+        block = blocks.pop()
         try:
-            placement = solve(build_instance(cluster, [*fitting, task], now, memory_mb_by_node), current)
-            fitting.append(task)
+            _, placement = attempt([*fitting, *block])
+            fitting += block
         except NoCapacityError as error:
-            errors[task] = error
+            if len(block) == 1:
+                errors[block[0]] = error
+            else:
+                blocks += _halves(block)
     return Placement(placement, errors=errors)
+
+
+def _halves(tasks: list[str]) -> list[list[str]]:
+    """Returns the two halves of some tasks, the first half last; a single task as it is."""
+    middle = len(tasks) // 2
+    return [half for half in (tasks[middle:], tasks[:middle]) if half]
 
 
 def _served(cluster: ClusterState, task: str) -> bool:

@@ -1,5 +1,6 @@
 """The running planner's placement policy: lost modules at once, improvements on request and beyond the hysteresis."""
 
+import time
 from collections.abc import Callable, Mapping
 
 from s2m3.planner.site.placement import Solve
@@ -9,6 +10,8 @@ from s2m3.schemas.instance import Instance
 
 __all__ = ["Placer", "placer", "second_copies_in_spare"]
 
+#: In each plan, so long may be spent on what second copies are worth under load.
+_COUNT_LOAD_S = 0.25
 #: (whether to search for improvements) -> the function that places modules
 Placer = Callable[[bool], Solve]
 
@@ -34,4 +37,5 @@ def second_copies_in_spare(
     instance: Instance, placement: Mapping[str, list[str]], current: Mapping[str, list[str]]
 ) -> Mapping[str, list[str]]:
     """Returns second copies for spare memory, module -> devices: ready when a node is lost, and used under load."""
-    return second_copies(instance, placement, current=current)
+    until = time.perf_counter() + _COUNT_LOAD_S
+    return second_copies(instance, placement, current=current, seconds_left=lambda: until - time.perf_counter())

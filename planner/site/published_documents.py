@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from s2m3.planner.site.decision import Decision
 from s2m3.schemas import messages as m
@@ -11,6 +12,7 @@ __all__ = ["Documents"]
 
 #: (topic, payload); an empty payload clears the retained document.
 Publish = Callable[[str, bytes], None]
+Stamped = TypeVar("Stamped", m.Plan, m.RouteDoc)
 
 
 @dataclass(slots=True)
@@ -42,7 +44,7 @@ class Documents:
         self.revision += 1
         stamp = {"epoch": self.epoch, "revision": self.revision}
         for task, doc in decision.routes.items():
-            if _without_stamp(self._routes.get(task)) != _without_stamp(doc):
+            if not _says_the_same(self._routes.get(task), doc):
                 stamped = self._routes[task] = doc.model_copy(update=stamp)
                 publish(topics.ROUTE.at(self.root, task=task), stamped.encode())
         for task in [task for task in self._routes if task not in decision.routes]:
@@ -52,7 +54,7 @@ class Documents:
         for node, assignment in decision.assignments.items():
             plan = m.Plan(modules=list(assignment.modules), gateways=list(assignment.gateways), **stamp)
             is_read = self._readers.get(node) == assignment.protocol  # else the node runs another release now
-            if not is_read or _without_stamp(self._plans.get(node)) != _without_stamp(plan):
+            if not is_read or not _says_the_same(self._plans.get(node), plan):
                 changed.append(node)
                 self._plans[node], self._readers[node] = plan, assignment.protocol
                 publish(topics.PLAN.at(self.root, node=node), plan.encode(assignment.protocol))
@@ -77,5 +79,6 @@ class Documents:
         return {node: plan for node, plan in self._plans.items() if plan is not None}
 
 
-def _without_stamp(document: m.Plan | m.RouteDoc | None) -> object:
-    return document and document.model_dump(exclude={"epoch", "revision"})
+def _says_the_same(known: Stamped | None, new: Stamped) -> bool:
+    """Returns whether two documents differ in epoch and revision alone."""
+    return known is not None and known.model_copy(update={"epoch": new.epoch, "revision": new.revision}) == new

@@ -16,6 +16,7 @@ from s2m3.planner.solving.moves import WORTH_S, devices_with_room
 from s2m3.planner.solving.problem import Floats, Problem, Route
 
 __all__ = [
+    "growth",
     "has_rates",
     "loaded_latencies_s",
     "loaded_objective_s",
@@ -49,14 +50,15 @@ def waits_s(problem: Problem, routes: Sequence[Route]) -> Floats:
     for task, route in zip(problem.tasks, routes, strict=True):
         for module, device in zip(task.modules, route, strict=True):
             squares[device] += task.rate * problem.runs_s(module, device) ** 2
-    busy = utilisation(problem, routes)
+    return squares / 2 * np.array([growth(busy) for busy in utilisation(problem, routes).tolist()])
+
+
+def growth(busy: float) -> float:
+    """Returns by how much a device's utilisation lengthens the queue: 1 / (1 - utilisation), its tangent near 1."""
+    if busy < _STEEPEST_AT:
+        return 1 / (1 - busy)
     steepest = 1 / (1 - _STEEPEST_AT)
-    growth = np.where(
-        busy < _STEEPEST_AT,
-        1 / (1 - np.minimum(busy, _STEEPEST_AT)),
-        steepest + steepest**2 * (busy - _STEEPEST_AT),
-    )
-    return squares / 2 * growth
+    return steepest + steepest**2 * (busy - _STEEPEST_AT)
 
 
 def loaded_latencies_s(problem: Problem, routes: Sequence[Route]) -> list[float]:

@@ -1,0 +1,84 @@
+"""What the documents of all nodes together say of each module, collected once for all questions of one plan. Pure."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cached_property
+
+from s2m3.broker.node_states import NodeStates
+from s2m3.planner.site.compute_time import Pace, pace_of
+from s2m3.planner.site.part_sources import Sender, Senders
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.dtypes import Dtype, share_of
+from s2m3.schemas.messages import ModuleReport, NodeProfile, Reported
+
+__all__ = ["SiteIndex"]
+
+
+class SiteIndex:
+    """The nodes' documents by module. Each table is made when it is first asked for; no document may change after that.
+
+    Args:
+        nodes: The nodes' states.
+        profiles: The nodes' profiles.
+        reported: The nodes' reports.
+    """
+
+    def __init__(
+        self, nodes: NodeStates, profiles: Mapping[str, NodeProfile], reported: Mapping[str, Reported]
+    ) -> None:
+        self._nodes, self._profiles, self._reported = nodes, profiles, reported
+        self._paces: dict[str, Pace | None] = {}
+
+    @cached_property
+    def usable(self) -> list[str]:
+        """The nodes that are ready and have a profile of their current boot, sorted."""
+        return sorted(node for node in self._nodes.ready if self._is_current(node))
+
+    @cached_property
+    def dtypes(self) -> frozenset[Dtype]:
+        """The dtypes of the usable nodes; float32 if there are none."""
+        return frozenset(self._profiles[node].dtype for node in self.usable) or frozenset(("float32",))
+
+    @cached_property
+    def held(self) -> Mapping[str, Mapping[str, ModuleReport]]:
+        """Module -> node -> report, of the present nodes' current boots, nodes sorted."""
+        found: dict[str, dict[str, ModuleReport]] = defaultdict(dict)
+        for node in sorted(self._nodes.present):
+            reported = self._reported.get(node)
+            if reported is not None and reported.boot == self._nodes.boot(node) and self._is_current(node):
+                for module, report in reported.modules.items():
+                    found[module][node] = report
+        return dict(found)
+
+    @cached_property
+    def measured_mb(self) -> Mapping[str, float]:
+        """Module -> the most memory that a ready copy takes on any node, 10^6 bytes, scaled to float32 weights."""
+        most: dict[str, float] = {}
+        for node, reported in self._reported.items():
+            profile = self._profiles.get(node)
+            share = share_of(profile.dtype) if profile is not None else 1.0
+            for module, report in reported.modules.items():
+                if report.state == "ready":
+                    most[module] = max(most.get(module, 0.0), report.memory_mb / share)
+        return most
+
+    def pace(self, spec: ModuleSpec) -> Pace | None:
+        """Returns the pace of a module on the nodes that have run it; None if none has."""
+        if spec.id not in self._paces:
+            reports = self.held.get(spec.id, {}).items()
+            measured = [(self._profiles[node], report.ms / 1000) for node, report in reports if report.ms > 0]
+            self._paces[spec.id] = pace_of(spec, measured)
+        return self._paces[spec.id]
+
+    @cached_property
+    def _senders(self) -> Senders:
+        profiles = {node: self._profiles.get(node) for node in sorted(self._nodes.present)}
+        return Senders({node: profile for node, profile in profiles.items() if profile is not None})
+
+    def sender(self, spec: ModuleSpec, node: str) -> Sender | None:
+        """Returns the present node with the fastest link that sends a module's part to a node; None if none does."""
+        return self._senders.best(spec, node)
+
+    def _is_current(self, node: str) -> bool:
+        profile = self._profiles.get(node)
+        return profile is not None and profile.boot == self._nodes.boot(node)
