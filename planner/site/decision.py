@@ -132,9 +132,9 @@ def _gateways_among(cluster: ClusterState, nodes: list[str], others: Collection[
         kept = [task for task in current if task in tasks and _understands(cluster, node, task)]
         gateways |= dict.fromkeys(kept[: _most_gateways(cluster, node)], node)
     count = {node: sum(1 for gateway in gateways.values() if gateway == node) for node in nodes}
-    for task in sorted(tasks):
-        able = [node for node in nodes if _understands(cluster, node, task) and _has_room(cluster, node, count[node])]
-        if task not in gateways and task in cluster.sessions and able:
+    for task in sorted(tasks & cluster.sessions - gateways.keys()):
+        able = [node for node in nodes if _has_room(cluster, node, count[node]) and _understands(cluster, node, task)]
+        if able:
             gateways[task] = min(able, key=lambda node: (count[node], node))
             count[gateways[task]] += 1
     return gateways

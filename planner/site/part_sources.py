@@ -42,8 +42,6 @@ class Senders:
         self._by_source: dict[str, set[str]] = defaultdict(set)
         self._by_key: dict[str, set[str]] = defaultdict(set)
         self._mbps = {node: profile.mbps for node, profile in present.items()}
-        #: origin of a part -> the two senders with the fastest links: one of them may be the node that asks
-        self._best: dict[tuple[str, str, str], list[str]] = {}
         for node, profile in present.items():
             if profile.parts is not None:
                 for source in profile.parts.sources:
@@ -51,17 +49,14 @@ class Senders:
                 for key in profile.parts.keys:
                     self._by_key[key].add(node)
 
-    def best(self, spec: ModuleSpec, node: str) -> Sender | None:
-        """Returns the sender of a module's part with the fastest link, other than a node; None if there is none."""
-        adapter, key = str(spec.config.get(ADAPTER) or ""), part_key(spec)
-        if (spec.source, adapter, key) not in self._best:
-            whole = self._by_source.get(spec.source, set())
-            if adapter:
-                whole = whole & self._by_source.get(adapter, set())
-            able = sorted(whole | self._by_key.get(key, set()))
-            self._best[spec.source, adapter, key] = nlargest(2, able, key=lambda name: self._mbps[name])
-        others = [name for name in self._best[spec.source, adapter, key] if name != node]
-        return Sender(others[0], self._mbps[others[0]]) if others else None
+    def best(self, spec: ModuleSpec) -> list[Sender]:
+        """Returns the two senders of a module's part with the fastest links: one of them may be the node that asks."""
+        able = self._by_source.get(spec.source, set())
+        if (adapter := spec.config.get(ADAPTER)) is not None:
+            able = able & self._by_source.get(str(adapter), set())
+        able = able | self._by_key.get(part_key(spec), set())
+        found = nlargest(2, sorted(able), key=lambda name: self._mbps[name])
+        return [Sender(name, self._mbps[name]) for name in found]
 
 
 def fetch_price_s(spec: ModuleSpec, profile: NodeProfile, sender: Sender | None) -> float:

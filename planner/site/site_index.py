@@ -28,6 +28,7 @@ class SiteIndex:
     ) -> None:
         self._nodes, self._profiles, self._reported = nodes, profiles, reported
         self._paces: dict[str, Pace | None] = {}
+        self._best: dict[str, list[Sender]] = {}
 
     @cached_property
     def usable(self) -> list[str]:
@@ -77,7 +78,9 @@ class SiteIndex:
 
     def sender(self, spec: ModuleSpec, node: str) -> Sender | None:
         """Returns the present node with the fastest link that sends a module's part to a node; None if none does."""
-        return self._senders.best(spec, node)
+        if spec.id not in self._best:
+            self._best[spec.id] = self._senders.best(spec)
+        return next((sender for sender in self._best[spec.id] if sender.node != node), None)
 
     def _is_current(self, node: str) -> bool:
         profile = self._profiles.get(node)

@@ -12,6 +12,8 @@ __all__ = ["Costs"]
 
 #: A task gets a table if it has at most this many routes, which take about 20 ms to simulate.
 _LARGEST_TABLE = 60_000
+#: A table is made once this part of its routes was asked for one by one.
+_WORTH_A_TABLE = 0.25
 #: Up to this many routes, simulating them one by one is faster than all at once.
 _FEW_ROUTES = 8
 
@@ -26,6 +28,8 @@ class Costs:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self._tables: dict[int, Floats] = {}
+        #: task -> routes simulated without a table
+        self._simulated: dict[int, int] = {}
 
     def table(self, task: int) -> Floats | None:
         """Returns a task's latency for every route, s, one axis of devices + 2 per step; None for too many routes.
@@ -47,10 +51,19 @@ class Costs:
 
     def of(self, task: int, columns: Sequence[Column]) -> Floats:
         """Returns the latencies of routes, s, [routes]; `columns` as in `latencies_s`."""
-        table = self.table(task)
+        table = self._table_if_worth(task, max(np.size(column) for column in columns))
         if table is not None:
             return np.atleast_1d(table[tuple(columns)])
         return latencies_s(self.problem, self.problem.tasks[task], columns)
+
+    def _table_if_worth(self, task: int, routes: int) -> Floats | None:
+        """Returns a task's table if there is one, or if so many routes have been asked for that it saves time."""
+        if task not in self._tables:
+            self._simulated[task] = self._simulated.get(task, 0) + routes
+            size = len(self.problem.device_ids) ** len(self.problem.tasks[task].modules)
+            if self._simulated[task] < _WORTH_A_TABLE * size:
+                return None
+        return self.table(task)
 
     def best_route(self, task: int, copies: Sequence[Sequence[int]]) -> tuple[float, Route]:
         """Returns the least latency over all choices of copies, s, and its route (of equal routes, the first).
@@ -61,7 +74,7 @@ class Costs:
         """
         shape = self.problem.tasks[task]
         choices = [copies[module] or [ABSENT] for module in shape.modules]
-        table = self.table(task)
+        table = self._tables.get(task)
         if all(len(choice) == 1 for choice in choices) and table is not None:
             route = tuple(choice[0] for choice in choices)
             return table.item(*route), route

@@ -3,7 +3,7 @@
 import pytest
 
 from s2m3.planner.site.cluster_state import ClusterState
-from s2m3.planner.site.part_sources import fetch_price_s
+from s2m3.planner.site.part_sources import Sender, Senders, fetch_price_s
 from s2m3.schemas.definitions import ModuleSpec, shipped_catalogue
 from s2m3.schemas.messages import ModuleReport, Reported
 from s2m3.schemas.parts import PartStock, part_key
@@ -73,10 +73,13 @@ def test_the_transfer_costs_its_time_over_half_of_the_slower_link_shared_by_a_th
     slow = {"laptop": 10.0, "hub": 40.0, "pi": 100.0}
     for node, mbps in slow.items():
         cluster.profiles[node] = cluster.profiles[node].model_copy(update={"mbps": mbps})
-    price = fetch_price_s(SPEC, "pi", cluster.profiles)
+    assert Senders(cluster.profiles).best(SPEC) == [Sender("hub", 40.0), Sender("laptop", 10.0)]
+    price = fetch_price_s(SPEC, cluster.profiles["pi"], Sender("hub", 40.0))
     assert price == pytest.approx(SPEC.memory_mb * 8 / 20.0 / 1000)
-    assert fetch_price_s(SPEC, "laptop", cluster.profiles) == 0.0
+    assert fetch_price_s(SPEC, cluster.profiles["laptop"], Sender("hub", 40.0)) == 0.0
     assert cluster.seconds(SPEC, "pi") == pytest.approx(cluster.seconds(SPEC, "laptop") + price)
+    no_other = site(laptop=has(), hub=PartStock())
+    assert no_other.seconds(SPEC, "hub") > no_other.seconds(SPEC, "laptop")
 
 
 def test_a_part_that_has_come_costs_nothing_more() -> None:
