@@ -64,7 +64,7 @@ $(VENV)/.run: pyproject.toml setup.py deploy/constraints.txt deploy/weights.txt 
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,diffusion,draw,exact,int8,owlv2,plot,secure,serve,traces,dev]'
+	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,diffusion,draw,exact,int8,owlv2,plot,secure,serve,traces,wyoming,dev]'
 	touch $@
 
 # The JSON Schemas of all documents, into docs/schema: committed, and a test fails when they are out of date.
@@ -121,7 +121,9 @@ HASS_PYTHON ?= python3.13
 homeassistant: .hass/bin/hass
 .hass/bin/hass:
 	$(HASS_PYTHON) -m venv .hass
-	.hass/bin/python -m pip install -q homeassistant==2025.4.4 home-assistant-frontend==20250411.0 paho-mqtt==2.1.0
+	.hass/bin/python -m pip install -q homeassistant==2025.4.4 home-assistant-frontend==20250411.0 paho-mqtt==2.1.0 \
+	  wyoming==1.5.4 pymicro-vad==1.0.1 pyspeex-noise==1.0.2 hassil==2.2.3 home-assistant-intents==2025.3.28 \
+	  ha-ffmpeg==3.2.2 mutagen==1.47.0 zeroconf==0.146.0
 
 clean:
 	rm -rf $(VENV) .hass s2m3/page dashboard/node_modules dashboard/src/generated build dist mutants .coverage *.egg-info \
