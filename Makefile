@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test coverage mutation chaos check bench dashboard schema wheel wheel-demo clean mosquitto chromium npm homeassistant
+.PHONY: demo test coverage mutation chaos check bench peers dashboard schema wheel wheel-demo clean mosquitto chromium npm homeassistant
 
 demo: $(VENV)/.run
 	$(BIN)/s2m3 demo
@@ -42,12 +42,14 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# All benchmarks, one after the other, and a page of what they found: build/bench.html. `make bench ARGS="--only bus"`.
+# Half an hour on an idle machine. The peers are measured where they are installed: `make peers`.
 bench: $(VENV)/.dev
-	$(BIN)/python bench/bus.py
-	$(BIN)/python bench/placement.py
-	$(BIN)/python bench/split_memory.py
-	$(BIN)/python bench/sharing.py
-	$(BIN)/python bench/generation.py
+	$(BIN)/python bench/report.py $(ARGS)
+
+# What bench/peers.py measures S2M3 against (860 MB), in a folder of its own.
+peers: $(VENV)/.dev
+	$(PIP) install --target .peers -c deploy/constraints.txt -r bench/peers-requirements.txt
 
 # Debian keeps venv in a package of its own: virtualenv from pip does the same.
 $(BIN)/python:
@@ -126,5 +128,5 @@ homeassistant: .hass/bin/hass
 	  ha-ffmpeg==3.2.2 mutagen==1.47.0 zeroconf==0.146.0
 
 clean:
-	rm -rf $(VENV) .hass s2m3/page dashboard/node_modules dashboard/src/generated build dist mutants .coverage *.egg-info \
+	rm -rf $(VENV) .hass .peers s2m3/page dashboard/node_modules dashboard/src/generated build dist mutants .coverage *.egg-info \
 	  .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -123,7 +123,7 @@ def main() -> None:
     page = paper_page.page(tables, made=time.strftime("%Y-%m-%d"), measured=day)
     (given.out / "paper.md").write_text(page, encoding="utf-8")
     seconds = time.perf_counter() - began
-    result = {"seconds": seconds, "command": "python bench/paper.py", "measured": measured_on([paper_tables.SEED])}
+    result = {"seconds": seconds, "measured": measured_on([paper_tables.SEED])}
     result["tables"] = {name: {"columns": list(t.columns), "rows": list(t.rows)} for name, t in tables.items()}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

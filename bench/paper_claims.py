@@ -77,5 +77,5 @@ def counted_mb() -> dict[str, float]:
 def sharing_mb() -> tuple[float, float]:
     """Returns what the four tasks of `bench/sharing.py` hold, 10^6 bytes: shared, and with a copy for each task."""
     sizes = counted_mb()
-    shared = sum(sizes[module] for module in {module for modules in FOUR_TASKS.values() for module in modules})
+    shared = sum(sizes[module] for module in sizes)
     return shared, sum(sizes[module] for modules in FOUR_TASKS.values() for module in modules)

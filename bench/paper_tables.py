@@ -90,7 +90,9 @@ def memory() -> Table:
         if len(models) > 1:
             instance = _on(_BED, models)
             size = {module.id: module.memory_mb for module in instance.modules}
-            apart = sum(size[module] for task in instance.tasks for module in {step.module for step in task.steps})
+            apart = sum(
+                size[module] for task in instance.tasks for module in sorted({step.module for step in task.steps})
+            )
             shared = sum(size.values())
             fullest = max(_auto(instance).memory_mb.values())
             tight = max(_auto(_on("laptop-home", models)).memory_mb.values())

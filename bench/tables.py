@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Table:
     def csv(self) -> str:
         """Returns the table as CSV."""
         out = io.StringIO()
-        rows = [[f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in self.rows]
+        rows = [[f"{_rounded(value):.6g}" if isinstance(value, float) else value for value in row] for row in self.rows]
         csv.writer(out, lineterminator="\n").writerows([self.columns, *rows])
         return out.getvalue()
 
@@ -48,25 +49,30 @@ class Table:
         return [row[at] for row in self.rows]
 
 
+def _rounded(value: float) -> float:
+    """Returns the value, or 0 for a difference that is zero but for the last bits of its terms."""
+    return 0.0 if abs(value) < 1e-9 else value  # noqa: PLR2004
+
+
 def _shown(value: Any) -> str:
     if value is None:
         return "-"
     if not isinstance(value, float):
         return str(value)
-    if abs(value) < 5e-5:  # noqa: PLR2004  # a difference that is zero but for rounding
-        return "0"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"  # noqa: PLR2004
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{_rounded(value):.4g}"  # noqa: PLR2004
 
 
 def measured_on(seeds: Iterable[int] = ()) -> dict[str, Any]:
-    """Returns what a result's JSON says of itself: date, machine, versions, seeds."""
+    """Returns what a result's JSON says of itself: command, date, machine, versions, seeds."""
     found = {}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
+    script = os.path.relpath(sys.argv[0])
     return {
+        "command": " ".join(["python", script, *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
