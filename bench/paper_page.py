@@ -1,4 +1,4 @@
-"""Fills docs/paper.md's text (bench/paper_page.md) with the tables and figures of bench/paper.py."""
+"""Fills docs/paper.md's text (bench/paper_page.txt) with the tables and figures of bench/paper.py."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from tables import Table
 
 __all__ = ["page"]
 
-_PAGE = Path(__file__).with_suffix(".md")
+_PAGE = Path(__file__).with_suffix(".txt")
 
 
 def page(tables: Mapping[str, Table], *, made: str, measured: str) -> str:

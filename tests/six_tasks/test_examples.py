@@ -62,15 +62,15 @@ def test_a_camera_says_what_each_of_its_pictures_shows(run: Run) -> None:
 def test_a_doorbell_is_answered_with_plain_mqtt(run: Run, zoo_cluster: Cluster) -> None:
     port = zoo_cluster.broker.port_v3
     publish.single("home/doorbell/pressed", "1", qos=1, retain=True, port=port, protocol=paho.MQTTv311)
-    assert run("doorbell", SAMPLES / "chelsea.jpg", "--port", port, "--times", 1) == ["a cat looking at you"]
+    assert run("answer_doorbell", SAMPLES / "chelsea.jpg", "--port", port, "--times", 1) == ["a cat looking at you"]
     publish.single("home/doorbell/pressed", b"", qos=1, retain=True, port=port, protocol=paho.MQTTv311)
 
 
 def test_a_microphone_gives_words_and_what_they_mean(run: Run) -> None:
-    (words,) = run("microphone", "--file", SAMPLES / "quick-brown-fox.flac")
+    (words,) = run("hear_microphone", "--file", SAMPLES / "quick-brown-fox.flac")
     assert "quick brown fox" in words
     told = ("--file", SAMPLES / "play-music.flac", "--intent", "play music", "--intent", "turn on the light")
-    (intent,) = run("microphone", *told)
+    (intent,) = run("hear_microphone", *told)
     assert intent.startswith("play music (")
 
 

@@ -2,7 +2,7 @@
 
 It uses nothing of S2M3 but the topics of the plain door (docs/protocol.md). Needs `s2m3 up` beside it.
 
-Run: python examples/doorbell.py snapshot.jpg --button home/doorbell/pressed
+Run: python examples/answer_doorbell.py snapshot.jpg --button home/doorbell/pressed
      mosquitto_pub -t home/doorbell/pressed -m 1
 """
 

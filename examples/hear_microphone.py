@@ -2,8 +2,8 @@
 
 Needs `s2m3 up` beside it.
 
-Run: python examples/microphone.py --seconds 4
-     python examples/microphone.py --intent "turn on the light" --intent "play music" --file command.flac
+Run: python examples/hear_microphone.py --seconds 4
+     python examples/hear_microphone.py --intent "turn on the light" --intent "play music" --file command.flac
 """
 
 import argparse
