@@ -204,6 +204,10 @@ class ClusterState:
         under_way = profile.parts is not None and held is not None and held.state in ("loading", "ready")
         return fetchable or has_part(spec, profile) or under_way or can_fetch(spec, node, self._present_profiles())
 
+    def has_source(self, spec: ModuleSpec) -> bool:
+        """Returns whether a present node has a module's source, or its part, on its disk."""
+        return any(has_part(spec, profile) for profile in self._present_profiles().values())
+
     def _present_profiles(self) -> dict[str, NodeProfile]:
         return {node: self.profiles[node] for node in sorted(self.nodes.present) if node in self.profiles}
 
