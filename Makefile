@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test coverage mutation chaos check bench dashboard schema wheel wheel-demo clean mosquitto chromium npm homeassistant
+.PHONY: demo test coverage mutation chaos check bench peers dashboard schema wheel wheel-demo clean mosquitto chromium npm homeassistant
 
 demo: $(VENV)/.run
 	$(BIN)/s2m3 demo
@@ -42,12 +42,14 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# All benchmarks, one after the other, and a page of what they found: build/bench.html. `make bench ARGS="--only bus"`.
+# Half an hour on an idle machine. The peers are measured where they are installed: `make peers`.
 bench: $(VENV)/.dev
-	$(BIN)/python bench/bus.py
-	$(BIN)/python bench/placement.py
-	$(BIN)/python bench/split_memory.py
-	$(BIN)/python bench/sharing.py
-	$(BIN)/python bench/generation.py
+	$(BIN)/python bench/report.py $(ARGS)
+
+# What bench/peers.py measures S2M3 against (860 MB), in a folder of its own.
+peers: $(VENV)/.dev
+	$(PIP) install --target .peers -c deploy/constraints.txt -r bench/peers-requirements.txt
 
 # Debian keeps venv in a package of its own: virtualenv from pip does the same.
 $(BIN)/python:
@@ -64,7 +66,7 @@ $(VENV)/.run: pyproject.toml setup.py deploy/constraints.txt deploy/weights.txt 
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,diffusion,draw,exact,int8,owlv2,plot,secure,serve,traces,dev]'
+	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,diffusion,draw,exact,int8,owlv2,plot,secure,serve,traces,wyoming,dev]'
 	touch $@
 
 # The JSON Schemas of all documents, into docs/schema: committed, and a test fails when they are out of date.
@@ -121,8 +123,10 @@ HASS_PYTHON ?= python3.13
 homeassistant: .hass/bin/hass
 .hass/bin/hass:
 	$(HASS_PYTHON) -m venv .hass
-	.hass/bin/python -m pip install -q homeassistant==2025.4.4 home-assistant-frontend==20250411.0 paho-mqtt==2.1.0
+	.hass/bin/python -m pip install -q homeassistant==2025.4.4 home-assistant-frontend==20250411.0 paho-mqtt==2.1.0 \
+	  wyoming==1.5.4 pymicro-vad==1.0.1 pyspeex-noise==1.0.2 hassil==2.2.3 home-assistant-intents==2025.3.28 \
+	  ha-ffmpeg==3.2.2 mutagen==1.47.0 zeroconf==0.146.0
 
 clean:
-	rm -rf $(VENV) .hass s2m3/page dashboard/node_modules dashboard/src/generated build dist mutants .coverage *.egg-info \
+	rm -rf $(VENV) .hass .peers s2m3/page dashboard/node_modules dashboard/src/generated build dist mutants .coverage *.egg-info \
 	  .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -28,6 +28,8 @@ _PART = 0.9
 _SIZE, _COMPUTE_S = 2048, 0.1
 #: The dtypes whose speed is measured.
 _DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
+#: Pictures of one forward pass on an accelerator: as many as a batch may become (serving/batch_size.py).
+_ROWS = 64
 #: How deep below a network's root tensors may enter: some classes call a part of the network by itself.
 _ENTRIES = 2
 #: How many objects deep a module's networks are looked for.
@@ -152,7 +154,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError" and type(error).__module__.partition(".")[0] == "torch"
 
 
-def put_on(module: object, device: Device) -> None:
+def put_on(module: Any, device: Device) -> None:
     """Puts the networks of a loaded module on a device, in place; nothing is done for the CPU.
 
     Raises:
@@ -160,6 +162,8 @@ def put_on(module: object, device: Device) -> None:
     """
     if device.is_cpu:
         return
+    if hasattr(module, "rows_at_once"):
+        module.rows_at_once = _ROWS
     nn: Any = import_module("torch").nn
     for found in list(_networks(module, nn.Module, set(), 0)):
         found.to(device.name)

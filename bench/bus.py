@@ -23,6 +23,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from tables import measured_on
 
 from s2m3 import logs
 from s2m3.broker.servers.launch import BrokerKind
@@ -211,7 +212,7 @@ def main() -> None:
         ours, floor = (f"{r[k]['p50_ms']:.2f} / {r[k]['p99_ms']:.2f}" for k in ("ours", "floor"))
         print(f"{r['broker']:<10} {r['size']:<7} {ours:>17} {floor:>18} {r['ratio_p50']:>6.2f}")
     given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(results, indent=1))
+    given.json.write_text(json.dumps({"runs": results, "measured": measured_on()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

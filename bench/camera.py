@@ -16,6 +16,7 @@ from typing import Any
 import paho.mqtt.client as paho
 import psutil
 from paho.mqtt.enums import CallbackAPIVersion
+from tables import measured_on
 
 from s2m3.broker.servers.launch import BrokerKind
 from s2m3.cluster import Cluster
@@ -166,7 +167,7 @@ def main() -> None:
     given = parser.parse_args()
     found = measure(given.broker, given.seconds, given.per_second, given.every)
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(found, indent=1))
+    given.out.write_text(json.dumps(found | {"measured": measured_on()}, indent=1) + "\n")
     age, rate = found["age_ms"], found["rate_of_limit"]
     print(f"{found['broker']}: {found['published']} pictures in {given.seconds:g} s, {found['answered']} answered")
     print(f"  {found['right']} right, {found['failed']} failed; in order: {found['in_order']}")

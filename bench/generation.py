@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import transformers
+from tables import measured_on
 
 from s2m3.agents import registry
 from s2m3.agents.modules.decoding import Decoding, Start, Stop
@@ -127,7 +128,9 @@ def main() -> None:
             f"together {speed['together']}: x{found['ratio']}; texts {'equal' if found['equal'] else 'DIFFER'}"
         )
     given.json.parent.mkdir(exist_ok=True)
-    given.json.write_text(json.dumps({"threads": given.threads, "decoders": results}, indent=2))
+    given.json.write_text(
+        json.dumps({"threads": given.threads, "decoders": results, "measured": measured_on()}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import paper_claims
 import paper_models as paper
+from tables import measured_on
 
 from s2m3.planner.solving.replan import replan
 from s2m3.planner.solving.solve import Solution, solve
@@ -157,35 +159,21 @@ def adversarial(rounds: int) -> dict[str, Any]:
 def claims() -> dict[str, Any]:
     """Returns the paper's memory claims with counted parameters, in both conventions, and latency against a cloud."""
     print("  one device's peak when split, 1 - largest module / whole model (M parameters):")
-    split = {}
-    for name, (vision, text) in paper.CLIPS.items():
-        lookup = paper.TOKEN_EMBEDDING[name]
-        full = 1 - max(vision.millions, text.millions) / (vision.millions + text.millions)
-        without = 1 - max(vision.millions, text.millions - lookup) / (vision.millions + text.millions - lookup)
-        split[name] = {"full towers": full, "without token embedding": without}
+    split = paper_claims.split_savings()
+    for name, saved in split.items():
+        full, without = saved.values()
         print(f"    CLIP {name:<9} full towers {full:6.1%}   without the token embedding {without:6.1%}")
     print("  all of four tasks when shared, 1 - shared / unshared (retrieval, encoder VQA, alignment, classification):")
     shared = {}
-    vision_m, full_m = (tower.millions for tower in paper.CLIPS["b16"])
-    audio_m = paper.MODULES["imagebind-audio"].millions
-    conventions = {"full towers": full_m, "without token embedding": full_m - paper.TOKEN_EMBEDDING["b16"]}
-    for convention, text_m in conventions.items():
-        once, separately = vision_m + text_m + audio_m, 4 * vision_m + 3 * text_m + audio_m
+    for convention, (separately, once) in paper_claims.shared_millions().items():
         shared[convention] = 1 - once / separately
         print(f"    {convention:<25} {separately:.0f} M -> {once:.0f} M: {shared[convention]:.1%} less")
-    return {"split": split, "shared": shared, "cloud": _against_cloud()}
-
-
-def _against_cloud() -> dict[str, Any]:
     print("  latency per set of tasks: at home (no server) against everything in the cloud behind a WAN:")
-    names, source = paper.TESTBEDS["no-server"]
-    result = {}
-    for suite, models in paper.SUITES.items():
-        home = solve(paper.instance(models, {name: paper.DEVICES[name] for name in names}, source)).objective_s
-        cloud = solve(paper.instance(models, {"cloud": paper.CLOUD}, None)).objective_s
-        result[suite] = {"home_s": home, "cloud_s": cloud, "ratio": home / cloud}
+    against = {}
+    for suite, (home, cloud) in paper_claims.home_against_cloud().items():
+        against[suite] = {"home_s": home, "cloud_s": cloud, "ratio": home / cloud}
         print(f"    {suite:<20} home {home:7.3f} s   cloud {cloud:7.3f} s   home is {home / cloud:.2f} times the cloud")
-    return result
+    return {"split": split, "shared": shared, "cloud": against}
 
 
 def scale(devices: int) -> dict[str, Any]:
@@ -271,6 +259,7 @@ def main() -> None:
     print("(d) scale: 1,000 modules, 1,000 tasks of 2 to 4 steps")
     results["scale"] = [_scale_in_subprocess(devices) for devices in (1000, 10_000)]
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    results["measured"] = measured_on([1, 2, 7])
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"written to {RESULTS}")
 

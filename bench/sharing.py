@@ -18,6 +18,7 @@ import psutil
 import torch
 import transformers
 from safetensors.torch import save_file
+from tables import measured_on
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from s2m3 import logs
@@ -197,7 +198,7 @@ def main() -> None:
     for task, sizes in whole.items():
         print(f"  {task:<16} {max(sizes):>7.1f} of {sum(sizes):>7.1f} MB: {1 - max(sizes) / sum(sizes):.1%}")
     given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps({**found, "saved": saved}, indent=1))
+    given.json.write_text(json.dumps({**found, "saved": saved, "measured": measured_on()}, indent=1) + "\n")
     if saved < _WANTED:
         raise SystemExit(1)
 

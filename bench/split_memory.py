@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from tables import measured_on
 
 from s2m3 import logs
 from s2m3.client import Client
@@ -175,7 +176,10 @@ def main() -> None:
             f"an agent with {row['agent']} alone peaks at {row['asked_mb'] / table[-1]['asked_mb']:.2f} of the whole's"
         )
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps({"agents": table, "transformers_mb": peer}, indent=1) + "\n", encoding="utf-8")
+    RESULTS.write_text(
+        json.dumps({"agents": table, "transformers_mb": peer, "measured": measured_on()}, indent=1) + "\n",
+        encoding="utf-8",
+    )
     if not all(row["kept"] for row in table):
         sys.exit(1)
 

@@ -5,12 +5,13 @@ Every figure is as wide as a phone's screen. An SVG has no background and takes 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from s2m3.schemas import extras
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["SERIES", "bars", "check_suffix", "lines", "new_figure", "save", "stacked"]
+__all__ = ["bars", "check_suffix", "dots", "lines", "new_figure", "save", "stacked"]
 
 _SUFFIXES = (".svg", ".png", ".pdf")
 #: Inches at 96 pixels an inch: 400 pixels, the width of a phone.
@@ -19,6 +20,10 @@ _DPI = 192
 _INK, _FAINT = "#1f2328", "#8c959f"
 #: Colours of series (Okabe and Ito), told apart with any colour vision and on white and black.
 SERIES = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b8a000", "#8c959f")
+#: Characters of a name on an axis, before it is broken.
+_LONGEST = 20
+#: Characters of a name in a legend with three columns.
+_LONGEST_OF_THREE = 16
 _MARKERS = "osD^vPX*"
 _DARK = {_INK: "#e6edf3", "#0072b2": "#4aa8e0"}
 
@@ -90,6 +95,20 @@ def stacked(panel: Any, groups: Sequence[str], values: Mapping[str, Sequence[flo
     _legend(panel)
 
 
+def dots(panel: Any, groups: Sequence[str], values: Mapping[str, Sequence[float | None]], *, unit: str) -> None:
+    """Draws a mark for each value on a logarithmic axis, the first group on top; arguments as for `bars`."""
+    for s, (name, row) in enumerate(values.items()):
+        known = [(y, value) for y, value in enumerate(row) if value is not None]
+        style = {"color": SERIES[s % len(SERIES)], "marker": _MARKERS[s % len(_MARKERS)], "linestyle": "none"}
+        size = max(4, 9 - s)  # a mark below an equal one stays visible
+        panel.plot([value for _, value in known], [y for y, _ in known], label=name, markersize=size, **style)
+    panel.set_xscale("log")
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    panel.grid(visible=True, axis="y", color=_FAINT, alpha=0.15, linewidth=0.6)
+    _name_groups(panel, groups, unit)
+    _legend(panel)
+
+
 def lines(
     panel: Any, x: Sequence[Any], values: Mapping[str, Sequence[float | None]], *, across: str, unit: str
 ) -> None:
@@ -121,7 +140,7 @@ def lines(
 
 
 def _name_groups(panel: Any, groups: Sequence[str], unit: str) -> None:
-    panel.set_yticks(range(len(groups)), groups)
+    panel.set_yticks(range(len(groups)), [fill(name, _LONGEST) for name in groups])
     panel.set_ylim(len(groups) - 0.4, -0.6)
     panel.set_xlabel(unit)
     panel.tick_params(axis="y", length=0)
@@ -129,10 +148,12 @@ def _name_groups(panel: Any, groups: Sequence[str], unit: str) -> None:
 
 def _legend(panel: Any) -> None:
     """Puts the legend above the panel, where it covers nothing."""
+    names = panel.get_legend_handles_labels()[1]
+    columns = 3 if max(map(len, names), default=0) <= _LONGEST_OF_THREE else 2
     place: dict[str, Any] = {
         "loc": "lower left",
         "bbox_to_anchor": (0, 1.0),
-        "ncols": 3,
+        "ncols": columns,
         "frameon": False,
         "fontsize": 8,
     }

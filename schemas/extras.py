@@ -56,6 +56,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "secure": ("cryptography",),
     "serve": ("python_multipart", "starlette", "uvicorn"),
     "traces": ("opentelemetry.exporter.otlp.proto.http", "opentelemetry.sdk"),
+    "wyoming": ("wyoming", "zeroconf"),
 }
 
 

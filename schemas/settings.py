@@ -293,6 +293,11 @@ class DoorSettings(ServiceSettings):
     body_s: float = Field(default=60.0, gt=0, description="longest time that a request's body may take to arrive")
     request_s: float = Field(default=600.0, gt=0, description="longest time of a whole request")
 
+    wyoming_bind: str = Field(default="127.0.0.1", description="address of the Wyoming door, which has no token")
+    wyoming_port: int = Field(default=10_300, ge=0, lt=65_536, description="of the Wyoming door; 0: any")
+    wyoming_languages: str = Field(default="", description="of tasks at the Wyoming door: speech=en,de")
+    wyoming_announce: bool = Field(default=True, description="whether the network is told of the Wyoming door (mDNS)")
+
     @field_validator("allow_hosts", "allow_origins", mode="before")
     @classmethod
     def _several(cls, value: object) -> object:

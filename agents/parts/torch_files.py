@@ -27,6 +27,8 @@ _SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm")
 _LARGEST_SMALL = 64_000_000
 #: Small files that no part is opened with: indices of shards that do not travel, notes of training, texts for people.
 _LEFT_OUT = ("trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
+#: Files that make a folder inside a checkpoint one that is read with it.
+_IN_FOLDERS = ("tokenizer_config.json", "preprocessor_config.json", "*.jinja")
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8", "U8": "uint8"}
 
 
@@ -127,9 +129,11 @@ def torch_files(opened: CheckpointPart) -> list[VirtualFile]:
 
 
 def _small_files(opened: CheckpointPart) -> Iterator[Path]:
-    """Yields what a part is opened with beside its weights: at the top, and in the folders that its files name."""
+    """Yields what a part is opened with beside its weights: at the top, and in the folders that are read with it."""
     folder, config = opened.checkpoint.folder, opened.checkpoint.config
     named = [*pipeline_of(config), *(step["path"] for step in modules_of(config) if step["path"])]
+    # a processor keeps each further tokenizer in a folder of its own
+    named += sorted(path.parent.name for kept in _IN_FOLDERS for path in folder.glob(f"*/{kept}"))
     for inside in dict.fromkeys(["", *named]):
         there = sorted((folder / inside).iterdir()) if (folder / inside).is_dir() else []
         for path in there:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import structlog
 
+from s2m3.agents.devices import is_out_of_memory
 from s2m3.agents.modules.slices import sliced
 from s2m3.agents.serving.items import Item
 from s2m3.agents.serving.module import Module
@@ -16,12 +17,16 @@ from s2m3.schemas.errors import ModuleFailedError, RequestTimeoutError, S2M3Erro
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Work
 
-__all__ = ["TELL_S", "ModuleCalls", "outputs_of"]
+__all__ = ["TELL_S", "ModuleCalls", "OutOfMemoryError", "outputs_of"]
 
 _log = structlog.get_logger(__name__)
 #: Time after which requesters are told that their work is under way.
 TELL_S = 1.0
 T = TypeVar("T")
+
+
+class OutOfMemoryError(ModuleFailedError):
+    """The device's memory is full: fewer items may fit, and another node may have more."""
 
 
 class ModuleCalls:
@@ -71,6 +76,8 @@ class ModuleCalls:
         except S2M3Error as error:
             return error
         except Exception as error:  # noqa: BLE001  # the only broad except: a module's bug must not end the agent
+            if is_out_of_memory(error):
+                return OutOfMemoryError(f"{type(error).__name__}: {error}"[:300])
             _log.exception("module_raised", node=self._node, module=work.hop.module, request=work.request.hex())
             return ModuleFailedError(f"{type(error).__name__}: {error}"[:300])
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar, cast
 
-from s2m3.agents.serving.calls import TELL_S, ModuleCalls, outputs_of
+from s2m3.agents.serving.calls import TELL_S, ModuleCalls, OutOfMemoryError, outputs_of
 from s2m3.agents.serving.continuous_batching import ContinuousBatcher
 from s2m3.agents.serving.fair_queue import FairQueue, Shares
 from s2m3.agents.serving.items import NOT_PREPARED, Item
@@ -220,7 +220,7 @@ class Runner:
                 removed = [self._pop(module_id) for module_id in self._drained()]
                 module_id = self._next()
                 served = self._served[module_id] if module_id else None
-                batch = served.next_batch(self._watchdog) if served else []
+                batch = served.next_batch(self._watchdog, time.monotonic()) if served else []
                 self._preparer.notify()
             for gone in removed:
                 if gone.on_removed is not None:
@@ -323,6 +323,8 @@ class Runner:
             if len(ready) == 1:
                 self._outcomes.fail_all(served, ready[0], outputs)
                 return
+            if isinstance(outputs, OutOfMemoryError):
+                served.size.out_of_memory(len(ready))
             for item in ready:  # run alone, so that only the item that caused the error fails
                 self._compute(served, [item], time.monotonic())
             return
@@ -330,6 +332,7 @@ class Runner:
         run_ms = (ended - began) * 1000
         metrics.count_batch(ready[0].work.hop.module, [began - item.arrived for item in ready], ended - began)
         served.ms = average(served.ms, run_ms / len(ready))
+        served.size.measured(len(ready), run_ms)
         for item, found in zip(ready, outputs, strict=True):
             self._outcomes.finish_all(
                 served, item, found, Timing(self._node, (began - item.arrived) * 1000, run_ms, len(ready))

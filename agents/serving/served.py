@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from s2m3.agents.serving.batch_size import BatchSize
 from s2m3.agents.serving.continuous_batching import ContinuousBatcher
 from s2m3.agents.serving.fair_queue import FairQueue, Flow, Shares
 from s2m3.agents.serving.items import NOT_PREPARED, Item
@@ -44,6 +45,8 @@ class Served:
     waiting: dict[tuple[bytes, str], Item] = field(default_factory=dict)
     #: content -> the item that is prepared or run, and answers those of equal inputs too
     leaders: dict[bytes, Item] = field(default_factory=dict)
+    #: how many items run together
+    size: BatchSize = field(init=False)
     running: int = 0
     #: the batch that runs; not of a module that generates text
     batch: list[Item] = field(default_factory=list)
@@ -55,6 +58,9 @@ class Served:
     whole_ms: float = 0.0
     #: set by `remove`: no more work is accepted
     on_removed: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.size = BatchSize(self.module.max_batch)
 
     @property
     def estimate_ms(self) -> float:
@@ -104,7 +110,7 @@ class Served:
         if not self.queue or not self.prepares_apart:
             return None
         under_way = sum(item.prepared is NOT_PREPARED for item in self.preparing)
-        is_full = len(self.preparing) + len(self.prepared) >= self.module.max_batch + ahead
+        is_full = len(self.preparing) + len(self.prepared) >= self.size.limit + ahead
         first = self.queue.first()
         if under_way >= self.prepares_at_once or is_full or watchdog.is_suspected(first.work.request):
             return None
@@ -147,13 +153,23 @@ class Served:
     def _runs_from_queue(self, watchdog: Watchdog) -> bool:
         return not self.prepares_apart or watchdog.is_suspected(self.queue.first().work.request)
 
-    def next_batch(self, watchdog: Watchdog) -> list[Item]:
-        """Removes and returns the next batch. A request that may have crashed an earlier process runs alone."""
-        free = self.batcher.free_slots if self.batcher is not None else self.module.max_batch
+    def next_batch(self, watchdog: Watchdog, now: float) -> list[Item]:
+        """Removes and returns the next batch. A request that may have crashed an earlier process runs alone.
+
+        Args:
+            watchdog: Knows such requests.
+            now: Monotonic seconds: a batch takes at most half of what is left of its items' deadlines.
+        """
+        free = self.batcher.free_slots if self.batcher is not None else self.size.limit
         batch: list[Item] = []
-        while self.prepared and len(batch) < free:
+
+        def fits(following: Item) -> bool:
+            left = (item.deadline - now for item in (*batch, following))
+            return len(batch) < free and (self.batcher is not None or self.size.within(left, self.ms) > len(batch))
+
+        while self.prepared and fits(self.prepared.first()):
             batch.append(self.prepared.take(self.estimate_ms))
-        while self.queue and len(batch) < free and self._runs_from_queue(watchdog):
+        while self.queue and self._runs_from_queue(watchdog) and fits(self.queue.first()):
             suspected = watchdog.is_suspected(self.queue.first().work.request)
             if not (suspected and batch):
                 batch.append(self.queue.take(self.estimate_ms))

@@ -39,6 +39,8 @@ class VisionEncoder:
 
     light = False
     max_batch = _PICTURES_AT_ONCE
+    #: pictures of one forward pass; an accelerator takes more (devices.py)
+    rows_at_once = _PICTURES_AT_ONCE
     prepares_at_once = MANY
     repeatable = True
 
@@ -68,9 +70,9 @@ class VisionEncoder:
 
     def _features(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         rows = []
-        for start in range(0, len(pictures), _PICTURES_AT_ONCE):
+        for start in range(0, len(pictures), self.rows_at_once):
             between_slices()
-            rows += self.network(pixels=pictures[start : start + _PICTURES_AT_ONCE])
+            rows += self.network(pixels=pictures[start : start + self.rows_at_once])
         return np.concatenate(rows)
 
 

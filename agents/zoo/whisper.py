@@ -183,7 +183,7 @@ class SpeechDecoder(TextDecoder[torch.Tensor]):
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
         weight = self._network.embed_tokens.weight
-        logits: torch.Tensor = nn.functional.linear(states.to(weight.dtype), weight)
+        logits: torch.Tensor = nn.functional.linear(states.to(weight), weight).cpu()
         return logits
 
 

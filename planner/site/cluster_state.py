@@ -217,6 +217,10 @@ class ClusterState:
         under_way = held is not None and held.state in ("loading", "ready")
         return under_way or site.sender(spec, node) is not None
 
+    def has_source(self, spec: ModuleSpec) -> bool:
+        """Returns whether a present node has a module's source, or its part, on its disk."""
+        return any(has_part(spec, self.profiles[node]) for node in self.nodes.present if node in self.profiles)
+
     def take_profile(self, node: str, profile: NodeProfile | None) -> bool:
         """Sets a node's profile (None removes it); returns whether it changed."""
         if self.profiles.get(node) == profile:

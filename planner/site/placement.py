@@ -72,7 +72,8 @@ class _Loaders:
             self._of[module_id] = [node for node in self._nodes if cluster.can_load(spec, node, self.now)]
         if not self._of[module_id]:
             failed = cluster.failure_of(module_id)
-            needs = f"the class {spec.class_} and the source {spec.source}"
+            nobody = "" if cluster.has_source(spec) else ", which no node has: an agent where it is sends it to others"
+            needs = f"the class {spec.class_} and the source {spec.source}{nobody}"
             why = f"; it failed with {failed.code}: {failed.detail}" if failed else f"; it needs {needs}"
             raise NoCapacityError(f"no node that is ready can load {module_id}{why}")
         return self._of[module_id]

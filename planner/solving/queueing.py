@@ -50,7 +50,8 @@ def waits_s(problem: Problem, routes: Sequence[Route]) -> Floats:
     for task, route in zip(problem.tasks, routes, strict=True):
         for module, device in zip(task.modules, route, strict=True):
             squares[device] += task.rate * problem.runs_s(module, device) ** 2
-    return squares / 2 * np.array([growth(busy) for busy in utilisation(problem, routes).tolist()])
+    longer: Floats = np.array([growth(busy) for busy in utilisation(problem, routes).tolist()])
+    return squares / 2 * longer
 
 
 def growth(busy: float) -> float:

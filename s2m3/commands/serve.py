@@ -26,6 +26,15 @@ __all__ = ["serve"]
     max_body_mb=Annotated[float | None, typer.Option(help="larger requests are refused [48]")],
     max_connections=Annotated[int | None, typer.Option(help="connections at once [128]")],
     max_requests=Annotated[int | None, typer.Option(help="requests at once [32]")],
+    wyoming_bind=Annotated[
+        str | None, typer.Option(help="address of the Wyoming door, which asks for no token [127.0.0.1]")
+    ],
+    wyoming_port=Annotated[int | None, typer.Option(help="of the Wyoming door; 0: any [10300]")],
+    wyoming_languages=Annotated[str | None, typer.Option(help="of tasks: 'speech=en,de say=en' [the model's]")],
+    wyoming_announce=Annotated[
+        bool | None,
+        typer.Option("--wyoming-announce/--no-wyoming-announce", help="tell the network (mDNS) [yes]"),
+    ],
     metrics_port=options.MetricsPort,
 )
 def serve(
@@ -33,11 +42,14 @@ def serve(
     *,
     ollama: Annotated[bool, typer.Option("--ollama", help="Ollama's API only, unless others are named too")] = False,
     openai: Annotated[bool, typer.Option("--openai", help="OpenAI's API only, unless others are named too")] = False,
+    wyoming: Annotated[bool, typer.Option("--wyoming", help="Wyoming only, unless others are named too")] = False,
 ) -> None:
     """Serve tasks as models, in Ollama's and OpenAI's words, on loopback. `s2m3 serve --host hub --http-port 11434`."""
     extras.require("serve", "the doors")
+    if wyoming:
+        extras.require("wyoming", "the Wyoming door")
     from s2m3.doors.service import Doors, run  # noqa: PLC0415  # a device that only asks has not all that it imports
 
     telemetry.start(settings, "s2m3-serve", "doors")
-    unnamed = not (ollama or openai)
-    run(settings, Doors(ollama=ollama or unnamed, openai=openai or unnamed))
+    unnamed = not (ollama or openai or wyoming)
+    run(settings, Doors(ollama=ollama or unnamed, openai=openai or unnamed, wyoming=wyoming))

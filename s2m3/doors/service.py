@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -18,12 +19,20 @@ _log = structlog.get_logger(__name__)
 _LOOK_S = 0.5
 
 
+class _Door(Protocol):
+    """What serves one protocol."""
+
+    async def serve(self, client: Client, stop: asyncio.Event) -> None:
+        """Serves until `stop`."""
+
+
 @dataclass(frozen=True)
 class Doors:
     """The doors to open."""
 
     ollama: bool = True
     openai: bool = True
+    wyoming: bool = False
 
 
 def run(settings: DoorSettings, doors: Doors) -> None:
@@ -34,11 +43,16 @@ def run(settings: DoorSettings, doors: Doors) -> None:
         S2M3Error: No broker answered, or it refused the login, now or later.
     """
     http = HttpDoor(settings, ollama=doors.ollama, openai=doors.openai) if doors.ollama or doors.openai else None
+    opened: list[_Door] = [http] if http else []
+    if doors.wyoming:
+        from s2m3.doors.wyoming_door import WyomingDoor  # noqa: PLC0415  # its packages are an extra of their own
+
+        opened.append(WyomingDoor(settings))
     with Client(settings=settings) as client:
-        asyncio.run(_serve(client, http))
+        asyncio.run(_serve(client, opened))
 
 
-async def _serve(client: Client, http: HttpDoor | None) -> None:
+async def _serve(client: Client, doors: list[_Door]) -> None:
     """Runs each door until a signal, or until the broker refuses the login."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -46,8 +60,8 @@ async def _serve(client: Client, http: HttpDoor | None) -> None:
     try:
         async with asyncio.TaskGroup() as running:
             running.create_task(_watch(client, stop))
-            if http is not None:
-                running.create_task(http.serve(client, stop))
+            for door in doors:
+                running.create_task(door.serve(client, stop))
     except BaseExceptionGroup as failed:
         first = failed.exceptions[0]
         if isinstance(first, S2M3Error):

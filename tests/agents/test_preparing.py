@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
+from prometheus_client import REGISTRY
 
 from s2m3.agents.serving.module import MANY
 from s2m3.agents.supervision.blackbox import Blackbox
@@ -12,8 +13,11 @@ from s2m3.agents.supervision.restart_policy import CrashHistory
 from s2m3.agents.supervision.watchdog import LOOP, WORKER, Watchdog
 from s2m3.schemas.errors import BusyError
 from s2m3.schemas.wire.values import Value
+from s2m3.schemas.wire.work import Hop, Work
 from tests.agents.test_runner import Bench, Upper
 from tests.conftest import WAIT_S
+from tests.zoo.inprocess import loaded
+from tests.zoo.samples import sample
 
 #: More than what is prepared in the worker's thread.
 _SLOW_S = 0.002
@@ -327,6 +331,40 @@ def test_a_follower_that_is_dropped_is_not_answered(bench: Bench, decoder: Decod
     assert bench.texts(2) == ["RUNNING", "SAME"]
     until(lambda: bench.runner.queues() == {})
     assert bench.done.empty()
+
+
+def items_run(module: str) -> float:
+    """Returns the number of items that the metric says were really computed."""
+    return REGISTRY.get_sample_value("s2m3_module_batch_items_sum", {"module": module}) or 0.0
+
+
+def test_a_hundred_frames_for_four_tasks_at_once_are_at_most_a_hundred_runs() -> None:
+    bench, module = Bench(bound=400, preparing=2), Decoder()
+    bench.runner.add("tower", module)
+    before = items_run("tower")
+    for frame in range(100):
+        for task in range(4):
+            bench.submit(f"frame {frame}", "tower", task=f"task {task}", request=f"{frame}-{task}")
+    done = [bench.done.get(timeout=WAIT_S) for _ in range(400)]
+    assert len({work.request for work, _ in done}) == 400
+    assert all(outputs == {"upper": str(work.inputs["text"]).upper()} for work, (outputs, _, _) in done)
+    assert items_run("tower") - before == 100
+    assert bench.failed.empty()
+    bench.runner.stop()
+
+
+def test_one_picture_for_four_tasks_runs_their_tower_once(bench: Bench) -> None:
+    bench.runner.add("efficientnet", loaded("efficientnet-lite0"))
+    before = items_run("efficientnet")
+    picture = sample("chelsea.jpg")
+    for task in range(4):
+        hop = Hop("efficientnet", "here", {"image": "input.image"}, ("features",))
+        request = f"request {task}".encode().ljust(16)
+        work = Work(request, f"task {task}", "s", 1, 1, "inbox", {"image": picture}, {"s": hop}, 60_000.0)
+        bench.runner.submit(work, time.monotonic())
+    found = [bench.done.get(timeout=WAIT_S)[1][0]["features"] for _ in range(4)]
+    assert all((features == found[0]).all() for features in found)
+    assert items_run("efficientnet") - before == 1
 
 
 # ---- light ---------------------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ class ImageEncoder:
 
     light = False
     max_batch = _AT_ONCE
+    #: pictures of one forward pass; an accelerator takes more (devices.py)
+    rows_at_once = _AT_ONCE
     prepares_at_once = MANY
     repeatable = True
 
@@ -56,7 +58,7 @@ class ImageEncoder:
         """Returns the wanted outputs of each item; pictures of all items that have one shape run together."""
         rows: dict[str, list[Any]] = {name: [] for name in wanted if name in self._asked}
         layers = {"output_hidden_states": True} if needs_layers(self._asked, wanted) else {}
-        for pixels in _passes(batch):
+        for pixels in _passes(batch, self.rows_at_once):
             between_slices()
             result = self._network(**pixels, **layers)
             for name, found in take(self._asked, result, rows).items():
@@ -68,13 +70,13 @@ class ImageEncoder:
         ]
 
 
-def _passes(batch: Sequence[Pixels]) -> Iterator[Pixels]:
-    """Yields the rows of all items in their order, at most _AT_ONCE together, those of other shapes apart."""
+def _passes(batch: Sequence[Pixels], at_once: int) -> Iterator[Pixels]:
+    """Yields the rows of all items in their order, at most so many together, those of other shapes apart."""
     for _, same in groupby(batch, lambda pixels: [tensor.shape[1:] for tensor in pixels.values()]):
         items = list(same)
         joined = {name: torch.cat([pixels[name] for pixels in items]) for name in items[0]}
-        for start in range(0, len(joined["pixel_values"]), _AT_ONCE):
-            yield {name: tensor[start : start + _AT_ONCE] for name, tensor in joined.items()}
+        for start in range(0, len(joined["pixel_values"]), at_once):
+            yield {name: tensor[start : start + at_once] for name, tensor in joined.items()}
 
 
 def load_image_encoder(opened: CheckpointPart) -> ImageEncoder:

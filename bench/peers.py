@@ -1,0 +1,237 @@
+"""S2M3 beside what people would pick instead, on the same modules and inputs, on this machine, in turns.
+
+Peers: one FastAPI process (torch), one with ONNX Runtime and faster-whisper int8, Ray Serve as a composition, an MQTT
+worker per model. Measures latency with one request at a time, throughput with 8 and 32 outstanding, the memory of all
+processes, and what a `kill -9` of the process that encodes pictures costs. Each peer runs alone, in every round; ratios
+are to S2M3 in the same round. Needs a machine with nothing else to do.
+
+Run: pip install --target .peers -c deploy/constraints.txt -r bench/peers-requirements.txt
+     python bench/peers.py [--rounds 3] [--only ours,torch,onnx,ray,mqtt] [--quick]
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+from peer_servers.inputs import Asked, inputs_of
+from peer_servers.modules import TASKS
+from peer_servers.peers import FastApi, MqttWorkers, Ours, Peer, RayServe
+from tables import Table, measured_on
+from urllib3.exceptions import HTTPError
+
+from s2m3 import logs
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results" / "peers.json"
+_OUTSTANDING = (8, 32)
+#: Key -> (what it needs besides our own packages, name).
+_NEEDS = {
+    "ours": (),
+    "torch": ("fastapi", "uvicorn", "python_multipart"),
+    "onnx": ("fastapi", "uvicorn", "python_multipart", "onnxruntime", "faster_whisper", "onnx"),
+    "ray": ("ray", "fastapi"),
+    "mqtt": (),
+}
+#: Words of the right answers.
+_EXPECTED = {"retrieval": "cat", "classification": "mau", "transcription": "fox"}
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much is asked: requests one at a time for each task, requests of a throughput, seconds of a kill."""
+
+    latency: int
+    slow: int
+    throughput: int
+    kill_s: float
+
+
+def measure(peer: Peer, counts: Counts) -> dict[str, Any]:
+    """Returns one peer's figures of one round; it is started before and stopped after."""
+    began = time.monotonic()
+    with peer:
+        found: dict[str, Any] = {"start_s": time.monotonic() - began}
+        for task in TASKS:
+            found[f"{task}_ms"] = latency_ms(peer, task, counts)
+        for outstanding in _OUTSTANDING:
+            found[f"retrievals_s_at_{outstanding}"] = throughput(peer, outstanding, counts.throughput)
+        found |= memory_mb(peer)
+        found |= after_a_kill(peer, counts.kill_s)
+    return found
+
+
+def latency_ms(peer: Peer, task: str, counts: Counts) -> float:
+    """Returns the median latency of a task with one request at a time, ms."""
+    number = counts.slow if task == "transcription" else counts.latency
+    taken = []
+    for warm, asked in enumerate(islice(inputs_of(task), number + 3)):
+        began = time.perf_counter()
+        answer = peer.ask(task, asked)
+        if _EXPECTED[task] not in str(answer).lower():
+            raise RuntimeError(f"{peer.name}: {task} answered {answer!r}")
+        if warm >= 3:  # noqa: PLR2004  # the first ones warm up
+            taken.append(1000 * (time.perf_counter() - began))
+    return statistics.median(taken)
+
+
+def throughput(peer: Peer, outstanding: int, number: int) -> float:
+    """Returns retrievals a second with so many outstanding."""
+    with ThreadPoolExecutor(outstanding) as pool:
+        list(pool.map(lambda asked: peer.ask("retrieval", asked), islice(inputs_of("retrieval"), outstanding)))
+        began = time.perf_counter()
+        list(pool.map(lambda asked: peer.ask("retrieval", asked), islice(inputs_of("retrieval"), number)))
+        return number / (time.perf_counter() - began)
+
+
+def memory_mb(peer: Peer) -> dict[str, float]:
+    """Returns the memory of all processes, 10^6 bytes: resident, and proportional, which counts shared pages once."""
+    held: dict[str, float] = {"rss_mb": 0.0, "pss_mb": 0.0}
+    for root in peer.roots():
+        for process in (root, *root.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                full = process.memory_full_info()
+                held["rss_mb"] += full.rss / 1e6
+                held["pss_mb"] += getattr(full, "pss", full.uss) / 1e6
+    return held
+
+
+def after_a_kill(peer: Peer, seconds: float) -> dict[str, Any]:
+    """Asks one classification after another, kills -9 a process that they need, and goes on.
+
+    Returns the longest time between two answers, s, and the requests that failed.
+    """
+    answered: list[float] = []
+    failed = 0
+    asked: Iterator[Asked] = inputs_of("classification")
+    peer.ask("classification", next(asked))
+    victim = peer.victim()
+    killer = threading.Timer(min(2.0, seconds / 4), victim.kill)
+    killer.start()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until or (answered and time.monotonic() - answered[-1] > 1.0 and failed):
+        try:
+            peer.ask("classification", next(asked))
+        except Exception:  # noqa: BLE001  # whatever a peer's client raises is a request without an answer
+            failed += 1
+            time.sleep(0.05)
+        else:
+            answered.append(time.monotonic())
+        if time.monotonic() > until + 120:
+            break
+    killer.join()
+    gaps = [after - before for before, after in pairwise(answered)]
+    return {"kill_gap_s": max(gaps, default=float("nan")), "kill_failed": failed}
+
+
+def makers(folder: Path, peers: Path, onnx: Path) -> dict[str, Callable[[], Peer]]:
+    """Returns, by key, how each peer is made."""
+    return {
+        "ours": lambda: Ours(folder),
+        "torch": lambda: FastApi(folder, peers, None),
+        "onnx": lambda: FastApi(folder, peers, onnx),
+        "ray": lambda: RayServe(folder, peers),
+        "mqtt": lambda: MqttWorkers(folder),
+    }
+
+
+def missing(key: str) -> list[str]:
+    """Returns the packages of a peer that are not installed."""
+    return [package for package in _NEEDS[key] if find_spec(package) is None]
+
+
+def table(rounds: dict[str, list[dict[str, Any]]]) -> Table:
+    """Returns the medians of all rounds, and for each figure the median ratio to ours in the same round."""
+    ours = rounds["ours"]
+    names = list(ours[0]) if ours else []
+    rows = []
+    for name in names:
+        row: list[Any] = [name]
+        for found in rounds.values():
+            value = statistics.median(one[name] for one in found)
+            ratios = [one[name] / our[name] for one, our in zip(found, ours, strict=True) if our[name]]
+            row += [float(value), statistics.median(ratios) if ratios else None]
+        rows.append(row)
+    columns = [column for key in rounds for column in (key, f"{key} / ours")]
+    return Table("peers", ["figure", *columns], rows)
+
+
+def _versions() -> dict[str, str]:
+    """Returns the versions of the peers that are installed."""
+    found = {}
+    for name in ("fastapi", "uvicorn", "onnxruntime", "faster-whisper", "ctranslate2", "ray", "paho-mqtt", "torch"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _export(folder: Path, peers: Path) -> None:
+    """Exports the networks for ONNX Runtime in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-m", "peer_servers.onnx_modules", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(peers)])}
+    done = subprocess.run(command, check=False, cwd=ROOT / "bench", env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"the export for ONNX Runtime failed: {done.stderr[-2000:]}")
+
+
+def main() -> None:
+    """Measures all peers in turns."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default=",".join(_NEEDS), help="peers, with commas between; ours is always there")
+    parser.add_argument("--peers", type=Path, default=ROOT / ".peers", help="folder of bench/peers-requirements.txt")
+    parser.add_argument("--quick", action="store_true", help="few requests: to see that it works")
+    given = parser.parse_args()
+    logs.configure(verbose=False, quiet=True)
+    sys.path.append(str(given.peers))
+    counts = Counts(3, 1, 16, 6.0) if given.quick else Counts(60, 15, 300, 20.0)
+    wanted = [key for key in _NEEDS if key == "ours" or key in given.only.split(",")]
+    for key in list(wanted):
+        if absent := missing(key):
+            print(f"{key}: skipped, {', '.join(absent)} not installed (bench/peers-requirements.txt)")
+            wanted.remove(key)
+    versions = _versions()
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
+    rounds: dict[str, list[dict[str, Any]]] = {key: [] for key in wanted}
+    failed: set[str] = set()
+    with tempfile.TemporaryDirectory(prefix="s2m3-peers-") as name:
+        folder = Path(name)
+        if "onnx" in wanted:
+            _export(folder / "onnx", given.peers)
+        for turn in range(given.rounds):
+            for key in wanted[turn % len(wanted) :] + wanted[: turn % len(wanted)]:
+                try:
+                    found = measure(makers(folder, given.peers, folder / "onnx")[key](), counts)
+                except (RuntimeError, HTTPError, TimeoutError) as error:
+                    print(f"round {turn + 1}, {key}: failed, {error}", flush=True)
+                    failed.add(key)
+                    continue
+                rounds[key].append(found)
+                shown = ", ".join(f"{what} {value:.4g}" for what, value in found.items())
+                print(f"round {turn + 1}, {key}: {shown}", flush=True)
+    summary = table({key: found for key, found in rounds.items() if key not in failed})
+    print(summary.markdown())
+    result = {"measured": measured_on([0]), "peers": versions, "rounds": rounds}
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    RESULTS.with_suffix(".csv").write_text(summary.csv(), encoding="utf-8")
+    print(f"written to {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()

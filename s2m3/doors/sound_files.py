@@ -1,0 +1,76 @@
+"""WAV files of samples, and samples of WAV files, as Wyoming's clients send and take them. Pure."""
+
+import io
+import struct
+import wave
+from array import array
+from dataclasses import dataclass
+
+from s2m3.schemas.errors import BadInputError, ModuleFailedError
+
+__all__ = ["Samples", "read_wav", "written_wav"]
+
+_WIDTHS, _MOST_RATE, _MOST_CHANNELS = (1, 2, 3, 4), 384_000, 8
+_FLOAT, _FORMAT = 3, struct.Struct("<HHIIHH")
+_FLOAT_BITS, _LOUDEST = 32, 32_767
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Raw samples.
+
+    Args:
+        rate: A second.
+        width: Bytes of one, little-endian.
+        channels: Interleaved.
+        data: All of them.
+    """
+
+    rate: int
+    width: int
+    channels: int
+    data: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.width not in _WIDTHS or not 0 < self.rate <= _MOST_RATE or not 0 < self.channels <= _MOST_CHANNELS:
+            raise BadInputError(f"no sound: rate {self.rate}, width {self.width}, channels {self.channels}")
+
+
+def written_wav(samples: Samples) -> bytes:
+    """Returns a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(samples.channels)
+        out.setsampwidth(samples.width)
+        out.setframerate(samples.rate)
+        whole = samples.width * samples.channels
+        out.writeframes(samples.data[: len(samples.data) // whole * whole])
+    return file.getvalue()
+
+
+def read_wav(data: bytes) -> Samples:
+    """Returns a WAV file's samples; floats become 16 bits.
+
+    Raises:
+        ModuleFailedError: It is no WAV file of integers or of 32-bit floats.
+    """
+    try:
+        form, raw = _chunk(data, b"fmt "), _chunk(data, b"data")
+        kind, channels, rate, _, _, bits = _FORMAT.unpack_from(form)
+        if kind == _FLOAT and bits == _FLOAT_BITS:
+            floats = array("f", raw[: len(raw) // 4 * 4])
+            loud = (max(-_LOUDEST, min(_LOUDEST, round(value * _LOUDEST))) for value in floats)
+            return Samples(rate, 2, channels, array("h", loud).tobytes())
+        return Samples(rate, bits // 8, channels, raw)
+    except (struct.error, ValueError, BadInputError) as error:
+        raise ModuleFailedError(f"the task's sound is no WAV file that can be passed on: {error}"[:200]) from error
+
+
+def _chunk(data: bytes, wanted: bytes) -> bytes:
+    at = 12
+    while at + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, at)
+        if name == wanted:
+            return data[at + 8 : at + 8 + size]
+        at += 8 + size + size % 2
+    raise ValueError(f"it has no chunk {wanted.decode()!r}")
