@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import transformers
-from tables import measured_on
+from tables import measured_on, quiet_libraries
 
 from s2m3.agents import registry
 from s2m3.agents.modules.decoding import Decoding, Start, Stop
@@ -114,6 +114,7 @@ def _measure(writer: Writer, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measures both decoders and prints a line for each."""
+    quiet_libraries()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)

@@ -32,7 +32,7 @@ import psutil
 from peer_servers.inputs import Asked, inputs_of
 from peer_servers.modules import TASKS
 from peer_servers.peers import FastApi, MqttWorkers, Ours, Peer, RayServe
-from tables import Table, measured_on
+from tables import Table, measured_on, quiet_libraries
 from urllib3.exceptions import HTTPError
 
 from s2m3 import logs
@@ -40,6 +40,8 @@ from s2m3 import logs
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "peers.json"
 _OUTSTANDING = (8, 32)
+#: After a kill, a request without a reply counts as lost after so long, seconds.
+_LOST_S = 10.0
 #: Key -> (what it needs besides our own packages, name).
 _NEEDS = {
     "ours": (),
@@ -120,6 +122,7 @@ def after_a_kill(peer: Peer, seconds: float) -> dict[str, Any]:
     failed = 0
     asked: Iterator[Asked] = inputs_of("classification")
     peer.ask("classification", next(asked))
+    peer.patience_s = _LOST_S
     victim = peer.victim()
     killer = threading.Timer(min(2.0, seconds / 4), victim.kill)
     killer.start()
@@ -198,6 +201,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few requests: to see that it works")
     given = parser.parse_args()
     logs.configure(verbose=False, quiet=True)
+    quiet_libraries()
     sys.path.append(str(given.peers))
     counts = Counts(3, 1, 16, 6.0) if given.quick else Counts(60, 15, 300, 20.0)
     wanted = [key for key in _NEEDS if key == "ours" or key in given.only.split(",")]
@@ -218,7 +222,7 @@ def main() -> None:
                 try:
                     found = measure(makers(folder, given.peers, folder / "onnx")[key](), counts)
                 except (RuntimeError, HTTPError, TimeoutError) as error:
-                    print(f"round {turn + 1}, {key}: failed, {error}", flush=True)
+                    print(f"round {turn + 1}, {key}: failed, {type(error).__name__}: {error}", flush=True)
                     failed.add(key)
                     continue
                 rounds[key].append(found)

@@ -18,7 +18,7 @@ import psutil
 import torch
 import transformers
 from safetensors.torch import save_file
-from tables import measured_on
+from tables import measured_on, quiet_libraries
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from s2m3 import logs
@@ -181,6 +181,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench/results/sharing.json"))
     given = parser.parse_args()
     logs.configure(verbose=False, quiet=True)
+    quiet_libraries()
     with tempfile.TemporaryDirectory(prefix="s2m3-sharing-") as name:
         folder = Path(name)
         make_checkpoints(folder)

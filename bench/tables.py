@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import os
 import platform
 import sys
@@ -12,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Table", "measured_on"]
+__all__ = ["Table", "measured_on", "quiet_libraries"]
 
 _PACKAGES = ("s2m3", "numpy", "torch", "transformers", "highspy", "paho-mqtt", "iotcore", "matplotlib")
 
@@ -84,6 +85,11 @@ def measured_on(seeds: Iterable[int] = ()) -> dict[str, Any]:
         "versions": found,
         "seeds": list(seeds),
     }
+
+
+def quiet_libraries() -> None:
+    """Silences what imported libraries log below errors: torchao and torch warn of parts that no benchmark uses."""
+    logging.disable(logging.WARNING)
 
 
 def _cpu() -> str:

@@ -41,6 +41,8 @@ class Peer(Protocol):
     """A system under test. As a context manager it is started, and answers all tasks when it is entered."""
 
     name: str
+    #: Seconds after which a request without a reply has failed.
+    patience_s: float
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
@@ -108,6 +110,7 @@ class Ours:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.patience_s = _ASK_S
 
     def __enter__(self) -> Self:
         self._cluster = Cluster(DEMO_NODES, threads=1).start()
@@ -127,7 +130,7 @@ class Ours:
     def ask(self, task: str, asked: Asked) -> Any:
         """Asks with a Client."""
         inputs: dict[str, Any] = {TASKS[task]: asked.file} | ({"text": list(asked.texts)} if asked.texts else {})
-        answer = self._client.ask(task, **inputs)
+        answer = self._client.ask(task, deadline_s=self.patience_s, **inputs)
         self._route = answer.route
         return answer.value
 
@@ -147,14 +150,15 @@ class _Http:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.patience_s = _ASK_S
         self._port = free_port()
-        self._pool = urllib3.PoolManager(maxsize=64, retries=False, timeout=_ASK_S)
+        self._pool = urllib3.PoolManager(maxsize=64, retries=False)
 
     def ask(self, task: str, asked: Asked) -> Any:
         """Posts a form with the file and the texts."""
         fields: list[Any] = [("file", ("file", asked.file)), *(("text", text) for text in asked.texts)]
         url = f"http://127.0.0.1:{self._port}/ask/{task}"
-        found = self._pool.request("POST", url, fields=fields)
+        found = self._pool.request("POST", url, fields=fields, timeout=self.patience_s)
         if found.status != 200:  # noqa: PLR2004
             raise RuntimeError(f"HTTP {found.status}: {found.data[:200]!r}")
         return found.json()["value"]
@@ -236,6 +240,7 @@ class MqttWorkers:
         self._folder = folder
         self._waiting: dict[str, Future[Any]] = {}
         self._ready: set[str] = set()
+        self.patience_s = _ASK_S
         self._inbox = f"peer/client/{uuid.uuid4().hex}"
 
     def __enter__(self) -> Self:
@@ -282,7 +287,7 @@ class MqttWorkers:
         body = {"id": number, "file": base64.b64encode(asked.file).decode(), "text": asked.texts}
         self._client.publish(f"peer/{task}", json.dumps(body), qos=1, properties=properties)
         try:
-            return future.result(10.0)
+            return future.result(self.patience_s)
         finally:
             self._waiting.pop(number, None)
 
