@@ -109,9 +109,11 @@ class NodeListener:
         self._heartbeats.heard(node, time.monotonic())
         if reported is not None and reported == self._cluster.reported.get(node):
             return  # published again to answer a roll call
+        matters = self._cluster.matters(node, reported)
         for module in self._cluster.take_report(node, reported, time.monotonic()):
             _log.warning("module_failed", node=node, module=module)
-        self._on_change()
+        if matters:
+            self._on_change()
 
     def _on_load(self, node: str, load: m.NodeLoad | None) -> None:
         self._heartbeats.heard(node, time.monotonic())

@@ -36,6 +36,21 @@ class _Failures:
     until: float = 0.0
 
 
+def _said(reported: Reported) -> tuple[object, ...]:
+    """Returns what a report says that plans and routes are made of."""
+    modules = {
+        module: (report.state, report.runtime, report.fingerprint, _digits(report.memory_mb), _digits(report.ms))
+        for module, report in reported.modules.items()
+    }
+    memory = (_digits(reported.runtime_mb), _digits(reported.pressure_mb))
+    return reported.boot, reported.epoch, memory, modules
+
+
+def _digits(value: float) -> float:
+    """Returns a number with two digits, as routes have it."""
+    return float(f"{value:.2g}")
+
+
 @dataclass(slots=True)
 class _Known:
     """The definitions in files and tasks."""
@@ -230,6 +245,14 @@ class ClusterState:
         else:
             self.profiles[node] = profile
         return True
+
+    def matters(self, node: str, reported: Reported | None) -> bool:
+        """Returns whether a node's new report may change a plan or a route.
+
+        Progress, free memory, and times and sizes that are the same to two digits change neither.
+        """
+        before = self.reported.get(node)
+        return (before and _said(before)) != (reported and _said(reported))
 
     def take_report(self, node: str, reported: Reported | None, now: float) -> list[str]:
         """Sets a node's report (None removes it) and returns the modules that failed since its last report."""

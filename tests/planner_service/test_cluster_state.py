@@ -1,5 +1,7 @@
 """What the planner knows: definitions, nodes, reports, figures, failures. Pure: the test is the clock."""
 
+from typing import Any
+
 import pytest
 
 from s2m3.planner.site.cluster_state import ClusterState
@@ -311,3 +313,32 @@ def test_a_join_after_a_loss_counts_with_its_own_process() -> None:
     join(cluster, "a", boot="2")
     assert cluster.usable() == ["a", "b"]
     assert cluster.holds("a", "noop-head") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "matters"),
+    [
+        ({}, False),
+        ({"free_mb": 7.0}, False),
+        ({"revision": 9}, False),
+        ({"runtime_mb": 101.0}, False),
+        ({"runtime_mb": 120.0}, True),
+        ({"pressure_mb": 50.0}, True),
+        ({"epoch": 2}, True),
+        ({"boot": "2"}, True),
+        ({"modules": {}}, True),
+        ({"modules": {"m": {"state": "ready", "ms": 5.04, "memory_mb": 100.4}}}, False),
+        ({"modules": {"m": {"state": "ready", "ms": 5.04, "memory_mb": 100.4, "progress": 0.5}}}, False),
+        ({"modules": {"m": {"state": "ready", "ms": 5.2, "memory_mb": 100.4}}}, True),
+        ({"modules": {"m": {"state": "ready", "ms": 5.0, "memory_mb": 120.0}}}, True),
+        ({"modules": {"m": {"state": "failed", "ms": 5.0, "memory_mb": 100.0}}}, True),
+    ],
+)
+def test_a_report_that_says_the_same_to_two_digits_changes_no_plan(change: dict[str, Any], *, matters: bool) -> None:
+    modules = {"m": {"state": "ready", "ms": 5.0, "memory_mb": 100.0}}
+    first = {"boot": "1", "epoch": 1, "runtime_mb": 100.0, "modules": modules}
+    cluster = make_facts()
+    assert cluster.matters("a", Reported.model_validate(first))
+    cluster.take_report("a", Reported.model_validate(first), 0.0)
+    assert cluster.matters("a", Reported.model_validate(first | change)) is matters
+    assert cluster.matters("a", None)
