@@ -1,0 +1,162 @@
+"""The running planner's own work, without a bus: its cluster state, placement, decision and documents, as a site grows.
+
+Prints, for each size of a site: seconds to add all tasks; to plan the first time; to plan again when nothing changed;
+to plan after one node was lost, and how many routes that changed. A third of the tasks have a request rate. Writes
+bench/results/planning.json.
+
+Run: python bench/planning.py [--sizes 8x16x16,64x128x128] (nodes x tasks x encoders)
+"""
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+
+from tables import measured_on
+
+from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.decision import decide
+from s2m3.planner.site.placement import Placement, place
+from s2m3.planner.site.placer import placer, second_copies_in_spare
+from s2m3.planner.site.published_documents import Documents
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.messages import ModuleReport, NodeProfile, NodeState, Reported, TaskSpec
+from s2m3.schemas.protocol import PROTOCOL
+from s2m3.schemas.specs import Definition
+
+RESULTS = Path(__file__).parent / "results" / "planning.json"
+_SIZES = "8x16x16,16x32x32,32x64x64,64x128x128,100x100x100,300x300x200,1000x1000x300"
+_SOURCES = [f"source-{n}" for n in range(50)]
+_MODULE_MB = 100.0
+#: Requests of a task that is asked, within the planner's memory of them.
+_REQUESTS = 500
+_NOW = 100.0
+
+
+def definition(task: int, encoders: int) -> Definition:
+    """Returns the definition of a task: one of the shared encoders, and a head that every third task shares."""
+    encoder = random.Random(task).randrange(encoders)  # noqa: S311  # not a secret
+    common = {"class": "noop", "memory_mb": _MODULE_MB, "gflops": 1.0, "input_kb": 10.0, "output_kb": 2.0}
+    modules = [
+        {
+            "id": f"encoder-{encoder}",
+            "role": "vision-encoder",
+            "source": _SOURCES[encoder % len(_SOURCES)],
+            "config": {"n": encoder},
+            "inputs": {"image": "image"},
+            "outputs": {"embedding": "tensor"},
+        },
+        {
+            "id": f"head-{task % max(1, encoders // 3)}",
+            "role": "head",
+            "source": _SOURCES[0],
+            "config": {"n": -1 - task % max(1, encoders // 3)},
+            "inputs": {"x": "tensor"},
+            "outputs": {"label": "text"},
+        },
+    ]
+    steps = {
+        "see": {"module": modules[0]["id"], "inputs": {"image": "input.image"}},
+        "say": {"module": modules[1]["id"], "inputs": {"x": "see.embedding"}},
+    }
+    model = {"id": f"m{task}", "description": "-", "inputs": {"image": "image"}, "answer": ["label"], "steps": steps}
+    return Definition.model_validate({"modules": [{**module, **common} for module in modules], "model": model})
+
+
+class Site:
+    """A planner's state with nodes that are ready, and the documents that it would publish."""
+
+    def __init__(self, nodes: int, encoders: int) -> None:
+        self.cluster = ClusterState(shipped_catalogue())
+        self.documents = Documents("s2m3/v1", 1)
+        self.published = 0
+        room = _MODULE_MB * (3 * encoders / nodes + 6)
+        for n in range(nodes):
+            self.cluster.nodes.update(f"n{n}", NodeState(state="ready", boot="1", protocol=PROTOCOL))
+            profile = NodeProfile(
+                boot="1",
+                version="1",
+                memory_mb=room,
+                runtime_mb=0,
+                gflops=100,
+                latency_ms=1,
+                mbps=100,
+                sources=_SOURCES,
+                classes=["noop"],
+            )
+            self.cluster.take_profile(f"n{n}", profile)
+
+    def plan(self) -> Placement:
+        """Does what the planner does for each plan, without publishing."""
+        placement = place(self.cluster, placer(0.5)(False), _NOW, second_copies_in_spare)  # noqa: FBT003
+        self.documents.update(decide(self.cluster, placement), self._publish)
+        self.cluster.plans = dict(self.documents.plans)
+        return placement
+
+    def load_all(self) -> None:
+        """Has each node report the modules of its plan as ready."""
+        for node, plan in self.cluster.plans.items():
+            reports = {spec.id: ModuleReport(state="ready", memory_mb=_MODULE_MB, ms=5.0) for spec in plan.modules}
+            self.cluster.take_report(node, Reported(boot="1", epoch=1, modules=reports), _NOW)
+
+    def _publish(self, _topic: str, _payload: bytes) -> None:
+        self.published += 1
+
+
+def measure(nodes: int, tasks: int, encoders: int) -> dict[str, float]:
+    """Returns the seconds of each kind of work at one size."""
+    wanted = {f"t{t}": TaskSpec(model=f"m{t}", definition=definition(t, encoders)) for t in range(tasks)}
+    site, times = Site(nodes, encoders), {}
+
+    def timed(name: str, began: float) -> None:
+        times[name] = round(time.perf_counter() - began, 4)
+
+    began = time.perf_counter()
+    for task, spec in wanted.items():
+        site.cluster.want(task, spec)
+        site.cluster.sessions.add(task)
+    errors = site.cluster.refused
+    timed("add_s", began)
+    began = time.perf_counter()
+    errors = {**errors, **site.plan().errors}
+    timed("first_plan_s", began)
+    site.load_all()
+    for t in range(0, tasks, 3):
+        site.cluster.rates.add(f"t{t}", _REQUESTS, _NOW)
+    site.plan()
+    site.load_all()
+    site.published, began = 0, time.perf_counter()
+    site.plan()
+    timed("steady_plan_s", began)
+    steady = site.published
+    lost = next(node for node, plan in site.cluster.plans.items() if plan.modules)
+    site.cluster.nodes.update(lost, NodeState(state="lost", boot="1"))
+    site.cluster.note_loss(lost, _NOW)
+    site.published, began = 0, time.perf_counter()
+    site.plan()
+    timed("plan_after_a_loss_s", began)
+    return {**times, "documents_steady": steady, "documents_after_a_loss": site.published, "errors": len(errors)}
+
+
+def main() -> None:
+    """Measures every size and prints a row for each."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--sizes", default=_SIZES, help="nodes x tasks x encoders, with commas")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="the file of results")
+    options = parser.parse_args()
+    rows = []
+    print(f"{'nodes x tasks x encoders':26}{'add':>9}{'first':>9}{'steady':>9}{'a loss':>9}  documents")
+    for size in options.sizes.split(","):
+        nodes, tasks, encoders = map(int, size.split("x"))
+        found = measure(nodes, tasks, encoders)
+        rows.append({"nodes": nodes, "tasks": tasks, "encoders": encoders, **found})
+        seconds = [found[name] for name in ("add_s", "first_plan_s", "steady_plan_s", "plan_after_a_loss_s")]
+        counts = f"{found['documents_steady']}, {found['documents_after_a_loss']} after a loss"
+        print(f"{size:26}{''.join(f'{second:>8.2f}s' for second in seconds)}  {counts}", flush=True)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps({**measured_on(), "sizes": rows}, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
