@@ -9,7 +9,6 @@ from functools import partial
 import structlog
 
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
-from s2m3.agents.checkpoints.storage.part import open_part
 from s2m3.agents.parts.cache import PartCache
 from s2m3.agents.parts.served_part import ServedPart, of_cache, of_folder
 from s2m3.agents.parts.threads import FileThread
@@ -124,7 +123,7 @@ class Holder:
             self._hashed_for[key] = {asker}
             _log.info("part_hashed", node=self._node, source=spec.source, part=spec.prefix)
             self._hashing.do(
-                lambda: of_folder(open_part(spec, self._sources)),
+                partial(of_folder, spec, self._sources),
                 partial(self._hashed, key),
                 partial(self._not_hashed, key, spec),
             )

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from s2m3.agents.checkpoints.storage.identity import fingerprint
-from s2m3.agents.checkpoints.storage.part import CheckpointPart
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.checkpoints.storage.part import open_part
 from s2m3.agents.parts.cache import LISTS, OpenPart
 from s2m3.agents.parts.hashing import describe_file
-from s2m3.agents.parts.torch_files import VirtualFile, dtype_of, file_of, stamp_of, torch_files
+from s2m3.agents.parts.hashing_process import described
+from s2m3.agents.parts.torch_files import VirtualFile, file_of, stamp_of, torch_files
+from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.parts import HASH_BYTES, HASHES_AT_ONCE, PartManifest, PieceRequest
 
@@ -67,25 +69,23 @@ class ServedPart:
         return data if len(data) == length else None
 
 
-def of_folder(opened: CheckpointPart) -> ServedPart:
-    """Returns a part of a checkpoint's folder. All of it is read, twice where its fingerprint is not known yet.
+def of_folder(spec: ModuleSpec, sources: CheckpointSources) -> ServedPart:
+    """Returns a module's part of a checkpoint's folder. All of it is read, twice if its fingerprint is not known.
 
     Raises:
         ModuleFailedError: A file cannot be read, or changed meanwhile.
     """
+    opened = open_part(spec, sources)
     files = tuple(torch_files(opened))
     try:
         stamps = tuple(stamp_of([file]) for file in files)
-        content = fingerprint(opened)
-        described = [describe_file(file.name, file.chunks()) for file in files]
-        if tuple(stamp_of([file]) for file in files) != stamps:
-            raise ModuleFailedError(f"{opened.checkpoint.folder.name} was changed while it was read")
+        manifest, lists = described(spec, sources)
+        is_current = tuple(stamp_of([file]) for file in files) == stamps
     except OSError as error:
         raise ModuleFailedError(f"{opened.checkpoint.folder.name} cannot be read: {error}") from error
-    manifest = PartManifest(
-        content=content, runtime="torch", dtype=dtype_of(opened), files=[entry for entry, _ in described]
-    )
-    return ServedPart(manifest, True, files, tuple(hashes for _, hashes in described), stamps)  # noqa: FBT003
+    if not is_current or [(file.name, file.bytes) for file in manifest.files] != [(f.name, f.nbytes) for f in files]:
+        raise ModuleFailedError(f"{opened.checkpoint.folder.name} was changed while it was read")
+    return ServedPart(manifest, True, files, tuple(lists), stamps)  # noqa: FBT003
 
 
 def of_cache(part: OpenPart) -> ServedPart:

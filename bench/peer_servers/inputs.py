@@ -45,10 +45,10 @@ def _picture(number: int) -> bytes:
 
 
 def _sound(number: int) -> bytes:
-    """Returns a spoken sentence as 16-bit WAV; its first sample holds the number's low bits."""
+    """Returns a spoken sentence as 16-bit WAV; its first samples hold the number, six bits each: far below hearing."""
     samples, rate = _samples()
     changed = samples.copy()
-    changed[0] = number % 64
+    changed[:5] = [number >> 6 * place & 63 for place in range(5)]
     out = io.BytesIO()
     soundfile.write(out, changed, rate, format="WAV", subtype="PCM_16")
     return out.getvalue()
