@@ -41,6 +41,7 @@ PARTS: dict[str, Part] = {
     "demo": Part("The demo: answers, memory, a node killed", ("-m", "s2m3", "demo", "--json")),
     "bus": Part("The bus: hops against bare paho", ("bench/bus.py",)),
     "placement": Part("Placement: quality, speed, scale", ("bench/placement.py",)),
+    "planning": Part("The planner's own work as a site grows", ("bench/planning.py",)),
     "paper": Part(
         "The paper's evaluation",
         ("bench/paper.py",),
