@@ -45,7 +45,7 @@ HOUSE_NODES = {"pi": 850.0, "laptop": 880.0, "desktop": 865.0}
 TASKS = ("retrieval", "classification", "vqa", "transcription", "spoken-retrieval", "spoken-intent")
 HOUSEHOLD = ("doorbell", "face", "speech")
 _ALL = TASKS + HOUSEHOLD
-_READY_S = 90.0
+_READY_S = 180.0
 _ASK_S = 30.0
 _WIDTH = 150
 

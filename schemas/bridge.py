@@ -146,6 +146,8 @@ class BridgeAnswer(Document):
     #: the complete answer, if it has at most 6,000 bytes
     answer: Any = None
     score: float | None = None
+    #: of a detector's answer: label -> number of boxes
+    detected: Annotated[dict[str, int], Since(1)] = Field(default_factory=dict)
     outputs: dict[str, Any] = Field(default_factory=dict)
     latency_ms: float | None = None
     #: time of the answer, ISO 8601

@@ -44,12 +44,6 @@ class DetectorConfig(Config):
     labels: tuple[str, ...] = Field(min_length=1)
 
 
-class FaceConfig(Config):
-    """The least score of a face."""
-
-    threshold: float = Field(ge=0, le=1)
-
-
 @dataclass(frozen=True)
 class _Item:
     """Pixels (3, side, side) uint8, and (width, height) of the picture that was sent."""
@@ -143,22 +137,27 @@ def load_ssd_detector(spec: ModuleSpec) -> ShippedDetector:
     Raises:
         ModuleFailedError: The weights do not fit, or a label is none of those.
     """
-    config = read_config(spec, DetectorConfig)
-    if unknown := [label for label in config.labels if label not in OPEN_IMAGES[1:]]:
-        raise ModuleFailedError(f"module {spec.id}: {unknown[0][:60]!r} is none of: {', '.join(OPEN_IMAGES[1:])}")
     with torch.device("meta"):
         network = ssd_mobilenet.SsdMobileNet(len(OPEN_IMAGES))
-    names = {label: OPEN_IMAGES.index(label) for label in config.labels}
-    return ShippedDetector(_filled(network, spec), ssd_mobilenet.SIDE, names, config.threshold, fits=False)
+    return _detector(spec, network, ssd_mobilenet.SIDE, OPEN_IMAGES, fits=False)
 
 
 def load_face_detector(spec: ModuleSpec) -> ShippedDetector:
     """Builds class `face-detector`: BlazeFace, of the one label `face`.
 
     Raises:
-        ModuleFailedError: The weights do not fit.
+        ModuleFailedError: The weights do not fit, or another label is named.
     """
-    config = read_config(spec, FaceConfig)
     with torch.device("meta"):
         network = blazeface.BlazeFace()
-    return ShippedDetector(_filled(network, spec), blazeface.SIDE, {"face": 0}, config.threshold, fits=True)
+    return _detector(spec, network, blazeface.SIDE, ("face",), fits=True)
+
+
+def _detector(spec: ModuleSpec, network: nn.Module, side: int, known: Sequence[str], *, fits: bool) -> ShippedDetector:
+    """Fills a network whose scores are of the known labels, in their order; an empty one is the background."""
+    config = read_config(spec, DetectorConfig)
+    if unknown := [label for label in config.labels if not label or label not in known]:
+        listed = ", ".join(filter(None, known))
+        raise ModuleFailedError(f"module {spec.id}: {unknown[0][:60]!r} is none of: {listed}")
+    names = {label: known.index(label) for label in config.labels}
+    return ShippedDetector(_filled(network, spec), side, names, config.threshold, fits=fits)

@@ -84,7 +84,8 @@ class Announcer:
         self._changed: set[tuple[str, str]] = set()
         self._is_scheduled = False
         self._is_online = False
-        self._removed_offline: set[tuple[str, str]] = set()
+        #: their last documents
+        self._removed_offline: dict[tuple[str, str], dict[str, Any]] = {}
         #: topic -> retained message that is held back; None: messages are published at once
         self._held: dict[str, Outgoing] | None = None
         if devices is not None:
@@ -113,9 +114,9 @@ class Announcer:
         self._changed.discard((kind, name))
         if self._devices is not None:
             topic = self._devices.topic(kind, name)
-            self._documents.pop(topic, None)
+            document = self._documents.pop(topic, None) or self._devices.gone(kind, name)
             if not self._is_online and len(self._removed_offline) < _MOST_REMOVED:
-                self._removed_offline.add((kind, name))
+                self._removed_offline[kind, name] = document
             self._clear(topic)
         paths: list[topics.TopicPath] = [topics.BRIDGE_NODE]
         if kind == "task":
@@ -226,10 +227,10 @@ class Announcer:
 
     def _remove_missed(self) -> None:
         """Removes devices that went while Home Assistant was offline: it removes only what it has seen since."""
-        buried, self._removed_offline = self._removed_offline, set()
-        for kind, name in buried:
+        buried, self._removed_offline = self._removed_offline, {}
+        for (kind, name), document in buried.items():
             if self._devices is not None and (topic := self._devices.topic(kind, name)) not in self._retained:
-                self._publish(Outgoing(topic, _json(self._devices.gone(kind, name))))
+                self._publish(Outgoing(topic, _json(document)))
                 self._loop.after(_REMOVE_S, partial(self._clear_if_gone, topic))
 
     def _clear_if_gone(self, topic: str) -> None:
@@ -254,8 +255,8 @@ class Announcer:
         self._retain_if_changed(topics.BRIDGE_NODE.at(self._link.root, node=node), document.encode())
 
     def _publish_task(self, task: str) -> None:
-        routed = self._view.routes.get(task)
-        self._announce("task", task, self._devices.task(task, routed) if self._devices else None)
+        routed, labels = self._view.routes.get(task), self._view.labels(task)
+        self._announce("task", task, self._devices.task(task, routed, labels) if self._devices else None)
         self._retain_if_changed(topics.BRIDGE_TASK.at(self._link.root, task=task), self._view.task(task).encode())
 
     def _announce(self, kind: str, name: str, document: dict[str, Any] | None) -> None:

@@ -19,6 +19,8 @@ __all__ = ["failure", "of_plain", "of_result"]
 _LONGEST_STATE = 255
 #: State of an answer that is null: nothing that the task knows was seen.
 _NONE = "none of these"
+#: Labels of one answer that are counted.
+_MOST_LABELS = 100
 #: Longest attribute, bytes of JSON; Home Assistant's recorder stores at most 16 KB of attributes of one state.
 _LONGEST_ATTRIBUTE = 6_000
 
@@ -72,6 +74,7 @@ def _answered(
         state=text if len(text) <= _LONGEST_STATE else text[: _LONGEST_STATE - 1] + "…",
         answer=answer if _fits(answer) else None,
         score=round(score, 4) if isinstance(score, int | float) else None,
+        detected=_counted(answer),
         outputs=others if _fits(others) else {},
         latency_ms=round(latency_ms, 1),
         at=at,
@@ -91,9 +94,15 @@ def _as_text(answer: Any) -> str:
     if isinstance(answer, dict) and answer.keys() == {"base64"}:
         return "a file"
     if is_boxes(answer):
-        counts = Counter(str(box["label"]) for box in answer)
+        counts = _counted(answer)
         return ", ".join(label if count == 1 else f"{count} {label}" for label, count in counts.items())
     return json.dumps(answer, ensure_ascii=False)
+
+
+def _counted(answer: Any) -> dict[str, int]:
+    """Returns label -> number of boxes; {} for an answer without boxes."""
+    boxes = answer if isinstance(answer, list) and is_boxes(answer) else []
+    return dict(Counter(str(box["label"])[:_LONGEST_STATE] for box in boxes).most_common(_MOST_LABELS))
 
 
 def _fits(value: Any) -> bool:

@@ -4,10 +4,11 @@ Names are those of https://www.home-assistant.io/integrations/mqtt/#device-disco
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from s2m3.homeassistant.detections import detection_entities
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.sessions import site_id
@@ -77,18 +78,21 @@ class Devices:
         available = self._available(state, "value_json.connected")
         return self._device("node", node, components, available, model="node", version=version)
 
-    def task(self, task: str, doc: m.RouteDoc | None) -> dict[str, Any]:
+    def task(self, task: str, doc: m.RouteDoc | None, labels: Sequence[str] = ()) -> dict[str, Any]:
         """Returns a task's document: its answer, its input, and whether it can serve requests.
 
         Args:
             task: The task's name.
             doc: The task's route document, with its inputs and outputs; None while it is not placed.
+            labels: Those of a detector, as far as they are known.
         """
         if doc is None:
             return self._task(task, set(), set(), "task")
-        return self._task(task, set(doc.inputs.values()), set(doc.answer), doc.model)
+        return self._task(task, set(doc.inputs.values()), set(doc.answer), doc.model, labels)
 
-    def _task(self, task: str, kinds: set[str], outputs: set[str], model: str) -> dict[str, Any]:
+    def _task(
+        self, task: str, kinds: set[str], outputs: set[str], model: str, labels: Sequence[str] = ()
+    ) -> dict[str, Any]:
         state, answer = (path.at(self.root, task=task) for path in (topics.BRIDGE_TASK, topics.BRIDGE_ANSWER))
         components: dict[str, Component] = {
             "answer": {"p": "sensor", "name": "Answer", "ic": "mdi:message-text", "json_attr_t": answer}
@@ -107,6 +111,8 @@ class Devices:
             | {"avty": self._available()},
         }
         components |= self._of_kinds(task, answer, kinds, outputs)
+        if "boxes" in outputs:
+            components |= detection_entities(answer, labels)
         available = self._available(state, "value_json.ready")
         return self._device("task", task, components, available, model=model)
 
@@ -114,7 +120,7 @@ class Devices:
         """Returns a document with all entities that a node or task may have: clearing it later removes all of them."""
         if kind == "node":
             return self.node(name, None)
-        return self._task(name, {"image", "text"}, {"score"}, "task")
+        return self._task(name, {"image", "text"}, {"score", "boxes"}, "task")
 
     def planner(self) -> dict[str, Any]:
         """Returns the planner's document: whether there is one, counters, and a button to replan."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from s2m3.broker.node_states import NodeStates
+from s2m3.homeassistant.detections import labels_of
 from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
 from s2m3.schemas.wire.values import Kind
@@ -34,6 +35,11 @@ class View:
         """Returns input name -> kind of a task; {} while its route is unknown."""
         doc = self.routes.get(task)
         return doc.inputs if doc else {}
+
+    def labels(self, task: str) -> list[str]:
+        """Returns the labels of a task's detector; none of other tasks, or while its route is unknown."""
+        doc = self.routes.get(task)
+        return labels_of(self.tasks[task], doc) if doc else []
 
     def node(self, node: str) -> b.BridgeNode:
         """Returns a node's document."""

@@ -41,6 +41,7 @@ def test_boxes_are_told_by_their_labels_and_nothing_found_as_none_of_these() -> 
     boxes = [{"label": label, "score": 0.9, "box": [0.5, 1, 2, 3]} for label in ("cat", "dog", "cat")]
     told = of_result(ASKED, _result({"boxes": boxes, "label": "cat", "score": 0.9}), "now")
     assert (told.state, told.answer, told.score) == ("2 cat, dog", boxes, 0.9)
+    assert told.detected == {"cat": 2, "dog": 1}
     assert of_result(ASKED, _result({"depth": b"png"}), "now").state == "a file"
     assert of_result(ASKED, _result({"boxes": [], "label": "", "score": 0.0}), "now").state == "none of these"
 

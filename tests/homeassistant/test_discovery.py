@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from s2m3.homeassistant.detections import labels_of
 from s2m3.homeassistant.discovery import Devices, without
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
@@ -64,3 +65,25 @@ def test_two_sites_on_one_broker_have_devices_of_their_own() -> None:
     assert other.topic("task", "porch") != DEVICES.topic("task", "porch")
     assert other.planner()["dev"]["ids"] != DEVICES.planner()["dev"]["ids"]
     assert re.fullmatch(r"homeassistant/device/[a-zA-Z0-9_-]+/config", other.topic("task", "porch"))
+
+
+def test_a_detector_has_a_count_and_a_binary_sensor_for_each_of_its_labels() -> None:
+    doc = _route({"image": "image"}, ["boxes", "label", "score"]).model_copy(update={"model": "doorbell"})
+    labels = labels_of(m.TaskSpec(model="doorbell"), doc)
+    assert labels == ["person", "bicycle", "car", "vehicle", "cat", "dog"]
+    components = DEVICES.task("door", doc, labels)["cmps"]
+    counts = [component for key, component in components.items() if key.startswith("count-")]
+    assert [component["name"] for component in counts] == [f"Detected {label}" for label in labels]
+    assert {component["stat_cla"] for component in [*counts, components["detected"]]} == {"measurement"}
+    assert components["seen-person"]["p"] == "binary_sensor"
+    assert "detected" not in DEVICES.task("porch", VQA)["cmps"]
+
+
+def test_the_labels_that_a_task_asks_for_are_its_detectors() -> None:
+    doc = _route({"image": "image", "text": "texts"}, ["boxes", "label", "score"])
+    asked = m.TaskSpec(model="owlvit", inputs={"text": ["a red car", "it's {{ 1 }}"]})
+    assert labels_of(asked, doc) == ["a red car", "it's {{ 1 }}"]
+    template = DEVICES.task("door", doc, labels_of(asked, doc))["cmps"]["seen-it-s-1"]["val_tpl"]
+    assert template.count("{{") == template.count("}}") == 1
+    assert labels_of(m.TaskSpec(model="detr"), doc) == []
+    assert labels_of(asked, VQA) == []
