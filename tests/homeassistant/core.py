@@ -87,7 +87,8 @@ class HomeAssistant:
         (folder / "automations.yaml").write_text(automations)
         blueprints = folder / "blueprints" / "automation" / "s2m3"
         blueprints.mkdir(parents=True)
-        shutil.copy(ROOT / "deploy" / "homeassistant" / "answer.yaml", blueprints)
+        for blueprint in (ROOT / "deploy" / "homeassistant").glob("*.yaml"):
+            shutil.copy(blueprint, blueprints)
         (folder / ".storage" / "core.config_entries").write_text(json.dumps(_mqtt_entry(mqtt_port, login or {})))
 
     @property

@@ -1,6 +1,5 @@
 """A camera's picture at Home Assistant's own core: counts, binary sensors, the boxes on the picture, the blueprint."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.bridge import Binding
 from s2m3.snapshot import Site
-from tests.homeassistant.core import HASS, ROOT, HomeAssistant
+from tests.homeassistant.core import HASS, HomeAssistant
 from tests.system.plain import PlainCaller
 from tests.zoo.samples import sample
 
@@ -46,7 +45,6 @@ def test_what_a_camera_sees_is_counted_shown_and_told(tmp_path: Path) -> None:
         home = HomeAssistant(tmp_path / "hass", cluster.broker.port_v3, TELL)
         configuration = tmp_path / "hass" / "configuration.yaml"
         configuration.write_text(configuration.read_text() + "input_text:\n  told:\n")
-        shutil.copy(ROOT / "deploy" / "homeassistant" / "camera.yaml", tmp_path / "hass/blueprints/automation/s2m3")
         with home, PlainCaller(cluster.broker.port_v3, 4, ("home/#",)) as camera:
             home.wait("sensor.s2m3_door_detected_person", "unknown", "0")
             camera.send("cam/porch/snapshot", sample("astronaut.jpg"))

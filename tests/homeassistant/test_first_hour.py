@@ -168,7 +168,7 @@ def test_the_first_hour_and_leaving(hour: FirstHour, loop: Loop) -> None:
         own_device_works("2")
         hass.wait("sensor.s2m3_porch_problem", "none", timeout_s=READY_S)
         _answered(hour, loop, "yard")
-        assert hass.wait("sensor.s2m3_porch_answer")["state"] == "a cat"
+        assert hass.wait("sensor.s2m3_porch_answer")["state"] == "cat"
         hour.type("s2m3 secure add /etc/s2m3 bridge bridge --read 'bell/#' && systemctl reload mosquitto")
         _answered(hour, loop, "garden")
         own_device_works("3")
