@@ -136,6 +136,13 @@ class HomeAssistant:
             assert time.monotonic() < deadline, (entity, found, self.log[-2000:])
             time.sleep(0.1)
 
+    def wait_known(self, entity: str, timeout_s: float = 60.0) -> None:
+        """Waits until an entity shows anything."""
+        deadline = time.monotonic() + timeout_s
+        while (found := self.states().get(entity, {}).get("state")) in (None, "unavailable", "unknown"):
+            assert time.monotonic() < deadline, (entity, found, self.log[-2000:])
+            time.sleep(0.1)
+
     def wait_gone(self, word: str, timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while left := [entity for entity in self.states() if word in entity]:

@@ -54,6 +54,7 @@ def test_what_a_camera_sees_is_counted_shown_and_told(tmp_path: Path) -> None:
             home.wait("binary_sensor.s2m3_door_sees_cat", "off")
             assert home.wait("sensor.s2m3_door_detected", "1")["attributes"]["person"] == 1
             home.wait("input_text.told", "person 1 True cam/porch/snapshot")
+            home.wait_known("image.s2m3_door_picture")
             assert home.image("image.s2m3_door_picture") != sample("astronaut.jpg")  # its box is drawn on it
             camera.send("cam/porch/snapshot", sample("gravel.jpg"))
             home.wait("binary_sensor.s2m3_door_sees_person", "off")
