@@ -50,7 +50,8 @@ class _Release:
         for task in TASKS:
             add_task(site, task, m.TaskSpec(model=task, deadline_s=_ASK_S))
         if not site.wait(lambda s: all(s.ready(task) for task in TASKS), _READY_S):
-            raise SystemExit(f"{name} is not ready: {cluster.log('planner')[-800:]}")
+            logs = {process: cluster.log(process)[-800:] for process in cluster.processes}
+            raise SystemExit(f"{name} is not ready: {logs}")
 
     def rate(self, pictures: int, outstanding: int, picture: bytes) -> float:
         """Returns classifications per second of so many pictures, all different, with so many outstanding."""
