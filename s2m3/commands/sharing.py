@@ -16,7 +16,7 @@ from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.messages import TaskSpec
 from s2m3.snapshot import Site
 
-__all__ = ["Shared", "say_shared", "shared_with"]
+__all__ = ["Shared", "say_shared", "served_later", "shared_with"]
 
 #: Heads of a few numbers, which are not worth a word.
 _LIGHT = ("similarity-head", "classifier-head")
@@ -57,8 +57,9 @@ def shared_with(
     for spec in definition.modules:
         one = held.get(spec.id)
         if one is None and spec.class_ not in _LIGHT:
-            wanted = _wanted(definition, spec)
-            one = next((other for other in held.values() if _gives(other, spec, wanted, folder, own)), None)
+            wanted, at = _wanted(definition, spec), folder.resolve()
+            serving = (many for many in held.values() if _gives(many, _place(many, at), spec, at, wanted, own))
+            one = next(serving, None)
         if one is not None and spec.class_ not in _LIGHT:
             found.append(Shared(spec.prefix, one, tuple(users[one.id])))
         if one is not None and one.id != spec.id:
@@ -86,20 +87,52 @@ def _wanted(definition: Definition, spec: ModuleSpec) -> set[str]:
     return {name for step in model.steps if model.steps[step].module == spec.id for name in model.wanted_outputs(step)}
 
 
+def served_later(
+    definition: Definition, folder: Path, tasks: Mapping[str, TaskSpec], own: Sequence[Architecture] = ()
+) -> list[tuple[str, str]]:
+    """Returns (task, part) of tasks that this checkpoint's part could serve too, once they are added again.
+
+    A part that holds more than theirs (CLIP's text tower with its projection, and that of a pipeline) cannot be served
+    by theirs. Their tasks are not changed here: they would then need this checkpoint's folder, which nobody asked for.
+    """
+    held, users = _held(tasks)
+    known = {spec.id for spec in definition.modules}
+    at = folder.resolve()
+    return [
+        (task, spec.prefix)
+        for other in held.values()
+        if other.id not in known and other.class_ not in _LIGHT
+        for spec in definition.modules
+        if spec.same_as is None and (theirs := _wanted_by(tasks, users[other.id], other))
+        if _gives(spec, at, other, _place(other, at), theirs, own)
+        for task in users[other.id]
+    ]
+
+
+def _wanted_by(tasks: Mapping[str, TaskSpec], users: Iterable[str], spec: ModuleSpec) -> set[str]:
+    found = (definition for task in users if (definition := tasks[task].definition) is not None)
+    return {name for definition in found for name in _wanted(definition, spec)}
+
+
+def _place(spec: ModuleSpec, beside: Path) -> Path:
+    """Returns where a module's checkpoint is on this machine: its path, or the folder of its name beside another."""
+    return Path(spec.source) if Path(spec.source).is_absolute() else beside.parent / spec.source
+
+
 def _gives(
-    other: ModuleSpec, spec: ModuleSpec, wanted: Iterable[str], folder: Path, own: Sequence[Architecture]
+    many: ModuleSpec, many_at: Path, few: ModuleSpec, few_at: Path, wanted: Iterable[str], own: Sequence[Architecture]
 ) -> bool:
-    """Returns whether a module that is held can do the work of a part of a checkpoint."""
-    alike = (other.class_, other.dtype, other.config) == (spec.class_, spec.dtype, spec.config)
-    place = Path(other.source) if Path(other.source).is_absolute() else folder.resolve().parent / other.source
-    if not alike or other.inputs != spec.inputs or not spec.outputs.items() <= other.outputs.items():
+    """Returns whether one module can do the work of another, each a part of the checkpoint at its place."""
+    alike = (many.class_, many.dtype, many.config) == (few.class_, few.dtype, few.config)
+    if not alike or many.inputs != few.inputs or not few.outputs.items() <= many.outputs.items():
         return False
-    if not place.is_dir() or any(find_spec(package) is None for package in ("torch", "transformers")):
+    needed = ("torch", "transformers")
+    if not (many_at.is_dir() and few_at.is_dir()) or any(find_spec(package) is None for package in needed):
         return False
     sources = CheckpointSources(architectures=tuple(own))
-    few, many = (one.model_copy(update={"source": str(at)}) for one, at in ((spec, folder.resolve()), (other, place)))
+    specs = [one.model_copy(update={"source": str(at)}) for one, at in ((many, many_at), (few, few_at))]
     try:
-        return serves(open_part(many, sources), open_part(few, sources), wanted)
+        return serves(open_part(specs[0], sources), open_part(specs[1], sources), wanted)
     except ModuleFailedError:  # the agents that load it say so, and why
         return False
 

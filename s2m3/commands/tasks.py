@@ -152,12 +152,15 @@ def _defaults(texts: Sequence[str] | None, pictures: Sequence[Path] | None) -> d
 
 def _sharing(site: Site, task: str, definition: Definition, folder: Path, own: Sequence[Architecture]) -> Definition:
     """Returns a checkpoint's definition with the parts that the site's other tasks hold, and says which these are."""
-    from s2m3.commands.sharing import say_shared, shared_with  # noqa: PLC0415  # numpy, and more where it reads
+    from s2m3.commands.sharing import say_shared, served_later, shared_with  # noqa: PLC0415  # numpy, and more where it reads
 
     others = {name: other for name, other in site.tasks.items() if name != task}
     with Console(stderr=True).status("comparing weights"):
         found, shared = shared_with(definition, folder, others, own)
+        later = served_later(found, folder, others, own)
     say_shared(site, shared)
+    for other, part in later:
+        typer.echo(f"{part} can serve {other} too: add {other} once more (`s2m3 task add`), and one copy is held")
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from s2m3.schemas.checkpoints.headers import read_json
 from s2m3.schemas.errors import BadInputError
 
-__all__ = ["NO_PILLOW", "json_object", "processor_class_name", "read_chat_template"]
+__all__ = ["NO_PILLOW", "OVER_TORCH", "json_object", "processor_class_name", "read_chat_template"]
 
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 #: Image processors that transformers 5.23 has without a variant that reads with Pillow.
@@ -52,6 +52,40 @@ NO_PILLOW = frozenset(
         "Tipsv2ImageProcessor",
         "Tipsv2DptImageProcessor",
         "UltraVBertImageProcessor",
+        "UnlimitedOcrImageProcessor",
+        "UVDocImageProcessor",
+        "VideoLlavaImageProcessor",
+        "VivitImageProcessor",
+    }
+)
+#: Of these, the ones that run over torch's own functions: agents/checkpoints/storage/torchvision_functions.py.
+OVER_TORCH = frozenset(
+    {
+        "CHMv2ImageProcessor",
+        "Cohere2VisionImageProcessor",
+        "DepthProImageProcessor",
+        "DINOv3ViTImageProcessor",
+        "Emu3ImageProcessor",
+        "Kimi_K25ImageProcessor",
+        "Lfm2VlImageProcessor",
+        "Llama4ImageProcessor",
+        "MiniMaxM3VLImageProcessor",
+        "Molmo2ImageProcessor",
+        "NemotronH_Omni_Reasoning_V3ImageProcessor",
+        "NeoMMEImageProcessor",
+        "PerceptionLMImageProcessor",
+        "Phi4MultimodalImageProcessor",
+        "PI0ImageProcessor",
+        "PPDocLayoutV2ImageProcessor",
+        "PPLCNetImageProcessor",
+        "PPOCRV5ServerRecImageProcessor",
+        "PPOCRV6SmallRecImageProcessor",
+        "RfDetrImageProcessor",
+        "Sapiens2ImageProcessor",
+        "SLANeXtImageProcessor",
+        "Step3p7ImageProcessor",
+        "Tipsv2ImageProcessor",
+        "Tipsv2DptImageProcessor",
         "UnlimitedOcrImageProcessor",
         "UVDocImageProcessor",
         "VideoLlavaImageProcessor",

@@ -10,7 +10,7 @@ from typing import Any
 from s2m3.schemas.checkpoints.architectures import Architecture, architecture_name
 from s2m3.schemas.checkpoints.headers import Checkpoint, read_json
 from s2m3.schemas.checkpoints.pipelines import PIPELINE
-from s2m3.schemas.checkpoints.processors import NO_PILLOW
+from s2m3.schemas.checkpoints.processors import NO_PILLOW, OVER_TORCH
 from s2m3.schemas.checkpoints.sentence_folders import modules_of
 from s2m3.schemas.checkpoints.servable_language import why_no_prompt
 from s2m3.schemas.checkpoints.servable_pipelines import why_no_pipeline
@@ -284,7 +284,7 @@ def _without_pillow(checkpoint: Checkpoint, family: Architecture) -> str | None:
     if not any(part.network and _PICTURES & set(part.inputs.values()) for part in family.parts.values()):
         return None
     name = (_processor_class(checkpoint.folder, keys, inside) or "").removesuffix("Fast")
-    if name not in NO_PILLOW:
+    if name not in NO_PILLOW - OVER_TORCH:
         return None
     return f"reads pictures with {name}, which transformers has for the package torchvision alone"
 

@@ -20,7 +20,7 @@ from s2m3.agents.checkpoints.storage.part import open_part
 from s2m3.agents.modules.casting import HALVES
 from s2m3.agents.modules.slices import sliced
 from s2m3.agents.registry import classes
-from s2m3.commands.sharing import shared_with
+from s2m3.commands.sharing import served_later, shared_with
 from s2m3.commands.tasks import checkpoint_definition
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import BadInputError, ModuleFailedError, RequestTimeoutError, UnsupportedCheckpointError
@@ -324,6 +324,17 @@ def test_the_text_tower_of_clip_serves_the_pipeline_number_for_number(made: Path
 
 def test_a_pipelines_tower_has_no_projection_and_does_not_serve_clip(made: Path, clip: Path) -> None:
     assert shared(clip, made / "paint")[1] == set()
+
+
+def test_clip_added_after_the_pipeline_says_that_its_tower_serves_it_if_it_is_added_again(
+    made: Path, clip: Path
+) -> None:
+    held = {name: checkpoint_definition(str(made / "paint"), None) for name in ("paint", "draw")}
+    tasks = {name: TaskSpec(model=found.model.id, definition=found) for name, found in held.items() if found}
+    new = checkpoint_definition(str(clip), None)
+    assert new is not None
+    assert served_later(new, clip, tasks) == [("draw", "text"), ("paint", "text")]
+    assert shared(made / "paint", clip)[1] == {"text"}, "and so it is shared when it is added again"
 
 
 def test_two_pipelines_share_what_is_equal(made: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from s2m3.schemas.checkpoints.architectures import architecture_of
-from s2m3.schemas.checkpoints.processors import NO_PILLOW
+from s2m3.schemas.checkpoints.processors import NO_PILLOW, OVER_TORCH
 from s2m3.schemas.checkpoints.servable import UNSERVED
 from s2m3.schemas.errors import BadInputError
 from tests.checkpoints.inprocess import loaded, run_module
@@ -26,7 +26,7 @@ def _served() -> list[str]:
     found = []
     for kind, names in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.items():
         processor = (IMAGE_PROCESSOR_MAPPING_NAMES.get(kind) or {}).get("torchvision")
-        if kind != "timm_wrapper" and processor not in NO_PILLOW:
+        if kind != "timm_wrapper" and processor not in NO_PILLOW - OVER_TORCH:
             found += [names] if isinstance(names, str) else list(names)
     return [name for name in found if name not in UNSERVED]
 

@@ -107,8 +107,8 @@ REFUSED: dict[str, tuple[str, Damage, str]] = {
     "named-backbone": ("tiny-vit", says(backbone="microsoft/resnet-50"), "names its backbone (microsoft/resnet-50)"),
     "torchvision-alone": (
         "tiny-vit",
-        also("preprocessor_config.json", {"image_processor_type": "RfDetrImageProcessorFast"}),
-        "reads pictures with RfDetrImageProcessor, which transformers has for the package torchvision alone",
+        also("preprocessor_config.json", {"image_processor_type": "Sam3ImageProcessorFast"}),
+        "reads pictures with Sam3ImageProcessor, which transformers has for the package torchvision alone",
     ),
     "detector-without-tokenizer": ("tiny-vit", says(architectures=["OwlViTForObjectDetection"]), "no tokenizer"),
     "pixtral-towered-llava": ("tiny-llava", pixtral_tower, "has the tower pixtral"),

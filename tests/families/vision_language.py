@@ -13,8 +13,9 @@ import transformers as t
 from PIL import Image
 
 from tests.families.family import LONGEST, Family
-from tests.families.vision_language_checkpoints import CHECKPOINTS
+from tests.families.vision_language_checkpoints import CHECKPOINTS, LFM2_VL
 from tests.families.vision_language_makers import VisionLanguage
+from tests.families.with_torchvision import ANSWERS, ASKED, written
 from tests.zoo.samples import sample
 
 __all__ = ["VISION_LANGUAGE"]
@@ -112,4 +113,10 @@ def _row(name: str, checkpoint: VisionLanguage) -> Family:
     return Family(name, "vision-language", checkpoint.write, _ASKED, _plain)
 
 
+def _lfm2_vl(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    found: list[dict[str, Any]] = json.loads((written(folder) / ANSWERS).read_text())
+    return found[ASKED.index(inputs)]
+
+
 VISION_LANGUAGE = [_row(name, checkpoint) for name, checkpoint in CHECKPOINTS.items()]
+VISION_LANGUAGE.append(Family("lfm2-vl", "vision-language", LFM2_VL.write, ASKED, _lfm2_vl))

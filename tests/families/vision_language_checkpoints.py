@@ -17,7 +17,7 @@ from tests.families.vision_language_makers import (
     template,
 )
 
-__all__ = ["CHECKPOINTS", "WIDE_GEMMA"]
+__all__ = ["CHECKPOINTS", "LFM2_VL", "WIDE_GEMMA"]
 
 #: Another size, whose tower has the same numbers.
 WIDE_GEMMA = gemma(hidden_size=48)
@@ -229,3 +229,48 @@ CHECKPOINTS: dict[str, VisionLanguage] = {
         },
     ),
 }
+#: Its image processor is one that transformers has for torchvision alone: with_torchvision.py runs the whole.
+LFM2_VL = VisionLanguage(
+    network=lambda ids: (
+        t.Lfm2VlForConditionalGeneration,
+        t.Lfm2VlConfig(
+            image_token_id=ids["<image>"],
+            projector_hidden_size=48,
+            vision_config={
+                "model_type": "siglip2_vision_model",
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "patch_size": 8,
+                "num_patches": 64,
+            },
+            text_config={
+                **LANGUAGE,
+                "model_type": "lfm2",
+                "num_hidden_layers": 3,
+                "layer_types": ["conv", "full_attention", "conv"],
+                "block_multiple_of": 16,
+            },
+        ),
+    ),
+    processor=("Lfm2VlProcessor", {}),
+    images=(
+        "Lfm2VlImageProcessor",
+        {
+            "encoder_patch_size": 8,
+            "tile_size": 64,
+            "min_image_tokens": 4,
+            "max_image_tokens": 16,
+            "max_tiles": 4,
+        },
+    ),
+    special={
+        "image_token": "<image>",
+        "image_start_token": "<|image_start|>",
+        "image_end_token": "<|image_end|>",
+        "image_thumbnail_token": "<|img_thumbnail|>",
+        **{f"tile_{row}_{col}": f"<|img_row_{row}_col_{col}|>" for row in (1, 2) for col in (1, 2)},
+    },
+    template=template("<image>", after=""),
+)

@@ -83,7 +83,7 @@ class VisionLanguage:
     Args:
         network: Class and configuration; `ids` are the special tokens' numbers.
         processor: Class of the processor, and its own settings.
-        images: Class of the image processor (Pillow's), and its settings.
+        images: Class of the image processor (Pillow's, where it has one), and its settings.
         special: Special tokens, beside the four that all have; by the tokenizer's attribute where they have one.
         template: The chat template; empty if there is none.
     """
@@ -113,7 +113,10 @@ class VisionLanguage:
         if self.processor[0].startswith("InstructBlip"):
             tokenizer.save_pretrained(folder / "qformer_tokenizer")
         kind, settings = self.images
-        getattr(t, kind)(**settings).save_pretrained(folder)
+        if kind.endswith("Pil"):
+            getattr(t, kind)(**settings).save_pretrained(folder)
+        else:  # without torchvision there is no such class here
+            (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": kind, **settings}))
         name, own = self.processor
         (folder / "processor_config.json").write_text(json.dumps({"processor_class": name, **own}))
         if self.template:

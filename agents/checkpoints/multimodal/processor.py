@@ -8,6 +8,7 @@ picture half's gave, small numbers whole, pixels by their shape alone.
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -124,11 +125,14 @@ class PictureHalf:
         """
         processor = self._processor
         try:
-            how = processor._merge_kwargs(return_tensors="pt")["images_kwargs"]  # noqa: SLF001  # no public way to them
+            given = processor._merge_kwargs(return_tensors="pt")  # noqa: SLF001  # no public way to them
+            how = given["images_kwargs"]
             if type(processor)._process_images is ProcessorMixin._process_images:  # noqa: SLF001
                 self._recorder([list(pictures)], **how)
             else:  # it has settings of its own for the image processor
-                processor._process_images([list(pictures)], **how)  # noqa: SLF001
+                read = processor._process_images  # noqa: SLF001
+                own = {name: given[name] for name in signature(read).parameters if name in given}
+                read([list(pictures)], **how, **own)
         except _UNFIT as error:
             raise BadInputError(f"the pictures cannot be prepared: {error}"[:200]) from error
         result = self._recorder.result

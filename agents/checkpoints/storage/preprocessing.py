@@ -1,4 +1,4 @@
-"""A checkpoint's own preprocessing: image processor (Pillow's), feature extractor, tokenizer. Its code is not run."""
+"""A checkpoint's own preprocessing: image processor, feature extractor, tokenizer. Its code is not run."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,14 @@ from typing import Any
 import transformers
 from transformers import AutoTokenizer
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
+from transformers.models.auto.image_processing_auto import DEFAULT_TO_PIL_BACKEND_IMAGE_PROCESSORS
+from transformers.utils import is_torchvision_available
 
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.modules.kv_cache import positions_of
 from s2m3.schemas.checkpoints.headers import read_json
 from s2m3.schemas.checkpoints.pipelines import PIPELINE
+from s2m3.schemas.checkpoints.processors import OVER_TORCH
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
 __all__ = ["extractor_settings", "read_extractor", "read_image_processor", "read_tokenizer", "token_limit"]
@@ -30,7 +33,7 @@ def read_image_processor(opened: CheckpointPart) -> Any:
     settings = _settings(opened.checkpoint.folder, "image_processor")
     kind = str(settings.get("image_processor_type") or settings.get("feature_extractor_type"))
     name = kind.removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
-    return _made(opened, f"{name}Pil", settings)
+    return _made(opened, name, _image_processor_class(name), settings)
 
 
 def extractor_settings(opened: CheckpointPart) -> dict[str, Any]:
@@ -50,7 +53,8 @@ def read_extractor(opened: CheckpointPart) -> Any:
     """
     settings = extractor_settings(opened)
     usual = FEATURE_EXTRACTOR_MAPPING_NAMES.get(str(opened.value("model_type")))
-    return _made(opened, str(settings.get("feature_extractor_type") or usual), settings)
+    name = str(settings.get("feature_extractor_type") or usual)
+    return _made(opened, name, getattr(transformers, name, None), settings)
 
 
 def _settings(folder: Path, what: str) -> dict[str, Any]:
@@ -63,14 +67,29 @@ def _settings(folder: Path, what: str) -> dict[str, Any]:
         raise ModuleFailedError(f"{folder.name}: {error.detail}") from error
 
 
-def _made(opened: CheckpointPart, name: str, settings: dict[str, Any]) -> Any:
-    kind = getattr(transformers, name, None)
+def _made(opened: CheckpointPart, name: str, kind: Any, settings: dict[str, Any]) -> Any:
     if kind is None:
         raise ModuleFailedError(f"{opened.checkpoint.folder.name} wants {name}, which transformers does not have")
     try:
         return kind.from_dict(settings)
     except (TypeError, ValueError, KeyError) as error:
         raise ModuleFailedError(f"{opened.checkpoint.folder.name}: {name}: {error}"[:300]) from error
+
+
+def _image_processor_class(name: str) -> Any:
+    """Returns the class of an image processor by its name (`CLIPImageProcessor`); None if there is none that runs here.
+
+    Where torchvision is installed transformers prefers it for almost all families, and so the numbers are those of its
+    own AutoImageProcessor; elsewhere they are Pillow's.
+    """
+    pillow = getattr(transformers, f"{name}Pil", None)
+    if is_torchvision_available() and (pillow is None or name not in DEFAULT_TO_PIL_BACKEND_IMAGE_PROCESSORS):
+        return getattr(transformers, name, None) or pillow
+    if pillow is None and name in OVER_TORCH:
+        from s2m3.agents.checkpoints.storage.torchvision_functions import class_over_torch  # noqa: PLC0415  # torch
+
+        return class_over_torch(name)
+    return pillow
 
 
 def _open_clip_processor(opened: CheckpointPart) -> Any:
@@ -82,7 +101,8 @@ def _open_clip_processor(opened: CheckpointPart) -> Any:
     if opened.value("preprocess_cfg.interpolation") == "bilinear":
         settings["resample"] = _BILINEAR
     given = {"image_mean": opened.value("preprocess_cfg.mean"), "image_std": opened.value("preprocess_cfg.std")}
-    return _made(opened, "CLIPImageProcessorPil", settings | {k: v for k, v in given.items() if v is not None})
+    name, settings = "CLIPImageProcessor", settings | {k: v for k, v in given.items() if v is not None}
+    return _made(opened, name, _image_processor_class(name), settings)
 
 
 def read_tokenizer(opened: CheckpointPart) -> Any:
