@@ -72,9 +72,14 @@ class PayloadRoom:
         else:
             self._holders[holder] = waiting
 
+    @property
+    def waiting(self) -> int:
+        """The bytes of the payloads that wait, of all holders."""
+        return sum(held() for held in self._holders.values())
+
     def refusal(self, nbytes: int) -> BusyError | None:
         """Returns why a payload does not fit beside those that wait already; None if it does, or if none waits."""
-        waiting = sum(held() for held in self._holders.values())
+        waiting = self.waiting
         if not waiting or waiting + nbytes <= payload_limit(self._budget_mb, self._budget_mb, 0):
             return None  # whatever the process takes
         limit = payload_limit(self._budget_mb, self._taken_mb(), waiting)

@@ -36,6 +36,7 @@ class Door:
         self.settings, self.loop = settings, loop
         self.held: Queue[Message] = Queue()
         self.events: list[Event] = []
+        self.room = PayloadRoom(1_000.0)
         self.agent = Link(settings, node_client_id(settings, "n"), loop)
         self.agent.start()
         self._subscribed("module/m/n/in", self._work)
@@ -43,6 +44,7 @@ class Door:
         self._done(lambda done: self.dispatcher.start(on_ready=done))
         self.tell("node/n/state", NodeState(state="ready", boot="b").encode())
         self.tell("route/t", ROUTE.encode())
+        self._until(lambda: "t" in self.dispatcher.tasks())  # what is delivered to the broker is not heard here yet
         cluster = ClusterState(Catalogue(modules={}, models={}), tasks={"t": TaskSpec(model="m")})
         self._done(lambda done: TaskSessions(settings, loop, cluster, done).open_all())
         self.gateway: Gateway | None = None
@@ -58,12 +60,15 @@ class Door:
             may_return=lambda: None,
             publish_event=self.events.append,
             watchdog=Watchdog(),
-            room=PayloadRoom(1_000.0),
+            room=self.room,
         )
         self.loop.call(self.gateway.connect)
 
     def close(self) -> None:
-        """Closes the gateway: what it has not answered is left to the next."""
+        """Closes the gateway: what it has not answered is left to the next.
+
+        A caller hears an answer before the gateway knows that it was delivered: see `settle`.
+        """
         gateway = self.gateway
         assert gateway is not None
 
@@ -72,6 +77,10 @@ class Door:
             done()
 
         self._done(close)
+
+    def settle(self) -> None:
+        """Waits until what was answered is acknowledged: the next gateway is not brought it again."""
+        self._until(lambda: self.room.waiting == 0)
 
     def stop(self) -> None:
         if self.gateway is not None:
@@ -98,6 +107,19 @@ class Door:
 
     def _subscribed(self, topic: str, handler: Callable[[Message], None]) -> None:
         self._done(lambda done: self.agent.subscribe(f"{self.settings.root}/{topic}", handler, on_subscribed=done))
+
+    def _until(self, holds: Callable[[], bool]) -> None:
+        """Asks the loop until something holds there."""
+        done = threading.Event()
+
+        def look() -> None:
+            if holds():
+                done.set()
+            else:
+                self.loop.after(0.01, look)
+
+        self.loop.call(look)
+        assert done.wait(WAIT_S)
 
     def _done(self, begin: Callable[[Callable[[], None]], None]) -> None:
         """Runs a call in the loop, and waits until it reports that it is done."""

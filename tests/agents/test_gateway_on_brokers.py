@@ -63,6 +63,7 @@ def test_7_a_request_that_is_published_retained_is_answered_once_and_not_by_the_
         assert device.answer()["transaction"] == 1
         device.client.publish(f"{request}/x/cam", b"live", qos=1, retain=True).wait_for_publish(WAIT_S)
         assert device.answer()["transaction"] == "cam"
+        door.settle()
         door.close()
         door.open()
         device.send(request, question("after", 2))
