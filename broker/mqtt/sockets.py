@@ -155,7 +155,7 @@ def _tls_refusal(error: OSError | None, settings: BrokerSettings) -> Unauthorise
     where = f"the broker at {settings.host}:{settings.port}"
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = "check tls_ca, and that the host is a name in the certificate (s2m3 secure init --host)"
-        return UnauthorisedError(f"{where} is not who it should be: {error.verify_message}; {hint}")
+        return UnauthorisedError(f"{where} is not who it should be: {error.verify_message.rstrip('.')}; {hint}")
     for reason, meaning in _MEANINGS.items():
         if reason in (error.reason or ""):
             return UnauthorisedError(f"TLS with {where} failed: {meaning}")
