@@ -16,7 +16,7 @@ from s2m3.schemas import extras
 from s2m3.schemas.errors import NotInstalledError, S2M3Error
 from s2m3.schemas.settings import BrokerSettings
 
-__all__ = ["Cluster", "require_installed"]
+__all__ = ["Cluster", "require_installed", "require_light"]
 
 _STOP_S = 5.0
 
@@ -46,6 +46,30 @@ def require_installed(purpose: str, parts: Iterable[str], kind: BrokerKind) -> N
         raise NotInstalledError(f"{purpose} needs {', '.join(names)}: {' && '.join(commands)}")
 
 
+def require_light(purpose: str, kind: BrokerKind) -> None:
+    """Checks that a site of agents without torch can run here: the extra, the broker, and the exported parts.
+
+    Args:
+        purpose: What needs them; the subject of the error's sentence, in the singular.
+        kind: Of the broker.
+
+    Raises:
+        NotInstalledError: Something is missing; the text says what, and what brings it.
+    """
+    if kind == "mosquitto":
+        require_broker(kind)
+    wanted = ["light", "bridge", *(["broker"] if kind == "embedded" else [])]
+    if lacking := [extra for extra in wanted if extras.missing(extra)]:
+        names = [package for extra in lacking for package in extras.missing(extra)]
+        raise NotInstalledError(f"{purpose} needs {', '.join(names)}: {extras.install_command(lacking)}")
+    from s2m3.agents.exports import exported_parts, zoo_without_export  # noqa: PLC0415  # of the extra
+
+    if absent := zoo_without_export(exported_parts(None)):
+        command = f"{extras.own_command()} weights --light"
+        where = "" if extras.missing("agent") == [] else ", in an environment with torch"
+        raise NotInstalledError(f"{purpose} needs the exported parts {', '.join(absent)}: {command}{where}")
+
+
 class Cluster:
     """The processes of one local site.
 
@@ -62,6 +86,7 @@ class Cluster:
         bridge: Whether to start a bridge, for bindings and Home Assistant.
         checkpoints: Node -> folder of the checkpoints that it can load by name.
         spare: Whether the planner fills spare memory with second copies.
+        runtime: What alone runs networks in the agents; None for whichever is faster.
     """
 
     def __init__(
@@ -79,6 +104,7 @@ class Cluster:
         bridge: bool = False,
         checkpoints: Mapping[str, Path] | None = None,
         spare: bool = True,
+        runtime: str | None = None,
     ) -> None:
         self._nodes = dict(nodes)
         self._threads = threads
@@ -87,6 +113,7 @@ class Cluster:
         self._bridge = bridge
         self._checkpoints = dict(checkpoints or {})
         self._spare = spare
+        self._runtime = runtime
         self._own = tempfile.TemporaryDirectory(prefix="s2m3-") if folder is None else None
         self.folder = folder or Path(self._own.name if self._own else ".")
         ws_port = 0 if page else None
@@ -126,6 +153,8 @@ class Cluster:
         flags = ["--node", node, "--memory-mb", str(self._nodes[node]), "--parts", str(self.parts_of(node))]
         if self._threads is not None:
             flags += ["--threads", str(self._threads)]
+        if self._runtime is not None:
+            flags += ["--runtime", self._runtime]
         if node in self._checkpoints:
             flags += ["--checkpoints", str(self._checkpoints[node])]
         self._spawn(node, "agent", *flags)

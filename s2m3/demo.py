@@ -3,7 +3,7 @@
 import json
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from s2m3.broker.servers.launch import BrokerKind, find_mosquitto
 from s2m3.client import Answer, Client
-from s2m3.cluster import Cluster, require_installed
+from s2m3.cluster import Cluster, require_installed, require_light
 from s2m3.commands.tasks import add_task
 from s2m3.schemas import extras
 from s2m3.schemas import messages as m
@@ -45,6 +45,8 @@ HOUSE_NODES = {"pi": 850.0, "laptop": 880.0, "desktop": 865.0}
 TASKS = ("retrieval", "classification", "vqa", "transcription", "spoken-retrieval", "spoken-intent")
 HOUSEHOLD = ("doorbell", "face", "speech")
 _ALL = TASKS + HOUSEHOLD
+#: Budgets of two agents without torch for the six tasks: either one can hold all their modules.
+LIGHT_NODES = {"pi": 640.0, "hub": 640.0}
 _READY_S = 180.0
 _ASK_S = 30.0
 _WIDTH = 150
@@ -113,6 +115,7 @@ class _Results:
 
     console: Console
     cases: list[Case]
+    tasks: Sequence[str]
     rows: list[_Row] = field(default_factory=list)
     memory: dict[str, float] = field(default_factory=dict)
     first_s: float = 0.0
@@ -128,13 +131,14 @@ def default_broker() -> BrokerKind:
     return "mosquitto" if extras.missing("broker") and find_mosquitto() is not None else "embedded"
 
 
-def run(kind: BrokerKind, *, as_json: bool, verbose: bool) -> bool:
+def run(kind: BrokerKind, *, as_json: bool, verbose: bool, light: bool = False) -> bool:
     """Runs the demo and prints its results.
 
     Args:
         kind: The broker.
         as_json: Whether to print a JSON summary on stdout, and everything else on stderr.
         verbose: Whether agents and planner log everything.
+        light: Whether two agents without torch show the six tasks, with a bridge beside them.
 
     Returns:
         Whether every answer was right, before and after the kill.
@@ -142,23 +146,30 @@ def run(kind: BrokerKind, *, as_json: bool, verbose: bool) -> bool:
     Raises:
         NotInstalledError: A required package is not installed; nothing was started.
     """
-    require_installed("the demo", ["agent"], kind)
-    state = _Results(Console(stderr=as_json, width=None if as_json else _width()), shipped_cases())
+    if light:
+        require_light("the demo", kind)
+    else:
+        require_installed("the demo", ["agent"], kind)
+    tasks, nodes = (TASKS, LIGHT_NODES) if light else (_ALL, HOUSE_NODES)
+    cases = [case for case in shipped_cases() if case.task in tasks]
+    state = _Results(Console(stderr=as_json, width=None if as_json else _width()), cases, tasks)
     began = time.monotonic()
     with (
-        Cluster(HOUSE_NODES, kind=kind, threads=1, verbose=verbose) as cluster,
+        Cluster(
+            nodes, kind=kind, threads=1, verbose=verbose, bridge=light, runtime="onnx" if light else None
+        ) as cluster,
         Site(cluster.settings) as site,
         Client(settings=cluster.settings) as client,
     ):
-        for task in _ALL:
+        for task in tasks:
             add_task(site, task, m.TaskSpec(model=task, deadline_s=_ASK_S))
-        _wait_ready(site, cluster)
+        _wait_ready(site, cluster, tasks)
         ready_s = time.monotonic() - began
         state.console.print(
-            f"{kind} broker, planner, {len(HOUSE_NODES)} agents; {len(_ALL)} tasks ready after {ready_s:.1f} s"
+            f"{kind} broker, planner, {len(nodes)} agents; {len(tasks)} tasks ready after {ready_s:.1f} s"
         )
         _ask_all(state, client, "asked")
-        state.memory = _memory(site)
+        state.memory = _memory(site, tasks)
         state.console.print(_memory_line(state.memory))
         _kill_one(state, cluster, site, client)
     seconds = time.monotonic() - began
@@ -184,7 +195,7 @@ def _kill_one(state: _Results, cluster: Cluster, site: Site, client: Client) -> 
     first = _ask(client, _case_through(state.cases, site, held))
     state.rows.append(first)
     state.first_s = time.monotonic() - killed
-    _wait_ready(site, cluster)
+    _wait_ready(site, cluster, state.tasks)
     state.replaced_s = time.monotonic() - killed
     state.console.print(
         f"an answer that needed one of them: {state.first_s:.1f} s after the kill ({first.problem or 'right'}); "
@@ -210,12 +221,12 @@ def _summary(state: _Results, seconds: float) -> dict[str, Any]:
     }
 
 
-def _wait_ready(site: Site, cluster: Cluster) -> None:
+def _wait_ready(site: Site, cluster: Cluster, tasks: Sequence[str]) -> None:
     deadline = time.monotonic() + _READY_S
-    while not site.wait(lambda s: all(s.ready(task) for task in _ALL), 0.5):
+    while not site.wait(lambda s: all(s.ready(task) for task in tasks), 0.5):
         cluster.check()
         if time.monotonic() > deadline:
-            missing = [task for task in _ALL if not site.ready(task)]
+            missing = [task for task in tasks if not site.ready(task)]
             why = {task: doc.error.detail for task, doc in site.routes.items() if doc.error}
             raise NotReadyError(f"after {_READY_S:g} s not ready: {', '.join(missing)}{_reasons(why)}")
 
@@ -243,12 +254,12 @@ def _case_through(cases: list[Case], site: Site, modules: list[str]) -> Case:
     return next(c for c in cases if set(models[site.tasks[c.task].model].module_ids) & set(modules))
 
 
-def _memory(site: Site) -> dict[str, float]:
+def _memory(site: Site, tasks: Sequence[str]) -> dict[str, float]:
     """Returns the bytes of loaded weights, with one copy per module, and with one copy per task that uses it."""
     held = [(name, r.bytes) for reported in site.reported.values() for name, r in reported.modules.items()]
     loaded = dict(held)
     models = shipped_catalogue().models
-    separate = sum(loaded[module] for task in _ALL for module in models[task].module_ids)
+    separate = sum(loaded[module] for task in tasks for module in models[task].module_ids)
     shared = sum(loaded.values())
     return {
         "shared_bytes": shared,

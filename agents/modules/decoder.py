@@ -49,6 +49,7 @@ class TextDecoder(TextWriter[P]):
         rules: TokenRules = NO_RULES,
     ) -> None:
         self._network = network
+        self.stop = stop
         self._decoding = Decoding(self._forward, stop, pads=honours_padding(network), rules=rules)
         super().__init__(
             self._decoding,

@@ -15,6 +15,7 @@ import torch
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 
+from s2m3.agents.modules.sequences import DecodedSequence, Stop
 from s2m3.agents.modules.token_rules import NO_RULES, TokenRules
 from s2m3.schemas.wire.generation import Options
 
@@ -52,45 +53,6 @@ class Start:
     rules: Sequence[Any] = ()
 
 
-@dataclass(frozen=True)
-class Stop:
-    """When a text ends by itself, and what is never in it.
-
-    Args:
-        ends: Tokens that end it.
-        never: Tokens that are never chosen.
-        never_first: Nor these as the first.
-    """
-
-    ends: frozenset[int]
-    never: list[int] = field(default_factory=list)
-    never_first: list[int] = field(default_factory=list)
-
-
-@dataclass(eq=False, slots=True)
-class DecodedSequence:
-    """One text: what was said so far, without the token that ended it."""
-
-    options: Options
-    draw: random.Random
-    tokens: list[int] = field(default_factory=list)
-    ended: bool = False
-    #: the token said last, an end mark too
-    last: int = 0
-    outputs: Mapping[str, str] = field(default_factory=dict)
-    prompt: Sequence[int] = ()
-    #: what is applied to the logits of each token
-    processors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
-    #: 0 chooses the likeliest token
-    temperature: float = 0.0
-    #: what is applied to the logits divided by the temperature before a token is drawn
-    warpers: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
-
-    def ids(self) -> torch.Tensor:
-        """Returns prompt and text so far, (1, tokens)."""
-        return torch.tensor([[*self.prompt, *self.tokens]])
-
-
 @dataclass(slots=True)
 class _Batch:
     """Texts whose keys and values lie in the same tensors."""
@@ -125,6 +87,11 @@ class _Batch:
             None if self.states is None else self.states[kept],
             [self.pads[i] - cut for i in kept],
         )
+
+
+def _ids(row: DecodedSequence) -> torch.Tensor:
+    """Returns prompt and text so far, (1, tokens)."""
+    return torch.tensor([[*row.prompt, *row.tokens]])
 
 
 class TokenChooser:
@@ -169,7 +136,7 @@ class TokenChooser:
         if first:
             logits[:, self._stop.never_first] = -torch.inf
         for row, token, line in zip(rows, logits.argmax(-1).tolist(), logits, strict=True):
-            scores = line if row.processors is None else row.processors(row.ids(), line[None])[0]
+            scores = line if row.processors is None else row.processors(_ids(row), line[None])[0]
             if row.temperature > 0:
                 row.last = self._drawn(scores, row)
             else:
@@ -181,7 +148,7 @@ class TokenChooser:
     def _drawn(self, logits: torch.Tensor, row: DecodedSequence) -> int:
         """Draws a token: one number of the text's own row of random numbers for each, whoever else is in the batch."""
         scores = logits[None].double() / row.temperature
-        scores = (scores if row.warpers is None else row.warpers(row.ids(), scores))[0]
+        scores = (scores if row.warpers is None else row.warpers(_ids(row), scores))[0]
         reached = torch.softmax(scores, -1).cumsum(-1)
         at = int(torch.searchsorted(reached, row.draw.random() * reached[-1], right=True))
         return min(at, len(logits) - 1)

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from s2m3.agents.modules.decoding import DecodedSequence
 from s2m3.agents.modules.kv_cache import KVCacheSize
+from s2m3.agents.modules.sequences import DecodedSequence
 from s2m3.agents.serving.continuous_batching import write_all
 from s2m3.schemas.wire.generation import Options
 from s2m3.schemas.wire.values import Value

@@ -26,6 +26,7 @@ class ExportableClass:
     Args:
         python: Module with `load_exported(ExportedPart) -> Module`; it imports no torch.
         torch: Module with the function `exporter`, which imports torch.
+        function: Its name, if another.
         exporter: `exporter(Module) -> Export`, of a module that torch runs.
         packages: What the code imports beside the base.
     """
@@ -34,6 +35,7 @@ class ExportableClass:
     torch: str
     exporter: str
     packages: tuple[str, ...]
+    function: str = "load_exported"
 
     @property
     def missing_package(self) -> str | None:
@@ -53,7 +55,7 @@ class ExportableClass:
         Raises:
             ModuleFailedError: A file is missing, damaged, or not what the class expects.
         """
-        build: Callable[[ExportedPart], Module] = import_module(self.python).load_exported
+        build: Callable[[ExportedPart], Module] = getattr(import_module(self.python), self.function)
         return build(part)
 
     @cached_property
@@ -63,14 +65,22 @@ class ExportableClass:
         return function
 
 
-def _of_zoo(python: str, torch: str, exporter: str, *packages: str) -> ExportableClass:
-    return ExportableClass(f"s2m3.agents.zoo.{python}", f"s2m3.agents.zoo.{torch}", exporter, packages)
+def _of_zoo(python: str, torch: str, exporter: str, *packages: str, function: str = "load_exported") -> ExportableClass:
+    return ExportableClass(f"s2m3.agents.zoo.{python}", f"s2m3.agents.zoo.{torch}", exporter, packages, function)
 
 
+_SPEECH = (ONNX_RUNTIME, "tokenizers", "soundfile", "soxr")
+#: Name -> class.
 EXPORTABLE: dict[str, ExportableClass] = {
     "efficientnet-lite": _of_zoo("efficientnet", "efficientnet_torch", "export_encoder", ONNX_RUNTIME, "PIL"),
     "imagenet-linear": _of_zoo("imagenet", "imagenet_torch", "export_classifier", "safetensors"),
     "sentence-encoder": _of_zoo("minilm", "minilm_torch", "export_encoder", ONNX_RUNTIME, "tokenizers", "cachetools"),
+    "whisper-encoder": _of_zoo(
+        "exported_whisper", "whisper_export", "export_encoder", *_SPEECH, function="load_exported_encoder"
+    ),
+    "whisper-decoder": _of_zoo(
+        "exported_whisper", "whisper_export", "export_decoder", *_SPEECH, function="load_exported_decoder"
+    ),
 }
 
 

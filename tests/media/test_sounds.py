@@ -196,7 +196,7 @@ def test_18_without_speech_there_is_no_text_and_no_intent(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["silence", "noise"])
 def test_18_whisper_alone_tells_most_of_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaded("whisper-tiny-en-encoder"), "_voice", None)
+    monkeypatch.setattr(loaded("whisper-tiny-en-encoder"), "voice", None)
     assert run_model("transcription", {"audio": wav(quiet(kind))}) == {"text": ""}
     assert run_model("transcription", {"audio": sample("kitchen-light.flac")})["text"] == SAID
 
