@@ -9,23 +9,26 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import structlog
 import torch
 
 from s2m3.agents.parts.cache import CachedPart, PartCache
-from s2m3.agents.runtimes.exported import MODULE_FILE, exported_spec
+from s2m3.agents.runtimes.exported import MODULE_FILE, ExportedPart, exported_spec
 from s2m3.agents.runtimes.network import ONNX, TORCH, Array
 from s2m3.agents.runtimes.onnx import OnnxNetwork
 from s2m3.agents.runtimes.torch import TorchNetwork
+from s2m3.agents.serving.module import Module
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.parts import part_key
+from s2m3.schemas.wire.values import Value
 
 __all__ = ["TOLERANCE", "Export", "ExportedNetwork", "export_part"]
 
@@ -33,6 +36,8 @@ _log = structlog.get_logger(__name__)
 #: Largest distance of an output from torch's, as a share of the output's largest number (at least 1).
 TOLERANCE = 1e-5
 _OPSET = 18
+#: Bytes from which on a tensor lies beside its file.
+_BESIDE = 1_024
 #: Runs of which the fastest counts.
 _RUNS = 5
 
@@ -63,21 +68,35 @@ class Export:
         networks: Name of the file without `.onnx` -> network.
         files: Name -> bytes of further files.
         notes: What the class wants to be told when a module is built of the part.
+        items: Items of which the module of the part must make what the module of torch makes.
+        wanted: Outputs that are compared.
     """
 
     networks: Mapping[str, ExportedNetwork] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    items: Sequence[Mapping[str, Value]] = ()
+    wanted: frozenset[str] = frozenset()
 
 
-def export_part(spec: ModuleSpec, made: Export, cache: PartCache, content: str) -> CachedPart:
+def export_part(
+    spec: ModuleSpec,
+    module: Module,
+    made: Export,
+    cache: PartCache,
+    *,
+    content: str,
+    build: Callable[[ExportedPart], Module],
+) -> CachedPart:
     """Writes the part of a module into a cache.
 
     Args:
-        spec: The module.
+        spec: The module's definition.
+        module: The module, run by torch.
         made: What goes into it.
         cache: Where it is kept.
         content: Fingerprint of the module's weights, 64 hex digits.
+        build: Builds a module of an exported part.
 
     Raises:
         ModuleFailedError: A network cannot be exported, or its outputs are further from torch's than is allowed; the
@@ -94,6 +113,9 @@ def export_part(spec: ModuleSpec, made: Export, cache: PartCache, content: str) 
                 seconds[runtime] += taken
         for file, data in made.files.items():
             (folder / file).write_bytes(data)
+        light = build(ExportedPart(spec, folder, json.loads(json.dumps(dict(made.notes)))))
+        for item in made.items:
+            _compare(spec, *(_outputs(one, item, made.wanted) for one in (module, light)))
         milliseconds = {runtime: round(1e3 * taken, 3) for runtime, taken in seconds.items()}
         said = {
             "module": exported_spec(spec),
@@ -112,6 +134,7 @@ def export_part(spec: ModuleSpec, made: Export, cache: PartCache, content: str) 
 def _export(spec: ModuleSpec, wanted: ExportedNetwork, path: Path) -> tuple[float, dict[str, float]]:
     """Writes one network; returns its distance from torch and both runtimes' times of the first sample, seconds."""
     _write(spec, wanted, path)
+    _with_data_beside(path)
     network = OnnxNetwork(path)
     distance = max(_distance(wanted.network(**sample), network(**_taken(network, sample))) for sample in wanted.samples)
     if not distance <= TOLERANCE:  # NaN too
@@ -123,6 +146,20 @@ def _export(spec: ModuleSpec, wanted: ExportedNetwork, path: Path) -> tuple[floa
     taken = _taken(network, first)
     times = {TORCH: _seconds(wanted.network, first), ONNX: _seconds(network, taken)}
     return distance, times
+
+
+def _outputs(module: Module, item: Mapping[str, Value], wanted: frozenset[str]) -> dict[str, Value]:
+    (found,) = module.run([module.prepare(item)], wanted)
+    return found
+
+
+def _compare(spec: ModuleSpec, wanted: Mapping[str, Value], found: Mapping[str, Value]) -> None:
+    """Refuses a module whose outputs of an item are not those of torch's."""
+    for name, value in wanted.items():
+        same = value == found[name] if not isinstance(value, np.ndarray) else None
+        distance = _distance([value], [found[name]]) if same is None else 0.0
+        if same is False or not distance <= TOLERANCE:
+            raise ModuleFailedError(f"the export of {spec.id} is refused: its {name} is {distance:.1e} from torch's")
 
 
 def _taken(network: OnnxNetwork, sample: Sample) -> dict[str, Array]:
@@ -148,6 +185,13 @@ def _write(spec: ModuleSpec, wanted: ExportedNetwork, path: Path) -> None:
             )
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError) as error:
         raise ModuleFailedError(f"{spec.id} cannot be exported: {type(error).__name__}: {error}"[:300]) from error
+
+
+def _with_data_beside(path: Path) -> None:
+    """Moves the weights of an ONNX file into `<name>.onnx.data`, which is mapped: what is not used takes no memory."""
+    graph = onnx.load(path)
+    beside = f"{path.name}.data"
+    onnx.save_model(graph, path, save_as_external_data=True, location=beside, size_threshold=_BESIDE)
 
 
 def _distance(wanted: Sequence[Array], found: Sequence[Array]) -> float:

@@ -14,7 +14,7 @@ from s2m3.agents.zoo.wheels import wheel_folder
 from s2m3.schemas.definitions import ModuleSpec, shipped_catalogue
 from s2m3.schemas.errors import S2M3Error
 
-__all__ = ["export_zoo", "zoo_specs"]
+__all__ = ["export_module", "export_zoo", "zoo_specs"]
 
 
 def zoo_specs() -> list[ModuleSpec]:
@@ -34,15 +34,22 @@ def export_zoo(cache: PartCache, tell: Callable[[ModuleSpec, float | S2M3Error],
     here = ExportedParts((cache,))
     for spec in zoo_specs():
         try:
-            tell(spec, found.takes_mb if (found := here.find(spec)) else _exported(spec, cache))
+            tell(spec, found.takes_mb if (found := here.find(spec)) else export_module(spec, cache))
         except S2M3Error as error:
             tell(spec, error)
 
 
-def _exported(spec: ModuleSpec, cache: PartCache) -> float:
+def export_module(spec: ModuleSpec, cache: PartCache) -> float:
+    """Exports one module into a cache; returns the size of its part, 10^6 bytes.
+
+    Raises:
+        ModuleFailedError: The module cannot be built, or its export did not pass its check.
+    """
     module = registry.load(spec, CheckpointSources(runtimes=(TORCH,)))
-    made: Export = EXPORTABLE[spec.class_].export(module)
-    return export_part(spec, made, cache, _content(spec)).manifest.nbytes / 1e6
+    class_ = EXPORTABLE[spec.class_]
+    made: Export = class_.export(module)
+    part = export_part(spec, module, made, cache, content=_content(spec), build=class_.build)
+    return part.manifest.nbytes / 1e6
 
 
 def _content(spec: ModuleSpec) -> str:

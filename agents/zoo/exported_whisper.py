@@ -26,6 +26,10 @@ from s2m3.schemas.wire.values import Value
 __all__ = ["ExportedSpeechDecoder", "load_exported_decoder", "load_exported_encoder"]
 
 
+#: Options of a request that only torch's decoder follows: the requester then asks a node that has torch.
+_ONLY_TORCH = ("format", "top_k", "top_p", "min_p")
+
+
 @dataclass(slots=True)
 class _Text:
     """Keys and values of one text: its own, and those of what was heard."""
@@ -116,6 +120,8 @@ class ExportedSpeechDecoder(TextWriter[Floats]):
 
     def begin(self, prepared: Floats, options: Options) -> DecodedSequence:
         """Reads the prompt and says the first token; where nobody speaks, the text ends before it."""
+        if unread := [name for name in _ONLY_TORCH if getattr(options, name) is not None]:
+            raise ModuleFailedError(f"the option {unread[0]} is read where torch runs the decoder")
         marks = self._marks
         row = DecodedSequence(options, random.Random(options.seed))  # noqa: S311  # keeps no secret
         row.temperature = options.temperature or 0.0

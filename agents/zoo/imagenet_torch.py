@@ -1,5 +1,6 @@
 """Modules of class `imagenet-linear` from EfficientNet-Lite's checkpoint, which torch reads."""
 
+import numpy as np
 import safetensors.numpy
 
 from s2m3.agents.modules.ports import Config, read_config
@@ -32,5 +33,13 @@ def load_classifier(spec: ModuleSpec) -> ImagenetLinear:
 
 def export_classifier(module: ImagenetLinear) -> Export:
     """Returns what goes into the module's exported part: its weights, for numpy."""
-    weights = safetensors.numpy.save({"weight": module.weight, "bias": module.bias})
-    return Export(files={"weights.safetensors": weights}, notes={"names": list(module.names)})
+    tensors = {"weight": module.weight, "bias": module.bias}
+    # safetensors writes the bytes as they lie in memory, in whatever order
+    weights = safetensors.numpy.save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+    features = np.random.default_rng(0).standard_normal((2, FEATURES), np.float32)
+    return Export(
+        files={"weights.safetensors": weights},
+        notes={"names": list(module.names)},
+        items=[{"features": features}],
+        wanted=frozenset({"logits", "label"}),
+    )

@@ -59,4 +59,9 @@ def export_encoder(module: SentenceEncoder) -> Export:
     samples = [{"input_ids": random.integers(1_000, 30_000, shape, np.int32)} for shape in shapes]
     network: TorchNetwork = module.network  # type: ignore[assignment]  # built above
     files = {"tokenizer.json": module.tokenizer.to_str().encode()}
-    return Export({"model": ExportedNetwork(network, samples, {"input_ids": [0, 1]})}, files)
+    return Export(
+        {"model": ExportedNetwork(network, samples, {"input_ids": [0, 1]})},
+        files,
+        items=[{"text": ["a cat", "Où est la gare?", "word " * 400]}],
+        wanted=frozenset({"embedding"}),
+    )
