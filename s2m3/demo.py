@@ -47,8 +47,6 @@ HOUSEHOLD = ("doorbell", "face", "speech")
 _ALL = TASKS + HOUSEHOLD
 #: Budgets of two agents without torch for the six tasks: either one can hold all their modules.
 LIGHT_NODES = {"pi": 640.0, "hub": 640.0}
-#: Budgets of two agents without torch for the six tasks: either one can hold all their modules.
-LIGHT_NODES = {"pi": 640.0, "hub": 640.0}
 _READY_S = 180.0
 _ASK_S = 30.0
 _WIDTH = 150
