@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s2m3.doors.errors import Refusal, error_response
@@ -48,12 +49,13 @@ def read_token(settings: DoorSettings) -> str | None:
     return token
 
 
-class _RefusedError(Exception):
-    """A request that is not let in: status and one line."""
+class _RefusedError(HTTPException):
+    """A request that is not let in: status and one line. Inside the application it becomes the application's answer."""
 
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.refusal = Refusal(status, why)
+    @property
+    def refusal(self) -> Refusal:
+        """The same in HTTP's words."""
+        return Refusal(self.status_code, self.detail)
 
 
 class Admission:

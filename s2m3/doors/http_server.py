@@ -32,6 +32,8 @@ _log = structlog.get_logger(__name__)
 _HEADER_BYTES = 16_384
 #: Seconds that an idle connection is kept for its next request.
 _KEEP_ALIVE_S = 30
+#: No such path, no such method.
+_NOT_THERE = (404, 405)
 #: Seconds that answers under way have when the process ends.
 _GRACE_S = 5
 
@@ -148,13 +150,17 @@ class HttpDoor:
             routes += ollama.routes(client)
         if self._openai:
             routes += openai.routes(client)
-        application = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path, Exception: _failed})
+        application = Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _failed})
         return Admission(application, self._settings, self._token)
 
 
-async def _no_such_path(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 404
-    return error_response(request.url.path, Refusal(status, f"no such path: {request.method} {request.url.path[:100]}"))
+async def _refused(request: Request, error: Exception) -> Response:
+    """Answers a path or a method that there is not, and a body that Admission stops."""
+    path = request.url.path
+    if isinstance(error, HTTPException) and error.status_code not in _NOT_THERE:
+        return error_response(path, Refusal(error.status_code, error.detail), close=True)
+    status = error.status_code if isinstance(error, HTTPException) else _NOT_THERE[0]
+    return error_response(path, Refusal(status, f"no such path: {request.method} {path[:100]}"))
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -19,6 +19,8 @@ __all__ = ["OpenAIAudio"]
 _FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
 #: Fields of a form, and files.
 _MOST_FIELDS, _MOST_FILES = 20, 1
+#: Status of a form that is none.
+_UNREADABLE = 400
 
 
 class OpenAIAudio:
@@ -81,6 +83,8 @@ async def _form(request: Request) -> tuple[bytes, dict[str, str]]:
             fields = {name: value for name, value in form.items() if isinstance(value, str)}
             return await sound.read(), fields
     except HTTPException as error:
+        if error.status_code != _UNREADABLE:
+            raise
         raise BadInputError(f"the form cannot be read: {error.detail}"[:200]) from error
 
 
