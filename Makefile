@@ -123,7 +123,7 @@ HASS_PYTHON ?= python3.13
 homeassistant: .hass/bin/hass
 .hass/bin/hass:
 	$(HASS_PYTHON) -m venv .hass
-	.hass/bin/python -m pip install -q homeassistant==2025.4.4 home-assistant-frontend==20250411.0 paho-mqtt==2.1.0 \
+	.hass/bin/python -m pip install -q homeassistant==2025.4.4 home-assistant-frontend==20250411.0 paho-mqtt==2.1.0 ollama==0.4.7 \
 	  wyoming==1.5.4 pymicro-vad==1.0.1 pyspeex-noise==1.0.2 hassil==2.2.3 home-assistant-intents==2025.3.28 \
 	  ha-ffmpeg==3.2.2 mutagen==1.47.0 zeroconf==0.146.0
 

@@ -1,4 +1,4 @@
-"""A door to a site of three nodes: a task without weights, and tiny checkpoints of each use."""
+"""A door to a site with a task without weights, and tiny checkpoints of each use."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.conftest import WAIT_S
 from tests.doors.door import Door, opened
 from tests.families.table import FAMILIES
 
-NODES = {"a": 2500.0, "b": 2500.0, "c": 2500.0}
+NODES = {"a": 4000.0}
 #: Task -> the family of its checkpoint.
 _FAMILIES = {"look": "smolvlm", "meaning": "bert-mean", "hear": "whisper", "say": "vits"}
 

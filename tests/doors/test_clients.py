@@ -1,4 +1,4 @@
-"""The clients of Ollama and OpenAI themselves, which nobody wrote here, against a site of three nodes."""
+"""The clients of Ollama and OpenAI themselves, which nobody wrote here."""
 
 import base64
 import json
@@ -117,10 +117,17 @@ def test_openai_shows_several_pictures(other: openai.OpenAI) -> None:
 
 
 def test_openai_embeds_as_numbers_and_as_base64(other: openai.OpenAI, theirs: ollama.Client) -> None:
-    expected = theirs.embed("meaning", ["a cat", "the moon"]).embeddings
-    for encoding in ("float", "base64"):
-        made = other.embeddings.create(model="meaning", input=["a cat", "the moon"], encoding_format=encoding)
+    """The client asks for base64 itself where no form is named."""
+    texts = ["a cat", "the moon"]
+    expected = theirs.embed("meaning", texts).embeddings
+    for made in (
+        other.embeddings.create(model="meaning", input=texts),
+        other.embeddings.create(model="meaning", input=texts, encoding_format="float"),
+    ):
         assert np.allclose([item.embedding for item in made.data], expected, atol=1e-5)
+    raw = other.embeddings.with_raw_response.create(model="meaning", input="a cat", encoding_format="base64")
+    encoded = json.loads(raw.text)["data"][0]["embedding"]
+    assert np.allclose(np.frombuffer(base64.b64decode(encoded), "<f4"), expected[0], atol=1e-5)
 
 
 def test_openai_hears_and_speaks(other: openai.OpenAI, site: Cluster) -> None:

@@ -158,6 +158,17 @@ class HomeAssistant:
             found: bytes = answer.read()
         return found
 
+    def converse(self, agent: str, text: str) -> str:
+        """What a conversation agent answers."""
+        made = self._ask("/api/conversation/process", {"text": text, "agent_id": agent, "language": "en"})
+        found: str = made["response"]["speech"]["plain"]["speech"]
+        return found
+
+    def continue_flow(self, flow: str, **typed: Any) -> dict[str, Any]:
+        """What a user does next in a dialog: fills in its next form."""
+        done: dict[str, Any] = self._ask(f"/api/config/config_entries/flow/{flow}", typed)
+        return done
+
     def add_integration(self, domain: str, **typed: Any) -> dict[str, Any]:
         """What a user does under Settings, Devices: picks an integration and fills in its first form."""
         flow = self._ask("/api/config/config_entries/flow", {"handler": domain, "show_advanced_options": False})
