@@ -37,12 +37,20 @@ _READY_S, _ASK_S = 180.0, 120.0
 _number = count()
 
 
+class _OldCluster(Cluster):
+    """A cluster of the old release, which does not know every flag of today's."""
+
+    def _spawn(self, name: str, command: str, *flags: str) -> None:
+        at = flags.index("--parts") if "--parts" in flags else len(flags)
+        super()._spawn(name, command, *flags[:at], *flags[at + 2 :])
+
+
 class _Release:
     """A site of one release's code, and a client of it."""
 
     def __init__(self, name: str, tree: Path, stack: ExitStack, threads: int) -> None:
         self.name = name
-        cluster = Cluster(DEMO_NODES, threads=threads)
+        cluster = (Cluster if tree == ROOT else _OldCluster)(DEMO_NODES, threads=threads)
         cluster.environment = {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
         stack.enter_context(cluster)
         site = stack.enter_context(Site(cluster.settings))

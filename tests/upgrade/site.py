@@ -34,6 +34,9 @@ class Mixed(Cluster):
     def _spawn(self, name: str, command: str, *flags: str) -> None:
         """As a user of that release does: `python -m` takes what is in the folder where it runs."""
         where = ["--host", self.settings.host, "--port", str(self.settings.port)]
+        if self.trees[name] != NEW and "--parts" in flags:  # the old release has no such flag
+            at = flags.index("--parts")
+            flags = (*flags[:at], *flags[at + 2 :])
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "s2m3", command, *where, *flags],
