@@ -310,7 +310,7 @@ class Agent:
             self._parts.not_loaded(spec.id, outcome)
             self._reports[spec.id] = self._presence.failed(spec.id, outcome)
         else:
-            ready = outcome.report()
+            ready = self._parts.noted(spec.id, outcome.report())
             self._step_server.serve(spec.id, outcome.module, on_subscribed=lambda: self._ready(spec.id, ready))
             return
         self._report()

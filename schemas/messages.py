@@ -109,7 +109,7 @@ class ModuleReport(Document):
     #: measured milliseconds per item; 0 until an item has run
     ms: float = 0.0
     reason: ErrorBody | None = None
-    #: how much of the part has come from other nodes, while it is fetched
+    #: how much of the part has come from other nodes, while it is fetched; afterwards only if a sender was refused
     fetched: Annotated[PartProgress | None, Since(1)] = None
 
 

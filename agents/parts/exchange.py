@@ -98,6 +98,8 @@ class PartExchange:
         )
         self._queue: deque[ModuleSpec] = deque()
         self._fetches: dict[str, Fetch] = {}
+        #: module -> how its part came
+        self._came: dict[str, PartProgress] = {}
         #: module -> its part, which is not evicted while the module is loaded, and the nodes that sent it
         self._opened: dict[str, tuple[OpenPart, frozenset[str]]] = {}
 
@@ -133,6 +135,11 @@ class PartExchange:
         fetch = self._fetches.get(module)
         return fetch.progress if fetch is not None else None
 
+    def noted(self, module: str, report: m.ModuleReport) -> m.ModuleReport:
+        """Returns the report of a module that is ready, with who was refused while its part came."""
+        came = self._came.get(module)
+        return report if came is None or not came.refused else report.model_copy(update={"fetched": came})
+
     # ---- what this node lacks ---------------------------------------------------------------------------------------
 
     def load(self, spec: ModuleSpec) -> None:
@@ -162,6 +169,7 @@ class PartExchange:
             self._on_failed(fetch.spec, S2M3Error("the plan does not name it any more"))
         for name in [name for name in self._opened if name not in modules]:
             self._opened.pop(name)[0].close()
+            self._came.pop(name, None)
         self._start_next()
 
     def not_loaded(self, module: str, error: S2M3Error) -> None:
@@ -188,6 +196,7 @@ class PartExchange:
     def _fetched(self, spec: ModuleSpec, part: OpenPart) -> None:
         fetch = self._fetches.pop(spec.id)
         self._opened[spec.id] = (part, frozenset(fetch.senders))
+        self._came[spec.id] = fetch.progress.model_copy(update={"nodes": []})
         self._presence.keep(self.cache)
         self._load(_in_folder(spec, part))
         self._start_next()

@@ -16,26 +16,27 @@ def fetched_text(progress: PartProgress) -> str:
     return f"fetching {progress.bytes / 1e6:.0f} of {progress.of / 1e6:.0f} MB from {senders}"
 
 
-def _under_way(site: Site) -> list[tuple[str, str, PartProgress]]:
-    """Returns node, module and progress of each part that is fetched now."""
+def _fetches(site: Site, *states: str) -> list[tuple[str, str, PartProgress]]:
+    """Returns node, module and progress of each part that came from other nodes, of modules in some states."""
     present = [(node, site.reported[node]) for node in sorted(site.nodes.present) if node in site.reported]
     return [
         (node, module, report.fetched)
         for node, reported in present
         for module, report in sorted(reported.modules.items())
-        if report.state == "loading" and report.fetched is not None
+        if report.state in states and report.fetched is not None
     ]
 
 
 def fetches_of(site: Site, modules: Collection[str]) -> list[str]:
     """Returns a text for each of some modules whose part is fetched now."""
-    return [f"{module} on {node}: {fetched_text(p)}" for node, module, p in _under_way(site) if module in modules]
+    coming = _fetches(site, "loading")
+    return [f"{module} on {node}: {fetched_text(progress)}" for node, module, progress in coming if module in modules]
 
 
 def refused_texts(site: Site) -> list[str]:
     """Returns a text for each node from which nothing more is taken, because what it sent was wrong."""
     return [
         f"{node} takes nothing more of {module} from {sender}: {why}"
-        for node, module, progress in _under_way(site)
+        for node, module, progress in _fetches(site, "loading", "ready")
         for sender, why in sorted(progress.refused.items())
     ]

@@ -19,6 +19,7 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.commands.tasks import checkpoint_definition
 from s2m3.schemas import topics
+from s2m3.schemas.messages import ModuleReport
 from s2m3.schemas.parts import PartOffer, PartWanted, part_key
 from s2m3.schemas.settings import BrokerSettings
 from tests.conftest import WAIT_S
@@ -115,6 +116,9 @@ def test_a_holder_of_wrong_bytes_is_named_and_another_is_asked(node: Callable[..
     got = receiver.loaded.get(timeout=WAIT_S)
     assert (Path(got.source) / "model.safetensors").read_bytes() == WEIGHTS
     assert receiver.parts.banned == {("liar", digest)}
+    told = receiver.parts.noted(SPEC.id, ModuleReport(state="ready")).fetched
+    assert told is not None
+    assert "wrong bytes" in told.refused["liar"]
 
 
 def test_a_part_that_is_not_what_it_was_said_to_be_is_dropped_and_its_senders_are_named(

@@ -35,5 +35,6 @@ def test_only_what_a_present_node_fetches_for_the_task_is_told() -> None:
 
 
 def test_a_holder_of_wrong_bytes_is_named_with_the_reason() -> None:
-    seen = site(clip_vision=ModuleReport(state="loading", fetched=COMING))
-    assert refused_texts(seen) == [f"pi takes nothing more of clip-vision from old-pi: {WHY}"]
+    for state in ("loading", "ready"):
+        seen = site(clip_vision=ModuleReport.model_validate({"state": state, "fetched": COMING}))
+        assert refused_texts(seen) == [f"pi takes nothing more of clip-vision from old-pi: {WHY}"]
