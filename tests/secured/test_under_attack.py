@@ -11,6 +11,7 @@ from s2m3.broker.event_loop import Loop
 from s2m3.client import Client
 from s2m3.schemas.messages import NodeState
 from tests.conftest import WAIT_S
+from tests.others import others_answered
 from tests.secured.secured import SecuredSite, linked
 from tests.secured.test_roles import ROOT, Password
 from tests.system.plain import reply_to
@@ -33,8 +34,9 @@ def test_29_30_a_response_topic_takes_no_node_down_and_is_refused_to_its_sender(
                 f"{ROOT}/node/+/state", lambda message: states.put(NodeState.model_validate_json(message.payload).state)
             )
             body = json.dumps({"transaction": 7, "inputs": {"left": 1, "right": 2}})
-            device.client.publish(f"{ROOT}/request/noop", body, qos=1, properties=reply_to(topic, b"1"))
-            answer: dict[str, Any] = json.loads(device.messages.get(timeout=WAIT_S).payload)
+            with others_answered(lambda: client.ask("noop", left=1, right=2, deadline_s=WAIT_S)):
+                device.client.publish(f"{ROOT}/request/noop", body, qos=1, properties=reply_to(topic, b"1"))
+                answer: dict[str, Any] = json.loads(device.messages.get(timeout=WAIT_S).payload)
             assert (answer["status"], answer["transaction"]) == ("error", 7)
             assert answer["error"]["code"] == "bad_input"
             assert client.ask("noop", left=1, right=2).attempts == 1

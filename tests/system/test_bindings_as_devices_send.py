@@ -9,6 +9,7 @@ import pytest
 
 from s2m3.bindings.gate import MOST_WAITING
 from s2m3.broker.servers.launch import BrokerKind
+from s2m3.client import Client
 from s2m3.cluster import Cluster
 from s2m3.commands.tasks import add_task
 from s2m3.schemas import messages as m
@@ -17,6 +18,7 @@ from s2m3.schemas.bridge import Binding, BindingReport
 from s2m3.snapshot import Site
 from tests.bindings import payloads
 from tests.conftest import WAIT_S
+from tests.others import others_answered
 from tests.system.plain import PlainCaller
 from tests.system.test_bindings import V3, _bridge_is
 
@@ -31,6 +33,12 @@ def house(kind: BrokerKind) -> Iterator[Cluster]:
             add_task(site, "noop", m.TaskSpec(model="noop", deadline_s=10))
             assert site.wait(lambda s: s.ready("noop") and _bridge_is(s, "online"), 3 * WAIT_S), cluster.log("bridge")
         yield cluster
+
+
+@pytest.fixture
+def client(house: Cluster) -> Iterator[Client]:
+    with Client(settings=house.settings) as client:
+        yield client
 
 
 @pytest.fixture
@@ -183,10 +191,11 @@ def test_11_a_flood_of_bad_messages_is_counted_and_told_a_few_times(house: Clust
     assert 10 <= len(told) - 1 < 100
 
 
-def test_29_a_topic_of_201_levels_does_not_deafen_a_binding(house: Cluster, site: Site) -> None:
+def test_29_a_topic_of_201_levels_does_not_deafen_a_binding(house: Cluster, site: Site, client: Client) -> None:
     """Mosquitto takes the message, and cuts the connection that publishes the answer on two levels more."""
     _bind(site, "deep", "deep/#", "deeper/still/{1}", input="left", every_s=0.0)
-    with _listener(house, "deeper/#", EVENT) as caller:
+    others = others_answered(lambda: client.ask("noop", left=1, right=2, deadline_s=WAIT_S))
+    with _listener(house, "deeper/#", EVENT) as caller, others:
         caller.send("deep/" + "/".join("a" * 199), b"attack")
         event = caller.answer()
         assert event["event"] == "request_failed"
@@ -220,10 +229,13 @@ ATTACKS = (
 
 
 @pytest.mark.parametrize("path", ["action", "ceil(action)", "action|" + "|".join(["[@,@]"] * 40) + "|to_string(@)"])
-def test_33_ten_topics_of_attacks_leave_a_binding_at_work(house: Cluster, site: Site, path: str) -> None:
+def test_33_ten_topics_of_attacks_leave_a_binding_at_work(
+    house: Cluster, site: Site, client: Client, path: str
+) -> None:
     _bind(site, "nested", "nested/+", "nested-said/{1}", paths={"left": path}, form="value", every_s=0.0)
     _bind(site, "beside", "beside/in", "beside/out", paths={"left": "action"}, every_s=0.0)
-    with _listener(house, "nested-said/+", "beside/out") as caller:
+    others = others_answered(lambda: client.ask("noop", left=1, right=2, deadline_s=WAIT_S))
+    with _listener(house, "nested-said/+", "beside/out") as caller, others:
         for topic in range(10):
             for attack in ATTACKS:
                 caller.send(f"nested/{topic}", attack)
