@@ -96,9 +96,7 @@ def offered(checkpoints: CheckpointSources, *, with_torch: bool) -> tuple[list[s
     kept = [spec for spec in shipped if torch_too or spec.id in light or not needs_torch(spec.class_)]
     classes |= {*(spec.class_ for spec in kept), *exported.values()}
     packages = {found.source for name, found in own.items() if found.source and name in classes}
-    sources = {*(spec.source for spec in kept), *packages, *exported}
-    if torch_too or not checkpoints.exports.caches:
-        sources |= {*checkpoints.offered()}
+    sources = {*(spec.source for spec in kept), *packages, *exported, *checkpoints.offered()}
     return sorted(sources), sorted(classes)
 
 
