@@ -77,7 +77,6 @@ OVER_TORCH = frozenset(
         "Phi4MultimodalImageProcessor",
         "PI0ImageProcessor",
         "PPDocLayoutV2ImageProcessor",
-        "PPLCNetImageProcessor",
         "PPOCRV5ServerRecImageProcessor",
         "PPOCRV6SmallRecImageProcessor",
         "RfDetrImageProcessor",
