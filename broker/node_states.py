@@ -16,6 +16,10 @@ class NodeStates:
     #: lost, ready and present nodes; None after a change
     _by_state: tuple[frozenset[str], frozenset[str], frozenset[str]] | None = None
 
+    def copy(self) -> "NodeStates":
+        """Returns an independent copy."""
+        return NodeStates(dict(self._state), set(self._unseen), self._by_state)
+
     def update(self, node: str, state: NodeState | None) -> bool:
         """Sets a node's state; returns whether it changed.
 

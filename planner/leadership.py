@@ -79,6 +79,13 @@ class Leadership:
         )
         self._publish(self._topic, state.encode())
 
+    def hold(self, held: Mapping[str, str]) -> None:
+        """Sets the nodes that get no modules for now, node -> reason; publishes our state if they changed."""
+        if held != self.held:
+            _log.info("nodes_held_back", nodes=" ".join(held))
+            self.held = held
+            self.publish_state()
+
     def stop(self) -> None:
         """Ends the observer's connection."""
         self._observer.stop()

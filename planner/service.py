@@ -6,7 +6,6 @@ from typing import Any
 
 import structlog
 
-from s2m3.broker import metrics
 from s2m3.broker.event_loop import Loop, Timer
 from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
@@ -16,15 +15,16 @@ from s2m3.broker.roll_call_times import AskTimes
 from s2m3.planner.control import handle_control
 from s2m3.planner.leadership import Leadership
 from s2m3.planner.node_listener import NodeListener
+from s2m3.planner.plan_thread import PlanInputs, PlanThread
 from s2m3.planner.retained_requests import RetainedRequests
 from s2m3.planner.site.cluster_state import ClusterState
-from s2m3.planner.site.decision import decide
+from s2m3.planner.site.decision import Decision
 from s2m3.planner.site.desired_tasks import DesiredTasks
 from s2m3.planner.site.missing_documents import MissingDocuments
-from s2m3.planner.site.placement import Placement, place
+from s2m3.planner.site.placement import Placement
 from s2m3.planner.site.placer import Placer, second_copies_in_spare
 from s2m3.planner.site.published_documents import Documents
-from s2m3.planner.site_metrics import count_site, health_of
+from s2m3.planner.site_metrics import count_changes, count_site, health_of
 from s2m3.planner.task_sessions import TaskSessions
 from s2m3.planner.unknown_tasks import UnknownTasks
 from s2m3.schemas import messages as m
@@ -82,7 +82,9 @@ class Planner:
         self._retained_requests = RetainedRequests(settings, self._loop)
         #: false from each connect until we know whether a newer planner exists and have published our documents again
         self._synchronised = False
-        self._placement = Placement()
+        self._plan_thread = PlanThread(self._loop, self._adopt, self._plan_if_outdated)
+        #: whether something changed since the snapshot of the plan under way
+        self._is_outdated = False
         self._timer: Timer | None = None
         self._retry: Timer | None = None
         self._stopping = False
@@ -112,6 +114,7 @@ class Planner:
             S2M3Error: No broker answered.
         """
         self._loop.start()
+        self._plan_thread.start()
         listen(self.link, topics.TASK, self._on_task, counts=self._accepts_task)
         listen(self.link, topics.PLAN, self._on_plan)
         listen(self.link, topics.ROUTE, self._on_route)
@@ -124,7 +127,7 @@ class Planner:
         self._retained_requests.start()
         self._loop.every(_SILENCE_S, self._nodes.look_for_silent)
         self._loop.every(_HEALTH_S, self._publish_health)
-        self._loop.every(_IMPROVE_S, self._plan_improvement)
+        self._loop.every(_IMPROVE_S, partial(self._on_change, improve=True))
         self._loop.every(_MISSING_S, self._ask_for_missing)
         _log.info("planner_up", epoch=self._epoch, models=len(self._cluster.catalogue.models))
 
@@ -147,6 +150,7 @@ class Planner:
         self._unknown_tasks.stop()
         self._retained_requests.stop()
         self.link.stop()
+        self._plan_thread.stop()
         self._loop.stop()
         _log.info("planner_down", epoch=self._epoch)
 
@@ -271,8 +275,9 @@ class Planner:
 
     def _plan_afresh(self) -> dict[str, Any]:
         self._improve = True
+        revision = self._documents.revision + (2 if self._plan_thread.busy else 1)  # of the plan with these facts
         self._plan()
-        return {"epoch": self._epoch, "revision": self._documents.revision}
+        return {"epoch": self._epoch, "revision": revision}
 
     def _on_change(self, *, improve: bool = False, now: bool = False) -> None:
         self._improve = self._improve or improve
@@ -288,10 +293,6 @@ class Planner:
         if self._timer is None and self._rebuilt:
             self._timer = self._loop.after(self._settings.settle_s, self._plan)
 
-    def _plan_improvement(self) -> None:
-        self._improve = True
-        self._plan_soon()
-
     def _plan(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -301,33 +302,34 @@ class Planner:
         if self._leadership.resign_to_followed(self._cluster.epoch_followed()):
             return
         self._task_sessions.open_all()
-        now = time.monotonic()
-        improve, self._improve = self._improve, False
-        fill, before = second_copies_in_spare if self._settings.spare else None, self._placement.held
-        with metrics.PLAN_SECONDS.time():
-            self._placement = place(self._cluster, self._placer(improve), now, fill)
-            decision = decide(self._cluster, self._placement)
-        if self._placement.held != before:
-            _log.info("nodes_held_back", nodes=" ".join(self._placement.held))
-            self._leadership.held = self._placement.held
-            self._leadership.publish_state()
+        if self._plan_thread.busy:
+            self._is_outdated = True  # the newest facts are planned as soon as the plan under way is made
+            return
+        improve, self._improve, self._is_outdated = self._improve, False, False
+        fill = second_copies_in_spare if self._settings.spare else None
+        self._plan_thread.submit(PlanInputs(self._cluster.snapshot(), self._placer(improve), fill))
+
+    def _adopt(self, placement: Placement, decision: Decision) -> None:
+        """Publishes a plan. What changed while it was made is planned next."""
+        if not (self._synchronised and self.link.connected) or self.superseded.is_set():
+            return  # `_republish` plans after the reconnect
+        decision = decision.without_removed(self._cluster.tasks.keys())
+        self._leadership.hold(placement.held)
         changed = self._documents.update(decision, self._publish_retained)
         self._missing.on_planned()
         count_site(self._cluster, decision)
         self._cluster.plans = dict(self._documents.plans)
-        for node in changed:
-            metrics.PLAN_CHANGES.labels(node).inc()
-            held = [spec.id for spec in self._cluster.plans[node].modules] if node in self._cluster.plans else []
-            _log.info("plan_changed", node=node, revision=self._documents.revision, modules=" ".join(held))
-            self._publish(self._events, m.Event(event="plan_changed", node=node, detail=" ".join(held)).encode())
-        for task, error in self._placement.errors.items():
-            _log.warning("task_not_placed", task=task, error=str(error))
-        self._plan_again_at(self._cluster.next_retry(now), now)
-
-    def _plan_again_at(self, when: float | None, now: float) -> None:
+        for event in count_changes(changed, self._documents):
+            self._publish(self._events, event.encode())
         if self._retry is not None:
             self._retry.cancel()
+        now = time.monotonic()
+        when = self._cluster.next_retry(now)
         self._retry = None if when is None else self._loop.after(when - now + 0.01, self._plan)
+
+    def _plan_if_outdated(self) -> None:
+        if self._is_outdated:
+            self._plan()
 
     # ---- outgoing documents ---------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel
 
@@ -94,6 +94,22 @@ class ClusterState:
     def refused(self) -> Mapping[str, S2M3Error]:
         """The tasks whose embedded definition is invalid."""
         return self._definitions().refused
+
+    def snapshot(self) -> "ClusterState":
+        """Returns a copy for a plan that is made in another thread. Documents are shared: they never change."""
+        return replace(
+            self,
+            tasks=dict(self.tasks),
+            nodes=self.nodes.copy(),
+            profiles=dict(self.profiles),
+            reported=dict(self.reported),
+            plans=dict(self.plans),
+            sessions=set(self.sessions),
+            rates=self.rates.copy(),
+            flapping=self.flapping.copy(),
+            _offers_until=dict(self._offers_until),
+            _failures={key: replace(failures) for key, failures in self._failures.items()},
+        )
 
     @contextmanager
     def indexed(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """From cluster state and placement to documents: each node's modules, the routes, the gateway of each task. Pure."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.placement import Placement
@@ -32,6 +32,16 @@ class Decision:
     assignments: Mapping[str, Assignment] = field(default_factory=dict)
     routes: Mapping[str, RouteDoc] = field(default_factory=dict)
 
+    def without_removed(self, tasks: Collection[str]) -> "Decision":
+        """Returns the decision without routes and gateways of tasks that are not among the given ones any more."""
+        if self.routes.keys() <= set(tasks):
+            return self
+        assignments = {
+            node: replace(one, gateways=tuple(task for task in one.gateways if task in tasks))
+            for node, one in self.assignments.items()
+        }
+        return Decision(assignments, {task: doc for task, doc in self.routes.items() if task in tasks})
+
 
 def decide(cluster: ClusterState, placement: Placement) -> Decision:
     """Returns the documents that follow from the cluster state and the placement.
@@ -50,19 +60,26 @@ def _decide(cluster: ClusterState, placement: Placement) -> Decision:
     holders = {module: _holders(cluster, module, nodes) for module, nodes in wanted.items()}
     gateways = _gateways(cluster, placement)
     told = cluster.nodes.present - (placement.held.keys() & cluster.nodes.ready)
-    nodes = sorted(told | {node for nodes in holders.values() for node in nodes})
+    modules_of, gateways_of = _inverted(holders), _inverted({task: [node] for task, node in gateways.items()})
     assignments = {
         node: Assignment(
-            modules=_modules_that_fit(
-                cluster, node, [m for m in sorted(holders) if node in holders[m]], wanted, placement
-            ),
-            gateways=tuple(task for task in sorted(gateways) if gateways[task] == node),
+            modules=_modules_that_fit(cluster, node, modules_of.get(node, []), wanted, placement),
+            gateways=tuple(gateways_of.get(node, ())),
             protocol=cluster.nodes.protocol(node),
         )
-        for node in nodes
+        for node in sorted(told | modules_of.keys())
     }
     routes = {task: _route(cluster, task, placement, holders) for task in sorted(cluster.tasks)}
     return Decision(assignments, routes)
+
+
+def _inverted(nodes_of: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """Returns node -> sorted names, of a mapping of names to nodes."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(nodes_of):
+        for node in nodes_of[name]:
+            found.setdefault(node, []).append(name)
+    return found
 
 
 def _only_on_draining_nodes(cluster: ClusterState, placement: Placement) -> set[str]:

@@ -1,6 +1,6 @@
 """Flap damping: after two short-lived connections in a row, a node must stay for a while before it is used. Pure."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = ["Flapping"]
 
@@ -29,6 +29,10 @@ class Flapping:
     """Counts short presences of nodes and holds flapping nodes down. Callers pass the time, monotonic seconds."""
 
     _presences: dict[str, _Presence] = field(default_factory=dict)
+
+    def copy(self) -> "Flapping":
+        """Returns an independent copy."""
+        return Flapping({node: replace(presence) for node, presence in self._presences.items()})
 
     def came(self, node: str, now: float) -> None:
         """Notes that a node is present, for the first time or again."""

@@ -73,6 +73,10 @@ class Documents:
         for node, plan in self.plans.items():
             publish(topics.PLAN.at(self.root, node=node), plan.encode(self._readers[node]))
 
+    def plan(self, node: str) -> m.Plan | None:
+        """Returns a node's plan as published; None if it has none."""
+        return self._plans.get(node)
+
     @property
     def plans(self) -> dict[str, m.Plan]:
         """The plans as published, node -> plan."""

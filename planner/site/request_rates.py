@@ -17,6 +17,10 @@ class Rates:
 
     _averages: dict[str, tuple[float, float]] = field(default_factory=dict)
 
+    def copy(self) -> "Rates":
+        """Returns an independent copy."""
+        return Rates(dict(self._averages))
+
     def add(self, task: str, finished: int, now: float) -> None:
         """Adds requests of a task that finished at `now`."""
         weight, updated = self._averages.get(task, (0.0, now))

@@ -54,7 +54,7 @@ def search(layout: Layout, seconds_left: Callable[[], float]) -> Outcome:
         S2M3Error: highspy is not installed.
     """
     problem, best_s = layout.problem, layout.objective_s
-    bound_s, tasks = routes_worth_trying(layout.costs, best_s)
+    bound_s, tasks = routes_worth_trying(layout.costs, best_s, seconds_left)
     outcome = Outcome(layout, bound_s)
     if tasks is None or outcome.is_proven or seconds_left() <= 0:
         return outcome

@@ -1,7 +1,8 @@
 """Column generation for the exact search: all routes that a better plan could use, each with its cost."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 
 import numpy as np
 
@@ -25,7 +26,9 @@ class TaskRoutes:
     costs_s: Floats
 
 
-def routes_worth_trying(costs: Costs, best_s: float) -> tuple[float, list[TaskRoutes] | None]:
+def routes_worth_trying(
+    costs: Costs, best_s: float, seconds_left: Callable[[], float] = lambda: inf
+) -> tuple[float, list[TaskRoutes] | None]:
     """Returns a lower bound of the objective and, for each task, every route that a plan below `best_s` can contain.
 
     The sum of the tasks' own least costs bounds every plan from below. A route that costs more than its task's least
@@ -34,9 +37,11 @@ def routes_worth_trying(costs: Costs, best_s: float) -> tuple[float, list[TaskRo
     Args:
         costs: The evaluator.
         best_s: Objective of the best known plan, seconds; infinite if there is none.
+        seconds_left: Returns the seconds until the routes must be known; looked at once per task.
 
     Returns:
-        The bound in seconds, and the routes of each task, or None in their place if there are too many routes.
+        The bound in seconds, and the routes of each task, or None in their place if there are too many routes, or if
+        the time was not enough.
     """
     problem = costs.problem
     weights = np.array([task.weight for task in problem.tasks])
@@ -44,6 +49,8 @@ def routes_worth_trying(costs: Costs, best_s: float) -> tuple[float, list[TaskRo
     gap = _with_tolerance(best_s) - float(least.sum())
     found: list[TaskRoutes] = []
     for task in problem.tasks:
+        if seconds_left() <= 0:
+            return float(least.sum()), None
         columns = _routes_of(costs, task, float(least[task.index]) + gap)
         if columns is None:
             return float(least.sum()), None

@@ -92,3 +92,14 @@ def test_a_plan_says_its_objective() -> None:
     assert (lost.placement, kept.placement) == ({"x": ["a"]}, {"x": ["b"]})
     assert lost.objective_s == pytest.approx(solve(given).objective_s)
     assert kept.objective_s == pytest.approx(lost.objective_s + 1.5)
+
+
+def test_routes_are_looked_for_no_longer_than_there_is_time() -> None:
+    given = instance({"a": 9, "b": 9}, {"x": (3, {"a": 0.5, "b": 2.0}), "y": (3, {"a": 1.0, "b": 2.0})}, ["x"], ["y"])
+    layout = Layout(Problem(given))
+    layout.add(0, 0)
+    layout.add(1, 0)
+    layout.reroute()
+    bound_s, tasks = routes_worth_trying(layout.costs, 2 * layout.objective_s, iter([1.0, 0.0]).__next__)
+    assert tasks is None  # the time was over after the first of two tasks
+    assert 0 < bound_s <= layout.objective_s

@@ -1,0 +1,80 @@
+"""Computes placements beside the loop that keeps the planner's connection: one thread, one computation at a time."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+
+import structlog
+
+from s2m3.broker import metrics
+from s2m3.broker.event_loop import Loop
+from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.decision import Decision, decide
+from s2m3.planner.site.placement import Fill, Placement, Solve, place
+
+__all__ = ["PlanInputs", "PlanThread"]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInputs:
+    """What a plan is made of: a snapshot of the site, and how modules and further copies are placed."""
+
+    snapshot: ClusterState
+    solve: Solve
+    fill: Fill | None
+
+
+class PlanThread:
+    """Makes plans one after another. `submit` and `busy` belong to the loop's thread.
+
+    Args:
+        loop: The loop that gets the plans.
+        on_plan: Called in the loop's thread with each plan.
+        on_idle: Called in the loop's thread after each plan, also after one that ended with an error, which is logged.
+    """
+
+    def __init__(
+        self, loop: Loop, on_plan: Callable[[Placement, Decision], None], on_idle: Callable[[], object]
+    ) -> None:
+        self._loop = loop
+        self._on_plan, self._on_idle = on_plan, on_idle
+        self._queue: SimpleQueue[PlanInputs | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="plan", daemon=True)
+        self.busy = False
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after the plan under way; does not wait for that plan."""
+        self._queue.put(None)
+
+    def submit(self, inputs: PlanInputs) -> None:
+        """Has a plan made."""
+        self.busy = True
+        self._queue.put(inputs)
+
+    def _run(self) -> None:
+        while (inputs := self._queue.get()) is not None:
+            plan: tuple[Placement, Decision] | None = None
+            try:
+                with metrics.PLAN_SECONDS.time():
+                    placement = place(inputs.snapshot, inputs.solve, time.monotonic(), inputs.fill)
+                    plan = placement, decide(inputs.snapshot, placement)
+            except Exception:  # noqa: BLE001  # the thread's one broad except: an error in a plan must not end planning
+                _log.exception("plan_failed")
+            self._loop.call(partial(self._finish, plan))
+
+    def _finish(self, plan: tuple[Placement, Decision] | None) -> None:
+        self.busy = False
+        if plan is not None:
+            for task, error in plan[0].errors.items():
+                _log.warning("task_not_placed", task=task, error=str(error))
+            self._on_plan(*plan)
+        self._on_idle()
