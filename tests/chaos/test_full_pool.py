@@ -33,7 +33,8 @@ def large(number: int, side: int = 2_400) -> bytes:
 @pytest.mark.long
 def test_killing_an_agent_whose_pool_is_full_loses_nothing_and_answers_nothing_twice(build: Build, say: Say) -> None:
     rig = build(nodes=_NODES)
-    pictures = [large(number) for number in range(1, _PICTURES + 1)]
+    picture = large(0)
+    pictures = [picture + number.to_bytes(4, "big") for number in range(1, _PICTURES + 1)]  # no two are the same file
     with Site(rig.settings) as site, Client(settings=rig.settings) as client:
         rig.add(site, "classification", m.TaskSpec(model="classification", max_replicas=2), _READY_S)
         expected = client.ask("classification", image=large(0), deadline_s=_DEADLINE_S).value
