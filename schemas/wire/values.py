@@ -16,7 +16,7 @@ __all__ = ["Kind", "Tensor", "Value", "boxes_in", "check_kind", "is_boxes", "pac
 #: "unknown" is a kind of a newer release: its values are passed on unchecked, and the module checks them.
 Kind = Annotated[
     Literal["image", "images", "audio", "text", "texts", "tensor", "number", "data", "boxes", "chat", "unknown"],
-    ClosedList(),
+    ClosedList((("boxes", 1), ("chat", 1))),
 ]
 Tensor = npt.NDArray[Any]
 #: bytes (an image or sound file), str, numbers, None, Tensor, and lists and string-keyed dicts of these.

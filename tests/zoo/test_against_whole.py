@@ -84,7 +84,7 @@ def test_every_task_has_at_least_two_cases() -> None:
     tasks = [task for task, _, _ in CASES]
     catalogue = shipped_catalogue()
     models = {name for name in catalogue.models if all(can_load(spec) for spec in catalogue.modules_of(name))}
-    models -= {"noop", "noop-text"}
+    models -= {"noop", "noop-text", "doorbell", "face", "speech"}  # the last three: test_household.py
     assert {task for task in tasks if tasks.count(task) >= 2} == models
 
 
