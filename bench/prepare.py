@@ -26,13 +26,15 @@ from PIL import Image
 from s2m3.client import Client, Reply
 from s2m3.cluster import Cluster
 from s2m3.commands.tasks import add_task
-from s2m3.demo import DEMO_NODES, TASKS, Case, shipped_cases
+from s2m3.demo import TASKS, Case, shipped_cases
 from s2m3.schemas import messages as m
 from s2m3.snapshot import Site
 
 ROOT = Path(__file__).parents[1]
 OLD_COMMIT = "4fc0481"
 _MEGAPIXELS = (4000, 3000)
+#: memory of each agent, 10^6 bytes: room for large pictures beside the modules
+_NODES = {"pi": 1200.0, "laptop": 1200.0, "desktop": 1200.0}
 _READY_S, _ASK_S = 180.0, 120.0
 _number = count()
 
@@ -50,7 +52,7 @@ class _Release:
 
     def __init__(self, name: str, tree: Path, stack: ExitStack, threads: int) -> None:
         self.name = name
-        cluster = (Cluster if tree == ROOT else _OldCluster)(DEMO_NODES, threads=threads)
+        cluster = (Cluster if tree == ROOT else _OldCluster)(_NODES, threads=threads)
         cluster.environment = {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
         stack.enter_context(cluster)
         site = stack.enter_context(Site(cluster.settings))
