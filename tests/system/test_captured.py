@@ -2,6 +2,7 @@
 
 import json
 import queue
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -30,7 +31,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "schema"
 #: A retained document is cleared by an empty message; so is an inbox shown to be open.
 EMPTY = b""
 #: Of these a short run need not have one.
-RARE = {"PlannerHealth"}
+RARE = {"PlannerHealth", "PartWanted", "PartOffer", "PieceRequest"}
 #: What callers say, not our own processes: it may have keys that the schema does not name.
 ASKED = {"PlainRequest"}
 
@@ -72,10 +73,10 @@ class Tap:
 
     def until(self, names: set[str]) -> Iterator[tuple[str, Any]]:
         """Yields each message with the name of its schema, until each of the names has come and none is waiting."""
-        left = set(names)
+        left, deadline = set(names), time.monotonic() + WAIT_S
         while left or not self.messages.empty():
             try:
-                message = self.messages.get(timeout=WAIT_S)
+                message = self.messages.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 pytest.fail(f"never came: {sorted(left)}")
             if (found := _named(message)) is not None:

@@ -162,11 +162,11 @@ def test_a_plain_request_of_a_newer_release_is_answered_and_what_was_passed_over
     site.publish(topics.PLAN, json.dumps(plan).encode(), node="b")
     port = running.broker.port if protocol == 5 else running.broker.port_v3
     response = topics.RESPONSE.at(ROOT, task="plain")
-    body = {"inputs": {"left": 1, "right": 2}, "voice": "soft", "options": {"top_p": 0.9}, "transaction": protocol}
+    body = {"inputs": {"left": 1, "right": 2}, "voice": "soft", "options": {"beams": 4}, "transaction": protocol}
     with PlainCaller(port, protocol, (response,)) as caller:
         answer = _asked_until_taken(caller, body)
     assert answer["answer"] == [1, 2]
-    assert answer["ignored"] == ["options.top_p", "voice"]
+    assert answer["ignored"] == ["options.beams", "voice"]
 
 
 def _asked_until_taken(caller: PlainCaller, body: dict[str, Any]) -> dict[str, Any]:

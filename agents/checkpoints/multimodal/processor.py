@@ -131,7 +131,8 @@ class PictureHalf:
                 self._recorder([list(pictures)], **how)
             else:  # it has settings of its own for the image processor
                 read = processor._process_images  # noqa: SLF001
-                own = {name: given[name] for name in signature(read).parameters if name in given}
+                named = [name for name, asked in signature(read).parameters.items() if asked.kind != asked.VAR_KEYWORD]
+                own = {name: given[name] for name in named if name in given}
                 read([list(pictures)], **how, **own)
         except _UNFIT as error:
             raise BadInputError(f"the pictures cannot be prepared: {error}"[:200]) from error
