@@ -53,7 +53,8 @@ def test_every_module_is_held_and_no_node_has_room_for_all(zoo_cluster: Cluster)
     needed = {module for task in TASKS for module in shipped_catalogue().models[task].module_ids}
     assert set(held) == needed
     assert all(len(set(reported.modules)) < len(needed) for reported in site.reported.values())
-    total = sum(shipped_catalogue().modules[module].memory_mb for module in needed)
+    specs = [shipped_catalogue().modules[module] for module in needed]
+    total = sum(spec.weights_mb("float32") + spec.cache_mb for spec in specs)
     assert len(set(DEMO_NODES.values())) == 3
     assert all(site.profiles[node].memory_mb - site.profiles[node].runtime_mb < total for node in DEMO_NODES)
 
