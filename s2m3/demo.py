@@ -36,8 +36,8 @@ __all__ = [
     "shipped_cases",
 ]
 
-#: Memory budgets of agents for the six tasks, MB: torch's runtime takes 410 to 450, their modules 264; any two nodes can
-#: hold them all.
+#: Memory budgets of agents for the six tasks, MB: torch's runtime takes 410 to 450, their modules 264; any two nodes
+#: can hold them all.
 DEMO_NODES = {"pi": 665.0, "laptop": 680.0, "desktop": 672.0}
 #: The same with the tasks of a household, whose modules take 312 more.
 HOUSE_NODES = {"pi": 850.0, "laptop": 880.0, "desktop": 865.0}

@@ -10,9 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +18,7 @@ import structlog
 import torch
 
 from s2m3.agents.parts.cache import CachedPart, PartCache
+from s2m3.agents.runtimes.export_plan import Export, ExportedNetwork, Sample
 from s2m3.agents.runtimes.exported import MODULE_FILE, ExportedPart, exported_spec
 from s2m3.agents.runtimes.network import ONNX, TORCH, Array
 from s2m3.agents.runtimes.onnx import OnnxNetwork
@@ -30,7 +29,7 @@ from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.parts import part_key
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["TOLERANCE", "Export", "ExportedNetwork", "export_part"]
+__all__ = ["TOLERANCE", "export_part"]
 
 _log = structlog.get_logger(__name__)
 #: Largest distance of an output from torch's, as a share of the output's largest number (at least 1).
@@ -40,43 +39,6 @@ _OPSET = 18
 _BESIDE = 1_024
 #: Runs of which the fastest counts.
 _RUNS = 5
-
-Sample = Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class ExportedNetwork:
-    """One network of a module.
-
-    Args:
-        network: Run by torch.
-        samples: Inputs on which both runtimes are compared, of different lengths wherever a length may differ; the
-            first is what the export traces, and what is timed.
-        free: Input -> the dimensions whose lengths may differ.
-    """
-
-    network: TorchNetwork
-    samples: Sequence[Sample]
-    free: Mapping[str, Sequence[int]]
-
-
-@dataclass(frozen=True)
-class Export:
-    """What of a module goes into its part.
-
-    Args:
-        networks: Name of the file without `.onnx` -> network.
-        files: Name -> bytes of further files.
-        notes: What the class wants to be told when a module is built of the part.
-        items: Items of which the module of the part must make what the module of torch makes.
-        wanted: Outputs that are compared.
-    """
-
-    networks: Mapping[str, ExportedNetwork] = field(default_factory=dict)
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    items: Sequence[Mapping[str, Value]] = ()
-    wanted: frozenset[str] = frozenset()
 
 
 def export_part(

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from s2m3.agents.modules.casting import put_into
 from s2m3.agents.modules.ports import read_config
 from s2m3.agents.modules.state_dicts import fill, read_pth
-from s2m3.agents.runtimes.export import Export, ExportedNetwork
+from s2m3.agents.runtimes.export_plan import Export, ExportedNetwork
 from s2m3.agents.runtimes.torch import TorchNetwork
 from s2m3.agents.zoo.efficientnet import EfficientNetConfig, VisionEncoder
 from s2m3.agents.zoo.same_conv import SameConv

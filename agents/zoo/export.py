@@ -2,17 +2,21 @@
 
 import hashlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from s2m3.agents import registry
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.parts.cache import PartCache
 from s2m3.agents.registry.exported import EXPORTABLE
-from s2m3.agents.runtimes.export import Export, export_part
+from s2m3.agents.runtimes.export import export_part
 from s2m3.agents.runtimes.exported import ExportedParts
 from s2m3.agents.runtimes.network import TORCH
 from s2m3.agents.zoo.wheels import wheel_folder
 from s2m3.schemas.definitions import ModuleSpec, shipped_catalogue
 from s2m3.schemas.errors import S2M3Error
+
+if TYPE_CHECKING:
+    from s2m3.agents.runtimes.export_plan import Export
 
 __all__ = ["export_module", "export_zoo", "zoo_specs"]
 

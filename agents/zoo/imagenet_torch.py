@@ -5,7 +5,7 @@ import safetensors.numpy
 
 from s2m3.agents.modules.ports import Config, read_config
 from s2m3.agents.modules.state_dicts import read_pth
-from s2m3.agents.runtimes.export import Export
+from s2m3.agents.runtimes.export_plan import Export
 from s2m3.agents.zoo.imagenet import FEATURES, ImagenetLinear, class_names
 from s2m3.agents.zoo.wheels import wheel_file
 from s2m3.agents.zoo.widths import CLASSES

@@ -7,7 +7,7 @@ from transformers import BertConfig, BertModel
 
 from s2m3.agents.modules.ports import Config, read_config
 from s2m3.agents.modules.state_dicts import fill, read_safetensors
-from s2m3.agents.runtimes.export import Export, ExportedNetwork
+from s2m3.agents.runtimes.export_plan import Export, ExportedNetwork
 from s2m3.agents.runtimes.torch import TorchNetwork
 from s2m3.agents.zoo.minilm import SentenceEncoder, read_tokenizer
 from s2m3.agents.zoo.wheels import wheel_file

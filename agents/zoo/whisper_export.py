@@ -12,7 +12,7 @@ from transformers.models.whisper.modeling_whisper import WhisperDecoder
 
 from s2m3.agents.media.log_mel import LogMel
 from s2m3.agents.media.sounds import RATE
-from s2m3.agents.runtimes.export import Export, ExportedNetwork
+from s2m3.agents.runtimes.export_plan import Export, ExportedNetwork
 from s2m3.agents.runtimes.torch import TorchNetwork
 from s2m3.agents.zoo.speech import STATES, SpeechEncoder
 from s2m3.agents.zoo.whisper import SpeechDecoder

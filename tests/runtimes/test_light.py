@@ -13,6 +13,7 @@ from s2m3.agents.exports import exported_parts, exports_cache
 from s2m3.agents.parts.cache import PartCache
 from s2m3.agents.registry.exported import EXPORTABLE
 from s2m3.agents.runtimes import export
+from s2m3.agents.runtimes.export_plan import Export, ExportedNetwork
 from s2m3.agents.runtimes.exported import ExportedPart, ExportedParts
 from s2m3.agents.runtimes.network import ONNX, TORCH
 from s2m3.agents.runtimes.torch import TorchNetwork
@@ -123,7 +124,7 @@ class _Differs(torch.nn.Module):
 
 
 def test_an_export_whose_outputs_differ_is_refused(tmp_path: Path) -> None:
-    network = export.ExportedNetwork(TorchNetwork(_Differs(), ["x"], ["y"]), [{"x": np.ones((1, 3), np.float32)}], {})
+    network = ExportedNetwork(TorchNetwork(_Differs(), ["x"], ["y"]), [{"x": np.ones((1, 3), np.float32)}], {})
     cache, spec = PartCache(tmp_path, 1 << 30), SPECS["minilm"]
 
     def build(_: ExportedPart) -> Module:
@@ -133,7 +134,7 @@ def test_an_export_whose_outputs_differ_is_refused(tmp_path: Path) -> None:
         export.export_part(
             spec,
             registry.load(SPECS["noop-head"]),
-            export.Export({"model": network}),
+            Export({"model": network}),
             cache,
             content="a" * 64,
             build=build,
