@@ -66,7 +66,7 @@ $(VENV)/.run: pyproject.toml setup.py deploy/constraints.txt deploy/weights.txt 
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,diffusion,draw,exact,int8,owlv2,plot,secure,serve,traces,wyoming,dev]'
+	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,diffusion,draw,exact,export,int8,owlv2,plot,secure,serve,traces,wyoming,dev]'
 	touch $@
 
 # The JSON Schemas of all documents, into docs/schema: committed, and a test fails when they are out of date.
