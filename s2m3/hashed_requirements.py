@@ -40,7 +40,9 @@ def _line(metadata: dict[str, Any], download: dict[str, Any]) -> str:
         raise BadInputError(f"{named[:80]!r} is no name and version")
     if "dir_info" in download:
         return f"# {named} was installed from a folder: no hash"
-    found = download["archive_info"].get("hashes", {}).get("sha256", "")
+    archive = download["archive_info"]
+    # the second form is pip 23.0's, Debian 12's
+    found = archive.get("hashes", {}).get("sha256") or archive.get("hash", "").removeprefix("sha256=")
     if not _SHA256.fullmatch(found):
         raise BadInputError(f"the report has no SHA-256 of {named}")
     return f"{named} --hash=sha256:{found}"

@@ -26,8 +26,8 @@ def package(name: str, **download: Any) -> dict[str, Any]:
 
 
 def test_42_each_archive_has_its_hash_and_what_comes_from_a_folder_is_said() -> None:
-    archive = {"hashes": {"sha256": SHA}}
-    found = hashed_lines(report(package("b", archive_info=archive), package("a", archive_info=archive)))
+    archive, of_pip_23_0 = {"hashes": {"sha256": SHA}}, {"hash": f"sha256={SHA}"}
+    found = hashed_lines(report(package("b", archive_info=archive), package("a", archive_info=of_pip_23_0)))
     assert found == [f"a==1.0 --hash=sha256:{SHA}", f"b==1.0 --hash=sha256:{SHA}"]
     assert hashed_lines(report(package("s2m3", dir_info={}))) == ["# s2m3==1.0 was installed from a folder: no hash"]
 
