@@ -6,7 +6,6 @@ there, and come back when they leave it. So no module class has to know of devic
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from s2m3.agents.memory import rss_mb
+from s2m3.agents.modules.nested_tensors import with_tensors
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import NotInstalledError
 
@@ -213,28 +213,9 @@ def _entries(network: Any, nn: Any) -> Iterator[Any]:
 def _enter(device: str, _network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     _inside.calls = getattr(_inside, "calls", 0) + 1
     to_device: Callable[[Any], Any] = lambda tensor: tensor.to(device, non_blocking=True)  # noqa: E731
-    return _moved(args, to_device), _moved(kwargs, to_device)
+    return with_tensors(args, to_device), with_tensors(kwargs, to_device)
 
 
 def _leave(_network: Any, _args: Any, found: Any) -> Any:
     _inside.calls -= 1
-    return found if _inside.calls else _moved(found, lambda tensor: tensor.cpu())
-
-
-def _moved(value: Any, move: Callable[[Any], Any]) -> Any:
-    """Returns a value with its tensors moved: tensors, and tuples, lists, maps and dataclasses of them."""
-    if hasattr(value, "is_floating_point") and hasattr(value, "device"):
-        return move(value)
-    match value:
-        case tuple() if hasattr(value, "_fields"):
-            return type(value)(*(_moved(item, move) for item in value))
-        case tuple() | list():
-            return type(value)(_moved(item, move) for item in value)
-        case dict():  # a result of transformers is one, and keeps its class
-            for key in list(value):
-                value[key] = _moved(value[key], move)
-            return value
-        case _ if is_dataclass(value) and not isinstance(value, type):
-            return replace(value, **{f.name: _moved(getattr(value, f.name), move) for f in fields(value)})
-        case _:
-            return value
+    return found if _inside.calls else with_tensors(found, lambda tensor: tensor.cpu())

@@ -83,9 +83,8 @@ class Agent:
         self._presence = Presence(self.link, self._node, self._boot)
         self._name = NameConflict(self._node, self._boot)
         self._dispatcher = Dispatcher(self.link, self._loop, f"node-{self._node}", on_node_state=self._on_node_state)
-        self._watchdog = Watchdog(
-            context.blackbox if context else None, context.crash_history if context else None, settings.hang_s
-        )
+        blackbox, history = (context.blackbox, context.crash_history) if context else (None, None)
+        self._watchdog = Watchdog(blackbox, history, settings.hang_s)
         self._room = PayloadRoom(self._resources.host_mb)
         self._step_server = StepServer(
             settings, self.link, self._loop, self._watchdog, self._room, preparing=self._resources.preparing
@@ -114,7 +113,7 @@ class Agent:
             is_busy=lambda: bool(self._step_server.runner.queues()),
         )
         #: modules that crashed earlier processes -> reason; each is reported as failed once instead of being loaded
-        self._crashing = dict(context.crash_history.failed) if context else {}
+        self._crashing = dict(history.failed) if history else {}
         self._plan = m.Plan(epoch=0, revision=0)
         self._leaving: set[str] = set()
         self._losses = 0  # of the connection

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, replace
 from threading import get_ident
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from s2m3.agents.memory import trim_heap
+from s2m3.agents.modules.nested_tensors import with_tensors
 from s2m3.schemas import extras
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import ModuleFailedError
@@ -141,22 +141,8 @@ def _as_linear(network: nn.Module) -> None:
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """Returns a value with its floating-point tensors in a dtype: tensors, and tuples, lists and maps of them."""
-    match value:
-        case torch.Tensor():
-            return value.to(dtype) if value.is_floating_point() else value
-        case tuple() if hasattr(value, "_fields"):
-            return type(value)(*(_cast(item, dtype) for item in value))
-        case tuple() | list():
-            return type(value)(_cast(item, dtype) for item in value)
-        case dict():  # a result of transformers is one, and keeps its class
-            for key in list(value):
-                value[key] = _cast(value[key], dtype)
-            return value
-        case _ if is_dataclass(value) and not isinstance(value, type):
-            return replace(value, **{f.name: _cast(getattr(value, f.name), dtype) for f in fields(value)})
-        case _:
-            return value
+    """Returns a value with its floating-point tensors in a dtype."""
+    return with_tensors(value, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
 def tensors_of(network: nn.Module) -> list[torch.Tensor]:

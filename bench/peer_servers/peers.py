@@ -163,6 +163,18 @@ class _Http:
             raise RuntimeError(f"HTTP {found.status}: {found.data[:200]!r}")
         return found.json()["value"]
 
+    def _start(self, words: list[str], environment: dict[str, str], log: str) -> Self:
+        self._server = _Process(words, environment, self._folder / log)
+        _await(self._healthy)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop()
+
+    def roots(self) -> list[psutil.Process]:
+        """Returns the server, whose children are all of the peer."""
+        return [self._server.tree()]
+
     def _healthy(self) -> bool:
         try:
             return self._pool.request("GET", f"http://127.0.0.1:{self._port}/health").status == 200  # noqa: PLR2004
@@ -182,16 +194,7 @@ class FastApi(_Http):
 
     def __enter__(self) -> Self:
         words = [sys.executable, "-m", "uvicorn", "peer_servers.fastapi_app:app", "--port", str(self._port)]
-        self._server = _Process([*words, "--log-level", "warning"], self._environment, self._folder / "fastapi.log")
-        _await(self._healthy)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.stop()
-
-    def roots(self) -> list[psutil.Process]:
-        """Returns the server."""
-        return [self._server.tree()]
+        return self._start([*words, "--log-level", "warning"], self._environment, "fastapi.log")
 
     def victim(self) -> psutil.Process:
         """Returns the server."""
@@ -212,16 +215,7 @@ class RayServe(_Http):
 
     def __enter__(self) -> Self:
         words = [sys.executable, "-m", "peer_servers.ray_app", str(self._port)]
-        self._server = _Process(words, self._environment, self._folder / "ray.log")
-        _await(self._healthy)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.stop()
-
-    def roots(self) -> list[psutil.Process]:
-        """Returns the driver, whose children are all of Ray."""
-        return [self._server.tree()]
+        return self._start(words, self._environment, "ray.log")
 
     def victim(self) -> psutil.Process:
         """Returns the replica of the picture encoder; Ray starts it again."""

@@ -99,15 +99,20 @@ def add(
     with Site(settings) as site:
         if definition is not None and share:
             spec = spec.model_copy(update={"definition": _sharing(site, name, definition, Path(model), own)})
-        before, stale = site.tasks.get(name), _stale_route(site, name, spec)
-        try:
-            add_task(site, name, spec)
-            if wait:
-                _wait_or_take_back(site, name, before, stale)
-        except KeyboardInterrupt:
-            stays = f"{name} stays added and is served once it is ready; take it back: s2m3 task rm {name}"
-            sys.stderr.write(f"s2m3: {stays}\n")
-            raise
+        _add_to(site, name, spec, wait=wait)
+
+
+def _add_to(site: Site, name: str, spec: m.TaskSpec, *, wait: bool) -> None:
+    """Adds a task to a site; with `wait` until the task can be asked, else it is taken back."""
+    before, stale = site.tasks.get(name), _stale_route(site, name, spec)
+    try:
+        add_task(site, name, spec)
+        if wait:
+            _wait_or_take_back(site, name, before, stale)
+    except KeyboardInterrupt:
+        stays = f"{name} stays added and is served once it is ready; take it back: s2m3 task rm {name}"
+        sys.stderr.write(f"s2m3: {stays}\n")
+        raise
 
 
 def checkpoint_definition(
