@@ -9,6 +9,7 @@ from s2m3.schemas.definitions import Definition, ModuleSpec
 from s2m3.schemas.document import Document, Protocol
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.ids import Id, is_id
+from s2m3.schemas.notices import ControlRequest, ControlResponse, ErrorBody, Event, RollCall
 from s2m3.schemas.parts import PartProgress, PartStock
 from s2m3.schemas.protocol import ClosedList, Since, is_from_the_bus
 from s2m3.schemas.specs import read_spec
@@ -36,15 +37,6 @@ __all__ = [
 ]
 
 
-class ErrorBody(Document):
-    """An error: its code, a text for people, and the step and node where it happened."""
-
-    code: str
-    detail: str
-    step: str | None = None
-    node: str | None = None
-
-
 class NodeState(Document):
     """Whether a node accepts work. The last will of its connection is `lost` with the same `boot`."""
 
@@ -52,6 +44,8 @@ class NodeState(Document):
     #: uuid of the agent's process; a `lost` with another boot is the late last will of an earlier process
     boot: str
     protocol: Protocol = 0
+    #: of a lost node: whether it left in order (SIGTERM, `s2m3 node sleep`); with a wake address it may be woken
+    left: Annotated[bool, Since(1)] = False
 
 
 class NodeProfile(Document):
@@ -91,6 +85,10 @@ class NodeProfile(Document):
     runtimes: Annotated[list[str], Since(1)] = []
     #: what it sends to other nodes; absent: it neither sends parts of checkpoints nor fetches them
     parts: Annotated[PartStock | None, Since(1)] = None
+    #: IPv4 network of its main interface, e.g. 192.168.1.0/24: who sends magic packets to whom; empty: not known
+    network: Annotated[str, Since(1)] = ""
+    #: whether it has a command that puts its machine to sleep
+    sleeps: Annotated[bool, Since(1)] = False
 
 
 class ModuleReport(Document):
@@ -166,6 +164,8 @@ class TaskSpec(Document):
     deadline_s: float = Field(default=30.0, gt=0, le=86_400)
     #: least score of an answer; below, the requester puts null in the answer's place: none of these (`s2m3 calibrate`)
     threshold: Annotated[float | None, Since(1)] = None
+    #: nodes in order of preference; what a place is worth: docs/placement.md
+    prefer: Annotated[list[Id], Since(1)] = []
     _unreadable: str = PrivateAttr(default="")
 
     @property
@@ -222,6 +222,8 @@ class Replica(Document):
     ms: float = Field(ge=0)
     latency_ms: float = Field(default=0.0, ge=0)
     mbps: float = Field(default=1000.0, gt=0)
+    #: what preferences count against this node, milliseconds: it is chosen as if it took so much longer
+    price_ms: Annotated[float, Field(ge=0), Since(1)] = 0.0
 
 
 class RouteStep(Document):
@@ -262,6 +264,8 @@ class RouteDoc(Document):
     steps: dict[Id, RouteStep] = {}
     #: why the task cannot be served now, if the planner knows
     error: ErrorBody | None = None
+    #: sleeping nodes that would serve it better: requesters tell `demand/<task>` of requests meanwhile
+    asleep: Annotated[list[Id], Since(1)] = []
 
     @property
     def generates(self) -> bool:
@@ -292,6 +296,8 @@ class PlannerState(Document):
     protocol: Protocol = 0
     #: flapping nodes that get no modules for now -> reason
     held: dict[Id, str] = {}
+    #: nodes that sleep and have a wake address -> what is done about it
+    asleep: Annotated[dict[Id, str], Since(1)] = {}
 
 
 class PlannerHealth(Document):
@@ -302,41 +308,3 @@ class PlannerHealth(Document):
     nodes: int
     tasks: int
     plans: int
-
-
-EventName = Annotated[
-    Literal["node_joined", "node_lost", "plan_changed", "module_failed", "request_failed", "unknown"], ClosedList()
-]
-
-
-class Event(Document):
-    """An event, for people and automations."""
-
-    event: EventName
-    node: str | None = None
-    task: str | None = None
-    module: str | None = None
-    request: str | None = None
-    detail: str | None = None
-
-
-class ControlRequest(Document):
-    """A control request to the planner or to agents."""
-
-    transaction: str | int | float | None = None
-    node: Id | None = None
-
-
-class ControlResponse(Document):
-    """The response to a control request."""
-
-    status: Annotated[Literal["ok", "error", "unknown"], ClosedList()]
-    data: dict[str, Any] = {}
-    error: ErrorBody | None = None
-    transaction: str | int | float | None = None
-
-
-class RollCall(Document):
-    """A request to all owners of retained documents to publish them again."""
-
-    asker: str | None = Field(default=None, description="who asks, for people: planner, status, watch, page, …")

@@ -14,7 +14,7 @@ Role = Literal["planner", "agent", "client", "device", "operator", "viewer", "ho
 ROLES: tuple[Role, ...] = get_args(Role)
 #: Names of agents' and the bridge's inboxes (`client/<name>/in`), which no other login may have.
 _RESERVED = re.compile(r"(node|probe)-.*|bridge")
-_VERBS = ("replan", "drain", "profile")
+_VERBS = ("replan", "drain", "profile", "sleep", "wake")
 _REQUESTS: tuple[t.TopicPath, ...] = (t.REQUEST, t.REQUEST_INPUT, t.REQUEST_TRANSACTION)
 _PUBLIC: tuple[t.TopicPath, ...] = (
     t.PLANNER_STATE,
@@ -94,10 +94,11 @@ def _planner(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
     reads = [p for p in _PUBLIC if p != t.EVENT]
     writes = (t.PLANNER_STATE, t.PLANNER_HEALTH, t.TASK, t.PLAN, t.ROUTE, t.EVENT, t.CONTROL_RESPONSE)
     # the planner opens each task's session with the subscriptions that its gateway will use
-    reads_all = (*_all(root, *reads, t.ROLLCALL), *_control_topics(root), *_all(root, *_REQUESTS))
+    more = (t.ROLLCALL, t.NODE_SETTINGS, t.DEMAND)
+    reads_all = (*_all(root, *reads, *more), *_control_topics(root), *_all(root, *_REQUESTS))
     answers = (t.CLIENT_IN, t.RESPONSE)  # the planner answers plain requests to unknown tasks
     # and clears plain requests that somebody retains
-    return Rights(reads_all, _all(root, *writes, t.ROLLCALL, *answers, *_REQUESTS))
+    return Rights(reads_all, _all(root, *writes, t.ROLLCALL, t.NODE_SETTINGS, t.WAKE, *answers, *_REQUESTS))
 
 
 def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
@@ -107,14 +108,15 @@ def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
         *(t.CLIENT_IN.at(root, client=f"{kind}-{name}") for kind in ("node", "probe")),
         *_all(root, t.TASK, t.ROUTE, t.NODE_STATE, t.NODE_LOAD, t.ROLLCALL),
         *_all(root, *_REQUESTS),  # this node may become the gateway of any task
-        *(t.CONTROL.at(root, verb=verb) for verb in ("drain", "profile")),
+        *(t.CONTROL.at(root, verb=verb) for verb in ("drain", "profile", "sleep")),
+        *(t.NODE_SETTINGS.at(root, node=name), t.WAKE.at(root, helper=name)),
         *(t.PART_WANTED.all(root), t.PART_REQUEST.all(root, holder=name)),
         *(path.all(root, asker=name) for path in (t.PART_OFFER, t.PART_PIECE)),
     )
     own = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED, t.NODE_LOAD)
     answers = (t.CLIENT_IN, t.RESPONSE, t.RESPONSE_VALUE)
     # a gateway puts requests that take long back into the task's session: docs/decisions
-    writes = (*(p.at(root, node=name) for p in own), *_all(root, t.EVENT, t.MODULE_IN, *answers, *_REQUESTS))
+    writes = (*(p.at(root, node=name) for p in own), *_all(root, t.EVENT, t.DEMAND, t.MODULE_IN, *answers, *_REQUESTS))
     # the sender's name is in the topic: nobody can send pieces in another node's name
     parts = (path.all(root, asker=name) for path in (t.PART_WANTED, t.PART_REQUEST))
     sent = (path.all(root, holder=name) for path in (t.PART_OFFER, t.PART_PIECE))
@@ -128,7 +130,8 @@ def _device(root: str, name: str, tasks: tuple[str, ...]) -> Rights:
 
 def _client(root: str, name: str, tasks: tuple[str, ...]) -> Rights:
     own = t.CLIENT_IN.at(root, client=name)  # also written: a Client first checks that its own message comes back
-    direct = Rights(_all(root, t.ROUTE, t.NODE_STATE, t.NODE_LOAD), (*_all(root, t.MODULE_IN), own))
+    demands = tuple(t.DEMAND.all(root, task=task) for task in tasks or ("+",))
+    direct = Rights(_all(root, t.ROUTE, t.NODE_STATE, t.NODE_LOAD), (*_all(root, t.MODULE_IN), own, *demands))
     return _device(root, name, tasks) + direct
 
 
@@ -139,9 +142,10 @@ def _viewer(root: str, _name: str, tasks: tuple[str, ...]) -> Rights:
 
 
 def _operator(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
-    forget = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED)  # to clear the documents of a removed node
+    # settings are the operator's own; the others are cleared for a removed node
+    forget = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED, t.NODE_SETTINGS)
     control = (*_all(root, t.TASK, t.BIND, *forget), *_control_topics(root))
-    reads = _all(root, t.CONTROL_RESPONSE, t.RESPONSE, t.RESPONSE_VALUE, *_BRIDGE_PUBLISHES)
+    reads = _all(root, t.CONTROL_RESPONSE, t.NODE_SETTINGS, t.RESPONSE, t.RESPONSE_VALUE, *_BRIDGE_PUBLISHES)
     return _viewer(root, name, ()) + _client(root, name, ()) + Rights(reads, control)
 
 

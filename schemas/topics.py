@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
 from s2m3.schemas import parts as p
+from s2m3.schemas import sleep as s
 from s2m3.schemas.document import Document
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.ids import check_id, is_id
@@ -109,6 +110,9 @@ PLANNER_HEALTH = Topic("planner/health", "the planner's counters, every 10 s", q
 NODE_STATE = Topic("node/{node}/state", "ready, draining or lost; last will: lost", retain=True, document=m.NodeState)
 NODE_PROFILE = Topic("node/{node}/profile", "resources and loadable modules", retain=True, document=m.NodeProfile)
 NODE_REPORTED = Topic("node/{node}/reported", "the modules that it holds", retain=True, document=m.Reported)
+NODE_SETTINGS = Topic(
+    "node/{node}/settings", "what the operator says of a node; empty clears it", retain=True, document=s.NodeSettings
+)
 NODE_LOAD = Topic(
     "node/{node}/load",
     "items per module, each second while busy; heartbeat every 0.4 keepalives",
@@ -127,7 +131,13 @@ RESPONSE = Raw("response/{task}", "plain answers (JSON) for callers that gave no
 RESPONSE_VALUE = Raw("response/{task}/value", "of these the answer alone, for devices with little memory")
 EVENT = Topic("event", "events, for people and automations", document=m.Event)
 ROLLCALL = Topic("rollcall", "asks owners of retained documents to publish them again", document=m.RollCall)
-CONTROL = Topic("control/{verb}", "control request: replan, drain, profile (measure again)", document=m.ControlRequest)
+WAKE = Topic("wake/{helper}", "order to an agent: send a magic packet to a sleeping node", document=s.WakeOrder)
+DEMAND = Topic("demand/{task}", "requests want a node that sleeps", qos=0, document=s.Demand)
+CONTROL = Topic(
+    "control/{verb}",
+    "control request: replan, drain, sleep, wake, profile (measure again)",
+    document=m.ControlRequest,
+)
 CONTROL_RESPONSE = Topic("control/{verb}/response", "response to a control request", document=m.ControlResponse)
 PART_WANTED = Topic("part/wanted/{asker}", "a node asks who has a part of a checkpoint", document=p.PartWanted)
 PART_OFFER = Topic("part/offer/{holder}/{asker}", "a node says that it has the part", document=p.PartOffer)
@@ -153,6 +163,7 @@ ALL: tuple[TopicPath, ...] = (
     NODE_PROFILE,
     NODE_REPORTED,
     NODE_LOAD,
+    NODE_SETTINGS,
     TASK,
     PLAN,
     ROUTE,
@@ -165,6 +176,8 @@ ALL: tuple[TopicPath, ...] = (
     RESPONSE_VALUE,
     EVENT,
     ROLLCALL,
+    WAKE,
+    DEMAND,
     CONTROL,
     CONTROL_RESPONSE,
     PART_WANTED,

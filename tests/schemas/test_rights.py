@@ -9,24 +9,27 @@ from s2m3.schemas.roles import ROLES, Rights, Role, check_login_name, rights_of
 RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
     ("planner", ()): (
         """
-        home/control/drain home/control/profile home/control/replan home/node/+/load home/node/+/profile
+        home/control/drain home/control/profile home/control/replan home/control/sleep home/control/wake
+        home/demand/+ home/node/+/load home/node/+/profile home/node/+/settings
         home/node/+/reported home/node/+/state home/plan/+ home/planner/health home/planner/state
         home/request/+ home/request/+/+ home/request/+/+/+ home/rollcall home/route/+ home/task/+
         """,
         """
-        home/client/+/in home/control/+/response home/event home/plan/+ home/planner/health home/planner/state
+        home/client/+/in home/control/+/response home/event home/node/+/settings home/plan/+ home/planner/health
+        home/planner/state home/wake/+
         home/request/+ home/request/+/+ home/request/+/+/+ home/response/+ home/rollcall home/route/+ home/task/+
         """,
     ),
     ("agent", ()): (
         """
-        home/client/node-n1/in home/client/probe-n1/in home/control/drain home/control/profile
+        home/client/node-n1/in home/client/probe-n1/in home/control/drain home/control/profile home/control/sleep
+        home/node/n1/settings home/wake/n1
         home/module/+/n1/in home/node/+/load home/node/+/state home/plan/n1 home/request/+ home/request/+/+
         home/part/offer/+/n1 home/part/piece/+/n1 home/part/request/+/n1 home/part/wanted/+ home/request/+/+/+
         home/rollcall home/route/+ home/task/+
         """,
         """
-        home/client/+/in home/event home/module/+/+/in home/node/n1/load home/node/n1/profile
+        home/client/+/in home/demand/+ home/event home/module/+/+/in home/node/n1/load home/node/n1/profile
         home/node/n1/reported home/node/n1/state home/request/+ home/request/+/+ home/request/+/+/+
         home/part/offer/n1/+ home/part/piece/n1/+ home/part/request/n1/+ home/part/wanted/n1
         home/response/+ home/response/+/value
@@ -34,7 +37,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
     ),
     ("client", ()): (
         "home/client/n1/in home/node/+/load home/node/+/state home/route/+",
-        "home/client/n1/in home/module/+/+/in home/request/+ home/request/+/+ home/request/+/+/+",
+        "home/client/n1/in home/demand/+ home/module/+/+/in home/request/+ home/request/+/+ home/request/+/+/+",
     ),
     ("device", ()): (
         "home/client/n1/in",
@@ -45,12 +48,13 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         home/bind/+ home/bridge/answer/+ home/bridge/answered/+ home/bridge/binding/+ home/bridge/node/+
         home/bridge/picture/+ home/bridge/planner home/bridge/state home/bridge/task/+ home/client/n1/in
         home/control/+/response home/event home/node/+/load home/node/+/profile home/node/+/reported
-        home/node/+/state home/plan/+ home/planner/health home/planner/state home/response/+
+        home/node/+/settings home/node/+/state home/plan/+ home/planner/health home/planner/state home/response/+
         home/response/+/value home/route/+
         home/task/+
         """,
         """
         home/bind/+ home/client/n1/in home/control/drain home/control/profile home/control/replan
+        home/control/sleep home/control/wake home/demand/+ home/node/+/settings
         home/module/+/+/in home/node/+/profile home/node/+/reported home/node/+/state home/request/+
         home/request/+/+ home/request/+/+/+ home/rollcall home/task/+
         """,
@@ -71,7 +75,8 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         homeassistant/#
         """,
         """
-        home/bridge/ask/+ home/control/drain home/control/profile home/control/replan home/request/+
+        home/bridge/ask/+ home/control/drain home/control/profile home/control/replan home/control/sleep
+        home/control/wake home/request/+
         home/request/+/+ home/request/+/+/+ homeassistant/status
         """,
     ),
@@ -86,7 +91,8 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         """
         home/bridge/answer/+ home/bridge/answered/+ home/bridge/binding/+ home/bridge/node/+
         home/bridge/picture/+ home/bridge/planner home/bridge/state home/bridge/task/+ home/client/bridge/in
-        home/event home/module/+/+/in home/request/+ home/request/+/+ home/request/+/+/+ home/rollcall homeassistant/#
+        home/demand/+ home/event home/module/+/+/in home/request/+ home/request/+/+ home/request/+/+/+ home/rollcall
+        homeassistant/#
         """,
     ),
     ("neighbour", ()): (
@@ -105,7 +111,10 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         home/client/n1/in home/node/+/load home/node/+/state home/response/porch home/response/porch/value
         home/route/+
         """,
-        "home/client/n1/in home/module/+/+/in home/request/porch home/request/porch/+ home/request/porch/+/+",
+        """
+        home/client/n1/in home/demand/porch home/module/+/+/in home/request/porch home/request/porch/+
+        home/request/porch/+/+
+        """,
     ),
     ("viewer", ("porch",)): (
         """

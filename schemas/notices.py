@@ -1,0 +1,59 @@
+"""Errors, events, control requests and roll calls: documents that are said once, and are not retained."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from s2m3.schemas.document import Document
+from s2m3.schemas.ids import Id
+from s2m3.schemas.protocol import ClosedList
+
+__all__ = ["ControlRequest", "ControlResponse", "ErrorBody", "Event", "RollCall"]
+
+
+class ErrorBody(Document):
+    """An error: its code, a text for people, and the step and node where it happened."""
+
+    code: str
+    detail: str
+    step: str | None = None
+    node: str | None = None
+
+
+EventName = Annotated[
+    Literal["node_joined", "node_lost", "plan_changed", "module_failed", "request_failed", "node_woken", "unknown"],
+    ClosedList((("node_woken", 1),)),
+]
+
+
+class Event(Document):
+    """An event, for people and automations."""
+
+    event: EventName
+    node: str | None = None
+    task: str | None = None
+    module: str | None = None
+    request: str | None = None
+    detail: str | None = None
+
+
+class ControlRequest(Document):
+    """A control request to the planner or to agents."""
+
+    transaction: str | int | float | None = None
+    node: Id | None = None
+
+
+class ControlResponse(Document):
+    """The response to a control request."""
+
+    status: Annotated[Literal["ok", "error", "unknown"], ClosedList()]
+    data: dict[str, Any] = Field(default_factory=dict)
+    error: ErrorBody | None = None
+    transaction: str | int | float | None = None
+
+
+class RollCall(Document):
+    """A request to all owners of retained documents to publish them again."""
+
+    asker: str | None = Field(default=None, description="who asks, for people: planner, status, watch, page, …")
