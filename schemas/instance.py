@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from s2m3.schemas.errors import BadDefinitionError
 
 __all__ = [
+    "PREFERENCE_S",
     "Device",
     "Instance",
     "PlacedModule",
@@ -25,6 +26,8 @@ __all__ = [
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
 #: Strict: a string or a boolean in place of a number is an error, and is not converted.
 _Size = Annotated[float, Field(ge=0, strict=True)]
+#: What a preference is worth unless the instance says otherwise, seconds per step.
+PREFERENCE_S = 1.0
 #: Keys that begin so are the user's own: notes, units, sources of numbers. They are passed over in every object.
 _OWN = "x-"
 
@@ -44,6 +47,7 @@ class Device(_Frozen):
     """A device: memory for modules (10^6 bytes), and its link (one-way latency in ms, 10^6 bits a second).
 
     `energy_w` is what the whole device draws while it computes, `idle_w` what it draws otherwise, both in watts.
+    `prefer` is its weight: each point less than the largest counts `preference_s` for every step there.
     """
 
     id: _Name
@@ -52,6 +56,7 @@ class Device(_Frozen):
     mbps: Annotated[float, Field(gt=0, strict=True)] = 1000.0
     energy_w: _Size | None = None
     idle_w: _Size | None = None
+    prefer: _Size = 1.0
 
 
 class PlacedModule(_Frozen):
@@ -80,6 +85,8 @@ class PlacedTask(_Frozen):
     weight: _Size = 1.0
     #: requests a second; used by the queueing model only
     rate: _Size | None = None
+    #: devices in order of preference: each place further down counts `preference_s` for every step there
+    prefer: tuple[_Name, ...] = ()
     steps: Annotated[tuple[PlacedStep, ...], Field(min_length=1)]
 
 
@@ -90,6 +97,8 @@ class Instance(_Frozen):
     modules: tuple[PlacedModule, ...]
     tasks: tuple[PlacedTask, ...]
     max_replicas: Annotated[int, Field(ge=1, strict=True)] = 1
+    #: what a place in a task's order of preference, or a point of a device's weight, is worth per step, seconds
+    preference_s: _Size = PREFERENCE_S
 
 
 def parse_instance(document: Mapping[str, Any], where: str = "instance") -> Instance:
@@ -139,6 +148,10 @@ def _unknown_key(location: tuple[int | str, ...]) -> str:
 def _check_task(where: str, task: PlacedTask, devices: set[str], modules: set[str]) -> None:
     if task.source is not None and task.source not in devices:
         raise BadDefinitionError(f"{where}.source: unknown device {task.source!r}")
+    if unknown := set(task.prefer) - devices:
+        raise BadDefinitionError(f"{where}.prefer: unknown device {min(unknown)!r}")
+    if len(set(task.prefer)) < len(task.prefer):
+        raise BadDefinitionError(f"{where}.prefer: a device is there twice")
     steps = _unique(where, "steps", task.steps)
     for step in task.steps:
         if step.module not in modules:

@@ -111,4 +111,6 @@ def without_device(document: Mapping[str, Any], device: str) -> dict[str, Any]:
     for task in changed["tasks"]:
         if task.get("source") == device:
             task["source"] = None
+        if device in task.get("prefer", ()):
+            task["prefer"] = [other for other in task["prefer"] if other != device]
     return changed

@@ -32,7 +32,10 @@ class Paths:
         return np.argsort(self.problem.mbps, kind="stable")
 
     def through_s(self, task: TaskShape) -> list[Floats]:
-        """Returns, for each step, a lower bound of the task's latency with that step on each device, s, [devices]."""
+        """Returns, for each step, a lower bound of the task's latency with that step on each device, s, [devices].
+
+        What preferences count against devices is in the bound as in the latency.
+        """
         problem = self.problem
         modules = problem.modules
         count = len(task.modules)
@@ -47,7 +50,12 @@ class Paths:
             kb = modules[task.modules[s]].output_kb
             after = [self._cheapest_s(takes[q] + rest[q], kb) for q in task.wiring.followers[s]]
             rest[s] = np.max(after, axis=0) if after else self._source_s(task, kb)
-        return [(finish[s] + rest[s]) * _ROUND_DOWN for s in range(count)]
+        through = [(finish[s] + rest[s]) * _ROUND_DOWN for s in range(count)]
+        if (prices := task.prices_s) is None:
+            return through
+        least = [float(prices[problem.able(m)].min(initial=np.inf)) for m in task.modules]
+        others = [sum(least[:s] + least[s + 1 :]) for s in range(count)]
+        return [through[s] + (prices[:-2] + others[s]) * _ROUND_DOWN for s in range(count)]
 
     def _can_run(self, module: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         can_run = np.zeros(len(self.problem.device_ids), dtype=np.bool_)

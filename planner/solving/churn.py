@@ -228,6 +228,7 @@ class _Site:
         for t, task in enumerate(problem.tasks):
             if all(copies[m] for m in task.modules):
                 latency_s, route = self._costs.best_route(t, copies)
+                latency_s -= problem.price_s(task, route)
                 self.record.route(self.instance.tasks[t].id, latency_s, set(problem.route_ids(task, route).values()))
             else:
                 self.record.route(self.instance.tasks[t].id, None, set())

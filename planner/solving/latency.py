@@ -1,5 +1,7 @@
 """The evaluator: the latency of one request on idle devices, given the device of each step (docs/placement.md).
 
+What preferences count against a device is part of every latency here: the search minimises one number.
+
 It simulates one request exactly, for one route or for many routes at once, and does not search for routes.
 """
 
@@ -38,7 +40,7 @@ def transfers_s(problem: Problem, kb: float, a: Column, b: Column) -> Floats:
 
 
 def latency_s(problem: Problem, task: TaskShape, route: Sequence[int], waits_s: Sequence[float] | None = None) -> float:
-    """Returns the seconds from sending a request to the arrival of its reply, for one route.
+    """Returns the seconds from sending a request to the arrival of its reply, for one route, with its preferences.
 
     A device runs steps in order of readiness. One event queue over all devices gives that order, since a step's
     successors are never ready before the step itself was. The longer step, then the smaller id breaks ties.
@@ -73,7 +75,8 @@ def latency_s(problem: Problem, task: TaskShape, route: Sequence[int], waits_s: 
                 ready[q] += waits_s[route[q]] if waits_s else 0.0
                 heappush(heap, (ready[q], -run_s[q], q))
     head = task.wiring.head  # all other steps precede the head, so it was the last to run
-    return end + transfer_s(problem, modules[task.modules[head]].output_kb, route[head], task.source)
+    end += transfer_s(problem, modules[task.modules[head]].output_kb, route[head], task.source)
+    return end if task.prices_s is None else end + problem.price_s(task, route)
 
 
 def latencies_s(problem: Problem, task: TaskShape, columns: Sequence[Column]) -> Floats:
@@ -95,9 +98,10 @@ def latencies_s(problem: Problem, task: TaskShape, columns: Sequence[Column]) ->
         routes = np.stack([np.broadcast_to(column, finish.shape)[rows] for column in columns], axis=1)
         queued = np.stack([np.broadcast_to(take, finish.shape)[rows] for take in run_s], axis=1)
         finish[rows] = _finish_queued(problem, task, routes, queued)
-    return finish + transfers_s(
+    finish = finish + transfers_s(
         problem, _out_kb(problem, task, task.wiring.head), columns[task.wiring.head], task.source
     )
+    return finish if task.prices_s is None else finish + sum(task.prices_s[column] for column in columns)
 
 
 def _finish_unqueued(
@@ -171,7 +175,7 @@ class Evaluator:
         return Problem(self.instance)
 
     def latency_s(self, task: PlacedTask, route: Mapping[str, str]) -> float:
-        """Returns the seconds from sending a request to its reply.
+        """Returns the seconds from sending a request to its reply, with what preferences count against the route.
 
         Args:
             task: A task of the instance.

@@ -9,6 +9,7 @@ from graphlib import TopologicalSorter
 import numpy as np
 from numpy.typing import NDArray
 
+from s2m3.planner.solving.preferences import prices_s
 from s2m3.schemas.instance import Instance, PlacedTask
 
 __all__ = ["ABSENT", "OUTSIDE", "Floats", "Ints", "Problem", "Route", "TaskShape", "Wiring"]
@@ -48,6 +49,8 @@ class TaskShape:
     step_ids: tuple[str, ...]
     modules: tuple[int, ...]
     wiring: Wiring
+    #: what a step costs on each device because of preferences, seconds, [devices + 2]; None where that is 0 everywhere
+    prices_s: Floats | None
 
 
 class Problem:
@@ -122,6 +125,17 @@ class Problem:
         """Returns a route as ids, step -> device."""
         return {step: self.device_ids[device] for step, device in zip(task.step_ids, route, strict=True)}
 
+    def price_s(self, task: TaskShape, route: Sequence[int]) -> float:
+        """Returns what preferences count against a route, seconds: it is part of the route's latency as evaluated."""
+        return 0.0 if task.prices_s is None else sum(task.prices_s.item(device) for device in route)
+
+    def _prices_s(self, task: PlacedTask) -> Floats | None:
+        weights = {device.id: device.prefer for device in self.instance.devices}
+        found = prices_s(weights, task.prefer, self.instance.preference_s)
+        if not any(found.values()):
+            return None
+        return np.append(np.array([found[device] for device in self.device_ids]), (0.0, 0.0))
+
     def _shape(self, index: int, task: PlacedTask) -> TaskShape:
         steps = sorted(task.steps, key=lambda step: step.id)
         at = {step.id: s for s, step in enumerate(steps)}
@@ -134,6 +148,7 @@ class Problem:
             step_ids=tuple(step.id for step in steps),
             modules=tuple(self.module_at[step.module] for step in steps),
             wiring=_wiring(before),
+            prices_s=self._prices_s(task),
         )
 
 

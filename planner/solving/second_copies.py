@@ -54,6 +54,8 @@ class _Site:
     #: the routes under load; None where load does not count
     load: LoadedRoutes | None
     seconds_left: SecondsLeft
+    #: module -> what preferences count against each device, seconds, [devices]; without an entry nothing
+    prices_s: Mapping[int, Floats]
 
     def counted_load(self) -> LoadedRoutes | None:
         """Returns the routes under load as long as there is time to count them."""
@@ -79,6 +81,8 @@ def second_copies(
     - with request rates, the decrease of the objective under load when the module's tasks are spread over both copies
       (only for instances that `is_small` accepts, and as long as there is time).
 
+    Preferences never make a copy worthless: its worth is divided by 1 + what they count against the device, seconds.
+
     Args:
         instance: Devices, modules, tasks.
         placement: Module -> devices; every module has a device.
@@ -87,13 +91,13 @@ def second_copies(
         seconds_left: Returns the seconds in which load may be counted; None takes what is needed.
     """
     spare = spare or Spare()
-    problem = Problem(instance.model_copy(update={"max_replicas": len(instance.devices)}))
+    problem = Problem(instance.model_copy(update={"max_replicas": len(instance.devices), "preference_s": 0.0}))
     layout = kept(problem, placement)
     layout.reroute()
     layout.free_mb -= spare.keep_free * problem.memory_mb
     held = {problem.module_at[m]: set(devices) for m, devices in (current or {}).items() if m in problem.module_at}
     load = LoadedRoutes(problem, layout.routes) if has_rates(problem) and is_small(problem) else None
-    site = _Site(layout, spare, held, load, seconds_left or (lambda: float("inf")))
+    site = _Site(layout, spare, held, load, seconds_left or (lambda: float("inf")), _prices_s(Problem(instance)))
     queue: Queue = []
     added: dict[str, list[str]] = {}
     for module in problem.users:
@@ -112,6 +116,16 @@ def second_copies(
                 layout.routes = site.load.routes.copy()
             added[problem.module_ids[module]] = [problem.device_ids[device]]
     return added
+
+
+def _prices_s(problem: Problem) -> dict[int, Floats]:
+    """Returns what preferences count against each device for each module's steps, the most of its tasks', seconds."""
+    found: dict[int, Floats] = {}
+    for module, users in problem.users.items():
+        prices = [price for t in users if (price := problem.tasks[t].prices_s) is not None]
+        if prices:
+            found[module] = np.max(prices, axis=0)[:-2]
+    return found
 
 
 def _worth_fell(offer: Offer, queue: Queue, site: _Site) -> bool:
@@ -136,6 +150,8 @@ def _offer(queue: Queue, site: _Site, module: int) -> None:
     worth = _worth_s(site, module, devices)
     exists = [problem.device_ids[d] in site.held.get(module, ()) for d in devices]
     worth = np.where(exists, worth * site.spare.sticky, worth)
+    if module in site.prices_s:
+        worth = worth / (1 + site.prices_s[module][devices])
     best = int(worth.argmax())
     if worth[best] > 0:
         heappush(queue, (-worth[best] / max(problem.size_mb[module], 1.0), module, int(devices[best])))

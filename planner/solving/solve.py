@@ -38,10 +38,14 @@ class TaskPlan:
     latency_s: float
     route: Mapping[str, str]
     energy: Energy | None = None
+    #: what preferences count against the route, seconds: part of the objective, not of the latency
+    preference_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Returns the task's part of the document that `s2m3 plan --json` prints; joules only where they are known."""
-        document = {"latency_s": self.latency_s, "route": dict(self.route)}
+        document: dict[str, Any] = {"latency_s": self.latency_s, "route": dict(self.route)}
+        if self.preference_s:
+            document["preference_s"] = self.preference_s
         if self.energy is not None:
             document |= {"joules": self.energy.joules, "joules_above_idle": self.energy.above_idle}
         return document
@@ -171,8 +175,10 @@ def solution_of(outcome: Outcome, method: str, solve_s: float) -> Solution:
     layout, problem = outcome.layout, outcome.layout.problem
     tasks = {}
     for t, task in enumerate(problem.instance.tasks):
-        latency_s, route = layout.latencies[t], problem.route_ids(problem.tasks[t], layout.routes[t])
-        tasks[task.id] = TaskPlan(latency_s, route, energy_of(problem.instance, task, route, latency_s))
+        shape, route = problem.tasks[t], problem.route_ids(problem.tasks[t], layout.routes[t])
+        price_s = problem.price_s(shape, layout.routes[t])
+        latency_s = layout.latencies[t] - price_s
+        tasks[task.id] = TaskPlan(latency_s, route, energy_of(problem.instance, task, route, latency_s), price_s)
     return Solution(
         method=method,
         objective_s=layout.objective_s,

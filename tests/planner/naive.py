@@ -61,6 +61,17 @@ def latency_s(instance: Instance, task: PlacedTask, route: dict[str, str]) -> Fr
     return done[head.id] + transfer_s(instance, modules[head.module].output_kb, route[head.id], task.source)
 
 
+def price_s(instance: Instance, task: PlacedTask, route: dict[str, str]) -> Fraction:
+    """What preferences count against a route: for each step the places before its device, and the points it lacks."""
+    largest = max(Fraction(device.prefer) for device in instance.devices)
+    total = Fraction(0)
+    for at in route.values():
+        before = task.prefer.index(at) if at in task.prefer else len(task.prefer)
+        weight = next(Fraction(device.prefer) for device in instance.devices if device.id == at)
+        total += Fraction(instance.preference_s) * (before + largest - weight)
+    return total
+
+
 def routes(task: PlacedTask, placement: Placement) -> Iterator[dict[str, str]]:
     for devices in product(*(placement[step.module] for step in task.steps)):
         yield dict(zip([step.id for step in task.steps], devices, strict=True))
@@ -93,7 +104,7 @@ def best_objective_s(instance: Instance) -> float | None:
     def cost(task: PlacedTask, route: dict[str, str]) -> Fraction:
         key = (task.id, tuple(route.values()))
         if key not in known:
-            known[key] = latency_s(instance, task, route)
+            known[key] = latency_s(instance, task, route) + price_s(instance, task, route)
         return known[key]
 
     best: Fraction | None = None
