@@ -11,6 +11,7 @@ from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.parts.cache import PartCache
 from s2m3.agents.resources import Resources, host_id
 from s2m3.agents.speed import LinkSpeed
+from s2m3.agents.wake_on_lan import own_network
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.schemas import messages as m
@@ -66,6 +67,7 @@ class Presence:
         most_gateways: int | None,
         sources: CheckpointSources,
         parts: PartCache | None = None,
+        sleeps: bool = False,
     ) -> None:
         """Sets the profile, and publishes all retained documents for the first time."""
         speeds = resources.measured_speeds()
@@ -92,6 +94,8 @@ class Presence:
             host_memory_mb=0.0 if resources.device.is_cpu else resources.host_mb,
             runtimes=sorted(sources.runtimes),
             parts=None if parts is None else PartStock(sources=sorted(sent), keys=parts.keys(_MOST_KEYS)),
+            network=own_network(),
+            sleeps=sleeps,
         )
         self.tell_all()
 
@@ -131,9 +135,9 @@ class Presence:
         if self._profile is not None:
             self._tell(topics.NODE_STATE, self._state)
 
-    def change_state(self, state: Literal["draining", "lost"]) -> None:
-        """Sets and publishes a new state."""
-        self._state = self._state.model_copy(update={"state": state})
+    def change_state(self, state: Literal["draining", "lost"], *, left: bool = False) -> None:
+        """Sets and publishes a new state; `left` if the node leaves in order and may be woken."""
+        self._state = self._state.model_copy(update={"state": state, "left": left})
         self.tell_state()
 
     def report(self, reported: m.Reported) -> None:

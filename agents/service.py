@@ -16,6 +16,7 @@ from s2m3.agents.loading import Loaded, Loader
 from s2m3.agents.memory import available_mb, device_mb, rss_mb, set_budget_mb
 from s2m3.agents.node_name import NameConflict
 from s2m3.agents.open_files import most_gateways, raise_limit
+from s2m3.agents.orders import Orders
 from s2m3.agents.parts.exchange import PartExchange
 from s2m3.agents.presence import Presence
 from s2m3.agents.pressure import Pressure
@@ -117,6 +118,7 @@ class Agent:
         self._plan = m.Plan(epoch=0, revision=0)
         self._leaving: set[str] = set()
         self._losses = 0  # of the connection
+        self._orders = Orders(settings, self.link, drain=self._start_draining, measure=self._measure_again)
         raise_limit()
         self._gateways = Gateways(self._node, self._make_gateway, most_gateways())
 
@@ -139,8 +141,7 @@ class Agent:
         self._loop.every(_REPORT_S, self._check_memory)
         self._loop.every(_WATCH_S, self._end_if_hung)
         self._measure()
-        listen(self.link, topics.CONTROL, self._on_profile, verb="profile")
-        listen(self.link, topics.CONTROL, self._on_drain, verb="drain")
+        self._orders.start()
         listen(self.link, topics.TASK, self._on_task)
         listen(self.link, topics.PLAN, self._on_plan, node=self._node)
         self._parts.start()
@@ -159,16 +160,24 @@ class Agent:
             most_gateways=self._gateways.most,
             sources=self._sources,
             parts=self._parts.cache if self._parts.is_on else None,
+            sleeps=self._settings.sleep_command is not None,
         )
 
     def _publish_load(self, *, idle_too: bool = False) -> None:
-        finished = self._step_server.take_finished()
-        self._presence.tell_load(self._step_server.runner.queues(), *finished, idle_too=idle_too)
+        queues, finished = self._step_server.runner.queues(), self._step_server.take_finished()
+        is_loading = any(report.state == "loading" for report in self._reports.values())
+        self._orders.look(busy=bool(queues or finished[0] or is_loading))
+        self._presence.tell_load(queues, *finished, idle_too=idle_too)
 
     @property
     def refused(self) -> S2M3Error | None:
         """Why the agent has to end: the broker refused one of its connections, or its name is another agent's too."""
         return self._name.error or self.link.refused or self._gateways.refused
+
+    @property
+    def wants_sleep(self) -> bool:
+        """Whether the machine is to be put to sleep, once this agent has left in order."""
+        return self._orders.wants_sleep
 
     def _on_connection_lost(self) -> None:
         self._losses += 1
@@ -216,24 +225,16 @@ class Agent:
             if unless.wait(0.05):
                 return
 
-    def stop(self) -> None:
-        """Publishes that the node is gone, and ends."""
+    def stop(self, *, left: bool = False) -> None:
+        """Publishes that the node is gone, and ends; `left` if it was drained: then it may be woken."""
         self._gateways.close()
         self._parts.stop()
         self._loader.stop()
         self._step_server.runner.stop()
-        self._presence.change_state("lost")
+        self._presence.change_state("lost", left=left)
         self.link.stop()
         self._loop.stop()
         _log.info("agent_down", node=self._node)
-
-    def _on_drain(self, _: str, request: m.ControlRequest | None) -> None:
-        if request is not None and request.node == self._node:
-            self._start_draining()
-
-    def _on_profile(self, _: str, request: m.ControlRequest | None) -> None:
-        if request is not None and request.node in (None, self._node):
-            threading.Thread(target=self._measure_again, name="measure", daemon=True).start()
 
     def _measure_again(self) -> None:
         with suppress(UnauthorisedError):  # the owner checks `refused`

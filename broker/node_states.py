@@ -57,6 +57,11 @@ class NodeStates:
         known = self._state.get(node)
         return known.state if known else None
 
+    def has_left(self, node: str) -> bool:
+        """Returns whether a node is lost and left in order."""
+        known = self._state.get(node)
+        return known is not None and known.state == "lost" and known.left
+
     @property
     def lost(self) -> frozenset[str]:
         """Nodes whose state is lost, or has not arrived since `forget`."""

@@ -39,7 +39,7 @@ class Leadership:
         loop: Loop,
         seen: int,
         *,
-        publish: Callable[[str, bytes], None],
+        publish: Callable[[str, bytes], object],
         may_publish: Callable[[], bool],
     ) -> None:
         self.epoch = next_epoch(seen)
@@ -51,6 +51,8 @@ class Leadership:
         self.is_known = False
         #: nodes that get no modules for now -> reason
         self.held: Mapping[str, str] = {}
+        #: sleeping nodes that can be woken -> what is done about it
+        self.asleep: Mapping[str, str] = {}
         self._topic = topics.PLANNER_STATE.at(settings.root)
         self._loop = loop
         self._publish = publish
@@ -75,7 +77,11 @@ class Leadership:
     def publish_state(self, *, online: bool = True) -> None:
         """Publishes our state, online or offline."""
         state = m.PlannerState(
-            state="online" if online else "offline", epoch=self.epoch, protocol=PROTOCOL, held=dict(self.held)
+            state="online" if online else "offline",
+            epoch=self.epoch,
+            protocol=PROTOCOL,
+            held=dict(self.held),
+            asleep=dict(self.asleep),
         )
         self._publish(self._topic, state.encode())
 
@@ -84,6 +90,12 @@ class Leadership:
         if held != self.held:
             _log.info("nodes_held_back", nodes=" ".join(held))
             self.held = held
+            self.publish_state()
+
+    def tell_asleep(self, asleep: Mapping[str, str]) -> None:
+        """Sets what is done about sleeping nodes; publishes our state if it changed."""
+        if asleep != self.asleep:
+            self.asleep = asleep
             self.publish_state()
 
     def stop(self) -> None:

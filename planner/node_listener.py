@@ -36,6 +36,7 @@ class NodeListener:
         publish: Publishes a message, given topic, payload and whether it is retained.
         on_change: Called when a new plan is needed.
         is_settled: Whether all retained documents have arrived. Only changes after that are published as events.
+        on_requests: Called with each task of which requests have finished.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class NodeListener:
         publish: Callable[[str, bytes, bool], object],
         on_change: OnChange,
         is_settled: Callable[[], bool],
+        on_requests: Callable[[str], object],
     ) -> None:
         self._link = link
         self._cluster = cluster
@@ -54,6 +56,7 @@ class NodeListener:
         self._publish = publish
         self._on_change = on_change
         self._is_settled = is_settled
+        self._on_requests = on_requests
         self._heartbeats = HeartbeatMonitor()
 
     def start(self, on_subscribed: Callable[[], object]) -> None:
@@ -81,10 +84,10 @@ class NodeListener:
         if state is None:
             self._cluster.flapping.forget(node)
         elif state.boot != boot:
-            self._cluster.forget_failures(node)
+            self._cluster.failures.forget(node)
         if state is not None and state.state == "lost":
             metrics.NODES_LOST.labels(node).inc()
-            self._record("node_lost", node)
+            self._record("node_lost", node, in_order=state.left)
             self._on_change(now=True)
             return
         has_joined = was in (None, "lost") and state is not None
@@ -92,12 +95,13 @@ class NodeListener:
             self._record("node_joined", node)
         self._on_change(improve=has_joined)
 
-    def _record(self, event: Literal["node_joined", "node_lost"], node: str) -> None:
-        _log.info(event, node=node)
+    def _record(self, event: Literal["node_joined", "node_lost"], node: str, *, in_order: bool = False) -> None:
+        _log.info(event, node=node, in_order=in_order or None)
         if self._is_settled():  # a retained state does not tell when the node joined or was lost
-            document = m.Event(event=event, node=node)
+            document = m.Event(event=event, node=node, detail="left in order" if in_order else None)
             self._publish(topics.EVENT.at(self._link.root), document.encode(), False)  # noqa: FBT003
-            note = self._cluster.note_loss if event == "node_lost" else self._cluster.flapping.came
+            lost = self._cluster.note_departure if in_order else self._cluster.note_loss
+            note = lost if event == "node_lost" else self._cluster.flapping.came
             note(node, time.monotonic())
 
     def _on_profile(self, node: str, profile: m.NodeProfile | None) -> None:
@@ -121,3 +125,4 @@ class NodeListener:
         for task, finished in (load.finished if load else {}).items():
             if task in self._cluster.tasks:
                 self._cluster.rates.add(task, finished, time.monotonic())
+                self._on_requests(task)

@@ -11,6 +11,7 @@ import structlog
 
 from s2m3.broker import metrics
 from s2m3.broker.event_loop import Loop
+from s2m3.planner.site.awake import with_wanted_sleepers
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.decision import Decision, decide
 from s2m3.planner.site.placement import Fill, Placement, Solve, place
@@ -65,7 +66,9 @@ class PlanThread:
             plan: tuple[Placement, Decision] | None = None
             try:
                 with metrics.PLAN_SECONDS.time():
-                    placement = place(inputs.snapshot, inputs.solve, time.monotonic(), inputs.fill)
+                    now = time.monotonic()
+                    placement = place(inputs.snapshot, inputs.solve, now, inputs.fill)
+                    placement = with_wanted_sleepers(inputs.snapshot, placement, inputs.solve, now)
                     plan = placement, decide(inputs.snapshot, placement)
             except Exception:  # noqa: BLE001  # the thread's one broad except: an error in a plan must not end planning
                 _log.exception("plan_failed")

@@ -7,19 +7,19 @@ from typing import Any
 import structlog
 
 from s2m3.broker.event_loop import Loop, Timer
-from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
-from s2m3.broker.mqtt.message import Message, Outgoing
+from s2m3.broker.mqtt.message import Outgoing
 from s2m3.broker.roll_call import answer_roll_calls, ask_who_is_there
 from s2m3.broker.roll_call_times import AskTimes
-from s2m3.planner.control import handle_control
+from s2m3.planner.control import listen_for_control
+from s2m3.planner.desired_documents import DesiredDocuments
+from s2m3.planner.earlier_planner import EarlierPlanner
 from s2m3.planner.leadership import Leadership
 from s2m3.planner.node_listener import NodeListener
 from s2m3.planner.plan_thread import PlanInputs, PlanThread
 from s2m3.planner.retained_requests import RetainedRequests
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.decision import Decision
-from s2m3.planner.site.desired_tasks import DesiredTasks
 from s2m3.planner.site.missing_documents import MissingDocuments
 from s2m3.planner.site.placement import Placement
 from s2m3.planner.site.placer import Placer, second_copies_in_spare
@@ -27,12 +27,14 @@ from s2m3.planner.site.published_documents import Documents
 from s2m3.planner.site_metrics import count_changes, count_site, health_of
 from s2m3.planner.task_sessions import TaskSessions
 from s2m3.planner.unknown_tasks import UnknownTasks
+from s2m3.planner.waker import Waker
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.definitions import Catalogue
 from s2m3.schemas.errors import S2M3Error, UnauthorisedError
 from s2m3.schemas.sessions import planner_client_id
 from s2m3.schemas.settings import PlannerSettings
+from s2m3.schemas.sleep import NodeSettings
 
 __all__ = ["Planner"]
 
@@ -75,10 +77,8 @@ class Planner:
         )
         self._epoch, self.superseded = self._leadership.epoch, self._leadership.superseded
         self._documents = Documents(self._root, self._epoch)
-        self._desired = DesiredTasks(say=self._say_task)
         self._missing, self._ask_times = MissingDocuments(), AskTimes()
         self._task_sessions = TaskSessions(settings, self._loop, self._cluster, self._plan)
-        self._unknown_tasks = UnknownTasks(settings, self._loop, self._cluster, self._leads)
         self._retained_requests = RetainedRequests(settings, self._loop)
         #: false from each connect until we know whether a newer planner exists and have published our documents again
         self._synchronised = False
@@ -95,13 +95,29 @@ class Planner:
             will=self._leadership.will,
             on_connected=self._on_connected,
         )
+        self._desired = DesiredDocuments(self.link, topics.TASK, self._publish_retained, self._on_task)
+        self._settings_of = DesiredDocuments(
+            self.link, topics.NODE_SETTINGS, self._publish_retained, self._on_settings, required=False
+        )
+        tell = self._leadership.tell_asleep
+        self._waker = Waker(
+            settings, self.link, self._loop, self._cluster, publish=self._publish, leads=self._leads, tell=tell
+        )
+        self._unknown_tasks = UnknownTasks(
+            settings, self._loop, self._cluster, self._leads, on_known=self._waker.requested
+        )
+        rebuilt, soon = lambda: self._rebuilt, self._plan_soon
+        self._earlier = EarlierPlanner(
+            self.link, self._cluster, self._documents, self._missing, is_rebuilt=rebuilt, on_change=soon
+        )
         self._nodes = NodeListener(
             self.link,
             self._cluster,
             self._missing,
             publish=lambda topic, payload, retain: self._publish(topic, payload, retain=retain),
             on_change=self._on_change,
-            is_settled=lambda: self._rebuilt,
+            is_settled=rebuilt,
+            on_requests=self._waker.requested,
         )
 
     # ---- start and stop -------------------------------------------------------------------------------------------
@@ -115,11 +131,13 @@ class Planner:
         """
         self._loop.start()
         self._plan_thread.start()
-        listen(self.link, topics.TASK, self._on_task, counts=self._accepts_task)
-        listen(self.link, topics.PLAN, self._on_plan)
-        listen(self.link, topics.ROUTE, self._on_route)
-        for verb in ("replan", "drain", "profile"):
-            self.link.subscribe(topics.CONTROL.at(self._root, verb=verb), self._on_control)
+        self._desired.start()
+        self._settings_of.start()
+        self._earlier.start()
+        listen_for_control(
+            self.link, self._cluster, plan_again=self._plan_afresh, wake=self._waker.wake, publish=self._publish
+        )
+        self._waker.start()
         answer_roll_calls(self.link, self._loop, self._answer_roll_call, asker=_ASKER)
         self._nodes.start(on_subscribed=self._ask_and_rebuild)
         self._unknown_tasks.start()
@@ -162,7 +180,8 @@ class Planner:
             self._leadership.publish_state()
         if self._retry is not None:
             self._retry.cancel()
-        self._desired.on_connected(time.monotonic())
+        self._desired.on_connected()
+        self._settings_of.on_connected()
         self._leadership.ask(self._restore)
 
     def _restore(self) -> None:
@@ -170,11 +189,11 @@ class Planner:
         if self.superseded.is_set() or self._synchronised or not self._rebuilt:
             return
         if self._leadership.is_known:
-            if (wait_s := self._desired.wait_s(time.monotonic())) > 0:
+            if (wait_s := max(self._desired.wait_s(), self._settings_of.wait_s())) > 0:
                 self._retry = self._loop.after(wait_s, self._restore)
                 return
-            for task in self._desired.take_removed():
-                self._on_task(task, None)
+            self._desired.drop_removed()
+            self._settings_of.drop_removed()
         else:
             _log.warning("broker_forgot_everything", epoch=self._epoch)
             self._cluster.sessions.clear()
@@ -196,9 +215,8 @@ class Planner:
     def _publish_all(self) -> None:
         """Publishes all documents of the planner, and the desired tasks as their owners wrote them."""
         self._leadership.publish_state()
-        for task, payload in self._desired.said.items():
-            if self._say_task(task, payload):
-                self._desired.on_repeated(task)
+        self._desired.repeat()
+        self._settings_of.repeat()
         self._documents.repeat(self._publish_retained)
 
     def _ask_and_rebuild(self) -> None:
@@ -235,12 +253,6 @@ class Planner:
             _log.info("documents_missing", documents=" ".join(sorted(missing)[:10]))
             ask_who_is_there(self.link, _ASKER)
 
-    def _accepts_task(self, task: str, payload: bytes) -> bool:
-        return self._desired.heard(task, payload, time.monotonic())
-
-    def _say_task(self, task: str, payload: bytes) -> bool:
-        return self._publish(topics.TASK.at(self._root, task=task), payload, retain=True)
-
     def _on_task(self, task: str, spec: m.TaskSpec | None) -> None:
         if spec is None:
             if self._cluster.want(task, None):
@@ -253,25 +265,9 @@ class Planner:
             self._improve = True
             self._plan_soon()
 
-    def _on_plan(self, node: str, plan: m.Plan | None) -> None:
-        """Handles an earlier planner's plan. It may arrive after the start: that planner was frozen or disconnected."""
-        if plan is not None and plan.epoch < self._epoch:
-            if not self._rebuilt:
-                self._cluster.plans[node] = plan
-            self._documents.inherit([node], [])
-            self._missing.on_plan(node)
-            self._plan_soon()
-
-    def _on_route(self, task: str, doc: m.RouteDoc | None) -> None:
-        if doc is not None and doc.epoch < self._epoch:
-            self._documents.inherit([], [task])
-            self._missing.on_route(task, doc)
-            self._plan_soon()
-
-    def _on_control(self, message: Message) -> None:
-        verb = (topics.CONTROL.ids(self._root, message.topic) or {})["verb"]
-        response = handle_control(verb, message.payload, self._cluster.nodes.present, self._plan_afresh)
-        self._publish(topics.CONTROL_RESPONSE.at(self._root, verb=verb), response.encode())
+    def _on_settings(self, node: str, settings: NodeSettings | None) -> None:
+        if self._cluster.set_settings(node, settings):
+            self._on_change(improve=True)
 
     def _plan_afresh(self) -> dict[str, Any]:
         self._improve = True
@@ -315,6 +311,7 @@ class Planner:
             return  # `_republish` plans after the reconnect
         decision = decision.without_removed(self._cluster.tasks.keys())
         self._leadership.hold(placement.held)
+        self._waker.adopt(placement.asleep)
         changed = self._documents.update(decision, self._publish_retained)
         self._missing.on_planned()
         count_site(self._cluster, decision)
@@ -337,8 +334,8 @@ class Planner:
         health = health_of(self._cluster, self._documents).encode()
         self._publish(topics.PLANNER_HEALTH.at(self._root), health, qos=0)
 
-    def _publish_retained(self, topic: str, payload: bytes) -> None:
-        self._publish(topic, payload, retain=True)
+    def _publish_retained(self, topic: str, payload: bytes) -> bool:
+        return self._publish(topic, payload, retain=True)
 
     def _publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
         """Returns whether the message was queued."""

@@ -51,13 +51,22 @@ class UnknownTasks:
         loop: The planner's event loop.
         cluster: Knows the desired tasks.
         leads: Whether this planner leads and knows all tasks.
+        on_known: Called with the task of each request that is left to its gateway.
     """
 
-    def __init__(self, settings: BrokerSettings, loop: Loop, cluster: ClusterState, leads: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        loop: Loop,
+        cluster: ClusterState,
+        leads: Callable[[], bool],
+        *,
+        on_known: Callable[[str], object],
+    ) -> None:
         self._root = settings.root
         self._loop = loop
         self._cluster = cluster
-        self._leads = leads
+        self._leads, self._on_known = leads, on_known
         self._waiting = 0
         self._link = Link(settings, f"s2m3-unknown-{secrets.token_hex(6)}", loop, cut_over=_KEPT_BYTES)
 
@@ -74,7 +83,10 @@ class UnknownTasks:
 
     def _on_request(self, message: Message) -> None:
         task = message.topic.removeprefix(f"{self._root}/").split("/")[1]
-        if task in self._cluster.tasks or message.retain or not (message.payload or message.oversize):
+        if message.retain or not (message.payload or message.oversize):
+            return
+        if task in self._cluster.tasks:
+            self._on_known(task)
             return
         if self._waiting >= _MOST_WAITING:
             metrics.count_request("", BusyError.code, 0, 0.0)

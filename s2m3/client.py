@@ -186,7 +186,7 @@ class Client:
             task: Name of the task.
             deadline_s: Seconds until the request fails with RequestTimeoutError; None for the task's deadline.
             options: Generation options: max_tokens, stop, temperature, seed, timestamps; None for the task's, by
-                default greedy.
+                default greedy. Of any task wait_s: seconds that the request waits for a machine that sleeps.
             **inputs: Input name -> value: texts as str or list, images and audio as bytes or Path, or lists of them.
 
         Raises:

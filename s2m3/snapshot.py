@@ -18,7 +18,7 @@ from s2m3.broker.roll_call_times import LATEST_S, AskTimes
 from s2m3.missing_documents import missing_documents
 from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
-from s2m3.schemas import topics
+from s2m3.schemas import sleep, topics
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.settings import BrokerSettings
 
@@ -48,6 +48,8 @@ class Site:
         self.planner: m.PlannerState | None = None
         self.nodes = NodeStates()
         self.profiles: dict[str, m.NodeProfile] = {}
+        #: what the operator says of nodes; a login that may not read it sees none
+        self.settings: dict[str, sleep.NodeSettings] = {}
         self.reported: dict[str, m.Reported] = {}
         self.loads: dict[str, m.NodeLoad] = {}
         self.tasks: dict[str, m.TaskSpec] = {}
@@ -70,6 +72,7 @@ class Site:
         listen(self.link, topics.PLANNER_STATE, self._on_planner)
         listen(self.link, topics.EVENT, self._on_event)
         listen(self.link, topics.NODE_PROFILE, partial(self._store, self.profiles))
+        listen(self.link, topics.NODE_SETTINGS, partial(self._store, self.settings), required=False)
         listen(self.link, topics.NODE_REPORTED, partial(self._store, self.reported))
         listen(self.link, topics.NODE_LOAD, partial(self._store, self.loads))
         listen(self.link, topics.TASK, partial(self._store, self.tasks))

@@ -14,7 +14,6 @@ Role = Literal["planner", "agent", "client", "device", "operator", "viewer", "ho
 ROLES: tuple[Role, ...] = get_args(Role)
 #: Names of agents' and the bridge's inboxes (`client/<name>/in`), which no other login may have.
 _RESERVED = re.compile(r"(node|probe)-.*|bridge")
-_VERBS = ("replan", "drain", "profile", "sleep", "wake")
 _REQUESTS: tuple[t.TopicPath, ...] = (t.REQUEST, t.REQUEST_INPUT, t.REQUEST_TRANSACTION)
 _PUBLIC: tuple[t.TopicPath, ...] = (
     t.PLANNER_STATE,
@@ -183,7 +182,7 @@ def _all(root: str, *paths: t.TopicPath) -> tuple[str, ...]:
 
 
 def _control_topics(root: str) -> tuple[str, ...]:
-    return tuple(t.CONTROL.at(root, verb=verb) for verb in _VERBS)
+    return tuple(t.CONTROL.at(root, verb=verb) for verb in t.VERBS)
 
 
 def _request_rights(root: str, tasks: tuple[str, ...], *, answers: bool = False) -> Rights:

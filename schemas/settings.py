@@ -218,6 +218,14 @@ class AgentSettings(ServiceSettings, CheckpointSettings):
         validation_alias=AliasChoices("gateway", "S2M3_GATEWAY", "front", "S2M3_FRONT"),
         description="whether to take plain requests; not behind a bridge between brokers",
     )
+    sleep_command: str | None = Field(
+        default=None,
+        min_length=1,
+        description="puts this machine to sleep, e.g. systemctl suspend; default: it may not",
+    )
+    sleep_grace_s: float = Field(
+        default=30.0, ge=0, description="the agent comes back if the machine has not slept so long after the command"
+    )
     plain_inflight: int = Field(default=64, gt=0, description="plain requests in flight of a gateway, per task")
 
     @field_validator("checkpoints", mode="before")
@@ -234,6 +242,9 @@ class PlannerSettings(ServiceSettings, CheckpointSettings):
     settle_s: float = Field(default=0.1, ge=0, description="several changes within this time are planned once")
     spare: bool = Field(default=True, description="fill spare memory with second copies")
     budget_s: float = Field(default=0.3, gt=0, description="longest computing time of one placement")
+    wake_interval_s: float = Field(
+        default=60.0, ge=1, description="least seconds between two magic packets to a sleeping node"
+    )
 
 
 class BridgeSettings(ServiceSettings):

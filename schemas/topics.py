@@ -16,7 +16,7 @@ from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.ids import check_id, is_id
 from s2m3.schemas.protocol import FROM_THE_BUS
 
-__all__ = ["ALL", "Raw", "Topic", "TopicPath"]
+__all__ = ["ALL", "VERBS", "Raw", "Topic", "TopicPath"]
 
 _FIELD = re.compile(r"\{(\w+)\}")
 #: Levels that need not be ids: a model names its inputs, a caller its transactions; the gateway checks both.
@@ -35,6 +35,11 @@ class TopicPath:
     meaning: str
     retain: bool = False
     qos: Literal[0, 1] = 1
+
+    @property
+    def ids_named(self) -> tuple[str, ...]:
+        """The names of the ids in the pattern, in order."""
+        return tuple(_FIELD.findall(self.pattern))
 
     def at(self, root: str, **ids: str) -> str:
         """Returns one topic of the family.
@@ -156,6 +161,8 @@ BRIDGE_ANSWERED = Topic("bridge/answered/{task}", "each answer when it arrives",
 BRIDGE_PICTURE = Raw("bridge/picture/{task}", "the last picture that was an input", retain=True)
 BRIDGE_ASK = Raw("bridge/ask/{task}", "a question as text, for a task with a text input")
 
+#: The verbs of `control/{verb}`.
+VERBS = ("replan", "drain", "profile", "sleep", "wake")
 ALL: tuple[TopicPath, ...] = (
     PLANNER_STATE,
     PLANNER_HEALTH,

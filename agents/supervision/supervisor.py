@@ -19,6 +19,7 @@ from types import FrameType
 import structlog
 
 from s2m3.agents.supervision.blackbox import Blackbox
+from s2m3.agents.supervision.machine_sleep import MachineSleep
 from s2m3.agents.supervision.restart_policy import CrashHistory, RestartPolicy
 
 __all__ = ["HUNG", "ProcessContext", "can_supervise", "supervise"]
@@ -26,6 +27,8 @@ __all__ = ["HUNG", "ProcessContext", "can_supervise", "supervise"]
 _log = structlog.get_logger(__name__)
 #: Exit code of an agent that found a module hung.
 HUNG = 70
+#: Exit code of an agent that left so that its machine can be put to sleep.
+_SLEEPS = 71
 #: The child's event loop beats twice a second once it runs. Without a beat for this long the process hangs as a whole
 #: (native code that holds Python's lock); the broker has published the node's last will long before.
 _SILENT_S = 60.0
@@ -77,6 +80,10 @@ class _Child:
         except OSError:  # the child is just ending
             return
 
+    def is_signalled(self) -> bool:
+        """Returns whether a signal was forwarded."""
+        return self.was_signalled
+
     def wait(self) -> int:
         """Waits for the exit code (or minus the signal) and returns it; kills the child if its loop stops beating."""
         beats, since = 0, time.monotonic()
@@ -98,11 +105,12 @@ def can_supervise() -> bool:
     return hasattr(os, "fork")
 
 
-def supervise(run: Callable[[ProcessContext], None]) -> None:
-    """Runs an agent until it ends by itself or by a signal; restarts it when it crashes.
+def supervise(run: Callable[[ProcessContext], bool], sleep: MachineSleep | None = None) -> None:
+    """Runs an agent until it ends by itself or by a signal; restarts it when it crashes, and after its machine slept.
 
     Args:
-        run: The agent; called in the child.
+        run: The agent; called in the child. Returns whether the machine is to be put to sleep.
+        sleep: Puts the machine to sleep; None if it may not.
 
     Raises:
         SystemExit: The child ended with an exit code other than 0 (same code), or crashed too often (code 1).
@@ -113,11 +121,13 @@ def supervise(run: Callable[[ProcessContext], None]) -> None:
     while True:
         child = _fork(blackbox)
         if isinstance(child, int):
-            run(ProcessContext(blackbox, crash_history, child))
-            return
+            sys.exit(_SLEEPS if run(ProcessContext(blackbox, crash_history, child)) else 0)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, child.forward)
         code = child.wait()
+        if _has_slept(code, child, sleep):
+            blackbox.wipe()
+            continue
         if child.was_signalled or not _is_crash(code, again=again):
             break
         why = _why(code, blackbox)
@@ -138,8 +148,16 @@ def supervise(run: Callable[[ProcessContext], None]) -> None:
             time.sleep(_PAUSE_S)
         crash_history, again = crash_history_after, True
         blackbox.wipe()
-    if code:
+    if code not in (0, _SLEEPS):
         sys.exit(code if code > 0 else 128 - code)
+
+
+def _has_slept(code: int, child: _Child, sleep: MachineSleep | None) -> bool:
+    """Puts the machine to sleep if the agent ended for that; returns whether the agent is to run again."""
+    if code != _SLEEPS or sleep is None:
+        return False
+    sleep.run(child.is_signalled)
+    return not child.was_signalled
 
 
 def _is_crash(code: int, *, again: bool) -> bool:

@@ -9,7 +9,7 @@ from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Work
 
-__all__ = ["Action", "EmitDelta", "Finish", "Result", "Send", "Stop"]
+__all__ = ["Action", "EmitDelta", "Finish", "Result", "Send", "Stop", "TellDemand"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +61,11 @@ class Stop:
     work: Work
 
 
-Action = Send | Finish | EmitDelta | Stop
+@dataclass(frozen=True, slots=True)
+class TellDemand:
+    """Tell the planner that a task has requests that a sleeping node would serve better."""
+
+    task: str
+
+
+Action = Send | Finish | EmitDelta | Stop | TellDemand

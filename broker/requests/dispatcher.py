@@ -14,13 +14,14 @@ from s2m3.broker.event_loop import Loop, Timer
 from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
-from s2m3.broker.requests.actions import Action, EmitDelta, Finish, Result, Send, Stop
+from s2m3.broker.requests.actions import Action, EmitDelta, Finish, Result, Send, Stop, TellDemand
 from s2m3.broker.requests.stream_assembler import TextDelta
 from s2m3.broker.requests.tracker import RequestTracker
 from s2m3.schemas import topics
 from s2m3.schemas.errors import NotReadyError, S2M3Error, UnknownTaskError
 from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.messages import NodeLoad, NodeState, RouteDoc
+from s2m3.schemas.sleep import Demand
 from s2m3.schemas.wire.codec import (
     CONTENT_TYPE,
     attempt_of,
@@ -37,6 +38,8 @@ from s2m3.schemas.wire.work import Answer, Work
 __all__ = ["Dispatcher", "send_work"]
 
 _log = structlog.get_logger(__name__)
+#: Least time between two notices of demand for one task.
+_DEMAND_S = 5.0
 OnDone = Callable[[Result], None]
 OnDelta = Callable[[TextDelta], None]
 
@@ -118,6 +121,8 @@ class Dispatcher:
         self._callbacks: dict[bytes, _Callbacks] = {}
         self._on_ready: Callable[[], None] | None = None
         self._forward_node_state = on_node_state
+        #: task -> when the planner was told of demand
+        self._demand_told: dict[str, float] = {}
         #: when it fires (monotonic seconds), and the timer
         self._timer: tuple[float, Timer] | None = None
 
@@ -268,6 +273,8 @@ class Dispatcher:
                         callbacks.on_delta(delta)
                 case Stop(work):
                     self._stop(work)
+                case TellDemand(task):
+                    self._tell_demand(task)
         self._schedule_tick()
 
     def _send(self, work: Work) -> None:
@@ -285,6 +292,16 @@ class Dispatcher:
             send_stop(self._link, work)
         except S2M3Error as error:  # the node stops at the deadline
             _log.debug("stop_not_sent", request=work.request.hex(), error=str(error))
+
+    def _tell_demand(self, task: str) -> None:
+        """Tells the planner of requests that want a sleeping node, at QoS 0: an older access list drops it."""
+        now = time.monotonic()
+        if now - self._demand_told.get(task, float("-inf")) >= _DEMAND_S:
+            self._demand_told[task] = now
+            try:
+                self._link.publish(Outgoing(topics.DEMAND.at(self._link.root, task=task), Demand().encode(), qos=0))
+            except S2M3Error as error:  # the next request tells it
+                _log.debug("demand_not_told", task=task, error=str(error))
 
     def _on_send_failed(self, work: Work, error: S2M3Error) -> None:
         answer = Answer(work.request, work.step, work.attempt, error=error)

@@ -21,9 +21,10 @@ def options_of(doc: RouteDoc, pending: Pending) -> Options:
     Raises:
         BadInputError: An option is unknown or invalid, or the task generates nothing.
     """
-    if pending.options and not doc.generates:
+    if (pending.options or {}).keys() - {"wait_s"} and not doc.generates:
         raise BadInputError(f"the task {pending.task} writes no text: it takes no options")
-    return read_options(pending.options, known_options(doc.options)).seeded(pending.seed)
+    options = read_options(pending.options, known_options(doc.options)).seeded(pending.seed)
+    return options.model_copy(update={"wait_s": None})
 
 
 def with_generation_options(

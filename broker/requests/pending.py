@@ -15,6 +15,10 @@ from s2m3.schemas.wire.work import Answer, Route, Work, following
 
 __all__ = ["Pending", "inputs_of", "nodes_of"]
 
+#: A task without a retained route document this long after the subscription does not exist.
+_UNKNOWN_AFTER_S = 2.0
+#: Longest wait of a request without a deadline that was submitted while the connection was down.
+_DISCONNECTED_S = 30.0
 #: Number of the last attempts of a request that may answer it, and that are told to stop.
 _ATTEMPTS_KEPT = 16
 
@@ -37,6 +41,8 @@ class Pending:
     threshold: float | None = None
     patience_ends: float = float("inf")
     retry_at: float | None = None
+    #: until when it waits for a sleeping node; None if it does not
+    wake_ends: float | None = None
     last_error: S2M3Error | None = None
     avoid: set[str] = field(default_factory=set)
     failures: int = 0
@@ -59,6 +65,21 @@ class Pending:
     def waits(self) -> bool:
         """Whether the request is to be sent as soon as a route exists."""
         return self.route is None and self.retry_at is None
+
+    def waits_for_wake(self, doc: RouteDoc, now: float) -> bool:
+        """Returns whether the request waits for a sleeping node; its deadline counts from the end of that wait."""
+        wait_s = (self.options or {}).get("wait_s")
+        if self.deadline is None or not isinstance(wait_s, int | float):
+            return False
+        if doc.asleep and now < self.started + wait_s:
+            if self.wake_ends is None:
+                self.wake_ends = self.started + wait_s
+                self.deadline += wait_s
+            return True
+        if self.wake_ends is not None:
+            self.deadline -= self.wake_ends - min(now, self.wake_ends)
+            self.wake_ends = None
+        return False
 
     def sends(self, doc: RouteDoc, inputs: Mapping[str, Value], reply_to: str, ms_left: float) -> list[Send]:
         """Returns the messages of this attempt: one for each step that takes raw inputs."""
@@ -100,6 +121,22 @@ class Pending:
             return hop is not None
         timing = answer.timings.get(answer.step)
         return not following(route, answer.step) and (timing is None or timing.node == hop.node)
+
+    def unknown_at(self, up_since: float | None) -> float:
+        """Returns when the request's task counts as unknown, if it has no route document until then.
+
+        Args:
+            up_since: Since when there is a connection; None without one.
+        """
+        if up_since is None:
+            return self.started + _DISCONNECTED_S
+        return max(self.started, up_since) + _UNKNOWN_AFTER_S
+
+    def unknown_error(self, up_since: float | None) -> S2M3Error:
+        """Returns the error of a request whose task has no route document."""
+        if up_since is None:
+            return NotReadyError(f"the broker is away, and what {self.task!r} takes is not known")
+        return UnknownTaskError(f"no task {self.task!r} is known")
 
     def too_late(self, doc: RouteDoc | None, lost: frozenset[str], now: float) -> S2M3Error:
         """Returns the error of a request whose deadline has passed: a time-out, its last error, or what was missing."""

@@ -70,7 +70,8 @@ class Router:
 
         Steps are assigned in topological order, each to the replica that would finish it first, given the arrival of
         its inputs, the backlog of the node, and the steps of this request already assigned to the node. So two encoders
-        run on different nodes where that is faster.
+        run on different nodes where that is faster. A replica counts as if it took `price_ms` longer: a preferred node
+        is taken as long as its queue is no longer than that.
 
         Args:
             backlog: Items queued and in flight.
@@ -91,7 +92,7 @@ class Router:
                 replica.node: max(_inputs_arrive_ms(step, replica, finish, chosen), waiting[replica.node]) + replica.ms
                 for replica in candidates
             }
-            best = min(candidates, key=lambda replica: (ends[replica.node], replica.node))
+            best = min(candidates, key=lambda replica: (ends[replica.node] + replica.price_ms, replica.node))
             chosen[step.name] = best
             finish[step.name] = waiting[best.node] = ends[best.node]
         hops = {step.name: step.hops[chosen[step.name].node] for step in self._steps}

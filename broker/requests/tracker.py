@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from s2m3.broker.node_states import NodeStates
-from s2m3.broker.requests.actions import Action, EmitDelta, Finish, Result, Send
+from s2m3.broker.requests.actions import Action, EmitDelta, Finish, Result, Send, TellDemand
 from s2m3.broker.requests.generation_options import options_of, stops, with_generation_options
 from s2m3.broker.requests.pending import Pending, inputs_of, nodes_of
 from s2m3.broker.requests.routing import Backlog, Router
@@ -17,7 +17,6 @@ from s2m3.schemas.errors import (
     NotReadyError,
     RequestTimeoutError,
     S2M3Error,
-    UnknownTaskError,
     error_from_code,
 )
 from s2m3.schemas.messages import NodeState, RouteDoc
@@ -27,10 +26,6 @@ from s2m3.schemas.wire.work import Answer, Route
 
 __all__ = ["Action", "Finish", "RequestTracker", "Result", "Send"]
 
-#: A task without a retained route document this long after the subscription does not exist.
-_UNKNOWN_AFTER_S = 2.0
-#: Longest wait of a request without a deadline that was submitted while the connection was down.
-_DISCONNECTED_S = 30.0
 #: Part of the remaining time after which the request is sent to other replicas or, without any, once more to the same.
 _PATIENCE_SHARE = 0.5
 #: A node that says that it computes a request (it does so each second) is left alone with it for so long.
@@ -231,10 +226,12 @@ class RequestTracker:
         if pending.retry_at is not None and now >= pending.retry_at:
             pending.retry_at = None
             return self._dispatch(pending, now)
+        if pending.wake_ends is not None and now >= pending.wake_ends:
+            return self._dispatch(pending, now)
         if pending.route is not None and now >= pending.patience_ends:
             return self._try_elsewhere(pending, now)
-        if self._has_unknown_task(pending) and now >= self._unknown_at(pending):
-            return [self._finish(pending, now, self._unknown_error(pending))]
+        if self._has_unknown_task(pending) and now >= pending.unknown_at(self._up_since):
+            return [self._finish(pending, now, pending.unknown_error(self._up_since))]
         return []
 
     def next_due(self) -> float | None:
@@ -247,24 +244,15 @@ class RequestTracker:
         heapq.heappush(self._timers, (self._due(pending), next(self._order), pending.request))
 
     def _due(self, pending: Pending) -> float:
-        times = [pending.deadline, pending.retry_at, pending.patience_ends if pending.route else None]
+        patience_ends = pending.patience_ends if pending.route else None
+        times = [pending.deadline, pending.retry_at, pending.wake_ends, patience_ends]
         if self._has_unknown_task(pending):
-            times.append(self._unknown_at(pending))
+            times.append(pending.unknown_at(self._up_since))
         return min(time for time in times if time is not None)
 
     def _has_unknown_task(self, pending: Pending) -> bool:
         """Whether its task has no route document. If it was removed while an attempt is in flight, that may succeed."""
         return pending.task not in self.routers and pending.route is None
-
-    def _unknown_at(self, pending: Pending) -> float:
-        if self._up_since is None:
-            return pending.started + _DISCONNECTED_S
-        return max(pending.started, self._up_since) + _UNKNOWN_AFTER_S
-
-    def _unknown_error(self, pending: Pending) -> S2M3Error:
-        if self._up_since is None:
-            return NotReadyError(f"the broker is away, and what {pending.task!r} takes is not known")
-        return UnknownTaskError(f"no task {pending.task!r} is known")
 
     # ---- attempts -----------------------------------------------------------------------------------------------
 
@@ -277,9 +265,16 @@ class RequestTracker:
         if router is None:
             self._schedule(pending)
             return []
+        told: list[Action] = [TellDemand(pending.task)] if router.doc.asleep else []
+        return told + self._dispatch_along(pending, router, now)
+
+    def _dispatch_along(self, pending: Pending, router: Router, now: float) -> list[Action]:
         doc = router.doc
         if pending.deadline is None:
             pending.deadline = pending.started + doc.deadline_s
+        if pending.waits_for_wake(doc, now):
+            self._schedule(pending)
+            return []
         if doc.error is not None:
             known = error_from_code(doc.error.code, doc.error.detail, step=doc.error.step, node=doc.error.node)
             return [self._finish(pending, now, known)]

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from s2m3.broker.node_states import NodeStates
 from s2m3.planner.site.compute_time import expected_s
 from s2m3.planner.site.flapping import Flapping
+from s2m3.planner.site.load_failures import LoadFailures
 from s2m3.planner.site.part_sources import fetch_price_s, has_part
 from s2m3.planner.site.request_rates import Rates
 from s2m3.planner.site.site_index import SiteIndex
@@ -17,23 +18,14 @@ from s2m3.schemas.dtypes import share_of
 from s2m3.schemas.errors import BadDefinitionError, BadInputError, S2M3Error
 from s2m3.schemas.messages import ErrorBody, ModuleReport, NodeProfile, Plan, Reported, TaskSpec
 from s2m3.schemas.protocol import PROTOCOL, needs
+from s2m3.schemas.sleep import NodeSettings
 
 __all__ = ["ClusterState"]
 
-#: Exponential back-off: after the n-th failed load of a module on a node, no new attempt for 2^(n-1) times this.
-_RETRY_LOAD_S = 10.0
-#: Largest exponent of the back-off.
-_RETRY_MAX = 6
 #: A lost node may return soon (a restart, a broker restart): for this long, missing capacity is not reported as error.
 _HOPE_S = 10.0
 #: Nodes look for the checkpoint of a new task, and say in their profile that they hold it: they have this long.
 _OFFER_S = 2.0
-
-
-@dataclass(slots=True)
-class _Failures:
-    count: int = 0
-    until: float = 0.0
 
 
 def _said(reported: Reported) -> tuple[object, ...]:
@@ -73,6 +65,8 @@ class ClusterState:
     reported: dict[str, Reported] = field(default_factory=dict)
     #: node -> the plan that this planner or an earlier one published
     plans: dict[str, Plan] = field(default_factory=dict)
+    #: node -> what the operator says of it
+    settings: dict[str, NodeSettings] = field(default_factory=dict)
     #: tasks whose persistent session exists at the broker: only these may have a gateway
     sessions: set[str] = field(default_factory=set)
     rates: Rates = field(default_factory=Rates)
@@ -80,7 +74,7 @@ class ClusterState:
     #: new task -> until when nodes may still say that they hold its checkpoint
     _offers_until: dict[str, float] = field(default_factory=dict)
     flapping: Flapping = field(default_factory=Flapping)
-    _failures: dict[tuple[str, str], _Failures] = field(default_factory=dict)
+    failures: LoadFailures = field(default_factory=LoadFailures)
     #: made of the definitions in files and tasks; None after a change of tasks
     _known: _Known | None = None
     _index: SiteIndex | None = None
@@ -104,11 +98,12 @@ class ClusterState:
             profiles=dict(self.profiles),
             reported=dict(self.reported),
             plans=dict(self.plans),
+            settings=dict(self.settings),
             sessions=set(self.sessions),
             rates=self.rates.copy(),
             flapping=self.flapping.copy(),
             _offers_until=dict(self._offers_until),
-            _failures={key: replace(failures) for key, failures in self._failures.items()},
+            failures=self.failures.copy(),
         )
 
     @contextmanager
@@ -162,6 +157,16 @@ class ClusterState:
     def usable(self) -> list[str]:
         """Returns the nodes that may be given modules: ready, and with a profile of the current boot."""
         return self._site().usable
+
+    def weight(self, node: str) -> float:
+        """Returns a node's weight in placements, as the operator set it."""
+        settings = self.settings.get(node)
+        return 1.0 if settings is None else settings.prefer
+
+    def sleeping(self) -> list[str]:
+        """Returns the nodes that left in order and can be woken."""
+        known = self.profiles.keys() & self.settings.keys()
+        return sorted(node for node in known if self.settings[node].wake and self.nodes.has_left(node))
 
     def keepalives(self) -> dict[str, float]:
         """Returns the keepalive, seconds, of each present node that publishes its load as a heartbeat."""
@@ -232,8 +237,7 @@ class ClusterState:
             return False
         if spec.class_ not in profile.classes or not self._can_have(spec, node):
             return False
-        failures = self._failures.get((node, spec.id))
-        return failures is None or failures.until <= now
+        return self.failures.may_load(node, spec.id, now)
 
     def _can_have(self, spec: ModuleSpec, node: str) -> bool:
         """Returns whether a module's files are on a node, or come from the hub or from another node."""
@@ -262,6 +266,16 @@ class ClusterState:
             self.profiles[node] = profile
         return True
 
+    def set_settings(self, node: str, settings: NodeSettings | None) -> bool:
+        """Sets what the operator says of a node (None: nothing); returns whether it changed."""
+        if self.settings.get(node) == settings:
+            return False
+        if settings is None:
+            del self.settings[node]
+        else:
+            self.settings[node] = settings
+        return True
+
     def matters(self, node: str, reported: Reported | None) -> bool:
         """Returns whether a node's new report may change a plan or a route.
 
@@ -284,7 +298,7 @@ class ClusterState:
             if report.state == "failed" and (module not in same or same[module].state != "failed")
         ]
         for module in failed:
-            self.note_failure(node, module, now)
+            self.failures.note(node, module, now)
         return failed
 
     def tasks_with_gateway(self) -> set[str]:
@@ -296,20 +310,9 @@ class ClusterState:
         epochs = sorted(self.reported[node].epoch for node in self.nodes.present if node in self.reported)
         return epochs[len(epochs) // 2] if epochs else 0
 
-    def note_failure(self, node: str, module: str, now: float) -> None:
-        """Notes a failed load: the back-off before the next attempt on that node grows."""
-        failures = self._failures.setdefault((node, module), _Failures())
-        failures.until = now + _RETRY_LOAD_S * 2 ** min(failures.count, _RETRY_MAX)
-        failures.count += 1
-
-    def forget_failures(self, node: str) -> None:
-        """Ends all back-offs of a node that restarted: its new process may succeed."""
-        for key in [key for key in self._failures if key[0] == node]:
-            del self._failures[key]
-
     def next_retry(self, now: float) -> float | None:
         """Returns the earliest end of a load back-off, hold-down or grace period; None if none is in effect."""
-        waits = [f.until for f in self._failures.values() if f.until > now]
+        waits = self.failures.ends(now)
         waits += [until for until in (self.hope_until, *self._offers_until.values()) if until > now]
         release = self.flapping.next_release(now)
         return min(waits if release is None else [*waits, release], default=None)
@@ -318,6 +321,10 @@ class ClusterState:
         """Notes that a node was lost: counts flapping, and starts the grace period."""
         self.flapping.left(node, now)
         self.hope_until = now + _HOPE_S
+
+    def note_departure(self, node: str, now: float) -> None:
+        """Notes that a node left in order: nobody hopes for its return, and it did not flap."""
+        self.flapping.left(node, now, in_order=True)
 
     def note_new(self, task: str, now: float) -> None:
         """Notes that a task is new or changed: nodes may take a moment to say that they hold its checkpoint."""

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field, replace
 
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.placement import Placement
+from s2m3.planner.solving.preferences import prices_s
 from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.instance import PREFERENCE_S
 from s2m3.schemas.messages import ErrorBody, Replica, RouteDoc, RouteStep
 
 __all__ = ["Assignment", "Decision", "decide"]
@@ -179,6 +181,9 @@ def _route(cluster: ClusterState, task: str, placement: Placement, holders: Mapp
     why_not = ErrorBody(**error.as_dict()) if error is not None else None
     if model is None:
         return RouteDoc(epoch=0, revision=0, model=spec.model, deadline_s=spec.deadline_s, error=why_not)
+    asleep = placement.asleep.get(task, [])
+    if why_not is not None and asleep:
+        why_not = why_not.model_copy(update={"detail": f"{why_not.detail}; {', '.join(asleep)} sleeps, and is woken"})
     steps = {}
     for step_id, step in model.steps.items():
         module = cluster.catalogue.modules[step.module]
@@ -189,7 +194,7 @@ def _route(cluster: ClusterState, task: str, placement: Placement, holders: Mapp
             generates=module.generates,
             input_kb=module.input_kb,
             output_kb=module.output_kb,
-            replicas=[_replica(cluster, module, node) for node in _serving(cluster, module, holders)],
+            replicas=_replicas(cluster, task, module, _serving(cluster, module, holders)),
         )
     if all(step.replicas for step in steps.values()):  # the task has no placement, but its old copies still serve it
         why_not = None
@@ -205,6 +210,7 @@ def _route(cluster: ClusterState, task: str, placement: Placement, holders: Mapp
         threshold=spec.threshold,
         steps=steps,
         error=why_not,
+        asleep=asleep,
     )
 
 
@@ -212,13 +218,22 @@ def _serving(cluster: ClusterState, module: ModuleSpec, holders: Mapping[str, li
     return [node for node in cluster.ready_nodes(module.id) if node in holders.get(module.id, ())]
 
 
-def _replica(cluster: ClusterState, module: ModuleSpec, node: str) -> Replica:
+def _replicas(cluster: ClusterState, task: str, module: ModuleSpec, nodes: list[str]) -> list[Replica]:
+    """Returns the ready copies of a step, with what preferences count against each beside the most preferred one."""
+    weights = {node: cluster.weight(node) for node in nodes}
+    prices = prices_s(weights, cluster.tasks[task].prefer, PREFERENCE_S)
+    least = min(prices.values(), default=0.0)
+    return [_replica(cluster, module, node, (prices[node] - least) * 1000) for node in nodes]
+
+
+def _replica(cluster: ClusterState, module: ModuleSpec, node: str, price_ms: float) -> Replica:
     profile = cluster.profiles[node]
     return Replica(
         node=node,
         ms=_rounded(cluster.seconds(module, node) * 1000),
         latency_ms=_rounded(profile.latency_ms),
         mbps=_rounded(profile.mbps),
+        price_ms=_rounded(price_ms),
     )
 
 

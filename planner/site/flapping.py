@@ -40,12 +40,14 @@ class Flapping:
         if not presence.present:
             presence.present, presence.since = True, now
 
-    def left(self, node: str, now: float) -> None:
-        """Notes that a node was lost."""
+    def left(self, node: str, now: float, *, in_order: bool = False) -> None:
+        """Notes that a node was lost. A short presence that ended in order counts neither for nor against the node."""
         presence = self._presences.get(node)
         if presence is None or not presence.present:
             return
         presence.present = False
+        if in_order:
+            return
         is_short = now - presence.since < _SHORT_S + 2 * presence.wait_s
         presence.short = presence.short + 1 if is_short else 0
 

@@ -31,6 +31,8 @@ class Placement:
     errors: Mapping[str, S2M3Error] = field(default_factory=dict)
     #: present nodes that are held down because they flap, node -> reason
     held: Mapping[str, str] = field(default_factory=dict)
+    #: task -> sleeping nodes that would serve it better than it is served now
+    asleep: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def build_instance(
@@ -93,11 +95,16 @@ def _instance(cluster: ClusterState, tasks: list[str], memory_mb_by_node: Memory
                     "memory_mb": memory_mb,
                     "latency_ms": cluster.profiles[node].latency_ms,
                     "mbps": cluster.profiles[node].mbps,
+                    "prefer": cluster.weight(node),
                 }
                 for node, memory_mb in memory_mb_by_node.items()
             ],
             "modules": [_module(cluster, module_id, used_by, loaders) for module_id, used_by in users.items()],
-            "tasks": [_task(task, models[task], cluster.rates.rate(task, loaders.now)) for task in tasks],
+            "tasks": [
+                _task(task, models[task], cluster.rates.rate(task, loaders.now))
+                | {"prefer": [node for node in cluster.tasks[task].prefer if node in memory_mb_by_node]}
+                for task in tasks
+            ],
             "max_replicas": max((cluster.tasks[task].max_replicas for task in tasks), default=1),
         }
     )

@@ -11,7 +11,7 @@ from s2m3.schemas import topics
 __all__ = ["Documents"]
 
 #: (topic, payload); an empty payload clears the retained document.
-Publish = Callable[[str, bytes], None]
+Publish = Callable[[str, bytes], object]
 Stamped = TypeVar("Stamped", m.Plan, m.RouteDoc)
 
 

@@ -29,6 +29,7 @@ def ask(
         list[str] | None, typer.Option("--input", help="a text for another input, NAME=TEXT; repeat for several")
     ] = None,
     deadline: Annotated[float | None, typer.Option(help="seconds to wait; default: the task's")] = None,
+    wait: Annotated[float | None, typer.Option(help="seconds to wait besides for a machine that sleeps [0]")] = None,
     max_tokens: options.MaxTokens = None,
     stop: options.StopTexts = None,
     temperature: options.Temperature = None,
@@ -43,7 +44,7 @@ def ask(
     if save is not None and not save.parent.is_dir():
         raise BadInputError(f"there is no folder {save.parent}")
     drawn = _Drawing(draw, image or []) if draw else None
-    how = options.how_to_write(max_tokens, stop, temperature, seed, timestamps=timestamps)
+    how = options.how_to_write(max_tokens, stop, temperature, seed, timestamps=timestamps, wait=wait)
     inputs: dict[str, Any] = {"text": text or None, "audio": _checked(audio)}
     inputs["image"] = [_checked(path) for path in image] if image else None
     inputs |= _named(other or [])

@@ -90,6 +90,7 @@ def how_to_write(
     seed: int | None,
     *,
     timestamps: bool = False,
+    wait: float | None = None,
 ) -> dict[str, Any]:
     """Returns the given generation options, validated.
 
@@ -97,7 +98,7 @@ def how_to_write(
         BadInputError: One of them is invalid.
     """
     found = {"max_tokens": max_tokens, "stop": stop or None, "temperature": temperature, "seed": seed}
-    found["timestamps"] = timestamps or None
+    found |= {"timestamps": timestamps or None, "wait_s": wait}
     given = {name: value for name, value in found.items() if value is not None}
     read_options(given)
     return given

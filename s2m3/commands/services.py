@@ -1,7 +1,6 @@
 """The commands that run one service each (broker, planner, agent, bridge), and the orders to a site: drain, replan."""
 
 import json
-import secrets
 import signal
 import socket
 import threading
@@ -14,13 +13,12 @@ import typer
 
 from s2m3 import logs, telemetry
 from s2m3.broker.leader_election import BRIDGE, PLANNER, Election, wait_for_leadership
-from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.servers.launch import Broker, default_kind, port_is_free
 from s2m3.commands import options
+from s2m3.commands.orders import order
 from s2m3.schemas import extras, topics
-from s2m3.schemas import messages as m
 from s2m3.schemas.checkpoints.own_architectures import own_architectures
-from s2m3.schemas.errors import BadInputError, S2M3Error, UnauthorisedError, error_from_code
+from s2m3.schemas.errors import BadInputError, S2M3Error, UnauthorisedError
 from s2m3.schemas.settings import AgentSettings, BridgeSettings, BrokerSettings, PlannerSettings
 from s2m3.snapshot import Site
 
@@ -167,6 +165,9 @@ def _when_elected(election: Election, settings: BrokerSettings, make: Callable[[
             help="take plain requests; not behind a bridge between brokers [yes]",
         ),
     ],
+    sleep_command=Annotated[
+        str | None, typer.Option(help="puts this machine to sleep when told or idle, e.g. 'systemctl suspend'")
+    ],
     hang_s=Annotated[float | None, typer.Option(help="no batch is taken for hung before this many seconds [10]")],
     metrics_port=options.MetricsPort,
 )
@@ -179,6 +180,7 @@ def agent(settings: AgentSettings) -> None:
         from s2m3.agents.node_name import check_name_is_free  # noqa: PLC0415
         from s2m3.agents.runtimes.network import installed_runtimes  # noqa: PLC0415
         from s2m3.agents.service import Agent  # noqa: PLC0415
+        from s2m3.agents.supervision.machine_sleep import MachineSleep  # noqa: PLC0415
         from s2m3.agents.supervision.supervisor import can_supervise, supervise  # noqa: PLC0415  # a device that only asks has none of what it imports
     except ModuleNotFoundError:
         extras.require("agent", "an agent")
@@ -190,25 +192,30 @@ def agent(settings: AgentSettings) -> None:
     sources = CheckpointSources(settings.checkpoints, settings.download, own, runtimes, exports)
     sources.check()
 
-    def run(context: "ProcessContext | None") -> None:
+    def run(context: "ProcessContext | None") -> bool:
         telemetry.start(settings, "s2m3-agent", settings.node)
         signals = _Signals(context)
         open_device(settings.device)  # it is missing: an error before anything else
         check_name_is_free(settings)
         running = Agent(settings, context, sources)
         running.start()
-        while not signals.stop.wait(0.2):
+        while not signals.stop.wait(0.2) and not running.wants_sleep:
             if running.refused is not None:
                 raise running.refused
-        if signals.gently:
+        sleeps = not signals.stop.is_set()
+        if signals.gently or sleeps:
             signals.stop.clear()
             running.drain(_DRAIN_S, unless=signals.stop)
-        running.stop()
+        is_told_to_end = signals.stop.is_set()
+        running.stop(left=not is_told_to_end)
+        return sleeps and not is_told_to_end
 
+    sleep = MachineSleep(settings.sleep_command, settings.sleep_grace_s) if settings.sleep_command else None
     if can_supervise():
-        supervise(run)
-    else:
-        run(None)
+        supervise(run, sleep)
+        return
+    while run(None) and sleep is not None:
+        sleep.run(lambda: False)
 
 
 @options.with_settings(
@@ -243,7 +250,7 @@ def drain(
 ) -> None:
     """Take a node out gently: its modules move first. `s2m3 drain pi5`, for large modules with `--wait 300`."""
     with Site(settings) as site:
-        _order(site, "drain", node)
+        order(site, "drain", node)
         moved = site.wait(lambda s: not _holds_anything(s, node), wait)
         if not moved:
             held = ", ".join(spec.id for spec in site.plans[node].modules) if node in site.plans else "nothing"
@@ -259,7 +266,7 @@ def forget(settings: BrokerSettings, node: Annotated[str, typer.Argument(help="t
     with Site(settings) as site:
         if site.nodes.state(node) is None and node not in site.profiles:
             raise BadInputError(f"no node {node!r}; there are: {', '.join(sorted(site.profiles)) or 'none'}")
-        for left in (topics.NODE_STATE, topics.NODE_REPORTED, topics.NODE_PROFILE):
+        for left in (topics.NODE_STATE, topics.NODE_REPORTED, topics.NODE_PROFILE, topics.NODE_SETTINGS):
             site.publish(left, b"", node=node)
     typer.echo(f"{node} is forgotten; if it still runs it tells of itself again")
 
@@ -280,39 +287,11 @@ def replan(
     with Site(settings) as site:
         if measure:
             before = dict(site.profiles)
-            _order(site, "profile", None)
+            order(site, "profile", None)
             site.wait(
                 lambda s: all(s.profiles[n] is not before.get(n) for n in s.nodes.ready if n in s.profiles), _ANSWER_S
             )
-        data = _order(site, "replan", None).data
+        data = order(site, "replan", None).data
     typer.echo(
         json.dumps(data) if as_json else f"planned: revision {data.get('revision')} of epoch {data.get('epoch')}"
     )
-
-
-def _order(site: Site, verb: str, node: str | None) -> m.ControlResponse:
-    """Gives an order and returns the planner's response.
-
-    Raises:
-        S2M3Error: It was refused, or nobody answered.
-    """
-    transaction = secrets.token_hex(8)
-    answered = threading.Event()
-    responses: list[m.ControlResponse] = []
-
-    def supervise(_: str, response: m.ControlResponse | None) -> None:
-        if response is not None and response.transaction == transaction:
-            responses.append(response)
-            answered.set()
-
-    confirmed = threading.Event()
-    listen(site.link, topics.CONTROL_RESPONSE, supervise, on_subscribed=confirmed.set, verb=verb)
-    confirmed.wait(_ANSWER_S)
-    order = m.ControlRequest(transaction=transaction, node=node)
-    site.publish(topics.CONTROL, order.encode(), verb=verb)
-    if not answered.wait(_ANSWER_S):
-        raise S2M3Error(f"no planner answered the order {verb!r} in {_ANSWER_S:g} s")
-    response = responses[0]
-    if response.error is not None:
-        raise error_from_code(response.error.code, response.error.detail)
-    return response

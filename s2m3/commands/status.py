@@ -90,9 +90,12 @@ def _nodes(site: Site) -> list[str]:
 def _node(site: Site, node: str) -> dict[str, Any]:
     profile, reported = site.profiles.get(node), site.reported.get(node)
     lost = site.nodes.state(node) in (None, "lost")
+    asleep = site.planner.asleep.get(node) if site.planner and lost else None
     return {
-        "state": site.nodes.state(node) or "lost",
+        "state": "sleeping" if asleep else site.nodes.state(node) or "lost",
         "held": site.planner.held.get(node) if site.planner else None,
+        "asleep": asleep,
+        "settings": site.settings[node].model_dump(exclude_none=True) if node in site.settings else None,
         "device": profile.device if profile else None,
         "memory_mb": round(profile.memory_mb) if profile else None,
         "free_mb": round(reported.free_mb) if reported and not lost else None,
@@ -146,7 +149,7 @@ def _node_table(site: Site) -> Table:
         memory = f"{row['free_mb']} / {row['memory_mb']}" if row["free_mb"] is not None else "-"
         if row["device"] not in (None, "cpu"):
             memory = f"{row['device']}: {memory}"
-        style = {"ready": "green", "draining": "yellow"}.get(row["state"], "bold red")
+        style = {"ready": "green", "draining": "yellow", "sleeping": "blue"}.get(row["state"], "bold red")
         table.add_row(node, Text(row["state"], style=style), memory, "\n".join(held) or "-")
     return table
 
@@ -217,8 +220,9 @@ def _reasons(site: Site) -> list[Text]:
     lines += [Text(f"{task}: {why}", style="yellow") for task in sorted(site.tasks) if (why := _unanswered(site, task))]
     lines += [Text(text, style="red") for text in refused_texts(site)]
     for node in _nodes(site):
-        if (held := _node(site, node)["held"]) is not None:
-            lines.append(Text(f"{node}: {held}", style="yellow"))
+        lines += [
+            Text(f"{node}: {why}", style="yellow") for key in ("held", "asleep") if (why := _node(site, node)[key])
+        ]
         for name, report in _node(site, node)["modules"].items():
             if report["state"] == "failed" and "reason" in report:
                 lines.append(

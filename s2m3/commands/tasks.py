@@ -73,6 +73,7 @@ def add(
         float | None, typer.Option(help="least score of an answer, else none of these; see `s2m3 calibrate`")
     ] = None,
     share: Annotated[bool, typer.Option(help="parts that other tasks hold already, found by their weights")] = True,
+    prefer: Annotated[str | None, typer.Option(help="nodes in order of preference: desktop,laptop")] = None,
     replicas: Annotated[int, typer.Option(help="copies of a module at most")] = 1,
     deadline: Annotated[float, typer.Option(help="seconds a request may take")] = 30.0,
     wait: Annotated[bool, typer.Option(help="until it can be asked; if it cannot, take it back")] = True,
@@ -95,6 +96,7 @@ def add(
         max_replicas=replicas,
         deadline_s=deadline,
         threshold=threshold,
+        prefer=[check_id(node.strip(), "node") for node in prefer.split(",")] if prefer else [],
     )
     with Site(settings) as site:
         if definition is not None and share:

@@ -45,6 +45,8 @@ class Options(BaseModel):
     top_p: Annotated[float | None, Field(gt=0.0, le=1.0), Since(1)] = None
     #: among those at least so probable as a share of the likeliest
     min_p: Annotated[float | None, Field(ge=0.0, le=1.0), Since(1)] = None
+    #: seconds that a request waits for a node that sleeps; of any task, kept by the requester and told no node
+    wait_s: Annotated[float | None, Field(ge=0.0, le=86_400.0), Since(1)] = None
 
     @field_validator("stop", mode="before")
     @classmethod

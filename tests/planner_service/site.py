@@ -32,8 +32,8 @@ def join(cluster: ClusterState, node: str, memory: float = 1000.0, boot: str = "
     )
 
 
-def lose(cluster: ClusterState, node: str, boot: str = "1") -> None:
-    cluster.nodes.update(node, NodeState(state="lost", boot=boot))
+def lose(cluster: ClusterState, node: str, boot: str = "1", *, left: bool = False) -> None:
+    cluster.nodes.update(node, NodeState(state="lost", boot=boot, left=left))
 
 
 def hold(

@@ -192,7 +192,7 @@ def test_after_a_failed_load_the_next_try_waits_twice_as_long_each_time_up_to_64
     cluster = make_facts()
     now, waits = 0.0, []
     for _ in range(9):
-        cluster.note_failure("a", "noop-head", now)
+        cluster.failures.note("a", "noop-head", now)
         retry = cluster.next_retry(now)
         assert retry is not None
         assert not cluster.can_load(HEAD, "a", retry - 0.01)
@@ -205,9 +205,9 @@ def test_after_a_failed_load_the_next_try_waits_twice_as_long_each_time_up_to_64
 
 def test_a_new_process_may_try_what_failed_before_and_other_nodes_may_not() -> None:
     cluster = make_facts()
-    cluster.note_failure("a", "noop-head", 0.0)
-    cluster.note_failure("b", "noop-head", 0.0)
-    cluster.forget_failures("a")
+    cluster.failures.note("a", "noop-head", 0.0)
+    cluster.failures.note("b", "noop-head", 0.0)
+    cluster.failures.forget("a")
     assert cluster.can_load(HEAD, "a", 0.0)
     assert not cluster.can_load(HEAD, "b", 0.0)
 
@@ -247,7 +247,7 @@ def test_why_a_module_failed_is_told_by_whoever_it_failed_on() -> None:
 def test_the_next_look_is_at_the_earliest_retry_release_or_end_of_hope() -> None:
     cluster = make_facts()
     assert cluster.next_retry(0.0) is None
-    cluster.note_failure("a", "noop-head", 0.0)
+    cluster.failures.note("a", "noop-head", 0.0)
     assert cluster.next_retry(0.0) == 10.0
     cluster.note_loss("b", -4.0)
     assert cluster.next_retry(0.0) == 6.0
@@ -258,7 +258,7 @@ def test_the_next_look_is_at_the_earliest_retry_release_or_end_of_hope() -> None
         cluster.flapping.left("c", 10.5 + n)
     cluster.flapping.came("c", 12.0)
     assert cluster.next_retry(12.0) == 22.0
-    cluster.note_failure("a", "other", 10.0)
+    cluster.failures.note("a", "other", 10.0)
     assert cluster.next_retry(12.0) == 20.0
 
 

@@ -6,20 +6,25 @@ import pytest
 
 from s2m3.planner.control import handle_control
 from s2m3.schemas.messages import ControlResponse
+from s2m3.schemas.sleep import NodeSettings
+from tests.planner_service.site import lose, make_facts
 
 
 class Planner:
-    """Counts how often it was told to plan again."""
+    """Counts how often it was told to plan again, and whom it was told to wake. Node `a` has a sleep command."""
 
     def __init__(self) -> None:
         self.planned = 0
+        self.woken: list[str] = []
+        self.cluster = make_facts()
+        self.cluster.profiles["a"] = self.cluster.profiles["a"].model_copy(update={"sleeps": True})
 
     def again(self) -> dict[str, Any]:
         self.planned += 1
         return {"plans_changed": 3}
 
     def told(self, verb: str, payload: bytes) -> ControlResponse:
-        return handle_control(verb, payload, {"a", "b"}, self.again)
+        return handle_control(verb, payload, self.cluster, plan_again=self.again, wake=self.woken.append)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,39 @@ def test_a_drain_needs_a_node_that_is_there(payload: bytes) -> None:
     assert response.error is not None
     assert response.error.code == "bad_input"
     assert response.error.detail.startswith("drain needs the name of a node that is there, not ")
+
+
+def test_a_node_with_a_command_for_it_is_put_to_sleep_by_itself() -> None:
+    planner = Planner()
+    assert planner.told("sleep", b'{"transaction": 1, "node": "a"}') == ControlResponse(status="ok", transaction=1)
+    assert planner.planned == 0, "it says that it drains, and that is planned"
+
+
+@pytest.mark.parametrize(
+    ("node", "why"),
+    [
+        ("b", "b has no command that puts its machine to sleep"),
+        ("gone", "sleep needs the name of a node that is there"),
+    ],
+)
+def test_a_node_that_cannot_sleep_or_is_not_there_is_not_put_to_sleep(node: str, why: str) -> None:
+    response = Planner().told("sleep", f'{{"node": "{node}"}}'.encode())
+    assert response.error is not None
+    assert response.error.code == "bad_input"
+    assert response.error.detail.startswith(why)
+
+
+def test_who_left_in_order_and_has_a_wake_address_is_woken_and_nobody_else() -> None:
+    planner = Planner()
+    planner.cluster.settings["a"] = planner.cluster.settings["b"] = NodeSettings(wake="52:54:00:12:34:56")
+    lose(planner.cluster, "a", left=True)
+    assert planner.told("wake", b'{"node": "a"}').status == "ok"
+    lose(planner.cluster, "b")
+    for node in ("b", "gone"):
+        response = planner.told("wake", f'{{"node": "{node}"}}'.encode())
+        assert response.error is not None
+        assert response.error.detail.endswith("left in order and has a wake address (a)")
+    assert planner.woken == ["a"]
 
 
 def test_what_cannot_be_read_is_answered_and_not_followed() -> None:

@@ -80,7 +80,7 @@ def test_a_load_that_failed_is_tried_elsewhere_and_there_again_only_after_a_whil
     assert [cluster.can_load(spec, "a", now) for now in (1.0, 9.9, 10.1)] == [False, False, True]
     assert cluster.next_retry(1.0) == pytest.approx(10.0)
     assert place(cluster, SOLVE, 1.0).modules["whisper-tiny-en-encoder"] == ["b"]
-    cluster.forget_failures("a")
+    cluster.failures.forget("a")
     assert cluster.can_load(spec, "a", 1.0)
 
 

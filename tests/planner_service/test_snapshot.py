@@ -9,7 +9,7 @@ from tests.planner_service.site import hold, lose, make_facts
 def test_a_snapshot_stays_what_it_was() -> None:
     cluster = make_facts("noop")
     hold(cluster, "a", "noop-left")
-    cluster.note_failure("b", "noop-right", 0.0)
+    cluster.failures.note("b", "noop-right", 0.0)
     snapshot = cluster.snapshot()
     lose(cluster, "a")
     cluster.want("noop", None)
@@ -18,8 +18,8 @@ def test_a_snapshot_stays_what_it_was() -> None:
     cluster.profiles.clear()
     cluster.plans.clear()
     cluster.rates.add("noop", 1000, 0.0)
-    cluster.note_failure("b", "noop-left", 0.0)
-    cluster.note_failure("b", "noop-right", 100.0)
+    cluster.failures.note("b", "noop-left", 0.0)
+    cluster.failures.note("b", "noop-right", 100.0)
     cluster.flapping.came("a", 0.0)
     assert snapshot.ready_nodes("noop-left") == ["a"]
     assert (set(snapshot.tasks), snapshot.sessions, set(snapshot.plans)) == ({"noop"}, {"noop"}, {"a"})

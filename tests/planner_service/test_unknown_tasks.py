@@ -96,7 +96,8 @@ class Desk:
         self.loop, self.leads = ManualLoop(), True
         self.cluster = ClusterState(shipped_catalogue(), tasks={"known": TaskSpec(model="noop")})
         settings = BrokerSettings(root="home")
-        made = UnknownTasks(settings, self.loop, self.cluster, lambda: self.leads)  # type: ignore[arg-type]
+        self.known: list[str] = []
+        made = UnknownTasks(settings, self.loop, self.cluster, lambda: self.leads, on_known=self.known.append)  # type: ignore[arg-type]
         made.start()
         self.link: RecordedLink = links.made[-1]
 

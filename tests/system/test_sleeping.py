@@ -1,0 +1,112 @@
+"""A sleeping machine is woken by real magic packets, one per interval, and given up with a reason if it stays away."""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from s2m3.agents.wake_on_lan import magic_packet
+from s2m3.broker.servers.launch import BrokerKind
+from s2m3.client import Client
+from s2m3.cluster import Cluster
+from s2m3.commands.tasks import add_task
+from s2m3.schemas import messages as m
+from s2m3.schemas.errors import NoCapacityError
+from s2m3.snapshot import Site
+from tests.command import s2m3_here
+from tests.conftest import WAIT_S
+
+MAC = "52:54:00:12:34:56"
+#: Of the planner: seconds between two magic packets. Three are sent before the node is given up.
+INTERVAL_S = 1.0
+
+
+@contextmanager
+def listener() -> Iterator[socket.socket]:
+    """The network card of the machine that sleeps."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as card:
+        card.bind(("127.0.0.1", 0))
+        card.settimeout(WAIT_S)
+        yield card
+
+
+def packets(card: socket.socket) -> int:
+    """Returns how many packets have come since the last call."""
+    found = 0
+    card.setblocking(False)  # noqa: FBT003  # the socket's own signature
+    try:
+        while True:
+            assert card.recv(200) == magic_packet(MAC)
+            found += 1
+    except BlockingIOError:
+        return found
+    finally:
+        card.settimeout(WAIT_S)
+
+
+@contextmanager
+def site_with_a_desktop(kind: BrokerKind, folder: Path) -> Iterator[Cluster]:
+    """A Pi without memory for any module, and a desktop that sleeps until the file `awake` is there."""
+    cluster = Cluster({"pi": 20.0, "desktop": 150.0}, kind=kind, threads=1)
+    asleep = f"while [ ! -e {folder}/awake ]; do sleep 0.05; done"
+    cluster.environment = {
+        "S2M3_WAKE_INTERVAL_S": str(INTERVAL_S),
+        "S2M3_SLEEP_COMMAND": f"sh -c '{asleep}'",
+        "S2M3_SLEEP_GRACE_S": "0",
+    }
+    with cluster:
+        yield cluster
+
+
+@pytest.mark.short_on("embedded")
+def test_a_sleeping_machine_is_woken_for_a_request_or_given_up_with_a_reason(kind: BrokerKind, tmp_path: Path) -> None:
+    with site_with_a_desktop(kind, tmp_path) as cluster, listener() as card, Site(cluster.settings) as site:
+        port = cluster.settings.port
+        assert site.wait(lambda s: s.nodes.ready == {"pi", "desktop"} and s.planner is not None, WAIT_S)
+        where = f"127.0.0.1:{card.getsockname()[1]}"
+        done = s2m3_here("node", "set", "desktop", "--wake", "52-54-00-12-34-56", "--wake-address", where, port=port)
+        assert (done.returncode, done.stderr) == (0, "")
+        done = s2m3_here("node", "sleep", "desktop", "--wait", str(WAIT_S), port=port)
+        assert (done.returncode, done.stdout) == (0, "desktop sleeps; a request that wants it wakes it\n")
+        add_task(site, "noop", m.TaskSpec(model="noop", deadline_s=WAIT_S))
+        wanted = site.wait(lambda s: "noop" in s.routes and s.routes["noop"].asleep == ["desktop"], WAIT_S)
+        assert wanted, cluster.log("planner")
+        assert packets(card) == 0, "it sleeps as long as nobody asks"
+        with Client(settings=cluster.settings) as client:
+            _ask_until_it_is_given_up(site, client, cluster)
+            assert packets(card) == 3, "one for each interval, however many requests came"
+            _shown_as_given_up(port)
+            waiting = client.submit("noop", left=3, right=4, options={"wait_s": WAIT_S})
+            done = s2m3_here("node", "wake", "desktop", "--wait", "0", port=port)
+            assert (done.returncode, done.stderr[:45]) == (1, "s2m3: timeout: desktop did not come in 0 s; b")
+            assert card.recv(200) == magic_packet(MAC)
+            assert not waiting.done()
+            (tmp_path / "awake").touch()
+            assert waiting.result(WAIT_S).value == [3, 4], cluster.log("desktop")
+        assert site.wait(lambda s: s.planner is not None and not s.planner.asleep, WAIT_S)
+
+
+def _ask_until_it_is_given_up(site: Site, client: Client, cluster: Cluster) -> None:
+    """Asks as fast as answers come: each is an error at once, for no request waits unless it says so."""
+    asked = 0
+    while asked < 20 or not _text(site).startswith("given up"):
+        with pytest.raises(NoCapacityError, match="desktop sleeps, and is woken"):
+            client.ask("noop", left=1, right=2)
+        asked += 1
+        assert asked < 100_000, cluster.log("planner")
+
+
+def _text(site: Site) -> str:
+    return site.planner.asleep.get("desktop", "") if site.planner is not None else ""
+
+
+def _shown_as_given_up(port: int) -> None:
+    node = json.loads(s2m3_here("status", "--json", port=port).stdout)["nodes"]["desktop"]
+    assert node["state"] == "sleeping"
+    reason = "given up: wanted for the task noop, 3 magic packets 1 s apart, the last sent by pi, and it did not come"
+    assert node["asleep"].startswith(reason)
+    shown = " ".join(s2m3_here("status", port=port).stdout.split())
+    assert "desktop: given up: wanted for the task noop, 3 magic packets" in shown
