@@ -183,7 +183,8 @@ def _route(cluster: ClusterState, task: str, placement: Placement, holders: Mapp
         return RouteDoc(epoch=0, revision=0, model=spec.model, deadline_s=spec.deadline_s, error=why_not)
     asleep = placement.asleep.get(task, [])
     if why_not is not None and asleep:
-        why_not = why_not.model_copy(update={"detail": f"{why_not.detail}; {', '.join(asleep)} sleeps, and is woken"})
+        sleeps = f"it would fit on {' and '.join(asleep)}, asleep: `s2m3 status` says what is done about it"
+        why_not = why_not.model_copy(update={"detail": f"{why_not.detail}; {sleeps}"})
     steps = {}
     for step_id, step in model.steps.items():
         module = cluster.catalogue.modules[step.module]

@@ -9,7 +9,7 @@ from s2m3.broker.requests.tracker import RequestTracker
 from s2m3.schemas.messages import ErrorBody, RouteDoc
 from tests.broker.asked import ID, failed, ok, requests, result, route, sent
 
-WHY = ErrorBody(code="no_capacity", detail="m does not fit; desktop sleeps, and is woken")
+WHY = ErrorBody(code="no_capacity", detail="m does not fit; it would fit on desktop, asleep")
 ASLEEP = route(error=WHY, asleep=["desktop"])
 
 

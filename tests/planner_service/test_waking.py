@@ -55,7 +55,7 @@ def test_a_task_that_fits_only_on_a_sleeping_node_wants_it_and_its_route_says_so
     assert route.asleep == ["desktop"]
     assert route.error is not None
     assert route.error.code == "no_capacity"
-    assert route.error.detail.endswith("desktop sleeps, and is woken")
+    assert route.error.detail.endswith("; it would fit on desktop, asleep: `s2m3 status` says what is done about it")
     assert decide(cluster, found).routes["classification"].asleep == []
 
 

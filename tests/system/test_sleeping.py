@@ -1,11 +1,13 @@
 """A sleeping machine is woken by real magic packets, one per interval, and given up with a reason if it stays away."""
 
 import json
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import paho.mqtt.client as paho
 import pytest
 
 from s2m3.agents.wake_on_lan import magic_packet
@@ -18,6 +20,7 @@ from s2m3.schemas.errors import NoCapacityError
 from s2m3.snapshot import Site
 from tests.command import s2m3_here
 from tests.conftest import WAIT_S
+from tests.system.plain import PlainCaller
 
 MAC = "52:54:00:12:34:56"
 #: Of the planner: seconds between two magic packets. Three are sent before the node is given up.
@@ -75,25 +78,35 @@ def test_a_sleeping_machine_is_woken_for_a_request_or_given_up_with_a_reason(kin
         wanted = site.wait(lambda s: "noop" in s.routes and s.routes["noop"].asleep == ["desktop"], WAIT_S)
         assert wanted, cluster.log("planner")
         assert packets(card) == 0, "it sleeps as long as nobody asks"
-        with Client(settings=cluster.settings) as client:
+        answers = "s2m3/v1/response/noop"
+        with (
+            Client(settings=cluster.settings) as client,
+            PlainCaller(cluster.broker.port_v3, paho.MQTTv311, (answers,)) as plain,
+        ):
             _ask_until_it_is_given_up(site, client, cluster)
             assert packets(card) == 3, "one for each interval, however many requests came"
             _shown_as_given_up(port)
             waiting = client.submit("noop", left=3, right=4, options={"wait_s": WAIT_S})
+            request = {"transaction": 7, "inputs": {"left": 5, "right": 6}, "options": {"wait_s": WAIT_S}}
+            plain.send("s2m3/v1/request/noop", json.dumps(request).encode())
             done = s2m3_here("node", "wake", "desktop", "--wait", "0", port=port)
             assert (done.returncode, done.stderr[:45]) == (1, "s2m3: timeout: desktop did not come in 0 s; b")
             assert card.recv(200) == magic_packet(MAC)
             assert not waiting.done()
             (tmp_path / "awake").touch()
             assert waiting.result(WAIT_S).value == [3, 4], cluster.log("desktop")
+            answer = plain.answer()
+            assert (answer["transaction"], answer["answer"]) == (7, [5, 6]), answer
         assert site.wait(lambda s: s.planner is not None and not s.planner.asleep, WAIT_S)
+        cluster.processes["pi"].send_signal(signal.SIGTERM)
+        assert site.wait(lambda s: s.nodes.has_left("pi"), WAIT_S), "an agent that is stopped gently leaves in order"
 
 
 def _ask_until_it_is_given_up(site: Site, client: Client, cluster: Cluster) -> None:
     """Asks as fast as answers come: each is an error at once, for no request waits unless it says so."""
     asked = 0
     while asked < 20 or not _text(site).startswith("given up"):
-        with pytest.raises(NoCapacityError, match="desktop sleeps, and is woken"):
+        with pytest.raises(NoCapacityError, match="it would fit on desktop, asleep"):
             client.ask("noop", left=1, right=2)
         asked += 1
         assert asked < 100_000, cluster.log("planner")
