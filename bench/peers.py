@@ -84,7 +84,7 @@ def latency_ms(peer: Peer, task: str, counts: Counts) -> float:
     """Returns the median latency of a task with one request at a time, ms."""
     number = counts.slow if task == "transcription" else counts.latency
     taken = []
-    for warm, asked in enumerate(islice(inputs_of(task), number + 3)):
+    for warm, asked in enumerate(islice(inputs_of(task, "latency"), number + 3)):
         began = time.perf_counter()
         answer = peer.ask(task, asked)
         if _EXPECTED[task] not in str(answer).lower():
@@ -96,10 +96,11 @@ def latency_ms(peer: Peer, task: str, counts: Counts) -> float:
 
 def throughput(peer: Peer, outstanding: int, number: int) -> float:
     """Returns retrievals a second with so many outstanding."""
+    asked = inputs_of("retrieval", f"{outstanding} outstanding")
     with ThreadPoolExecutor(outstanding) as pool:
-        list(pool.map(lambda asked: peer.ask("retrieval", asked), islice(inputs_of("retrieval"), outstanding)))
+        list(pool.map(lambda one: peer.ask("retrieval", one), islice(asked, outstanding)))
         began = time.perf_counter()
-        list(pool.map(lambda asked: peer.ask("retrieval", asked), islice(inputs_of("retrieval"), number)))
+        list(pool.map(lambda one: peer.ask("retrieval", one), islice(asked, number)))
         return number / (time.perf_counter() - began)
 
 
@@ -121,7 +122,7 @@ def after_a_kill(peer: Peer, seconds: float) -> dict[str, Any]:
     Returns the longest time between two answers, s, and the requests that failed.
     """
     failed, serves = 0, True
-    asked: Iterator[Asked] = inputs_of("classification")
+    asked: Iterator[Asked] = inputs_of("classification", "kill")
     peer.ask("classification", next(asked))
     answered = [time.monotonic()]
     peer.patience_s = _LOST_S

@@ -13,7 +13,6 @@ import soundfile
 __all__ = ["Asked", "inputs_of"]
 
 _SAMPLES = Path(__file__).parents[2] / "s2m3" / "samples"
-_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +23,9 @@ class Asked:
     texts: tuple[str, ...] = ()
 
 
-def inputs_of(task: str) -> Iterator[Asked]:
-    """Yields requests of a task without end; the same ones at each call."""
-    chance = random.Random(_SEED)  # noqa: S311  # not a secret
+def inputs_of(task: str, phase: str) -> Iterator[Asked]:
+    """Yields requests of a task without end: the same ones for each peer, and other ones in each phase of a round."""
+    chance = random.Random(f"{task} {phase}")  # noqa: S311  # not a secret
     while True:
         number = chance.randrange(10**8)
         if task == "transcription":

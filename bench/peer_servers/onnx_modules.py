@@ -48,13 +48,13 @@ def export(folder: Path) -> None:
     vision: Any
     text: Any
     classes: Any
-    vision, text, classes = (  # the networks themselves, not what the runner sees of a module
+    vision, text, classes = (  # torch's own networks are inside, without what S2M3 does around them
         registry.load(_MODULES[name], CheckpointSources())
         for name in ("efficientnet-lite0", "minilm", "imagenet-linear")
     )
     many = {0: "items"}
     torch.onnx.export(
-        vision.network,
+        vision.network.module.network,
         (torch.zeros(1, 3, _SIDE, _SIDE),),
         folder / "vision.onnx",
         input_names=["pixels"],
@@ -65,7 +65,7 @@ def export(folder: Path) -> None:
     ids = torch.ones(2, 8, dtype=torch.long)
     axes = {0: "items", 1: "tokens"}
     torch.onnx.export(
-        _Hidden(text._network),  # noqa: SLF001
+        _Hidden(text.network.module.network),
         (ids, ids),
         folder / "text.onnx",
         input_names=["ids", "mask"],
@@ -73,7 +73,7 @@ def export(folder: Path) -> None:
         dynamic_axes={"ids": axes, "mask": axes, "hidden": axes},
         dynamo=False,
     )
-    np.savez(folder / "classes.npz", weight=classes._weight, bias=classes._bias, names=classes._names)  # noqa: SLF001
+    np.savez(folder / "classes.npz", weight=classes.weight, bias=classes.bias, names=classes.names)
 
 
 class OnnxModules:
