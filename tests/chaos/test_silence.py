@@ -98,7 +98,7 @@ def test_1500_requests_to_a_stalled_module_are_refused_as_busy_and_none_is_dropp
         rig.add(site, "stalled", m.TaskSpec(model="stalled"))
         with Direct(rig.settings, rig.history) as direct:
             for i in range(1500):
-                direct.ask(str(i), echo(i, "stalled", deadline_s=10.0))
+                direct.ask(str(i), echo(i, "stalled", deadline_s=5.0))
             assert rig.history.wait_until_all_answered(WAIT_S)
     verdict = rig.history.verdict()
     say(f"{rig.broker.kind}: {verdict}")

@@ -32,7 +32,7 @@ def ratio(folder: Path, dtype: str, floor: int) -> float:
 @pytest.mark.parametrize(
     ("stored", "shards", "dtype", "most"),
     [
-        (torch.bfloat16, 1, "bfloat16", _MOST),
+        pytest.param(torch.bfloat16, 1, "bfloat16", _MOST, marks=pytest.mark.long),
         (torch.float32, 3, "bfloat16", _MOST),
         (torch.bfloat16, 2, "int8", 1.6),  # and a few matrices in float32
     ],

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -14,6 +15,7 @@ from tests.families.with_torchvision import PIXELS, pixels_of, written
 LFM2_VL = next(family for family in VISION_LANGUAGE if family.name == "lfm2-vl")
 
 
+@pytest.mark.long  # half a minute: torchvision is installed beside, and 28 processors run over three pictures
 def test_a_processor_over_torch_makes_the_pixels_that_it_makes_with_torchvision(folder: Path) -> None:
     expected = load_file(written(checkpoint(folder, LFM2_VL)) / PIXELS)
     assert {name.split(".")[0] for name in expected} == OVER_TORCH

@@ -13,7 +13,7 @@ from tests.chaos.load import Direct, Load, Plain, echo
 from tests.upgrade.site import NODES, Mixed
 
 _ASKED = 1_000
-_PER_S = 50
+_PER_S = 100
 _MOST = 1_000_000
 
 
