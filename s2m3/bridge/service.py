@@ -231,7 +231,10 @@ class Bridge:
             self._unheard.add((kind, name))
 
     def _on_planner(self, _: str, state: m.PlannerState | None) -> None:
+        asleep = self._view.asleep
         self._view.planner = state
+        for node in asleep ^ self._view.asleep:
+            self._announcer.changed("node", node)
         self._announcer.changed("planner")
 
     def _on_task(self, task: str, spec: m.TaskSpec | None) -> None:

@@ -80,7 +80,8 @@ def show(
         if node is not None:
             _check_known(site, node)
         found = {name: site.settings.get(name, NodeSettings()) for name in ([node] if node else sorted(site.settings))}
-        asleep = dict(site.planner.asleep) if site.planner else {}
+        said = site.planner.asleep if site.planner else {}
+        asleep = {name: text for name, text in said.items() if name not in site.nodes.present}
     if as_json:
         rows = {name: one.model_dump(exclude_none=True) | {"asleep": asleep.get(name)} for name, one in found.items()}
         typer.echo(json.dumps(rows, ensure_ascii=False))

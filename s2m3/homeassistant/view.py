@@ -31,6 +31,11 @@ class View:
         """The present nodes."""
         return self.nodes.present - self.silent
 
+    @property
+    def asleep(self) -> frozenset[str]:
+        """The nodes that sleep and can be woken, as the planner says."""
+        return frozenset(self.planner.asleep if self.planner is not None else ()) - self.present
+
     def kinds(self, task: str) -> Mapping[str, Kind]:
         """Returns input name -> kind of a task; {} while its route is unknown."""
         doc = self.routes.get(task)
@@ -48,7 +53,7 @@ class View:
         free = reported.free_mb if reported and connected else None
         return b.BridgeNode(
             connected=connected,
-            state=self.nodes.state(node) or "lost",
+            state="sleeping" if node in self.asleep else self.nodes.state(node) or "lost",
             memory_mb=round(profile.memory_mb) if profile else None,
             free_mb=None if free is None else round(free),
             used_mb=round(profile.memory_mb - free) if profile and free is not None else None,
