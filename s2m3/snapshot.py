@@ -38,17 +38,21 @@ class Site:
         settings: The broker's address, and the login.
         roll_call: The name under which to ask for a roll call, at the start and when documents are missing; None asks
             for none and shows what the broker has retained.
+        with_node_settings: Whether to read what the operator says of nodes, which no other login may read.
     """
 
-    def __init__(self, settings: BrokerSettings, *, roll_call: str | None = None) -> None:
+    def __init__(
+        self, settings: BrokerSettings, *, roll_call: str | None = None, with_node_settings: bool = False
+    ) -> None:
         self.root = settings.root
         self._asker, self._ask_times = roll_call, AskTimes()
+        self._with_node_settings = with_node_settings
         #: whether the broker has logins; then it may deny a login to read topics without an error
         self.is_secured = settings.tls_ca is not None or settings.username is not None
         self.planner: m.PlannerState | None = None
         self.nodes = NodeStates()
         self.profiles: dict[str, m.NodeProfile] = {}
-        #: what the operator says of nodes; a login that may not read it sees none
+        #: what the operator says of nodes, if it was asked for
         self.settings: dict[str, sleep.NodeSettings] = {}
         self.reported: dict[str, m.Reported] = {}
         self.loads: dict[str, m.NodeLoad] = {}
@@ -72,7 +76,8 @@ class Site:
         listen(self.link, topics.PLANNER_STATE, self._on_planner)
         listen(self.link, topics.EVENT, self._on_event)
         listen(self.link, topics.NODE_PROFILE, partial(self._store, self.profiles))
-        listen(self.link, topics.NODE_SETTINGS, partial(self._store, self.settings), required=False)
+        if self._with_node_settings:
+            listen(self.link, topics.NODE_SETTINGS, partial(self._store, self.settings))
         listen(self.link, topics.NODE_REPORTED, partial(self._store, self.reported))
         listen(self.link, topics.NODE_LOAD, partial(self._store, self.loads))
         listen(self.link, topics.TASK, partial(self._store, self.tasks))

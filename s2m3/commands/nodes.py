@@ -59,7 +59,7 @@ def set_node(
         changes["idle_minutes"] = None if idle_minutes == _OFF else _minutes(idle_minutes)
     if not changes:
         raise BadInputError("nothing to set: --prefer, --wake, --wake-address or --idle-minutes")
-    with Site(settings) as site:
+    with Site(settings, with_node_settings=True) as site:
         _check_known(site, node)
         found = NodeSettings.model_validate({**site.settings.get(node, NodeSettings()).model_dump(), **changes})
         site.publish(topics.NODE_SETTINGS, found.encode(), node=node)
@@ -76,7 +76,7 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """Show what is set of nodes, and what is done about those that sleep. `s2m3 node show`."""
-    with Site(settings) as site:
+    with Site(settings, with_node_settings=True) as site:
         if node is not None:
             _check_known(site, node)
         found = {name: site.settings.get(name, NodeSettings()) for name in ([node] if node else sorted(site.settings))}
@@ -96,7 +96,7 @@ def show(
 @options.with_settings(BrokerSettings)
 def clear(settings: BrokerSettings, node: _Node) -> None:
     """Take back all that was set of a node. `s2m3 node clear desktop`."""
-    with Site(settings) as site:
+    with Site(settings, with_node_settings=True) as site:
         if node not in site.settings:
             raise BadInputError(f"nothing is set of {node!r}; of {_among(site.settings)}")
         site.publish(topics.NODE_SETTINGS, b"", node=node)
@@ -115,7 +115,7 @@ def sleep(
 
     `s2m3 node sleep desktop`; the agent there was started with `--sleep-command "systemctl suspend"`.
     """
-    with Site(settings) as site:
+    with Site(settings, with_node_settings=True) as site:
         order(site, "sleep", node)
         if not site.wait(lambda s: s.nodes.has_left(node), wait):
             raise RequestTimeoutError(f"{node} has not left after {wait:g} s: it is {site.nodes.state(node)}")
@@ -133,7 +133,7 @@ def wake_node(
     wait: Annotated[float, typer.Option(min=0, help="seconds that it has to come")] = 90.0,
 ) -> None:
     """Wake a node's machine by a magic packet, and wait until it is there. `s2m3 node wake desktop`."""
-    with Site(settings) as site:
+    with Site(settings, with_node_settings=True) as site:
         if node in site.nodes.present:
             typer.echo(f"{node} is awake")
             return

@@ -95,7 +95,6 @@ def _node(site: Site, node: str) -> dict[str, Any]:
         "state": "sleeping" if asleep else site.nodes.state(node) or "lost",
         "held": site.planner.held.get(node) if site.planner else None,
         "asleep": asleep,
-        "settings": site.settings[node].model_dump(exclude_none=True) if node in site.settings else None,
         "device": profile.device if profile else None,
         "memory_mb": round(profile.memory_mb) if profile else None,
         "free_mb": round(reported.free_mb) if reported and not lost else None,

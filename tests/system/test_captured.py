@@ -31,7 +31,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "schema"
 #: A retained document is cleared by an empty message; so is an inbox shown to be open.
 EMPTY = b""
 #: Of these a short run need not have one.
-RARE = {"PlannerHealth", "PartWanted", "PartOffer", "PieceRequest"}
+RARE = {"PlannerHealth", "PartWanted", "PartOffer", "PieceRequest", "Demand", "WakeOrder"}
 #: What callers say, not our own processes: it may have keys that the schema does not name.
 ASKED = {"PlainRequest"}
 
@@ -136,6 +136,7 @@ def _use(cluster: Cluster) -> None:
             caller.send("door/front", b"ring")
             assert caller.message().topic == "told/front"
     s2m3("replan", port=cluster.settings.port, check=True)
+    s2m3("node", "set", "a", "--prefer", "2", port=cluster.settings.port, check=True)
 
 
 @pytest.mark.short_on("mosquitto")
