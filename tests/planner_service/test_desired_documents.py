@@ -1,0 +1,58 @@
+"""Nodes' settings are kept as tasks are: said again to a broker that forgot them, gone if cleared meanwhile."""
+
+from s2m3.planner.desired_documents import DesiredDocuments
+from s2m3.schemas import topics
+from s2m3.schemas.settings import BrokerSettings
+from s2m3.schemas.sleep import NodeSettings
+from tests.recorders import ManualLoop, RecordedLink
+
+TOPIC = "home/node/desktop/settings"
+#: A newer release has a key that this one does not know.
+SAID = b'{"prefer": 2.0, "wake": "52:54:00:12:34:56", "colour": "blue"}'
+
+
+class Kept:
+    """Settings of nodes that come over a recorded link."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, bytes]] = []
+        self.heard: list[tuple[str, NodeSettings | None]] = []
+        self.link = RecordedLink(BrokerSettings(root="home"), "planner", ManualLoop())
+        self.documents = DesiredDocuments(
+            self.link,  # type: ignore[arg-type]
+            topics.NODE_SETTINGS,
+            self._say,
+            lambda node, settings: self.heard.append((node, settings)),
+        )
+        self.documents.start()
+        self.link.deliver(TOPIC, SAID, retain=True)
+
+    def _say(self, topic: str, payload: bytes) -> bool:
+        self.said.append((topic, payload))
+        return True
+
+
+def test_they_are_read_and_said_again_as_they_were_written() -> None:
+    kept = Kept()
+    assert kept.heard == [("desktop", NodeSettings(prefer=2.0, wake="52:54:00:12:34:56"))]
+    kept.documents.repeat()
+    assert kept.said == [(TOPIC, SAID)]
+
+
+def test_what_was_cleared_while_the_connection_was_down_is_gone() -> None:
+    kept = Kept()
+    kept.documents.on_connected()
+    kept.documents.drop_removed()
+    assert kept.heard[1:] == [("desktop", None)]
+    kept.documents.repeat()
+    assert kept.said == []
+
+
+def test_what_comes_again_after_a_reconnect_stays() -> None:
+    kept = Kept()
+    kept.documents.on_connected()
+    assert kept.documents.wait_s() > 0
+    kept.link.deliver(TOPIC, SAID, retain=True)
+    assert kept.documents.wait_s() == 0
+    kept.documents.drop_removed()
+    assert (None not in [settings for _, settings in kept.heard], kept.said) == (True, [])
