@@ -135,9 +135,9 @@ class Presence:
         if self._profile is not None:
             self._tell(topics.NODE_STATE, self._state)
 
-    def change_state(self, state: Literal["draining", "lost"], *, left: bool = False) -> None:
-        """Sets and publishes a new state; `left` if the node leaves in order and may be woken."""
-        self._state = self._state.model_copy(update={"state": state, "left": left})
+    def change_state(self, state: Literal["draining", "lost"], *, left: bool = False, asleep: bool = False) -> None:
+        """Sets and publishes a new state; `left` if the node leaves in order, `asleep` if its machine goes to sleep."""
+        self._state = self._state.model_copy(update={"state": state, "left": left, "asleep": asleep})
         self.tell_state()
 
     def report(self, reported: m.Reported) -> None:

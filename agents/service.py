@@ -231,7 +231,7 @@ class Agent:
         self._parts.stop()
         self._loader.stop()
         self._step_server.runner.stop()
-        self._presence.change_state("lost", left=left)
+        self._presence.change_state("lost", left=left, asleep=left and self.wants_sleep)
         self.link.stop()
         self._loop.stop()
         _log.info("agent_down", node=self._node)

@@ -87,7 +87,7 @@ class NodeListener:
             self._cluster.failures.forget(node)
         if state is not None and state.state == "lost":
             metrics.NODES_LOST.labels(node).inc()
-            self._record("node_lost", node, in_order=state.left)
+            self._record("node_lost", node, asleep=state.asleep)
             self._on_change(now=True)
             return
         has_joined = was in (None, "lost") and state is not None
@@ -95,12 +95,12 @@ class NodeListener:
             self._record("node_joined", node)
         self._on_change(improve=has_joined)
 
-    def _record(self, event: Literal["node_joined", "node_lost"], node: str, *, in_order: bool = False) -> None:
-        _log.info(event, node=node, in_order=in_order or None)
+    def _record(self, event: Literal["node_joined", "node_lost"], node: str, *, asleep: bool = False) -> None:
+        _log.info(event, node=node, asleep=asleep or None)
         if self._is_settled():  # a retained state does not tell when the node joined or was lost
-            document = m.Event(event=event, node=node, detail="left in order" if in_order else None)
+            document = m.Event(event=event, node=node, detail="asleep" if asleep else None)
             self._publish(topics.EVENT.at(self._link.root), document.encode(), False)  # noqa: FBT003
-            lost = self._cluster.note_departure if in_order else self._cluster.note_loss
+            lost = self._cluster.note_sleep if asleep else self._cluster.note_loss
             note = lost if event == "node_lost" else self._cluster.flapping.came
             note(node, time.monotonic())
 

@@ -46,6 +46,8 @@ class NodeState(Document):
     protocol: Protocol = 0
     #: of a lost node: whether it left in order (SIGTERM, `s2m3 node sleep`); with a wake address it may be woken
     left: Annotated[bool, Since(1)] = False
+    #: whether it left because its machine goes to sleep: nobody expects it back by itself, as after a restart
+    asleep: Annotated[bool, Since(1)] = False
 
 
 class NodeProfile(Document):

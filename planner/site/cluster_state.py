@@ -322,9 +322,9 @@ class ClusterState:
         self.flapping.left(node, now)
         self.hope_until = now + _HOPE_S
 
-    def note_departure(self, node: str, now: float) -> None:
-        """Notes that a node left in order: nobody hopes for its return, and it did not flap."""
-        self.flapping.left(node, now, in_order=True)
+    def note_sleep(self, node: str, now: float) -> None:
+        """Notes that a node's machine went to sleep: nobody hopes for its return, and it did not flap."""
+        self.flapping.left(node, now, asleep=True)
 
     def note_new(self, task: str, now: float) -> None:
         """Notes that a task is new or changed: nodes may take a moment to say that they hold its checkpoint."""

@@ -40,13 +40,13 @@ class Flapping:
         if not presence.present:
             presence.present, presence.since = True, now
 
-    def left(self, node: str, now: float, *, in_order: bool = False) -> None:
-        """Notes that a node was lost. A short presence that ended in order counts neither for nor against the node."""
+    def left(self, node: str, now: float, *, asleep: bool = False) -> None:
+        """Notes that a node was lost. A short presence that sleep ended counts neither for nor against the node."""
         presence = self._presences.get(node)
         if presence is None or not presence.present:
             return
         presence.present = False
-        if in_order:
+        if asleep:
             return
         is_short = now - presence.since < _SHORT_S + 2 * presence.wait_s
         presence.short = presence.short + 1 if is_short else 0

@@ -79,11 +79,11 @@ def test_of_several_sleeping_nodes_the_heavier_is_wanted_and_both_only_where_one
     assert placed(both).asleep == {"transcription": ["attic", "desktop"]}
 
 
-def test_an_orderly_departure_is_no_flapping_and_nobody_hopes_for_its_return() -> None:
+def test_going_to_sleep_is_no_flapping_and_nobody_hopes_for_its_return() -> None:
     cluster = make_facts("transcription", nodes={"a": 1000.0})
     for now in (0.0, 1.0, 2.0, 3.0):
         cluster.flapping.came("a", now)
-        cluster.note_departure("a", now + 0.5)
+        cluster.note_sleep("a", now + 0.5)
     assert cluster.flapping.held(4.0) == {}
     assert not cluster.hopes("transcription", 4.0)
     cluster.note_loss("a", 4.0)
