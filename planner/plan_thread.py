@@ -47,6 +47,8 @@ class PlanThread:
         self._queue: SimpleQueue[PlanInputs | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="plan", daemon=True)
         self.busy = False
+        #: seconds that the last plan took
+        self.took_s = 0.0
 
     def start(self) -> None:
         """Starts the thread."""
@@ -64,6 +66,7 @@ class PlanThread:
     def _run(self) -> None:
         while (inputs := self._queue.get()) is not None:
             plan: tuple[Placement, Decision] | None = None
+            began = time.monotonic()
             try:
                 with metrics.PLAN_SECONDS.time():
                     now = time.monotonic()
@@ -72,10 +75,10 @@ class PlanThread:
                     plan = placement, decide(inputs.snapshot, placement)
             except Exception:  # noqa: BLE001  # the thread's one broad except: an error in a plan must not end planning
                 _log.exception("plan_failed")
-            self._loop.call(partial(self._finish, plan))
+            self._loop.call(partial(self._finish, plan, time.monotonic() - began))
 
-    def _finish(self, plan: tuple[Placement, Decision] | None) -> None:
-        self.busy = False
+    def _finish(self, plan: tuple[Placement, Decision] | None, took_s: float) -> None:
+        self.busy, self.took_s = False, took_s
         if plan is not None:
             for task, error in plan[0].errors.items():
                 _log.warning("task_not_placed", task=task, error=str(error))

@@ -16,13 +16,13 @@ from s2m3.planner.desired_documents import DesiredDocuments
 from s2m3.planner.earlier_planner import EarlierPlanner
 from s2m3.planner.leadership import Leadership
 from s2m3.planner.node_listener import NodeListener
-from s2m3.planner.plan_thread import PlanInputs, PlanThread
+from s2m3.planner.plan_scheduler import PlanScheduler
 from s2m3.planner.retained_requests import RetainedRequests
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.decision import Decision
 from s2m3.planner.site.missing_documents import MissingDocuments
 from s2m3.planner.site.placement import Placement
-from s2m3.planner.site.placer import Placer, second_copies_in_spare
+from s2m3.planner.site.placer import Placer
 from s2m3.planner.site.published_documents import Documents
 from s2m3.planner.site_metrics import count_changes, count_site, health_of
 from s2m3.planner.task_sessions import TaskSessions
@@ -68,24 +68,22 @@ class Planner:
     def __init__(self, settings: PlannerSettings, catalogue: Catalogue, *, placer: Placer, epoch: int = 0) -> None:
         self._settings = settings
         self._root, self._events = settings.root, topics.EVENT.at(settings.root)
-        self._placer = placer
-        self._improve = self._rebuilt = False
+        self._rebuilt = False
         self._cluster = ClusterState(catalogue)
         self._loop = Loop("planner")
+        self._plans = PlanScheduler(
+            self._loop, settings, self._cluster, placer, may_plan=self._may_plan, on_plan=self._adopt
+        )
         self._leadership = Leadership(
             settings, self._loop, epoch, publish=self._publish_retained, may_publish=self._may_publish
         )
         self._epoch, self.superseded = self._leadership.epoch, self._leadership.superseded
         self._documents = Documents(self._root, self._epoch)
         self._missing, self._ask_times = MissingDocuments(), AskTimes()
-        self._task_sessions = TaskSessions(settings, self._loop, self._cluster, self._plan)
+        self._task_sessions = TaskSessions(settings, self._loop, self._cluster, self._plans.soon)
         self._retained_requests = RetainedRequests(settings, self._loop)
         #: false from each connect until we know whether a newer planner exists and have published our documents again
         self._synchronised = False
-        self._plan_thread = PlanThread(self._loop, self._adopt, self._plan_if_outdated)
-        #: whether something changed since the snapshot of the plan under way
-        self._is_outdated = False
-        self._timer: Timer | None = None
         self._retry: Timer | None = None
         self._stopping = False
         self.link = Link(
@@ -106,7 +104,7 @@ class Planner:
         self._unknown_tasks = UnknownTasks(
             settings, self._loop, self._cluster, self._leads, on_known=self._waker.requested
         )
-        rebuilt, soon = lambda: self._rebuilt, self._plan_soon
+        rebuilt, soon = lambda: self._rebuilt, self._plans.soon
         self._earlier = EarlierPlanner(
             self.link, self._cluster, self._documents, self._missing, is_rebuilt=rebuilt, on_change=soon
         )
@@ -130,7 +128,7 @@ class Planner:
             S2M3Error: No broker answered.
         """
         self._loop.start()
-        self._plan_thread.start()
+        self._plans.start()
         self._desired.start()
         self._settings_of.start()
         self._earlier.start()
@@ -168,7 +166,7 @@ class Planner:
         self._unknown_tasks.stop()
         self._retained_requests.stop()
         self.link.stop()
-        self._plan_thread.stop()
+        self._plans.stop()
         self._loop.stop()
         _log.info("planner_down", epoch=self._epoch)
 
@@ -210,7 +208,7 @@ class Planner:
         self._synchronised = True
         self._publish_all()
         self._cluster.sessions &= self._cluster.tasks_with_gateway()
-        self._plan_soon()
+        self._plans.soon()
 
     def _publish_all(self) -> None:
         """Publishes all documents of the planner, and the desired tasks as their owners wrote them."""
@@ -231,8 +229,9 @@ class Planner:
             return
         self._rebuilt = self._synchronised = True
         self._cluster.sessions |= self._cluster.tasks_with_gateway()
-        self._improve = not self._cluster.plans  # a change of leader alone is no reason to move modules
-        self._plan()
+        if not self._cluster.plans:  # a change of leader alone is no reason to move modules
+            self._plans.improve()
+        self._plans.now(thorough=True)
 
     # ---- incoming documents ---------------------------------------------------------------------------------------
 
@@ -258,52 +257,41 @@ class Planner:
             if self._cluster.want(task, None):
                 _log.info("task_removed", task=task)
                 self._task_sessions.close(task)
-                self._plan_soon()
+                self._plans.soon()
         elif self._cluster.want(task, spec):
             _log.info("task_wanted", task=task, model=spec.model)
             self._cluster.note_new(task, time.monotonic())
-            self._improve = True
-            self._plan_soon()
+            self._plans.improve()
+            self._plans.soon()
 
     def _on_settings(self, node: str, settings: NodeSettings | None) -> None:
         if self._cluster.set_settings(node, settings):
             self._on_change(improve=True)
 
     def _plan_afresh(self) -> dict[str, Any]:
-        self._improve = True
-        revision = self._documents.revision + (2 if self._plan_thread.busy else 1)  # of the plan with these facts
-        self._plan()
+        self._plans.improve()
+        revision = self._documents.revision + (2 if self._plans.busy else 1)  # of the plan with these facts
+        self._plans.now(thorough=True)
         return {"epoch": self._epoch, "revision": revision}
 
     def _on_change(self, *, improve: bool = False, now: bool = False) -> None:
-        self._improve = self._improve or improve
+        if improve:
+            self._plans.improve()
         if now:
-            self._plan()
+            self._plans.now()
         else:
-            self._plan_soon()
+            self._plans.soon()
 
     # ---- planning -------------------------------------------------------------------------------------------------
 
-    def _plan_soon(self) -> None:
-        """Schedules a plan after the settle time, so that several changes in a row are planned once."""
-        if self._timer is None and self._rebuilt:
-            self._timer = self._loop.after(self._settings.settle_s, self._plan)
-
-    def _plan(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _may_plan(self) -> bool:
+        """Called before each plan: whether this planner leads. `_republish` plans after a reconnect."""
         if not (self._synchronised and self.link.connected) or self.superseded.is_set():
-            return  # `_republish` plans after the reconnect
+            return False
         if self._leadership.resign_to_followed(self._cluster.epoch_followed()):
-            return
+            return False
         self._task_sessions.open_all()
-        if self._plan_thread.busy:
-            self._is_outdated = True  # the newest facts are planned as soon as the plan under way is made
-            return
-        improve, self._improve, self._is_outdated = self._improve, False, False
-        fill = second_copies_in_spare if self._settings.spare else None
-        self._plan_thread.submit(PlanInputs(self._cluster.snapshot(), self._placer(improve), fill))
+        return True
 
     def _adopt(self, placement: Placement, decision: Decision) -> None:
         """Publishes a plan. What changed while it was made is planned next."""
@@ -322,11 +310,7 @@ class Planner:
             self._retry.cancel()
         now = time.monotonic()
         when = self._cluster.next_retry(now)
-        self._retry = None if when is None else self._loop.after(when - now + 0.01, self._plan)
-
-    def _plan_if_outdated(self) -> None:
-        if self._is_outdated:
-            self._plan()
+        self._retry = None if when is None else self._loop.after(when - now + 0.01, self._plans.now)
 
     # ---- outgoing documents ---------------------------------------------------------------------------------------
 

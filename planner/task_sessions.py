@@ -22,6 +22,8 @@ _STOP_S = 1.0
 _RETRY_S = 1.0
 #: Delay before a removed task's session is ended, so that its gateway disconnects first.
 _CLOSE_S = 1.0
+#: Most sessions that are being opened: each takes a connection, and a thread while it connects.
+_AT_ONCE = 32
 Opened = Callable[[bool, UnauthorisedError | None], None]
 
 
@@ -32,7 +34,7 @@ class TaskSessions:
         settings: Where the broker is.
         loop: The event loop; all methods are called in its thread.
         cluster: Holds the desired tasks, and the set of tasks whose session is open, which is updated here.
-        changed: Called after a session was opened, and when a failed attempt is to be repeated.
+        changed: Called after a session was opened, and when a failed attempt is to be repeated: it leads to `open_all`.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class TaskSessions:
         self._cluster = cluster
         self._changed = changed
         self._opening: set[str] = set()
+        #: tasks whose session could not be opened a moment ago
+        self._resting: set[str] = set()
         self.refused: UnauthorisedError | None = None
 
     @property
@@ -51,8 +55,9 @@ class TaskSessions:
         return bool(self._opening)
 
     def open_all(self) -> None:
-        """Opens the sessions of all desired tasks that are neither open nor being opened."""
-        for task in self._cluster.tasks.keys() - self._cluster.sessions - self._opening:
+        """Opens the sessions of all desired tasks that are neither open nor being opened, some of them at a time."""
+        closed = self._cluster.tasks.keys() - self._cluster.sessions - self._opening - self._resting
+        for task in sorted(closed)[: _AT_ONCE - len(self._opening)]:
             self._opening.add(task)
             _open(self._settings, self._loop, task, on_opened=partial(self._opened, task))
 
@@ -72,7 +77,15 @@ class TaskSessions:
         elif task in self._cluster.tasks:
             if worked:
                 self._cluster.sessions.add(task)
-            self._loop.after(0.0 if worked else _RETRY_S, self._changed)
+                self._changed()
+            else:
+                self._resting.add(task)
+                self._loop.after(_RETRY_S, partial(self._rested, task))
+        self.open_all()
+
+    def _rested(self, task: str) -> None:
+        self._resting.discard(task)
+        self._changed()
 
 
 def _open(settings: BrokerSettings, loop: Loop, task: str, on_opened: Opened) -> None:

@@ -211,6 +211,10 @@ def with_definition(known: Catalogue, definition: Definition) -> tuple[Catalogue
     if all(_is_same(spec, known.modules.get(spec.id)) for spec in definition.modules):
         check_model("definition", definition.model, known.modules)
         return known, definition.model  # there is nothing to merge
+    if (fresh := _unrelated(definition, known.modules)) is not None:
+        modules = dict(sorted({**known.modules, **fresh}.items()))
+        check_model("definition", definition.model, modules)
+        return known.model_copy(update={"modules": modules}), definition.model
     specs = dict(known.modules)
     for spec in definition.modules:
         if specs.setdefault(spec.id, spec).identity != spec.identity:
@@ -219,6 +223,16 @@ def with_definition(known: Catalogue, definition: Definition) -> tuple[Catalogue
     others = {name: model for name, model in known.models.items() if name != definition.model.id}
     found = _merged(specs, [*others.values(), definition.model], first=list(known.modules))
     return known.model_copy(update={"modules": found.modules}), found.models[definition.model.id]
+
+
+def _unrelated(definition: Definition, known: Mapping[str, ModuleSpec]) -> dict[str, ModuleSpec] | None:
+    """Returns the modules that a definition adds; None if any of them has to be merged with another one."""
+    fresh = {spec.id: spec for spec in definition.modules if not _is_same(spec, known.get(spec.id))}
+    identities = {spec.identity for spec in fresh.values()}
+    is_plain = len(identities) == len(fresh) and all(spec.same_as is None for spec in fresh.values())
+    if not is_plain or fresh.keys() & known.keys() or any(spec.identity in identities for spec in known.values()):
+        return None
+    return fresh
 
 
 def _is_same(spec: ModuleSpec, known: ModuleSpec | None) -> bool:

@@ -11,7 +11,9 @@ from s2m3.planner.site.compute_time import expected_s
 from s2m3.planner.site.flapping import Flapping
 from s2m3.planner.site.load_failures import LoadFailures
 from s2m3.planner.site.part_sources import fetch_price_s, has_part
+from s2m3.planner.site.report_content import said
 from s2m3.planner.site.request_rates import Rates
+from s2m3.planner.site.run_times import Row, RunTimes
 from s2m3.planner.site.site_index import SiteIndex
 from s2m3.schemas.definitions import Catalogue, ModelSpec, ModuleSpec, is_hub_id, with_definition
 from s2m3.schemas.dtypes import share_of
@@ -26,21 +28,6 @@ __all__ = ["ClusterState"]
 _HOPE_S = 10.0
 #: Nodes look for the checkpoint of a new task, and say in their profile that they hold it: they have this long.
 _OFFER_S = 2.0
-
-
-def _said(reported: Reported) -> tuple[object, ...]:
-    """Returns what a report says that plans and routes are made of."""
-    modules = {
-        module: (report.state, report.runtime, report.fingerprint, _digits(report.memory_mb), _digits(report.ms))
-        for module, report in reported.modules.items()
-    }
-    memory = (_digits(reported.runtime_mb), _digits(reported.pressure_mb))
-    return reported.boot, reported.epoch, memory, modules
-
-
-def _digits(value: float) -> float:
-    """Returns a number with two digits, as routes have it."""
-    return float(f"{value:.2g}")
 
 
 @dataclass(slots=True)
@@ -75,8 +62,9 @@ class ClusterState:
     _offers_until: dict[str, float] = field(default_factory=dict)
     flapping: Flapping = field(default_factory=Flapping)
     failures: LoadFailures = field(default_factory=LoadFailures)
-    #: made of the definitions in files and tasks; None after a change of tasks
-    _known: _Known | None = None
+    #: empty until the definitions of these tasks are first needed; shared with the snapshots of the same tasks
+    _known: list[_Known] = field(default_factory=list)
+    run_times: RunTimes = field(default_factory=RunTimes)  # shared with all snapshots; one plan at a time uses it
     _index: SiteIndex | None = None
 
     @property
@@ -137,13 +125,13 @@ class ClusterState:
             self._offers_until.pop(task, None)
         else:
             self.tasks[task] = spec
-        self._known = None
+        self._known = []
         return True
 
     def _definitions(self) -> _Known:
         """Returns the definitions in files and tasks; equal modules are merged."""
-        if self._known is None:
-            known = self._known = _Known(self.in_files)
+        if not self._known:
+            known = _Known(self.in_files)
             for task, spec in sorted(self.tasks.items()):
                 if spec.unreadable:
                     known.refused[task] = BadDefinitionError(f"the planner cannot read it: {spec.unreadable}")
@@ -152,7 +140,8 @@ class ClusterState:
                         known.catalogue, known.models[task] = with_definition(known.catalogue, spec.definition)
                     except BadInputError as error:
                         known.refused[task] = error
-        return self._known
+            self._known.append(known)
+        return self._known[0]
 
     def usable(self) -> list[str]:
         """Returns the nodes that may be given modules: ready, and with a profile of the current boot."""
@@ -225,6 +214,15 @@ class ClusterState:
             return expected
         return expected + fetch_price_s(spec, profile, site.sender(spec, node))
 
+    def run_times_of(self, spec: ModuleSpec) -> Row:
+        """Returns the times of a module that are known from earlier plans, of nodes that it does not concern."""
+        site = self._site()
+        return self.run_times.row(spec, site.pace(spec), site.senders(spec))
+
+    def concerned(self, module: str) -> frozenset[str]:
+        """Returns the nodes that report a module, or have failed to load it."""
+        return self.failures.of(module).union(self._site().held.get(module, ()))
+
     def understands(self, node: str, document: BaseModel) -> bool:
         """Returns whether a node's protocol number is high enough for everything in a document."""
         protocol = self.nodes.protocol(node)
@@ -282,7 +280,7 @@ class ClusterState:
         Progress, free memory, and times and sizes that are the same to two digits change neither.
         """
         before = self.reported.get(node)
-        return (before and _said(before)) != (reported and _said(reported))
+        return (before and said(before)) != (reported and said(reported))
 
     def take_report(self, node: str, reported: Reported | None, now: float) -> list[str]:
         """Sets a node's report (None removes it) and returns the modules that failed since its last report."""

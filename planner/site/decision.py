@@ -1,5 +1,7 @@
 """From cluster state and placement to documents: each node's modules, the routes, the gateway of each task. Pure."""
 
+import heapq
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -150,12 +152,22 @@ def _gateways_among(cluster: ClusterState, nodes: list[str], others: Collection[
         current = cluster.plans[node].gateways if node in cluster.plans else []
         kept = [task for task in current if task in tasks and _understands(cluster, node, task)]
         gateways |= dict.fromkeys(kept[: _most_gateways(cluster, node)], node)
-    count = {node: sum(1 for gateway in gateways.values() if gateway == node) for node in nodes}
+    taken = Counter(gateways.values())
+    free = [(taken[node], node) for node in nodes if _has_room(cluster, node, taken[node])]
+    heapq.heapify(free)
     for task in sorted(tasks & cluster.sessions - gateways.keys()):
-        able = [node for node in nodes if _has_room(cluster, node, count[node]) and _understands(cluster, node, task)]
-        if able:
-            gateways[task] = min(able, key=lambda node: (count[node], node))
-            count[gateways[task]] += 1
+        passed_over = []
+        while free:
+            count, node = heapq.heappop(free)
+            if not _understands(cluster, node, task):
+                passed_over.append((count, node))
+                continue
+            gateways[task] = node
+            if _has_room(cluster, node, count + 1):
+                heapq.heappush(free, (count + 1, node))
+            break
+        for entry in passed_over:
+            heapq.heappush(free, entry)
     return gateways
 
 

@@ -42,6 +42,10 @@ class LoadFailures:
         failures = self._of.get((node, module))
         return failures is None or failures.until <= now
 
+    def of(self, module: str) -> frozenset[str]:
+        """Returns the nodes on which a module failed."""
+        return frozenset(node for node, failed in self._of if failed == module)
+
     def ends(self, now: float) -> list[float]:
         """Returns when the back-offs in effect end."""
         return [failures.until for failures in self._of.values() if failures.until > now]

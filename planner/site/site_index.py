@@ -72,15 +72,19 @@ class SiteIndex:
         return self._paces[spec.id]
 
     @cached_property
-    def _senders(self) -> Senders:
+    def _all_senders(self) -> Senders:
         profiles = {node: self._profiles.get(node) for node in sorted(self._nodes.present)}
         return Senders({node: profile for node, profile in profiles.items() if profile is not None})
 
+    def senders(self, spec: ModuleSpec) -> list[Sender]:
+        """Returns the two present nodes with the fastest links that send a module's part."""
+        if spec.id not in self._best:
+            self._best[spec.id] = self._all_senders.best(spec)
+        return self._best[spec.id]
+
     def sender(self, spec: ModuleSpec, node: str) -> Sender | None:
         """Returns the present node with the fastest link that sends a module's part to a node; None if none does."""
-        if spec.id not in self._best:
-            self._best[spec.id] = self._senders.best(spec)
-        return next((sender for sender in self._best[spec.id] if sender.node != node), None)
+        return next((sender for sender in self.senders(spec) if sender.node != node), None)
 
     def _is_current(self, node: str) -> bool:
         profile = self._profiles.get(node)

@@ -8,14 +8,14 @@ import numpy as np
 
 from s2m3.planner.solving.exact import is_small
 from s2m3.planner.solving.greedy import kept
-from s2m3.planner.solving.layout import Layout
+from s2m3.planner.solving.layout import SLACK_MB, Layout
 from s2m3.planner.solving.loaded_routes import LoadedRoutes
 from s2m3.planner.solving.moves import at_each_s, devices_with_room
 from s2m3.planner.solving.problem import Floats, Ints, Problem
 from s2m3.planner.solving.queueing import has_rates
 from s2m3.schemas.instance import Instance
 
-__all__ = ["Spare", "second_copies"]
+__all__ = ["Spare", "kept_second_copies", "second_copies"]
 
 #: (-worth per MB, module, device): a heap of offers yields the greatest worth first
 Offer = tuple[float, int, int]
@@ -125,6 +125,34 @@ def _prices_s(problem: Problem) -> dict[int, Floats]:
         prices = [price for t in users if (price := problem.tasks[t].prices_s) is not None]
         if prices:
             found[module] = np.max(prices, axis=0)[:-2]
+    return found
+
+
+def kept_second_copies(
+    instance: Instance, placement: Mapping[str, Sequence[str]], current: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """Returns the second copies that exist and still fit beside a placement, module -> devices: for quick plans.
+
+    Args:
+        instance: Devices, modules, tasks.
+        placement: Module -> devices; every module has a device.
+        current: Module -> devices now.
+    """
+    room = {device.id: device.memory_mb for device in instance.devices}
+    size = {module.id: module.memory_mb for module in instance.modules}
+    for name, devices in placement.items():
+        for device in devices:
+            room[device] -= size[name]
+    found: dict[str, list[str]] = {}
+    for module in instance.modules:
+        if len(placement[module.id]) > 1:
+            continue
+        for device in current.get(module.id, ()):
+            is_able = device not in placement[module.id] and device in room and device in module.seconds
+            if is_able and room[device] + SLACK_MB >= size[module.id]:
+                room[device] -= size[module.id]
+                found[module.id] = [device]
+                break
     return found
 
 

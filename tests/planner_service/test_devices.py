@@ -3,7 +3,8 @@
 import pytest
 
 from s2m3.planner.site.cluster_state import ClusterState
-from s2m3.planner.site.placement import build_instance, place
+from s2m3.planner.site.placement import place
+from s2m3.planner.site.placement_instance import build_instance
 from s2m3.planner.site.placer import placer
 from s2m3.schemas.messages import ModuleReport, Reported
 from tests.planner.naive import Placement, best_objective_s, latency_s, routes

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from s2m3.planner.site.cluster_state import ClusterState
-from s2m3.planner.site.placement import _place_some, build_instance, place
+from s2m3.planner.site.placement import _place_some, place
+from s2m3.planner.site.placement_instance import build_instance
 from s2m3.planner.site.placer import placer, second_copies_in_spare
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.errors import NoCapacityError

@@ -1,0 +1,117 @@
+"""When plans are made, and how thorough they are: what is lost is placed at once, second copies follow."""
+
+from collections.abc import Callable
+
+from s2m3.broker.event_loop import Loop, Timer
+from s2m3.planner.plan_thread import PlanInputs, PlanThread
+from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.decision import Decision
+from s2m3.planner.site.placement import Placement
+from s2m3.planner.site.placer import Placer, second_copies_in_spare
+from s2m3.planner.solving.second_copies import kept_second_copies
+from s2m3.schemas.settings import PlannerSettings
+
+__all__ = ["PlanScheduler"]
+
+#: A thorough plan follows a quick one after so many seconds, or so many times what the last thorough plan took.
+_THOROUGH_AFTER_S, _REST = 0.3, 4.0
+
+
+class PlanScheduler:
+    """Makes plans of the newest facts, one after another, in a thread of their own.
+
+    A quick plan places what has no copy, and leaves second copies where they are. A thorough one follows: it decides
+    anew about second copies and, if asked, about better places. While changes go on, most plans are quick, so that the
+    cost of a large site's thorough plans does not delay what users wait for. All methods run in the loop's thread,
+    except `start` and `stop`.
+
+    Args:
+        loop: The planner's event loop.
+        settings: The planner's settings.
+        cluster: The cluster state; each plan is made of a snapshot.
+        placer: Computes placements.
+        may_plan: Called before each plan; without its consent none is made, and the next call decides again.
+        on_plan: Called with each plan.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        settings: PlannerSettings,
+        cluster: ClusterState,
+        placer: Placer,
+        *,
+        may_plan: Callable[[], bool],
+        on_plan: Callable[[Placement, Decision], None],
+    ) -> None:
+        self._loop, self._settings = loop, settings
+        self._cluster, self._placer, self._may_plan = cluster, placer, may_plan
+        self._thread = PlanThread(loop, on_plan, self._on_idle)
+        self._improve = False
+        #: whether something changed since the snapshot of the plan under way
+        self._is_outdated = False
+        #: whether the next plan is to be thorough; whether the one under way is; seconds that the last one took
+        self._is_thorough_due = self._is_thorough = False
+        self._thorough_s = 0.0
+        self._settling: Timer | None = None
+        self._follow_up: Timer | None = None
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after the plan under way; does not wait for that plan."""
+        self._thread.stop()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a plan is being made."""
+        return self._thread.busy
+
+    def improve(self) -> None:
+        """Has the next thorough plan look for better places of modules that have one."""
+        self._improve = True
+
+    def soon(self) -> None:
+        """Plans after the settle time, so that several changes in a row are planned once."""
+        if self._settling is None:
+            self._settling = self._loop.after(self._settings.settle_s, self.now)
+
+    def now(self, *, thorough: bool = False) -> None:
+        """Plans at once; if a plan is under way, right after that."""
+        self._is_thorough_due = self._is_thorough_due or thorough
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        if not self._may_plan():
+            return
+        if self._thread.busy:
+            self._is_outdated = True
+            return
+        self._is_outdated = False
+        self._is_thorough, self._is_thorough_due = self._is_thorough_due, False
+        self._submit(improve=self._is_thorough and self._improve)
+
+    def _submit(self, *, improve: bool) -> None:
+        if self._follow_up is not None and self._is_thorough:
+            self._follow_up.cancel()
+            self._follow_up = None
+        elif self._follow_up is None and not self._is_thorough:
+            wait_s = max(_THOROUGH_AFTER_S, _REST * self._thorough_s)
+            self._follow_up = self._loop.after(wait_s, self._plan_thoroughly)
+        if self._is_thorough:
+            self._improve = False
+        fill = second_copies_in_spare if self._is_thorough else kept_second_copies
+        spare = fill if self._settings.spare else None
+        self._thread.submit(PlanInputs(self._cluster.snapshot(), self._placer(improve), spare))
+
+    def _plan_thoroughly(self) -> None:
+        self._follow_up = None
+        self.now(thorough=True)
+
+    def _on_idle(self) -> None:
+        if self._is_thorough:
+            self._thorough_s = self._thread.took_s
+        if self._is_outdated:
+            self.now()

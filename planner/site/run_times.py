@@ -1,0 +1,57 @@
+"""What run times were computed of each module on each node, kept from one plan to the next. Pure.
+
+Of a thousand nodes and three hundred modules, one plan after another needs all times, and hardly any of them changes.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from s2m3.planner.site.compute_time import Pace
+from s2m3.planner.site.part_sources import Sender
+from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.messages import NodeProfile
+
+__all__ = ["Row", "RunTimes"]
+
+#: node -> the profile that the time was computed with, and the seconds per item; None: the node cannot load the module
+Row = dict[str, tuple[NodeProfile, float | None]]
+
+
+@dataclass(slots=True)
+class _Kept:
+    spec: ModuleSpec
+    pace: Pace | None
+    senders: list[Sender]
+    row: Row = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class RunTimes:
+    """A row of times for each module, for nodes that neither hold the module nor failed to load it."""
+
+    _kept: dict[str, _Kept] = field(default_factory=dict)
+
+    def row(self, spec: ModuleSpec, pace: Pace | None, senders: list[Sender]) -> Row:
+        """Returns a module's row, to be read and filled in; it is empty if what all its times rest on has changed.
+
+        Args:
+            spec: The module.
+            pace: What nodes that have run it measured.
+            senders: Who sends its part to nodes that lack it.
+        """
+        kept = self._kept.get(spec.id)
+        if kept is None or (kept.pace, kept.senders) != (pace, senders) or not _is_same(kept.spec, spec):
+            kept = self._kept[spec.id] = _Kept(spec, pace, senders)
+        return kept.row
+
+    def keep(self, modules: Collection[str], nodes: Collection[str]) -> None:
+        """Forgets the other modules, and nodes that are gone, once these are as many as those that are there."""
+        for module in [module for module in self._kept if module not in modules]:
+            del self._kept[module]
+        for kept in self._kept.values():
+            if len(kept.row) > 2 * len(nodes):
+                kept.row = {node: time for node, time in kept.row.items() if node in nodes}
+
+
+def _is_same(one: ModuleSpec, other: ModuleSpec) -> bool:
+    return one is other or one == other

@@ -1,0 +1,119 @@
+"""A quick plan comes first and leaves second copies where they are; a thorough one follows and decides anew."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from queue import Queue
+
+import pytest
+
+from s2m3.broker.event_loop import Loop
+from s2m3.planner.plan_scheduler import PlanScheduler
+from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.placement import Placement, Solve
+from s2m3.planner.site.placement_instance import build_instance
+from s2m3.planner.solving.second_copies import kept_second_copies
+from s2m3.schemas.instance import Instance
+from s2m3.schemas.settings import PlannerSettings
+from tests.conftest import WAIT_S
+from tests.planner_service.site import make_facts
+
+NOOP = ("noop-head", "noop-left", "noop-right")
+
+
+class Recorded:
+    """A scheduler whose plans and searches are recorded; everything is placed on node `a`."""
+
+    def __init__(self, loop: Loop, cluster: ClusterState) -> None:
+        self.plans: Queue[Placement] = Queue()
+        self.improved: list[bool] = []
+        self.may_plan = True
+        self.scheduler = PlanScheduler(
+            loop,
+            PlannerSettings(settle_s=0.0),
+            cluster,
+            self._placer,
+            may_plan=lambda: self.may_plan,
+            on_plan=lambda placement, _: self.plans.put(placement),
+        )
+
+    def _placer(self, improve: bool) -> Solve:  # noqa: FBT001  # Placer's one argument
+        self.improved.append(improve)
+
+        def solve(instance: Instance, _: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
+            return {module.id: ["a"] for module in instance.modules}
+
+        return solve
+
+    def plan(self) -> Placement:
+        return self.plans.get(timeout=WAIT_S)
+
+
+@contextmanager
+def scheduled(loop: Loop, cluster: ClusterState) -> Iterator[Recorded]:
+    made = Recorded(loop, cluster)
+    made.scheduler.start()
+    yield made
+    made.scheduler.stop()
+
+
+@pytest.fixture
+def cluster() -> ClusterState:
+    return make_facts("noop", nodes=dict.fromkeys("abc", 1000.0))
+
+
+def test_a_thorough_plan_follows_a_quick_one(loop: Loop, cluster: ClusterState) -> None:
+    with scheduled(loop, cluster) as made:
+        loop.call(made.scheduler.improve)
+        loop.call(made.scheduler.soon)
+        quick, thorough = made.plan(), made.plan()
+    assert quick.modules == thorough.modules == {name: ["a"] for name in NOOP}
+    assert quick.spare == {}
+    assert thorough.spare.keys() == {*NOOP}
+    assert made.improved == [False, True]
+
+
+def test_a_plan_that_is_asked_to_be_thorough_is_so_at_once_and_alone(loop: Loop, cluster: ClusterState) -> None:
+    with scheduled(loop, cluster) as made:
+        loop.call(made.scheduler.improve)
+        loop.call(lambda: made.scheduler.now(thorough=True))
+        assert made.plan().spare.keys() == {*NOOP}
+    assert made.improved == [True]
+
+
+def test_a_change_while_a_plan_is_made_is_planned_next(loop: Loop, cluster: ClusterState) -> None:
+    with scheduled(loop, cluster) as made:
+
+        def change() -> None:
+            made.scheduler.now()
+            cluster.tasks.clear()
+            made.scheduler.now()
+
+        loop.call(change)
+        assert (len(made.plan().modules), made.plan().modules) == (3, {})
+
+
+def test_without_consent_no_plan_is_made_and_what_was_asked_for_is_not_forgotten(
+    loop: Loop, cluster: ClusterState
+) -> None:
+    with scheduled(loop, cluster) as made:
+        made.may_plan = False
+        loop.call(made.scheduler.improve)
+        loop.call(lambda: made.scheduler.now(thorough=True))
+        loop.call(lambda: setattr(made, "may_plan", True))
+        loop.call(made.scheduler.soon)
+        made.plan()
+    assert made.improved == [True]
+
+
+def test_second_copies_stay_where_they_are_while_they_fit(cluster: ClusterState) -> None:
+    instance = build_instance(cluster, ["noop"], 0.0)
+    placement = {name: ["a"] for name in NOOP}
+    current = {"noop-head": ["a", "b"], "noop-left": ["gone", "c", "b"], "noop-right": ["a"]}
+    assert kept_second_copies(instance, placement, current) == {"noop-head": ["b"], "noop-left": ["c"]}
+    small = instance.model_copy(
+        update={"devices": [d.model_copy(update={"memory_mb": 0.15}) for d in instance.devices]}
+    )
+    crowded = {"noop-head": ["a"], "noop-left": ["b"], "noop-right": ["c"]}
+    assert kept_second_copies(small, crowded, {name: ["a", "b", "c"] for name in NOOP}) == {}
+    twice = {**placement, "noop-head": ["a", "c"]}
+    assert "noop-head" not in kept_second_copies(instance, twice, current)
