@@ -161,6 +161,9 @@ class Client:
         self._link = Link(settings, f"s2m3-client-{unique}", self._loop, on_ended=self._on_link_ended)
         self._dispatcher = Dispatcher(self._link, self._loop, settings.client or unique)
         self._open: set[Reply] = set()
+        #: set once all routes are known; None before the first call of `tasks`
+        self._listed: threading.Event | None = None
+        self._listing = threading.Lock()
         self._loop.start()
         try:
             self._link.start(patient=patient)
@@ -270,7 +273,18 @@ class Client:
         return self._link.refused
 
     def tasks(self) -> dict[str, RouteDoc]:
-        """Returns the tasks that the planner has published: name -> inputs, answer, steps and their ready copies."""
+        """Returns the tasks that the planner has published: name -> inputs, answer, steps and their ready copies.
+
+        The first call subscribes to the routes of all tasks and waits until those are known that there are.
+
+        Raises:
+            UnauthorisedError: The broker has revoked the login's rights.
+        """
+        with self._listing:
+            if self._listed is None:
+                self._listed = threading.Event()
+                self._dispatcher.list_tasks(self._listed.set)
+        self._link.wait_for(self._listed, _GRACE_S)
         return self._dispatcher.tasks()
 
     def close(self) -> None:

@@ -113,6 +113,9 @@ class RecordedLink:
         self._handlers.add(topic_filter, handler, qos, required=required, retained=retained)
         self._on_subscribed += [on_subscribed] if on_subscribed else []
 
+    def unsubscribe(self, topic_filter: str) -> None:
+        self._handlers.remove(topic_filter)
+
     def on_connection_change(
         self,
         *,

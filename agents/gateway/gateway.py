@@ -126,6 +126,7 @@ class Gateway:
             reconnect=False,
         )
         self._link = link
+        self._dispatcher.follow(self.task)
         root = self._settings.root
         subscribe = partial(link.subscribe, handler=partial(self._on_request, link), retained=False)
         subscribe(topics.REQUEST.at(root, task=self.task))
@@ -153,6 +154,7 @@ class Gateway:
             self._link.stop(timeout_s=1.0)
             self._link = None
         self._requeue.close()
+        self._loop.call(partial(self._dispatcher.unfollow, self.task))
 
     def broker_lost(self) -> None:
         """Notes that the agent's own connection was lost too: the broker may have restarted and lost its sessions."""

@@ -17,7 +17,7 @@ from s2m3.broker import tracing
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
-from s2m3.broker.requests.dispatcher import send_work
+from s2m3.broker.requests.work_messages import send_work
 from s2m3.schemas import topics
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.ids import REQUEST_ID_BYTES, is_id

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,75 +16,32 @@ from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.broker.requests.actions import Action, EmitDelta, Finish, Result, Send, Stop, TellDemand
+from s2m3.broker.requests.route_subscriptions import RouteSubscriptions
 from s2m3.broker.requests.stream_assembler import TextDelta
 from s2m3.broker.requests.tracker import RequestTracker
+from s2m3.broker.requests.work_messages import send_stop, send_work
 from s2m3.schemas import topics
-from s2m3.schemas.errors import NotReadyError, S2M3Error, UnknownTaskError
+from s2m3.schemas.errors import S2M3Error, UnknownTaskError
 from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.messages import NodeLoad, NodeState, RouteDoc
 from s2m3.schemas.sleep import Demand
 from s2m3.schemas.wire.codec import (
-    CONTENT_TYPE,
     attempt_of,
     decode_answer,
     decode_piece,
-    encode_stop,
-    encode_work,
     is_piece,
     is_working,
 )
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Answer, Work
 
-__all__ = ["Dispatcher", "send_work"]
+__all__ = ["Dispatcher"]
 
 _log = structlog.get_logger(__name__)
 #: Least time between two notices of demand for one task.
 _DEMAND_S = 5.0
 OnDone = Callable[[Result], None]
 OnDelta = Callable[[TextDelta], None]
-
-
-def send_work(link: Link, work: Work, failed: Callable[[S2M3Error], None]) -> None:
-    """Publishes a message to the module topic of its step.
-
-    Args:
-        link: The connection.
-        work: The message; its hop names module and node.
-        failed: Called if the broker reports that nobody subscribes to the module topic, or denies the publication.
-
-    Raises:
-        TooLargeError: The encoded message exceeds the broker's limit.
-        BusyError: The link's outgoing queue is full.
-    """
-    payload, user = encode_work(work)
-    message = Outgoing(
-        topics.MODULE_IN.at(link.root, module=work.hop.module, node=work.hop.node),
-        payload,
-        reply_to=work.reply_to,
-        correlation=work.request,
-        content_type=CONTENT_TYPE,
-        expiry_s=work.ms_left / 1000,
-        user=user,
-    )
-    link.publish(message, on_no_subscribers=partial(_no_subscribers, work, failed), on_refused=failed)
-
-
-def _no_subscribers(work: Work, failed: Callable[[S2M3Error], None]) -> None:
-    hop = work.hop
-    failed(NotReadyError(f"nobody serves {hop.module} on {hop.node}", step=work.step, node=hop.node))
-
-
-def send_stop(link: Link, work: Work) -> None:
-    """Tells a node that the result of a work is not needed any more. If this is lost, the node generates in vain.
-
-    Raises:
-        BusyError: The link's outgoing queue is full.
-    """
-    topic = topics.MODULE_IN.at(link.root, module=work.hop.module, node=work.hop.node)
-    user = encode_stop(work)
-    message = Outgoing(topic, b"", correlation=work.request, expiry_s=work.ms_left / 1000, user=user)
-    link.publish(message, on_refused=lambda _: None)  # if this is denied, the work was denied too
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +60,9 @@ class Dispatcher:
         link: The requester's connection.
         loop: The event loop that runs the link's handlers.
         client: The requester's name: answers arrive at `client/<client>/in`.
-        on_node_state: Called with node states as well. The owner must not subscribe to them itself: with two
-            subscriptions to the same topics the broker would deliver each state twice.
+        on_node_state: Called with the states of all nodes. The owner must not subscribe to them itself: with two
+            subscriptions to the same topics the broker would deliver each state twice. None: only states of nodes that
+            requests may use are subscribed to.
     """
 
     def __init__(
@@ -119,33 +78,66 @@ class Dispatcher:
         self._reply_to = topics.CLIENT_IN.at(link.root, client=client)
         self._requests = RequestTracker(self._reply_to, random.Random())  # noqa: S311  # spreads retries, keeps no secret
         self._callbacks: dict[bytes, _Callbacks] = {}
-        self._on_ready: Callable[[], None] | None = None
+        #: called one after another as messages to our own inbox come back
+        self._probes: deque[Callable[[], None]] = deque()
         self._forward_node_state = on_node_state
         #: task -> when the planner was told of demand
         self._demand_told: dict[str, float] = {}
+        self._followed = RouteSubscriptions(
+            link,
+            loop,
+            on_route=self._on_route,
+            on_state=self._on_node_state,
+            on_load=self._on_load,
+            all_states=on_node_state is not None,
+        )
+        #: all tasks' routes, once `list_tasks` was called
+        self._listed: dict[str, RouteDoc] = {}
         #: when it fires (monotonic seconds), and the timer
         self._timer: tuple[float, Timer] | None = None
 
     def start(self, on_ready: Callable[[], None] | None = None) -> None:
-        """Subscribes to answers, routes, node states and loads.
+        """Subscribes to answers; to a task's route, and its nodes' states and loads, when the task is first asked.
 
         Args:
             on_ready: Called once answers are certain to arrive, i.e. when a message to our own inbox came back. With
                 access lists, a broker may confirm a subscription and never deliver (Mosquitto's `acl_file` does).
         """
-        self._on_ready = on_ready
         self._link.on_connection_change(on_reconnect=self._on_reconnect, on_disconnect=self._on_disconnect)
-        listen(self._link, topics.ROUTE, self._on_route)
-        listen(self._link, topics.NODE_STATE, self._on_node_state)
-        listen(self._link, topics.NODE_LOAD, self._on_load)
-        self._link.subscribe(self._reply_to, self._on_answer, on_subscribed=self._probe_inbox)
+        self._loop.call(self._followed.start)
+        probe = partial(self._probe_inbox, on_ready or _no_op)
+        self._link.subscribe(self._reply_to, self._on_answer, on_subscribed=probe)
 
-    def _probe_inbox(self) -> None:
-        """Sends an empty message to our own inbox; `_on_answer` takes it as the sign that we are ready."""
+    def _probe_inbox(self, on_back: Callable[[], None]) -> None:
+        """Sends an empty message to our own inbox; `on_back` is called when it arrives, after all that came before."""
         try:
             self._link.publish(Outgoing(self._reply_to, b""))
-        except S2M3Error as error:  # the outgoing queue is full: `on_ready` will not be called
+        except S2M3Error as error:  # the outgoing queue is full: `on_back` will not be called
             _log.warning("inbox_probe_not_sent", topic=self._reply_to, error=str(error))
+            return
+        self._probes.append(on_back)
+
+    def follow(self, task: str) -> None:
+        """Subscribes to a task's route before it is first asked. In the loop's thread."""
+        self._followed.follow(task)
+
+    def unfollow(self, task: str) -> None:
+        """Ends the subscription to a task's route: it is not asked any more. In the loop's thread."""
+        self._followed.unfollow(task)
+
+    def list_tasks(self, on_listed: Callable[[], None]) -> None:
+        """Subscribes to all tasks' routes, from any thread; `on_listed` is called once those retained are known."""
+        self._loop.call(partial(self._list_tasks, on_listed))
+
+    def _list_tasks(self, on_listed: Callable[[], None]) -> None:
+        probe = partial(self._probe_inbox, on_listed)
+        listen(self._link, topics.ROUTE, self._on_listed, on_subscribed=probe)
+
+    def _on_listed(self, task: str, doc: RouteDoc | None) -> None:
+        if doc is None:
+            self._listed.pop(task, None)
+        else:
+            self._listed[task] = doc
 
     def submit(
         self,
@@ -194,8 +186,8 @@ class Dispatcher:
         return len(self._requests)
 
     def tasks(self) -> dict[str, RouteDoc]:
-        """Returns the newest route document of each task, from any thread."""
-        return {task: router.doc for task, router in self._requests.routers.copy().items()}
+        """Returns the newest route document of each known task, from any thread: all tasks after `list_tasks`."""
+        return self._listed | {task: router.doc for task, router in self._requests.routers.copy().items()}
 
     def _submit(
         self,
@@ -208,6 +200,7 @@ class Dispatcher:
         callbacks: _Callbacks,
     ) -> None:
         self._callbacks[request] = callbacks
+        self._followed.follow(task)
         metrics.UNDER_WAY.inc()
         now, stream = time.monotonic(), callbacks.on_delta is not None
         self._execute(self._requests.submit(request, task, inputs, deadline_s, now, options=options, stream=stream))
@@ -233,9 +226,8 @@ class Dispatcher:
             self._requests.on_working(message.correlation, attempt_of(message.user), time.monotonic())
             return
         if not message.payload:
-            on_ready, self._on_ready = self._on_ready, None
-            if on_ready is not None:
-                on_ready()
+            if self._probes:
+                self._probes.popleft()()
             return
         try:
             request, user, content_type = message.correlation, message.user, message.content_type
@@ -317,6 +309,9 @@ class Dispatcher:
             attempts=result.attempts,
             ms=round(result.latency_ms, 1),
         )
+        is_unknown = result.error is not None and result.error.code == UnknownTaskError.code
+        if is_unknown and not self._requests.is_asked(result.task):
+            self._followed.unfollow(result.task)
         if callbacks is not None:
             _count(result)
             callbacks.span.end(attempts=result.attempts, route=result.route, error=result.error)
@@ -336,6 +331,10 @@ class Dispatcher:
     def _tick(self) -> None:
         self._timer = None
         self._execute(self._requests.tick(time.monotonic()))
+
+
+def _no_op() -> None:
+    return
 
 
 def _count(result: Result) -> None:

@@ -33,8 +33,7 @@ _WORKING_S = 3.0
 #: The retry delay is random, up to a bound that doubles with each failure of the request.
 _BACKOFF_S = 0.05
 _BACKOFF_MAX_S = 1.0
-_MAX_PENDING = 10_000
-_SEED_BITS = 53
+_MAX_PENDING, _SEED_BITS = 10_000, 53
 
 
 class RequestTracker:
@@ -48,15 +47,13 @@ class RequestTracker:
     """
 
     def __init__(self, reply_to: str, rng: random.Random) -> None:
-        self._reply_to = reply_to
-        self._rng = rng
+        self._reply_to, self._rng = reply_to, rng
         self._pending: dict[bytes, Pending] = {}
         #: task -> its newest route document
         self.routers: dict[str, Router] = {}
         #: task -> epoch and revision of the newest route document that arrived on this connection
         self._newest: dict[str, tuple[int, int]] = {}
-        self._nodes = NodeStates()
-        self._backlog = Backlog()
+        self._nodes, self._backlog = NodeStates(), Backlog()
         #: heap of (due time, tie-breaker, request id); entries may be outdated, which is checked when they are due
         self._timers: list[tuple[float, int, bytes]] = []
         self._order = itertools.count()
@@ -100,6 +97,10 @@ class RequestTracker:
         if deadline is not None and deadline <= now:
             return [self._finish(pending, now, RequestTimeoutError("the deadline was past when the request came"))]
         return self._dispatch(pending, now)
+
+    def is_asked(self, task: str) -> bool:
+        """Returns whether any request of a task is pending."""
+        return any(pending.task == task for pending in self._pending.values())
 
     def cancel(self, request: bytes) -> list[Action]:
         """Removes a request: its answer will be dropped, and nodes are told to stop generating its text."""

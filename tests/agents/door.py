@@ -44,6 +44,7 @@ class Door:
         self._done(lambda done: self.dispatcher.start(on_ready=done))
         self.tell("node/n/state", NodeState(state="ready", boot="b").encode())
         self.tell("route/t", ROUTE.encode())
+        loop.call(lambda: self.dispatcher.follow("t"))
         self._until(lambda: "t" in self.dispatcher.tasks())  # what is delivered to the broker is not heard here yet
         cluster = ClusterState(Catalogue(modules={}, models={}), tasks={"t": TaskSpec(model="m")})
         self._done(lambda done: TaskSessions(settings, loop, cluster, done).open_all())

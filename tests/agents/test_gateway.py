@@ -17,7 +17,7 @@ from s2m3.broker.mqtt.message import Message
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.schemas.errors import BusyError, UnauthorisedError, UndeliverableError
 from s2m3.schemas.ids import content_of, shown_id
-from s2m3.schemas.messages import Event, Replica, RouteDoc, RouteStep
+from s2m3.schemas.messages import Event, NodeState, Replica, RouteDoc, RouteStep
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import decode_work, encode_answer, encode_piece
 from s2m3.schemas.wire.generation import Piece
@@ -51,7 +51,9 @@ class Desk:
         self.room = PayloadRoom(200.0, lambda: 200.0)
         dispatcher = Dispatcher(self.agent, self.loop, "node-a")  # type: ignore[arg-type]
         dispatcher.start()
+        dispatcher.follow("t")
         self.agent.deliver("home/route/t", route().encode())
+        self.agent.deliver("home/node/a/state", NodeState(state="ready", boot="1").encode())
         self.dispatcher = dispatcher
         self.gateway = Gateway(
             "t",

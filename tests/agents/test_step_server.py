@@ -12,7 +12,7 @@ from s2m3.agents.serving.step_server import StepServer
 from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
-from s2m3.broker.requests.dispatcher import send_work
+from s2m3.broker.requests.work_messages import send_work
 from s2m3.schemas import topics
 from s2m3.schemas.settings import AgentSettings, BrokerSettings
 from s2m3.schemas.wire.codec import decode_answer

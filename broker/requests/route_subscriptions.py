@@ -1,0 +1,173 @@
+"""A requester's subscriptions: the routes of the tasks that it uses, and states and loads of the nodes that they name.
+
+On a large site a requester that subscribed to everything would receive every node's heartbeat, and keep every route.
+Clustered brokers may keep what is retained from clients of another node: what does not come is asked for by roll call.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from s2m3.broker.event_loop import Loop
+from s2m3.broker.mqtt.documents import listen
+from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Message
+from s2m3.broker.roll_call import ask_who_is_there
+from s2m3.broker.roll_call_times import EVERY_S
+from s2m3.schemas import topics
+from s2m3.schemas.ids import is_id
+from s2m3.schemas.messages import NodeLoad, NodeState, RouteDoc
+
+__all__ = ["RouteSubscriptions"]
+
+_log = structlog.get_logger(__name__)
+#: A route waits for the states of the nodes that it names; for one that the broker does not retain, so long.
+_STATE_S = 0.3
+#: What is retained comes right after the SUBACK: what has not come by then is looked for, again and again.
+_LOOK_S = 0.5
+#: Longest time between two roll calls for the same that is missing: the interval doubles up to this.
+_LONGEST_S = 300.0
+
+
+class RouteSubscriptions:
+    """Subscribes to what requests of some tasks need. All methods run in the loop's thread.
+
+    A route is handed on once the states of its nodes are known: they tell which nodes are lost and what each
+    understands.
+
+    Args:
+        link: The requester's connection.
+        loop: The event loop that runs the link's handlers.
+        on_route: Called with a task and its route; with None when the task was removed.
+        on_state: Called with a node and its state; with None when it was cleared, or no route names the node any more.
+        on_load: Called with a node and its load.
+        all_states: Whether to hear the states of all nodes, for an owner that needs them.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        loop: Loop,
+        *,
+        on_route: Callable[[str, RouteDoc | None], None],
+        on_state: Callable[[str, NodeState | None], None],
+        on_load: Callable[[str, NodeLoad | None], None],
+        all_states: bool,
+    ) -> None:
+        self._link, self._loop = link, loop
+        self._on_route, self._on_state, self._on_load = on_route, on_state, on_load
+        self._all_states = all_states
+        #: task -> its topic filter
+        self._tasks: dict[str, str] = {}
+        #: task -> the nodes that its newest route names
+        self._named: dict[str, frozenset[str]] = {}
+        #: node -> number of tasks whose route names it
+        self._users: Counter[str] = Counter()
+        #: node -> the topic filters of its state and load
+        self._nodes: dict[str, list[str]] = {}
+        #: nodes whose state has arrived
+        self._known: set[str] = set()
+        #: task -> a route that waits for states
+        self._waiting: dict[str, RouteDoc] = {}
+        #: whether the broker has given us a planner's retained state: then a task without a route does not exist
+        self._is_retaining = False
+        self._is_looking = False
+        self._asked_for: frozenset[str] = frozenset()
+        self._asked_at, self._wait_s = float("-inf"), EVERY_S
+
+    def start(self) -> None:
+        """Subscribes to the planner's state, and to the states of all nodes for an owner that needs them."""
+        planner = topics.PLANNER_STATE.at(self._link.root)
+        self._link.subscribe(planner, self._planner, required=False)  # a client's login need not be able to read it
+        if self._all_states:
+            listen(self._link, topics.NODE_STATE, self._state)
+
+    def follow(self, task: str) -> None:
+        """Subscribes to a task's route, unless that has been done; no effect for a name that no task can have."""
+        if task not in self._tasks and is_id(task):
+            self._tasks[task] = listen(self._link, topics.ROUTE, self._route, task=task)
+            self._look_later()
+
+    def unfollow(self, task: str) -> None:
+        """Ends the subscription to a task's route, and to nodes that no other route names."""
+        if (topic_filter := self._tasks.pop(task, None)) is not None:
+            self._link.unsubscribe(topic_filter)
+            self._route(task, None)
+
+    def _route(self, task: str, doc: RouteDoc | None) -> None:
+        steps = doc.steps.values() if doc is not None else ()
+        named = frozenset(replica.node for step in steps for replica in step.replicas)
+        before = self._named.pop(task, frozenset())
+        self._waiting.pop(task, None)
+        if doc is not None:
+            self._named[task] = named
+        self._users.update(named - before)
+        for node in named - before:
+            if self._users[node] == 1:
+                self._follow_node(node)
+        if doc is None or named <= self._known:
+            self._on_route(task, doc)
+        else:
+            self._waiting[task] = doc
+            self._loop.after(_STATE_S, partial(self._release, task, doc))
+        for node in before - named:
+            self._users[node] -= 1
+            if not self._users[node]:
+                self._unfollow_node(node)
+
+    def _release(self, task: str, doc: RouteDoc) -> None:
+        """Hands a route on whose nodes' states did not all arrive."""
+        if self._waiting.get(task) is doc:
+            del self._waiting[task]
+            self._on_route(task, doc)
+
+    def _planner(self, message: Message) -> None:
+        self._is_retaining = self._is_retaining or message.retain
+
+    def _missing(self) -> frozenset[str]:
+        """Returns which documents have not come: states of nodes in use, and routes that there may be."""
+        routes = () if self._is_retaining else (f"route/{task}" for task in self._tasks if task not in self._named)
+        return frozenset(routes).union(f"node/{node}/state" for node in self._nodes if node not in self._known)
+
+    def _look_later(self) -> None:
+        if not self._is_looking:
+            self._is_looking = True
+            self._loop.after(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """Asks for a roll call if documents are missing that the broker would have given by now."""
+        self._is_looking = False
+        missing, now = self._missing(), time.monotonic()
+        if not missing:
+            return
+        if missing - self._asked_for:
+            self._wait_s = EVERY_S
+        if self._link.connected and now >= self._asked_at + self._wait_s:
+            self._wait_s = EVERY_S if missing - self._asked_for else min(2 * self._wait_s, _LONGEST_S)
+            self._asked_at, self._asked_for = now, missing
+            ask_who_is_there(self._link, "requester")
+        self._look_later()
+
+    def _follow_node(self, node: str) -> None:
+        load = listen(self._link, topics.NODE_LOAD, self._on_load, node=node)
+        own = [] if self._all_states else [listen(self._link, topics.NODE_STATE, self._state, node=node)]
+        self._nodes[node] = [load, *own]
+        self._look_later()
+
+    def _unfollow_node(self, node: str) -> None:
+        del self._users[node]
+        for topic_filter in self._nodes.pop(node, ()):
+            self._link.unsubscribe(topic_filter)
+        if not self._all_states:
+            self._known.discard(node)
+            self._on_state(node, None)
+        self._on_load(node, None)
+
+    def _state(self, node: str, state: NodeState | None) -> None:
+        self._known.add(node)
+        self._on_state(node, state)
+        for task in [task for task in self._waiting if self._named[task] <= self._known]:
+            self._on_route(task, self._waiting.pop(task))

@@ -1,0 +1,147 @@
+"""A requester hears of what it uses alone: its tasks' routes, and states and loads of the nodes that they name."""
+
+import pytest
+
+from s2m3.broker.requests.route_subscriptions import RouteSubscriptions
+from s2m3.schemas.messages import NodeLoad, NodeState, PlannerState, Replica, RouteDoc, RouteStep
+from s2m3.schemas.settings import BrokerSettings
+from tests.recorders import ManualLoop, RecordedLink
+
+READY = NodeState(state="ready", boot="1")
+
+
+def route(*nodes: str) -> RouteDoc:
+    replicas = [Replica(node=node, ms=1) for node in nodes]
+    step = RouteStep(module="m", inputs={"x": "input.x"}, outputs=["y"], replicas=replicas)
+    return RouteDoc(epoch=1, revision=1, model="m", answer=["y"], deadline_s=30, steps={"step": step})
+
+
+class Requester:
+    """Subscriptions on a link whose broker is the test; what was handed on."""
+
+    def __init__(self, *, all_states: bool = False) -> None:
+        self.loop = ManualLoop()
+        self.link = RecordedLink(BrokerSettings(root="home"), "client", self.loop, connected=True)
+        self.heard: list[tuple[str, str, bool]] = []
+        self.followed = RouteSubscriptions(
+            self.link,  # type: ignore[arg-type]
+            self.loop,  # type: ignore[arg-type]
+            on_route=lambda task, doc: self.heard.append(("route", task, doc is not None)),
+            on_state=lambda node, state: self.heard.append(("state", node, state is not None)),
+            on_load=lambda node, load: self.heard.append(("load", node, load is not None)),
+            all_states=all_states,
+        )
+        self.followed.start()
+
+    def route(self, task: str, *nodes: str) -> None:
+        self.link.deliver(f"home/route/{task}", route(*nodes).encode())
+
+    def state(self, node: str) -> None:
+        self.link.deliver(f"home/node/{node}/state", READY.encode())
+
+    @property
+    def filters(self) -> set[str]:
+        return set(self.link.filters) - {"home/planner/state"}
+
+    @property
+    def roll_calls(self) -> int:
+        return sum(1 for published in self.link.published if published.message.topic == "home/rollcall")
+
+
+@pytest.fixture
+def made() -> Requester:
+    return Requester()
+
+
+def test_only_what_a_task_uses_is_subscribed_to(made: Requester) -> None:
+    assert made.filters == set()
+    made.followed.follow("porch")
+    made.followed.follow("porch")
+    assert made.filters == {"home/route/porch"}
+    made.route("porch", "a", "b")
+    nodes = {f"home/node/{node}/{kind}" for node in ("a", "b") for kind in ("state", "load")}
+    assert made.filters == {"home/route/porch"} | nodes
+
+
+def test_a_route_is_handed_on_once_the_states_of_its_nodes_are_known(made: Requester) -> None:
+    made.followed.follow("porch")
+    made.route("porch", "a", "b")
+    made.state("a")
+    assert made.heard == [("state", "a", True)]
+    made.state("b")
+    assert made.heard[1:] == [("state", "b", True), ("route", "porch", True)]
+    made.route("porch", "b")
+    assert ("route", "porch", True) in made.heard[3:]
+
+
+def test_a_node_whose_state_nobody_retains_does_not_keep_a_route_back_for_ever(made: Requester) -> None:
+    made.followed.follow("porch")
+    made.route("porch", "a")
+    made.loop.advance(1.0)
+    assert made.heard == [("route", "porch", True)]
+
+
+def test_of_two_routes_the_newer_one_is_handed_on(made: Requester) -> None:
+    made.followed.follow("porch")
+    made.route("porch", "a")
+    made.route("porch", "b")
+    made.state("b")
+    made.loop.advance(1.0)
+    assert [heard for heard in made.heard if heard[0] == "route"] == [("route", "porch", True)]
+    assert made.filters == {"home/route/porch", "home/node/b/state", "home/node/b/load"}
+
+
+def test_a_node_is_followed_as_long_as_any_route_names_it(made: Requester) -> None:
+    for task in ("porch", "attic"):
+        made.followed.follow(task)
+        made.route(task, "a")
+    made.state("a")
+    made.link.deliver("home/node/a/load", NodeLoad(queues={}).encode())
+    assert made.heard[-1] == ("load", "a", True)
+    made.followed.unfollow("porch")
+    assert made.filters == {"home/route/attic", "home/node/a/state", "home/node/a/load"}
+    made.followed.unfollow("attic")
+    assert made.filters == set()
+    assert made.heard[-2:] == [("state", "a", False), ("load", "a", False)]  # what was known of it is out of date soon
+
+
+def test_an_owner_that_needs_all_states_hears_each_once() -> None:
+    made = Requester(all_states=True)
+    made.followed.follow("porch")
+    made.state("a")
+    made.route("porch", "a")
+    assert made.heard == [("state", "a", True), ("route", "porch", True)]
+    assert made.filters == {"home/node/+/state", "home/route/porch", "home/node/a/load"}
+    made.route("porch", "b")
+    made.route("porch", "a")
+    assert made.heard[-2:] == [("route", "porch", True), ("load", "b", False)]  # the state of a is known still
+
+
+def test_a_name_that_no_task_can_have_is_not_subscribed_to(made: Requester) -> None:
+    for name in ("", "+", "#", "a/b", "My Task"):
+        made.followed.follow(name)
+    made.followed.unfollow("+")
+    assert made.filters == set()
+
+
+def test_a_broker_that_retains_the_planner_is_believed_when_a_task_has_no_route(made: Requester) -> None:
+    online = PlannerState(state="online", epoch=1).encode()
+    made.link.deliver("home/planner/state", online, retain=True)
+    made.followed.follow("porch")
+    made.loop.advance(60.0)
+    assert made.roll_calls == 0
+
+
+def test_what_a_clustered_broker_does_not_give_is_asked_for(made: Requester) -> None:
+    made.followed.follow("porch")
+    made.loop.advance(1.0)
+    assert made.roll_calls == 1
+    made.link.deliver("home/planner/state", PlannerState(state="online", epoch=1).encode())  # not retained: an answer
+    made.route("porch", "a")
+    made.followed.follow("attic")
+    made.loop.advance(1.0)
+    assert made.roll_calls == 1  # not again at once; others ask too
+    made.followed.unfollow("attic")
+    made.state("a")
+    made.loop.advance(1.0)
+    assert made.loop.waiting == []
