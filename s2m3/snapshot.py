@@ -20,6 +20,7 @@ from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
 from s2m3.schemas import sleep, topics
 from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.gateways import gateway_of
 from s2m3.schemas.settings import BrokerSettings
 
 __all__ = ["Site"]
@@ -149,6 +150,14 @@ class Site:
         """Whether every step of a task has a ready copy on a present node."""
         doc = self.routes.get(task)
         return doc is not None and doc.ready_on(self.nodes.present)
+
+    def gateway(self, task: str) -> str | None:
+        """Returns the present node whose plan makes it the gateway of a task; None if there is none."""
+        return gateway_of(task, self.plans, self.nodes.present)
+
+    def answers(self, task: str) -> bool:
+        """Whether a plain request of a task would be answered: the task is ready and has a gateway."""
+        return self.ready(task) and self.gateway(task) is not None
 
     def _store(self, documents: dict[str, D], key: str, document: D | None) -> None:
         with self._change():

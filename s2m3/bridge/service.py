@@ -110,6 +110,7 @@ class Bridge:
         listen(link, topics.PLANNER_STATE, self._on_planner)
         listen(link, topics.TASK, self._on_task)
         listen(link, topics.ROUTE, self._on_route)
+        listen(link, topics.PLAN, self._on_plan)
         listen(link, topics.NODE_PROFILE, partial(self._keep, view.profiles))
         listen(link, topics.NODE_REPORTED, partial(self._keep, view.reported))
         listen(link, topics.NODE_LOAD, partial(self._keep, view.loads))
@@ -251,12 +252,22 @@ class Bridge:
     def _on_route(self, task: str, doc: m.RouteDoc | None) -> None:
         self._keep(self._view.routes, task, doc, kind="task")
 
+    def _on_plan(self, node: str, plan: m.Plan | None) -> None:
+        """Takes a node's plan, for its gateways: a task without one is not ready."""
+        before = self._view.plans.pop(node, None)
+        if plan is not None:
+            self._view.plans[node] = plan
+        for task in {*(before.gateways if before else ())} ^ {*(plan.gateways if plan else ())}:
+            if task in self._view.tasks:
+                self._announcer.changed("task", task)
+                self._announcer.changed("planner")
+
     def _on_node_state(self, node: str, state: m.NodeState | None) -> None:
         self._unheard.discard(("node", node))
         self._view.silent.discard(node)
         self._view.nodes.update(node, state)
         if state is None:
-            for kept in (self._view.profiles, self._view.reported, self._view.loads):
+            for kept in (self._view.profiles, self._view.reported, self._view.loads, self._view.plans):
                 kept.pop(node, None)
             self._announcer.forget("node", node)
             self._announcer.changed("planner")

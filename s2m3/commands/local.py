@@ -84,7 +84,7 @@ def up(
         waiting = {*TASKS, *HOUSEHOLD}
         while not stop.wait(0.5):
             cluster.check()
-            ready = {task for task in waiting if site.ready(task)}
+            ready = {task for task in waiting if site.answers(task)}
             waiting -= ready
             if ready:
                 typer.echo(f"ready: {', '.join(sorted(ready))}" + ("" if waiting else ". All are."))

@@ -60,8 +60,8 @@ def site_document(site: Site) -> dict[str, Any]:
         "tasks": {
             task: {
                 "model": spec.model,
-                "ready": site.ready(task),
-                "front": _gateway(site, task),
+                "ready": site.answers(task),
+                "front": site.gateway(task),
                 "steps": {
                     step: {"module": s.module, "nodes": [r.node for r in s.replicas]}
                     for step, s in (site.routes[task].steps.items() if task in site.routes else ())
@@ -77,10 +77,6 @@ def site_document(site: Site) -> dict[str, Any]:
             for name in sorted(site.bindings)
         },
     }
-
-
-def _gateway(site: Site, task: str) -> str | None:
-    return next((node for node, plan in site.plans.items() if task in plan.gateways), None)
 
 
 def _nodes(site: Site) -> list[str]:
@@ -170,7 +166,7 @@ def _task_table(site: Site) -> Table:
         steps = site.routes[task].steps if task in site.routes else {}
         lines = [f"{s}: {r.module} on {', '.join(x.node for x in r.replicas) or '-'}" for s, r in steps.items()]
         word = Text("ready", style="green") if site.ready(task) else Text("not ready", style="bold red")
-        if site.ready(task) and _gateway(site, task) is None:
+        if site.ready(task) and not site.answers(task):
             word = Text("ready, no gateway", style="yellow")
         table.add_row(task, spec.model, word, "\n".join(lines))
     return table
@@ -216,7 +212,7 @@ def _binding_state(report: b.BindingReport | None) -> Text:
 def _reasons(site: Site) -> list[Text]:
     errors = {task: error for task in sorted(site.tasks) if (error := _error(site, task)) is not None}
     lines = [Text(f"{task}: {error['code']}: {error['detail']}", style="red") for task, error in errors.items()]
-    lines += [Text(f"{task}: {why}", style="yellow") for task in sorted(site.tasks) if (why := _unanswered(site, task))]
+    lines += [Text(f"{task}: {why}", style="yellow") for task in sorted(site.tasks) if (why := unanswered(site, task))]
     lines += [Text(text, style="red") for text in refused_texts(site)]
     for node in _nodes(site):
         lines += [
@@ -230,9 +226,9 @@ def _reasons(site: Site) -> list[Text]:
     return lines
 
 
-def _unanswered(site: Site, task: str) -> str | None:
+def unanswered(site: Site, task: str) -> str | None:
     """Returns why plain requests of a ready task wait; None if they do not."""
-    if not site.ready(task) or _gateway(site, task) is not None:
+    if not site.ready(task) or site.answers(task):
         return None
     full = [
         f"{node} ({profile.most_gateways})"

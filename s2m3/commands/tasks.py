@@ -15,6 +15,7 @@ from rich.table import Table
 from s2m3.commands import options
 from s2m3.commands.fetched import fetches_of
 from s2m3.commands.module_options import check_task_prompt, with_options
+from s2m3.commands.status import unanswered
 from s2m3.planner.catalogue import catalogue_of
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
@@ -37,6 +38,8 @@ __all__ = ["add", "add_task", "app", "checkpoint_definition", "list_tasks", "mod
 app = typer.Typer(help="Tasks: named, running uses of a model.", no_args_is_help=True)
 
 _READY_S = 60.0
+#: A task that can be asked by clients gets a gateway, for plain requests, right after.
+_GATEWAY_S = 5.0
 #: How often what is shown while a task is not ready is brought up to date.
 _SHOWN_S = 0.5
 
@@ -239,8 +242,11 @@ def _wait_until_ready(site: Site, name: str, stale: m.RouteDoc | None) -> None:
     if not settled:
         planner = site.planner.state if site.planner else "not there"
         raise NotReadyError(f"{name} is not ready after {_READY_S:g} s (planner: {planner}); see `s2m3 status`")
+    site.wait(lambda seen: seen.answers(name), _GATEWAY_S)  # its session is opened first; a full site has no gateway
     nodes = {step: [r.node for r in doc.replicas] for step, doc in site.routes[name].steps.items()}
     typer.echo(f"{name} is ready: " + ", ".join(f"{step} on {'/'.join(held)}" for step, held in nodes.items()))
+    if (why := unanswered(site, name)) is not None:
+        typer.echo(f"{name}: {why}", err=True)
 
 
 def _is_loading(site: Site, name: str) -> bool:
@@ -292,7 +298,7 @@ def list_tasks(settings: BrokerSettings, *, as_json: options.Json = False) -> No
 def _state_of(site: Site, name: str) -> str:
     refusal = _error_of(site, name)
     if site.ready(name):
-        return "ready"
+        return "ready" if site.answers(name) else "ready, no gateway"
     return f"{refusal.code}: {refusal.detail}" if refusal else "not ready"
 
 

@@ -7,6 +7,7 @@ from s2m3.broker.node_states import NodeStates
 from s2m3.homeassistant.detections import labels_of
 from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
+from s2m3.schemas.gateways import gateway_of
 from s2m3.schemas.wire.values import Kind
 
 __all__ = ["View"]
@@ -23,6 +24,7 @@ class View:
     loads: dict[str, m.NodeLoad] = field(default_factory=dict)
     tasks: dict[str, m.TaskSpec] = field(default_factory=dict)
     routes: dict[str, m.RouteDoc] = field(default_factory=dict)
+    plans: dict[str, m.Plan] = field(default_factory=dict)
     #: nodes that did not publish again after a broker lost its state
     silent: set[str] = field(default_factory=set)
 
@@ -64,16 +66,20 @@ class View:
         )
 
     def task(self, task: str) -> b.BridgeTask:
-        """Returns a task's document."""
-        doc = self.routes.get(task)
-        ready = doc is not None and doc.ready_on(self.present)
-        return b.BridgeTask(ready=ready, model=self.tasks[task].model, problem=None if ready else self._why(doc))
+        """Returns a task's document; `ready` means that a plain request would be answered."""
+        ready = self._answers(task)
+        problem = None if ready else self._why(self.routes.get(task))
+        return b.BridgeTask(ready=ready, model=self.tasks[task].model, problem=problem)
 
     def planner_document(self) -> b.BridgePlanner:
         """Returns the planner's document."""
-        ready = sum(doc.ready_on(self.present) for task, doc in self.routes.items() if task in self.tasks)
+        ready = sum(self._answers(task) for task in self.tasks)
         online = self.planner is not None and self.planner.state == "online"
         return b.BridgePlanner(online=online, nodes=len(self.present), tasks=len(self.tasks), ready=ready)
+
+    def _answers(self, task: str) -> bool:
+        doc, present = self.routes.get(task), self.present
+        return doc is not None and doc.ready_on(present) and gateway_of(task, self.plans, present) is not None
 
     def _why(self, doc: m.RouteDoc | None) -> str:
         if doc is None:
@@ -81,4 +87,6 @@ class View:
         if doc.error is not None:
             return f"{doc.error.code}: {doc.error.detail}"
         missing = [s.module for s in doc.steps.values() if not {r.node for r in s.replicas} & self.present]
+        if not missing:
+            return "no node is the gateway that takes its plain requests"
         return f"no node is ready for {', '.join(dict.fromkeys(missing))}"

@@ -1,9 +1,12 @@
 """What `s2m3 status` says of a ready task whose plain requests nobody takes, by the documents of a site."""
 
+import json
 import os
 import subprocess
 import sys
 import threading
+
+import pytest
 
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
@@ -14,6 +17,8 @@ from s2m3.schemas.document import Document
 from s2m3.schemas.settings import BrokerSettings
 from tests.broker.test_link import linked
 from tests.conftest import WAIT_S
+
+_STATUS, _TASKS = ("status", "--json"), ("task", "ls", "--json")
 
 
 def _tell(link: Link, topic: topics.Topic[Document], document: Document, **ids: str) -> None:
@@ -39,13 +44,18 @@ def _site(link: Link) -> None:
         _tell(link, topics.ROUTE, route, task=task)  # type: ignore[arg-type]
 
 
+def _asked(settings: BrokerSettings, *words: str) -> subprocess.CompletedProcess[str]:
+    asked = [sys.executable, "-m", "s2m3", *words, "--port", str(settings.port), "--root", settings.root]
+    environment = {**os.environ, "COLUMNS": "300"}
+    return subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False, env=environment)
+
+
+@pytest.mark.short_on("mosquitto")
 def test_40_a_task_without_a_gateway_is_shown_with_the_reason(settings: BrokerSettings, loop: Loop) -> None:
     with linked(settings, loop, "tells-a-site") as link:
         _site(link)
-        asked = [sys.executable, "-m", "s2m3", "status", "--port", str(settings.port), "--root", settings.root]
-        shown = subprocess.run(
-            asked, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "COLUMNS": "300"}
-        )
+        shown = _asked(settings, "status")
+        document, listed = (json.loads(_asked(settings, *words).stdout) for words in (_STATUS, _TASKS))
     assert shown.returncode == 0, shown.stderr
     (first,) = [line for line in shown.stdout.splitlines() if line.split()[:1] == ["first"]]
     (second,) = [line for line in shown.stdout.splitlines() if line.split()[:1] == ["second"]]
@@ -54,3 +64,5 @@ def test_40_a_task_without_a_gateway_is_shown_with_the_reason(settings: BrokerSe
     (why,) = [line for line in shown.stdout.splitlines() if line.startswith("second: ")]
     assert "plain requests wait" in why
     assert "a (1)" in why
+    assert {name: task["ready"] for name, task in document["tasks"].items()} == {"first": True, "second": False}
+    assert {row["task"]: row["state"] for row in listed} == {"first": "ready", "second": "ready, no gateway"}
