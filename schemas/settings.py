@@ -38,6 +38,7 @@ __all__ = [
 _LONGEST_RETAINED_S = 315_360_000
 _PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures", "parts", "token_file", "exports")
 _PREFIX = "S2M3_"
+_PORTS = 65_536
 #: Variables that are no settings: the name of the settings file, and what builds, brokers and tests are told.
 _OTHER_VARIABLES = frozenset({"S2M3_CONFIG", "S2M3_WITHOUT_PAGE", "S2M3_WS_PASSWORD", "S2M3_TEST_HASS"})
 
@@ -48,7 +49,10 @@ class BrokerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="S2M3_", frozen=True, extra="ignore", defer_build=True)
 
     host: str = Field(default="127.0.0.1", description="host name or address of the broker")
-    port: int = Field(default=1883, gt=0, lt=65_536)
+    port: int = Field(default=1883, gt=0, lt=_PORTS)
+    fallback: str = Field(
+        default="", description="more brokers of the same cluster, tried in turn: host:port,host:port"
+    )
     username: str | None = None
     password: SecretStr | None = None
     tls_ca: Path | None = Field(default=None, description="CA certificate; setting it turns TLS on")
@@ -68,6 +72,21 @@ class BrokerSettings(BaseSettings):
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*", root):
             raise ValueError("levels of lower-case letters, digits and dashes")
         return root
+
+    @field_validator("fallback")
+    @classmethod
+    def _hosts_and_ports(cls, fallback: str) -> str:
+        for address in filter(None, fallback.split(",")):
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) < _PORTS:
+                raise ValueError(f"{address!r} is no host:port")
+        return fallback
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each broker of the site: the main one, and what is tried when it is not there."""
+        found = [address.rpartition(":") for address in filter(None, self.fallback.split(","))]
+        return [(self.host, self.port), *((host, int(port)) for host, _, port in found)]
 
     @property
     def max_message_bytes(self) -> int:

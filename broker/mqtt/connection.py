@@ -148,8 +148,7 @@ class Connection:
             ours.SessionExpiryInterval = self._session_expiry_s
         try:
             self._client.connect(
-                self._settings.host,
-                self._settings.port,
+                *self.failures.address,
                 keepalive=self._settings.keepalive_s,
                 clean_start=self._session_expiry_s is None,
                 properties=ours,

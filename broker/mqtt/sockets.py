@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from collections import deque
 from typing import Any
 
 from s2m3.broker.mqtt.no_broker import NoBroker, does_not_answer, error_of, no_broker
@@ -91,20 +92,31 @@ class ConnectFailures:
     def __init__(self, settings: BrokerSettings, name: str) -> None:
         self._settings = settings
         self._name = name
+        self._addresses = deque(settings.addresses)
         self._in_a_row = 0
         #: what the last attempt found instead of a broker; None before the first, and when it found one
         self.no_broker: NoBroker | None = None
+        #: attempts since the last one that found a broker
+        self._closed_doors = 0
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the broker to try next: each failure leads to the next one of the cluster."""
+        return self._addresses[0]
 
     @property
     def may_pass(self) -> bool:
         """Whether the next attempt may find a broker, so that a command should keep waiting."""
-        return self.no_broker is None or not self.no_broker.at_once
+        left = self._closed_doors < len(self._settings.addresses)
+        return left or self.no_broker is None or not self.no_broker.at_once
 
     def could_not_open(self, error: OSError | ValueError) -> UnauthorisedError | None:
         """Notes that a connection could not be opened; returns an error if that is a permanent refusal, else None."""
-        self.no_broker = no_broker(error, self._settings.host, self._settings.port)
+        self.no_broker = no_broker(error, *self.address)
+        self._closed_doors += 1
         if isinstance(error, ssl.SSLError | ConnectionResetError):
             return self.before_an_answer(error)
+        self._addresses.rotate(-1)
         self.forget()
         return None
 
@@ -122,7 +134,7 @@ class ConnectFailures:
 
     def let_in(self) -> None:
         """Notes that the broker accepted this login."""
-        self.no_broker = None
+        self.no_broker, self._closed_doors = None, 0
         _let_in.add(_login(self._settings))
 
     def with_reason(self, reason: str) -> UnauthorisedError | None:
@@ -135,6 +147,7 @@ class ConnectFailures:
 
     def before_an_answer(self, error: OSError | None) -> UnauthorisedError | None:
         """Notes that a connection failed before CONNACK; returns an error if that is a permanent refusal, else None."""
+        self._addresses.rotate(-1)
         self._in_a_row += 1
         refused = _tls_refusal(error, self._settings)
         if refused is None and self._in_a_row >= _SILENT_REFUSALS and _login(self._settings) not in _let_in:

@@ -506,3 +506,32 @@ def test_39_sites_whose_names_run_together_do_not_end_each_other_s_connections(b
     assert [link.connected for link in links] == [True] * len(sites)
     for link in links:
         link.stop()
+
+
+@pytest.mark.short_on("embedded")
+def test_a_link_goes_on_at_another_broker_of_the_cluster_and_comes_back(loop: Loop, kind: BrokerKind) -> None:
+    with Broker(kind) as one, Broker(kind) as other:
+        settings = BrokerSettings(port=one.port, fallback=f"127.0.0.1:{other.port}")
+        lost, back = threading.Event(), threading.Event()
+        with linked(settings, loop, "moves", on_connected=back.set) as link:
+            link.on_connection_change(on_disconnect=lost.set)
+            back.clear()
+            one.kill()
+            assert lost.wait(WAIT_S)
+            assert back.wait(WAIT_S)
+            one.start()
+            for event in (lost, back):
+                event.clear()
+            other.kill()
+            assert back.wait(WAIT_S)
+            assert link.connected
+
+
+def test_a_command_finds_the_broker_that_is_left(loop: Loop, shared_broker: Broker) -> None:
+    settings = BrokerSettings(port=free_port(), fallback=f"127.0.0.1:{shared_broker.port}")
+    link = Link(settings, "finds-the-other", loop)
+    link.start(patient=False)
+    link.stop()
+    nobody = BrokerSettings(port=free_port(), fallback=f"127.0.0.1:{free_port()}")
+    with pytest.raises(S2M3Error, match="nothing listens"):
+        Link(nobody, "finds-none", loop).start(patient=False)

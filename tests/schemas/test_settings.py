@@ -64,6 +64,9 @@ def test_a_file_that_is_no_toml_is_refused_with_its_line(config: Path) -> None:
         ("port", "many"),
         ("keepalive_s", 0),
         ("max_message_mb", -1),
+        ("fallback", "two"),
+        ("fallback", "two:0"),
+        ("fallback", "two:1883,:1883"),
         ("root", "S2M3"),
         ("root", "a//b"),
         ("root", "a/"),
@@ -147,3 +150,9 @@ def test_27_a_variable_that_no_command_reads_is_told_with_the_nearest(monkeypatc
 def test_folders_of_checkpoints_in_the_file_are_found_from_the_file(config: Path) -> None:
     config.write_text('checkpoints = ["models", "/srv/models"]\n')
     assert AgentSettings.load().checkpoints == (config.parent / "models", Path("/srv/models"))
+
+
+def test_the_brokers_of_a_cluster_are_tried_in_their_order() -> None:
+    assert BrokerSettings(host="one").addresses == [("one", 1883)]
+    settings = BrokerSettings(host="one", fallback="two:1884,::1:1885,")
+    assert settings.addresses == [("one", 1883), ("two", 1884), ("::1", 1885)]
