@@ -27,8 +27,8 @@ from s2m3.schemas.specs import Definition
 
 RESULTS = Path(__file__).parent / "results" / "planning.json"
 _SIZES = "8x16x16,16x32x32,32x64x64,64x128x128,100x100x100,300x300x200,1000x1000x300"
-_SOURCES = [f"source-{n}" for n in range(50)]
-_MODULE_MB = 100.0
+SOURCES = [f"source-{n}" for n in range(50)]
+MODULE_MB = 100.0
 #: Requests of a task that is asked, within the planner's memory of them.
 _REQUESTS = 500
 _NOW = 100.0
@@ -37,12 +37,12 @@ _NOW = 100.0
 def definition(task: int, encoders: int) -> Definition:
     """Returns the definition of a task: one of the shared encoders, and a head that every third task shares."""
     encoder = random.Random(task).randrange(encoders)  # noqa: S311  # not a secret
-    common = {"class": "noop", "memory_mb": _MODULE_MB, "gflops": 1.0, "input_kb": 10.0, "output_kb": 2.0}
+    common = {"class": "noop", "memory_mb": MODULE_MB, "gflops": 1.0, "input_kb": 10.0, "output_kb": 2.0}
     modules = [
         {
             "id": f"encoder-{encoder}",
             "role": "vision-encoder",
-            "source": _SOURCES[encoder % len(_SOURCES)],
+            "source": SOURCES[encoder % len(SOURCES)],
             "config": {"n": encoder},
             "inputs": {"image": "image"},
             "outputs": {"embedding": "tensor"},
@@ -50,7 +50,7 @@ def definition(task: int, encoders: int) -> Definition:
         {
             "id": f"head-{task % max(1, encoders // 3)}",
             "role": "head",
-            "source": _SOURCES[0],
+            "source": SOURCES[0],
             "config": {"n": -1 - task % max(1, encoders // 3)},
             "inputs": {"x": "tensor"},
             "outputs": {"label": "text"},
@@ -71,7 +71,7 @@ class Site:
         self.cluster = ClusterState(shipped_catalogue())
         self.documents = Documents("s2m3/v1", 1)
         self.published = 0
-        room = _MODULE_MB * (3 * encoders / nodes + 6)
+        room = MODULE_MB * (3 * encoders / nodes + 6)
         for n in range(nodes):
             self.cluster.nodes.update(f"n{n}", NodeState(state="ready", boot="1", protocol=PROTOCOL))
             profile = NodeProfile(
@@ -82,7 +82,7 @@ class Site:
                 gflops=100,
                 latency_ms=1,
                 mbps=100,
-                sources=_SOURCES,
+                sources=SOURCES,
                 classes=["noop"],
             )
             self.cluster.take_profile(f"n{n}", profile)
@@ -97,7 +97,7 @@ class Site:
     def load_all(self) -> None:
         """Has each node report the modules of its plan as ready."""
         for node, plan in self.cluster.plans.items():
-            reports = {spec.id: ModuleReport(state="ready", memory_mb=_MODULE_MB, ms=5.0) for spec in plan.modules}
+            reports = {spec.id: ModuleReport(state="ready", memory_mb=MODULE_MB, ms=5.0) for spec in plan.modules}
             self.cluster.take_report(node, Reported(boot="1", epoch=1, modules=reports), _NOW)
 
     def _publish(self, _topic: str, _payload: bytes) -> None:

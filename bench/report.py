@@ -42,6 +42,7 @@ PARTS: dict[str, Part] = {
     "bus": Part("The bus: hops against bare paho", ("bench/bus.py",)),
     "placement": Part("Placement: quality, speed, scale", ("bench/placement.py",)),
     "planning": Part("The planner's own work as a site grows", ("bench/planning.py",)),
+    "site": Part("The running planner on a simulated site", ("bench/site.py", "--sizes", "100x100x30,300x300x90")),
     "paper": Part(
         "The paper's evaluation",
         ("bench/paper.py",),
