@@ -20,6 +20,7 @@ from s2m3.schemas import topics
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.document import Document
 from s2m3.schemas.errors import BadInputError, BusyError
+from s2m3.schemas.sleep import Demand, NodeSettings, WakeOrder
 from s2m3.schemas.wire.codec import decode_answer, decode_piece, decode_work, encode_answer, encode_piece, encode_work
 from s2m3.schemas.wire.generation import Piece
 from s2m3.schemas.wire.part_pieces import decode_part_piece, encode_part_piece
@@ -197,12 +198,16 @@ def documents() -> dict[str, Document]:
         m.PlannerHealth(epoch=1, revision=2, nodes=3, tasks=4, plans=5),
         m.Event(event="node_lost", node="pi", detail="x"),
         m.RollCall(asker="status"),
+        NodeSettings(prefer=2.0, wake=_MAC, wake_address="192.168.1.255", idle_minutes=20.0),
+        WakeOrder(node="pi", wake=_MAC),
+        Demand(asker="pi"),
         m.ControlRequest(transaction="7", node="pi"),
         m.ControlResponse(status="error", error=why, data={"revision": 7}, transaction=7),
     ]
     return {type(document).__name__: document for document in made}
 
 
+_MAC = "52:54:00:12:34:56"
 _REQUEST = p.PieceRequest(part="0123456789abcdef" * 4, file=0, piece=1)
 
 
