@@ -157,9 +157,13 @@ const RouteDoc = reader<Bus.RouteDoc, RouteDoc>()(
   }),
 );
 
-export type PlannerState = { state: Known<Bus.PlannerState["state"]> } & Of<Bus.PlannerState, "epoch">;
+export type PlannerState = { state: Known<Bus.PlannerState["state"]> } & Of<Bus.PlannerState, "epoch", "asleep">;
 const PlannerState = reader<Bus.PlannerState, PlannerState>()(
-  v.object({ state: listed<Bus.PlannerState["state"]>()(["online", "offline"]), epoch: amount }),
+  v.object({
+    state: listed<Bus.PlannerState["state"]>()(["online", "offline"]),
+    epoch: amount,
+    asleep: v.optional(table(text), {}),
+  }),
 );
 
 export type Event = { event: Known<Bus.Event["event"]> } & Omit<Bus.Event, "event">;
@@ -171,6 +175,7 @@ const Event = reader<Bus.Event, Event>()(
       "plan_changed",
       "module_failed",
       "request_failed",
+      "node_woken",
     ]),
     node: maybe(text),
     task: maybe(text),

@@ -68,7 +68,12 @@ function ofSite(site: Site): Problem[] {
       level: "warning",
       text: "The planner is offline. Requests go on, but nothing is placed again until it is back.",
     });
-  const lost = [...site.nodes.values()].filter((node) => node.state && !present(node));
+  const gone = [...site.nodes.values()].filter((node) => node.state && !present(node));
+  const asleep = new Map(Object.entries(site.planner?.asleep ?? {}));
+  for (const node of gone)
+    if (asleep.has(node.id))
+      problems.push({ key: `asleep ${node.id}`, level: "warning", text: `${node.id}: ${asleep.get(node.id)}.` });
+  const lost = gone.filter((node) => !asleep.has(node.id));
   if (lost.length > 0)
     problems.push({
       key: "lost",

@@ -33,6 +33,8 @@ export function eventInWords(event: Event): string {
       return `${event.module ?? "A module"} failed on ${event.node ?? "a node"}${detail}`;
     case "request_failed":
       return `A request to ${event.task ?? "a task"} failed${detail}`;
+    case "node_woken":
+      return `${event.node ?? "A node"} is asleep and wanted${detail}`;
     case "unknown":
       return `Something that this page is too old to know happened on ${event.node ?? "the site"}${detail}`;
   }
