@@ -51,6 +51,7 @@ class MachineSleep:
             if _time_asleep_s() - before > _SLEPT_S or (until is not None and time.monotonic() >= until):
                 return
             time.sleep(_POLL_S)
+        process.terminate()  # a command that waits for the machine to wake; one that has ended is not affected
 
 
 def _time_asleep_s() -> float:

@@ -40,5 +40,5 @@ def test_a_machine_that_slept_goes_on_although_the_grace_is_not_over(monkeypatch
 
 def test_an_agent_that_is_told_to_end_waits_no_longer() -> None:
     asked = iter([False, False, True])
-    MachineSleep(python("pass"), grace_s=1e9).run(lambda: next(asked))
+    MachineSleep(python("import time; time.sleep(1000)"), grace_s=1e9).run(lambda: next(asked))
     assert next(asked, None) is None

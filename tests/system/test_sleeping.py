@@ -60,8 +60,11 @@ def site_with_a_desktop(kind: BrokerKind, folder: Path) -> Iterator[Cluster]:
         "S2M3_SLEEP_COMMAND": f"sh -c '{asleep}'",
         "S2M3_SLEEP_GRACE_S": "0",
     }
-    with cluster:
-        yield cluster
+    try:
+        with cluster:
+            yield cluster
+    finally:
+        (folder / "awake").touch()
 
 
 @pytest.mark.short_on("embedded")
