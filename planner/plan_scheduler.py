@@ -1,12 +1,14 @@
 """When plans are made, and how thorough they are: what is lost is placed at once, second copies follow."""
 
+import threading
 from collections.abc import Callable
+from functools import partial
 
 from s2m3.broker.event_loop import Loop, Timer
-from s2m3.planner.plan_thread import PlanInputs, PlanThread
+from s2m3.planner.plan_thread import PlanInputs, PlanInterrupted, PlanThread
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.decision import Decision
-from s2m3.planner.site.placement import Placement
+from s2m3.planner.site.placement import Fill, Placement
 from s2m3.planner.site.placer import Placer, second_copies_in_spare
 from s2m3.planner.solving.second_copies import kept_second_copies
 from s2m3.schemas.settings import PlannerSettings
@@ -22,7 +24,8 @@ class PlanScheduler:
 
     A quick plan places what has no copy, and leaves second copies where they are. A thorough one follows: it decides
     anew about second copies and, if asked, about better places. While changes go on, most plans are quick, so that the
-    cost of a large site's thorough plans does not delay what users wait for. All methods run in the loop's thread,
+    cost of a large site's thorough plans does not delay what users wait for; a change ends a thorough plan, but not two
+    in a row. All methods run in the loop's thread,
     except `start` and `stop`.
 
     Args:
@@ -47,12 +50,18 @@ class PlanScheduler:
         self._loop, self._settings = loop, settings
         self._cluster, self._placer, self._may_plan = cluster, placer, may_plan
         self._thread = PlanThread(loop, on_plan, self._on_idle)
-        self._improve = False
+        self._improve = self._is_improving = False
         #: whether something changed since the snapshot of the plan under way
         self._is_outdated = False
         #: whether the next plan is to be thorough; whether the one under way is; seconds that the last one took
         self._is_thorough_due = self._is_thorough = False
         self._thorough_s = 0.0
+        #: whether the thorough plan under way may be ended by a change, and has been; the next one is then completed
+        self._is_interruptible, self._interrupted = False, threading.Event()
+        #: whether the thorough plan that is due was not asked for: it follows a quick one
+        self._is_follow_up = False
+        #: whether anything was planned since the last plan that looked for better places
+        self.has_changed = False
         self._settling: Timer | None = None
         self._follow_up: Timer | None = None
 
@@ -75,12 +84,20 @@ class PlanScheduler:
 
     def soon(self) -> None:
         """Plans after the settle time, so that several changes in a row are planned once."""
+        self.has_changed = True
         if self._settling is None:
             self._settling = self._loop.after(self._settings.settle_s, self.now)
 
-    def now(self, *, thorough: bool = False) -> None:
-        """Plans at once; if a plan is under way, right after that."""
-        self._is_thorough_due = self._is_thorough_due or thorough
+    def now(self, *, thorough: bool = False, follows: bool = False) -> None:
+        """Plans at once; if a plan is under way, right after that.
+
+        Args:
+            thorough: Whether the plan is to be thorough.
+            follows: Whether it follows a quick one, so that changes may end it.
+        """
+        if thorough:
+            self._is_thorough_due, self._is_follow_up = True, follows
+        self.has_changed = self.has_changed or not follows
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None
@@ -88,6 +105,8 @@ class PlanScheduler:
             return
         if self._thread.busy:
             self._is_outdated = True
+            if self._is_interruptible and not thorough:
+                self._interrupted.set()
             return
         self._is_outdated = False
         self._is_thorough, self._is_thorough_due = self._is_thorough_due, False
@@ -102,16 +121,30 @@ class PlanScheduler:
             self._follow_up = self._loop.after(wait_s, self._plan_thoroughly)
         if self._is_thorough:
             self._improve = False
-        fill = second_copies_in_spare if self._is_thorough else kept_second_copies
+        self._is_interruptible = self._is_thorough and self._is_follow_up and not self._interrupted.is_set()
+        self._is_improving = improve
+        if improve:
+            self.has_changed = False
+        fill: Fill = kept_second_copies
+        if self._is_thorough:
+            self._interrupted.clear()
+            fill = partial(second_copies_in_spare, on_step=self._look_for_interrupt)
         spare = fill if self._settings.spare else None
         self._thread.submit(PlanInputs(self._cluster.snapshot(), self._placer(improve), spare))
 
+    def _look_for_interrupt(self) -> None:
+        """Called in the plan's thread."""
+        if self._interrupted.is_set():
+            raise PlanInterrupted
+
     def _plan_thoroughly(self) -> None:
         self._follow_up = None
-        self.now(thorough=True)
+        self.now(thorough=True, follows=True)
 
     def _on_idle(self) -> None:
         if self._is_thorough:
             self._thorough_s = self._thread.took_s
+            self._improve = self._improve or (self._is_improving and self._interrupted.is_set())
+        self._is_interruptible = False
         if self._is_outdated:
             self.now()

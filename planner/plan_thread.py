@@ -16,9 +16,13 @@ from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.decision import Decision, decide
 from s2m3.planner.site.placement import Fill, Placement, Solve, place
 
-__all__ = ["PlanInputs", "PlanThread"]
+__all__ = ["PlanInputs", "PlanInterrupted", "PlanThread"]
 
 _log = structlog.get_logger(__name__)
+
+
+class PlanInterrupted(Exception):  # noqa: N818  # nothing went wrong
+    """Raised while a thorough plan is made, to end it: something has changed that should not wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class PlanThread:
                     placement = place(inputs.snapshot, inputs.solve, now, inputs.fill)
                     placement = with_wanted_sleepers(inputs.snapshot, placement, inputs.solve, now)
                     plan = placement, decide(inputs.snapshot, placement)
+            except PlanInterrupted:
+                _log.debug("plan_interrupted")
             except Exception:  # noqa: BLE001  # the thread's one broad except: an error in a plan must not end planning
                 _log.exception("plan_failed")
             self._loop.call(partial(self._finish, plan, time.monotonic() - began))

@@ -143,7 +143,7 @@ class Planner:
         self._retained_requests.start()
         self._loop.every(_SILENCE_S, self._nodes.look_for_silent)
         self._loop.every(_HEALTH_S, self._publish_health)
-        self._loop.every(_IMPROVE_S, partial(self._on_change, improve=True))
+        self._loop.every(_IMPROVE_S, self._improve_if_changed)
         self._loop.every(_MISSING_S, self._ask_for_missing)
         _log.info("planner_up", epoch=self._epoch, models=len(self._cluster.catalogue.models))
 
@@ -281,6 +281,11 @@ class Planner:
             self._plans.now()
         else:
             self._plans.soon()
+
+    def _improve_if_changed(self) -> None:
+        """Looks for better places: what was measured since, or is asked now, may make others better."""
+        if self._plans.has_changed or self._cluster.rates.has_any(time.monotonic()):
+            self._on_change(improve=True)
 
     # ---- planning -------------------------------------------------------------------------------------------------
 

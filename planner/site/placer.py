@@ -34,8 +34,23 @@ def placer(budget_s: float) -> Placer:
 
 
 def second_copies_in_spare(
-    instance: Instance, placement: Mapping[str, list[str]], current: Mapping[str, list[str]]
+    instance: Instance,
+    placement: Mapping[str, list[str]],
+    current: Mapping[str, list[str]],
+    on_step: Callable[[], None] = lambda: None,
 ) -> Mapping[str, list[str]]:
-    """Returns second copies for spare memory, module -> devices: ready when a node is lost, and used under load."""
+    """Returns second copies for spare memory, module -> devices: ready when a node is lost, and used under load.
+
+    Args:
+        instance: Devices, modules, tasks.
+        placement: Module -> devices.
+        current: Module -> devices now.
+        on_step: Called before each module is looked at; an exception from it ends the computation.
+    """
     until = time.perf_counter() + _COUNT_LOAD_S
-    return second_copies(instance, placement, current=current, seconds_left=lambda: until - time.perf_counter())
+
+    def seconds_left() -> float:
+        on_step()
+        return until - time.perf_counter()
+
+    return second_copies(instance, placement, current=current, seconds_left=seconds_left)

@@ -26,6 +26,10 @@ class Rates:
         weight, updated = self._averages.get(task, (0.0, now))
         self._averages[task] = (weight * math.exp((updated - now) / _MEMORY_S) + finished, now)
 
+    def has_any(self, now: float) -> bool:
+        """Returns whether any task is asked."""
+        return any(self.rate(task, now) is not None for task in self._averages)
+
     def rate(self, task: str, now: float) -> float | None:
         """Returns requests a second, rounded to two digits; None for an idle task."""
         weight, updated = self._averages.get(task, (0.0, now))

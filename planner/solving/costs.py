@@ -51,10 +51,20 @@ class Costs:
 
     def of(self, task: int, columns: Sequence[Column]) -> Floats:
         """Returns the latencies of routes, s, [routes]; `columns` as in `latencies_s`."""
-        table = self._table_if_worth(task, max(np.size(column) for column in columns))
+        count = max(np.size(column) for column in columns)
+        table = self._table_if_worth(task, count)
         if table is not None:
             return np.atleast_1d(table[tuple(columns)])
+        if count <= _FEW_ROUTES and self._is_too_large(task):  # needs no row of run times on all devices
+            routes = list(zip(*(np.broadcast_to(column, (count,)).tolist() for column in columns), strict=True))
+            if not any(ABSENT in route for route in routes):
+                return np.array([latency_s(self.problem, self.problem.tasks[task], route) for route in routes])
         return latencies_s(self.problem, self.problem.tasks[task], columns)
+
+    def _is_too_large(self, task: int) -> bool:
+        """Returns whether a task has too many routes for a table."""
+        size: int = len(self.problem.device_ids) ** len(self.problem.tasks[task].modules)
+        return size > _LARGEST_TABLE
 
     def _table_if_worth(self, task: int, routes: int) -> Floats | None:
         """Returns a task's table if there is one, or if so many routes have been asked for that it saves time."""

@@ -129,9 +129,19 @@ class Problem:
         """Returns what preferences count against a route, seconds: it is part of the route's latency as evaluated."""
         return 0.0 if task.prices_s is None else sum(task.prices_s.item(device) for device in route)
 
+    @cached_property
+    def _weights(self) -> Mapping[str, float]:
+        return {device.id: device.prefer for device in self.instance.devices}
+
+    @cached_property
+    def _are_equal(self) -> bool:
+        """Whether all devices have the same weight."""
+        return len(set(self._weights.values())) <= 1
+
     def _prices_s(self, task: PlacedTask) -> Floats | None:
-        weights = {device.id: device.prefer for device in self.instance.devices}
-        found = prices_s(weights, task.prefer, self.instance.preference_s)
+        if not task.prefer and self._are_equal:
+            return None
+        found = prices_s(self._weights, task.prefer, self.instance.preference_s)
         if not any(found.values()):
             return None
         return np.append(np.array([found[device] for device in self.device_ids]), (0.0, 0.0))

@@ -59,7 +59,7 @@ class _Site:
 
     def counted_load(self) -> LoadedRoutes | None:
         """Returns the routes under load as long as there is time to count them."""
-        if self.load is not None and self.seconds_left() <= 0:
+        if self.seconds_left() <= 0:
             self.load = None
         return self.load
 
@@ -170,6 +170,7 @@ def _worth_fell(offer: Offer, queue: Queue, site: _Site) -> bool:
 def _offer(queue: Queue, site: _Site, module: int) -> None:
     """Queues an offer for a module's most valuable device, if the module has one copy and the worth is above 0."""
     layout, problem = site.layout, site.layout.problem
+    site.counted_load()  # looks at the time
     if len(layout.copies[module]) > 1:
         return
     devices = devices_with_room(layout, module)

@@ -1,5 +1,6 @@
 """A quick plan comes first and leaves second copies where they are; a thorough one follows and decides anew."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from queue import Queue
@@ -27,6 +28,9 @@ class Recorded:
         self.plans: Queue[Placement] = Queue()
         self.improved: list[bool] = []
         self.may_plan = True
+        #: whether plans that improve wait for `let_go`
+        self.holds = False
+        self._loop, self._held, self._go = loop, threading.Semaphore(0), threading.Semaphore(0)
         self.scheduler = PlanScheduler(
             loop,
             PlannerSettings(settle_s=0.0),
@@ -40,9 +44,23 @@ class Recorded:
         self.improved.append(improve)
 
         def solve(instance: Instance, _: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
+            if improve and self.holds:
+                self._held.release()
+                assert self._go.acquire(timeout=WAIT_S)
             return {module.id: ["a"] for module in instance.modules}
 
         return solve
+
+    def wait_until_held(self) -> None:
+        """Waits until a plan that improves is under way."""
+        assert self._held.acquire(timeout=WAIT_S)
+
+    def let_go(self) -> None:
+        """Lets the plan go on, once the loop has done what it was told."""
+        told = threading.Event()
+        self._loop.call(told.set)
+        assert told.wait(WAIT_S)
+        self._go.release()
 
     def plan(self) -> Placement:
         return self.plans.get(timeout=WAIT_S)
@@ -117,3 +135,20 @@ def test_second_copies_stay_where_they_are_while_they_fit(cluster: ClusterState)
     assert kept_second_copies(small, crowded, {name: ["a", "b", "c"] for name in NOOP}) == {}
     twice = {**placement, "noop-head": ["a", "c"]}
     assert "noop-head" not in kept_second_copies(instance, twice, current)
+
+
+def test_a_change_ends_a_thorough_plan_that_follows_but_not_two_in_a_row(loop: Loop, cluster: ClusterState) -> None:
+    with scheduled(loop, cluster) as made:
+        made.holds = True
+        loop.call(made.scheduler.improve)
+        loop.call(made.scheduler.now)
+        made.plan()
+        made.wait_until_held()
+        loop.call(made.scheduler.now)
+        made.let_go()
+        assert made.plan().spare == {}  # of the change
+        made.wait_until_held()
+        loop.call(made.scheduler.now)
+        made.let_go()
+        assert made.plan().spare.keys() == {*NOOP}
+    assert made.improved[:4] == [False, True, False, True]
