@@ -25,13 +25,7 @@ from s2m3.schemas.errors import S2M3Error, UnknownTaskError
 from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.messages import NodeLoad, NodeState, RouteDoc
 from s2m3.schemas.sleep import Demand
-from s2m3.schemas.wire.codec import (
-    attempt_of,
-    decode_answer,
-    decode_piece,
-    is_piece,
-    is_working,
-)
+from s2m3.schemas.wire.codec import attempt_of, decode_answer, decode_piece, is_piece, is_working
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Answer, Work
 
@@ -89,6 +83,8 @@ class Dispatcher:
             on_route=self._on_route,
             on_state=self._on_node_state,
             on_load=self._on_load,
+            on_retained=self._on_retained,
+            probe=self._probe_inbox,
             all_states=on_node_state is not None,
         )
         #: all tasks' routes, once `list_tasks` was called
@@ -118,12 +114,18 @@ class Dispatcher:
         self._probes.append(on_back)
 
     def follow(self, task: str) -> None:
-        """Subscribes to a task's route before it is first asked. In the loop's thread."""
-        self._followed.follow(task)
+        """Subscribes to a task's route, unless that has been done. In the loop's thread."""
+        if self._followed.follow(task):
+            self._requests.awaited.subscribed(task)
 
     def unfollow(self, task: str) -> None:
         """Ends the subscription to a task's route: it is not asked any more. In the loop's thread."""
         self._followed.unfollow(task)
+        self._requests.awaited.forget(task)
+
+    def _on_retained(self, task: str) -> None:
+        self._requests.on_retained(task, time.monotonic())
+        self._schedule_tick()
 
     def list_tasks(self, on_listed: Callable[[], None]) -> None:
         """Subscribes to all tasks' routes, from any thread; `on_listed` is called once those retained are known."""
@@ -200,7 +202,7 @@ class Dispatcher:
         callbacks: _Callbacks,
     ) -> None:
         self._callbacks[request] = callbacks
-        self._followed.follow(task)
+        self.follow(task)
         metrics.UNDER_WAY.inc()
         now, stream = time.monotonic(), callbacks.on_delta is not None
         self._execute(self._requests.submit(request, task, inputs, deadline_s, now, options=options, stream=stream))
@@ -311,7 +313,7 @@ class Dispatcher:
         )
         is_unknown = result.error is not None and result.error.code == UnknownTaskError.code
         if is_unknown and not self._requests.is_asked(result.task):
-            self._followed.unfollow(result.task)
+            self.unfollow(result.task)
         if callbacks is not None:
             _count(result)
             callbacks.span.end(attempts=result.attempts, route=result.route, error=result.error)

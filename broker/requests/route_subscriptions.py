@@ -44,6 +44,8 @@ class RouteSubscriptions:
         on_route: Called with a task and its route; with None when the task was removed.
         on_state: Called with a node and its state; with None when it was cleared, or no route names the node any more.
         on_load: Called with a node and its load.
+        on_retained: Called with a task once all that the broker retains has come since its route was subscribed to.
+        probe: Sends a message to ourselves, and calls back when it arrives: after all that came before.
         all_states: Whether to hear the states of all nodes, for an owner that needs them.
     """
 
@@ -55,10 +57,13 @@ class RouteSubscriptions:
         on_route: Callable[[str, RouteDoc | None], None],
         on_state: Callable[[str, NodeState | None], None],
         on_load: Callable[[str, NodeLoad | None], None],
+        on_retained: Callable[[str], None],
+        probe: Callable[[Callable[[], None]], None],
         all_states: bool,
     ) -> None:
         self._link, self._loop = link, loop
         self._on_route, self._on_state, self._on_load = on_route, on_state, on_load
+        self._on_retained, self._probe = on_retained, probe
         self._all_states = all_states
         #: task -> its topic filter
         self._tasks: dict[str, str] = {}
@@ -85,11 +90,14 @@ class RouteSubscriptions:
         if self._all_states:
             listen(self._link, topics.NODE_STATE, self._state)
 
-    def follow(self, task: str) -> None:
-        """Subscribes to a task's route, unless that has been done; no effect for a name that no task can have."""
+    def follow(self, task: str) -> bool:
+        """Subscribes to a task's route; returns False if that has been done, or if no task can have this name."""
         if task not in self._tasks and is_id(task):
-            self._tasks[task] = listen(self._link, topics.ROUTE, self._route, task=task)
+            came = partial(self._probe, partial(self._on_retained, task))
+            self._tasks[task] = listen(self._link, topics.ROUTE, self._route, on_subscribed=came, task=task)
             self._look_later()
+            return True
+        return False
 
     def unfollow(self, task: str) -> None:
         """Ends the subscription to a task's route, and to nodes that no other route names."""

@@ -12,13 +12,8 @@ from s2m3.broker.requests.generation_options import options_of, stops, with_gene
 from s2m3.broker.requests.pending import Pending, inputs_of, nodes_of
 from s2m3.broker.requests.routing import Backlog, Router
 from s2m3.broker.requests.stream_assembler import StreamAssembler
-from s2m3.schemas.errors import (
-    BusyError,
-    NotReadyError,
-    RequestTimeoutError,
-    S2M3Error,
-    error_from_code,
-)
+from s2m3.broker.requests.unknown_tasks import RoutesAwaited
+from s2m3.schemas.errors import BusyError, NotReadyError, RequestTimeoutError, S2M3Error, error_from_code
 from s2m3.schemas.messages import NodeState, RouteDoc
 from s2m3.schemas.wire.generation import Options, Piece
 from s2m3.schemas.wire.values import Value
@@ -51,6 +46,7 @@ class RequestTracker:
         self._pending: dict[bytes, Pending] = {}
         #: task -> its newest route document
         self.routers: dict[str, Router] = {}
+        self.awaited = RoutesAwaited()
         #: task -> epoch and revision of the newest route document that arrived on this connection
         self._newest: dict[str, tuple[int, int]] = {}
         self._nodes, self._backlog = NodeStates(), Backlog()
@@ -101,6 +97,12 @@ class RequestTracker:
     def is_asked(self, task: str) -> bool:
         """Returns whether any request of a task is pending."""
         return any(pending.task == task for pending in self._pending.values())
+
+    def on_retained(self, task: str, now: float) -> None:
+        """Handles that all that the broker retains has come since a task's route was subscribed to."""
+        self.awaited.confirmed(task, now)
+        for pending in [pending for pending in self._pending.values() if pending.task == task]:
+            self._schedule(pending)
 
     def cancel(self, request: bytes) -> list[Action]:
         """Removes a request: its answer will be dropped, and nodes are told to stop generating its text."""
@@ -231,8 +233,10 @@ class RequestTracker:
             return self._dispatch(pending, now)
         if pending.route is not None and now >= pending.patience_ends:
             return self._try_elsewhere(pending, now)
-        if self._has_unknown_task(pending) and now >= pending.unknown_at(self._up_since):
-            return [self._finish(pending, now, pending.unknown_error(self._up_since))]
+        if self._has_unknown_task(pending) and now >= pending.unknown_at(
+            self.awaited.since(pending.task, self._up_since)
+        ):
+            return [self._finish(pending, now, pending.unknown_error(self.awaited.since(pending.task, self._up_since)))]
         return []
 
     def next_due(self) -> float | None:
@@ -248,7 +252,7 @@ class RequestTracker:
         patience_ends = pending.patience_ends if pending.route else None
         times = [pending.deadline, pending.retry_at, pending.wake_ends, patience_ends]
         if self._has_unknown_task(pending):
-            times.append(pending.unknown_at(self._up_since))
+            times.append(pending.unknown_at(self.awaited.since(pending.task, self._up_since)))
         return min(time for time in times if time is not None)
 
     def _has_unknown_task(self, pending: Pending) -> bool:

@@ -340,3 +340,20 @@ def test_31_the_result_of_an_earlier_attempt_counts_from_its_own_node() -> None:
     first = sent(made.submit(ID, "t", {"x": "hello"}, 10.0, 0.0)).route["head"].node
     assert sent(made.tick(5.0)).attempt == 2
     assert result(made.on_answer(Answer(ID, "head", 1, {"out": "yes"}, _timed(first)), 6.0)).outputs == {"out": "yes"}
+
+
+def test_a_task_is_not_unknown_before_the_broker_had_the_time_to_deliver_its_route() -> None:
+    made = requests()
+    made.awaited.subscribed("t")
+    made.submit(ID, "t", {}, 60.0, 0.0)
+    assert made.tick(10.0) == []
+    made.on_retained("t", 20.0)
+    assert made.tick(21.9) == []
+    assert failed(made.tick(22.0)).code == "unknown_task"
+
+
+def test_a_route_that_could_never_come_is_no_unknown_task() -> None:
+    made = requests()
+    made.awaited.subscribed("t")
+    made.submit(ID, "t", {}, None, 0.0)
+    assert failed(made.tick(30.0)).code == "not_ready"

@@ -23,12 +23,15 @@ class Requester:
         self.loop = ManualLoop()
         self.link = RecordedLink(BrokerSettings(root="home"), "client", self.loop, connected=True)
         self.heard: list[tuple[str, str, bool]] = []
+        self.retained: list[str] = []
         self.followed = RouteSubscriptions(
             self.link,  # type: ignore[arg-type]
             self.loop,  # type: ignore[arg-type]
             on_route=lambda task, doc: self.heard.append(("route", task, doc is not None)),
             on_state=lambda node, state: self.heard.append(("state", node, state is not None)),
             on_load=lambda node, load: self.heard.append(("load", node, load is not None)),
+            on_retained=self.retained.append,
+            probe=lambda came: came(),
             all_states=all_states,
         )
         self.followed.start()
