@@ -39,6 +39,32 @@ def test_a_task_removed_while_the_planner_was_away_stays_removed(build: Build) -
     assert "broker_forgot_everything" not in rig.log("planner")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["frozen", "ended"])
+def test_a_task_removed_while_the_planner_was_frozen_or_ended_stays_removed(build: Build, way: str) -> None:
+    rig = build()
+    with Site(rig.settings) as site:
+        rig.add(site, "stays", m.TaskSpec(model="noop"))
+        rig.add(site, "goes", m.TaskSpec(model="noop"))
+        if way == "frozen":
+            rig.freeze("planner")
+        else:
+            rig.processes["planner"].terminate()
+        assert site.wait(lambda s: s.planner is not None and s.planner.state == "offline", WAIT_S)
+        site.publish(topics.TASK, b"", task="goes")
+        if way == "frozen":
+            rig.thaw("planner")
+        else:
+            rig.start_planner()
+        assert site.wait(lambda s: s.planner is not None and s.planner.state == "online", WAIT_S)
+        assert site.wait(lambda s: "goes" not in s.routes and "goes" not in s.tasks, WAIT_S), rig.log("planner")
+        assert site.wait(lambda s: not any("goes" in plan.gateways for plan in s.plans.values()), WAIT_S)
+        assert site.wait(lambda s: s.answers("stays"), WAIT_S)
+        assert not site.wait(lambda s: "goes" in s.tasks or "goes" in s.routes, 3.0)  # nor does it come back
+        with Site(rig.settings, roll_call="test") as newcomer:
+            assert set(newcomer.tasks) == {"stays"}
+
+
 @pytest.mark.short_on("embedded")
 def test_a_task_changed_and_one_added_while_the_planner_was_away_are_taken_up(build: Build) -> None:
     rig = build(behind=("planner",))
