@@ -19,11 +19,17 @@ __all__ = ["answer_roll_calls", "ask_who_is_there"]
 _log = structlog.get_logger(__name__)
 
 
-def ask_who_is_there(link: Link, asker: str) -> None:
-    """Asks every owner of retained documents to publish them again; a login without that right skips the roll call."""
+def ask_who_is_there(link: Link, asker: str, on_refused: Callable[[S2M3Error], None] = lambda _: None) -> None:
+    """Asks every owner of retained documents to publish them again.
+
+    Args:
+        link: The connection.
+        asker: Who asks, for people.
+        on_refused: Called if the login has no right to ask.
+    """
     try:
         message = Outgoing(topics.ROLLCALL.at(link.root), RollCall(asker=asker).encode())
-        link.publish(message, on_refused=lambda _: None)
+        link.publish(message, on_refused=on_refused)
     except S2M3Error as error:
         _log.debug("roll_call_unsent", error=str(error))
 

@@ -105,7 +105,7 @@ def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
         t.PLAN.at(root, node=name),
         t.MODULE_IN.all(root, node=name),
         *(t.CLIENT_IN.at(root, client=f"{kind}-{name}") for kind in ("node", "probe")),
-        *_all(root, t.TASK, t.ROUTE, t.NODE_STATE, t.NODE_LOAD, t.ROLLCALL),
+        *_all(root, t.PLANNER_STATE, t.TASK, t.ROUTE, t.NODE_STATE, t.NODE_LOAD, t.ROLLCALL),
         *_all(root, *_REQUESTS),  # this node may become the gateway of any task
         *(t.CONTROL.at(root, verb=verb) for verb in ("drain", "profile", "sleep")),
         *(t.NODE_SETTINGS.at(root, node=name), t.WAKE.at(root, helper=name)),
@@ -130,7 +130,9 @@ def _device(root: str, name: str, tasks: tuple[str, ...]) -> Rights:
 def _client(root: str, name: str, tasks: tuple[str, ...]) -> Rights:
     own = t.CLIENT_IN.at(root, client=name)  # also written: a Client first checks that its own message comes back
     demands = tuple(t.DEMAND.all(root, task=task) for task in tasks or ("+",))
-    direct = Rights(_all(root, t.ROUTE, t.NODE_STATE, t.NODE_LOAD), (*_all(root, t.MODULE_IN), own, *demands))
+    direct = Rights(
+        _all(root, t.PLANNER_STATE, t.ROUTE, t.NODE_STATE, t.NODE_LOAD), (*_all(root, t.MODULE_IN), own, *demands)
+    )
     return _device(root, name, tasks) + direct
 
 

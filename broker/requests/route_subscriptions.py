@@ -16,8 +16,9 @@ from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message
 from s2m3.broker.roll_call import ask_who_is_there
-from s2m3.broker.roll_call_times import EVERY_S
+from s2m3.broker.roll_call_times import EVERY_S, LATEST_S
 from s2m3.schemas import topics
+from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.ids import is_id
 from s2m3.schemas.messages import NodeLoad, NodeState, RouteDoc
 
@@ -79,7 +80,7 @@ class RouteSubscriptions:
         self._waiting: dict[str, RouteDoc] = {}
         #: whether the broker has given us a planner's retained state: then a task without a route does not exist
         self._is_retaining = False
-        self._is_looking = False
+        self._is_looking = self._may_not_ask = False
         self._asked_for: frozenset[str] = frozenset()
         self._asked_at, self._wait_s = float("-inf"), EVERY_S
 
@@ -93,7 +94,7 @@ class RouteSubscriptions:
     def follow(self, task: str) -> bool:
         """Subscribes to a task's route; returns False if that has been done, or if no task can have this name."""
         if task not in self._tasks and is_id(task):
-            came = partial(self._probe, partial(self._on_retained, task))
+            came = partial(self._probe, partial(self._came, task))
             self._tasks[task] = listen(self._link, topics.ROUTE, self._route, on_subscribed=came, task=task)
             self._look_later()
             return True
@@ -135,6 +136,19 @@ class RouteSubscriptions:
     def _planner(self, message: Message) -> None:
         self._is_retaining = self._is_retaining or message.retain
 
+    def _came(self, task: str) -> None:
+        """All that the broker retains for us has come; what it does not retain comes as answer to a roll call."""
+        if self._is_retaining or self._may_not_ask or task in self._named:
+            self._on_retained(task)
+        else:
+            self._loop.after(EVERY_S + LATEST_S, partial(self._on_retained, task))
+
+    def _refused(self, _: S2M3Error) -> None:
+        """Notes that this login may not ask for a roll call: what has not come does not come."""
+        self._may_not_ask = True
+        for task in self._tasks.keys() - self._named.keys():
+            self._on_retained(task)
+
     def _missing(self) -> frozenset[str]:
         """Returns which documents have not come: states of nodes in use, and routes that there may be."""
         routes = () if self._is_retaining else (f"route/{task}" for task in self._tasks if task not in self._named)
@@ -156,7 +170,7 @@ class RouteSubscriptions:
         if self._link.connected and now >= self._asked_at + self._wait_s:
             self._wait_s = EVERY_S if missing - self._asked_for else min(2 * self._wait_s, _LONGEST_S)
             self._asked_at, self._asked_for = now, missing
-            ask_who_is_there(self._link, "requester")
+            ask_who_is_there(self._link, "requester", self._refused)
         self._look_later()
 
     def _follow_node(self, node: str) -> None:

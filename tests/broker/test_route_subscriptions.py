@@ -3,6 +3,7 @@
 import pytest
 
 from s2m3.broker.requests.route_subscriptions import RouteSubscriptions
+from s2m3.schemas.errors import UnauthorisedError
 from s2m3.schemas.messages import NodeLoad, NodeState, PlannerState, Replica, RouteDoc, RouteStep
 from s2m3.schemas.settings import BrokerSettings
 from tests.recorders import ManualLoop, RecordedLink
@@ -148,3 +149,25 @@ def test_what_a_clustered_broker_does_not_give_is_asked_for(made: Requester) -> 
     made.state("a")
     made.loop.advance(1.0)
     assert made.loop.waiting == []
+
+
+def test_where_nothing_is_retained_an_answer_to_a_roll_call_is_waited_for(made: Requester) -> None:
+    made.followed.follow("porch")
+    made.link.connect()  # the subscriptions are confirmed, and our own message came back
+    made.loop.advance(5.0)
+    assert made.retained == []
+    made.loop.advance(1.0)
+    assert made.retained == ["porch"]
+
+
+def test_a_login_that_may_not_ask_does_not_wait(made: Requester) -> None:
+    made.followed.follow("porch")
+    made.link.connect()
+    made.loop.advance(1.0)
+    (asked,) = [found for found in made.link.published if found.message.topic == "home/rollcall"]
+    assert asked.on_refused is not None
+    asked.on_refused(UnauthorisedError("no"))
+    assert made.retained == ["porch"]
+    made.followed.follow("attic")
+    made.link.connect()
+    assert made.retained == ["porch", "attic"]

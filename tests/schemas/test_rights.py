@@ -26,7 +26,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         home/node/n1/settings home/wake/n1
         home/module/+/n1/in home/node/+/load home/node/+/state home/plan/n1 home/request/+ home/request/+/+
         home/part/offer/+/n1 home/part/piece/+/n1 home/part/request/+/n1 home/part/wanted/+ home/request/+/+/+
-        home/rollcall home/route/+ home/task/+
+        home/rollcall home/planner/state home/route/+ home/task/+
         """,
         """
         home/client/+/in home/demand/+ home/event home/module/+/+/in home/node/n1/load home/node/n1/profile
@@ -36,7 +36,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         """,
     ),
     ("client", ()): (
-        "home/client/n1/in home/node/+/load home/node/+/state home/route/+",
+        "home/client/n1/in home/node/+/load home/node/+/state home/planner/state home/route/+",
         "home/client/n1/in home/demand/+ home/module/+/+/in home/request/+ home/request/+/+ home/request/+/+/+",
     ),
     ("device", ()): (
@@ -109,7 +109,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
     ("client", ("porch",)): (
         """
         home/client/n1/in home/node/+/load home/node/+/state home/response/porch home/response/porch/value
-        home/route/+
+        home/planner/state home/route/+
         """,
         """
         home/client/n1/in home/demand/porch home/module/+/+/in home/request/porch home/request/porch/+
