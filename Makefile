@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test coverage mutation chaos check bench peers dashboard schema wheel wheel-demo clean mosquitto chromium npm homeassistant
+.PHONY: demo test coverage mutation chaos check bench peers dashboard schema wheel wheel-demo clean mosquitto ejabberd chromium npm homeassistant
 
 demo: $(VENV)/.run
 	$(BIN)/s2m3 demo
@@ -33,7 +33,7 @@ mutation: $(VENV)/.dev
 
 # The long form: what takes minutes, and on both brokers what `make test` shows on one of the two (`short_on`).
 # `make chaos ARGS="--seed 7 -k nodes_die"` replays a run.
-chaos: $(VENV)/.dev mosquitto
+chaos: $(VENV)/.dev mosquitto ejabberd
 	$(BIN)/python -m pytest tests/chaos --long $(ARGS)
 	$(BIN)/python -m pytest tests --ignore tests/chaos --long -m "long or short_on" $(ARGS)
 
@@ -111,6 +111,10 @@ mosquitto:
 	$(call apt,mosquitto,mosquitto mosquitto-clients,its half of the tests will be skipped)
 	$(call apt,ffmpeg,ffmpeg,the test of the documented formats will be skipped)
 	$(call apt,espeak-ng,espeak-ng,the tests with German speech will be skipped)
+
+# For the long tests of clustered brokers (tests/clustered).
+ejabberd:
+	$(call apt,ejabberdctl,ejabberd,the tests of clustered brokers will be skipped)
 
 chromium:
 	$(call apt,chromium,chromium,the tests of the page will be skipped)

@@ -8,6 +8,8 @@ from s2m3.broker.mqtt.message import Message
 __all__ = ["Acknowledgements", "Handler", "Handlers"]
 
 Handler = Callable[[Message], None]
+#: Topics whose handlers are remembered: topics of requests and answers are many.
+_MOST_TOPICS = 10_000
 
 
 class Handlers:
@@ -15,6 +17,8 @@ class Handlers:
 
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Handler, int]] = {}
+        #: topic -> the handlers whose filter matches it: a planner hears each topic of a thousand nodes again and again
+        self._matching: dict[str, list[Handler]] = {}
         self._optional: set[str] = set()
         self._live_only: set[str] = set()
 
@@ -23,6 +27,7 @@ class Handlers:
     ) -> None:
         """Sets the handler and QoS of a topic filter, replacing earlier ones; other arguments as in Link.subscribe."""
         self._handlers[topic_filter] = (handler, qos)
+        self._matching.clear()
         if not required:
             self._optional.add(topic_filter)
         if not retained:
@@ -38,6 +43,7 @@ class Handlers:
 
     def remove(self, topic_filter: str) -> bool:
         """Removes a topic filter; returns whether it had a handler."""
+        self._matching.clear()
         return self._handlers.pop(topic_filter, None) is not None
 
     def filters(self) -> dict[str, int]:
@@ -54,7 +60,12 @@ class Handlers:
         if found is not None:
             found[0](message)
             return True
-        matching = [handler for name, (handler, _) in self._handlers.items() if _matches(name, message.topic)]
+        matching = self._matching.get(message.topic)
+        if matching is None:
+            if len(self._matching) >= _MOST_TOPICS:
+                self._matching.clear()
+            found_now = [handler for name, (handler, _) in self._handlers.items() if _matches(name, message.topic)]
+            matching = self._matching[message.topic] = found_now
         for handler in matching:
             handler(message)
         return bool(matching)
