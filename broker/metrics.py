@@ -32,7 +32,9 @@ __all__ = [
     "REQUEST_SECONDS",
     "RETRIES",
     "RUN_SECONDS",
+    "STAND_INS",
     "TASKS",
+    "TASKS_ON_STAND_IN",
     "UNDER_WAY",
     "count_batch",
     "count_request",
@@ -51,6 +53,7 @@ REQUESTS = Counter(
 )
 REQUEST_SECONDS = Histogram("s2m3_request_seconds", "From a request to its answer", ["task"], buckets=_SECONDS)
 RETRIES = Counter("s2m3_request_retries", "Attempts after the first", ["task"])
+STAND_INS = Counter("s2m3_stand_in_answers", "Answers of a model that is not its task's best", ["task", "rank"])
 PLAIN_PASSED = Counter("s2m3_plain_passed", "Messages on request topics that ask nothing: retained or empty", ["why"])
 UNDER_WAY = Gauge("s2m3_requests_under_way", "Requests without an answer yet")
 
@@ -71,6 +74,7 @@ MEMORY_FREE = Gauge("s2m3_memory_free_bytes", "What is left of the budget")
 NODES = Gauge("s2m3_nodes", "Nodes known: ready, draining or lost", ["state"])
 NODES_LOST = Counter("s2m3_nodes_lost", "Times a node was lost", ["node"])
 TASKS = Gauge("s2m3_tasks", "Tasks wanted: ready, waiting for loads, or refused", ["state"])
+TASKS_ON_STAND_IN = Gauge("s2m3_tasks_on_stand_in", "Tasks that are answered by a model that is not their best")
 PLAN_CHANGES = Counter("s2m3_plan_changes", "Plans sent to nodes", ["node"])
 PLAN_SECONDS = Histogram("s2m3_plan_seconds", "Deciding where modules live", buckets=_SECONDS)
 

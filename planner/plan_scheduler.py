@@ -1,7 +1,8 @@
 """When plans are made, and how thorough they are: what is lost is placed at once, second copies follow."""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from s2m3.broker.event_loop import Loop, Timer
@@ -11,6 +12,7 @@ from s2m3.planner.site.decision import Decision
 from s2m3.planner.site.placement import Fill, Placement
 from s2m3.planner.site.placer import Placer, second_copies_in_spare
 from s2m3.planner.solving.second_copies import kept_second_copies
+from s2m3.schemas.instance import Instance
 from s2m3.schemas.settings import PlannerSettings
 
 __all__ = ["PlanScheduler"]
@@ -130,7 +132,12 @@ class PlanScheduler:
             self._interrupted.clear()
             fill = partial(second_copies_in_spare, on_step=self._look_for_interrupt)
         spare = fill if self._settings.spare else None
-        self._thread.submit(PlanInputs(self._cluster.snapshot(), self._placer(improve), spare))
+        self._cluster.note_steadiness(time.monotonic())
+        self._thread.submit(PlanInputs(self._cluster.snapshot(), self._placer(improve), spare, self._fits))
+
+    def _fits(self, instance: Instance, current: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
+        """Places modules where some models fit, without a search for better places."""
+        return self._placer(False)(instance, current)  # noqa: FBT003  # Placer's one argument
 
     def _look_for_interrupt(self) -> None:
         """Called in the plan's thread."""

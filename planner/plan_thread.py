@@ -32,6 +32,8 @@ class PlanInputs:
     snapshot: ClusterState
     solve: Solve
     fill: Fill | None
+    #: places modules in less time, to find out what fits
+    fits: Solve
 
 
 class PlanThread:
@@ -74,9 +76,9 @@ class PlanThread:
             try:
                 with metrics.PLAN_SECONDS.time():
                     now = time.monotonic()
-                    placement = place(inputs.snapshot, inputs.solve, now, inputs.fill)
+                    placement = place(inputs.snapshot, inputs.solve, now, inputs.fill, inputs.fits)
                     placement = with_wanted_sleepers(inputs.snapshot, placement, inputs.solve, now)
-                    plan = placement, decide(inputs.snapshot, placement)
+                    plan = placement, decide(inputs.snapshot, placement, now)
             except PlanInterrupted:
                 _log.debug("plan_interrupted")
             except Exception:  # noqa: BLE001  # the thread's one broad except: an error in a plan must not end planning

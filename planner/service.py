@@ -24,6 +24,7 @@ from s2m3.planner.site.missing_documents import MissingDocuments
 from s2m3.planner.site.placement import Placement
 from s2m3.planner.site.placer import Placer
 from s2m3.planner.site.published_documents import Documents
+from s2m3.planner.site.steadiness import Steadiness
 from s2m3.planner.site_metrics import count_changes, count_site, health_of
 from s2m3.planner.task_sessions import TaskSessions
 from s2m3.planner.unknown_tasks import UnknownTasks
@@ -69,7 +70,7 @@ class Planner:
         self._settings = settings
         self._root, self._events = settings.root, topics.EVENT.at(settings.root)
         self._rebuilt = False
-        self._cluster = ClusterState(catalogue)
+        self._cluster = ClusterState(catalogue, steadiness=Steadiness(settings.steady_s))
         self._loop = Loop("planner")
         self._plans = PlanScheduler(
             self._loop, settings, self._cluster, placer, may_plan=self._may_plan, on_plan=self._adopt

@@ -24,6 +24,7 @@ def count_site(cluster: ClusterState, decision: Decision) -> None:
     docs = decision.routes.values()
     refused = sum(1 for doc in docs if doc.error is not None)
     ready = sum(1 for doc in docs if doc.error is None and all(step.replicas for step in doc.steps.values()))
+    metrics.TASKS_ON_STAND_IN.set(sum(1 for doc in docs if doc.ranks and doc.rank > 0))
     for state, count in (("ready", ready), ("refused", refused), ("waiting", len(docs) - ready - refused)):
         metrics.TASKS.labels(state).set(count)
 

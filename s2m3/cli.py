@@ -24,7 +24,7 @@ _COMMANDS = {
     "watch": ("status", "watch"),
     "dashboard": ("dashboard", "dashboard"),
     "calibrate": ("calibrate", "calibrate"),
-    "models": ("tasks", "models"),
+    "models": ("models", "models"),
     "broker": ("services", "broker"),
     "planner": ("services", "planner"),
     "agent": ("services", "agent"),

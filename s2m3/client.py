@@ -41,6 +41,8 @@ class Answer:
         steps: Step -> its timing.
         attempts: Number of times that the request was sent.
         request: The request id, 16 bytes.
+        model: The model that answered.
+        rank: Its place among the models of the task: 0 is the best, above that it is a stand-in.
     """
 
     value: Value
@@ -50,6 +52,8 @@ class Answer:
     steps: Mapping[str, Timing]
     attempts: int
     request: bytes
+    model: str = ""
+    rank: int = 0
 
 
 class Reply(Future[Answer]):
@@ -262,6 +266,8 @@ class Client:
                     steps=result.timings,
                     attempts=result.attempts,
                     request=result.request,
+                    model=result.model,
+                    rank=result.rank,
                 )
             )
 

@@ -30,7 +30,7 @@ def missing_documents(
         others: Nodes that have other documents.
     """
     found = set() if planner is not None else {"planner/state"}
-    named = {replica.node for doc in routes.values() for step in doc.steps.values() for replica in step.replicas}
+    named = {node for doc in routes.values() for node in doc.nodes}
     named |= {node for node, plan in plans.items() if plan.modules or plan.gateways}
     found |= {f"node/{node}/state" for node in named.union(profiles, others) if nodes.state(node) is None}
     found |= {f"node/{node}/profile" for node in nodes.present if node not in profiles}

@@ -159,6 +159,11 @@ class Site:
         """Whether a plain request of a task would be answered: the task is ready and has a gateway."""
         return self.ready(task) and self.gateway(task) is not None
 
+    def rank(self, task: str) -> int | None:
+        """Returns the rank of the best of a task's models that can serve requests; None if none can."""
+        doc = self.routes.get(task)
+        return None if doc is None else doc.rank_on(self.nodes.present)
+
     def _store(self, documents: dict[str, D], key: str, document: D | None) -> None:
         with self._change():
             if document is None:

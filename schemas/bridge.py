@@ -130,11 +130,14 @@ class BridgePlanner(Document):
 
 
 class BridgeTask(Document):
-    """Whether a task can serve requests, and if not, why."""
+    """Whether a task can serve requests, and if not, why; and which of its models answers."""
 
     ready: bool
     model: Id
     problem: str | None = None
+    #: the model that answers now, and its place among the models of the task: above 0 it is a stand-in
+    answers: Annotated[Id | None, Since(1)] = None
+    rank: Annotated[int, Field(ge=0), Since(1)] = 0
 
 
 class BridgeAnswer(Document):
@@ -159,4 +162,7 @@ class BridgeAnswer(Document):
     question: str | None = None
     #: step -> node
     route: dict[str, str] = Field(default_factory=dict)
+    #: the model that answered, and its place among the models of the task: above 0 it is a stand-in
+    model: Annotated[str | None, Since(1)] = None
+    rank: Annotated[int | None, Field(ge=0), Since(1)] = None
     error: ErrorBody | None = None

@@ -15,6 +15,7 @@ __all__ = [
     "PREFERENCE_S",
     "Device",
     "Instance",
+    "PlacedModel",
     "PlacedModule",
     "PlacedStep",
     "PlacedTask",
@@ -77,6 +78,13 @@ class PlacedStep(_Frozen):
     after: tuple[_Name, ...] = ()
 
 
+class PlacedModel(_Frozen):
+    """A further model of a task, which answers while those before it cannot: a DAG of steps."""
+
+    id: _Name
+    steps: Annotated[tuple[PlacedStep, ...], Field(min_length=1)]
+
+
 class PlacedTask(_Frozen):
     """A task: a DAG of steps with requests from device `source` (None: from elsewhere behind the broker)."""
 
@@ -88,6 +96,13 @@ class PlacedTask(_Frozen):
     #: devices in order of preference: each place further down counts `preference_s` for every step there
     prefer: tuple[_Name, ...] = ()
     steps: Annotated[tuple[PlacedStep, ...], Field(min_length=1)]
+    #: further models, the best first
+    stand_ins: tuple[PlacedModel, ...] = ()
+
+    @property
+    def ranks(self) -> tuple[tuple[PlacedStep, ...], ...]:
+        """The steps of each of its models, the best first."""
+        return (self.steps, *(model.steps for model in self.stand_ins))
 
 
 class Instance(_Frozen):
@@ -120,8 +135,9 @@ def parse_instance(document: Mapping[str, Any], where: str = "instance") -> Inst
     devices = _unique(where, "devices", instance.devices)
     modules = _unique(where, "modules", instance.modules)
     _unique(where, "tasks", instance.tasks)
+    needed = {step.module for task in instance.tasks if not task.stand_ins for step in task.steps}
     for module in instance.modules:
-        if not module.seconds:
+        if not module.seconds and (module.id in needed or not any(task.stand_ins for task in instance.tasks)):
             raise BadDefinitionError(f"{where}: modules.{module.id}.seconds: no device can run it")
         if unknown := module.seconds.keys() - devices:
             raise BadDefinitionError(f"{where}: modules.{module.id}.seconds: unknown device {min(unknown)!r}")
@@ -137,6 +153,7 @@ def _unknown_key(location: tuple[int | str, ...]) -> str:
         "modules": PlacedModule,
         "tasks": PlacedTask,
         "steps": PlacedStep,
+        "stand_ins": PlacedModel,
     }
     inside = [classes[part] for part in location[:-1] if part in classes]
     known = (inside[-1] if inside else Instance).model_fields
@@ -152,8 +169,15 @@ def _check_task(where: str, task: PlacedTask, devices: set[str], modules: set[st
         raise BadDefinitionError(f"{where}.prefer: unknown device {min(unknown)!r}")
     if len(set(task.prefer)) < len(task.prefer):
         raise BadDefinitionError(f"{where}.prefer: a device is there twice")
-    steps = _unique(where, "steps", task.steps)
-    for step in task.steps:
+    _check_steps(where, task.steps, modules)
+    _unique(where, "stand_ins", task.stand_ins)
+    for model in task.stand_ins:
+        _check_steps(f"{where}.stand_ins.{model.id}", model.steps, modules)
+
+
+def _check_steps(where: str, dag: tuple[PlacedStep, ...], modules: set[str]) -> None:
+    steps = _unique(where, "steps", dag)
+    for step in dag:
         if step.module not in modules:
             raise BadDefinitionError(f"{where}.steps.{step.id}.module: unknown module {step.module!r}")
         if len(set(step.after)) < len(step.after):
@@ -161,11 +185,11 @@ def _check_task(where: str, task: PlacedTask, devices: set[str], modules: set[st
         if unknown := set(step.after) - steps:
             raise BadDefinitionError(f"{where}.steps.{step.id}.after: unknown step {min(unknown)!r}")
     try:
-        TopologicalSorter({step.id: step.after for step in task.steps}).prepare()
+        TopologicalSorter({step.id: step.after for step in dag}).prepare()
     except CycleError as error:
         raise BadDefinitionError(f"{where}.steps: a cycle: {' -> '.join(error.args[1])}") from error
-    followed = {before for step in task.steps for before in step.after}
-    if len(heads := [step.id for step in task.steps if step.id not in followed]) != 1:
+    followed = {before for step in dag for before in step.after}
+    if len(heads := [step.id for step in dag if step.id not in followed]) != 1:
         raise BadDefinitionError(f"{where}.steps: two heads: {', '.join(heads)}; one step must be the last")
 
 

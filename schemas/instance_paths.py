@@ -96,7 +96,7 @@ def without_device(document: Mapping[str, Any], device: str) -> dict[str, Any]:
 
     Raises:
         BadInputError: There is no such device.
-        NoCapacityError: The device is the only one, or alone can run a module.
+        NoCapacityError: The device is the only one, or alone can run a module that a task without stand-ins needs.
     """
     changed = deepcopy(dict(document))
     names = [found["id"] for found in changed["devices"]]
@@ -105,8 +105,11 @@ def without_device(document: Mapping[str, Any], device: str) -> dict[str, Any]:
     changed["devices"] = [found for found in changed["devices"] if found["id"] != device]
     if not changed["devices"]:
         raise NoCapacityError(f"without {device} there is no device")
+    needed = {step["module"] for task in changed["tasks"] if not task.get("stand_ins") for step in task["steps"]}
+    others_may_stand_in = any(task.get("stand_ins") for task in changed["tasks"])
     for module in changed["modules"]:
-        if module["seconds"].pop(device, None) is not None and not module["seconds"]:
+        runs_elsewhere = module["seconds"].pop(device, None) is None or module["seconds"]
+        if not runs_elsewhere and (module["id"] in needed or not others_may_stand_in):
             raise NoCapacityError(f"without {device} no device can run {module['id']}")
     for task in changed["tasks"]:
         if task.get("source") == device:

@@ -61,6 +61,9 @@ class PlainResult(_Last):
     outputs: dict[str, Any]
     latency_ms: float = Field(ge=0)
     attempts: int = Field(ge=1)
+    #: the model that answered, and its place among the models of the task: 0 for the best
+    model: str | None = None
+    rank: int | None = Field(default=None, ge=0)
     steps: dict[Id, StepTiming]
 
 

@@ -5,15 +5,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationInfo, model_validator
 
-from s2m3.schemas.definitions import Definition, ModuleSpec
+from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.document import Document, Protocol
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.ids import Id, is_id
 from s2m3.schemas.notices import ControlRequest, ControlResponse, ErrorBody, Event, RollCall
 from s2m3.schemas.parts import PartProgress, PartStock
 from s2m3.schemas.protocol import ClosedList, Since, is_from_the_bus
+from s2m3.schemas.routes import RankRoute, Replica, RouteDoc, RouteStep
 from s2m3.schemas.specs import read_spec
-from s2m3.schemas.wire.values import Kind
+from s2m3.schemas.tasks import StandIn, TaskSpec
 
 __all__ = [
     "ControlRequest",
@@ -27,11 +28,13 @@ __all__ = [
     "Plan",
     "PlannerHealth",
     "PlannerState",
+    "RankRoute",
     "Replica",
     "Reported",
     "RollCall",
     "RouteDoc",
     "RouteStep",
+    "StandIn",
     "StepTiming",
     "TaskSpec",
 ]
@@ -152,43 +155,6 @@ class NodeLoad(Document):
     latest: dict[Id, dict[Id, StepTiming]] = {}
 
 
-class TaskSpec(Document):
-    """A desired task: a model that is to be served, with default inputs."""
-
-    model: Id
-    #: the model's definition, if none of the planner's files has it
-    definition: Definition | None = None
-    #: default inputs, in the form of a plain request's inputs
-    inputs: dict[str, Any] = {}
-    #: default generation options, see s2m3.schemas.wire.generation.Options
-    options: dict[str, Any] = {}
-    max_replicas: int = Field(default=1, ge=1, le=64)
-    deadline_s: float = Field(default=30.0, gt=0, le=86_400)
-    #: least score of an answer; below, the requester puts null in the answer's place: none of these (`s2m3 calibrate`)
-    threshold: Annotated[float | None, Since(1)] = None
-    #: nodes in order of preference; what a place is worth: docs/placement.md
-    prefer: Annotated[list[Id], Since(1)] = []
-    _unreadable: str = PrivateAttr(default="")
-
-    @property
-    def unreadable(self) -> str:
-        """Why the embedded definition cannot be used; empty if it can, or if there is none."""
-        return self._unreadable
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _tolerate_definition(cls, given: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
-        """Keeps a task whose embedded definition is invalid, without the definition."""
-        if not (is_from_the_bus(info) and isinstance(given, dict) and given.get("definition") is not None):
-            return handler(given)
-        definition = read_spec(Definition, given["definition"])
-        if isinstance(definition, Definition):
-            return handler({**given, "definition": definition})
-        task = handler({**given, "definition": None})
-        task._unreadable = f"definition.{definition}"  # noqa: SLF001  # a field of this class
-        return task
-
-
 class Plan(Document):
     """The modules that one node is to hold, and the tasks whose gateway it is to be."""
 
@@ -215,79 +181,6 @@ class Plan(Document):
         refused = [(item.get("id"), why) for item, why in read if isinstance(why, str) and isinstance(item, dict)]
         plan._unreadable = {i: why for i, why in refused if isinstance(i, str) and is_id(i)}  # noqa: SLF001
         return plan
-
-
-class Replica(Document):
-    """A ready copy of a module: milliseconds per item, and latency (ms) and throughput (Mbit/s) to the broker."""
-
-    node: Id
-    ms: float = Field(ge=0)
-    latency_ms: float = Field(default=0.0, ge=0)
-    mbps: float = Field(default=1000.0, gt=0)
-    #: what preferences count against this node, milliseconds: it is chosen as if it took so much longer
-    price_ms: Annotated[float, Field(ge=0), Since(1)] = 0.0
-
-
-class RouteStep(Document):
-    """One step of a task: its module, the sources of its inputs, and the ready copies."""
-
-    module: Id
-    inputs: dict[str, str] = Field(min_length=1)
-    outputs: list[str]
-    #: the output that generation options shape: a text, token by token, or a sound
-    generates: str | None = None
-    #: kB per item of the request's own inputs, and of the outputs
-    input_kb: float = 0.0
-    output_kb: float = 0.0
-    replicas: list[Replica] = []
-
-    @property
-    def after(self) -> tuple[str, ...]:
-        """The steps whose outputs this step takes, each once."""
-        steps = (ref.partition(".")[0] for ref in self.inputs.values())
-        return tuple(dict.fromkeys(step for step in steps if step != "input"))
-
-
-class RouteDoc(Document):
-    """Everything that a requester needs to use a task, so that it needs no model definitions."""
-
-    epoch: int = Field(ge=0)
-    revision: int = Field(ge=0)
-    model: Id
-    inputs: dict[str, Kind] = {}
-    defaults: dict[str, Any] = {}
-    #: the task's default generation options
-    options: dict[str, Any] = {}
-    #: the outputs of the last step that are sent; the first one is the answer
-    answer: list[str] = []
-    deadline_s: float = Field(gt=0)
-    threshold: Annotated[float | None, Since(1)] = None
-    #: empty only if the model is unknown; then `error` is set
-    steps: dict[Id, RouteStep] = {}
-    #: why the task cannot be served now, if the planner knows
-    error: ErrorBody | None = None
-    #: sleeping nodes that would serve it better: requesters tell `demand/<task>` of requests meanwhile
-    asleep: Annotated[list[Id], Since(1)] = []
-
-    @property
-    def generates(self) -> bool:
-        """Whether a step generates a text or a sound, so that requests may set generation options."""
-        return any(step.generates for step in self.steps.values())
-
-    def streams(self, step: str) -> bool:
-        """Returns whether the answer is the text that a step generates, so that it can be streamed."""
-        followed = any(step in other.after for other in self.steps.values())
-        return not followed and bool(self.answer) and self.steps[step].generates == self.answer[0]
-
-    @model_validator(mode="after")
-    def _steps_or_why_not(self) -> Self:
-        if self.error is None and not (self.steps and self.answer):
-            raise ValueError("a route without steps has to say why")
-        return self
-
-    def ready_on(self, nodes: frozenset[str]) -> bool:
-        """Returns whether every step has a ready copy on one of these nodes."""
-        return bool(self.steps) and all({r.node for r in step.replicas} & nodes for step in self.steps.values())
 
 
 class PlannerState(Document):

@@ -259,7 +259,8 @@ class PlannerSettings(ServiceSettings, CheckpointSettings):
 
     models: Path | None = Field(default=None, description="folder of further model definitions (*.toml)")
     settle_s: float = Field(default=0.1, ge=0, description="several changes within this time are planned once")
-    spare: bool = Field(default=True, description="fill spare memory with second copies")
+    spare: bool = Field(default=True, description="fill spare memory with stand-ins and second copies")
+    steady_s: float = Field(default=5.0, ge=0, description="a task's better model that is back answers after this time")
     budget_s: float = Field(default=0.3, gt=0, description="longest computing time of one placement")
     wake_interval_s: float = Field(
         default=60.0, ge=1, description="least seconds between two magic packets to a sleeping node"

@@ -122,7 +122,14 @@ def test_the_example_answers_have_the_keys_that_are_really_sent() -> None:
     (answer,) = re.findall(r"```json answer\n(.*?)```", TEXT, flags=re.DOTALL)
     (error,) = re.findall(r"```json error\n(.*?)```", TEXT, flags=re.DOTALL)
     result = plain.encode_plain_result(
-        answer="x", outputs={}, timings={}, latency_ms=1, attempts=1, request=b"1" * 16, transaction=None
+        answer="x",
+        outputs={},
+        timings={},
+        latency_ms=1,
+        attempts=1,
+        request=b"1" * 16,
+        transaction=None,
+        model="m",
     )
     assert json.loads(answer).keys() == json.loads(result).keys()
     refused = plain.encode_plain_error(error_from_code("busy", "x"), request=b"1" * 16, transaction=None)

@@ -307,6 +307,8 @@ class Gateway:
                 transaction=parsed.transaction,
                 seq=seq,
                 ignored=ignored,
+                model=result.model,
+                rank=result.rank,
             )
         self._finish(plain, payload)
 

@@ -21,6 +21,9 @@ class Result:
     attempts: int
     latency_ms: float
     error: S2M3Error | None = None
+    #: the model that answered, and its place among the task's models: 0 is the best
+    model: str = ""
+    rank: int = 0
     #: names of the outputs that are the answer, in order
     answer: tuple[str, ...] = ()
     outputs: Mapping[str, Value] = field(default_factory=dict)

@@ -189,7 +189,7 @@ class Dispatcher:
 
     def tasks(self) -> dict[str, RouteDoc]:
         """Returns the newest route document of each known task, from any thread: all tasks after `list_tasks`."""
-        return self._listed | {task: router.doc for task, router in self._requests.routers.copy().items()}
+        return self._listed | self._requests.routes
 
     def _submit(
         self,
@@ -345,3 +345,5 @@ def _count(result: Result) -> None:
     code = "ok" if result.error is None else result.error.code
     task = "" if code == UnknownTaskError.code else result.task
     metrics.count_request(task, code, result.attempts - 1, result.latency_ms / 1000)
+    if result.rank and result.error is None:
+        metrics.STAND_INS.labels(task, str(result.rank)).inc()

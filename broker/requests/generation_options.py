@@ -13,17 +13,25 @@ from s2m3.schemas.wire.work import Hop, Route, Work
 __all__ = ["options_of", "stops", "with_generation_options"]
 
 
-def options_of(doc: RouteDoc, pending: Pending) -> Options:
+def options_of(doc: RouteDoc, pending: Pending, model: RouteDoc) -> Options:
     """Returns a request's generation options: the caller's, then the task's, then the defaults.
 
     Unknown options of the caller are an error; unknown options of the task, which come off the bus, are ignored.
 
+    Args:
+        doc: The task's route document.
+        pending: The request.
+        model: The document as it is with the model alone that gets the options (`RouteDoc.by_rank`). One that generates
+            nothing stands in for one that does, and gets none of the caller's.
+
     Raises:
         BadInputError: An option is unknown or invalid, or the task generates nothing.
     """
-    if (pending.options or {}).keys() - {"wait_s"} and not doc.generates:
+    asked = pending.options or {}
+    if asked.keys() - {"wait_s"} and not doc.generates:
         raise BadInputError(f"the task {pending.task} writes no text: it takes no options")
-    options = read_options(pending.options, known_options(doc.options)).seeded(pending.seed)
+    given = asked if model.generates else {name: value for name, value in asked.items() if name == "wait_s"}
+    options = read_options(given, known_options(doc.options)).seeded(pending.seed)
     return options.model_copy(update={"wait_s": None})
 
 

@@ -36,9 +36,11 @@ class Pending:
     attempt: int = 0
     #: the route of the attempt in flight; None if none is
     route: Route | None = None
-    answer: tuple[str, ...] = ()
-    #: least score of an answer; None: any
-    threshold: float | None = None
+    #: the rank of the newest attempt: the request does not go to a better one by itself
+    rank: int = 0
+    #: until when this rank is tried again though its queues are full, and when the next rank takes over
+    busy_until: float = float("inf")
+    rank_ends: float = float("inf")
     patience_ends: float = float("inf")
     retry_at: float | None = None
     #: until when it waits for a sleeping node; None if it does not
@@ -58,6 +60,8 @@ class Pending:
     ignored: tuple[str, ...] = ()
     #: attempt -> the route that it was sent along: only its nodes answer; of the last attempts
     sent_along: dict[int, Route] = field(default_factory=dict)
+    #: attempt -> the route document of the model that it was sent to; of the last attempts
+    models: dict[int, RouteDoc] = field(default_factory=dict)
     #: attempt -> its work at the steps that generate text, to be stopped when the result is not needed any more
     writing: dict[int, list[Work]] = field(default_factory=dict)
 
@@ -81,12 +85,24 @@ class Pending:
             self.wake_ends = None
         return False
 
+    def is_to_be_sent(self, now: float) -> bool:
+        """Returns whether the pause before its next attempt, or its wait for a sleeping node, is over now."""
+        is_paused = self.retry_at is None or now < self.retry_at
+        self.retry_at = self.retry_at if is_paused else None
+        return not is_paused or (self.wake_ends is not None and now >= self.wake_ends)
+
+    @property
+    def is_new_here(self) -> bool:
+        """Whether the next attempt is the first at its rank."""
+        newest = self.models.get(self.attempt)
+        return newest is None or newest.rank != self.rank
+
     def sends(self, doc: RouteDoc, inputs: Mapping[str, Value], reply_to: str, ms_left: float) -> list[Send]:
         """Returns the messages of this attempt: one for each step that takes raw inputs."""
         route = self.route or {}
-        for by_attempt in (self.sent_along, self.writing):
+        for by_attempt in (self.sent_along, self.writing, self.models):
             by_attempt.pop(self.attempt - _ATTEMPTS_KEPT, None)
-        self.sent_along[self.attempt] = route
+        self.sent_along[self.attempt], self.models[self.attempt] = route, doc
         self.writing[self.attempt] = [
             self._work(doc, step, {}, reply_to, ms_left) for step, hop in route.items() if hop.options is not None
         ]
@@ -158,7 +174,9 @@ class Pending:
 
     def result(self, now: float, error: S2M3Error | None, answer: Answer | None) -> Result:
         """Returns the caller's result, including the last delta of a streamed text."""
-        text = answer.outputs.get(self.answer[0]) if answer is not None and self.answer else None
+        doc = self.models.get(self.attempt if answer is None else answer.attempt)
+        names, threshold = (tuple(doc.answer), doc.threshold) if doc is not None else ((), None)
+        text = answer.outputs.get(names[0]) if answer is not None and names else None
         rest = self.streamed.end(text) if self.streamed is not None and isinstance(text, str) else None
         return Result(
             request=self.request,
@@ -166,8 +184,10 @@ class Pending:
             attempts=max(1, self.attempt),
             latency_ms=(now - self.started) * 1000,
             error=error,
-            answer=self.answer,
-            outputs=with_abstention(answer.outputs, self.answer[0], self.threshold) if answer else {},
+            model=doc.model if doc is not None else "",
+            rank=doc.rank if doc is not None else 0,
+            answer=names,
+            outputs=with_abstention(answer.outputs, names[0], threshold) if answer else {},
             timings=answer.timings if answer else {},
             route=nodes_of(self.route) if self.route else {},
             rest=rest,
@@ -175,15 +195,27 @@ class Pending:
         )
 
 
-def inputs_of(doc: RouteDoc, pending: Pending) -> dict[str, Value]:
+def inputs_of(doc: RouteDoc, pending: Pending, rank: int = 0) -> dict[str, Value]:
     """Returns the request's validated inputs with the task's defaults, and notes which keys in them are ignored.
+
+    Args:
+        doc: The task's route document.
+        pending: The request.
+        rank: The model that gets the inputs. One below the best gets those of the request that it takes, and the
+            document's values of those that do not come from the request.
 
     Raises:
         BadInputError: An input is unknown, of the wrong kind, or missing.
     """
-    inputs = read_inputs(doc.inputs, pending.given, doc.defaults)
-    pending.ignored = ignored_keys(doc.inputs, pending.given)
-    refs = (ref for step in doc.steps.values() for ref in step.inputs.values())
+    inputs = read_inputs(doc.task_inputs, pending.given, doc.defaults)
+    pending.ignored = ignored_keys(doc.task_inputs, pending.given)
+    steps = doc.steps
+    if doc.ranks:
+        model = doc.ranks[min(rank, len(doc.ranks) - 1)]  # the task may have had more
+        steps, passed = model.steps, model.inputs.keys() - model.fixed.keys()
+        given = {name: value for name, value in inputs.items() if name in passed}
+        inputs = read_inputs(model.inputs, given, {**doc.defaults, **model.fixed})
+    refs = (ref for step in steps.values() for ref in step.inputs.values())
     taken = (ref.removeprefix("input.") for ref in refs if ref.startswith("input."))
     if (missing := next((name for name in taken if name not in inputs), None)) is not None:
         raise BadInputError(f"input {missing!r} is missing")

@@ -6,18 +6,18 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from s2m3.broker.node_states import NodeStates
 from s2m3.broker.requests.actions import Action, EmitDelta, Finish, Result, Send, TellDemand
 from s2m3.broker.requests.generation_options import options_of, stops, with_generation_options
 from s2m3.broker.requests.pending import Pending, inputs_of, nodes_of
-from s2m3.broker.requests.routing import Backlog, Router
+from s2m3.broker.requests.ranks import Chosen, may_go_down
+from s2m3.broker.requests.routing_table import RoutingTable
 from s2m3.broker.requests.stream_assembler import StreamAssembler
 from s2m3.broker.requests.unknown_tasks import RoutesAwaited
 from s2m3.schemas.errors import BusyError, NotReadyError, RequestTimeoutError, S2M3Error, error_from_code
 from s2m3.schemas.messages import NodeState, RouteDoc
 from s2m3.schemas.wire.generation import Options, Piece
 from s2m3.schemas.wire.values import Value
-from s2m3.schemas.wire.work import Answer, Route
+from s2m3.schemas.wire.work import Answer
 
 __all__ = ["Action", "Finish", "RequestTracker", "Result", "Send"]
 
@@ -26,9 +26,10 @@ _PATIENCE_SHARE = 0.5
 #: A node that says that it computes a request (it does so each second) is left alone with it for so long.
 _WORKING_S = 3.0
 #: The retry delay is random, up to a bound that doubles with each failure of the request.
-_BACKOFF_S = 0.05
-_BACKOFF_MAX_S = 1.0
+_BACKOFF_S, _BACKOFF_MAX_S = 0.05, 1.0
 _MAX_PENDING, _SEED_BITS = 10_000, 53
+#: Inputs and generation options of one attempt.
+_Given = tuple[Mapping[str, Value], Options]
 
 
 class RequestTracker:
@@ -44,12 +45,7 @@ class RequestTracker:
     def __init__(self, reply_to: str, rng: random.Random) -> None:
         self._reply_to, self._rng = reply_to, rng
         self._pending: dict[bytes, Pending] = {}
-        #: task -> its newest route document
-        self.routers: dict[str, Router] = {}
-        self.awaited = RoutesAwaited()
-        #: task -> epoch and revision of the newest route document that arrived on this connection
-        self._newest: dict[str, tuple[int, int]] = {}
-        self._nodes, self._backlog = NodeStates(), Backlog()
+        self._table, self.awaited = RoutingTable(), RoutesAwaited()
         #: heap of (due time, tie-breaker, request id); entries may be outdated, which is checked when they are due
         self._timers: list[tuple[float, int, bytes]] = []
         self._order = itertools.count()
@@ -58,6 +54,14 @@ class RequestTracker:
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    @property
+    def routes(self) -> dict[str, RouteDoc]:
+        """The newest route document of each task."""
+        return {task: router.doc for task, router in self._table.routers.copy().items()}
+
+    def _doc(self, pending: Pending) -> RouteDoc | None:
+        return router.doc if (router := self._table.routers.get(pending.task)) is not None else None
 
     # ---- events -----------------------------------------------------------------------------------------------
 
@@ -122,12 +126,16 @@ class RequestTracker:
         if answer.attempt != pending.attempt or pending.retry_at is not None:
             return []
         error = answer.error
+        if error.node is not None:
+            pending.avoid.add(error.node)
+        if may_go_down(error, now, pending.busy_until) and not self._table.has_other_replica(pending):
+            pending.last_error = error
+            if actions := self._go_down(pending, now):
+                return actions
         if not error.retriable:
             return [self._finish(pending, now, error)]
         pending.last_error = error
         pending.failures += 1
-        if error.node is not None:
-            pending.avoid.add(error.node)
         delay = min(_BACKOFF_S * 2 ** min(pending.failures, 10), _BACKOFF_MAX_S)
         pending.retry_at = now + self._rng.uniform(0, delay)
         self._schedule(pending)
@@ -149,31 +157,16 @@ class RequestTracker:
         return [EmitDelta(piece.request, shown)] if shown is not None else []
 
     def on_route(self, task: str, doc: RouteDoc | None, now: float) -> list[Action]:
-        """Handles a task's route document (None: the task was removed) and sends the requests that waited for it.
-
-        A document older than one that arrived on the same connection is ignored: it is late, or of a planner that is
-        no longer the leader. On a new connection any document is accepted first: the broker may have lost its state,
-        and a planner whose clock is behind may have started there with a lower epoch.
-        """
-        if doc is None:
-            self.routers.pop(task, None)
-            self._newest.pop(task, None)
-            for pending in self._pending.values():
-                self._schedule(pending)
-            return []
-        stamp = (doc.epoch, doc.revision)
-        if stamp < self._newest.get(task, stamp):
-            return []
-        self._newest[task] = stamp
-        self.routers[task] = Router(doc)
-        return self._dispatch_waiting(now, task)
+        """Handles a task's route document (None: the task was removed) and sends the requests that waited for it."""
+        is_used = self._table.take_route(task, doc)
+        for pending in self._pending.values() if doc is None else ():
+            self._schedule(pending)
+        return self._dispatch_waiting(now, task) if is_used and doc is not None else []
 
     def on_link_down(self) -> None:
         """Handles a lost connection: nothing is sent, and no node counts as present until its state arrives again."""
         self._up_since = None
-        self._newest.clear()
-        self._nodes.forget()
-        self._backlog.queued.clear()
+        self._table.link_down()
         for pending in self._pending.values():
             pending.patience_ends = float("inf")
             pending.last_error = NotReadyError("the connection to the broker was lost")
@@ -188,26 +181,16 @@ class RequestTracker:
 
     def on_node_state(self, node: str, state: NodeState | None, now: float) -> list[Action]:
         """Handles a node's state; if its process is gone, requests in flight there are sent to other nodes."""
-        boot = self._nodes.boot(node)
-        if not self._nodes.update(node, state) or state is None:
-            return []
-        new_process = boot not in (None, state.boot)
-        if state.state != "lost" and not new_process:
-            return self._dispatch_waiting(now)
-        if new_process:  # it has loaded nothing yet, but the route documents still name the old process's modules
-            self.routers = {task: router.without(node) for task, router in self.routers.items()}
-        self._backlog.queued = {key: n for key, n in self._backlog.queued.items() if key[0] != node}
-        for pending in self._pending.values():
+        is_new, is_gone = self._table.take_node(node, state)
+        for pending in self._pending.values() if is_gone else ():
             if pending.route is not None and any(hop.node == node for hop in pending.route.values()):
                 pending.last_error = NotReadyError("the node was lost", node=node)
                 self._end_attempt(pending)
-        return self._dispatch_waiting(now)
+        return self._dispatch_waiting(now) if is_new else []
 
     def on_load(self, node: str, queues: Mapping[str, int]) -> None:
         """Sets the queue length of each module at a node."""
-        for key in [key for key in self._backlog.queued if key[0] == node]:
-            del self._backlog.queued[key]
-        self._backlog.queued.update({(node, module): n for module, n in queues.items()})
+        self._table.take_load(node, queues)
 
     def tick(self, now: float) -> list[Action]:
         """Does what is due: deadlines, retries, sending to other replicas."""
@@ -223,20 +206,18 @@ class RequestTracker:
 
     def _handle_due(self, pending: Pending, now: float) -> list[Action]:
         if pending.deadline is not None and now >= pending.deadline:
-            router = self.routers.get(pending.task)
-            doc = router.doc if router else None
-            return [self._finish(pending, now, pending.too_late(doc, self._nodes.lost, now))]
-        if pending.retry_at is not None and now >= pending.retry_at:
-            pending.retry_at = None
+            doc = self._doc(pending)
+            return [self._finish(pending, now, pending.too_late(doc, self._table.nodes.lost, now))]
+        if pending.is_to_be_sent(now):
             return self._dispatch(pending, now)
-        if pending.wake_ends is not None and now >= pending.wake_ends:
-            return self._dispatch(pending, now)
+        if now >= pending.rank_ends:
+            pending.rank_ends = float("inf")
+            return self._go_down(pending, now)
         if pending.route is not None and now >= pending.patience_ends:
             return self._try_elsewhere(pending, now)
-        if self._has_unknown_task(pending) and now >= pending.unknown_at(
-            self.awaited.since(pending.task, self._up_since)
-        ):
-            return [self._finish(pending, now, pending.unknown_error(self.awaited.since(pending.task, self._up_since)))]
+        since = self.awaited.since(pending.task, self._up_since)
+        if self._has_unknown_task(pending) and now >= pending.unknown_at(since):
+            return [self._finish(pending, now, pending.unknown_error(since))]
         return []
 
     def next_due(self) -> float | None:
@@ -250,14 +231,14 @@ class RequestTracker:
 
     def _due(self, pending: Pending) -> float:
         patience_ends = pending.patience_ends if pending.route else None
-        times = [pending.deadline, pending.retry_at, pending.wake_ends, patience_ends]
+        times = [pending.deadline, pending.retry_at, pending.wake_ends, pending.rank_ends, patience_ends]
         if self._has_unknown_task(pending):
             times.append(pending.unknown_at(self.awaited.since(pending.task, self._up_since)))
         return min(time for time in times if time is not None)
 
     def _has_unknown_task(self, pending: Pending) -> bool:
         """Whether its task has no route document. If it was removed while an attempt is in flight, that may succeed."""
-        return pending.task not in self.routers and pending.route is None
+        return pending.task not in self._table.routers and pending.route is None
 
     # ---- attempts -----------------------------------------------------------------------------------------------
 
@@ -266,15 +247,14 @@ class RequestTracker:
         return [action for pending in waiting for action in self._dispatch(pending, now)]
 
     def _dispatch(self, pending: Pending, now: float) -> list[Action]:
-        router = self.routers.get(pending.task)
-        if router is None:
+        doc = self._doc(pending)
+        if doc is None:
             self._schedule(pending)
             return []
-        told: list[Action] = [TellDemand(pending.task)] if router.doc.asleep else []
-        return told + self._dispatch_along(pending, router, now)
+        told: list[Action] = [TellDemand(pending.task)] if doc.asleep else []
+        return told + self._dispatch_along(pending, doc, now)
 
-    def _dispatch_along(self, pending: Pending, router: Router, now: float) -> list[Action]:
-        doc = router.doc
+    def _dispatch_along(self, pending: Pending, doc: RouteDoc, now: float) -> list[Action]:
         if pending.deadline is None:
             pending.deadline = pending.started + doc.deadline_s
         if pending.waits_for_wake(doc, now):
@@ -284,55 +264,67 @@ class RequestTracker:
             known = error_from_code(doc.error.code, doc.error.detail, step=doc.error.step, node=doc.error.node)
             return [self._finish(pending, now, known)]
         try:
-            inputs, options = inputs_of(doc, pending), options_of(doc, pending)
+            given = _given(doc, pending, doc)
+            chosen = self._table.choose(pending)
+            if chosen is not None and chosen.doc.rank != doc.rank:
+                given = _given(doc, pending, chosen.doc)
         except S2M3Error as error:
             return [self._finish(pending, now, error)]
-        route = router.choose(self._backlog, lost=self._nodes.lost, avoid=pending.avoid)
-        if route is None or self._up_since is None:  # waits for a node, a new route document or the connection
+        if chosen is None or self._up_since is None:  # waits for a node, a new route document or the connection
             self._schedule(pending)
             return []
-        return self._send(pending, doc, self._with_options(doc, route, options, pending), inputs, now)
+        return self._send(pending, chosen, given, now)
 
-    def _with_options(self, doc: RouteDoc, route: Route, options: Options, pending: Pending) -> Route:
-        stream = pending.streamed is not None
-        return with_generation_options(doc, route, options, self._nodes.protocol, stream=stream)
-
-    def _send(
-        self, pending: Pending, doc: RouteDoc, route: Route, inputs: Mapping[str, Value], now: float
-    ) -> list[Action]:
+    def _send(self, pending: Pending, chosen: Chosen, given: _Given, now: float) -> list[Action]:
+        """Sends a request along a route."""
         if pending.deadline is None:
             raise AssertionError("a dispatched request has a deadline")
+        (inputs, options), pending.rank = given, chosen.doc.rank
+        left = pending.deadline - now
+        if pending.is_new_here:
+            pending.rank_ends, pending.busy_until = float("inf"), now + left * _PATIENCE_SHARE
+        if pending.rank_ends == float("inf") and (reserve := self._table.reserve_s(pending, left)):
+            pending.rank_ends = pending.deadline - reserve
         pending.attempt += 1
-        pending.route = route
-        pending.answer, pending.threshold = tuple(doc.answer), doc.threshold
-        pending.patience_ends = now + (pending.deadline - now) * _PATIENCE_SHARE
+        stream, protocol_of = pending.streamed is not None, self._table.nodes.protocol
+        pending.route = with_generation_options(chosen.doc, chosen.route, options, protocol_of, stream=stream)
+        pending.patience_ends = now + left * _PATIENCE_SHARE
         self._count(pending, +1)
         self._schedule(pending)
-        return [*pending.sends(doc, inputs, self._reply_to, (pending.deadline - now) * 1000)]
+        ms_left = (min(pending.deadline, pending.rank_ends) - now) * 1000
+        return [*pending.sends(chosen.doc, inputs, self._reply_to, ms_left)]
 
     def _try_elsewhere(self, pending: Pending, now: float) -> list[Action]:
         pending.patience_ends = float("inf")
-        router = self.routers.get(pending.task)
-        if router is None or pending.route is None or pending.deadline is None:
+        doc, other = self._doc(pending), self._table.elsewhere(pending)
+        if doc is None or pending.route is None:
             return []
-        used = {hop.node for hop in pending.route.values()}
-        doc = router.doc
-        other = router.choose(self._backlog, lost=self._nodes.lost, avoid=pending.avoid | used)
-        if other is None:
-            return []
-        same = nodes_of(other) == nodes_of(pending.route)
-        if same and pending.repeated:
+        same = other is not None and nodes_of(other.route) == nodes_of(pending.route)
+        if other is None or (same and pending.repeated):
             return []
         try:
-            inputs, options = inputs_of(doc, pending), options_of(doc, pending)
+            given = _given(doc, pending, other.doc)
         except S2M3Error:  # the task's inputs have changed since; the attempt in flight may still be answered
             return []
         if same:  # the message may have been lost; if it still waits in a queue, the node runs it only once
             pending.repeated = True
         else:
-            pending.avoid |= used
+            pending.avoid |= {hop.node for hop in pending.route.values()}
         self._end_attempt(pending)
-        return self._send(pending, doc, self._with_options(doc, other, options, pending), inputs, now)
+        return self._send(pending, other, given, now)
+
+    def _go_down(self, pending: Pending, now: float) -> list[Action]:
+        """Sends a request to the best model below its rank that has a route; [] if there is none."""
+        doc, lower = self._doc(pending), self._table.below(pending)
+        if doc is None or lower is None or self._up_since is None:
+            return []
+        try:
+            given = _given(doc, pending, lower.doc)
+        except S2M3Error:  # as in `_try_elsewhere`
+            return []
+        pending.retry_at = None
+        self._end_attempt(pending)
+        return self._send(pending, lower, given, now)
 
     def _finish(self, pending: Pending, now: float, error: S2M3Error | None, answer: Answer | None = None) -> Finish:
         self._pending.pop(pending.request, None)
@@ -346,4 +338,13 @@ class RequestTracker:
 
     def _count(self, pending: Pending, change: int) -> None:
         for hop in (pending.route or {}).values():
-            self._backlog.inflight[hop.node, hop.module] += change
+            self._table.backlog.inflight[hop.node, hop.module] += change
+
+
+def _given(doc: RouteDoc, pending: Pending, model: RouteDoc) -> _Given:
+    """Returns the inputs and options that a request gives to one of the task's models.
+
+    Raises:
+        BadInputError: One of them is not what the task takes.
+    """
+    return inputs_of(doc, pending, model.rank), options_of(doc, pending, model)

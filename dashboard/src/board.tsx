@@ -114,6 +114,9 @@ function usesPicked(task: Task, picked: Picked): "picked" | "uses" | "" {
   return picked && Object.values(task.route?.steps ?? {}).some((step) => step.module === picked.id) ? "uses" : "";
 }
 
+/** Above rank 0 a stand-in answers: a model that is not the task's best. */
+const readyWord = ({ route }: Task) => (route && route.rank > 0 ? `a stand-in answers: ${route.model}` : "ready");
+
 const TaskButton = memo(
   ({ task, ready, uses, toggle }: { task: Task; ready: boolean; uses: string; toggle: Toggle }) => (
     <li>
@@ -126,7 +129,7 @@ const TaskButton = memo(
       >
         <b>{task.id}</b>
         <small>
-          <span aria-hidden="true">{ready ? "✓" : "✕"}</span> <span class="word">{ready ? "ready" : "not ready"}</span>
+          <span aria-hidden="true">{ready ? "✓" : "✕"}</span> <span class="word">{ready ? readyWord(task) : "not ready"}</span>
           {uses === "uses" && ", uses it"}
         </small>
       </button>

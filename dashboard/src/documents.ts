@@ -144,7 +144,7 @@ const RouteStep = reader<Bus.RouteStep, RouteStep>()(
 export type RouteDoc = { inputs: Record<string, string>; steps: Record<string, RouteStep> } & Of<
   Bus.RouteDoc,
   "model" | "deadline_s" | "error",
-  "defaults"
+  "defaults" | "rank"
 >;
 const RouteDoc = reader<Bus.RouteDoc, RouteDoc>()(
   v.object({
@@ -154,6 +154,7 @@ const RouteDoc = reader<Bus.RouteDoc, RouteDoc>()(
     deadline_s: amount,
     steps: v.optional(table(RouteStep), {}),
     error: maybe(ErrorBody),
+    rank: v.optional(amount, 0),
   }),
 );
 

@@ -1,6 +1,6 @@
 """The planner's view of the site: desired tasks, present nodes, modules per node. Pure: documents in, answers out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -15,9 +15,11 @@ from s2m3.planner.site.report_content import said
 from s2m3.planner.site.request_rates import Rates
 from s2m3.planner.site.run_times import Row, RunTimes
 from s2m3.planner.site.site_index import SiteIndex
-from s2m3.schemas.definitions import Catalogue, ModelSpec, ModuleSpec, is_hub_id, with_definition
+from s2m3.planner.site.steadiness import Steadiness
+from s2m3.planner.site.task_models import TaskModels
+from s2m3.schemas.definitions import Catalogue, ModelSpec, ModuleSpec, is_hub_id
 from s2m3.schemas.dtypes import share_of
-from s2m3.schemas.errors import BadDefinitionError, BadInputError, S2M3Error
+from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.messages import ErrorBody, ModuleReport, NodeProfile, Plan, Reported, TaskSpec
 from s2m3.schemas.protocol import PROTOCOL, needs
 from s2m3.schemas.sleep import NodeSettings
@@ -28,16 +30,6 @@ __all__ = ["ClusterState"]
 _HOPE_S = 10.0
 #: Nodes look for the checkpoint of a new task, and say in their profile that they hold it: they have this long.
 _OFFER_S = 2.0
-
-
-@dataclass(slots=True)
-class _Known:
-    """The definitions in files and tasks."""
-
-    catalogue: Catalogue
-    #: task -> the model that is embedded in it
-    models: dict[str, ModelSpec] = field(default_factory=dict)
-    refused: dict[str, S2M3Error] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -62,20 +54,16 @@ class ClusterState:
     _offers_until: dict[str, float] = field(default_factory=dict)
     flapping: Flapping = field(default_factory=Flapping)
     failures: LoadFailures = field(default_factory=LoadFailures)
+    steadiness: Steadiness = field(default_factory=lambda: Steadiness(0.0))
     #: empty until the definitions of these tasks are first needed; shared with the snapshots of the same tasks
-    _known: list[_Known] = field(default_factory=list)
+    _known: list[TaskModels] = field(default_factory=list)
     run_times: RunTimes = field(default_factory=RunTimes)  # shared with all snapshots; one plan at a time uses it
     _index: SiteIndex | None = None
 
     @property
     def catalogue(self) -> Catalogue:
         """All known definitions, from files and from tasks."""
-        return self._definitions().catalogue
-
-    @property
-    def refused(self) -> Mapping[str, S2M3Error]:
-        """The tasks whose embedded definition is invalid."""
-        return self._definitions().refused
+        return self._task_models().catalogue
 
     def snapshot(self) -> "ClusterState":
         """Returns a copy for a plan that is made in another thread. Documents are shared: they never change."""
@@ -90,6 +78,7 @@ class ClusterState:
             sessions=set(self.sessions),
             rates=self.rates.copy(),
             flapping=self.flapping.copy(),
+            steadiness=self.steadiness.copy(),
             _offers_until=dict(self._offers_until),
             failures=self.failures.copy(),
         )
@@ -110,11 +99,28 @@ class ClusterState:
     def _site(self) -> SiteIndex:
         return self._index or SiteIndex(self.nodes, self.profiles, self.reported)
 
-    def model_of(self, task: str) -> ModelSpec | None:
-        """Returns the model of a task; None if its definition is unknown, or embedded in the task and invalid."""
-        if self.tasks[task].definition is not None or self.tasks[task].unreadable:
-            return self._definitions().models.get(task)
-        return self.catalogue.models.get(self.tasks[task].model)
+    def ranks_of(self, task: str) -> tuple[ModelSpec | S2M3Error, ...]:
+        """Returns a task's models, the best first; in the place of one that is unknown or invalid, the reason."""
+        return self._task_models().ranks(task, self.tasks[task])
+
+    def model_of(self, task: str, rank: int = 0) -> ModelSpec | None:
+        """Returns the model of a task at a rank; None if it is unknown, or embedded in the task and invalid."""
+        model = self.ranks_of(task)[rank]
+        return model if isinstance(model, ModelSpec) else None
+
+    def is_ready(self, model: ModelSpec) -> bool:
+        """Returns whether present nodes hold a ready copy of each module of a model."""
+        return all(self.ready_nodes(module) for module in model.module_ids)
+
+    def note_steadiness(self, now: float) -> None:
+        """Notes which models of tasks with stand-ins are complete now."""
+        with self.indexed():
+            models = {task: self.ranks_of(task) for task, spec in self.tasks.items() if spec.stand_ins}
+            complete = {
+                task: [isinstance(model, ModelSpec) and self.is_ready(model) for model in ranks]
+                for task, ranks in models.items()
+            }
+        self.steadiness.note(complete, now)
 
     def want(self, task: str, spec: TaskSpec | None) -> bool:
         """Sets a desired task, with its embedded definition if any; None removes it. Returns whether it changed."""
@@ -128,19 +134,9 @@ class ClusterState:
         self._known = []
         return True
 
-    def _definitions(self) -> _Known:
-        """Returns the definitions in files and tasks; equal modules are merged."""
+    def _task_models(self) -> TaskModels:
         if not self._known:
-            known = _Known(self.in_files)
-            for task, spec in sorted(self.tasks.items()):
-                if spec.unreadable:
-                    known.refused[task] = BadDefinitionError(f"the planner cannot read it: {spec.unreadable}")
-                if spec.definition is not None:
-                    try:
-                        known.catalogue, known.models[task] = with_definition(known.catalogue, spec.definition)
-                    except BadInputError as error:
-                        known.refused[task] = error
-            self._known.append(known)
+            self._known.append(TaskModels(self.in_files, self.tasks))
         return self._known[0]
 
     def usable(self) -> list[str]:
@@ -312,8 +308,8 @@ class ClusterState:
         """Returns the earliest end of a load back-off, hold-down or grace period; None if none is in effect."""
         waits = self.failures.ends(now)
         waits += [until for until in (self.hope_until, *self._offers_until.values()) if until > now]
-        release = self.flapping.next_release(now)
-        return min(waits if release is None else [*waits, release], default=None)
+        later = (self.flapping.next_release(now), self.steadiness.next_steady(now))
+        return min([*waits, *(time for time in later if time is not None)], default=None)
 
     def note_loss(self, node: str, now: float) -> None:
         """Notes that a node was lost: counts flapping, and starts the grace period."""

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.placement import Placement
-from s2m3.planner.solving.preferences import prices_s
-from s2m3.schemas.definitions import ModuleSpec
-from s2m3.schemas.instance import PREFERENCE_S
-from s2m3.schemas.messages import ErrorBody, Replica, RouteDoc, RouteStep
+from s2m3.planner.site.task_routes import TaskRoutes, answering_rank
+from s2m3.schemas.definitions import ModelSpec, ModuleSpec
+from s2m3.schemas.messages import RouteDoc
 
 __all__ = ["Assignment", "Decision", "decide"]
 
@@ -47,34 +46,74 @@ class Decision:
         return Decision(assignments, {task: doc for task, doc in self.routes.items() if task in tasks})
 
 
-def decide(cluster: ClusterState, placement: Placement) -> Decision:
+def decide(cluster: ClusterState, placement: Placement, now: float = 0.0) -> Decision:
     """Returns the documents that follow from the cluster state and the placement.
 
     Make before break: an undesired ready copy stays until its module has a ready copy on a desired node, and routes
     name ready copies only. A draining node keeps modules for which no other node has memory. A held node without
-    modules to keep gets no plan, so that a flapping node causes no documents.
+    modules to keep gets no plan, so that a flapping node causes no documents. A model that answers stays until the
+    placed one is complete and, where it came back, steady.
+
+    Args:
+        cluster: The cluster state.
+        placement: The placement.
+        now: Monotonic seconds.
     """
     with cluster.indexed():
-        return _decide(cluster, placement)
+        return _decide(cluster, placement, now)
 
 
-def _decide(cluster: ClusterState, placement: Placement) -> Decision:
-    wanted = {module: [*nodes, *placement.spare.get(module, ())] for module, nodes in placement.modules.items()}
-    wanted.update({module: [] for module in _only_on_draining_nodes(cluster, placement)})
+def _decide(cluster: ClusterState, placement: Placement, now: float) -> Decision:
+    wanted = _wanted(placement)
+    answering = {task: answering_rank(cluster, task, now) for task, spec in cluster.tasks.items() if spec.stand_ins}
+    kept, yielding = _kept_models(cluster, placement, answering)
+    staying = kept | yielding | _only_on_draining_nodes(cluster, wanted)
+    wanted.update({module: [] for module in staying - wanted.keys()})
     holders = {module: _holders(cluster, module, nodes) for module, nodes in wanted.items()}
     gateways = _gateways(cluster, placement)
     told = cluster.nodes.present - (placement.held.keys() & cluster.nodes.ready)
     modules_of, gateways_of = _inverted(holders), _inverted({task: [node] for task, node in gateways.items()})
     assignments = {
         node: Assignment(
-            modules=_modules_that_fit(cluster, node, modules_of.get(node, []), wanted, placement),
+            modules=_modules_that_fit(
+                cluster, node, modules_of.get(node, []), wanted, placement, yielding=yielding - kept
+            ),
             gateways=tuple(gateways_of.get(node, ())),
             protocol=cluster.nodes.protocol(node),
         )
         for node in sorted(told | modules_of.keys())
     }
-    routes = {task: _route(cluster, task, placement, holders) for task in sorted(cluster.tasks)}
-    return Decision(assignments, routes)
+    routes = TaskRoutes(cluster, placement, holders, answering)
+    return Decision(assignments, {task: routes.of(task, now) for task in sorted(cluster.tasks)})
+
+
+def _wanted(placement: Placement) -> dict[str, list[str]]:
+    """Returns module -> nodes that are to hold it in the end."""
+    wanted: dict[str, list[str]] = {}
+    for copies in (placement.modules, placement.stand_ins, placement.spare):
+        for module, nodes in copies.items():
+            held = wanted.setdefault(module, [])
+            held += [node for node in nodes if node not in held]
+    return wanted
+
+
+def _kept_models(
+    cluster: ClusterState, placement: Placement, answering: Mapping[str, int | None]
+) -> tuple[set[str], set[str]]:
+    """Returns the modules of the models that answer in the place of the placed ones: make before break, of models.
+
+    Returns:
+        Those of models that answer until a better one does; and those of models that answer until a worse one does,
+        which stay only where there is memory beside the placed ones: what takes their place was chosen for want of it.
+    """
+    kept, yielding = set[str](), set[str]()
+    for task, rank in answering.items():
+        placed = placement.ranks.get(task)
+        if rank is not None and placed is not None and rank != placed:
+            model = cluster.model_of(task, rank)
+            modules = model.module_ids if model is not None else ()
+            (kept if rank > placed else yielding).update(modules)
+    return kept, yielding
 
 
 def _inverted(nodes_of: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
@@ -86,10 +125,10 @@ def _inverted(nodes_of: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
     return found
 
 
-def _only_on_draining_nodes(cluster: ClusterState, placement: Placement) -> set[str]:
+def _only_on_draining_nodes(cluster: ClusterState, wanted: Collection[str]) -> set[str]:
     """Returns the modules without a place that only draining nodes still serve."""
-    models = [model for task in cluster.tasks if (model := cluster.model_of(task)) is not None]
-    modules = {module for model in models for module in model.module_ids} - placement.modules.keys()
+    models = [model for task in cluster.tasks for model in cluster.ranks_of(task) if isinstance(model, ModelSpec)]
+    modules = {module for model in models for module in model.module_ids}.difference(wanted)
     return {
         module for module in modules if (ready := cluster.ready_nodes(module)) and not cluster.nodes.ready & {*ready}
     }
@@ -104,25 +143,40 @@ def _holders(cluster: ClusterState, module: str, wanted: list[str]) -> list[str]
 
 
 def _modules_that_fit(
-    cluster: ClusterState, node: str, modules: list[str], wanted: Mapping[str, list[str]], placement: Placement
+    cluster: ClusterState,
+    node: str,
+    modules: list[str],
+    wanted: Mapping[str, list[str]],
+    placement: Placement,
+    *,
+    yielding: Collection[str],
 ) -> tuple[ModuleSpec, ...]:
-    """Returns a node's modules in loading order, further copies last.
+    """Returns a node's modules in loading order, stand-ins and then second copies last.
 
-    While old copies have to stay, new modules that do not fit into memory beside them are left out.
+    While old copies have to stay, new modules that do not fit into memory beside them are left out. Old copies of
+    modules that yield stay only if they fit beside the new ones.
     """
     specs = [cluster.catalogue.modules[module] for module in modules]
-    specs.sort(key=lambda spec: (node in placement.spare.get(spec.id, ()), spec.id))
+    further = (placement.stand_ins, placement.spare)
+    specs.sort(key=lambda spec: (*(node in copies.get(spec.id, ()) for copies in reversed(further)), spec.id))
     staying = [spec for spec in specs if node not in wanted[spec.id]]
     if not staying or node not in cluster.profiles:
         return tuple(specs)
     room = cluster.memory_for_modules(node)
     taken: set[str] = set()
     held_first = sorted(
-        specs, key=lambda spec: (cluster.holds(node, spec.id) is None, cluster.memory_of(spec), spec.id)
+        specs,
+        key=lambda spec: (
+            spec.id in yielding and node not in wanted[spec.id],
+            cluster.holds(node, spec.id) is None,
+            cluster.memory_of(spec),
+            spec.id,
+        ),
     )
     for spec in held_first:
+        leaves = spec.id in yielding and node not in wanted[spec.id]
         room -= cluster.memory_of(spec)
-        if room >= 0 or cluster.holds(node, spec.id) is not None:
+        if room >= 0 or (cluster.holds(node, spec.id) is not None and not leaves):
             taken.add(spec.id)
     return tuple(spec for spec in specs if spec.id in taken)
 
@@ -185,71 +239,3 @@ def _understands(cluster: ClusterState, node: str, task: str) -> bool:
     """Whether a node can read the route of a task, which the task's gateway has to read."""
     model = cluster.model_of(task)
     return model is None or cluster.understands(node, model)
-
-
-def _route(cluster: ClusterState, task: str, placement: Placement, holders: Mapping[str, list[str]]) -> RouteDoc:
-    spec, model = cluster.tasks[task], cluster.model_of(task)
-    error = placement.errors.get(task)
-    why_not = ErrorBody(**error.as_dict()) if error is not None else None
-    if model is None:
-        return RouteDoc(epoch=0, revision=0, model=spec.model, deadline_s=spec.deadline_s, error=why_not)
-    asleep = placement.asleep.get(task, [])
-    if why_not is not None and asleep:
-        sleeps = f"it would fit on {' and '.join(asleep)}, asleep: `s2m3 status` says what is done about it"
-        why_not = why_not.model_copy(update={"detail": f"{why_not.detail}; {sleeps}"})
-    steps = {}
-    for step_id, step in model.steps.items():
-        module = cluster.catalogue.modules[step.module]
-        steps[step_id] = RouteStep(
-            module=module.id,
-            inputs=step.inputs,
-            outputs=list(model.wanted_outputs(step_id)),
-            generates=module.generates,
-            input_kb=module.input_kb,
-            output_kb=module.output_kb,
-            replicas=_replicas(cluster, task, module, _serving(cluster, module, holders)),
-        )
-    if all(step.replicas for step in steps.values()):  # the task has no placement, but its old copies still serve it
-        why_not = None
-    return RouteDoc(
-        epoch=0,
-        revision=0,
-        model=model.id,
-        inputs=model.inputs,
-        defaults=spec.inputs,
-        options=spec.options,
-        answer=model.answer,
-        deadline_s=spec.deadline_s,
-        threshold=spec.threshold,
-        steps=steps,
-        error=why_not,
-        asleep=asleep,
-    )
-
-
-def _serving(cluster: ClusterState, module: ModuleSpec, holders: Mapping[str, list[str]]) -> list[str]:
-    return [node for node in cluster.ready_nodes(module.id) if node in holders.get(module.id, ())]
-
-
-def _replicas(cluster: ClusterState, task: str, module: ModuleSpec, nodes: list[str]) -> list[Replica]:
-    """Returns the ready copies of a step, with what preferences count against each beside the most preferred one."""
-    weights = {node: cluster.weight(node) for node in nodes}
-    prices = prices_s(weights, cluster.tasks[task].prefer, PREFERENCE_S)
-    least = min(prices.values(), default=0.0)
-    return [_replica(cluster, module, node, (prices[node] - least) * 1000) for node in nodes]
-
-
-def _replica(cluster: ClusterState, module: ModuleSpec, node: str, price_ms: float) -> Replica:
-    profile = cluster.profiles[node]
-    return Replica(
-        node=node,
-        ms=_rounded(cluster.seconds(module, node) * 1000),
-        latency_ms=_rounded(profile.latency_ms),
-        mbps=_rounded(profile.mbps),
-        price_ms=_rounded(price_ms),
-    )
-
-
-def _rounded(value: float) -> float:
-    """Rounds to two digits, so that a change of a few percent does not publish a new document."""
-    return float(f"{value:.2g}")

@@ -24,7 +24,7 @@ class MissingDocuments:
 
     def on_route(self, task: str, doc: RouteDoc) -> None:
         """Notes the nodes in an earlier planner's route document."""
-        self._named[f"route/{task}"] = {replica.node for step in doc.steps.values() for replica in step.replicas}
+        self._named[f"route/{task}"] = set(doc.nodes)
 
     def on_load(self, node: str) -> None:
         """Notes a node that sent telemetry."""

@@ -1,10 +1,14 @@
-"""From cluster state to a placement: builds the instance, solves it, and leaves out tasks that do not fit. Pure."""
+"""From cluster state to a placement: the best models that fit, stand-ins, and second copies in spare memory. Pure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.placement_instance import MemoryByNode, SiteInstances, full_memory
+from s2m3.planner.solving.rank_choice import choose_ranks
+from s2m3.planner.solving.stand_ins import RankedTask, stand_ins
+from s2m3.schemas.definitions import ModelSpec
 from s2m3.schemas.errors import NoCapacityError, S2M3Error
 from s2m3.schemas.instance import Instance
 
@@ -21,6 +25,12 @@ class Placement:
     """The desired nodes of every module, and the error of each task that cannot be served."""
 
     modules: Mapping[str, list[str]] = field(default_factory=dict)
+    #: task -> rank of the model that is placed; a task that is not in it has none
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    #: task -> rank of a better model -> why that is not placed
+    missed: Mapping[str, Mapping[int, S2M3Error]] = field(default_factory=dict)
+    #: copies of stand-ins in spare memory, module -> nodes
+    stand_ins: Mapping[str, list[str]] = field(default_factory=dict)
     #: further copies in spare memory, module -> nodes
     spare: Mapping[str, list[str]] = field(default_factory=dict)
     errors: Mapping[str, S2M3Error] = field(default_factory=dict)
@@ -29,27 +39,47 @@ class Placement:
     #: task -> sleeping nodes that would serve it better than it is served now
     asleep: Mapping[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def shortfall(self) -> tuple[int, int]:
+        """By how much the placement falls short: tasks without a model, and ranks of all models together."""
+        return len(self.errors), sum(self.ranks.values())
 
-def place(cluster: ClusterState, solve: Solve, now: float, fill: Fill | None = None) -> Placement:
-    """Returns a placement for all tasks if they fit, else for as many as fit: tasks served now first, then by name.
+
+def place(
+    cluster: ClusterState, solve: Solve, now: float, fill: Fill | None = None, fits: Solve | None = None
+) -> Placement:
+    """Returns a placement of the best model of each task if they fit, else of those that cost least to do without.
+
+    What it costs is in `choose_ranks`: a task without any model most, then each rank below the best. Of equal choices,
+    tasks that are placed now come first, then the order of names.
 
     Args:
         cluster: The cluster state.
         solve: Places modules.
         now: Monotonic seconds.
-        fill: Adds further copies in spare memory.
+        fill: Adds further copies in spare memory; None adds neither stand-ins nor second copies.
+        fits: Places modules in less time than `solve`, to find out what fits; None takes `solve`.
 
     Returns:
         The placement. In the moments after a loss, tasks that do not fit have no error: the node may return. Nor has a
         new task whose checkpoint no node has offered yet.
     """
     with cluster.indexed():
-        placement = _place_on_the_steady(cluster, solve, now, fill)
+        placement = _place_on_the_steady(cluster, _Solvers(solve, fits or solve, fill), now)
     hoped = {t for t, e in placement.errors.items() if isinstance(e, NoCapacityError) and cluster.hopes(t, now)}
     return replace(placement, errors={t: e for t, e in placement.errors.items() if t not in hoped})
 
 
-def _place_on_the_steady(cluster: ClusterState, solve: Solve, now: float, fill: Fill | None) -> Placement:
+@dataclass(frozen=True, slots=True)
+class _Solvers:
+    """How modules are placed: well, fast, and in spare memory."""
+
+    solve: Solve
+    fits: Solve
+    fill: Fill | None
+
+
+def _place_on_the_steady(cluster: ClusterState, solvers: _Solvers, now: float) -> Placement:
     """Places on nodes that are not held down, if all tasks fit there, else on all nodes.
 
     Memory pressure reduces a node's memory unless tasks would not fit; then only further copies are given up.
@@ -59,84 +89,114 @@ def _place_on_the_steady(cluster: ClusterState, solve: Solve, now: float, fill: 
     pressed = {node: max(0.0, memory_mb_by_node - cluster.pressure(node)) for node, memory_mb_by_node in full.items()}
     steady = {node: memory_mb_by_node for node, memory_mb_by_node in pressed.items() if node not in held}
     if len(steady) < len(full):
-        placement = replace(_place_in(cluster, solve, now, steady, fill), held=held)
+        placement = replace(_place_in(cluster, solvers, now, steady), held=held)
         if not placement.errors:
             return placement
-    placement = _place_in(cluster, solve, now, pressed, fill)
-    if pressed != full and placement.errors:  # required copies stay in spite of the pressure; only spare copies go
-        return _place_in(cluster, solve, now, full, None)
+    placement = _place_in(cluster, solvers, now, pressed)
+    if pressed != full and any(placement.shortfall):  # required copies stay in spite of the pressure; others go
+        unpressed = _place_in(cluster, replace(solvers, fill=None), now, full)
+        return unpressed if unpressed.shortfall < placement.shortfall else placement
     return placement
 
 
-def _place_in(
-    cluster: ClusterState, solve: Solve, now: float, memory_mb_by_node: MemoryByNode, fill: Fill | None
-) -> Placement:
-    current = _current(cluster, memory_mb_by_node)
-    instances = SiteInstances(cluster, now, memory_mb_by_node)
-    errors: dict[str, S2M3Error] = {}
-    tasks: list[str] = []
-    for task in sorted(cluster.tasks):
-        try:
-            instances.check(task)
-        except S2M3Error as error:
-            errors[task] = error
-        else:
-            tasks.append(task)
-    if not tasks:
+def _place_in(cluster: ClusterState, solvers: _Solvers, now: float, memory_mb_by_node: MemoryByNode) -> Placement:
+    nodes = SiteInstances(cluster, now, memory_mb_by_node)
+    options, missed = nodes.loadable()
+    errors = {task: missed[task][0] for task in sorted(cluster.tasks) if task not in options}
+    if not options:
         return Placement(errors=errors)
 
-    def attempt(some: list[str]) -> tuple[Instance, Mapping[str, list[str]]]:
-        instance = instances.of(some)
-        return instance, solve(instance, current)
+    def attempt(ranks: Mapping[str, int], solve: Solve) -> tuple[Instance, Mapping[str, list[str]]]:
+        instance = nodes.of_units({task: (task, rank) for task, rank in ranks.items()})
+        return instance, solve(instance, nodes.current)
 
+    ranks, left_out = {task: found[0] for task, found in options.items()}, dict[str, NoCapacityError]()
     try:
-        instance, placement = attempt(tasks)
+        instance, placement = attempt(ranks, solvers.solve)
     except NoCapacityError:
-        found = _place_some(sorted(tasks, key=lambda task: (not _served(cluster, task), task)), attempt)
-        return replace(found, errors={**errors, **found.errors})
-    return Placement(placement, fill(instance, placement, current) if fill else {}, errors)
+        ranks, left_out = _choose(nodes, options, missed, lambda some: attempt(some, solvers.fits))
+        if not ranks:
+            return Placement(errors={**errors, **left_out})
+        instance, placement = attempt(ranks, solvers.solve)
+    found = Placement(placement, ranks, missed, errors={**errors, **left_out})
+    if solvers.fill is None:
+        return found
+    warm = _stand_ins(nodes, options, ranks, placement)
+    if left_out:
+        return replace(found, stand_ins=warm)
+    rest, held = _beside(instance, placement, warm, {module: nodes.memory_mb(module) for module in warm})
+    return replace(found, stand_ins=warm, spare=solvers.fill(rest, held, nodes.current))
 
 
-def _place_some(
-    tasks: list[str], attempt: Callable[[list[str]], tuple[Instance, Mapping[str, list[str]]]]
-) -> Placement:
-    """Places as many tasks as fit, the first ones before the later ones, and records an error for each other.
+def _choose(
+    nodes: SiteInstances,
+    options: Mapping[str, Sequence[int]],
+    missed: Mapping[str, dict[int, S2M3Error]],
+    attempt: Callable[[Mapping[str, int]], object],
+) -> tuple[dict[str, int], dict[str, NoCapacityError]]:
+    """Returns the ranks to place where not all best models fit, and why tasks get none; notes what is missed."""
 
-    Tasks are added in halves, so that few attempts are needed where few tasks do not fit.
-    """
-    errors: dict[str, S2M3Error] = {}
-    fitting: list[str] = []
-    placement: Mapping[str, list[str]] = {}
-    blocks = _halves(tasks)
-    while blocks:
-        block = blocks.pop()
+    def why_not(ranks: Mapping[str, int]) -> NoCapacityError | None:
         try:
-            _, placement = attempt([*fitting, *block])
-            fitting += block
+            attempt(ranks)
         except NoCapacityError as error:
-            if len(block) == 1:
-                errors[block[0]] = error
-            else:
-                blocks += _halves(block)
-    return Placement(placement, errors=errors)
+            return error
+        return None
+
+    order = sorted(options, key=partial(_priority, nodes))
+    choices, weights = {task: options[task] for task in order}, dict.fromkeys(order, 1.0)
+    ranks, left_out = choose_ranks(choices, weights, nodes.size_mb, why_not)
+    for task, rank in ranks.items():
+        for better in (one for one in options[task] if one < rank):
+            beside = NoCapacityError(f"{nodes.model(task, better).id} does not fit beside what other tasks need")
+            missed[task][better] = why_not({**ranks, task: better}) or beside
+    return ranks, left_out
 
 
-def _halves(tasks: list[str]) -> list[list[str]]:
-    """Returns the two halves of some tasks, the first half last; a single task as it is."""
-    middle = len(tasks) // 2
-    return [half for half in (tasks[middle:], tasks[:middle]) if half]
+def _priority(nodes: SiteInstances, task: str) -> tuple[bool, int, bool, str]:
+    """Returns the key by which tasks get models: those placed now first, by rank; then names."""
+    models = [model for model in nodes.cluster.ranks_of(task) if isinstance(model, ModelSpec)]
+    placed = [all(nodes.current.get(module) for module in model.module_ids) for model in models]
+    served = any(nodes.cluster.is_ready(model) for model in models)
+    best = placed.index(True) if True in placed else len(placed)
+    return not (served or any(placed)), best, not served, task
 
 
-def _served(cluster: ClusterState, task: str) -> bool:
-    model = cluster.model_of(task)
-    return model is not None and all(cluster.ready_nodes(module_id) for module_id in model.module_ids)
+def _stand_ins(
+    nodes: SiteInstances,
+    options: Mapping[str, Sequence[int]],
+    ranks: Mapping[str, int],
+    placement: Mapping[str, list[str]],
+) -> dict[str, list[str]]:
+    """Returns the copies of stand-ins, module -> nodes."""
+    models = {task: [rank for rank in options[task] if rank >= placed] for task, placed in ranks.items()}
+    tasks = {
+        task: RankedTask(ranks[task], {rank: nodes.model(task, rank).module_ids for rank in known})
+        for task, known in models.items()
+        if len(known) > 1
+    }
+    if not tasks:
+        return {}
+    units = {task: (task, rank) for task, rank in ranks.items()}
+    lower = {f"{task}@{rank}": (task, rank) for task, one in tasks.items() for rank in one.lower}  # no id has an @
+    return stand_ins(nodes.of_units({**units, **lower}), placement, tasks, current=nodes.current).copies
 
 
-def _current(cluster: ClusterState, nodes: MemoryByNode) -> dict[str, list[str]]:
-    """Returns the current assignment, module -> nodes, restricted to the given nodes."""
-    placement: dict[str, list[str]] = {}
-    for node in sorted(cluster.plans):
-        if node in nodes:
-            for spec in cluster.plans[node].modules:
-                placement.setdefault(spec.id, []).append(node)
-    return placement
+def _beside(
+    instance: Instance,
+    placement: Mapping[str, list[str]],
+    warm: Mapping[str, list[str]],
+    size_mb: Mapping[str, float],
+) -> tuple[Instance, Mapping[str, list[str]]]:
+    """Returns an instance and its placement with the copies of stand-ins: as copies, or as memory that is taken."""
+    known = {module.id for module in instance.modules}
+    held = {module: [*devices, *warm.get(module, ())] for module, devices in placement.items()}
+    taken = {device.id: 0.0 for device in instance.devices}
+    for module in warm.keys() - known:
+        for device in warm[module]:
+            taken[device] += size_mb[module]
+    devices = tuple(
+        device.model_copy(update={"memory_mb": max(0.0, device.memory_mb - taken[device.id])})
+        for device in instance.devices
+    )
+    return instance.model_copy(update={"devices": devices}), held

@@ -2,16 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, ValuesView
+from functools import cached_property
 
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.schemas.definitions import ModelSpec, ModuleSpec
-from s2m3.schemas.errors import NoCapacityError, UnknownTaskError
+from s2m3.schemas.errors import NoCapacityError, S2M3Error
 from s2m3.schemas.instance import Device, Instance, PlacedModule, PlacedStep, PlacedTask
 
-__all__ = ["MemoryByNode", "SecondsByNode", "SiteInstances", "build_instance", "full_memory"]
+__all__ = ["MemoryByNode", "SecondsByNode", "SiteInstances", "Units", "build_instance", "full_memory"]
 
 #: node -> memory for modules, 10^6 bytes
 MemoryByNode = Mapping[str, float]
+#: name in the instance -> a task and the rank of one of its models
+Units = Mapping[str, tuple[str, int]]
 
 
 class SecondsByNode(Mapping[str, float]):
@@ -25,7 +28,7 @@ class SecondsByNode(Mapping[str, float]):
     """
 
     def __init__(self, cluster: ClusterState, spec: ModuleSpec, nodes: MemoryByNode, now: float) -> None:
-        self._cluster, self._spec, self._nodes, self._now = cluster, spec, nodes, now
+        self.cluster, self._spec, self._nodes, self._now = cluster, spec, nodes, now
         self._row = cluster.run_times_of(spec)
         #: what these nodes take, or whether they can load it, changes with their reports
         self._special = cluster.concerned(spec.id)
@@ -36,14 +39,14 @@ class SecondsByNode(Mapping[str, float]):
             return None
         if node in self._special:
             return self._computed(node)
-        profile, known = self._cluster.profiles[node], self._row.get(node)
+        profile, known = self.cluster.profiles[node], self._row.get(node)
         if known is None or known[0] is not profile:
             known = self._row[node] = profile, self._computed(node)
         return known[1]
 
     def _computed(self, node: str) -> float | None:
-        able = self._cluster.can_load(self._spec, node, self._now)
-        return self._cluster.seconds(self._spec, node) if able else None
+        able = self.cluster.can_load(self._spec, node, self._now)
+        return self.cluster.seconds(self._spec, node) if able else None
 
     def _every(self) -> dict[str, float]:
         if self._all is None:
@@ -89,26 +92,68 @@ class SiteInstances:
     """
 
     def __init__(self, cluster: ClusterState, now: float, memory_mb_by_node: MemoryByNode) -> None:
-        self._cluster, self._now, self._nodes = cluster, now, memory_mb_by_node
+        self.cluster, self._now, self._nodes = cluster, now, memory_mb_by_node
         self._devices = tuple(_device(cluster, node, mb) for node, mb in memory_mb_by_node.items())
         self._rows: dict[str, SecondsByNode] = {}
         cluster.run_times.keep(cluster.catalogue.modules.keys(), cluster.profiles.keys())
 
-    def check(self, task: str) -> None:
-        """Raises the error of a task that could not even be served alone.
+    @cached_property
+    def current(self) -> Mapping[str, list[str]]:
+        """The current assignment, module -> nodes."""
+        placement: dict[str, list[str]] = {}
+        for node in sorted(self.cluster.plans):
+            if node in self._nodes:
+                for spec in self.cluster.plans[node].modules:
+                    placement.setdefault(spec.id, []).append(node)
+        return placement
+
+    def loadable(self) -> tuple[dict[str, list[int]], dict[str, dict[int, S2M3Error]]]:
+        """Returns the ranks that some nodes can load, of each task that has one; and why not, of all others."""
+        options: dict[str, list[int]] = {}
+        missed: dict[str, dict[int, S2M3Error]] = {task: {} for task in self.cluster.tasks}
+        for task in sorted(self.cluster.tasks):
+            for rank in range(len(self.cluster.tasks[task].ranks)):
+                try:
+                    for module_id in self.model(task, rank).module_ids:
+                        self._seconds(module_id)
+                except S2M3Error as error:
+                    missed[task][rank] = error
+                else:
+                    options.setdefault(task, []).append(rank)
+        return options, missed
+
+    def model(self, task: str, rank: int) -> ModelSpec:
+        """Returns a task's model of a rank.
+
+        Raises:
+            S2M3Error: It is unknown or invalid.
+        """
+        model = self.cluster.ranks_of(task)[rank]
+        if isinstance(model, S2M3Error):
+            raise model
+        return model
+
+    def memory_mb(self, module_id: str) -> float:
+        """Returns a module's memory, 10^6 bytes."""
+        return self.cluster.memory_of(self.cluster.catalogue.modules[module_id])
+
+    def size_mb(self, task: str, rank: int) -> float:
+        """Returns the memory of a task's model of a rank, 10^6 bytes."""
+        return sum(map(self.memory_mb, self.model(task, rank).module_ids))
+
+    def of(self, tasks: Sequence[str]) -> Instance:
+        """Returns the instance (schemas/instance.py) of the best models of tasks; errors as of `of_units`."""
+        return self.of_units({task: (task, 0) for task in tasks})
+
+    def of_units(self, units: Units) -> Instance:
+        """Returns the instance (schemas/instance.py) of some models.
 
         Raises:
             NoCapacityError: No node can load one of the modules.
-            UnknownTaskError: The task's model is unknown.
-            S2M3Error: The task's embedded definition is invalid.
+            S2M3Error: A model is unknown or invalid.
         """
-        for module_id in _model(self._cluster, task).module_ids:
-            self._seconds(module_id)
-
-    def of(self, tasks: Sequence[str]) -> Instance:
-        """Returns the instance (schemas/instance.py) of tasks; errors as of `check`."""
-        cluster = self._cluster
-        models = {task: _model(cluster, task) for task in tasks}
+        cluster = self.cluster
+        models = {unit: self.model(task, rank) for unit, (task, rank) in units.items()}
         users: dict[str, list[ModelSpec]] = defaultdict(list)
         for model in models.values():
             for module_id in model.module_ids:
@@ -117,14 +162,14 @@ class SiteInstances:
         return Instance.model_construct(
             devices=self._devices,
             modules=tuple(self._module(module_id, found) for module_id, found in users.items()),
-            tasks=tuple(self._task(task, model) for task, model in models.items()),
-            max_replicas=max((cluster.tasks[task].max_replicas for task in tasks), default=1),
+            tasks=tuple(self._task(unit, task, models[unit]) for unit, (task, _) in units.items()),
+            max_replicas=max((cluster.tasks[task].max_replicas for task, _ in units.values()), default=1),
         )
 
     def _seconds(self, module_id: str) -> SecondsByNode:
         if module_id in self._rows:
             return self._rows[module_id]
-        cluster = self._cluster
+        cluster = self.cluster
         spec = cluster.catalogue.modules[module_id]
         row = SecondsByNode(cluster, spec, self._nodes, self._now)
         if not row:
@@ -137,20 +182,20 @@ class SiteInstances:
         return row
 
     def _module(self, module_id: str, users: list[ModelSpec]) -> PlacedModule:
-        spec = self._cluster.catalogue.modules[module_id]
+        spec = self.cluster.catalogue.modules[module_id]
         return PlacedModule.model_construct(
             id=module_id,
-            memory_mb=self._cluster.memory_of(spec),
+            memory_mb=self.cluster.memory_of(spec),
             input_kb=spec.input_kb,
             output_kb=max(model.sent_kb(spec) for model in users),
             seconds=self._seconds(module_id),
         )
 
-    def _task(self, task: str, model: ModelSpec) -> PlacedTask:
+    def _task(self, unit: str, task: str, model: ModelSpec) -> PlacedTask:
         return PlacedTask.model_construct(
-            id=task,
-            rate=self._cluster.rates.rate(task, self._now),
-            prefer=tuple(node for node in self._cluster.tasks[task].prefer if node in self._nodes),
+            id=unit,
+            rate=self.cluster.rates.rate(task, self._now),
+            prefer=tuple(node for node in self.cluster.tasks[task].prefer if node in self._nodes),
             steps=tuple(
                 PlacedStep.model_construct(id=name, module=step.module, after=tuple(step.after))
                 for name, step in model.steps.items()
@@ -159,19 +204,9 @@ class SiteInstances:
 
 
 def build_instance(cluster: ClusterState, tasks: Sequence[str], now: float) -> Instance:
-    """Returns the instance of tasks on all usable nodes with their full memory; errors as of `SiteInstances.check`."""
+    """Returns the instance of tasks on all usable nodes with their full memory; errors as of `of_units`."""
     with cluster.indexed():
         return SiteInstances(cluster, now, full_memory(cluster)).of(tasks)
-
-
-def _model(cluster: ClusterState, task: str) -> ModelSpec:
-    model = cluster.model_of(task)
-    if task in cluster.refused:
-        raise cluster.refused[task]
-    if model is None:
-        known = ", ".join(sorted(cluster.catalogue.models))
-        raise UnknownTaskError(f"task {task} wants the model {cluster.tasks[task].model!r}; known: {known}")
-    return model
 
 
 def _device(cluster: ClusterState, node: str, memory_mb: float) -> Device:

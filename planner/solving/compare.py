@@ -1,11 +1,13 @@
 """Plans beside each other: every combination of swept values, by every method. Pure but for the clock."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
 from s2m3.planner.solving.baselines import check_method, solve_by
+from s2m3.planner.solving.ranked_instance import RankedPlan, has_stand_ins, plan_ranks
 from s2m3.planner.solving.solve import Solution
 from s2m3.schemas.errors import NoCapacityError
 from s2m3.schemas.instance import Instance, parse_instance
@@ -24,6 +26,7 @@ class Case:
         instance: The instance that was placed.
         solution: The plan; None if the modules do not fit.
         error: Why there is no plan.
+        ranked: Where tasks have stand-ins: which models are placed and held warm.
     """
 
     values: Mapping[str, Any]
@@ -31,13 +34,14 @@ class Case:
     instance: Instance
     solution: Solution | None
     error: NoCapacityError | None = None
+    ranked: RankedPlan | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the case as `s2m3 plan --json` prints it."""
         head: dict[str, Any] = {"values": dict(self.values), "method": self.method}
         if self.solution is None:
             return head | {"error": self.error.as_dict() if self.error else {}}
-        return {**self.solution.to_json(), **head}
+        return {**self.solution.to_json(), **(self.ranked.to_json() if self.ranked else {}), **head}
 
 
 def cases(
@@ -76,6 +80,14 @@ def cases(
     for at, instance in points:
         for method in methods:
             try:
-                yield Case(at, method, instance, solve_by(instance, method, budget_s=budget_s, seed=seed))
+                yield _case(at, method, instance, partial(solve_by, name=method, budget_s=budget_s, seed=seed))
             except NoCapacityError as error:
                 yield Case(at, method, instance, None, error)
+
+
+def _case(values: Mapping[str, Any], method: str, instance: Instance, solve: Callable[[Instance], Solution]) -> Case:
+    """Returns a plan; of an instance with stand-ins the case's instance has the models that are placed."""
+    if not has_stand_ins(instance):
+        return Case(values, method, instance, solve(instance))
+    ranked = plan_ranks(instance, solve)
+    return Case(values, method, ranked.instance, ranked.solution, ranked=ranked)

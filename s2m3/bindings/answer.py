@@ -44,6 +44,8 @@ def payload_of(binding: Binding, result: Result, topic: str) -> bytes:
         attempts=result.attempts,
         request=result.request,
         transaction=topic,
+        model=result.model,
+        rank=result.rank,
     )
 
 

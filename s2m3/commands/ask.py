@@ -47,7 +47,7 @@ def ask(
     how = options.how_to_write(max_tokens, stop, temperature, seed, timestamps=timestamps, wait=wait)
     inputs: dict[str, Any] = {"text": text or None, "audio": _checked(audio)}
     inputs["image"] = [_checked(path) for path in image] if image else None
-    inputs |= _named(other or [])
+    inputs |= options.named_texts(other or [], "--input")
     with Client(settings=settings, patient=False) as client:
         if stream:
             with client.stream(task, deadline_s=deadline, options=how, **inputs) as parts:
@@ -98,17 +98,6 @@ class _Drawing:
             raise BadInputError(f"{self._path} cannot be written: {error}") from error
 
 
-def _named(given: list[str]) -> dict[str, Any]:
-    """Returns the texts of `--input NAME=TEXT`, several of one name as a list."""
-    found: dict[str, list[str]] = {}
-    for one in given:
-        name, is_set, text = one.partition("=")
-        if not is_set or not name:
-            raise BadInputError(f"--input takes NAME=TEXT, not {one[:80]!r}")
-        found.setdefault(name, []).append(text)
-    return {name: texts if len(texts) > 1 else texts[0] for name, texts in found.items()}
-
-
 def _print_parts(parts: Stream, *, as_json: bool) -> None:
     """Prints text as it is generated; with `as_json`, one line of JSON per delta."""
     text = ""
@@ -148,6 +137,8 @@ def _as_json(answer: Answer) -> dict[str, Any]:
         "route": dict(answer.route),
         "steps": {step: timing.as_dict() for step, timing in answer.steps.items()},
         "attempts": answer.attempts,
+        "model": answer.model,
+        "rank": answer.rank,
         "request": answer.request.hex(),
     }
 
@@ -156,7 +147,8 @@ def _as_text(answer: Answer, *, shown: bool) -> str:
     lines = [] if shown else [_as_line(answer.value)]
     lines += [f"  {name}: {_as_line(value)}" for name, value in list(answer.outputs.items())[1:]]
     again = f", {answer.attempts} attempts" if answer.attempts > 1 else ""
-    lines.append(f"\n{answer.latency_ms:.0f} ms{again}")
+    stand_in = f", by {answer.model}, a stand-in (rank {answer.rank})" if answer.rank else ""
+    lines.append(f"\n{answer.latency_ms:.0f} ms{again}{stand_in}")
     for step, node in answer.route.items():
         timing = answer.steps.get(step)
         took = f"{timing.run_ms:.1f} ms, queued {timing.queued_ms:.1f} ms" if timing else "?"

@@ -1,7 +1,7 @@
 """The options that all commands on the bus have, added by a decorator, and their conversion to settings."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -26,6 +26,7 @@ __all__ = [
     "Verbose",
     "broker_kind",
     "how_to_write",
+    "named_texts",
     "read_file",
     "with_settings",
 ]
@@ -161,3 +162,18 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def named_texts(given: Sequence[str], option: str) -> dict[str, Any]:
+    """Returns the texts of an option that is given as NAME=TEXT, several of one name as a list.
+
+    Raises:
+        BadInputError: One is not of this form.
+    """
+    found: dict[str, list[str]] = {}
+    for one in given:
+        name, is_set, text = one.partition("=")
+        if not is_set or not name:
+            raise BadInputError(f"{option} takes NAME=TEXT, not {one[:80]!r}")
+        found.setdefault(name, []).append(text)
+    return {name: texts if len(texts) > 1 else texts[0] for name, texts in found.items()}

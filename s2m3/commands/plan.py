@@ -158,7 +158,8 @@ def _place(document: Mapping[str, Any], where: str, without: list[str], wanted: 
 
 def _one(case: "Case") -> dict[str, Any]:
     """Returns a single plan as `--json` prints it: the solution alone."""
-    return case.solution.to_json() if case.solution is not None else {}
+    ranked = case.ranked.to_json() if case.ranked is not None else {}
+    return {**case.solution.to_json(), **ranked} if case.solution is not None else {}
 
 
 def _cases(document: Mapping[str, Any], where: str, wanted: _Wanted) -> Iterator["Case"]:

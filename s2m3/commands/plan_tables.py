@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from s2m3.planner.solving.compare import Case
+from s2m3.planner.solving.ranked_instance import RankedPlan
 from s2m3.planner.solving.solve import Solution
 
 __all__ = ["show_cases", "show_plan"]
@@ -32,10 +33,28 @@ def show_plan(case: Case) -> None:
         spent = [f"{found.energy.joules:.2f} J" if found.energy else "-"] if energetic else []
         table.add_row(task, f"{found.latency_s * 1000:.1f} ms", *spent, route)
     console.print(table)
+    if case.ranked is not None:
+        _show_ranks(console, case.ranked)
     console.print(
         f"objective {solution.objective_s:.4f} s, {_proof(solution)}; "
         f"{solution.method}, {solution.solve_s * 1000:.0f} ms"
     )
+
+
+def _show_ranks(console: Console, plan: RankedPlan) -> None:
+    """Prints which model of each task answers, which are warm, and which answers at once when a device is lost."""
+    table = Table("task", "rank", "warm below", *(f"without {device}" for device in plan.after_loss), box=box.SIMPLE)
+    for task in next(iter(plan.after_loss.values())):
+        warm = ", ".join(map(str, plan.warm.ranks.get(task, ()))) or "-"
+        after = [_rank(ranks[task]) for ranks in plan.after_loss.values()]
+        table.add_row(task, _rank(plan.ranks.get(task)), warm, *after)
+    console.print(table)
+    for task, error in plan.left_out.items():
+        console.print(f"{task} is not answered: {error.detail}", style="yellow")
+
+
+def _rank(rank: int | None) -> str:
+    return "none" if rank is None else str(rank)
 
 
 def _proof(solution: Solution) -> str:

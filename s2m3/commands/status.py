@@ -14,6 +14,7 @@ from rich.text import Text
 from s2m3.agents.registry.classes import SHIPPED
 from s2m3.commands import options
 from s2m3.commands.fetched import fetched_text, refused_texts
+from s2m3.ranks import answering, missed_texts, ranks_of
 from s2m3.schemas import bridge as b
 from s2m3.schemas.parts import PartProgress
 from s2m3.schemas.settings import BrokerSettings
@@ -61,6 +62,9 @@ def site_document(site: Site) -> dict[str, Any]:
             task: {
                 "model": spec.model,
                 "ready": site.answers(task),
+                "answers": answering(site, task),
+                "rank": site.rank(task),
+                "ranks": ranks_of(site, task),
                 "front": site.gateway(task),
                 "steps": {
                     step: {"module": s.module, "nodes": [r.node for r in s.replicas]}
@@ -163,13 +167,21 @@ def _task_table(site: Site) -> Table:
         "task", "model", "state", "step: module on nodes", title="tasks", title_justify="left", box=box.SIMPLE
     )
     for task, spec in sorted(site.tasks.items()):
-        steps = site.routes[task].steps if task in site.routes else {}
-        lines = [f"{s}: {r.module} on {', '.join(x.node for x in r.replicas) or '-'}" for s, r in steps.items()]
+        lines = _step_lines(site, task)
         word = Text("ready", style="green") if site.ready(task) else Text("not ready", style="bold red")
+        if site.rank(task):
+            word = Text(f"on a stand-in: {answering(site, task)}", style="yellow")
         if site.ready(task) and not site.answers(task):
             word = Text("ready, no gateway", style="yellow")
-        table.add_row(task, spec.model, word, "\n".join(lines))
+        table.add_row(task, "\n".join(one.model for one in spec.ranks), word, "\n".join(lines))
     return table
+
+
+def _step_lines(site: Site, task: str) -> list[str]:
+    """Returns a line for each step of each of a task's models."""
+    docs = site.routes[task].by_rank if task in site.routes else ()
+    steps = [step for doc in docs for step in doc.steps.items()]
+    return [f"{s}: {r.module} on {', '.join(x.node for x in r.replicas) or '-'}" for s, r in steps]
 
 
 def binding_table(site: Site) -> Table:
@@ -213,6 +225,7 @@ def _reasons(site: Site) -> list[Text]:
     errors = {task: error for task in sorted(site.tasks) if (error := _error(site, task)) is not None}
     lines = [Text(f"{task}: {error['code']}: {error['detail']}", style="red") for task, error in errors.items()]
     lines += [Text(f"{task}: {why}", style="yellow") for task in sorted(site.tasks) if (why := unanswered(site, task))]
+    lines += [Text(text, style="yellow") for task in sorted(site.tasks) for text in missed_texts(site, task)]
     lines += [Text(text, style="red") for text in refused_texts(site)]
     for node in _nodes(site):
         lines += [

@@ -1,4 +1,4 @@
-"""The commands for tasks: `task add`, `task rm`, `task ls`, and `models`, which lists the models for tasks."""
+"""The commands for tasks: `task add`, `task rm`, `task ls`."""
 
 import json
 import sys
@@ -15,8 +15,9 @@ from rich.table import Table
 from s2m3.commands import options
 from s2m3.commands.fetched import fetches_of
 from s2m3.commands.module_options import check_task_prompt, with_options
+from s2m3.commands.stand_ins import check_stand_ins, refused_model, stand_ins_of
 from s2m3.commands.status import unanswered
-from s2m3.planner.catalogue import catalogue_of
+from s2m3.ranks import answering
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.checkpoints.architectures import Architecture, architecture_of
@@ -33,7 +34,7 @@ from s2m3.schemas.settings import BrokerSettings, CheckpointSettings
 from s2m3.schemas.wire.plain import plain_inputs
 from s2m3.snapshot import Site
 
-__all__ = ["add", "add_task", "app", "checkpoint_definition", "list_tasks", "models", "remove", "with_options"]
+__all__ = ["add", "add_task", "app", "checkpoint_definition", "list_tasks", "remove", "with_options"]
 
 app = typer.Typer(help="Tasks: named, running uses of a model.", no_args_is_help=True)
 
@@ -51,6 +52,14 @@ def add(
     name: Annotated[str, typer.Argument(help="of the task")],
     model: Annotated[str, typer.Option("--model", help="see `s2m3 models`; or the folder of a checkpoint")],
     *,
+    or_: Annotated[
+        list[str] | None,
+        typer.Option("--or", help="a model that answers while those before it cannot; repeat, the best first"),
+    ] = None,
+    or_input: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=TEXT for an input of --or models that requests do not give them; repeat for several"),
+    ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="default text; repeat for several")] = None,
     image: Annotated[list[Path] | None, typer.Option("--image", help="default picture; repeat for several")] = None,
     source: Annotated[
@@ -85,12 +94,16 @@ def add(
 
     A local checkpoint is served by its folder: `s2m3 task add pets --model ./clip-vit-base-patch16`. A task that cannot
     be asked is taken back; `--no-wait` adds it whether or not it can be asked yet.
+
+    With stand-ins it always answers: `s2m3 task add porch --model ./gemma-3-4b --or ./blip-vqa --or captioning`.
     """
     own = own_architectures(settings.architectures)
     definition = with_options(checkpoint_definition(model, source, dtype, own, use), option or [])
-    if definition is not None:
-        check_task_prompt(Path(model), definition)
-        _say_not_followed(Path(model), own, use)
+    further = {other: checkpoint_definition(other, None, None, own) for other in or_ or ()}
+    for folder, found in {model: definition, **further}.items():
+        if found is not None:
+            check_task_prompt(Path(folder), found)
+            _say_not_followed(Path(folder), own, use if folder == model else None)
     spec = m.TaskSpec(
         model=definition.model.id if definition else model,
         definition=definition,
@@ -100,11 +113,28 @@ def add(
         deadline_s=deadline,
         threshold=threshold,
         prefer=[check_id(node.strip(), "node") for node in prefer.split(",")] if prefer else [],
+        stand_ins=stand_ins_of(further, options.named_texts(or_input or [], "--or-input")),
     )
+    check_stand_ins(name, spec)
     with Site(settings) as site:
-        if definition is not None and share:
-            spec = spec.model_copy(update={"definition": _sharing(site, name, definition, Path(model), own)})
+        if share:
+            spec = _with_parts_shared(site, name, spec, [Path(model), *map(Path, further)], own)
         _add_to(site, name, spec, wait=wait)
+
+
+def _with_parts_shared(
+    site: Site, name: str, spec: m.TaskSpec, folders: Sequence[Path], own: Sequence[Architecture]
+) -> m.TaskSpec:
+    """Returns a task with the parts that the site's other tasks hold, in the definitions of its checkpoints."""
+    found = [
+        one.definition and _sharing(site, name, one.definition, folder, own)
+        for one, folder in zip(spec.ranks, folders, strict=True)
+    ]
+    stand_ins = [
+        one.model_copy(update={"definition": definition})
+        for one, definition in zip(spec.stand_ins, found[1:], strict=True)
+    ]
+    return spec.model_copy(update={"definition": found[0], "stand_ins": stand_ins})
 
 
 def _add_to(site: Site, name: str, spec: m.TaskSpec, *, wait: bool) -> None:
@@ -209,7 +239,8 @@ def _taken_back(site: Site, name: str, before: m.TaskSpec | None) -> str:
 def _stale_route(site: Site, name: str, spec: m.TaskSpec) -> m.RouteDoc | None:
     """Returns the route document of an earlier task of this name with another model; None if there is none."""
     before = site.tasks.get(name)
-    alike = before is not None and (before.model, before.definition) == (spec.model, spec.definition)
+    models = [[(one.model, one.definition) for one in task.ranks] for task in (before, spec) if task is not None]
+    alike = before is not None and models[0] == models[1]
     return None if alike else site.routes.get(name)
 
 
@@ -227,7 +258,11 @@ def _wait_until_ready(site: Site, name: str, stale: m.RouteDoc | None) -> None:
     """
 
     def is_settled(seen: Site) -> bool:
-        return seen.routes.get(name) is not stale and (seen.ready(name) or _error_of(seen, name) is not None)
+        doc = seen.routes.get(name)
+        if doc is None or doc is stale or doc.error is not None or refused_model(doc) is not None:
+            return doc is not None and doc is not stale
+        wanted = next((one.rank for one in doc.by_rank if one.error is None), 0)  # the best that the planner places
+        return (rank := seen.rank(name)) is not None and rank <= wanted
 
     with Console(stderr=True).status(f"placing {name}") as shown:
         deadline, settled = time.monotonic() + _READY_S, False
@@ -236,15 +271,20 @@ def _wait_until_ready(site: Site, name: str, stale: m.RouteDoc | None) -> None:
             shown.update("; ".join([f"placing {name}", *fetches_of(site, _modules_of(site, name))]))
             if site.link.connected and _is_loading(site, name):
                 deadline = time.monotonic() + _READY_S
-    refusal = _error_of(site, name)
+    doc, refusal = site.routes.get(name), _error_of(site, name)
+    if doc is not None and doc is not stale and (refused := refused_model(doc)) is not None:
+        raise refused
     if refusal is not None and not site.ready(name):
         raise error_from_code(refusal.code, refusal.detail)
-    if not settled:
+    if not settled and not site.ready(name):
         planner = site.planner.state if site.planner else "not there"
         raise NotReadyError(f"{name} is not ready after {_READY_S:g} s (planner: {planner}); see `s2m3 status`")
     site.wait(lambda seen: seen.answers(name), _GATEWAY_S)  # its session is opened first; a full site has no gateway
-    nodes = {step: [r.node for r in doc.replicas] for step, doc in site.routes[name].steps.items()}
-    typer.echo(f"{name} is ready: " + ", ".join(f"{step} on {'/'.join(held)}" for step, held in nodes.items()))
+    used = site.routes[name].by_rank[site.rank(name) or 0]
+    nodes = {step: [r.node for r in found.replicas] for step, found in used.steps.items()}
+    stand_in = f", with {used.model}, a stand-in" if used.rank else ""
+    where = ", ".join(f"{step} on {'/'.join(held)}" for step, held in nodes.items())
+    typer.echo(f"{name} is ready{stand_in}: {where}")
     if (why := unanswered(site, name)) is not None:
         typer.echo(f"{name}: {why}", err=True)
 
@@ -258,7 +298,7 @@ def _is_loading(site: Site, name: str) -> bool:
 
 def _modules_of(site: Site, name: str) -> set[str]:
     doc = site.routes.get(name)
-    return {step.module for step in doc.steps.values()} if doc else set()
+    return {step.module for one in doc.by_rank for step in one.steps.values()} if doc else set()
 
 
 def _error_of(site: Site, name: str) -> m.ErrorBody | None:
@@ -298,38 +338,7 @@ def list_tasks(settings: BrokerSettings, *, as_json: options.Json = False) -> No
 def _state_of(site: Site, name: str) -> str:
     refusal = _error_of(site, name)
     if site.ready(name):
-        return "ready" if site.answers(name) else "ready, no gateway"
+        if not site.answers(name):
+            return "ready, no gateway"
+        return f"ready, with a stand-in: {answering(site, name)}" if site.rank(name) else "ready"
     return f"{refusal.code}: {refusal.detail}" if refusal else "not ready"
-
-
-def models(
-    folder: Annotated[Path | None, typer.Option("--models", help="folder of further definitions")] = None,
-    architectures: options.Architectures = None,
-    *,
-    as_json: options.Json = False,
-) -> None:
-    """List the models that tasks can be made of, the modules they share, and module classes of packages installed here.
-
-    `s2m3 models --models ./my-models`.
-    """
-    own = own_architectures(CheckpointSettings.load(architectures=architectures).architectures)
-    catalogue = catalogue_of(folder, own)
-    if as_json:
-        typer.echo(json.dumps({name: model.model_dump() for name, model in catalogue.models.items()}))
-        return
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("model", no_wrap=True)  # names are copied from here
-    for column in ("takes", "MB", "does, with these modules"):
-        table.add_column(column)
-    for name, model in catalogue.models.items():
-        modules = catalogue.modules_of(name)
-        size = f"{sum(spec.memory_mb for spec in modules):.0f}"
-        does = f"{model.description}\n[dim]{', '.join(spec.id for spec in modules)}[/dim]"
-        table.add_row(name, ", ".join(model.inputs), size, does)
-    from s2m3.agents.registry import installed_classes  # noqa: PLC0415  # no other command needs it
-
-    console = Console(highlight=False)
-    console.print(table)
-    for name, found in installed_classes().items():
-        missing = found.missing_package()
-        console.print(f"module class {name} of {found.origin}" + (f": it needs {missing}" if missing else ""))

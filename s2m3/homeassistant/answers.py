@@ -36,7 +36,8 @@ def of_result(asked: Asked, result: Result, at: str) -> BridgeAnswer:
     if result.error is not None:
         return failure(asked, result.error, at)
     outputs = {name: plain_value(value) for name, value in result.outputs.items()}
-    return _answered(asked, at, outputs, outputs.get(result.answer[0]), result.latency_ms, result.route)
+    told = _answered(asked, at, outputs, outputs.get(result.answer[0]), result.latency_ms, result.route)
+    return told.model_copy(update={"model": result.model, "rank": result.rank})
 
 
 def of_plain(task: str, payload: bytes, at: str) -> BridgeAnswer | None:
@@ -47,7 +48,9 @@ def of_plain(task: str, payload: bytes, at: str) -> BridgeAnswer | None:
         if answer["status"] == "error":
             return _failed(asked, at, ErrorBody.model_validate(answer["error"]))
         route = {step: timing["node"] for step, timing in answer["steps"].items()}
-        return _answered(asked, at, answer["outputs"], answer["answer"], answer["latency_ms"], route)
+        told = _answered(asked, at, answer["outputs"], answer["answer"], answer["latency_ms"], route)
+        # a gateway of an older release says neither
+        return BridgeAnswer.model_validate({**dict(told), "model": answer.get("model"), "rank": answer.get("rank")})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

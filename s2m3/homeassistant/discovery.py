@@ -88,10 +88,18 @@ class Devices:
         """
         if doc is None:
             return self._task(task, set(), set(), "task")
-        return self._task(task, set(doc.inputs.values()), set(doc.answer), doc.model, labels)
+        model, kinds, outputs = doc.by_rank[0].model, set[str](doc.task_inputs.values()), set(doc.task_answer)
+        return self._task(task, kinds, outputs, model, labels, ranked=bool(doc.ranks))
 
     def _task(
-        self, task: str, kinds: set[str], outputs: set[str], model: str, labels: Sequence[str] = ()
+        self,
+        task: str,
+        kinds: set[str],
+        outputs: set[str],
+        model: str,
+        labels: Sequence[str] = (),
+        *,
+        ranked: bool = False,
     ) -> dict[str, Any]:
         state, answer = (path.at(self.root, task=task) for path in (topics.BRIDGE_TASK, topics.BRIDGE_ANSWER))
         components: dict[str, Component] = {
@@ -111,6 +119,8 @@ class Devices:
             | {"avty": self._available()},
         }
         components |= self._of_kinds(task, answer, kinds, outputs)
+        if ranked:
+            components["stand-in"] = _stand_in(state)
         if "boxes" in outputs:
             components |= detection_entities(answer, labels)
         available = self._available(state, "value_json.ready")
@@ -120,7 +130,7 @@ class Devices:
         """Returns a document with all entities that a node or task may have: clearing it later removes all of them."""
         if kind == "node":
             return self.node(name, None)
-        return self._task(name, {"image", "text"}, {"score", "boxes"}, "task")
+        return self._task(name, {"image", "text"}, {"score", "boxes"}, "task", ranked=True)
 
     def planner(self) -> dict[str, Any]:
         """Returns the planner's document: whether there is one, counters, and a button to replan."""
@@ -224,6 +234,21 @@ def _connectivity(topic: str, condition: str) -> Component:
         "dev_cla": "connectivity",
         "stat_t": topic,
         "val_tpl": f"{{{{ 'ON' if {condition} else 'OFF' }}}}",
+    }
+
+
+def _stand_in(topic: str) -> Component:
+    """Returns the entity that is on, a problem, while a model that is not the task's best answers."""
+    return {
+        "p": "binary_sensor",
+        "name": "On a stand-in",
+        "dev_cla": "problem",
+        "ent_cat": "diagnostic",
+        "stat_t": topic,
+        "val_tpl": "{{ 'ON' if value_json.rank | default(0) > 0 else 'OFF' }}",
+        "json_attr_t": topic,
+        "json_attr_tpl": "{{ {'model': value_json.answers | default(none), 'rank': value_json.rank | default(0)} "
+        "| tojson }}",
     }
 
 

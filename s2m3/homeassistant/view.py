@@ -41,12 +41,12 @@ class View:
     def kinds(self, task: str) -> Mapping[str, Kind]:
         """Returns input name -> kind of a task; {} while its route is unknown."""
         doc = self.routes.get(task)
-        return doc.inputs if doc else {}
+        return doc.task_inputs if doc else {}
 
     def labels(self, task: str) -> list[str]:
         """Returns the labels of a task's detector; none of other tasks, or while its route is unknown."""
         doc = self.routes.get(task)
-        return labels_of(self.tasks[task], doc) if doc else []
+        return labels_of(self.tasks[task], doc.by_rank[0]) if doc else []
 
     def node(self, node: str) -> b.BridgeNode:
         """Returns a node's document."""
@@ -67,9 +67,11 @@ class View:
 
     def task(self, task: str) -> b.BridgeTask:
         """Returns a task's document; `ready` means that a plain request would be answered."""
-        ready = self._answers(task)
-        problem = None if ready else self._why(self.routes.get(task))
-        return b.BridgeTask(ready=ready, model=self.tasks[task].model, problem=problem)
+        doc, ready = self.routes.get(task), self._answers(task)
+        rank = doc.rank_on(self.present) if doc is not None else None
+        answers = doc.by_rank[rank].model if doc is not None and rank is not None else None
+        problem = None if ready else self._why(doc)
+        return b.BridgeTask(ready=ready, model=self.tasks[task].model, problem=problem, answers=answers, rank=rank or 0)
 
     def planner_document(self) -> b.BridgePlanner:
         """Returns the planner's document."""

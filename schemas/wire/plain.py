@@ -249,6 +249,8 @@ def encode_plain_result(
     transaction: Transaction | None,
     seq: int | None = None,
     ignored: Sequence[str] = (),
+    model: str,
+    rank: int = 0,
 ) -> bytes:
     """Returns the JSON of a result.
 
@@ -262,6 +264,8 @@ def encode_plain_result(
         transaction: The caller's own id, echoed.
         seq: Of a stream: its sequence number after the last piece; otherwise None.
         ignored: Keys of the request that were ignored; without any, the JSON does not have this key.
+        model: The model that answered.
+        rank: Its place among the models of the task, 0 for the best.
     """
     document = {
         "status": "ok",
@@ -271,6 +275,8 @@ def encode_plain_result(
         "outputs": {name: plain_value(value) for name, value in outputs.items()},
         "latency_ms": round(latency_ms, 1),
         "attempts": attempts,
+        "model": model,
+        "rank": rank,
         "steps": {step: timing.as_dict() for step, timing in timings.items()},
         **_ignored(ignored),
         **_final(seq),

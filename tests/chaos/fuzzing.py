@@ -148,6 +148,7 @@ def _answer(payload: bytes) -> object:
         attempts=1,
         request=REQUEST,
         transaction=None,
+        model="m",
     )
     return result, encode_answer(answer)
 

@@ -13,7 +13,7 @@ import transformers as t
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.checkpoints.storage.identity import fingerprint
 from s2m3.agents.checkpoints.storage.part import open_part
-from s2m3.commands.ask import _named
+from s2m3.commands.options import named_texts
 from s2m3.commands.tasks import checkpoint_definition, with_options
 from s2m3.schemas.checkpoints.architectures import architecture_of
 from s2m3.schemas.checkpoints.headers import read_config
@@ -176,6 +176,9 @@ def test_classifiers_with_other_label_names_are_two_modules(made: Path, tmp_path
 
 
 def test_texts_for_other_inputs_are_given_by_name() -> None:
-    assert _named(["query=who=what", "labels=a", "labels=b"]) == {"query": "who=what", "labels": ["a", "b"]}
+    assert named_texts(["query=who=what", "labels=a", "labels=b"], "--input") == {
+        "query": "who=what",
+        "labels": ["a", "b"],
+    }
     with pytest.raises(BadInputError, match="NAME=TEXT"):
-        _named(["who"])
+        named_texts(["who"], "--input")

@@ -142,6 +142,7 @@ class RecordedSite:
             attempts=1,
             request=self.random.randbytes(16),
             transaction=None,
+            model="retrieval",
         )
         return topics.RESPONSE.at(ROOT, task=task), payload, False
 

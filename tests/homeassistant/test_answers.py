@@ -75,6 +75,8 @@ def test_plain_answers_of_others_are_read_and_what_is_none_is_not() -> None:
         attempts=1,
         request=b"1" * 16,
         transaction=None,
+        model="retrieval",
+        rank=1,
     )
     told = of_plain("porch", ok, "now")
     assert told is not None

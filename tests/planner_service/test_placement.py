@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from s2m3.planner.site.cluster_state import ClusterState
-from s2m3.planner.site.placement import _place_some, place
+from s2m3.planner.site.placement import place
 from s2m3.planner.site.placement_instance import build_instance
 from s2m3.planner.site.placer import placer, second_copies_in_spare
 from s2m3.schemas.definitions import shipped_catalogue
@@ -275,37 +275,6 @@ def test_copies_in_spare_memory_are_preferred_where_they_are() -> None:
     for there in ("b", "c"):
         now = {name: ["a", there] for name in placement}
         assert second_copies_in_spare(instance, placement, now) == {name: [there] for name in placement}
-
-
-@pytest.mark.parametrize("too_large", [set(), {0}, {7}, {3, 4, 9}, set(range(10))])
-def test_of_many_tasks_only_those_that_do_not_fit_are_left_out(too_large: set[int]) -> None:
-    """Few attempts find them: the tasks are tried in halves."""
-    tasks = [f"t{n}" for n in range(10)]
-    refused = {f"t{n}" for n in too_large}
-    attempts: list[list[str]] = []
-
-    def attempt(some: list[str]) -> tuple[Instance, dict[str, list[str]]]:
-        attempts.append(some)
-        if lacking := refused & {*some}:
-            raise NoCapacityError(" ".join(sorted(lacking)))
-        return build_instance(make_facts("noop"), ["noop"], 0.0), {task: ["a"] for task in some}
-
-    found = _place_some(tasks, attempt)
-    assert list(found.modules) == [task for task in tasks if task not in refused]
-    assert {task: error.detail for task, error in found.errors.items()} == {task: task for task in refused}
-    if len(refused) == 1:
-        assert len(attempts) <= 9
-
-
-def test_an_earlier_task_comes_before_a_later_one_that_would_fit_alone() -> None:
-    def attempt(some: list[str]) -> tuple[Instance, dict[str, list[str]]]:
-        if len(some) > 2:
-            raise NoCapacityError("two at most")
-        return build_instance(make_facts("noop"), ["noop"], 0.0), {task: ["a"] for task in some}
-
-    found = _place_some(["a", "b", "c", "d", "e"], attempt)
-    assert list(found.modules) == ["a", "b"]
-    assert set(found.errors) == {"c", "d", "e"}
 
 
 def test_while_indexed_no_document_is_read_again() -> None:

@@ -76,3 +76,14 @@ def test_keys_of_ones_own_are_passed_over_in_every_object_but_not_among_ids() ->
     odd = {"id": "x-ray", "memory_mb": 1}
     module = {"id": "m", "memory_mb": 1, "seconds": {"x-ray": 0.5}}
     assert parse_instance({"devices": [odd], "modules": [module], "tasks": []}).modules[0].seconds == {"x-ray": 0.5}
+
+
+def test_a_device_that_alone_runs_a_tasks_best_model_may_go_where_another_stands_in() -> None:
+    lone = with_value(DOCUMENT, "modules.cosine.seconds.desk.top", 1)
+    stand_in = {"id": "other", "steps": [{"id": "s", "module": "cosine"}]}
+    tasks = [{**task, "stand_ins": [stand_in]} for task in lone["tasks"]]
+    for module in lone["modules"]:
+        if module["id"] != "cosine":
+            module["seconds"] = {"pi5": 1.0}
+    instance = parse_instance(without_device({**lone, "tasks": tasks}, "pi5"))
+    assert {module.id: module.seconds for module in instance.modules} == {"vit.b16": {}, "cosine": {"desk.top": 1.0}}

@@ -294,7 +294,7 @@ def test_a_plain_piece_has_these_keys() -> None:
 
 def result(**changes: Any) -> bytes:
     usual: dict[str, Any] = {"answer": "é", "outputs": {}, "timings": {}, "latency_ms": 1.0, "attempts": 1}
-    return encode_plain_result(**{**usual, "request": bytes(16), "transaction": 1, **changes})
+    return encode_plain_result(**{**usual, "model": "m", "request": bytes(16), "transaction": 1, **changes})
 
 
 def test_the_last_message_of_a_stream_says_so_with_its_number_and_others_do_not() -> None:

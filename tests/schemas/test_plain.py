@@ -185,6 +185,8 @@ def test_a_result_is_strict_json_even_of_what_is_not_a_number() -> None:
         attempts=2,
         request=bytes(16),
         transaction="t",
+        model="retrieval",
+        rank=1,
     )
     found = strict(payload)
     assert found == {
@@ -195,6 +197,8 @@ def test_a_result_is_strict_json_even_of_what_is_not_a_number() -> None:
         "outputs": {"score": None, "vector": [1.0, None], "nested": [{"x": None}]},
         "latency_ms": 12.3,
         "attempts": 2,
+        "model": "retrieval",
+        "rank": 1,
         "steps": {"rank": {"node": "pi5", "queued_ms": 0.1, "run_ms": 2.0, "batch": 1}},
     }
 

@@ -1,0 +1,102 @@
+"""What a requester knows of the site: routes of tasks, nodes, their load. It chooses the routes of requests. Pure."""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
+from s2m3.broker.node_states import NodeStates
+from s2m3.broker.requests.pending import Pending
+from s2m3.broker.requests.ranks import Chosen, RankedRouter
+from s2m3.broker.requests.routing import Backlog
+from s2m3.schemas.messages import NodeState, RouteDoc
+
+__all__ = ["RoutingTable"]
+
+
+class RoutingTable:
+    """The documents that routes are chosen from."""
+
+    def __init__(self) -> None:
+        #: task -> its newest route document
+        self.routers: dict[str, RankedRouter] = {}
+        self.nodes = NodeStates()
+        self.backlog = Backlog()
+        #: task -> epoch and revision of the newest route document that arrived on this connection
+        self._newest: dict[str, tuple[int, int]] = {}
+
+    def take_route(self, task: str, doc: RouteDoc | None) -> bool:
+        """Sets a task's route document (None: the task was removed); returns whether the document is used.
+
+        A document older than one that arrived on the same connection is ignored: it is late, or of a planner that is
+        no longer the leader. On a new connection any document is accepted first: the broker may have lost its state,
+        and a planner whose clock is behind may have started there with a lower epoch.
+        """
+        if doc is None:
+            self.routers.pop(task, None)
+            self._newest.pop(task, None)
+            return True
+        stamp = (doc.epoch, doc.revision)
+        if stamp < self._newest.get(task, stamp):
+            return False
+        self._newest[task] = stamp
+        self.routers[task] = RankedRouter(doc)
+        return True
+
+    def link_down(self) -> None:
+        """Handles a lost connection: no node counts as present until its state arrives again."""
+        self._newest.clear()
+        self.nodes.forget()
+        self.backlog.queued.clear()
+
+    def take_node(self, node: str, state: NodeState | None) -> tuple[bool, bool]:
+        """Takes a node's state; returns whether it says something new, and whether the process known before is gone."""
+        boot = self.nodes.boot(node)
+        if not self.nodes.update(node, state) or state is None:
+            return False, False
+        new_process = boot not in (None, state.boot)
+        if new_process:  # it has loaded nothing yet, but the route documents still name the old process's modules
+            self.routers = {task: router.without(node) for task, router in self.routers.items()}
+        if gone := new_process or state.state == "lost":
+            self.take_load(node, {})
+        return True, gone
+
+    def take_load(self, node: str, queues: Mapping[str, int]) -> None:
+        """Sets the queue length of each module at a node."""
+        kept = {key: items for key, items in self.backlog.queued.items() if key[0] != node}
+        self.backlog.queued = kept | {(node, module): items for module, items in queues.items()}
+
+    def choose(self, pending: Pending, *, avoid: AbstractSet[str] = frozenset()) -> Chosen | None:
+        """Returns a route for a request, at its rank or below, or, if there is none, above; None without any.
+
+        Args:
+            pending: The request.
+            avoid: Nodes to avoid, besides those that failed it.
+        """
+        router = self.routers.get(pending.task)
+        if router is None:
+            return None
+        return router.choose(self.backlog, lost=self.nodes.lost, avoid=pending.avoid | avoid, best=pending.rank)
+
+    def below(self, pending: Pending, *, avoid: AbstractSet[str] = frozenset()) -> Chosen | None:
+        """Returns a route for a request along the best model below its rank that has one; None if none has."""
+        router = self.routers.get(pending.task)
+        if router is None:
+            return None
+        return router.below(pending.rank, self.backlog, self.nodes.lost, pending.avoid | avoid)
+
+    def elsewhere(self, pending: Pending) -> Chosen | None:
+        """Returns a route for a request without an answer: over other nodes, else by a lower model, else as it was."""
+        used = {hop.node for hop in (pending.route or {}).values()}
+        other = self.choose(pending, avoid=used)
+        if other is None or other.doc.rank > pending.rank or not other.nodes & (pending.avoid | used):
+            return other
+        return self.below(pending, avoid=used) or other
+
+    def has_other_replica(self, pending: Pending) -> bool:
+        """Returns whether the model that a request was sent to has a route over nodes that have not failed it."""
+        other = self.choose(pending)
+        return other is not None and other.doc.rank == pending.rank and not other.nodes & pending.avoid
+
+    def reserve_s(self, pending: Pending, left_s: float) -> float:
+        """Returns the seconds, of those left, that a request keeps for the rank below its own; 0 if there is none."""
+        router = self.routers.get(pending.task)
+        return router.reserve_s(pending.rank, left_s, self.backlog, self.nodes.lost) if router is not None else 0.0

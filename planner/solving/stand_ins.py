@@ -1,0 +1,206 @@
+"""Warm stand-ins in spare memory: which further models of tasks are held ready, and where. Pure.
+
+What a stand-in is for is the loss of a device: so its copies lie on other devices than those whose loss takes the
+better model away, wherever some are able to hold them.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from s2m3.planner.solving.layout import SLACK_MB
+from s2m3.planner.solving.rank_choice import choose_ranks
+from s2m3.planner.solving.second_copies import Spare
+from s2m3.schemas.errors import NoCapacityError
+from s2m3.schemas.instance import Instance, PlacedModule
+
+__all__ = ["RankedTask", "StandIns", "absence_s", "stand_ins"]
+
+#: Most branches of the search for places of some stand-ins together, and of how many modules it is made.
+_MOST_BRANCHES, _MOST_SEARCHED = 2_000, 64
+#: A module and the devices that do not count as its places.
+_Need = tuple[str, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedTask:
+    """A task that one of its models answers, and the modules of its models by rank.
+
+    Args:
+        answers: The rank of the model that is placed.
+        models: Rank -> modules: that model, and those below it that can be held.
+    """
+
+    answers: int
+    models: Mapping[int, tuple[str, ...]]
+
+    @property
+    def lower(self) -> list[int]:
+        """The ranks below the one that answers, the best first."""
+        return sorted(rank for rank in self.models if rank > self.answers)
+
+
+@dataclass(slots=True)
+class StandIns:
+    """The stand-ins that are held warm.
+
+    Args:
+        copies: Module -> devices, beyond those of the placement.
+        ranks: Task -> ranks held warm below the one that answers, in the order in which they were chosen.
+    """
+
+    copies: dict[str, list[str]] = field(default_factory=dict)
+    ranks: dict[str, list[int]] = field(default_factory=dict)
+
+
+def absence_s(task: RankedTask, size_mb: Mapping[str, float], spare: Spare) -> float:
+    """Returns what a task without a warm stand-in costs, seconds: until one is loaded, times the probability of a loss.
+
+    It is the time to notice the loss and to load the smallest model below the one that answers.
+    """
+    least_mb = min(sum(size_mb[module] for module in set(task.models[rank])) for rank in task.lower)
+    return spare.lost * (spare.notice_s + least_mb / spare.load_mb_s)
+
+
+def stand_ins(
+    instance: Instance,
+    placement: Mapping[str, Sequence[str]],
+    tasks: Mapping[str, RankedTask],
+    *,
+    current: Mapping[str, Sequence[str]] | None = None,
+    spare: Spare | None = None,
+) -> StandIns:
+    """Returns the stand-ins to hold in the memory that a placement leaves.
+
+    Each task first gets one: the choice leaves out what costs least (`absence_s`), then prefers the best ranks. Then
+    come the tasks for which that must lie on the devices of the better model, and further ranks.
+
+    Args:
+        instance: Devices, and the modules of the placement and of all models of the tasks.
+        placement: Module -> devices of the models that answer.
+        tasks: The tasks with more than one model.
+        current: Module -> devices now; a copy that exists is kept where that is as good.
+        spare: What a loss costs; None takes the defaults.
+    """
+    spare, current = spare or Spare(), current or {}
+    size_mb = {module.id: module.memory_mb for module in instance.modules}
+    held = {module: set(devices) for module, devices in placement.items()}
+    found = StandIns()
+    room = _Room(instance, held, current)
+    # who is warm now comes first: of equal choices the first tasks are served
+    worth = {task: absence_s(one, size_mb, spare) for task, one in tasks.items() if one.lower}
+    order = sorted(worth, key=lambda task: (-worth[task], not _is_held(tasks[task], current), task))
+    for strict in (True, False):
+        _choose({task: tasks[task] for task in order if task not in found.ranks}, worth, room, found, strict=strict)
+    for _ in range(max((len(one.lower) for one in tasks.values()), default=1) - 1):
+        _choose({task: tasks[task] for task in order}, worth, room, found, strict=True)
+    found.copies = {module: sorted(devices) for module, devices in room.added.items() if devices}
+    return found
+
+
+def _is_held(task: RankedTask, current: Mapping[str, Sequence[str]]) -> bool:
+    return any(all(current.get(module) for module in task.models[rank]) for rank in task.lower)
+
+
+def _choose(
+    tasks: Mapping[str, RankedTask], worth: Mapping[str, float], room: "_Room", found: StandIns, *, strict: bool
+) -> None:
+    """Adds at most one stand-in to each task, and their copies to the room."""
+    warm = {task: found.ranks.get(task, []) for task in tasks}
+    options = {task: [rank for rank in one.lower if rank not in warm[task]] for task, one in tasks.items()}
+    options = {task: ranks for task, ranks in options.items() if ranks}
+    if not options:
+        return
+    avoided = {task: room.broken_by(tasks[task], warm[task]) for task in options} if strict else {}
+
+    def needs(ranks: Mapping[str, int]) -> list[_Need]:
+        models = ((avoided.get(task, frozenset()), tasks[task].models[rank]) for task, rank in ranks.items())
+        wanted = {(module, devices) for devices, modules in models for module in modules}
+        return sorted(wanted, key=lambda need: (-room.size_mb(need[0]), need[0], sorted(need[1])))
+
+    def why_not(ranks: Mapping[str, int]) -> NoCapacityError | None:
+        return None if room.places(needs(ranks)) is not None else NoCapacityError("no spare memory for the stand-ins")
+
+    weights = {task: worth[task] for task in options}
+    chosen, _ = choose_ranks(options, weights, lambda task, rank: room.missing_mb(tasks[task].models[rank]), why_not)
+    room.add(room.places(needs(chosen)) or [])
+    for task, rank in chosen.items():
+        found.ranks.setdefault(task, []).append(rank)
+
+
+class _Room:
+    """The memory that is left on each device, and the copies in it."""
+
+    def __init__(self, instance: Instance, held: Mapping[str, set[str]], current: Mapping[str, Sequence[str]]) -> None:
+        self._modules: dict[str, PlacedModule] = {module.id: module for module in instance.modules}
+        self._free = {device.id: device.memory_mb for device in instance.devices}
+        for module, devices in held.items():
+            for device in devices:
+                self._free[device] -= self._modules[module].memory_mb
+        self._held, self._current = held, current
+        self.added: dict[str, list[str]] = {}
+
+    def size_mb(self, module: str) -> float:
+        """Returns a module's memory, 10^6 bytes."""
+        return self._modules[module].memory_mb
+
+    def missing_mb(self, modules: Collection[str]) -> float:
+        """Returns the memory of those modules that have no copy, 10^6 bytes."""
+        return sum(self.size_mb(module) for module in set(modules) if not self._places_of(module))
+
+    def _places_of(self, module: str) -> set[str]:
+        return {*self._held.get(module, ()), *self.added.get(module, ())}
+
+    def broken_by(self, task: RankedTask, warm: Sequence[int]) -> frozenset[str]:
+        """Returns the devices whose loss alone takes away the model that answers, or one that is warm below it."""
+        modules = {module for rank in (task.answers, *warm) for module in task.models[rank]}
+        places = [self._places_of(module) for module in modules]
+        return frozenset(device for devices in places if len(devices) == 1 for device in devices)
+
+    def add(self, copies: Sequence[tuple[str, str]]) -> None:
+        """Takes the memory of copies, (module, device) each."""
+        for module, device in copies:
+            self._free[device] -= self.size_mb(module)
+            self.added.setdefault(module, []).append(device)
+
+    def places(self, needs: Sequence[_Need]) -> list[tuple[str, str]] | None:
+        """Returns the copies, (module, device) each, that give every need a place; None if none were found.
+
+        Each need in turn takes its best device; where that leads to nothing and the needs are few, others are tried.
+        """
+        branches = _MOST_BRANCHES if len(needs) <= _MOST_SEARCHED else len(needs) + 1
+        free, copies = dict(self._free), list[tuple[str, str]]()
+        #: for each need that took a device: the devices that it may still take
+        others: list[Iterator[str]] = []
+        placed: list[int] = []
+        position = 0
+        while position < len(needs):
+            module, avoided = needs[position]
+            there = self._places_of(module) | {device for of, device in copies if of == module}
+            if there - avoided:
+                position += 1
+                continue
+            waiting = iter([device for device in self._candidates(module, avoided, free) if device not in there])
+            while (device := self._next_with_room(waiting, module, free)) is None:
+                if not others:
+                    return None
+                module, device = copies.pop()
+                free[device] += self.size_mb(module)
+                waiting, position = others.pop(), placed.pop()
+            branches -= 1
+            if branches < 0:
+                return None
+            free[device] -= self.size_mb(module)
+            copies.append((module, device))
+            others.append(waiting)
+            placed.append(position)
+            position += 1
+        return copies
+
+    def _next_with_room(self, devices: Iterator[str], module: str, free: Mapping[str, float]) -> str | None:
+        return next((device for device in devices if free[device] + SLACK_MB >= self.size_mb(module)), None)
+
+    def _candidates(self, module: str, avoided: frozenset[str], free: Mapping[str, float]) -> list[str]:
+        """Returns the devices for a copy: those that hold one now, the fastest, those with least room left."""
+        seconds, now = self._modules[module].seconds, self._current.get(module, ())
+        able = [device for device in seconds if device in free and device not in avoided]
+        return sorted(able, key=lambda device: (device not in now, seconds[device], free[device], device))
