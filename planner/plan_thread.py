@@ -77,7 +77,7 @@ class PlanThread:
                 with metrics.PLAN_SECONDS.time():
                     now = time.monotonic()
                     placement = place(inputs.snapshot, inputs.solve, now, inputs.fill, inputs.fits)
-                    placement = with_wanted_sleepers(inputs.snapshot, placement, inputs.solve, now)
+                    placement = with_wanted_sleepers(inputs.snapshot, placement, inputs.fits, now)
                     plan = placement, decide(inputs.snapshot, placement, now)
             except PlanInterrupted:
                 _log.debug("plan_interrupted")

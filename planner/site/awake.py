@@ -9,12 +9,15 @@ from s2m3.schemas.messages import NodeState
 
 __all__ = ["with_wanted_sleepers"]
 
+#: The rank of a task that has no model placed.
+_NONE = float("inf")
+
 
 def with_wanted_sleepers(cluster: ClusterState, placement: Placement, solve: Solve, now: float) -> Placement:
-    """Returns the placement with the sleeping nodes that tasks want awake: those without a place, or on a stand-in.
+    """Returns the placement with the sleeping nodes that tasks want awake: those without a model, or on a stand-in.
 
-    Each sleeping node is tried alone, those of greater weight first; what no single one serves better gets all those
-    that its modules lie on when all are awake.
+    Each sleeping node is tried alone, those of greater weight first, and all together where no single one brings the
+    best model. A task wants the nodes that its best model that can be had so lies on.
 
     Args:
         cluster: The cluster state.
@@ -23,24 +26,31 @@ def with_wanted_sleepers(cluster: ClusterState, placement: Placement, solve: Sol
         now: Monotonic seconds.
     """
     sleeping = sorted(cluster.sleeping(), key=lambda node: (-cluster.weight(node), node))
-    missing = {task for task, error in placement.errors.items() if isinstance(error, NoCapacityError)}
-    missing |= {task for task, rank in placement.ranks.items() if rank > 0}
+    best = {task: rank for task in sorted(cluster.tasks) if (rank := _rank(placement, task)) > 0}
     wanted: dict[str, list[str]] = {}
     for nodes in [[node] for node in sleeping] + ([sleeping] if len(sleeping) > 1 else []):
-        if not missing:
+        if not any(best.values()):
             break
         awake = _as_if_awake(cluster, nodes)
         found = place(awake, solve, now)
-        for task in sorted(missing & found.ranks.keys()):
-            rank = found.ranks[task]
-            model = awake.model_of(task, rank) if rank < placement.ranks.get(task, rank + 1) else None
-            holders = (
-                {node for module in model.module_ids for node in found.modules.get(module, ())} if model else set()
-            )
-            if used := [node for node in nodes if node in holders]:
-                wanted[task] = used
-                missing.discard(task)
+        for task, before in best.items():
+            if (rank := _rank(found, task)) < before and (used := _used(awake, found, task, int(rank), nodes)):
+                best[task], wanted[task] = rank, used
     return replace(placement, asleep=wanted)
+
+
+def _rank(placement: Placement, task: str) -> float:
+    """Returns the rank of a task's model that is placed; 0 if no node could help a task without one."""
+    if (error := placement.errors.get(task)) is not None:
+        return _NONE if isinstance(error, NoCapacityError) else 0
+    return placement.ranks.get(task, 0)
+
+
+def _used(awake: ClusterState, found: Placement, task: str, rank: int, nodes: list[str]) -> list[str]:
+    """Returns those of some nodes on which a task's model lies."""
+    model = awake.model_of(task, rank)
+    holders = {node for module in model.module_ids for node in found.modules.get(module, ())} if model else set()
+    return [node for node in nodes if node in holders]
 
 
 def _as_if_awake(cluster: ClusterState, nodes: list[str]) -> ClusterState:

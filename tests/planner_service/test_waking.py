@@ -14,6 +14,7 @@ from s2m3.schemas.instance import Instance
 from s2m3.schemas.messages import NodeState
 from s2m3.schemas.sleep import NodeSettings
 from tests.planner_service.site import hold, join, lose, make_facts
+from tests.planner_service.test_stand_ins import porch
 
 MAC = "52:54:00:12:34:56"
 
@@ -77,6 +78,18 @@ def test_of_several_sleeping_nodes_the_heavier_is_wanted_and_both_only_where_one
     sleeper(both, "attic", 220.0)
     sleeper(both, "desktop", 220.0)
     assert placed(both).asleep == {"transcription": ["attic", "desktop"]}
+
+
+def test_a_task_on_a_stand_in_wants_the_node_that_brings_its_best_model() -> None:
+    cluster = porch(pi=20.0)  # the smallest of three models
+    assert placed(cluster).asleep == {}
+    sleeper(cluster, "laptop", 50.0, prefer=2.0)  # of the middle one
+    assert placed(cluster).asleep == {"porch": ["laptop"]}
+    sleeper(cluster, "desktop", 500.0)
+    found = placed(cluster)
+    assert found.asleep == {"porch": ["desktop"]}
+    route = decide(cluster, found).routes["porch"]
+    assert (route.asleep, route.error) == (["desktop"], None)
 
 
 def test_going_to_sleep_is_no_flapping_and_nobody_hopes_for_its_return() -> None:
