@@ -129,7 +129,8 @@ const TaskButton = memo(
       >
         <b>{task.id}</b>
         <small>
-          <span aria-hidden="true">{ready ? "✓" : "✕"}</span> <span class="word">{ready ? readyWord(task) : "not ready"}</span>
+          <span aria-hidden="true">{ready ? "✓" : "✕"}</span>{" "}
+          <span class="word">{ready ? readyWord(task) : "not ready"}</span>
           {uses === "uses" && ", uses it"}
         </small>
       </button>
