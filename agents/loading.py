@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from queue import SimpleQueue
@@ -95,7 +95,8 @@ class Loader:
         self._node = node
         self._memory_mb = memory_mb
         self._threads = threads
-        self._sources = sources
+        #: without torch where the budget has no room for it
+        self.sources = sources
         self._outcome = outcome
         self._watchdog = watchdog
         self._dtype = dtype
@@ -106,6 +107,9 @@ class Loader:
         #: whether torch is installed and fits the budget; a node without it still serves light modules
         in_budget = self._device.is_cpu  # beside a device's memory, torch takes the host's
         self.has_room_for_torch = TORCH in sources.runtimes and (not in_budget or memory_mb > self._base_mb + _TORCH_MB)
+        if not self.has_room_for_torch:
+            light = tuple(runtime for runtime in sources.runtimes if runtime != TORCH)
+            self.sources = sources = replace(sources, runtimes=light)
         expected_mb = _TORCH_MB if self.has_room_for_torch else _ONNX_MB if ONNX in sources.runtimes else 0.0
         self._expected_mb = expected_mb if in_budget else 0.0
         self._held_mb: dict[str, float] = {}
@@ -168,10 +172,10 @@ class Loader:
                 raise NoCapacityError(  # noqa: TRY301
                     f"{spec.id} needs {needed:.0f} MB, {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
                 )
-            fingerprint = registry.identify(spec, self._sources)
+            fingerprint = registry.identify(spec, self.sources)
             before = self._device.taken_mb()
-            runtime = registry.runtime_of(spec, self._sources)
-            module = registry.load(spec, self._sources)
+            runtime = registry.runtime_of(spec, self.sources)
+            module = registry.load(spec, self.sources)
             if runtime == TORCH:
                 put_on(module, self._device)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the loader's one broad except: a bad checkpoint, or a bad package, is a failed module
@@ -194,8 +198,8 @@ class Loader:
     def _import_code(self, spec: ModuleSpec) -> None:
         """Imports the packages of a module class before the load, so that their memory counts as runtime memory."""
         before = rss_mb()
-        registry.import_code(spec, self._sources)
-        match registry.runtime_of(spec, self._sources):
+        registry.import_code(spec, self.sources)
+        match registry.runtime_of(spec, self.sources):
             case "torch":
                 import_module("torch").set_num_threads(self._threads)
             case "onnx" if find_spec("onnxruntime") is not None:

@@ -9,6 +9,7 @@ import structlog
 from s2m3.agents import registry
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.parts.cache import PartCache
+from s2m3.agents.registry.exported import exported_for_others, served_of_exports
 from s2m3.agents.resources import Resources, host_id
 from s2m3.agents.speed import LinkSpeed
 from s2m3.agents.wake_on_lan import own_network
@@ -16,6 +17,8 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
+from s2m3.schemas.checkpoints.adapters import ADAPTER
+from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.document import Document
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.parts import PartStock
@@ -49,6 +52,8 @@ class Presence:
         #: sources that tasks named and that this node can load
         self._named_sources: set[str] = set()
         self._load: Mapping[str, int] = {}
+        #: keys of the parts that were exported here
+        self._made: list[str] = []
 
     @property
     def state(self) -> str:
@@ -93,11 +98,17 @@ class Presence:
             speeds={name: round(speed, 1) for name, speed in speeds.items()},
             host_memory_mb=0.0 if resources.device.is_cpu else resources.host_mb,
             runtimes=sorted(sources.runtimes),
-            parts=None if parts is None else PartStock(sources=sorted(sent), keys=parts.keys(_MOST_KEYS)),
+            exported=served_of_exports(sources),
+            parts=None if parts is None else self._stock(sources, sent, parts),
             network=own_network(),
             sleeps=sleeps,
         )
         self.tell_all()
+
+    def _stock(self, sources: CheckpointSources, sent: set[str], parts: PartCache) -> PartStock:
+        self._made = sources.exports.keys(_MOST_KEYS)
+        keys = sorted({*parts.keys(_MOST_KEYS), *self._made})
+        return PartStock(sources=sorted(sent), keys=keys, exports=exported_for_others(sources))
 
     def offer(self, sources: set[str]) -> None:
         """Adds sources to the profile, and publishes it if it changed."""
@@ -113,7 +124,7 @@ class Presence:
         """Sets which parts of checkpoints are in the node's cache, and publishes the profile if it changed."""
         if self._profile is None or (stock := self._profile.parts) is None:
             return
-        if (keys := parts.keys(_MOST_KEYS)) != stock.keys:
+        if (keys := sorted({*parts.keys(_MOST_KEYS), *self._made})) != stock.keys:
             update = {"parts": stock.model_copy(update={"keys": keys})}
             self._profile = self._profile.model_copy(update=update)
             self._tell(topics.NODE_PROFILE, self._profile)
@@ -122,6 +133,13 @@ class Presence:
         """Returns whether the profile says that parts of a source are sent to other nodes."""
         stock = self._profile.parts if self._profile is not None else None
         return stock is not None and source in stock.sources
+
+    def may_export(self, spec: ModuleSpec) -> bool:
+        """Returns whether the profile says that a module's part is exported for other nodes."""
+        profile, adapter = self._profile, spec.config.get(ADAPTER)
+        if profile is None or profile.parts is None or spec.class_ not in profile.parts.exports:
+            return False
+        return spec.source in profile.sources and (adapter is None or str(adapter) in profile.sources)
 
     def tell_all(self) -> None:
         """Publishes all retained documents, the state last; after a reconnect this restores a broker that lost them."""

@@ -17,7 +17,7 @@ from s2m3.agents.memory import available_mb, device_mb, rss_mb, set_budget_mb
 from s2m3.agents.node_name import NameConflict
 from s2m3.agents.open_files import most_gateways, raise_limit
 from s2m3.agents.orders import Orders
-from s2m3.agents.parts.exchange import PartExchange
+from s2m3.agents.parts.exchange import PartExchange, with_fetched
 from s2m3.agents.presence import Presence
 from s2m3.agents.pressure import Pressure
 from s2m3.agents.resources import Resources
@@ -90,23 +90,23 @@ class Agent:
         self._step_server = StepServer(
             settings, self.link, self._loop, self._watchdog, self._room, preparing=self._resources.preparing
         )
-        self._sources = sources
         self._loader = Loader(
             self._node,
             self._resources.memory_mb,
             self._resources.threads,
-            sources,
+            with_fetched(sources, settings),
             self._on_outcome,
             watchdog=self._watchdog,
             dtype=self._resources.dtype,
             device=self._resources.device,
         )
+        self._sources = self._loader.sources
         self._reports: dict[str, m.ModuleReport] = {}
         self._parts = PartExchange(
             settings,
             self.link,
             self._loop,
-            sources,
+            self._sources,
             self._presence,
             load=self._loader.load,
             on_failed=self._on_outcome,

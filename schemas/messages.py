@@ -88,6 +88,8 @@ class NodeProfile(Document):
     most_gateways: Annotated[int | None, Field(ge=0), Since(1)] = None
     #: what runs networks here: `onnx`, `torch`; a list that grows; empty: an older agent, whose networks torch runs
     runtimes: Annotated[list[str], Since(1)] = []
+    #: module classes that it loads from exports alone, which it has or gets from other nodes; not in `classes`
+    exported: Annotated[list[str], Since(1)] = []
     #: what it sends to other nodes; absent: it neither sends parts of checkpoints nor fetches them
     parts: Annotated[PartStock | None, Since(1)] = None
     #: IPv4 network of its main interface, e.g. 192.168.1.0/24: who sends magic packets to whom; empty: not known

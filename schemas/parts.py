@@ -4,18 +4,20 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from s2m3.schemas.checkpoints.adapters import ADAPTER
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.document import Document
+from s2m3.schemas.dtypes import DtypeName
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.ids import Id
 
 __all__ = [
     "ADAPTER_FOLDER",
+    "EXPORT_VERSION",
     "HASHES_AT_ONCE",
     "HASH_BYTES",
     "MANIFEST_BYTES",
@@ -42,6 +44,10 @@ _MOST_FILES, MANIFEST_BYTES = 256, 131_072
 HASH_BYTES, HASHES_AT_ONCE = 32, 1024
 #: Folder of a part's files that are of the LoRA adapter on the part.
 ADAPTER_FOLDER = "adapter"
+#: Counts changes of what exports hold: a node asks for exports of its own number.
+EXPORT_VERSION = 1
+#: The runtime that takes a checkpoint's own files.
+TORCH = "torch"
 _LONGEST_NAME = 200
 #: Data that is read by a parser and never run: no code, no pickles, nothing hidden, nothing that leads out of a folder.
 _NAME = re.compile(
@@ -66,12 +72,23 @@ def check_file_name(name: str) -> str:
     return name
 
 
-def part_key(spec: ModuleSpec) -> str:
+def part_key(spec: ModuleSpec, runtime: str = TORCH, dtype: str | None = None) -> str:
     """Returns where a module's weights come from, as 16 hex digits: the same for all modules of one part.
 
-    The key names an origin, not a content: a folder that was saved anew has the same key.
+    The key names an origin, not a content: a folder that was saved anew has the same key. An export for another runtime
+    than torch holds what the module's class made of its configuration, too, and has a key of its own.
+
+    Args:
+        spec: The module.
+        runtime: What is to run the part.
+        dtype: Of an export whose module names none; None is float32.
     """
-    return _key(spec.source, spec.revision, spec.prefix, str(spec.config.get(ADAPTER, "")))
+    origin = (spec.source, spec.revision, spec.prefix, str(spec.config.get(ADAPTER, "")))
+    if runtime == TORCH:
+        return _key(*origin)
+    config = json.dumps(dict(spec.config), sort_keys=True, default=str)
+    made_as = (runtime, str(EXPORT_VERSION), spec.class_, config, spec.dtype or dtype or "float32")
+    return _key(*origin, *made_as)
 
 
 def _key(*origin: str) -> str:
@@ -151,6 +168,8 @@ class PartStock(Document):
     sources: list[str] = []
     #: keys of the parts in its cache (`part_key`), sorted
     keys: list[str] = []
+    #: module classes whose parts it exports for nodes without torch, of all sources in its profile
+    exports: list[str] = []
 
 
 class PartWanted(Document):
@@ -166,13 +185,18 @@ class PartWanted(Document):
     runtimes: list[Runtime] = Field(min_length=1, max_length=16)
     #: the fingerprint, if the module names one
     content: Sha256 | None = None
+    #: of a part that is to be exported: the module's configuration, and the dtype of its weights
+    config: dict[str, Any] = {}
+    dtype: DtypeName | None = None
 
     @classmethod
     def of(cls, spec: ModuleSpec, runtimes: Sequence[str]) -> Self:
         """Returns the question for a module's part."""
         adapter = spec.config.get(ADAPTER)
+        exported = {} if list(runtimes) == [TORCH] else {"config": dict(spec.config), "dtype": spec.dtype}
         return cls.model_validate(
             {
+                **exported,
                 "source": spec.source,
                 "revision": spec.revision,
                 "prefix": spec.prefix,
@@ -194,7 +218,8 @@ class PartWanted(Document):
                 "source": self.source,
                 "revision": self.revision,
                 "prefix": self.prefix,
-                "config": {ADAPTER: self.adapter} if self.adapter is not None else {},
+                "config": {**self.config, **({ADAPTER: self.adapter} if self.adapter is not None else {})},
+                "dtype": self.dtype,
                 "inputs": {"input": "tensor"},
                 "outputs": {"output": "tensor"},
                 "memory_mb": 1.0,
@@ -207,10 +232,12 @@ class PartOffer(Document):
 
     #: the key of the part that was asked for, see `part_key`
     key: str = Field(max_length=64)
-    #: absent while the part is being hashed; then another PartWanted is answered
+    #: absent while the part is being hashed or exported; then another PartWanted is answered
     manifest: PartManifest | None = None
     #: whether the files come from the checkpoint that the module names, not from another node's copy
     original: bool = False
+    #: why there is no part although the checkpoint is there: its export failed, or did not pass its check
+    refused: str = Field(default="", max_length=500)
 
 
 class PieceRequest(Document):

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from s2m3.agents.checkpoints.scores import scoring
+from s2m3.agents.checkpoints.scores import named_scoring, scoring
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.modules.ranking import Floats, answer_of, ranked
+from s2m3.agents.runtimes.exported import ExportedPart
 from s2m3.schemas.errors import ModuleFailedError
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["Labels", "labels_of", "read_labels"]
+__all__ = ["Labels", "labels_of", "noted_labels", "read_labels"]
 
 #: Classes of a ranking.
 _TOP = 5
@@ -41,6 +42,15 @@ def read_labels(opened: CheckpointPart, count: int) -> Labels:
     """
     names = labels_of(opened, count)
     return Labels(names, scoring(opened, count))
+
+
+def noted_labels(part: ExportedPart) -> Labels:
+    """Returns the labels of an exported classifier, which notes `labels` and `scoring`.
+
+    Raises:
+        ModuleFailedError: The part does not say them.
+    """
+    return Labels([str(name) for name in part.note("labels")], named_scoring(str(part.note("scoring"))))
 
 
 def labels_of(opened: CheckpointPart, count: int) -> list[str]:

@@ -6,7 +6,7 @@ from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.modules.ranking import Floats, sigmoid, softmax
 from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["problem_type", "scoring"]
+__all__ = ["named_scoring", "problem_type", "scoring", "scoring_name"]
 
 _REGRESSION, _MULTI, _SINGLE = "regression", "multi_label_classification", "single_label_classification"
 
@@ -25,7 +25,16 @@ def problem_type(opened: CheckpointPart) -> str | None:
 
 
 def scoring(opened: CheckpointPart, count: int) -> Callable[[Floats], Floats]:
-    """Returns what makes scores of logits, (…, classes) each.
+    """Returns what makes scores of logits, (…, classes) each: see scoring_name.
+
+    Raises:
+        ModuleFailedError: As problem_type.
+    """
+    return named_scoring(scoring_name(opened, count))
+
+
+def scoring_name(opened: CheckpointPart, count: int) -> str:
+    """Returns how scores are made of logits: `softmax`, `sigmoid` or `none`.
 
     A regression's logits stay as they are. Labels that do not exclude each other, and a single label, get a sigmoid
     each; otherwise the scores are a softmax over the labels. `function_to_apply` of config.json is not read:
@@ -40,9 +49,23 @@ def scoring(opened: CheckpointPart, count: int) -> Callable[[Floats], Floats]:
     """
     problem = problem_type(opened)
     if problem == _REGRESSION:
-        return _as_they_are
-    return sigmoid if problem == _MULTI or count == 1 else softmax
+        return "none"
+    return "sigmoid" if problem == _MULTI or count == 1 else "softmax"
+
+
+def named_scoring(name: str) -> Callable[[Floats], Floats]:
+    """Returns what makes scores of logits by the name of the way.
+
+    Raises:
+        ModuleFailedError: There is no such way.
+    """
+    if name not in _SCORINGS:
+        raise ModuleFailedError(f"the way {name[:40]!r} from logits to scores is not known")
+    return _SCORINGS[name]
 
 
 def _as_they_are(logits: Floats) -> Floats:
     return logits
+
+
+_SCORINGS: dict[str, Callable[[Floats], Floats]] = {"softmax": softmax, "sigmoid": sigmoid, "none": _as_they_are}

@@ -111,9 +111,9 @@ class PartCache:
             and dtype in (None, part.manifest.dtype)
         ]
 
-    def keys(self, most: int) -> list[str]:
+    def keys(self, most: int, runtimes: Collection[str] | None = None) -> list[str]:
         """Returns where modules that are here say that their weights come from, sorted; of many the last used ones."""
-        found = dict.fromkeys(key for part in self.parts() for key in part.keys)
+        found = dict.fromkeys(key for part in self.find(runtimes=runtimes) for key in part.keys)
         return sorted(list(found)[:most])
 
     def get(self, digest: str) -> CachedPart | None:

@@ -36,9 +36,16 @@ class Offers:
         self._here = {digest: found for digest, found in (here or {}).items() if self._fits(found)}
         self._offered: dict[str, _Offered] = {}
         self._hashing: set[str] = set()
+        #: holder -> why it makes no part of the checkpoint that it has
+        self.refusals: dict[str, str] = {}
 
     def add(self, holder: str, offer: PartOffer) -> None:
         """Adds an offer; another content than the module's, or a runtime that is not here, counts nothing."""
+        if offer.refused:
+            self._hashing.discard(holder)
+            self.refusals[holder] = offer.refused
+            return
+        self.refusals.pop(holder, None)
         if offer.manifest is None:
             self._hashing.add(holder)
             return
@@ -53,14 +60,20 @@ class Offers:
     def gone(self, holder: str) -> None:
         """Removes all offers of a node."""
         self._hashing.discard(holder)
+        self.refusals.pop(holder, None)
         for offered in self._offered.values():
             offered.originals.discard(holder)
             offered.copies.discard(holder)
 
     @property
     def is_hashed(self) -> bool:
-        """Whether a node hashes the checkpoint, to offer it then."""
+        """Whether a node hashes or exports the checkpoint, to offer it then."""
         return bool(self._hashing)
+
+    @property
+    def makers(self) -> list[str]:
+        """The nodes that hash or export the checkpoint, sorted."""
+        return sorted(self._hashing)
 
     def holders(self, digest: str) -> set[str]:
         """Returns the nodes that offer a part."""

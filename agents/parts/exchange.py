@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -19,6 +20,9 @@ from s2m3.agents.parts.holder import Holder
 from s2m3.agents.parts.threads import FileThread
 from s2m3.agents.presence import Presence
 from s2m3.agents.registry.classes import OF_CHECKPOINTS
+from s2m3.agents.registry.exported import needs_export
+from s2m3.agents.runtimes.exported import ExportedParts
+from s2m3.agents.runtimes.network import ONNX
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
@@ -27,12 +31,13 @@ from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.checkpoints.adapters import ADAPTER
 from s2m3.schemas.definitions import ModuleSpec
+from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import S2M3Error
-from s2m3.schemas.parts import ADAPTER_FOLDER, PartOffer, PartProgress, PartWanted, PieceRequest
+from s2m3.schemas.parts import ADAPTER_FOLDER, TORCH, PartOffer, PartProgress, PartWanted, PieceRequest
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.part_pieces import decode_part_piece
 
-__all__ = ["PartExchange", "cache_of"]
+__all__ = ["PartExchange", "cache_of", "with_fetched"]
 
 _log = structlog.get_logger(__name__)
 #: Parts that are fetched at the same time.
@@ -40,6 +45,13 @@ _AT_ONCE = 2
 _TICK_S, _REPORT_S, _IDLE_S = 0.25, 1.0, 10.0
 #: How long an agent that ends waits for pieces that are being written.
 _STOP_S = 2.0
+
+
+def with_fetched(sources: CheckpointSources, settings: AgentSettings) -> CheckpointSources:
+    """Returns an agent's sources, with the exported parts that came from other nodes."""
+    if settings.parts_mb == 0:
+        return sources
+    return replace(sources, exports=ExportedParts((*sources.exports.caches, cache_of(settings))))
 
 
 def cache_of(settings: AgentSettings) -> PartCache:
@@ -61,7 +73,7 @@ class PartExchange:
         settings: Of the agent; with `parts_mb` 0 nothing is fetched or sent.
         link: The agent's connection.
         loop: The agent's loop.
-        sources: The checkpoints on this device.
+        sources: The checkpoints on this device; among the exports are those that came from other nodes (with_fetched).
         presence: Tells the others which parts this node has.
         load: Loads a module whose files are here.
         on_failed: Called with a module whose part could not be fetched, and the reason.
@@ -83,10 +95,14 @@ class PartExchange:
         is_busy: Callable[[], bool],
     ) -> None:
         self._node, self._link, self._loop, self._sources = settings.node, link, loop, sources
+        self._dtype = settings.dtype
         self._load, self._on_failed, self._on_progress, self._presence = load, on_failed, on_progress, presence
         self.is_on = settings.parts_mb != 0
         self.cache = cache_of(settings)
-        self._holder = Holder(link, loop, self._node, self.cache, sources, may_send=presence.may_send, is_busy=is_busy)
+        self._holder = Holder(
+            link, loop, self._node, self.cache, sources,
+            may_send=presence.may_send, may_export=presence.may_export, is_busy=is_busy,
+        )  # fmt: skip
         self._around = Surroundings(
             self._node,
             self.cache,
@@ -151,12 +167,16 @@ class PartExchange:
             self._start_next()
 
     def _lacks(self, spec: ModuleSpec) -> bool:
+        if not self.is_on:
+            return False
+        if needs_export(spec, self._sources):
+            made = [cache for cache in self._sources.exports.caches if cache.folder != self.cache.folder]
+            return ExportedParts(made).find(spec, self._dtype_of(spec)) is None
         wanted = [spec.source, *filter(None, [spec.config.get(ADAPTER)])]
-        return (
-            self.is_on
-            and spec.class_ in OF_CHECKPOINTS
-            and not all(self._sources.holds(str(source)) for source in wanted)
-        )
+        return spec.class_ in OF_CHECKPOINTS and not all(self._sources.holds(str(source)) for source in wanted)
+
+    def _dtype_of(self, spec: ModuleSpec) -> Dtype:
+        return spec.dtype or self._dtype
 
     def keep(self, modules: set[str]) -> None:
         """Ends what is under way for other modules than these, and allows their parts to be evicted."""
@@ -188,9 +208,11 @@ class PartExchange:
 
     def _start_next(self) -> None:
         while self._queue and len(self._fetches) < _AT_ONCE:
-            spec = self._queue.popleft()
+            spec, runtime = self._queue.popleft(), TORCH
+            if needs_export(spec, self._sources):
+                spec, runtime = spec.model_copy(update={"dtype": self._dtype_of(spec)}), ONNX
             self._fetches[spec.id] = Fetch(
-                spec, ("torch",), self._around, done=self._fetched, failed=self._failed_to_fetch
+                spec, (runtime,), self._around, done=self._fetched, failed=self._failed_to_fetch
             )
 
     def _fetched(self, spec: ModuleSpec, part: OpenPart) -> None:
@@ -198,7 +220,11 @@ class PartExchange:
         self._opened[spec.id] = (part, frozenset(fetch.senders))
         self._came[spec.id] = fetch.progress.model_copy(update={"nodes": []})
         self._presence.keep(self.cache)
-        self._load(_in_folder(spec, part))
+        if part.manifest.runtime == TORCH:
+            spec = _in_folder(spec, part)
+        elif spec.class_ in OF_CHECKPOINTS:
+            spec = spec.model_copy(update={"fingerprint": part.manifest.content})
+        self._load(spec)
         self._start_next()
 
     def _failed_to_fetch(self, spec: ModuleSpec, error: S2M3Error) -> None:

@@ -14,7 +14,7 @@ from s2m3.agents.parts.partial import PartialPart
 from s2m3.agents.parts.threads import FileThread
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError, S2M3Error
-from s2m3.schemas.parts import PartManifest, PartOffer, PartProgress, PartWanted, PieceRequest, part_key
+from s2m3.schemas.parts import TORCH, PartManifest, PartOffer, PartProgress, PartWanted, PieceRequest, part_key
 from s2m3.schemas.wire.part_pieces import PartPiece
 
 __all__ = ["Fetch", "Surroundings"]
@@ -24,6 +24,8 @@ _log = structlog.get_logger(__name__)
 _ASK_S, _ASK_MORE_S = 3.0, 15.0
 #: Without a right piece for so long, while there is a connection, the fetch fails; likewise without any offer.
 _STALLED_S, _NO_OFFER_S = 60.0, 20.0
+#: The same where a node has the checkpoint and can make no part of it for this node.
+_REFUSED_S = 4.0
 #: Pieces under way while requests wait at this node.
 _WHILE_BUSY = 2
 #: How often a whole file may turn out wrong although its pieces were right: a disk that loses data.
@@ -60,7 +62,7 @@ class Fetch:
 
     Args:
         spec: The module that lacks the part.
-        runtimes: What can run the part here, in order of preference.
+        runtimes: What can run the part here, in order of preference; the key is of the first.
         around: The node.
         done: Called with the opened part.
         failed: Called with the reason.
@@ -75,7 +77,7 @@ class Fetch:
         done: Callable[[ModuleSpec, OpenPart], None],
         failed: Callable[[ModuleSpec, S2M3Error], None],
     ) -> None:
-        self.spec, self.key = spec, part_key(spec)
+        self.spec, self.key = spec, part_key(spec, runtimes[0])
         self._runtimes, self._around, self._done, self._failed = runtimes, around, done, failed
         self._wanted = PartWanted.of(spec, runtimes)
         self._offers: Offers | None = None
@@ -94,13 +96,14 @@ class Fetch:
     def progress(self) -> PartProgress:
         """How far it is."""
         if self._download is None:
-            return PartProgress(bytes=0, of=0, refused=self._refused)
+            makers = self._offers.makers if self._offers is not None else []
+            return PartProgress(bytes=0, of=0, nodes=makers, refused=self._refused)
         of = self._download.manifest.nbytes
         return PartProgress(bytes=self._download.bytes_here, of=of, nodes=self._download.holders, refused=self._refused)
 
     def _here(self) -> dict[str, PartManifest]:
         found = self._around.cache.find(key=self.key, runtimes=self._runtimes)
-        if self.spec.fingerprint:
+        if self.spec.fingerprint and self._runtimes == (TORCH,):  # an export's key names more
             found += self._around.cache.find(content=self.spec.fingerprint, runtimes=self._runtimes)
         return {part.manifest.digest: part.manifest for part in found}
 
@@ -183,7 +186,7 @@ class Fetch:
             self._around.ask_all(self._wanted)
         if self._download is None:
             self._choose()
-            longest = HASHING_WAIT_S if self._offers.is_hashed else _NO_OFFER_S
+            longest = HASHING_WAIT_S if self._offers.is_hashed else _REFUSED_S if self._offers.refusals else _NO_OFFER_S
             if self._waited_s >= longest and not self._is_opening:
                 self._fail(ModuleFailedError(self._why("no node that is here offers it")))
             return
@@ -194,7 +197,8 @@ class Fetch:
             self._fail(ModuleFailedError(self._why(f"nothing came for {_STALLED_S:g} s")))
 
     def _why(self, what: str) -> str:
-        refused = "".join(f"; {node}: {why}" for node, why in self._refused.items())
+        refusals = {**self._refused, **(self._offers.refusals if self._offers is not None else {})}
+        refused = "".join(f"; {node}: {why}" for node, why in refusals.items())
         return f"{self.spec.source} is not on this device, and {what}{refused}"
 
     # ---- pieces -----------------------------------------------------------------------------------------------------

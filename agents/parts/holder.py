@@ -10,8 +10,9 @@ import structlog
 
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.parts.cache import PartCache
-from s2m3.agents.parts.served_part import ServedPart, of_cache, of_folder
+from s2m3.agents.parts.served_part import ServedPart, of_cache, of_export, of_folder
 from s2m3.agents.parts.threads import FileThread
+from s2m3.agents.runtimes.network import ONNX
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
@@ -19,7 +20,7 @@ from s2m3.schemas import topics
 from s2m3.schemas.checkpoints.adapters import ADAPTER
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import S2M3Error
-from s2m3.schemas.parts import PartOffer, PartWanted, PieceRequest, part_key
+from s2m3.schemas.parts import TORCH, PartOffer, PartWanted, PieceRequest, part_key
 from s2m3.schemas.wire.part_pieces import encode_part_piece
 
 __all__ = ["Holder"]
@@ -35,6 +36,8 @@ _MOST_WANTED, _MOST_HASHED = 32, 16
 _LONGEST_PAUSE_S, _LOOK_S = 1.0, 0.01
 #: Copies in the cache that are offered for one module.
 _MOST_OFFERS = 4
+#: How long the reason counts why a part could not be exported, seconds; and its most characters.
+_TRIED_AGAIN_S, _LONGEST_WHY = 600.0, 400
 
 
 class Holder:
@@ -47,6 +50,7 @@ class Holder:
         cache: The parts in its cache.
         sources: The checkpoints on its disk.
         may_send: Whether parts of a source are sent: those that the profile names.
+        may_export: Whether a module's part is exported here for nodes without torch.
         is_busy: Whether requests wait here.
     """
 
@@ -59,27 +63,31 @@ class Holder:
         sources: CheckpointSources,
         *,
         may_send: Callable[[str], bool],
+        may_export: Callable[[ModuleSpec], bool],
         is_busy: Callable[[], bool],
     ) -> None:
         self._link, self._loop, self._node, self._cache = link, loop, node, cache
         self._sources = replace(sources, download=False)
-        self._may_send, self._is_busy = may_send, is_busy
+        self._may_send, self._may_export, self._is_busy = may_send, may_export, is_busy
         self._pieces = FileThread("parts-send", loop)
         self._hashing = FileThread("parts-hash", loop)
+        self._exporting = FileThread("parts-export", loop)
         self._served: OrderedDict[str, ServedPart] = OrderedDict()
         self._asked_at: dict[str, float] = {}
         #: key -> digest of the part in the folder that the key names
         self._original: dict[str, str] = {}
         #: key -> nodes that wait for a part that is being hashed
         self._hashed_for: dict[str, set[str]] = {}
+        #: key -> why its part could not be exported, and when
+        self._not_exported: dict[str, tuple[str, float]] = {}
         self._searches = 0
         self._waiting: deque[tuple[str, PieceRequest, float]] = deque()
         self._sending = self._looks_again = False
 
     def stop(self) -> None:
         """Ends the threads after what they do now; does not wait."""
-        self._pieces.stop()
-        self._hashing.stop()
+        for thread in (self._pieces, self._hashing, self._exporting):
+            thread.stop()
 
     # ---- who has it -------------------------------------------------------------------------------------------------
 
@@ -87,22 +95,31 @@ class Holder:
         """Looks for a part that another node lacks, and offers it."""
         if wanted is None or asker == self._node or self._searches >= _MOST_WANTED:
             return
-        spec = wanted.module
-        key = part_key(spec)
+        spec, runtime = wanted.module, wanted.runtimes[0]
+        key = part_key(spec, runtime)
         self._searches += 1
         self._pieces.do(
             partial(self._cached, wanted, key), partial(self._found, asker, key), lambda _: self._found(asker, key, [])
         )
+        if runtime == ONNX:
+            if self._may_export(spec):
+                self._offer_export(asker, spec, key)
+            return
         sources = {spec.source, *filter(None, [spec.config.get(ADAPTER)])}
-        if "torch" in wanted.runtimes and all(self._may_send(str(source)) for source in sources):
-            self._offer_original(asker, spec, key)
+        if TORCH in wanted.runtimes and all(self._may_send(str(source)) for source in sources):
+            self._offer_original(asker, spec, key, self._hashing, partial(of_folder, spec, self._sources))
 
     def _cached(self, wanted: PartWanted, key: str) -> list[ServedPart]:
-        """Opens the parts of the cache that fit. In the thread."""
-        found = self._cache.find(key=key, runtimes=wanted.runtimes)
-        if wanted.content is not None:
-            found = self._cache.find(content=wanted.content, runtimes=wanted.runtimes)
-        opened = [self._cache.open(part.manifest.digest) for part in found[:_MOST_OFFERS]]
+        """Opens the parts of this node's caches that fit. In the thread."""
+        runtimes, content = wanted.runtimes[:1], wanted.content
+        by_key = None if content is not None and runtimes == [TORCH] else key  # an export is of one configuration
+        caches = {cache.folder: cache for cache in (*self._sources.exports.caches, self._cache)}
+        found = [
+            (cache, part)
+            for cache in caches.values()
+            for part in cache.find(key=by_key, content=content, runtimes=runtimes)
+        ]
+        opened = [cache.open(part.manifest.digest) for cache, part in found[:_MOST_OFFERS]]
         return [of_cache(part) for part in opened if part is not None]
 
     def _found(self, asker: str, key: str, parts: list[ServedPart]) -> None:
@@ -111,7 +128,18 @@ class Holder:
             self._serve(part)
             self._offer(asker, PartOffer(key=key, manifest=part.manifest))
 
-    def _offer_original(self, asker: str, spec: ModuleSpec, key: str) -> None:
+    def _offer_export(self, asker: str, spec: ModuleSpec, key: str) -> None:
+        why, at = self._not_exported.get(key, ("", 0.0))
+        if why and time.monotonic() - at < _TRIED_AGAIN_S:
+            self._offer(asker, PartOffer(key=key, refused=why))
+            return
+        self._not_exported.pop(key, None)
+        make = partial(of_export, spec, self._sources, self._cache)
+        self._offer_original(asker, spec, key, self._exporting, make)
+
+    def _offer_original(
+        self, asker: str, spec: ModuleSpec, key: str, thread: FileThread, make: Callable[[], ServedPart]
+    ) -> None:
         known = self._served.get(self._original.get(key, ""))
         if known is not None and all(known.is_current(file) for file in range(len(known.files))):
             self._offer(asker, PartOffer(key=key, manifest=known.manifest, original=True))
@@ -121,12 +149,9 @@ class Holder:
         self._offer(asker, PartOffer(key=key, original=True))
         if key not in self._hashed_for:
             self._hashed_for[key] = {asker}
-            _log.info("part_hashed", node=self._node, source=spec.source, part=spec.prefix)
-            self._hashing.do(
-                partial(of_folder, spec, self._sources),
-                partial(self._hashed, key),
-                partial(self._not_hashed, key, spec),
-            )
+            said = "part_hashed" if thread is self._hashing else "part_is_exported"
+            _log.info(said, node=self._node, source=spec.source, part=spec.prefix)
+            thread.do(make, partial(self._hashed, key), partial(self._not_hashed, key, spec))
         self._hashed_for[key].add(asker)
 
     def _hashed(self, key: str, part: ServedPart) -> None:
@@ -137,8 +162,13 @@ class Holder:
             self._offer(asker, PartOffer(key=key, manifest=part.manifest, original=True))
 
     def _not_hashed(self, key: str, spec: ModuleSpec, error: S2M3Error) -> None:
-        self._hashed_for.pop(key, None)
+        askers = self._hashed_for.pop(key, set())
         _log.warning("part_not_offered", node=self._node, source=spec.source, part=spec.prefix, error=error.detail)
+        if key == part_key(spec):
+            return  # its folder may be readable again when the node asks again
+        self._not_exported[key] = (error.detail[:_LONGEST_WHY], time.monotonic())
+        for asker in askers:
+            self._offer(asker, PartOffer(key=key, refused=self._not_exported[key][0]))
 
     def _offer(self, asker: str, offer: PartOffer) -> None:
         topic = topics.PART_OFFER.at(self._link.root, holder=self._node, asker=asker)
@@ -169,7 +199,7 @@ class Holder:
         """Closes the parts of the cache that nobody has asked for lately, so that they may be evicted."""
         now = time.monotonic()
         for digest, at in list(self._asked_at.items()):
-            if now - at > _SERVED_S and not self._served[digest].original:
+            if now - at > _SERVED_S and self._served[digest].is_cached:
                 self._drop(digest)
 
     # ---- pieces -----------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def offered(checkpoints: CheckpointSources, *, with_torch: bool) -> tuple[list[s
     light = {spec.id for spec in shipped if _exported(spec, checkpoints) is not None}
     own = {name: found for name, found in installed_classes().items() if _is_complete(found)}
     torch_too = with_torch and TORCH in checkpoints.runtimes
-    exported = checkpoints.exports.offered(EXPORTABLE)
+    exported = checkpoints.exports.offered(EXPORTABLE.keys() - OF_CHECKPOINTS)
     classes = {name for name in {*checkpoint_classes(), *own} if torch_too or not needs_torch(name)}
     kept = [spec for spec in shipped if torch_too or spec.id in light or not needs_torch(spec.class_)]
     classes |= {*(spec.class_ for spec in kept), *exported.values()}

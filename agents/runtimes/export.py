@@ -1,7 +1,8 @@
 """Exports a module's networks to ONNX files, and refuses a file whose outputs are not those of torch.
 
 A part that was written here passed its check: float32 outputs within 1e-5 of torch's, measured against the largest
-number of each output (at least 1). The distance and both runtimes' times are noted in the part.
+number of each output (at least 1); int8 outputs that rank as float32 ranks (int8.py). The distance and both runtimes'
+times are noted in the part.
 """
 
 import json
@@ -20,8 +21,9 @@ import torch
 from s2m3.agents.parts.cache import CachedPart, PartCache
 from s2m3.agents.runtimes.export_plan import Export, ExportedNetwork, Sample
 from s2m3.agents.runtimes.exported import MODULE_FILE, ExportedPart, exported_spec
+from s2m3.agents.runtimes.int8 import check_ranking, to_int8
 from s2m3.agents.runtimes.network import ONNX, TORCH, Array
-from s2m3.agents.runtimes.onnx import OnnxNetwork
+from s2m3.agents.runtimes.onnx import RAISED, OnnxNetwork
 from s2m3.agents.runtimes.torch import TorchNetwork
 from s2m3.agents.serving.module import Module
 from s2m3.schemas.definitions import ModuleSpec
@@ -35,10 +37,13 @@ _log = structlog.get_logger(__name__)
 #: Largest distance of an output from torch's, as a share of the output's largest number (at least 1).
 TOLERANCE = 1e-5
 _OPSET = 18
+_INT8 = "int8"
 #: Bytes from which on a tensor lies beside its file.
 _BESIDE = 1_024
 #: Runs of which the fastest counts.
 _RUNS = 5
+#: What torch.onnx raises of a network that it cannot export.
+_UNABLE = (AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 def export_part(
@@ -65,6 +70,8 @@ def export_part(
             text says how far.
         NoCapacityError: The part does not fit into the cache.
     """
+    if spec.dtype not in (None, "float32", _INT8):
+        raise ModuleFailedError(f"exports are float32 or int8, not {spec.dtype}")
     with tempfile.TemporaryDirectory(prefix="s2m3-export-") as name:
         folder = Path(name)
         distances: dict[str, float] = {}
@@ -75,9 +82,9 @@ def export_part(
                 seconds[runtime] += taken
         for file, data in made.files.items():
             (folder / file).write_bytes(data)
-        light = build(ExportedPart(spec, folder, json.loads(json.dumps(dict(made.notes)))))
-        for item in made.items:
-            _compare(spec, *(_outputs(one, item, made.wanted) for one in (module, light)))
+        distances["items"] = _checked(
+            spec, made, module, build(ExportedPart(spec, folder, json.loads(json.dumps(dict(made.notes)))))
+        )
         milliseconds = {runtime: round(1e3 * taken, 3) for runtime, taken in seconds.items()}
         said = {
             "module": exported_spec(spec),
@@ -88,7 +95,9 @@ def export_part(
         }
         (folder / MODULE_FILE).write_text(json.dumps(said), encoding="utf-8")
         files = {path.name: path for path in folder.iterdir()}
-        part = cache.put(files, content=content, runtime=ONNX, dtype=spec.dtype or "float32", keys=[part_key(spec)])
+        part = cache.put(
+            files, content=content, runtime=ONNX, dtype=spec.dtype or "float32", keys=[part_key(spec, ONNX)]
+        )
     _log.info("part_exported", module=spec.id, mb=round(part.manifest.nbytes / 1e6, 1), ms=milliseconds)
     return part
 
@@ -98,12 +107,21 @@ def _export(spec: ModuleSpec, wanted: ExportedNetwork, path: Path) -> tuple[floa
     _write(spec, wanted, path)
     _with_data_beside(path)
     network = OnnxNetwork(path)
-    distance = max(_distance(wanted.network(**sample), network(**_taken(network, sample))) for sample in wanted.samples)
+    try:
+        pairs = [(wanted.network(**sample), network(**_taken(network, sample))) for sample in wanted.samples]
+    except RAISED as error:  # a length that was traced as a constant
+        raise ModuleFailedError(f"the export of {spec.id} ({path.stem}) is refused: {error}"[:300]) from error
+    distance = max(_distance(*pair) for pair in pairs)
     if not distance <= TOLERANCE:  # NaN too
         raise ModuleFailedError(
             f"the export of {spec.id} ({path.stem}) is refused: its outputs are {distance:.1e} from torch's, "
             f"more than {TOLERANCE:.0e}"
         )
+    if spec.dtype == _INT8:
+        del network
+        to_int8(path)
+        _with_data_beside(path)
+        network = OnnxNetwork(path)
     first = dict(wanted.samples[0])
     taken = _taken(network, first)
     times = {TORCH: _seconds(wanted.network, first), ONNX: _seconds(network, taken)}
@@ -115,13 +133,37 @@ def _outputs(module: Module, item: Mapping[str, Value], wanted: frozenset[str]) 
     return found
 
 
-def _compare(spec: ModuleSpec, wanted: Mapping[str, Value], found: Mapping[str, Value]) -> None:
-    """Refuses a module whose outputs of an item are not those of torch's."""
-    for name, value in wanted.items():
-        same = value == found[name] if not isinstance(value, np.ndarray) else None
-        distance = _distance([value], [found[name]]) if same is None else 0.0
-        if same is False or not distance <= TOLERANCE:
-            raise ModuleFailedError(f"the export of {spec.id} is refused: its {name} is {distance:.1e} from torch's")
+def _checked(spec: ModuleSpec, made: Export, module: Module, light: Module) -> float:
+    """Refuses a module that does not answer as torch's does; returns how far its outputs are from torch's."""
+    items = [*made.items, *(made.ranked if spec.dtype == _INT8 else ())]
+    wanted, found = ([_outputs(one, item, made.wanted) for item in items] for one in (module, light))
+    if spec.dtype == _INT8:
+        return check_ranking(spec.id, wanted, found)
+    distance = 0.0
+    for outputs, own in zip(wanted, found, strict=True):
+        for name, value in outputs.items():
+            distance = max(distance, _between(value, own[name]))
+            if not distance <= TOLERANCE:
+                raise ModuleFailedError(
+                    f"the export of {spec.id} is refused: its {name} is {distance:.1e} from torch's"
+                )
+    return distance
+
+
+def _between(wanted: Value, found: Value) -> float:
+    """Returns how far a value is from another: 0 for equal texts, infinity for values of other shapes or kinds."""
+    match wanted:
+        case np.ndarray():
+            return _distance([wanted], [found])
+        case dict() if isinstance(found, dict) and wanted.keys() == found.keys():
+            return max((_between(value, found[name]) for name, value in wanted.items()), default=0.0)
+        case [float(), *_] if isinstance(found, list):  # the corners of a box
+            return _distance([np.array(wanted)], [np.array(found)])
+        case list() if isinstance(found, list) and len(wanted) == len(found):
+            return max((_between(*pair) for pair in zip(wanted, found, strict=True)), default=0.0)
+        case float() if isinstance(found, float):
+            return abs(wanted - found) / max(1.0, abs(wanted))
+    return 0.0 if wanted == found else float("inf")
 
 
 def _taken(network: OnnxNetwork, sample: Sample) -> dict[str, Array]:
@@ -145,7 +187,7 @@ def _write(spec: ModuleSpec, wanted: ExportedNetwork, path: Path) -> None:
                 opset_version=_OPSET,
                 dynamo=False,  # a third of the other exporter's time, and of its memory; the same numbers
             )
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError) as error:
+    except _UNABLE as error:
         raise ModuleFailedError(f"{spec.id} cannot be exported: {type(error).__name__}: {error}"[:300]) from error
 
 

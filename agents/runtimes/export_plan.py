@@ -39,6 +39,7 @@ class Export:
         notes: What the class wants to be told when a module is built of the part.
         items: Items of which the module of the part must make what the module of torch makes.
         wanted: Outputs that are compared.
+        ranked: Further items on which an export in int8 must rank as float32 ranks.
     """
 
     networks: Mapping[str, ExportedNetwork] = field(default_factory=dict)
@@ -46,3 +47,4 @@ class Export:
     notes: Mapping[str, Any] = field(default_factory=dict)
     items: Sequence[Mapping[str, Value]] = ()
     wanted: frozenset[str] = frozenset()
+    ranked: Sequence[Mapping[str, Value]] = ()

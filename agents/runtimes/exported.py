@@ -6,12 +6,14 @@ are no part.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from s2m3.agents.parts.cache import PartCache
+from pydantic import BaseModel, ValidationError
+
+from s2m3.agents.parts.cache import CachedPart, PartCache
 from s2m3.agents.runtimes.network import ONNX
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.dtypes import Dtype
@@ -23,6 +25,7 @@ __all__ = ["MODULE_FILE", "NO_EXPORTS", "ExportedPart", "ExportedParts", "export
 MODULE_FILE = "module.json"
 #: The module.json of a part, bytes; the labels of a classifier are in it.
 _LARGEST = 4_000_000
+_S = TypeVar("_S", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,17 @@ class ExportedPart:
             raise ModuleFailedError(f"the exported part of {self.spec.id} has no {name}")
         return path
 
+    def settings(self, name: str, kind: type[_S]) -> _S:
+        """Returns what the class noted under a name, as the class's own type.
+
+        Raises:
+            ModuleFailedError: It noted nothing there, or something else.
+        """
+        try:
+            return kind.model_validate(self.note(name))
+        except ValidationError as error:
+            raise ModuleFailedError(f"the exported part of {self.spec.id}: {name}: {error}"[:300]) from error
+
     def note(self, name: str) -> Any:
         """Returns what the class noted under a name.
 
@@ -74,21 +88,38 @@ class ExportedParts:
     caches: Sequence[PartCache] = ()
 
     def find(self, spec: ModuleSpec, dtype: Dtype | None = None) -> ExportedPart | None:
-        """Returns the part that is a module, or None: same origin, class and configuration, and the dtype if named."""
-        wanted = dtype or spec.dtype or "float32"
-        for cache in self.caches:
-            for part in cache.find(key=part_key(spec), runtimes=(ONNX,), dtype=wanted):
-                said = _read(part.folder / MODULE_FILE)
-                if said.get("module") == exported_spec(spec):
-                    return ExportedPart(
-                        spec,
-                        part.folder,
-                        said.get("notes", {}),
-                        part.manifest.content,
-                        bool(said.get("faster", True)),
-                        part.manifest.nbytes / 1e6,
-                    )
+        """Returns the part that is a module, or None.
+
+        It is of the same origin, class and configuration, of the dtype if one is named, and of the fingerprint if the
+        module names one. A part that came from another node may name another folder as its origin.
+        """
+        for part, said in self._matching(spec, dtype):
+            return ExportedPart(
+                spec,
+                part.folder,
+                said.get("notes", {}),
+                part.manifest.content,
+                bool(said.get("faster", True)),
+                part.manifest.nbytes / 1e6,
+            )
         return None
+
+    def digest(self, spec: ModuleSpec) -> str | None:
+        """Returns the digest of the part that is a module, as `find` finds it; None if there is none."""
+        return next((part.manifest.digest for part, _ in self._matching(spec)), None)
+
+    def _matching(self, spec: ModuleSpec, dtype: Dtype | None = None) -> Iterator[tuple[CachedPart, dict[str, Any]]]:
+        wanted = dtype or spec.dtype or "float32"
+        key = part_key(spec, ONNX, wanted)
+        for cache in self.caches:
+            for part in cache.find(key=key, content=spec.fingerprint or None, runtimes=(ONNX,), dtype=wanted):
+                said = _read(part.folder / MODULE_FILE)
+                if _is_of(said.get("module"), spec):
+                    yield part, said
+
+    def keys(self, most: int) -> list[str]:
+        """Returns the keys of the exported parts, at most so many of each cache."""
+        return sorted({key for cache in self.caches for key in cache.keys(most, runtimes=(ONNX,))})
 
     def offered(self, classes: Collection[str]) -> dict[str, str]:
         """Returns the sources of all parts of these classes -> the class."""
@@ -101,6 +132,11 @@ def exported_spec(spec: ModuleSpec) -> dict[str, Any]:
     """Returns what of a module's definition its exported part depends on, as JSON."""
     config = json.loads(json.dumps(dict(spec.config)))
     return {"source": spec.source, "prefix": spec.prefix, "class": spec.class_, "config": config}
+
+
+def _is_of(said: object, spec: ModuleSpec) -> bool:
+    wanted = exported_spec(spec)
+    return isinstance(said, dict) and all(said.get(name) == wanted[name] for name in ("class", "config"))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A network as module classes see it, whatever runs it: arrays go in by name, arrays come out in a fixed order."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -21,9 +22,14 @@ class Network(Protocol):
 
     #: bytes of its tensors
     nbytes: int
+    #: names of its outputs, in their order
+    outputs: tuple[str, ...]
 
     def __call__(self, **inputs: Array) -> list[Array]:
         """Computes all outputs of one batch."""
+
+    def some(self, names: Sequence[str], **inputs: Array) -> list[Array]:
+        """Computes the named outputs of one batch, in the order of the names."""
 
 
 def installed_runtimes() -> tuple[str, ...]:

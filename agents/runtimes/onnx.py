@@ -1,5 +1,6 @@
 """Networks run by ONNX Runtime. The weights of a file that is not compressed are mapped, not read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnxruntime
@@ -8,17 +9,18 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from s2m3.agents.runtimes.network import Array
 from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["OnnxNetwork", "set_threads"]
+__all__ = ["RAISED", "OnnxNetwork", "set_threads"]
 
 #: Log only what ends a call: each warning of ONNX Runtime is about the graph, and nothing that a user can change.
 _ERRORS_ONLY = 3
 #: Compute threads of each network; empty: ONNX Runtime's default, one per core.
 _threads: list[int] = []
-#: What ONNX Runtime raises: its own exceptions have no base class in common.
+#: ONNX Runtime's own exceptions, which have no base class in common.
 _OWN: list[type[Exception]] = [
     kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type) and issubclass(kind, Exception)
 ]
-_RAISED: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError, *_OWN)
+#: What ONNX Runtime raises.
+RAISED: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError, *_OWN)
 
 
 def set_threads(threads: int) -> None:
@@ -47,12 +49,17 @@ class OnnxNetwork:
             options.intra_op_num_threads = _threads[0]
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except _RAISED as error:
+        except RAISED as error:
             raise ModuleFailedError(f"{path.name} cannot be run: {error}"[:300]) from error
         self.takes = frozenset(one.name for one in self._session.get_inputs())
+        self.outputs = tuple(one.name for one in self._session.get_outputs())
         self.nbytes = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
 
     def __call__(self, **inputs: Array) -> list[Array]:
         """Computes all outputs of one batch."""
-        found: list[Array] = self._session.run(None, inputs)
+        return self.some(self.outputs, **inputs)
+
+    def some(self, names: Sequence[str], **inputs: Array) -> list[Array]:
+        """Computes the named outputs of one batch, in the order of the names."""
+        found: list[Array] = self._session.run(list(names), inputs)
         return found

@@ -26,11 +26,16 @@ class TorchNetwork:
         self.takes = frozenset(inputs)
         self.nbytes = nbytes_of(module)
 
-    @torch.inference_mode()
     def __call__(self, **inputs: Array) -> list[Array]:
         """Computes all outputs of one batch."""
+        return self.some(self.outputs, **inputs)
+
+    @torch.inference_mode()
+    def some(self, names: Sequence[str], **inputs: Array) -> list[Array]:
+        """Computes all outputs of one batch; returns the named ones, in the order of the names."""
         found = self.module(*self.tensors(inputs))
-        return [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
+        tensors = dict(zip(self.outputs, found if isinstance(found, tuple) else (found,), strict=True))
+        return [tensors[name].numpy() for name in names]
 
     def tensors(self, inputs: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:
         """Returns the inputs in the order of `forward`, the arrays' own memory where they can be written to."""

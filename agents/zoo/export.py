@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from s2m3.agents import registry
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
-from s2m3.agents.parts.cache import PartCache
+from s2m3.agents.parts.cache import CachedPart, PartCache
 from s2m3.agents.registry.exported import EXPORTABLE
 from s2m3.agents.runtimes.export import export_part
 from s2m3.agents.runtimes.exported import ExportedParts
@@ -38,13 +38,14 @@ def export_zoo(cache: PartCache, tell: Callable[[ModuleSpec, float | S2M3Error],
     here = ExportedParts((cache,))
     for spec in zoo_specs():
         try:
-            tell(spec, found.takes_mb if (found := here.find(spec)) else export_module(spec, cache))
+            found = here.find(spec)
+            tell(spec, found.takes_mb if found else export_module(spec, cache).manifest.nbytes / 1e6)
         except S2M3Error as error:
             tell(spec, error)
 
 
-def export_module(spec: ModuleSpec, cache: PartCache) -> float:
-    """Exports one module into a cache; returns the size of its part, 10^6 bytes.
+def export_module(spec: ModuleSpec, cache: PartCache) -> CachedPart:
+    """Exports one module into a cache; returns its part.
 
     Raises:
         ModuleFailedError: The module cannot be built, or its export did not pass its check.
@@ -52,8 +53,7 @@ def export_module(spec: ModuleSpec, cache: PartCache) -> float:
     module = registry.load(spec, CheckpointSources(runtimes=(TORCH,)))
     class_ = EXPORTABLE[spec.class_]
     made: Export = class_.export(module)
-    part = export_part(spec, module, made, cache, content=_content(spec), build=class_.build)
-    return part.manifest.nbytes / 1e6
+    return export_part(spec, module, made, cache, content=_content(spec), build=class_.build)
 
 
 def _content(spec: ModuleSpec) -> str:

@@ -254,6 +254,7 @@ function Chip({ copy, module, shown, toggle }: { copy: Copy; module?: Module; sh
 function loading(copy: Copy): string {
   const fetched = copy.fetched;
   if (!fetched) return `loading ${Math.round(100 * copy.progress)} %`;
+  if (fetched.of === 0 && fetched.nodes.length > 0) return `${names(fetched.nodes)} makes its part ready`;
   if (fetched.of === 0) return "looking for its part";
   const from = fetched.nodes.length > 0 ? ` from ${names(fetched.nodes)}` : "";
   return `${(fetched.bytes / 1e6).toFixed(0)} of ${(fetched.of / 1e6).toFixed(0)} MB${from}`;

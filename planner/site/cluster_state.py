@@ -10,7 +10,7 @@ from s2m3.broker.node_states import NodeStates
 from s2m3.planner.site.compute_time import expected_s
 from s2m3.planner.site.flapping import Flapping
 from s2m3.planner.site.load_failures import LoadFailures
-from s2m3.planner.site.part_sources import fetch_price_s, has_part
+from s2m3.planner.site.part_sources import fetch_price_s, has_part, is_served_of_export
 from s2m3.planner.site.report_content import said
 from s2m3.planner.site.request_rates import Rates
 from s2m3.planner.site.run_times import Row, RunTimes
@@ -229,14 +229,16 @@ class ClusterState:
         profile = self.profiles[node]
         if not self.understands(node, spec):
             return False
-        if spec.class_ not in profile.classes or not self._can_have(spec, node):
+        known = spec.class_ in profile.classes or spec.class_ in profile.exported
+        if not known or not self._can_have(spec, node):
             return False
         return self.failures.may_load(node, spec.id, now)
 
     def _can_have(self, spec: ModuleSpec, node: str) -> bool:
         """Returns whether a module's files are on a node, or come from the hub or from another node."""
         profile = self.profiles[node]
-        if has_part(spec, profile) or (is_hub_id(spec.source) and "hub" in profile.sources):
+        from_hub = is_hub_id(spec.source) and "hub" in profile.sources and not is_served_of_export(spec, profile)
+        if from_hub or has_part(spec, profile):
             return True
         if profile.parts is None:
             return False

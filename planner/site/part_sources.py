@@ -10,7 +10,7 @@ from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.messages import NodeProfile
 from s2m3.schemas.parts import part_key
 
-__all__ = ["Sender", "Senders", "fetch_price_s", "has_part"]
+__all__ = ["Sender", "Senders", "fetch_price_s", "has_part", "is_served_of_export"]
 
 #: Part of the slower link that a transfer gets: requests come first.
 _LINK_SHARE = 0.5
@@ -18,8 +18,22 @@ _LINK_SHARE = 0.5
 _PAYBACK_REQUESTS = 1000.0
 
 
+#: The runtime that exported parts are for.
+_ONNX = "onnx"
+
+
+def is_served_of_export(spec: ModuleSpec, profile: NodeProfile) -> bool:
+    """Returns whether a node serves a module of an exported part alone: it has no torch."""
+    return spec.class_ in profile.exported and spec.class_ not in profile.classes
+
+
 def has_part(spec: ModuleSpec, profile: NodeProfile) -> bool:
-    """Returns whether a node need not fetch a module's part: its source, or the part itself, is on the node's disk."""
+    """Returns whether a node need not fetch a module's part.
+
+    Its source, or the part itself, is on the node's disk; on a node that serves the module of an export, that export.
+    """
+    if is_served_of_export(spec, profile):
+        return profile.parts is not None and part_key(spec, _ONNX, profile.dtype) in profile.parts.keys
     return spec.source in profile.sources or (profile.parts is not None and part_key(spec) in profile.parts.keys)
 
 
@@ -41,6 +55,9 @@ class Senders:
     def __init__(self, present: Mapping[str, NodeProfile]) -> None:
         self._by_source: dict[str, set[str]] = defaultdict(set)
         self._by_key: dict[str, set[str]] = defaultdict(set)
+        #: class, and source -> the nodes that export parts of this class, and those that load from this source
+        self._exports: dict[str, set[str]] = defaultdict(set)
+        self._loads: dict[str, set[str]] = defaultdict(set)
         self._mbps = {node: profile.mbps for node, profile in present.items()}
         for node, profile in present.items():
             if profile.parts is not None:
@@ -48,13 +65,26 @@ class Senders:
                     self._by_source[source].add(node)
                 for key in profile.parts.keys:
                     self._by_key[key].add(node)
+                for class_ in profile.parts.exports:
+                    self._exports[class_].add(node)
+                for source in profile.sources if profile.parts.exports else ():
+                    self._loads[source].add(node)
 
     def best(self, spec: ModuleSpec) -> list[Sender]:
         """Returns the two senders of a module's part with the fastest links: one of them may be the node that asks."""
         able = self._by_source.get(spec.source, set())
         if (adapter := spec.config.get(ADAPTER)) is not None:
             able = able & self._by_source.get(str(adapter), set())
-        able = able | self._by_key.get(part_key(spec), set())
+        return self._fastest(able | self._by_key.get(part_key(spec), set()))
+
+    def best_of_exports(self, spec: ModuleSpec, dtype: str) -> list[Sender]:
+        """Returns the same of nodes that have a module's export, or can make it."""
+        able = self._exports.get(spec.class_, set()) & self._loads.get(spec.source, set())
+        if (adapter := spec.config.get(ADAPTER)) is not None:
+            able = able & self._loads.get(str(adapter), set())
+        return self._fastest(able | self._by_key.get(part_key(spec, _ONNX, dtype), set()))
+
+    def _fastest(self, able: set[str]) -> list[Sender]:
         found = nlargest(2, sorted(able), key=lambda name: self._mbps[name])
         return [Sender(name, self._mbps[name]) for name in found]
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from s2m3.broker.node_states import NodeStates
 from s2m3.planner.site.compute_time import Pace, pace_of
-from s2m3.planner.site.part_sources import Sender, Senders
+from s2m3.planner.site.part_sources import Sender, Senders, is_served_of_export
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.dtypes import Dtype, share_of
 from s2m3.schemas.messages import ModuleReport, NodeProfile, Reported
@@ -28,7 +28,7 @@ class SiteIndex:
     ) -> None:
         self._nodes, self._profiles, self._reported = nodes, profiles, reported
         self._paces: dict[str, Pace | None] = {}
-        self._best: dict[str, list[Sender]] = {}
+        self._best: dict[tuple[str, str], list[Sender]] = {}
 
     @cached_property
     def usable(self) -> list[str]:
@@ -77,14 +77,35 @@ class SiteIndex:
         return Senders({node: profile for node, profile in profiles.items() if profile is not None})
 
     def senders(self, spec: ModuleSpec) -> list[Sender]:
-        """Returns the two present nodes with the fastest links that send a module's part."""
-        if spec.id not in self._best:
-            self._best[spec.id] = self._all_senders.best(spec)
-        return self._best[spec.id]
+        """Returns all that `sender` chooses from: the fastest nodes that send a module's part, or its export."""
+        found = self._best_of(spec, "")
+        for dtype in self._export_dtypes.get(spec.class_, ()):
+            found = [*found, *self._best_of(spec, dtype)]
+        return found
+
+    @cached_property
+    def _export_dtypes(self) -> dict[str, list[str]]:
+        """Class -> the dtypes in which present nodes without torch want its exports."""
+        found: dict[str, set[str]] = {}
+        for profile in (self._profiles.get(node) for node in self._nodes.present):
+            for class_ in profile.exported if profile is not None else ():
+                found.setdefault(class_, set()).add(profile.dtype if profile is not None else "")
+        return {class_: sorted(dtypes) for class_, dtypes in found.items()}
+
+    def _best_of(self, spec: ModuleSpec, dtype: str) -> list[Sender]:
+        """Returns the fastest two senders of a part; of its export in a dtype if one is named."""
+        key = (spec.id, dtype)
+        if key not in self._best:
+            every = self._all_senders
+            self._best[key] = every.best_of_exports(spec, dtype) if dtype else every.best(spec)
+        return self._best[key]
 
     def sender(self, spec: ModuleSpec, node: str) -> Sender | None:
         """Returns the present node with the fastest link that sends a module's part to a node; None if none does."""
-        return next((sender for sender in self.senders(spec) if sender.node != node), None)
+        profile = self._profiles.get(node)
+        of_export = profile is not None and is_served_of_export(spec, profile)
+        found = self._best_of(spec, profile.dtype if profile is not None and of_export else "")
+        return next((sender for sender in found if sender.node != node), None)
 
     def _is_current(self, node: str) -> bool:
         profile = self._profiles.get(node)

@@ -10,6 +10,8 @@ __all__ = ["fetched_text", "fetches_of", "refused_texts"]
 
 def fetched_text(progress: PartProgress) -> str:
     """Returns how far a part is: `fetching 120 of 346 MB from laptop`."""
+    if not progress.of and progress.nodes:
+        return f"{', '.join(progress.nodes)} makes its part ready"
     if not progress.of:
         return "looking for a node that has its part"
     senders = ", ".join(progress.nodes) or "nobody at the moment"

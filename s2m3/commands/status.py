@@ -137,7 +137,7 @@ def _node_table(site: Site) -> Table:
         "node",
         "state",
         "free / budget MB",
-        "modules (MB, ms per item)",
+        "modules (MB, ms per item, runtime)",
         title="nodes",
         title_justify="left",
         box=box.SIMPLE,
@@ -159,7 +159,8 @@ def _module_line(name: str, report: dict[str, Any]) -> str:
     if report["state"] != "ready":
         return f"{name}: {report['state']}"
     speed = f", {report['ms']:.3g} ms" if report["ms"] else ""
-    return f"{name} ({report['bytes'] / 1e6:.1f}{speed})"
+    runtime = f", {report['runtime']}" if report.get("runtime") else ""
+    return f"{name} ({report['bytes'] / 1e6:.1f}{speed}{runtime})"
 
 
 def _task_table(site: Site) -> Table:

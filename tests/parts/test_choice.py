@@ -102,3 +102,17 @@ def test_nothing_is_taken_when_all_who_have_it_are_banned() -> None:
     found = offers()
     found.add("liar", offer(NEW, original=True))
     assert found.choose(HASHING_WAIT_S, {("liar", NEW.digest)}) is None
+
+
+def test_a_node_that_can_make_no_part_of_its_checkpoint_is_not_waited_for_and_its_reason_is_kept() -> None:
+    found = offers("onnx")
+    found.add("laptop", offer(None, original=True))
+    assert found.makers == ["laptop"]
+    found.add("laptop", PartOffer(key=KEY, refused="its outputs are 1e-3 from torch's"))
+    assert not found.is_hashed
+    assert found.refusals == {"laptop": "its outputs are 1e-3 from torch's"}
+    copy = part("copy", "onnx")
+    found.add("pi", offer(copy))
+    assert found.choose(1.5) == copy
+    found.add("laptop", offer(copy, original=True))
+    assert found.refusals == {}

@@ -24,6 +24,7 @@ def test_progress_is_bytes_of_bytes_and_from_whom() -> None:
     assert fetched_text(COMING) == "fetching 120 of 346 MB from laptop, nas"
     assert fetched_text(COMING.model_copy(update={"nodes": []})) == "fetching 120 of 346 MB from nobody at the moment"
     assert fetched_text(PartProgress(bytes=0, of=0)) == "looking for a node that has its part"
+    assert fetched_text(PartProgress(bytes=0, of=0, nodes=["laptop"])) == "laptop makes its part ready"
 
 
 def test_only_what_a_present_node_fetches_for_the_task_is_told() -> None:

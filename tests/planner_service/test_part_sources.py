@@ -87,3 +87,36 @@ def test_a_part_that_has_come_costs_nothing_more() -> None:
     before = cluster.seconds(SPEC, "pi")
     cluster.reported["pi"] = Reported(boot="1", modules={SPEC.id: ModuleReport(state="ready")})
     assert cluster.seconds(SPEC, "pi") == cluster.seconds(SPEC, "laptop") < before
+
+
+def without_torch(cluster: ClusterState, node: str, **fields: object) -> None:
+    """Makes a node one that serves the class of exports alone."""
+    kept = [name for name in cluster.profiles[node].classes if name != SPEC.class_]
+    update = {"classes": kept, "exported": [SPEC.class_], "runtimes": ["onnx"], **fields}
+    cluster.profiles[node] = cluster.profiles[node].model_copy(update=update)
+
+
+def test_a_node_without_torch_is_able_while_one_that_exports_the_part_is_present() -> None:
+    maker = PartStock(sources=[SPEC.source], exports=[SPEC.class_])
+    cluster = site(laptop=maker, pi=PartStock())
+    without_torch(cluster, "pi")
+    assert able(cluster) == {"laptop", "pi"}
+    assert cluster.seconds(SPEC, "pi") > cluster.seconds(SPEC, "laptop"), "the transfer has its price"
+    lose(cluster, "laptop")
+    assert able(cluster) == set()
+
+
+def test_the_checkpoint_alone_is_nothing_to_a_node_without_torch() -> None:
+    cluster = site(laptop=has(), pi=has())
+    without_torch(cluster, "pi")
+    assert able(cluster) == {"laptop"}
+
+
+def test_an_export_in_a_cache_serves_its_node_and_others_without_torch() -> None:
+    key = part_key(SPEC, "onnx")
+    cluster = site(laptop=PartStock(), pi=PartStock(keys=[key]), hub=PartStock())
+    without_torch(cluster, "pi")
+    without_torch(cluster, "hub")
+    assert able(cluster) == {"pi", "hub"}
+    without_torch(cluster, "hub", dtype="int8")
+    assert able(cluster) == {"pi"}, "an export in another dtype is another part"

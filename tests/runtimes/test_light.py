@@ -27,14 +27,13 @@ from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.errors import ModuleFailedError
 from s2m3.snapshot import Site
 from tests.conftest import WAIT_S
+from tests.runtimes.hiding import hide_torch
 from tests.zoo.inprocess import run_model
 from tests.zoo.samples import sample
 
 SPECS = shipped_catalogue().modules
 EXPORTED = ("efficientnet-lite0", "imagenet-linear", "minilm")
 TEXTS = ["a cat looking at you", "a cup of coffee on a table", "a rocket taking off"]
-#: What hides packages from a process: they are not found, and cannot be imported.
-HIDDEN = "import sys\nfor name in ('torch', 'transformers', 'onnx'):\n    sys.modules[name] = None\n"
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +54,10 @@ def exports(cache_home: Path) -> ExportedParts:
 @pytest.fixture
 def light_cluster(cache_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Planner and one agent, in processes that have neither torch nor transformers."""
-    (tmp_path / "sitecustomize.py").write_text(HIDDEN)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
     monkeypatch.syspath_prepend(tmp_path)
     cluster = Cluster({"light": 640.0}, kind="embedded", threads=1)
-    cluster.environment["PYTHONPATH"] = f"{tmp_path}:{Path(__file__).parents[2]}"
+    cluster.environment["PYTHONPATH"] = hide_torch(tmp_path)
     with cluster:
         yield cluster
 

@@ -160,10 +160,18 @@ class _ResidualAttention(nn.Module):
         self.ls_2 = _LayerScale(width) if scaled else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        y = self.ln_1(x)
-        x = x + self.ls_1(self.attn(y, y, y, need_weights=False, attn_mask=mask)[0])
+        x = x + self.ls_1(self._attended(self.ln_1(x), mask))
         added: Tensor = x + self.ls_2(self.mlp(self.ln_2(x)))
         return added
+
+    def _attended(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """What MultiheadAttention computes, in steps that torch.onnx exports for every length."""
+        attn = self.attn
+        parts = F.linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, -1)
+        q, k, v = (part.reshape(*part.shape[:-1], attn.num_heads, -1).transpose(1, 2) for part in parts)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        found: Tensor = attn.out_proj(attended.transpose(1, 2).flatten(2))
+        return found
 
 
 class VisionTransformer(nn.Module):
@@ -190,7 +198,7 @@ class VisionTransformer(nn.Module):
     def forward(self, pixel_values: Tensor) -> _Embeds:
         """Returns the embeddings."""
         patches = self.conv1(pixel_values).flatten(2).transpose(1, 2)
-        x = torch.cat([self.class_embedding.expand(len(patches), 1, -1), patches], 1) + self.positional_embedding
+        x = torch.cat([self.class_embedding.expand(patches.shape[0], 1, -1), patches], 1) + self.positional_embedding
         x = self.ln_pre(x)
         for layer in self.transformer.get_submodule("resblocks").children():
             x = layer(x)
@@ -223,7 +231,7 @@ class TextTower(nn.Module):
         mask = torch.full((tokens, tokens), -torch.inf, device=x.device).triu(1)
         for layer in self.transformer.get_submodule("resblocks").children():
             x = layer(x, mask)
-        ends = self.ln_final(x)[torch.arange(len(x)), input_ids.argmax(-1)]
+        ends = self.ln_final(x)[torch.arange(x.shape[0]), input_ids.argmax(-1)]
         return _Embeds(text_embeds=ends @ self.text_projection)
 
 

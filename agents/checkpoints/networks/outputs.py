@@ -10,7 +10,7 @@ import numpy.typing as npt
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["Asked", "asked_outputs", "needs_layers", "take"]
+__all__ = ["Asked", "asked_outputs", "needs_layers", "take", "tensors_of"]
 
 _SKIPPED = {"default": 1, "full": 0}
 
@@ -52,11 +52,16 @@ def needs_layers(asked: Mapping[str, Asked], wanted: Iterable[str]) -> bool:
 
 def take(asked: Mapping[str, Asked], result: Any, wanted: Iterable[str]) -> dict[str, npt.NDArray[np.float32]]:
     """Returns the wanted outputs of a network's result, float32, one row per item of the batch."""
+    return {name: found.float().numpy() for name, found in tensors_of(asked, result, wanted).items()}
+
+
+def tensors_of(asked: Mapping[str, Asked], result: Any, wanted: Iterable[str]) -> dict[str, Any]:
+    """Returns the wanted outputs of a network's result as they are, one row per item of the batch."""
     found = {}
     for name in wanted:
         if name in asked:
             tensor = getattr(result, asked[name].field)
             layer = asked[name].layer
             tensor = tensor if layer is None else tensor[layer]
-            found[name] = tensor[:, asked[name].skip :].float().numpy() if asked[name].skip else tensor.float().numpy()
+            found[name] = tensor[:, asked[name].skip :] if asked[name].skip else tensor
     return found

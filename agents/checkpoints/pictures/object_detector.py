@@ -22,7 +22,7 @@ from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 from s2m3.schemas.wire.values import Value
 
-__all__ = ["ObjectDetector", "load_object_detector", "load_zero_shot_detector"]
+__all__ = ["ObjectDetector", "detector_of", "load_object_detector", "load_zero_shot_detector", "threshold_of"]
 
 #: Least score of a box where the module's configuration names none: that of transformers' object-detection pipeline.
 _THRESHOLD = 0.5
@@ -171,15 +171,28 @@ def _threshold(opened: CheckpointPart, name: str) -> dict[str, float]:
     return {name: float(found)}
 
 
+def threshold_of(opened: CheckpointPart) -> float:
+    """Returns the least score of a box of a detector of its own classes.
+
+    Raises:
+        ModuleFailedError: `threshold` of the module's configuration is no number from 0 to 1.
+    """
+    return _threshold(opened, "threshold").get("threshold", _THRESHOLD)
+
+
+def detector_of(network: Any, processor: Any, threshold: float) -> ObjectDetector:
+    """Returns a detector of its own classes: transformers' network and image processor, and the least score."""
+    return ObjectDetector(network, _OwnLabels(processor, network.config.id2label, threshold))
+
+
 def load_object_detector(opened: CheckpointPart) -> ObjectDetector:
     """Builds class `object-detector`; `threshold` of the module's configuration is the least score of a box [0.5].
 
     Raises:
         ModuleFailedError: Weights, preprocessing or the threshold do not fit; the text names them.
     """
-    threshold = _threshold(opened, "threshold").get("threshold", _THRESHOLD)
-    network = build_network(opened)
-    return ObjectDetector(network, _OwnLabels(read_image_processor(opened), network.config.id2label, threshold))
+    threshold = threshold_of(opened)
+    return detector_of(build_network(opened), read_image_processor(opened), threshold)
 
 
 def load_zero_shot_detector(opened: CheckpointPart) -> ObjectDetector:

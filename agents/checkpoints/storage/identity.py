@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,56 @@ def configuration(opened: CheckpointPart, *, every: bool = False) -> dict[str, A
         return _of_diffusers(opened)
     if not opened.part.network:  # only the code of the package knows which keys change the outputs
         return {"config": dict(opened.checkpoint.config)}
-    from s2m3.agents.checkpoints.storage.configuration import identifying  # noqa: PLC0415  # light heads run without transformers
-
-    found = identifying(opened, every=every or bool(opened.part.tensors))
+    found = _identifying(opened, every=every or bool(opened.part.tensors))
     labelled = {"labels": opened.value("id2label"), **_scores(opened)} if opened.part.class_ in _SCORING else {}
     if opened.part.class_ == "text-ranker":
         keys = ("sentence_transformers.activation_fn", "sbert_ce_default_activation_function")
         labelled = {"activation": opened.value(*keys)}
     said = opened.value(SENTENCE)
     return found | labelled | ({"sentence": said} if said else {})
+
+
+def _identifying(opened: CheckpointPart, *, every: bool) -> dict[str, Any]:
+    """Returns what of transformers' configuration counts: kept in the cache, so that transformers is imported once."""
+    asked = [opened.checkpoint.config, opened.part.model_dump(mode="json"), opened.architecture, every, _transformers()]
+    name = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    path = cache_folder() / f"{name}.config.json"
+    known = _read(path)
+    if known:
+        return known
+    from s2m3.agents.checkpoints.storage.configuration import identifying  # noqa: PLC0415  # it imports transformers
+
+    found = identifying(opened, every=every)
+    text = json.dumps(found, sort_keys=True, default=str)
+    if json.dumps(json.loads(text), sort_keys=True) == text:  # else a key is no text, and would be sorted differently
+        _write(path, text)
+    return found
+
+
+def _transformers() -> str:
+    try:
+        return version("transformers")
+    except PackageNotFoundError:
+        return ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file of the cache in one step. A cache that cannot be written costs time, nothing else."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            file.write(text)
+        Path(file.name).replace(path)
+    except OSError as error:
+        _log.warning("fingerprint_not_cached", error=str(error))
 
 
 def _of_diffusers(opened: CheckpointPart) -> dict[str, Any]:
@@ -145,11 +187,7 @@ class _Cache:
         stat = path.stat()
         what = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ino}"
         self._path = cache_folder() / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
-        try:
-            known = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            known = {}
-        self._known: dict[str, str] = known if isinstance(known, dict) else {}
+        self._known: dict[str, str] = _read(self._path)
         self._new = False
 
     def known(self, tensor: TensorInfo) -> str | None:
@@ -165,13 +203,6 @@ class _Cache:
         return self._known[key]
 
     def save(self) -> None:
-        """Writes what is new. A cache that cannot be written costs time, nothing else."""
-        if not self._new:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self._path.parent, delete=False, encoding="utf-8") as file:
-                json.dump(self._known, file)
-            Path(file.name).replace(self._path)
-        except OSError as error:
-            _log.warning("fingerprint_not_cached", error=str(error))
+        """Writes what is new."""
+        if self._new:
+            _write(self._path, json.dumps(self._known))

@@ -22,18 +22,22 @@ __all__ = ["extractor_settings", "read_extractor", "read_image_processor", "read
 _BILINEAR = 2
 
 
-def read_image_processor(opened: CheckpointPart) -> Any:
+def read_image_processor(opened: CheckpointPart, *, pillow: bool = False) -> Any:
     """Returns the checkpoint's image processor.
+
+    Args:
+        opened: The part.
+        pillow: Whether it has to be the one that uses Pillow where there are two.
 
     Raises:
         ModuleFailedError: It has none that is known.
     """
     if "model_cfg" in opened.checkpoint.config:
-        return _open_clip_processor(opened)
+        return _open_clip_processor(opened, pillow=pillow)
     settings = _settings(opened.checkpoint.folder, "image_processor")
     kind = str(settings.get("image_processor_type") or settings.get("feature_extractor_type"))
     name = kind.removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
-    return _made(opened, name, _image_processor_class(name), settings)
+    return _made(opened, name, _image_processor_class(name, pillow=pillow), settings)
 
 
 def extractor_settings(opened: CheckpointPart) -> dict[str, Any]:
@@ -76,23 +80,25 @@ def _made(opened: CheckpointPart, name: str, kind: Any, settings: dict[str, Any]
         raise ModuleFailedError(f"{opened.checkpoint.folder.name}: {name}: {error}"[:300]) from error
 
 
-def _image_processor_class(name: str) -> Any:
+def _image_processor_class(name: str, *, pillow: bool) -> Any:
     """Returns the class of an image processor by its name (`CLIPImageProcessor`); None if there is none that runs here.
 
     Where torchvision is installed transformers prefers it for almost all families, and so the numbers are those of its
     own AutoImageProcessor; elsewhere they are Pillow's.
     """
-    pillow = getattr(transformers, f"{name}Pil", None)
-    if is_torchvision_available() and (pillow is None or name not in DEFAULT_TO_PIL_BACKEND_IMAGE_PROCESSORS):
-        return getattr(transformers, name, None) or pillow
-    if pillow is None and name in OVER_TORCH:
+    found = getattr(transformers, f"{name}Pil", None)
+    if found is not None and pillow:
+        return found
+    if is_torchvision_available() and (found is None or name not in DEFAULT_TO_PIL_BACKEND_IMAGE_PROCESSORS):
+        return getattr(transformers, name, None) or found
+    if found is None and name in OVER_TORCH:
         from s2m3.agents.checkpoints.storage.torchvision_functions import class_over_torch  # noqa: PLC0415  # torch
 
         return class_over_torch(name)
-    return pillow
+    return found
 
 
-def _open_clip_processor(opened: CheckpointPart) -> Any:
+def _open_clip_processor(opened: CheckpointPart, *, pillow: bool) -> Any:
     side = opened.value("model_cfg.vision_cfg.image_size")
     square = {"height": side, "width": side}
     settings: dict[str, Any] = {"size": {"shortest_edge": side}, "crop_size": square}
@@ -102,7 +108,7 @@ def _open_clip_processor(opened: CheckpointPart) -> Any:
         settings["resample"] = _BILINEAR
     given = {"image_mean": opened.value("preprocess_cfg.mean"), "image_std": opened.value("preprocess_cfg.std")}
     name, settings = "CLIPImageProcessor", settings | {k: v for k, v in given.items() if v is not None}
-    return _made(opened, name, _image_processor_class(name), settings)
+    return _made(opened, name, _image_processor_class(name, pillow=pillow), settings)
 
 
 def read_tokenizer(opened: CheckpointPart) -> Any:

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from s2m3.agents.checkpoints.exported.tokens import TokenSettings
 from s2m3.agents.checkpoints.networks.loading import taken_by
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.checkpoints.storage.preprocessing import read_tokenizer, token_limit
 from s2m3.agents.embedding_cache import Ids, Tokens, check_tokens, pack
 from s2m3.schemas.checkpoints.sentence_folders import SENTENCE
-from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
 __all__ = ["TokenizedTexts"]
 
@@ -64,6 +65,35 @@ class TokenizedTexts:
         tokens = [pack([*chain(*rows)]) for rows in zip(*(made[name] for name in self.names), strict=True)]
         check_tokens(tokens, len(self.names))
         return tokens
+
+    def exported(self, cut: str = "longest_first") -> tuple[TokenSettings, bytes]:
+        """Returns what an exported part needs to make the same tokens: settings, and a file of the package tokenizers.
+
+        Args:
+            cut: transformers' strategy of truncation.
+
+        Raises:
+            ModuleFailedError: The tokenizer is written in Python, which a part does not carry.
+        """
+        tokenizer = self._tokenizer
+        if (backend := getattr(tokenizer, "backend_tokenizer", None)) is None:
+            raise ModuleFailedError(f"its tokenizer, {type(tokenizer).__name__}, is none of the package tokenizers")
+        padding = {}
+        if self._padding == "max_length":
+            kept = {"pad_id": "pad_token_id", "pad_type": "pad_token_type_id", "pad_token": "pad_token"}
+            padding = {"padded": True, **{name: getattr(tokenizer, of) for name, of in kept.items()}}
+        settings = TokenSettings.model_validate(
+            {
+                "names": self.names,
+                "limit": self._limit,
+                "lowers": self._lowers,
+                "cut": cut,
+                "cut_side": tokenizer.truncation_side,
+                "pad_side": tokenizer.padding_side,
+                **padding,
+            }
+        )
+        return settings, backend.to_str().encode()
 
     def padded(self, text: str) -> torch.Tensor:
         """Returns the ids of a text that is padded to all that the network takes, (1, tokens)."""

@@ -1,0 +1,1 @@
+"""Parts of checkpoints that were exported: served by ONNX Runtime, with neither torch nor transformers."""
