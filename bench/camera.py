@@ -110,23 +110,28 @@ def measure(kind: BrokerKind | None, seconds: float, per_second: float, every_s:
     """Runs a site and a camera for some seconds, and returns the run's figures."""
     nodes = dict(list(DEMO_NODES.items())[:2])
     with Cluster(nodes, kind=kind, threads=1, bridge=True) as cluster, Site(cluster.settings) as site:
-        add_task(site, "porch", m.TaskSpec(model="retrieval", inputs={"text": TEXTS}, max_replicas=2))
-        binding = Binding(source=TOPIC, task="porch", input="image", publish="home/porch", every_s=every_s)
-        site.publish(topics.BIND, binding.encode(), binding="porch")
-        if not site.wait(lambda s: s.ready("porch") and "porch" in s.reports, 120):
-            raise SystemExit(f"not ready: {cluster.log('planner')[-800:]}")
-        pids = {name: process.pid for name, process in cluster.processes.items()} | {"broker": cluster.broker.pid}
-        stop = threading.Event()
-        memory = watch_memory(pids, stop)
-        camera = Camera(cluster.broker.port_v3)
-        camera.run(seconds, per_second)
-        site.wait(lambda s: s.reports["porch"].received == len(camera.published), 60)
-        site.wait(lambda s: s.reports["porch"].answered >= len(camera.answers), 60)
-        stop.set()
-        camera.stop()
-        report = site.reports["porch"].model_dump(exclude_none=True)
         kept = cluster.broker.kind
-    return {"broker": kept, "seconds": seconds, "report": report} | figures(camera, memory, per_second, every_s)
+        return {"broker": kept, "seconds": seconds} | watched(cluster, site, seconds, per_second, every_s)
+
+
+def watched(cluster: Cluster, site: Site, seconds: float, per_second: float, every_s: float) -> dict[str, Any]:
+    """Binds a camera to a task of a running site for some seconds; returns figures and the binding's report."""
+    add_task(site, "porch", m.TaskSpec(model="retrieval", inputs={"text": TEXTS}, max_replicas=2))
+    binding = Binding(source=TOPIC, task="porch", input="image", publish="home/porch", every_s=every_s)
+    site.publish(topics.BIND, binding.encode(), binding="porch")
+    if not site.wait(lambda s: s.ready("porch") and "porch" in s.reports, 120):
+        raise SystemExit(f"not ready: {cluster.log('planner')[-800:]}")
+    pids = {name: process.pid for name, process in cluster.processes.items()} | {"broker": cluster.broker.pid}
+    stop = threading.Event()
+    memory = watch_memory(pids, stop)
+    camera = Camera(cluster.broker.port_v3)
+    camera.run(seconds, per_second)
+    site.wait(lambda s: s.reports["porch"].received == len(camera.published), 60)
+    site.wait(lambda s: s.reports["porch"].answered >= len(camera.answers), 60)
+    stop.set()
+    camera.stop()
+    report = site.reports["porch"].model_dump(exclude_none=True)
+    return {"report": report} | figures(camera, memory, per_second, every_s)
 
 
 def figures(camera: Camera, memory: dict[str, list[float]], per_second: float, every_s: float) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Answers plain requests to tasks that nobody has added: no session of a task takes them, so only the planner can."""
 
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class UnknownTasks:
         self._waiting -= 1
         if asked.task in self._cluster.tasks or not self._leads():
             return
-        request, error = new_request_id(), UnknownTaskError(f"no task {asked.task[:_LONGEST_NAME]!r} is known")
+        request, error = new_request_id(), UnknownTaskError(self._unknown(asked.task[:_LONGEST_NAME]))
         metrics.count_request("", error.code, 0, _GRACE_S)
         _log.debug("unknown_task", task=asked.task, request=request.hex())
         payload = encode_plain_error(error, request=request, transaction=asked.transaction)
@@ -109,6 +110,11 @@ class UnknownTasks:
         else:
             answer = Outgoing(reply_to, payload, correlation=asked.correlation)
             self._publish(answer, lambda _: self._answer_all(asked.task, payload))
+
+    def _unknown(self, name: str) -> str:
+        """Returns the error's text; it offers the task that differs in capitals, blanks and underscores alone."""
+        near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        return f"no task {name!r} is known" + (f"; did you mean {near!r}?" if near in self._cluster.tasks else "")
 
     def _reply_topic(self, asked: _Asked) -> str | None:
         """Returns the caller's Response Topic; None if it has none, or one that takes no errors."""

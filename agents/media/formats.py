@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["PICTURES", "format_of", "unwrapped"]
+__all__ = ["PICTURES", "format_of", "told_as_text", "unwrapped"]
 
 #: First bytes -> format.
 _MAGIC = (
@@ -31,6 +31,8 @@ PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC")
 _AAC_FRAME, _MPEG_FRAME = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"), re.compile(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]")
 #: Where the brand of an ISO base media file stands.
 _ISO_BRAND = 4
+#: Bytes of what is no file that are looked at.
+_LOOKED_AT = 200
 #: Bytes in front of a file that are looked through.
 _HEAD = 8192
 _BLANK = re.compile(rb"[\0\t\n\r ]*")
@@ -53,6 +55,23 @@ def format_of(data: bytes) -> str | None:
     if _AAC_FRAME.match(data):
         return "AAC"
     return "MP3" if _MPEG_FRAME.match(data) else None
+
+
+def told_as_text(data: bytes) -> str:
+    """Returns the words that say which kind of text came instead of a file; none where it is no text.
+
+    The text itself is not quoted: more people read errors than what was sent.
+    """
+    try:
+        beginning = data[:_LOOKED_AT].decode()
+    except UnicodeDecodeError as error:
+        beginning = data[: error.start].decode() if error.reason == "unexpected end of data" else ""
+    text = "".join(beginning.split())
+    if not text or not text.isprintable():
+        return ""
+    if text[0] in "{[":
+        return "; they are JSON, which goes to request/<task>"
+    return "; they are HTML, as a camera's error page is" if text[0] == "<" else "; they are text"
 
 
 def _iso_format(data: bytes) -> str:

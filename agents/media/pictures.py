@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
-from s2m3.agents.media.formats import PICTURES, format_of, unwrapped
+from s2m3.agents.media.formats import PICTURES, format_of, told_as_text, unwrapped
 from s2m3.agents.media.headers import PictureFacts, check_picture, decoding_bytes, picture_facts, scale_of
 from s2m3.agents.media.jpeg import endings, read_jpeg
 from s2m3.agents.memory import reserved_for_decoding
@@ -112,7 +112,7 @@ def decode_with_size(
     form = format_of(file)
     if form not in PICTURES:
         known = ", ".join(PICTURES)
-        raise BadInputError(f"not a picture: {len(data)} bytes that are none of {known}")
+        raise BadInputError(f"not a picture: {len(data)} bytes that are none of {known}{told_as_text(data)}")
     _need_decoder(form)
     facts = picture_facts(file, form)
     with reserved_for_decoding(decoding_bytes(facts, need) if facts is not None else None) as room:

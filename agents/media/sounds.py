@@ -9,7 +9,7 @@ import soundfile
 import soxr
 
 from s2m3.agents.media.containers import DEMUXERS, read_container
-from s2m3.agents.media.formats import PICTURES, format_of, unwrapped
+from s2m3.agents.media.formats import PICTURES, format_of, told_as_text, unwrapped
 from s2m3.agents.media.wav import finished_wav
 from s2m3.schemas.errors import BadInputError
 
@@ -73,7 +73,7 @@ def _decoded(data: bytes, longest: int) -> tuple[Samples, int]:
         if form in DEMUXERS:
             return _second_try(file, form, error.error_string, longest)
         raise BadInputError(
-            f"the {len(data)} bytes cannot be read as sound ({_KNOWN}): {error.error_string}"
+            f"the {len(data)} bytes cannot be read as sound ({_KNOWN}): {error.error_string}{told_as_text(data)}"
         ) from error
 
 

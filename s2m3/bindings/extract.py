@@ -148,7 +148,7 @@ def _true(value: Any) -> bool:
 def _is_nothing(value: Any) -> bool:
     """Whether a value is missing or empty; of several that are wanted together, one is enough."""
     if isinstance(value, str):
-        return not value.strip() or (value.startswith("data:") and value.endswith(","))
+        return not value.strip() or (value[:5].lower() == "data:" and value.endswith(","))
     if isinstance(value, list):
         return not value or any(_is_nothing(item) for item in value)
     if isinstance(value, dict):

@@ -13,7 +13,7 @@ import numpy as np
 from s2m3.schemas.errors import BadInputError, S2M3Error
 from s2m3.schemas.ids import shown_id
 from s2m3.schemas.protocol import UNKNOWN
-from s2m3.schemas.wire.base64_text import decode_base64
+from s2m3.schemas.wire.base64_text import decode_base64, file_in
 from s2m3.schemas.wire.generation import known_options, read_options
 from s2m3.schemas.wire.raw_sound import as_file
 from s2m3.schemas.wire.values import Kind, Value, check_kind
@@ -132,6 +132,11 @@ def _files_of(name: str, value: Any) -> Value:
 
 
 def _bytes_of(name: str, value: Any) -> bytes:
+    if isinstance(value, str):
+        given = value.encode(errors="replace")
+        data, media_type = file_in(given)
+        if data is not given:
+            return as_file(data, media_type)
     text = value.get("base64") if isinstance(value, dict) else None
     if not isinstance(text, str):
         raise BadInputError(f'input {name!r} takes {{"base64": "…"}}')
@@ -148,7 +153,8 @@ def read_inputs(kinds: Mapping[str, Kind], given: Mapping[str, Any], defaults: M
 
     Args:
         kinds: Input name -> kind, of the task.
-        given: Input name -> value in plain form ({"base64": …} for images and audio), or as bytes.
+        given: Input name -> value in plain form ({"base64": …} for images and audio), or as bytes: the file itself or
+            its base64.
         defaults: The task's defaults, in the same form.
 
     Raises:
@@ -165,6 +171,8 @@ def read_inputs(kinds: Mapping[str, Kind], given: Mapping[str, Any], defaults: M
             raise BadInputError(f"input {name!r} is missing")
         if (kind in _BINARY and not _is_bytes(value)) or (kind == UNKNOWN and _is_a_file(value)):
             value = _files_of(name, value)
+        elif kind in _BINARY:
+            value = [as_file(*file_in(item)) for item in value] if isinstance(value, list) else as_file(*file_in(value))
         if kind in _TEXT and isinstance(value, bytes):
             value = _text_of(name, value)
         elif kind in _TEXT:

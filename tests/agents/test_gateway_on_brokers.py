@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import paho.mqtt.client as paho
 import pytest
@@ -12,6 +13,7 @@ from s2m3.broker.servers.launch import Broker
 from s2m3.schemas.settings import AgentSettings, BrokerSettings
 from tests.agents.door import Door, question
 from tests.conftest import WAIT_S
+from tests.others import others_answered
 from tests.system.plain import PlainCaller, properties_of, reply_to
 
 #: Largest message of the gateway's agent, bytes; the brokers take larger ones.
@@ -35,6 +37,25 @@ def caller(door: Door, shared_broker: Broker) -> Ask:
         return PlainCaller(port, protocol, tuple(f"{door.settings.root}/{topic}" for topic in topics))
 
     return make
+
+
+@pytest.fixture
+def others(door: Door, shared_broker: Broker) -> Callable[[], AbstractContextManager[None]]:
+    """Others ask the same task meanwhile, and hear their answers on a topic of their own."""
+    mine = f"others/{door.settings.root}"
+
+    @contextmanager
+    def asking() -> Iterator[None]:
+        with PlainCaller(shared_broker.port, paho.MQTTv5, (mine,)) as other:
+
+            def ask() -> None:
+                other.send(f"{door.settings.root}/request/t", question("other"), reply_to(mine, b"o"))
+                assert other.answer()["answer"] == "other"
+
+            with others_answered(ask):
+                yield
+
+    return asking
 
 
 def _passed(why: str) -> float:
@@ -128,15 +149,18 @@ def test_9_a_v5_caller_has_the_answer_alone_by_its_response_topic_and_a_failure_
         assert small.answers.empty()
 
 
-def test_38_a_request_over_the_agents_limit_is_answered_with_a_code(door: Door, caller: Ask) -> None:
+def test_38_a_request_over_the_agents_limit_is_answered_with_a_code(
+    door: Door, caller: Ask, others: Callable[[], AbstractContextManager[None]]
+) -> None:
     """Mosquitto delivers nothing over a client's own Maximum Packet Size, and tells nobody."""
     request = f"{door.settings.root}/request/t"
     door.open()
     with caller("response/t") as device, caller("mine", protocol=paho.MQTTv5) as newer:
-        device.send(request, question("a" * LIMIT, 1))
-        device.send(f"{request}/x/cam", b"a" * (LIMIT + 1))
-        device.send(f"{request}/x", b"a" * 5_000_000)
-        answers = [device.answer() for _ in range(3)]
+        with others():
+            device.send(request, question("a" * LIMIT, 1))
+            device.send(f"{request}/x/cam", b"a" * (LIMIT + 1))
+            device.send(f"{request}/x", b"a" * 5_000_000)
+            answers = [device.answer() for _ in range(3)]
         assert [answer["error"]["code"] for answer in answers] == ["too_large"] * 3
         assert [answer["transaction"] for answer in answers] == [1, "cam", None]
         assert "5000000 bytes" in answers[2]["error"]["detail"]
@@ -162,10 +186,12 @@ def test_38_an_answer_over_the_limit_keeps_the_transaction_in_the_error_that_rep
     assert [answer["transaction"] for answer in answers] == [7, "cam"]
 
 
-def test_32_a_slow_request_stops_nobody_and_is_answered_once(door: Door, caller: Ask) -> None:
+def test_32_a_slow_request_stops_nobody_and_is_answered_once(
+    door: Door, caller: Ask, others: Callable[[], AbstractContextManager[None]]
+) -> None:
     request = f"{door.settings.root}/request/t"
     door.open()
-    with caller("response/t") as device:
+    with caller("response/t") as device, others():
         device.send(request, question("slow", "slow"))
         slow = door.held.get(timeout=WAIT_S)
         for i in range(300):

@@ -26,6 +26,7 @@ from s2m3.schemas.sessions import node_client_id
 from s2m3.schemas.settings import BrokerSettings
 from tests.chaos.proxy import Proxy
 from tests.conftest import WAIT_S, has_mosquitto
+from tests.others import others_answered
 
 
 @contextmanager
@@ -499,8 +500,16 @@ def test_39_sites_whose_names_run_together_do_not_end_each_other_s_connections(b
     for root, node in sites:
         settings = BrokerSettings(port=broker.port, root=root)
         links.append(Link(settings, node_client_id(settings, node), loop, reconnect=False))
-        links[-1].start()
+    links[0].start()
     messages = heard(links[0], "x")
+
+    def answered() -> None:
+        links[0].publish(Outgoing("x", b"mine"))
+        assert messages.get(timeout=WAIT_S).payload == b"mine"
+
+    with others_answered(answered):
+        for link in links[1:]:
+            link.start()
     links[-1].publish(Outgoing("x", b"all are there"))
     assert messages.get(timeout=WAIT_S).payload == b"all are there"
     assert [link.connected for link in links] == [True] * len(sites)

@@ -46,6 +46,19 @@ def test_systemd_understands_the_unit_and_finds_it_hardened(unit: Path, tmp_path
     assert rated.returncode == 0, rated.stdout[-200:]
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_28_with_the_drop_in_for_passwords_a_unit_is_given_one_settings_file_alone(tmp_path: Path) -> None:
+    unit = unit_with_our_command(SERVICES[0], tmp_path)
+    shutil.copytree(DEPLOY / "systemd" / "s2m3-.service.d", tmp_path / "s2m3-.service.d")
+    verified = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (verified.returncode, "password.conf" in verified.stderr) == (0, False), verified.stderr
+    lines = (tmp_path / "s2m3-.service.d" / "password.conf").read_text().splitlines()
+    assert [line for line in lines if line.startswith("LoadCredential")] == [
+        "LoadCredential=",  # takes the certificates back: systemd starts no unit whose credentials are not there
+        "LoadCredential=s2m3.toml:/etc/s2m3/s2m3.toml",
+    ]
+
+
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.stem)
 def test_the_unit_is_given_the_files_that_secure_makes_and_the_memory_it_may_take(unit: Path, tmp_path: Path) -> None:
     site = SecuredFolder.create(tmp_path / "site", ("hub",), root="s2m3/v1", at=None, owner=None)

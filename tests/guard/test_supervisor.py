@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 
 import paho.mqtt.client as paho
 import psutil
@@ -20,7 +18,8 @@ from s2m3.schemas.wire.work import Hop, Work
 from s2m3.snapshot import Site
 from tests.conftest import WAIT_S
 from tests.frozen import agent_of
-from tests.guard.conftest import FaultyCluster
+from tests.guard.conftest import FaultyCluster, ready
+from tests.others import others_answered
 from tests.system.plain import PlainCaller, RawClient
 
 pytestmark = pytest.mark.short_on("mosquitto")
@@ -71,10 +70,14 @@ def test_an_input_that_crashed_is_not_run_on_that_node_again(lone: FaultyCluster
     assert lone.log("a").count("agent_died") == 1
 
 
-def test_29_a_plain_request_that_ends_each_process_is_answered_and_not_brought_for_ever(pair: FaultyCluster) -> None:
+def test_29_a_plain_request_that_ends_each_process_is_answered_and_not_brought_for_ever(
+    pair: FaultyCluster, client: Client
+) -> None:
     """Its gateway dies with its module: the session brings it to the next, under another id."""
     topic, request = "s2m3/v1/response/faulty", "s2m3/v1/request/faulty"
-    with PlainCaller(pair.broker.port, paho.MQTTv5, (topic,)) as caller:
+    ready(pair, "noop", 2)
+    others = others_answered(lambda: client.ask("noop", left=1, right=2, deadline_s=WAIT_S))
+    with PlainCaller(pair.broker.port, paho.MQTTv5, (topic,)) as caller, others:
         caller.send(request, b'{"transaction": "poison", "inputs": {"left": "crash", "right": 0}, "deadline_s": 20}')
         answer = caller.answer()
         assert (answer["status"], answer["transaction"]) == ("error", "poison"), answer
@@ -137,11 +140,3 @@ def test_an_agent_killed_for_want_of_memory_is_back_by_itself(lone: FaultyCluste
     wait_ready(lone, after_deaths=1)
     assert client.ask("faulty", left=1, right=2).value == [1, 2]
     assert "SIGKILL (out of memory?)" in lone.log("a")
-
-
-def test_an_agent_that_cannot_start_says_why_and_is_not_started_again() -> None:
-    asked = [sys.executable, "-m", "s2m3", "agent", "--port", "1", "--node", "a"]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert "no MQTT v5 broker answers at" in done.stderr
-    assert "agent_died" not in done.stderr

@@ -123,6 +123,16 @@ def test_5_a_flood_is_answered_up_to_a_bound_and_later_ones_are_answered_again(d
     assert len(made.link.published) == 1_001
 
 
+def test_10_a_name_that_differs_in_underscores_or_capitals_alone_is_offered(desk: Callable[[], Desk]) -> None:
+    made = desk()
+    made.cluster.tasks["front-door"] = TaskSpec(model="noop")
+    for name in ("front_door", "Front Door", "frontdoor"):
+        made.ask(name)
+    made.loop.advance(2.0)
+    details = [json.loads(published.message.payload)["error"]["detail"] for published in made.link.published]
+    assert ["did you mean 'front-door'?" in detail for detail in details] == [True, True, False]
+
+
 def test_5_a_planner_that_does_not_lead_answers_nothing(desk: Callable[[], Desk]) -> None:
     made = desk()
     made.leads = False

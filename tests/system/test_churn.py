@@ -55,6 +55,7 @@ def test_a_node_that_returns_is_ready_again_and_23_a_second_one_of_its_name_is_r
     second = s2m3("agent", "--node", "a", port=noop_cluster.settings.port)
     assert second.returncode == 1
     assert "s2m3: name_taken: another agent runs as node 'a' on this broker" in second.stderr
+    assert "agent_died" not in second.stderr  # its supervisor does not start it again
     noop_cluster.check()
     assert noop_site.nodes.state("a") == "ready"
     noop_cluster.kill("a")

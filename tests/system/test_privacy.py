@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from s2m3.broker.servers.launch import BrokerKind
+from s2m3.client import Client
 from s2m3.cluster import Cluster
 from s2m3.commands.tasks import add_task
 from s2m3.schemas import messages as m
@@ -17,6 +18,7 @@ from s2m3.schemas import topics
 from s2m3.schemas.bridge import Binding
 from s2m3.snapshot import Site
 from tests.conftest import WAIT_S
+from tests.others import others_answered
 from tests.system.plain import PlainCaller, retained
 from tests.system.test_bindings import V3, _bridge_is
 
@@ -110,10 +112,14 @@ def _unbind(house: Cluster) -> None:
 
 def test_43_what_a_binding_brought_goes_with_it(house: Cluster) -> None:
     _start(house)
-    _show(house)
-    assert _until(lambda: _left(house) == ALL), _left(house)
-    _unbind(house)
-    assert _until(lambda: _left(house) == set()), _left(house)
+    with (
+        Client(settings=house.settings) as other,
+        others_answered(lambda: other.ask("porch", image=FILE, deadline_s=WAIT_S)),
+    ):
+        _show(house)
+        assert _until(lambda: _left(house) == ALL), _left(house)
+        _unbind(house)
+        assert _until(lambda: _left(house) == set()), _left(house)
 
 
 @pytest.mark.short_on("mosquitto")

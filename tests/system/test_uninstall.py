@@ -32,24 +32,30 @@ OTHERS = {
 }
 
 
+def _furnish(house: Cluster) -> None:
+    """A task, and a binding whose answer is retained; and others on the broker."""
+    with Site(house.settings) as site:
+        add_task(site, "noop", m.TaskSpec(model="noop", deadline_s=10))
+        assert site.wait(lambda s: s.ready("noop") and _bridge_is(s, "online"), 3 * WAIT_S), house.log("bridge")
+        binding = Binding(
+            source="in/+", task="noop", input="left", inputs={"right": "r"}, publish="out/{1}", retain=True
+        )
+        site.publish(topics.BIND, binding.encode(), binding="keep")
+        assert site.wait(lambda s: "keep" in s.reports, WAIT_S)
+        with PlainCaller(house.broker.port_v3, V3, ("out/+",)) as caller:
+            caller.send("in/door", b"x")
+            while caller.message().retain:
+                continue
+            for topic, payload in OTHERS.items():
+                caller.client.publish(topic, payload, qos=1, retain=True).wait_for_publish(WAIT_S)
+        assert site.wait(lambda s: s.reports["keep"].retained == ["out/door"], WAIT_S)
+
+
 @pytest.fixture
 def house(kind: BrokerKind) -> Iterator[Cluster]:
-    """A site with a task, a bridge and a binding whose answers are retained, and others on the broker."""
+    """A site that has been used, and others on its broker."""
     with Cluster({"a": 150.0}, kind=kind, threads=1, bridge=True) as cluster:
-        with Site(cluster.settings) as site:
-            add_task(site, "noop", m.TaskSpec(model="noop", deadline_s=10))
-            assert site.wait(lambda s: s.ready("noop") and _bridge_is(s, "online"), 3 * WAIT_S), cluster.log("bridge")
-            binding = Binding(
-                source="in/+", task="noop", input="left", inputs={"right": "r"}, publish="out/{1}", retain=True
-            )
-            site.publish(topics.BIND, binding.encode(), binding="keep")
-            assert site.wait(lambda s: "keep" in s.reports, WAIT_S)
-            with PlainCaller(cluster.broker.port_v3, V3, ("out/+",)) as caller:
-                caller.send("in/door", b"x")
-                caller.message()
-                for topic, payload in OTHERS.items():
-                    caller.client.publish(topic, payload, qos=1, retain=True).wait_for_publish(WAIT_S)
-            assert site.wait(lambda s: s.reports["keep"].retained == ["out/door"], WAIT_S)
+        _furnish(cluster)
         yield cluster
 
 
@@ -58,28 +64,37 @@ def _everything(house: Cluster) -> dict[str, bytes]:
 
 
 def _stop(house: Cluster) -> None:
-    for process in house.processes.values():
-        process.send_signal(signal.SIGTERM)
+    """The agent by SIGINT: by SIGTERM it would wait for somebody to take its modules, and nobody is left."""
+    for name, process in house.processes.items():
+        process.send_signal(signal.SIGINT if name == "a" else signal.SIGTERM)
     for process in house.processes.values():
         process.wait(WAIT_S)
 
 
 @pytest.mark.short_on("mosquitto")
-def test_25_after_uninstall_nothing_of_the_site_is_left(house: Cluster) -> None:
+def test_25_a_site_that_runs_is_said_and_after_it_has_ended_nothing_of_it_is_left(house: Cluster) -> None:
+    running = _everything(house).keys()
+    refused = command.s2m3("uninstall", port=house.settings.port)
+    assert refused.returncode == 1
+    assert _everything(house).keys() == running
+    forced = command.s2m3_here("uninstall", "--yes", port=house.settings.port)
+    assert forced.returncode == 1
+    assert "still running, they would tell it again: bridge, node a, planner" in forced.stderr
+    _furnish(house)
     _stop(house)
     before = _everything(house)
-    assert {"s2m3/v1/planner/state", "s2m3/v1/bridge/state", "s2m3/v1/bridge/planner"} <= before.keys()
+    assert {"s2m3/v1/planner/state", "s2m3/v1/bridge/state", "s2m3/v1/bridge/planner", "out/door"} <= before.keys()
     assert "homeassistant/device/s2m3-planner/config" in before
-    listed = command.s2m3("uninstall", "--dry-run", port=house.settings.port)
+    listed = command.s2m3_here("uninstall", "--dry-run", port=house.settings.port)
     assert listed.returncode == 0, listed.stderr
     assert set(listed.stdout.split()) == before.keys() - OTHERS.keys()
     assert "s2m3/v1/stranger/thing" in listed.stderr
     assert _everything(house) == before
-    done = command.s2m3("uninstall", "--yes", "--json", port=house.settings.port)
+    done = command.s2m3_here("uninstall", "--yes", "--json", port=house.settings.port)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)["cleared"]) == before.keys() - OTHERS.keys()
     assert _everything(house) == OTHERS
-    again = command.s2m3("uninstall", "--yes", port=house.settings.port)
+    again = command.s2m3_here("uninstall", "--yes", port=house.settings.port)
     assert again.returncode == 0
     assert "nothing is left" in again.stdout
 
@@ -89,19 +104,8 @@ def test_25_answers_of_a_bridge_that_was_killed_are_cleared_too(house: Cluster) 
     for name in list(house.processes):
         house.kill(name)
     assert "out/door" in _everything(house)
-    assert command.s2m3("uninstall", "--yes", port=house.settings.port).returncode == 0
+    assert command.s2m3_here("uninstall", "--yes", port=house.settings.port).returncode == 0
     assert _everything(house) == OTHERS
-
-
-@pytest.mark.short_on("mosquitto")
-def test_25_without_a_yes_nothing_is_cleared_and_a_site_that_runs_is_said(house: Cluster) -> None:
-    before = _everything(house).keys()
-    refused = command.s2m3("uninstall", port=house.settings.port)
-    assert refused.returncode == 1
-    assert _everything(house).keys() == before
-    forced = command.s2m3("uninstall", "--yes", port=house.settings.port)
-    assert forced.returncode == 1
-    assert "still running, they would tell it again: bridge, node a, planner" in forced.stderr
 
 
 @pytest.mark.parametrize("root", ["s2m3/v1", "cabin/s2m3"])

@@ -42,13 +42,15 @@ def refused(module_id: str, inputs: dict[str, Any], text: str) -> None:
     ("data", "text"),
     [
         (b"", "not a picture: 0 bytes"),
-        (b"not a picture at all", "not a picture: 20 bytes"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+        (b"not a picture at all", "not a picture: 20 bytes .*; they are text"),
+        (b"<html><h1>401 Unauthorized</h1></html>", "not a picture.*they are HTML, as a camera's error page is"),
+        (b'{"image": {"base64": "/9j/"}}', "not a picture.*they are JSON, which goes to request/<task>"),
+        ("é".encode() * 150, "; they are text"),
         (sample("hello-world.flac"), "not a picture"),
         (sample("chelsea.jpg")[:9000], "cannot be decoded: .*truncated"),
         (sample("red-triangle.png")[:200], "cannot be decoded"),
     ],
-    ids=["empty", "words", "svg", "sound", "half-jpeg", "half-png"],
+    ids=["empty", "words", "html", "json", "letters", "sound", "half-jpeg", "half-png"],
 )
 def test_a_file_that_is_no_whole_picture_is_refused(data: bytes, text: str) -> None:
     refused("efficientnet-lite0", {"image": data}, text)
