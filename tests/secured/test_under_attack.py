@@ -100,11 +100,11 @@ def test_31_a_client_that_sends_work_under_all_ids_it_is_shown_answers_nobody_el
 @pytest.mark.parametrize("prefix", ["../../../../etc/ssl", "/etc/passwd"])
 def test_42_a_task_whose_weights_lie_outside_is_loaded_by_nobody(running: SecuredSite, prefix: str) -> None:
     shipped = shipped_catalogue().modules["easy-vqa"]
-    step = StepSpec(module="easy-vqa", inputs={name: f"input.{name}" for name in shipped.inputs})
+    step = StepSpec(module="evil-part", inputs={name: f"input.{name}" for name in shipped.inputs})
     model = ModelSpec(id="evil", description="x", inputs=shipped.inputs, steps={"answer": step}, answer=["label"])
     spec = TaskSpec(
         model="evil",
-        definition=Definition(model=model, modules=[shipped.model_copy(update={"prefix": prefix, "id": "easy-vqa"})]),
+        definition=Definition(model=model, modules=[shipped.model_copy(update={"prefix": prefix, "id": "evil-part"})]),
     )
     with Site(running.settings("operator")) as site, Client(settings=running.settings("alice")) as client:
         with others_answered(lambda: client.ask("noop", left=1, right=2, deadline_s=WAIT_S)):
