@@ -115,12 +115,22 @@ def _mono(av: Any, container: Any, track: Any, rate: int, max_seconds: float) ->
     planar = av.AudioResampler(format="fltp")
     blocks: list[npt.NDArray[np.float32]] = []
     read = 0
+    cut: Exception | None = None
     for number, packet in enumerate(container.demux(track)):
-        for frame in packet.decode():
+        if cut is not None and packet.size:
+            raise cut
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError as error:  # of a recording that was cut off, the last frame is not whole
+            cut = error
+            continue
+        for frame in frames:
             if frame.sample_rate != rate:
                 raise BadInputError("the sound changes its rate on the way")
             blocks += [np.asarray(part.to_ndarray()).mean(axis=0, dtype=np.float32) for part in planar.resample(frame)]
             read += frame.samples
         if read >= max_seconds * rate or number > _MAX_PACKETS:
             raise BadInputError(f"more than {max_seconds - 1:.0f} s of sound")
+    if cut is not None and not blocks:
+        raise cut
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)

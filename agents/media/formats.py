@@ -35,11 +35,11 @@ _ISO_BRAND = 4
 _LOOKED_AT = 200
 #: Bytes in front of a file that are looked through.
 _HEAD = 8192
-_BLANK = re.compile(rb"[\0\t\n\r ]*")
+_BLANK = re.compile(rb"(?:\xef\xbb\xbf)?[\0\t\n\r ]*")
 #: What stands before a file that was cut out of an HTTP stream: a boundary, a status line, a chunk's length, headers.
 _HEADERS = re.compile(
     rb"(?P<boundary>--[^\r\n]{1,200}\r?\n)?(?:HTTP/1\.[01] [^\r\n]{1,200}\r?\n)?(?:[0-9A-Fa-f]{1,8}\r\n)?"
-    rb"(?:[A-Za-z][A-Za-z0-9-]{0,60}:[^\r\n]{0,1000}\r?\n)*\r?\n"
+    rb"(?:[A-Za-z][A-Za-z0-9-]{0,60}:[^\r\n]{0,1000}\r?\n)*\r?\n|[0-9A-Fa-f]{1,8}\r\n"
 )
 
 

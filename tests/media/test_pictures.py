@@ -50,8 +50,10 @@ def test_12_a_jpeg_without_its_end_marker_is_read(name: str, missing: int) -> No
         b"\r\n" + MULTIPART,
         b"HTTP/1.1 200 OK\r\n" + MULTIPART[9:],
         b"5e4b\r\n\r\n",
+        b"5e4b\r\n",
+        b"\xef\xbb\xbf\r\n",
     ],
-    ids=["crlf", "two-crlf", "zeros", "multipart", "crlf-multipart", "http", "chunk"],
+    ids=["crlf", "two-crlf", "zeros", "multipart", "crlf-multipart", "http", "chunk", "chunk-alone", "byte-order-mark"],
 )
 @pytest.mark.parametrize("behind", [b"", b"\r\n--frame--\r\n", bytes(512), b"junk" * 9, jpeg()[:99]])
 @pytest.mark.parametrize("end", [b"", b"\xff\xd9"])

@@ -41,6 +41,14 @@ def test_13_what_phones_record_is_read(name: str, before: bytes) -> None:
     assert _likeness(samples, speech()) > 0.9
 
 
+@pytest.mark.parametrize("name", ["aac", "webm-opus", "flac"])
+def test_13_of_a_recording_that_was_cut_off_what_is_there_is_read(name: str) -> None:
+    whole = sample("kitchen-light.flac") if name == "flac" else encoded(speech(), *ENCODED[name])
+    samples = decode_sound(whole[: len(whole) * 3 // 4])
+    assert 0.5 * len(speech()) < len(samples) < len(speech())
+    assert _likeness(samples, speech()[: len(samples)]) > 0.9
+
+
 def _likeness(heard: Samples, meant: Samples) -> float:
     """Correlation of loudness by 10 ms, whatever a codec's delay of up to 0.1 s."""
     one, other = (np.abs(each[: len(each) // 160 * 160]).reshape(-1, 160).mean(1) for each in (heard, meant))
