@@ -78,7 +78,7 @@ PAGE := s2m3/page/index.html
 dashboard: npm
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(PAGE); fi
 
-$(PAGE): dashboard/node_modules $(wildcard docs/schema/*.json dashboard/src/*.ts* dashboard/src/styles/* dashboard/*.html dashboard/*.svg dashboard/*.mjs)
+$(PAGE): dashboard/node_modules $(wildcard docs/schema/*.json dashboard/src/*.ts* dashboard/src/styles/* dashboard/src/texts/* dashboard/*.html dashboard/*.svg dashboard/*.webmanifest dashboard/*.mjs)
 	cd dashboard && npm run --silent check && npm run --silent build
 
 dashboard/node_modules: dashboard/package.json dashboard/package-lock.json

@@ -19,7 +19,7 @@ await build({
   legalComments: "none", // all of them are in LICENSES.txt
   logLevel: "warning",
 });
-for (const name of ["index.html", "icon.svg"]) await copyFile(name, path.join(out, name));
+for (const name of ["index.html", "icon.svg", "page.webmanifest"]) await copyFile(name, path.join(out, name));
 
 // All that could be in the bundle: mqtt comes bundled with what it needs, so the lock file knows best.
 const { packages } = JSON.parse(await readFile("package-lock.json", "utf8"));

@@ -42,7 +42,7 @@ _COMMANDS = {
     "split": ("split", "split"),
 }
 #: Each group of commands: its module in s2m3.commands, which has it as `app`.
-_GROUPS = {"task": "tasks", "node": "nodes", "secure": "secure"}
+_GROUPS = {"task": "tasks", "history": "history", "node": "nodes", "secure": "secure"}
 
 
 def command_line(names: Iterable[str] = (*_COMMANDS, *_GROUPS)) -> typer.Typer:

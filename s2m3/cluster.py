@@ -117,7 +117,10 @@ class Cluster:
         self._own = tempfile.TemporaryDirectory(prefix="s2m3-") if folder is None else None
         self.folder = folder or Path(self._own.name if self._own else ".")
         ws_port = 0 if page else None
-        self.broker = Broker(kind or default_kind(), port=port, ws_port=ws_port, persistence=persistence)
+        # the cluster is its user's own, so the page may change it
+        self.broker = Broker(
+            kind or default_kind(), port=port, ws_port=ws_port, page_role="operator", persistence=persistence
+        )
         self.settings = BrokerSettings(host="127.0.0.1", port=self.broker.port)
         #: process -> port at which it connects to the broker, if not the broker's own (a proxy)
         self.ports: dict[str, int] = {}

@@ -24,6 +24,8 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
+#: The example inputs of tasks (s2m3/samples).
+_SAMPLES = {".jpg": "image/jpeg", ".png": "image/png", ".flac": "audio/flac"}
 #: Content Security Policy. Scripts and styles are our own files only; images may also be files that the user chose
 #: (blob:). Trusted types forbid to turn text into HTML or code, in our scripts and in the libraries.
 _POLICY = (
@@ -119,7 +121,12 @@ def _built() -> dict[str, tuple[str, bytes]]:
         for entry in folder.iterdir()
         if (kind := _TYPES.get(entry.name[entry.name.rfind(".") :]))
     }
-    return found | {"/": found["/index.html"]}
+    samples = {
+        f"/samples/{entry.name}": (kind, entry.read_bytes())
+        for entry in files("s2m3").joinpath("samples").iterdir()
+        if (kind := _SAMPLES.get(entry.name[entry.name.rfind(".") :]))
+    }
+    return found | samples | {"/": found["/index.html"]}
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -46,6 +46,8 @@ class Binding(Document):
     every_s: float = Field(default=1.0, ge=0, le=86_400)
     #: whether every message makes a request, in order, up to a bound: for events, not for a camera's pictures
     each: Annotated[bool, Since(1)] = False
+    #: whether the bridge leaves its topic alone until this is false again
+    paused: Annotated[bool, Since(1)] = False
     #: publish only answers with one of these labels; empty: all
     labels: list[str] = Field(default_factory=list)
     #: publish only answers with a score above this
@@ -72,7 +74,7 @@ class Binding(Document):
 class BindingReport(Document):
     """The state of a binding, and its counters."""
 
-    state: Annotated[Literal["active", "refused", "unknown"], ClosedList()]
+    state: Annotated[Literal["active", "refused", "paused", "unknown"], ClosedList((("paused", 1),))]
     #: why it was refused
     error: ErrorBody | None = None
     #: messages received

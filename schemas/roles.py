@@ -14,6 +14,7 @@ Role = Literal["planner", "agent", "client", "device", "operator", "viewer", "ho
 ROLES: tuple[Role, ...] = get_args(Role)
 #: Names of agents' and the bridge's inboxes (`client/<name>/in`), which no other login may have.
 _RESERVED = re.compile(r"(node|probe)-.*|bridge")
+_CLEAR_HISTORY = "clear-history"
 _REQUESTS: tuple[t.TopicPath, ...] = (t.REQUEST, t.REQUEST_INPUT, t.REQUEST_TRANSACTION)
 _PUBLIC: tuple[t.TopicPath, ...] = (
     t.PLANNER_STATE,
@@ -37,6 +38,8 @@ _BRIDGE_PUBLISHES: tuple[t.TopicPath, ...] = (
     t.BRIDGE_ANSWERED,
     t.BRIDGE_PICTURE,
 )
+#: What the bridge publishes of its history under the name of a task: private, so granted task by task.
+_HISTORY_OF_TASK: tuple[t.TopicPath, ...] = (t.HISTORY_NEW, t.HISTORY_KEPT, t.HISTORY_PICTURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +141,17 @@ def _client(root: str, name: str, tasks: tuple[str, ...]) -> Rights:
 
 def _viewer(root: str, _name: str, tasks: tuple[str, ...]) -> Rights:
     bridge = (t.BIND, t.BRIDGE_STATE, t.BRIDGE_BINDING, t.BRIDGE_TASK)  # no pictures, no answers: private
-    own = Rights(_all(root, *_PUBLIC, *bridge), _all(root, t.ROLLCALL))
-    return own + _request_rights(root, tasks, answers=True)
+    own = Rights(_all(root, *_PUBLIC, *bridge, t.HISTORY_STATE), _all(root, t.ROLLCALL))
+    return own + _history_rights(root, tasks) + _request_rights(root, tasks, answers=True)
 
 
 def _operator(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
     # settings are the operator's own; the others are cleared for a removed node
     forget = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED, t.NODE_SETTINGS)
-    control = (*_all(root, t.TASK, t.BIND, *forget), *_control_topics(root))
+    control = (*_all(root, t.TASK, t.BIND, *forget), *_control_topics(root), t.CONTROL.at(root, verb=_CLEAR_HISTORY))
     reads = _all(root, t.CONTROL_RESPONSE, t.NODE_SETTINGS, t.RESPONSE, t.RESPONSE_VALUE, *_BRIDGE_PUBLISHES)
-    return _viewer(root, name, ()) + _client(root, name, ()) + Rights(reads, control)
+    own = _history_rights(root, ("+",)) + Rights(reads, control)
+    return _viewer(root, name, ()) + _client(root, name, ()) + own
 
 
 def _home_assistant(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
@@ -157,8 +161,13 @@ def _home_assistant(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
 
 
 def _bridge(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
-    reads = (*_all(root, t.RESPONSE, t.BRIDGE_ASK, t.ROLLCALL, *_BRIDGE_PUBLISHES), "homeassistant/status")
-    own = Rights(reads, (*_all(root, t.EVENT, *_BRIDGE_PUBLISHES), "homeassistant/#"))
+    orders = (*_all(root, t.HISTORY_WANTED), t.CONTROL.at(root, verb=_CLEAR_HISTORY))
+    reads = (*_all(root, t.RESPONSE, t.BRIDGE_ASK, t.ROLLCALL, *_BRIDGE_PUBLISHES), *orders, "homeassistant/status")
+    history = (
+        *_all(root, t.HISTORY_STATE, *_HISTORY_OF_TASK, t.HISTORY_DONE),
+        t.CONTROL_RESPONSE.at(root, verb=_CLEAR_HISTORY),
+    )
+    own = Rights(reads, (*_all(root, t.EVENT, *_BRIDGE_PUBLISHES), *history, "homeassistant/#"))
     return _viewer(root, "bridge", ()) + _client(root, "bridge", ()) + own
 
 
@@ -185,6 +194,14 @@ def _all(root: str, *paths: t.TopicPath) -> tuple[str, ...]:
 
 def _control_topics(root: str) -> tuple[str, ...]:
     return tuple(t.CONTROL.at(root, verb=verb) for verb in t.VERBS)
+
+
+def _history_rights(root: str, tasks: tuple[str, ...]) -> Rights:
+    """Returns the right to ask the bridge for what it keeps of some tasks; none without tasks."""
+    if not tasks:
+        return Rights()
+    reads = (path.all(root, task=task) for task in tasks for path in _HISTORY_OF_TASK)
+    return Rights((*reads, *_all(root, t.HISTORY_DONE)), _all(root, t.HISTORY_WANTED))
 
 
 def _request_rights(root: str, tasks: tuple[str, ...], *, answers: bool = False) -> Rights:

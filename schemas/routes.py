@@ -71,6 +71,8 @@ class RouteDoc(Document):
     epoch: int = Field(ge=0)
     revision: int = Field(ge=0)
     model: Id
+    #: what the model does, in a sentence for people
+    description: Annotated[str, Since(1)] = ""
     inputs: dict[str, Kind] = {}
     defaults: dict[str, Any] = {}
     #: the task's default generation options

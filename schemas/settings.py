@@ -36,7 +36,7 @@ __all__ = [
 
 #: Ten years: an MQTT message cannot expire later than in 136.
 _LONGEST_RETAINED_S = 315_360_000
-_PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures", "parts", "token_file", "exports")
+_PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures", "parts", "token_file", "exports", "history")
 _PREFIX = "S2M3_"
 _PORTS = 65_536
 #: Variables that are no settings: the name of the settings file, and what builds, brokers and tests are told.
@@ -281,6 +281,11 @@ class BridgeSettings(ServiceSettings):
     answers: float = Field(
         default=86_400.0, description="seconds that last answers stay retained; off: not retained; keep: no limit"
     )
+    history: Path | None = Field(
+        default=None, description="file that keeps answers and pictures for the page; none: in memory, for ten minutes"
+    )
+    history_mb: float = Field(default=100.0, ge=10, le=1_000_000, description="most megabytes of that file")
+    history_days: float = Field(default=14.0, gt=0, le=3_650, description="days that an answer stays in that file")
 
     @field_validator("pictures", "answers", mode="before")
     @classmethod

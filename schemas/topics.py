@@ -8,6 +8,7 @@ from typing import Generic, Literal, TypeVar
 from pydantic import ValidationError
 
 from s2m3.schemas import bridge as b
+from s2m3.schemas import history as h
 from s2m3.schemas import messages as m
 from s2m3.schemas import parts as p
 from s2m3.schemas import sleep as s
@@ -140,7 +141,7 @@ WAKE = Topic("wake/{helper}", "order to an agent: send a magic packet to a sleep
 DEMAND = Topic("demand/{task}", "requests want a node that sleeps", qos=0, document=s.Demand)
 CONTROL = Topic(
     "control/{verb}",
-    "control request: replan, drain, sleep, wake, profile (measure again)",
+    "control request: replan, drain, sleep, wake, profile (measure again), clear-history",
     document=m.ControlRequest,
 )
 CONTROL_RESPONSE = Topic("control/{verb}/response", "response to a control request", document=m.ControlResponse)
@@ -160,6 +161,12 @@ BRIDGE_ANSWER = Topic("bridge/answer/{task}", "the task's last answer", retain=T
 BRIDGE_ANSWERED = Topic("bridge/answered/{task}", "each answer when it arrives", document=b.BridgeAnswer)
 BRIDGE_PICTURE = Raw("bridge/picture/{task}", "the last picture that was an input", retain=True)
 BRIDGE_ASK = Raw("bridge/ask/{task}", "a question as text, for a task with a text input")
+HISTORY_STATE = Topic("history/state", "what the bridge keeps, and where", retain=True, document=h.HistoryState)
+HISTORY_NEW = Topic("history/new/{task}", "each answer that the bridge keeps", document=h.HistoryEntry)
+HISTORY_WANTED = Topic("history/wanted/{asker}", "a query for kept answers or pictures", document=h.HistoryWanted)
+HISTORY_KEPT = Topic("history/kept/{asker}/{task}", "kept answers that fit a query", document=h.HistoryKept)
+HISTORY_PICTURE = Raw("history/picture/{asker}/{task}/{entry}", "the picture of a kept answer")
+HISTORY_DONE = Topic("history/done/{asker}", "the end of what a query found", document=h.HistoryDone)
 
 #: The verbs of `control/{verb}`.
 VERBS = ("replan", "drain", "profile", "sleep", "wake")
@@ -201,4 +208,10 @@ ALL: tuple[TopicPath, ...] = (
     BRIDGE_ANSWERED,
     BRIDGE_PICTURE,
     BRIDGE_ASK,
+    HISTORY_STATE,
+    HISTORY_NEW,
+    HISTORY_WANTED,
+    HISTORY_KEPT,
+    HISTORY_PICTURE,
+    HISTORY_DONE,
 )

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from s2m3.schemas import bridge, messages, sleep, topics
+from s2m3.schemas import bridge, history, messages, sleep, topics
 from s2m3.schemas.errors import S2M3Error, error_from_code
 from s2m3.schemas.ids import shown_id
 from s2m3.schemas.protocol import PROTOCOL, ClosedList, Since
@@ -34,10 +34,12 @@ def test_no_topic_is_documented_that_is_not_there() -> None:
     assert set(rows) == {path.pattern for path in topics.ALL}
 
 
-@pytest.mark.parametrize("name", [*messages.__all__, *bridge.__all__, "NodeSettings", "WakeOrder", "Demand"])
+@pytest.mark.parametrize(
+    "name", [*messages.__all__, *bridge.__all__, *history.__all__, "NodeSettings", "WakeOrder", "Demand"]
+)
 def test_every_field_of_every_document_is_named(name: str) -> None:
     paragraph = next(p for p in TEXT.split("\n\n") if p.startswith(f"**{name}**"))
-    document = next(getattr(module, name) for module in (messages, bridge, sleep) if hasattr(module, name))
+    document = next(getattr(module, name) for module in (messages, bridge, history, sleep) if hasattr(module, name))
     fields = {field.serialization_alias or field_id for field_id, field in document.model_fields.items()}
     named = set(re.findall(r"`(\w+)`", paragraph)) - {"lost"}
     assert named == fields

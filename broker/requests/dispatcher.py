@@ -187,6 +187,13 @@ class Dispatcher:
         """Number of requests without a result yet."""
         return len(self._requests)
 
+    def set_route(self, name: str, doc: RouteDoc | None) -> None:
+        """Sets a route of the caller's own under a name that no task has, or removes it. From any thread.
+
+        A request to that name takes that route, e.g. a part of a task's, with replicas as they are at this moment.
+        """
+        self._loop.call(partial(self._on_route, name, doc))
+
     def tasks(self) -> dict[str, RouteDoc]:
         """Returns the newest route document of each known task, from any thread: all tasks after `list_tasks`."""
         return self._listed | self._requests.routes

@@ -16,6 +16,7 @@ from typing import Literal, Self
 from s2m3.broker.servers.websocket import PASSWORD_VARIABLE, PageDoor
 from s2m3.schemas import extras
 from s2m3.schemas.errors import BadInputError, NotInstalledError, S2M3Error
+from s2m3.schemas.roles import Role
 
 __all__ = ["Broker", "BrokerKind", "default_kind", "find_mosquitto", "free_port", "port_is_free", "require_broker"]
 
@@ -101,6 +102,7 @@ class Broker:
         port: Port for MQTT v5; 0 picks a free one.
         port_v3: Port for MQTT 3.1.1. Mosquitto serves both on `port`; the embedded broker needs another (0 picks one).
         ws_port: Port for the page's MQTT over WebSockets; 0 picks a free one, None opens none.
+        page_role: What the page's login may (PageDoor); the embedded broker has no access lists.
         root: First levels of the topics that the page may read and publish on.
         max_message_bytes: Largest payload.
         folder: Folder for configuration and log; None makes a temporary one, removed when the context ends.
@@ -117,6 +119,7 @@ class Broker:
         port: int = 0,
         port_v3: int = 0,
         ws_port: int | None = None,
+        page_role: Role = "viewer",
         root: str = "s2m3/v1",
         max_message_bytes: int = 32_000_000,
         folder: Path | None = None,
@@ -128,7 +131,7 @@ class Broker:
         self._persistence = persistence
         self.port = port or free_port()
         self.port_v3 = self.port if kind == "mosquitto" else (port_v3 or free_port())
-        self.page = None if ws_port is None else PageDoor(ws_port or free_port(), root=root)
+        self.page = None if ws_port is None else PageDoor(ws_port or free_port(), root=root, role=page_role)
         self._max_bytes = max_message_bytes + 4_096
         self._temporary = tempfile.TemporaryDirectory(prefix="s2m3-broker-") if folder is None else None
         self._folder = folder or Path(self._temporary.name if self._temporary else ".")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from s2m3.broker.servers.mosquitto_acl import access_list
 from s2m3.schemas.errors import S2M3Error
-from s2m3.schemas.roles import rights_of
+from s2m3.schemas.roles import Role, rights_of
 
 __all__ = ["PASSWORD_VARIABLE", "PageDoor"]
 
@@ -51,12 +51,14 @@ class PageDoor:
         root: First levels of the topics that the page may read and publish on.
         username: The login's name.
         password: The login's password; a random one by default.
+        role: `viewer`: the page may ask every task and change nothing; `operator`: it may change the site, too.
     """
 
     port: int
     root: str = "s2m3/v1"
     username: str = "page"
     password: str = field(default_factory=lambda: secrets.token_urlsafe(18), repr=False)
+    role: Role = "viewer"
 
     @property
     def url(self) -> str:
@@ -64,8 +66,8 @@ class PageDoor:
         return f"ws://127.0.0.1:{self.port}/"
 
     def acl(self) -> str:
-        """Returns Mosquitto's access list: the rights of a viewer, with requests to every task."""
-        return access_list({self.username: rights_of(self.root, "viewer", self.username, tasks=("+",))})
+        """Returns Mosquitto's access list: the rights of the role, with requests to every task."""
+        return access_list({self.username: rights_of(self.root, self.role, self.username, tasks=("+",))})
 
     def mosquitto(self, folder: Path) -> str:
         """Writes password file and access list into a folder; returns the listener's lines of mosquitto.conf.

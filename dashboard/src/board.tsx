@@ -1,15 +1,17 @@
 // The board: tasks, and nodes with their modules. Animates modules that move and requests that run (motion.ts).
 import { memo } from "preact/compat";
-import { useLayoutEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Motion } from "./motion";
 import { type Copy, type Module, type Node, type Picked, type Site, type Task, present } from "./site";
-import { KNOWN_ROLES, count, mb, ms, names, role } from "./words";
+import { t } from "./texts";
+import { KNOWN_ROLES, mb, ms, role } from "./words";
 
 type Toggle = (next: NonNullable<Picked>) => void;
 type Props = { site: Site; picked: Picked; toggle: Toggle; stale: boolean };
 
-/** With more nodes than this, cards are smaller. */
+/** With more nodes than this, cards are smaller; with more tasks than this, they are a list that can be searched. */
 const MANY = 12;
+const MANY_TASKS = 16;
 
 export function Board({ site, picked, toggle, stale }: Props) {
   const at = useRef<HTMLDivElement>(null);
@@ -22,15 +24,27 @@ export function Board({ site, picked, toggle, stale }: Props) {
   useLayoutEffect(() => motion.current?.update(site, picked?.kind === "task" ? picked.id : null));
   const modules = site.modules();
   const nodes = [...site.nodes.values()].sort((a, b) => a.id.localeCompare(b.id));
-  const tasks = [...site.tasks.values()].sort((a, b) => a.id.localeCompare(b.id));
+  const all = [...site.tasks.values()].sort((a, b) => a.id.localeCompare(b.id));
+  const [sought, seek] = useState("");
+  const tasks = all.filter((task) => `${task.id} ${task.spec?.model ?? ""}`.includes(sought.trim().toLowerCase()));
   return (
     <section class="panel" aria-labelledby="board-title">
-      <h2 id="board-title">What runs where</h2>
+      <h2 id="board-title">{t.board.title}</h2>
       <Legend />
       <div class={`board ${nodes.length > MANY ? "many" : ""}`} ref={at} data-stale={stale}>
         <div>
-          <h3 class="label">Tasks</h3>
-          <ul class="tasks">
+          <h3 class="label">{t.board.tasks}</h3>
+          {all.length > MANY_TASKS && (
+            <input
+              type="search"
+              class="search"
+              value={sought}
+              placeholder={t.board.search}
+              aria-label={t.board.search}
+              onInput={(e) => seek(e.currentTarget.value)}
+            />
+          )}
+          <ul class={`tasks ${all.length > MANY_TASKS ? "list" : ""}`}>
             {tasks.map((task) => (
               <TaskButton
                 key={task.id}
@@ -41,20 +55,10 @@ export function Board({ site, picked, toggle, stale }: Props) {
               />
             ))}
           </ul>
-          {tasks.length === 0 && (
-            <p class="quiet">
-              {stale ? (
-                "Not known: not connected."
-              ) : (
-                <>
-                  No task yet: <code>s2m3 task add</code>
-                </>
-              )}
-            </p>
-          )}
+          {all.length === 0 && <Missing stale={stale} text={t.board.noTask} command="s2m3 task add" />}
         </div>
         <div>
-          <h3 class="label">Nodes</h3>
+          <h3 class="label">{t.board.nodes}</h3>
           <ul class="nodes">
             {nodes.map((node) => (
               <NodeCard
@@ -68,17 +72,7 @@ export function Board({ site, picked, toggle, stale }: Props) {
               />
             ))}
           </ul>
-          {nodes.length === 0 && (
-            <p class="quiet">
-              {stale ? (
-                "Not known: not connected."
-              ) : (
-                <>
-                  No node yet: <code>s2m3 agent</code>
-                </>
-              )}
-            </p>
-          )}
+          {nodes.length === 0 && <Missing stale={stale} text={t.board.noNode} command="s2m3 agent" />}
         </div>
         <svg class="lines" aria-hidden="true" />
         <div class="dots" aria-hidden="true" />
@@ -90,20 +84,34 @@ export function Board({ site, picked, toggle, stale }: Props) {
   );
 }
 
+function Missing({ stale, text, command }: { stale: boolean; text: string; command: string }) {
+  return (
+    <p class="quiet">
+      {stale ? (
+        t.board.unknown
+      ) : (
+        <>
+          {text} <code>{command}</code>
+        </>
+      )}
+    </p>
+  );
+}
+
 function Legend() {
   return (
-    <ul class="legend" aria-label="What letters and colours mean">
+    <ul class="legend" aria-label={t.board.legend}>
       {KNOWN_ROLES.map((name) => (
         <li key={name}>
           <span class={`role ${name}`} aria-hidden="true">
-            {role(name).letter}
+            {role(name).sign}
           </span>{" "}
           {role(name).word}
         </li>
       ))}
       <li>
-        memory of <span class="swatch runtime" aria-hidden="true" /> runtime and{" "}
-        <span class="swatch held" aria-hidden="true" /> modules
+        {t.board.memory} <span class="swatch runtime" aria-hidden="true" /> {t.board.runtime}{" "}
+        <span class="swatch held" aria-hidden="true" /> {t.board.held}
       </li>
     </ul>
   );
@@ -115,7 +123,7 @@ function usesPicked(task: Task, picked: Picked): "picked" | "uses" | "" {
 }
 
 /** Above rank 0 a stand-in answers: a model that is not the task's best. */
-const readyWord = ({ route }: Task) => (route && route.rank > 0 ? `a stand-in answers: ${route.model}` : "ready");
+const readyWord = ({ route }: Task) => (route && route.rank > 0 ? t.board.standIn(route.model) : t.board.ready);
 
 const TaskButton = memo(
   ({ task, ready, uses, toggle }: { task: Task; ready: boolean; uses: string; toggle: Toggle }) => (
@@ -130,8 +138,8 @@ const TaskButton = memo(
         <b>{task.id}</b>
         <small>
           <span aria-hidden="true">{ready ? "✓" : "✕"}</span>{" "}
-          <span class="word">{ready ? readyWord(task) : "not ready"}</span>
-          {uses === "uses" && ", uses it"}
+          <span class="word">{ready ? readyWord(task) : t.board.notReady}</span>
+          {uses === "uses" && t.board.uses}
         </small>
       </button>
     </li>
@@ -139,14 +147,7 @@ const TaskButton = memo(
   (a, b) => a.task === b.task && a.ready === b.ready && a.uses === b.uses,
 );
 
-const STATES = {
-  ready: ["●", "ready"],
-  draining: ["◐", "draining"],
-  lost: ["✕", "lost"],
-  unknown: ["?", "not heard of"],
-} as const;
-/** The label of a state of a newer release: the node is present and gets no new work. */
-const NEWER = ["?", "in a state that this page does not know"] as const;
+const MARKS = { ready: "●", draining: "◐", lost: "✕", unknown: "?" } as const;
 
 type CardProps = {
   node: Node;
@@ -159,19 +160,20 @@ type CardProps = {
 
 function card({ node, copies, modules, shown, old, toggle }: CardProps) {
   const state = node.state?.state ?? "unknown";
-  const [mark, word] = state === "unknown" && node.state ? NEWER : STATES[state];
+  // a state of a newer release: the node is present and gets no new work
+  const word = state === "unknown" && node.state ? t.board.newerState : t.board.states[state];
   return (
     <li class={`node ${state} ${old ? "old" : ""}`} data-node={node.id} data-state={state}>
       <div class="title">
         <h4>{node.id}</h4>
         <span class="state">
-          <span aria-hidden="true">{mark}</span> <span class="word">{word}</span>
-          {old && ", out of date"}
+          <span aria-hidden="true">{MARKS[state]}</span> <span class="word">{word}</span>
+          {old && t.board.old}
         </span>
       </div>
       {present(node) && <Memory node={node} copies={copies} />}
       {state === "lost" && <p class="gone">{whereNow(node, modules)}</p>}
-      <ul class="chips" aria-label={`Modules on ${node.id}`}>
+      <ul class="chips" aria-label={t.board.modulesOn(node.id)}>
         {copies.map((copy) => (
           <Chip key={copy.module} copy={copy} module={modules.get(copy.module)} shown={shown} toggle={toggle} />
         ))}
@@ -210,9 +212,7 @@ function Memory({ node, copies }: { node: Node; copies: Copy[] }) {
           <span key={copy.module} class="held" style={share(copy.memory_mb)} />
         ))}
       </div>
-      <p class="amounts">
-        {Math.round(used)} of {mb(budget)} used
-      </p>
+      <p class="amounts">{t.board.used(Math.round(used), mb(budget))}</p>
     </>
   );
 }
@@ -230,22 +230,22 @@ function Chip({ copy, module, shown, toggle }: { copy: Copy; module?: Module; sh
         data-state={copy.state}
         aria-pressed={picked}
         onClick={() => toggle({ kind: "module", id: copy.module })}
-        title={`${copy.module}, ${kind.word}: ${tasks.length ? `used by ${tasks.join(", ")}` : "no task uses it"}`}
+        title={t.board.chip(copy.module, kind.word, tasks)}
       >
         <span class={`role ${module?.role ?? ""}`} aria-hidden="true">
-          {kind.letter}
+          {kind.sign}
         </span>
         <span class="name">{copy.module}</span>
         {tasks.length > 1 && (
           <small class="shared">
-            <span aria-hidden="true">×{tasks.length}</span>
-            <span class="unseen">, shared by {tasks.length} tasks</span>
+            <span aria-hidden="true">{t.board.shared(tasks.length)}</span>
+            <span class="unseen">{t.board.sharedBy(tasks.length)}</span>
           </small>
         )}
         {copy.state === "loading" && <small class="note">{loading(copy)}</small>}
-        {copy.state === "planned" && <small class="note">to come</small>}
-        {copy.state === "failed" && <small class="note">✕ failed</small>}
-        {copy.queue > 0 && <small class="note">{copy.queue} queued</small>}
+        {copy.state === "planned" && <small class="note">{t.board.planned}</small>}
+        {copy.state === "failed" && <small class="note">{t.board.failed}</small>}
+        {copy.queue > 0 && <small class="note">{t.board.queued(copy.queue)}</small>}
       </button>
     </li>
   );
@@ -253,42 +253,35 @@ function Chip({ copy, module, shown, toggle }: { copy: Copy; module?: Module; sh
 
 function loading(copy: Copy): string {
   const fetched = copy.fetched;
-  if (!fetched) return `loading ${Math.round(100 * copy.progress)} %`;
-  if (fetched.of === 0 && fetched.nodes.length > 0) return `${names(fetched.nodes)} makes its part ready`;
-  if (fetched.of === 0) return "looking for its part";
-  const from = fetched.nodes.length > 0 ? ` from ${names(fetched.nodes)}` : "";
-  return `${(fetched.bytes / 1e6).toFixed(0)} of ${(fetched.of / 1e6).toFixed(0)} MB${from}`;
+  if (!fetched) return t.board.loading(Math.round(100 * copy.progress));
+  if (fetched.of === 0 && fetched.nodes.length > 0) return t.board.making(fetched.nodes);
+  if (fetched.of === 0) return t.board.seeking;
+  return t.board.fetching((fetched.bytes / 1e6).toFixed(0), (fetched.of / 1e6).toFixed(0), fetched.nodes);
 }
 
 function whereNow(node: Node, modules: Map<string, Module>): string {
   const lost = Object.keys(node.reported?.modules ?? {});
-  if (lost.length === 0) return "Held nothing.";
+  if (lost.length === 0) return t.board.heldNothing;
   const nowhere = lost.filter((id) => !modules.get(id)?.copies.some((copy) => copy.state === "ready"));
-  const held = `Held ${names(lost)}.`;
-  return nowhere.length === 0
-    ? `${held} All of it runs elsewhere now.`
-    : `${held} Not running elsewhere yet: ${names(nowhere)}.`;
+  return nowhere.length === 0 ? t.board.heldAll(lost) : t.board.heldSome(lost, nowhere);
 }
 
 function caption(site: Site, picked: Picked): string {
   if (picked?.kind === "module") {
     const module = site.modules().get(picked.id);
-    if (!module) return `${picked.id} is not there any more.`;
-    const held = module.copies.map(
-      (copy) =>
-        `${copy.node}${copy.state === "ready" ? (copy.ms ? ` (${ms(copy.ms)} an item)` : "") : ` (${copy.state})`}`,
-    );
-    const users =
-      module.tasks.length > 1
-        ? `shared by ${count(module.tasks.length, "task")}: ${names(module.tasks, 8)}`
-        : module.tasks.length
-          ? `used by ${module.tasks[0]}`
-          : "used by no task";
-    return `${module.id}, a ${role(module.role).word} of ${mb(module.weights_mb)}, ${users}. On ${held.length ? names(held, 6) : "no node"}.`;
+    if (!module) return t.board.gone(picked.id);
+    const on = module.copies.map((copy) => {
+      const detail = copy.ms ? t.board.item(ms(copy.ms)) : "";
+      return copy.node + (copy.state === "ready" ? detail : ` (${t.modules.states[copy.state]})`);
+    });
+    return t.board.module(module.id, role(module.role).word, mb(module.weights_mb), module.tasks, on);
   }
   if (picked?.kind === "task") {
     const steps = Object.entries(site.tasks.get(picked.id)?.route?.steps ?? {});
-    return `${picked.id}: ${steps.map(([step, { module, replicas }]) => `${step} is ${module} on ${names(replicas.map((r) => r.node)) || "no node"}`).join("; ") || "no route yet"}.`;
+    return t.board.way(
+      picked.id,
+      steps.map(([step, { module, replicas }]) => [step, module, replicas.map((replica) => replica.node)]),
+    );
   }
-  return "Pick a task to see its way through the nodes, or a module to see who shares it. A dot is a request on its way.";
+  return t.board.hint;
 }

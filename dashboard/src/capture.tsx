@@ -1,6 +1,7 @@
 // Camera and microphone: opened only when the user presses the button, and closed right after the recording.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { still } from "./media";
+import { t } from "./texts";
 
 const LONGEST_MS = 30_000;
 
@@ -14,17 +15,14 @@ export function Camera({ taken, failed }: Props) {
     if (video.current && stream) video.current.srcObject = stream;
     return () => stream?.getTracks().forEach((track) => track.stop());
   }, [stream]);
-  const open = () =>
-    media({ video: { facingMode: "environment" } }).then(setStream, () =>
-      failed("The camera cannot be used: there is none, or this page may not."),
-    );
+  const open = () => media({ video: { facingMode: "environment" } }).then(setStream, () => failed(t.camera.unusable));
   const shoot = async () => {
     const { videoWidth, videoHeight } = video.current!;
     try {
       const blob = await still(video.current!, videoWidth, videoHeight);
       taken(new File([blob], "camera.jpg", { type: "image/jpeg" }));
     } catch {
-      failed("The camera gave no picture.");
+      failed(t.camera.noPicture);
     }
     close();
   };
@@ -35,24 +33,17 @@ export function Camera({ taken, failed }: Props) {
   if (!stream)
     return (
       <button type="button" onClick={open}>
-        Use the camera
+        {t.camera.use}
       </button>
     );
   return (
     <div class="camera">
-      <video
-        ref={video}
-        autoPlay
-        playsInline
-        muted
-        aria-label="What the camera sees"
-        onLoadedData={() => setShows(true)}
-      />
+      <video ref={video} autoPlay playsInline muted aria-label={t.camera.sees} onLoadedData={() => setShows(true)} />
       <button type="button" class="primary" disabled={!shows} onClick={shoot}>
-        Take the picture
+        {t.camera.take}
       </button>
       <button type="button" onClick={close}>
-        Cancel
+        {t.camera.cancel}
       </button>
     </div>
   );
@@ -84,16 +75,16 @@ export function Microphone({ taken, failed }: Props) {
       setTimeout(() => made.state === "recording" && made.stop(), LONGEST_MS);
       setRecorder(made);
     } catch {
-      failed("The microphone cannot be used: there is none, or this page may not.");
+      failed(t.camera.noMicrophone);
     }
   };
   return recorder ? (
     <button type="button" class="primary" onClick={() => recorder.stop()}>
-      ■ Stop recording
+      {t.camera.stop}
     </button>
   ) : (
     <button type="button" onClick={record}>
-      Record
+      {t.camera.record}
     </button>
   );
 }

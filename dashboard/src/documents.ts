@@ -118,8 +118,70 @@ const NodeLoad = reader<Bus.NodeLoad, NodeLoad>()(
   }),
 );
 
-export type TaskSpec = Of<Bus.TaskSpec, "model">;
-const TaskSpec = reader<Bus.TaskSpec, TaskSpec>()(v.object({ model: id }));
+/** A task as it was published: a new question to the same model begins with it. */
+export type TaskSpec = Of<Bus.TaskSpec, "model"> & { whole: Record<string, unknown> };
+const TaskSpec = v.pipe(
+  v.record(v.string(), v.unknown()),
+  v.transform((whole) => ({ ...v.parse(v.object({ model: id }), whole), whole })),
+);
+
+/** A binding as it was published: what the page does not read is kept for when it is published again, changed. */
+export type Binding = Of<Bus.Binding, "source" | "task" | "publish", "inputs" | "every_s" | "labels"> &
+  Partial<Pick<Bus.Binding, "input" | "above">> & { whole: Record<string, unknown> };
+const Binding = v.pipe(
+  v.record(v.string(), v.unknown()),
+  v.transform((whole) => ({
+    ...v.parse(
+      v.object({
+        source: text,
+        task: id,
+        publish: text,
+        input: maybe(text),
+        inputs: v.optional(v.record(v.string(), v.unknown()), {}),
+        every_s: v.optional(amount, 1),
+        labels: v.optional(list(text), []),
+        above: maybe(number),
+      }),
+      whole,
+    ),
+    whole,
+  })),
+);
+
+export type BindingReport = { state: Known<Bus.BindingReport["state"]> } & Of<
+  Bus.BindingReport,
+  "error" | "last_error",
+  "received" | "answered" | "failed"
+>;
+const BindingReport = reader<Bus.BindingReport, BindingReport>()(
+  v.object({
+    state: listed<Bus.BindingReport["state"]>()(["active", "refused", "paused"]),
+    error: maybe(ErrorBody),
+    last_error: maybe(ErrorBody),
+    received: v.optional(amount, 0),
+    answered: v.optional(amount, 0),
+    failed: v.optional(amount, 0),
+  }),
+);
+
+export type BridgeState = { state: Known<Bus.BridgeState["state"]> };
+const BridgeState = reader<Bus.BridgeState, BridgeState>()(
+  v.object({ state: listed<Bus.BridgeState["state"]>()(["online", "offline"]) }),
+);
+
+export type ControlResponse = { status: Known<Bus.ControlResponse["status"]> } & Of<
+  Bus.ControlResponse,
+  "error" | "transaction",
+  "data"
+>;
+const ControlResponse = reader<Bus.ControlResponse, ControlResponse>()(
+  v.object({
+    status: listed<Bus.ControlResponse["status"]>()(["ok", "error"]),
+    data: v.optional(v.record(v.string(), v.unknown()), {}),
+    error: maybe(ErrorBody),
+    transaction: maybe(v.union([text, number])),
+  }),
+);
 
 /** A role; an unknown one is displayed as it is. */
 type PlannedModule = Of<Bus.ModuleSpec, "id" | "memory_mb"> & { role: string };
@@ -144,12 +206,14 @@ const RouteStep = reader<Bus.RouteStep, RouteStep>()(
 export type RouteDoc = { inputs: Record<string, string>; steps: Record<string, RouteStep> } & Of<
   Bus.RouteDoc,
   "model" | "deadline_s" | "error",
-  "defaults" | "rank"
+  "defaults" | "answer" | "description" | "rank"
 >;
 const RouteDoc = reader<Bus.RouteDoc, RouteDoc>()(
   v.object({
     model: id,
     inputs: v.optional(v.record(v.string(), text), {}),
+    answer: v.optional(list(text), []),
+    description: v.optional(text, ""),
     defaults: v.optional(v.record(v.string(), v.unknown()), {}),
     deadline_s: amount,
     steps: v.optional(table(RouteStep), {}),
@@ -158,12 +222,17 @@ const RouteDoc = reader<Bus.RouteDoc, RouteDoc>()(
   }),
 );
 
-export type PlannerState = { state: Known<Bus.PlannerState["state"]> } & Of<Bus.PlannerState, "epoch", "asleep">;
+export type PlannerState = { state: Known<Bus.PlannerState["state"]> } & Of<
+  Bus.PlannerState,
+  "epoch",
+  "asleep" | "held"
+>;
 const PlannerState = reader<Bus.PlannerState, PlannerState>()(
   v.object({
     state: listed<Bus.PlannerState["state"]>()(["online", "offline"]),
     epoch: amount,
     asleep: v.optional(table(text), {}),
+    held: v.optional(table(text), {}),
   }),
 );
 
@@ -173,6 +242,7 @@ const Event = reader<Bus.Event, Event>()(
     event: listed<Bus.Event["event"]>()([
       "node_joined",
       "node_lost",
+      "node_woken",
       "plan_changed",
       "module_failed",
       "request_failed",
@@ -213,6 +283,75 @@ const Piece = reader<Bus.PlainPiece, Piece>()(
   v.object({ status: v.literal("piece"), transaction: maybe(v.union([text, number])), at: amount, text }),
 );
 
+/** What the page reads of an answer that the bridge keeps. */
+export type Entry = Of<Bus.HistoryEntry, "id" | "task" | "at_ms" | "model" | "rank" | "fits", "asked" | "picture"> & {
+  answer: KeptAnswer;
+  boxes: Box[];
+  steps: Record<string, Timing>;
+};
+export type KeptAnswer = { event_type: Known<Bus.BridgeAnswer["event_type"]> } & Of<
+  Bus.BridgeAnswer,
+  "state" | "score" | "latency_ms" | "source" | "topic" | "question" | "error",
+  "outputs" | "detected"
+>;
+const KeptAnswer = reader<Bus.BridgeAnswer, KeptAnswer>()(
+  v.object({
+    event_type: listed<Bus.BridgeAnswer["event_type"]>()(["answered", "failed"]),
+    state: maybe(text),
+    score: maybe(number),
+    detected: v.optional(v.record(v.string(), amount), {}),
+    outputs: v.optional(v.record(v.string(), v.unknown()), {}),
+    latency_ms: maybe(amount),
+    source: text,
+    topic: maybe(text),
+    question: maybe(text),
+    error: maybe(ErrorBody),
+  }),
+);
+export type Box = Bus.HistoryBox;
+const part = v.pipe(number, v.minValue(0), v.maxValue(1));
+const Box = v.object({ label: text, score: number, left: part, top: part, right: part, bottom: part });
+const Entry = reader<Bus.HistoryEntry, Entry>()(
+  v.object({
+    id: amount,
+    task: id,
+    at_ms: amount,
+    answer: KeptAnswer,
+    model: maybe(text),
+    rank: maybe(amount),
+    fits: maybe(number),
+    asked: v.optional(v.record(v.string(), text), {}),
+    boxes: v.optional(list(Box), []),
+    steps: v.optional(table(Timing), {}),
+    picture: v.optional(v.boolean(), false),
+  }),
+);
+
+export type HistoryState = { kept: Known<Bus.HistoryState["kept"]> } & Of<
+  Bus.HistoryState,
+  "search",
+  "answers" | "mb" | "limit_mb" | "limit_s"
+>;
+const HistoryState = reader<Bus.HistoryState, HistoryState>()(
+  v.object({
+    kept: listed<Bus.HistoryState["kept"]>()(["disk", "memory"]),
+    search: maybe(id),
+    answers: v.optional(amount, 0),
+    mb: v.optional(amount, 0),
+    limit_mb: v.optional(amount, 0),
+    limit_s: v.optional(amount, 0),
+  }),
+);
+
+export type Kept = { transaction: string; entries: Entry[] };
+const Kept = reader<Bus.HistoryKept, Kept>()(
+  v.object({ transaction: v.optional(text, ""), entries: v.optional(list(Entry), []) }),
+);
+export type Done = Of<Bus.HistoryDone, "error", "transaction" | "more">;
+const Done = reader<Bus.HistoryDone, Done>()(
+  v.object({ transaction: v.optional(text, ""), more: v.optional(v.boolean(), false), error: maybe(ErrorBody) }),
+);
+
 /** A message: the topic's family, its node or task, and the document; null if the retained document was cleared. */
 export type Said =
   | { kind: "planner"; document: PlannerState | null }
@@ -224,9 +363,26 @@ export type Said =
   | { kind: "plan"; id: string; document: Plan | null }
   | { kind: "route"; id: string; document: RouteDoc | null }
   | { kind: "response"; id: string; document: Answer | Piece | null }
-  | { kind: "event"; document: Event | null };
+  | { kind: "event"; document: Event | null }
+  | { kind: "bind"; id: string; document: Binding | null }
+  | { kind: "report"; id: string; document: BindingReport | null }
+  | { kind: "bridge"; document: BridgeState | null }
+  | { kind: "history"; document: HistoryState | null }
+  | { kind: "entry"; id: string; document: Entry | null }
+  | { kind: "kept"; id: string; document: Kept | null }
+  | { kind: "done"; document: Done | null }
+  | { kind: "order"; id: string; document: ControlResponse | null };
 
-type Family = { pattern: RegExp; filter: string; kind: Said["kind"]; schema: v.GenericSchema; qos: 0 | 1 };
+type Family = {
+  pattern: RegExp;
+  /** `{asker}` is this page's own name */
+  filter: string;
+  kind: Said["kind"];
+  schema: v.GenericSchema;
+  qos: 0 | 1;
+  /** whether a login may do without it: a refusal is no problem to tell */
+  optional?: true;
+};
 
 /** All topics to which the page subscribes. */
 export const FAMILIES: readonly Family[] = [
@@ -240,7 +396,53 @@ export const FAMILIES: readonly Family[] = [
   { filter: "node/+/state", pattern: /^node\/([^/]+)\/state$/, kind: "state", schema: NodeState, qos: 1 },
   { filter: "node/+/load", pattern: /^node\/([^/]+)\/load$/, kind: "load", schema: NodeLoad, qos: 0 },
   { filter: "response/+", pattern: /^response\/([^/]+)$/, kind: "response", schema: v.union([Answer, Piece]), qos: 1 },
+  { filter: "bind/+", pattern: /^bind\/([^/]+)$/, kind: "bind", schema: Binding, qos: 1, optional: true },
+  {
+    filter: "bridge/binding/+",
+    pattern: /^bridge\/binding\/([^/]+)$/,
+    kind: "report",
+    schema: BindingReport,
+    qos: 1,
+    optional: true,
+  },
+  { filter: "bridge/state", pattern: /^bridge\/state$/, kind: "bridge", schema: BridgeState, qos: 1, optional: true },
+  {
+    filter: "history/state",
+    pattern: /^history\/state$/,
+    kind: "history",
+    schema: HistoryState,
+    qos: 1,
+    optional: true,
+  },
+  { filter: "history/new/+", pattern: /^history\/new\/([^/]+)$/, kind: "entry", schema: Entry, qos: 1, optional: true },
+  {
+    filter: "history/kept/{asker}/+",
+    pattern: /^history\/kept\/[^/]+\/([^/]+)$/,
+    kind: "kept",
+    schema: Kept,
+    qos: 1,
+    optional: true,
+  },
+  {
+    filter: "history/done/{asker}",
+    pattern: /^history\/done\/[^/]+$/,
+    kind: "done",
+    schema: Done,
+    qos: 1,
+    optional: true,
+  },
+  {
+    filter: "control/+/response",
+    pattern: /^control\/([^/]+)\/response$/,
+    kind: "order",
+    schema: ControlResponse,
+    qos: 1,
+    optional: true,
+  },
 ];
+
+/** Pictures of kept answers: JPEG files, not documents. */
+export const PICTURES = { filter: "history/picture/{asker}/+/+", pattern: /^history\/picture\/[^/]+\/[^/]+\/(\d+)$/ };
 
 /** Larger messages are not parsed: an answer with images is only useful to its caller. */
 const LARGEST = 1_000_000;

@@ -1,5 +1,6 @@
 // The list of events, newest first.
 import type { Site } from "./site";
+import { t } from "./texts";
 import { clock, eventInWords } from "./words";
 
 const SHOWN = 12;
@@ -8,8 +9,8 @@ export function Happenings({ site }: { site: Site }) {
   const latest = site.happenings.slice(-SHOWN).reverse();
   return (
     <section class="panel" aria-labelledby="log-title">
-      <h2 id="log-title">What happened</h2>
-      {latest.length === 0 && <p class="quiet">Nothing since this page was opened.</p>}
+      <h2 id="log-title">{t.log.title}</h2>
+      {latest.length === 0 && <p class="quiet">{t.log.none}</p>}
       <ol class="log">
         {latest.map(({ key, at, event }) => (
           <li key={key}>

@@ -3,6 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { Camera, Microphone } from "./capture";
 import type { RouteDoc } from "./documents";
 import { base64, picture, sound } from "./media";
+import { t } from "./texts";
 
 /** The user's value for one input: files for images and audio, otherwise text. */
 export type Given = { files: File[]; text: string };
@@ -16,7 +17,8 @@ type Props = {
 };
 
 export function Field({ name, kind, usual, given, give, failed }: Props) {
-  const hint = usual === undefined ? "" : "the task's own is used when left empty";
+  const hint = usual === undefined ? "" : t.ask.usual;
+  const word = (t.ask.kinds as Record<string, string>)[kind] ?? (kind === "chat" ? "text" : kind);
   const files = given?.files ?? [];
   const add = (more: File[]) => give({ text: "", files: kind === "images" ? [...files, ...more] : more.slice(0, 1) });
   switch (kind) {
@@ -28,14 +30,12 @@ export function Field({ name, kind, usual, given, give, failed }: Props) {
           <legend>
             {name}{" "}
             <small>
-              {kind === "audio" ? "a sound" : kind === "image" ? "a picture" : "pictures"}
+              {word}
               {hint && `; ${hint}`}
             </small>
           </legend>
           <label class="file">
-            <span>
-              {kind === "audio" ? "Choose a file" : kind === "images" ? "Choose pictures" : "Choose a picture"}
-            </span>
+            <span>{t.ask.choose[kind]}</span>
             <input
               type="file"
               name={name}
@@ -55,19 +55,19 @@ export function Field({ name, kind, usual, given, give, failed }: Props) {
           <Previews files={files} kind={kind} />
           {files.length > 0 && kind === "images" && (
             <button type="button" onClick={() => give({ files: [], text: "" })}>
-              Take all away
+              {t.ask.removeAll}
             </button>
           )}
         </fieldset>
       );
     case "tensor":
-      return <p class="quiet">{name} takes a tensor: only programs can give one.</p>;
+      return <p class="quiet">{t.ask.tensor(name)}</p>;
     default:
       return (
         <label class="block">
           {name}{" "}
           <small>
-            {kind === "texts" ? "one on each line" : kind === "data" ? "JSON or text" : kind === "chat" ? "text" : kind}
+            {word}
             {hint && `; ${hint}`}
           </small>
           {kind === "texts" ? (
@@ -128,7 +128,7 @@ export async function encode(route: RouteDoc, given: Record<string, Given>): Pro
   for (const [name, kind] of Object.entries(route.inputs)) {
     const { files = [], text = "" } = given[name] ?? {};
     if (files.length === 0 && text.trim() === "") {
-      if (route.defaults[name] === undefined) throw new Error(`${name} is missing`);
+      if (route.defaults[name] === undefined) throw new Error(t.ask.missing(name));
       continue;
     }
     inputs[name] = await value(kind, files, text);
@@ -150,7 +150,7 @@ async function value(kind: string, files: readonly File[], text: string): Promis
         .map((line) => line.trim())
         .filter(Boolean);
     case "number": {
-      if (Number.isNaN(Number(text))) throw new Error(`${text} is not a number`);
+      if (Number.isNaN(Number(text))) throw new Error(t.ask.notNumber(text));
       return Number(text);
     }
     case "data":

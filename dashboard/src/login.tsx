@@ -1,6 +1,7 @@
 // The login form. User and password are kept in the page's memory only, and sent to the broker only.
 import { useState } from "preact/hooks";
 import type { Connection } from "./connection";
+import { t } from "./texts";
 
 export function Login({ connection, url }: { connection: Connection; url: string }) {
   const [username, setUsername] = useState("");
@@ -11,11 +12,11 @@ export function Login({ connection, url }: { connection: Connection; url: string
   };
   return (
     <section class="panel login" aria-labelledby="login-title">
-      <h2 id="login-title">Log in to the broker</h2>
-      <p>At {url}. Any user that may read the site will do; one that may ask can also try tasks.</p>
+      <h2 id="login-title">{t.login.title}</h2>
+      <p>{t.login.at(url)}</p>
       <form onSubmit={submit}>
         <label>
-          User{" "}
+          {t.login.user}{" "}
           <input
             name="username"
             autocomplete="username"
@@ -24,7 +25,7 @@ export function Login({ connection, url }: { connection: Connection; url: string
           />
         </label>
         <label>
-          Password{" "}
+          {t.login.password}{" "}
           <input
             type="password"
             name="password"
@@ -33,7 +34,7 @@ export function Login({ connection, url }: { connection: Connection; url: string
             onInput={(e) => setPassword(e.currentTarget.value)}
           />
         </label>
-        <button class="primary">Log in</button>
+        <button class="primary">{t.login.button}</button>
       </form>
     </section>
   );

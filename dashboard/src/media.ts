@@ -1,4 +1,6 @@
 // Images and audio for requests: scaled down, converted to a format that agents can decode, encoded as base64.
+import { t } from "./texts";
+
 const PICTURE_BYTES = 1_500_000;
 const PICTURE_PIXELS = 1_600;
 /** Largest file of a request, bytes: brokers accept 32 MB, and base64 adds a third. */
@@ -30,7 +32,7 @@ export async function sound(file: File): Promise<Uint8Array> {
   if (SOUNDS.test(file.name)) return bytes(file);
   const context = new OfflineAudioContext(1, 1, SOUND_HZ); // decodeAudioData resamples to the context's rate
   const decoded = await context.decodeAudioData(await file.arrayBuffer()).catch(() => {
-    throw new Error(`${file.name} cannot be played by this browser`);
+    throw new Error(t.ask.notPlayed(file.name));
   });
   return wav(mono(decoded));
 }
@@ -64,7 +66,7 @@ function wav(samples: Float32Array): Uint8Array {
 }
 
 async function bytes(blob: Blob): Promise<Uint8Array> {
-  if (blob.size > LARGEST) throw new Error(`a file is over ${LARGEST / 1e6} MB`);
+  if (blob.size > LARGEST) throw new Error(t.ask.tooLarge(LARGEST / 1e6));
   return new Uint8Array(await blob.arrayBuffer());
 }
 

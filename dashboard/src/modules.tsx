@@ -1,5 +1,6 @@
 // The table of modules: the board's content as text, with the tasks that share each module.
 import type { Copy, Module, Picked, Site } from "./site";
+import { t } from "./texts";
 import { mb, ms, role } from "./words";
 
 type Props = { site: Site; picked: Picked; toggle: (next: NonNullable<Picked>) => void };
@@ -10,16 +11,16 @@ export function Modules({ site, picked, toggle }: Props) {
   );
   return (
     <section class="panel" aria-labelledby="modules-title">
-      <h2 id="modules-title">Modules and who shares them</h2>
+      <h2 id="modules-title">{t.modules.title}</h2>
       <div class="scroll" tabIndex={0} role="region" aria-labelledby="modules-title">
         <table class="modules">
           <thead>
             <tr>
-              <th scope="col">Module</th>
-              <th scope="col">Kind</th>
-              <th scope="col">Weights</th>
-              <th scope="col">Used by</th>
-              <th scope="col">On</th>
+              {t.modules.columns.map((column) => (
+                <th key={column} scope="col">
+                  {column}
+                </th>
+              ))}
             </tr>
           </thead>
           <tbody>
@@ -41,7 +42,7 @@ export function Modules({ site, picked, toggle }: Props) {
                 <td>{role(module.role).word}</td>
                 <td class="number">{mb(module.weights_mb)}</td>
                 <td>{usedBy(module)}</td>
-                <td>{module.copies.length === 0 ? <b>nowhere</b> : module.copies.map(where).join(", ")}</td>
+                <td>{module.copies.length === 0 ? <b>{t.modules.nowhere}</b> : module.copies.map(where).join(", ")}</td>
               </tr>
             ))}
           </tbody>
@@ -52,10 +53,12 @@ export function Modules({ site, picked, toggle }: Props) {
 }
 
 function usedBy({ tasks }: Module): string {
-  return tasks.length === 0 ? "no task" : `${tasks.length > 1 ? `${tasks.length} tasks: ` : ""}${tasks.join(", ")}`;
+  return tasks.length === 0
+    ? t.modules.noTask
+    : `${tasks.length > 1 ? t.modules.tasks(tasks.length) : ""}${tasks.join(", ")}`;
 }
 
 function where(copy: Copy): string {
-  if (copy.state !== "ready") return `${copy.node} (${copy.state})`;
+  if (copy.state !== "ready") return `${copy.node} (${t.modules.states[copy.state]})`;
   return copy.ms > 0 ? `${copy.node} (${ms(copy.ms)})` : copy.node;
 }

@@ -1,7 +1,8 @@
 // The current problems, at the top of the page: disconnected, outdated, no planner, lost nodes, failed modules.
 import type { Connection } from "./connection";
 import { type Site, present } from "./site";
-import { clock, count, inWords, names } from "./words";
+import { t } from "./texts";
+import { clock, inWords } from "./words";
 
 type Problem = { key: string; level: "error" | "warning"; text: string };
 
@@ -9,14 +10,14 @@ export function Problems({ site, connection }: { site: Site; connection: Connect
   const problems = [...ofConnection(site, connection), ...(connection.phase === "online" ? ofSite(site) : [])];
   return (
     <div role="alert">
-      <ul class="problems" aria-label="Problems">
+      <ul class="problems" aria-label={t.problems.label}>
         {problems.map(({ key, level, text }) => (
           <li key={key} class={level} data-problem={key}>
             <span class="mark" aria-hidden="true">
               {level === "error" ? "✕" : "!"}
             </span>
             <span>
-              <b>{level === "error" ? "Problem" : "Note"}:</b> {text}
+              <b>{t.problems[level]}:</b> {text}
             </span>
           </li>
         ))}
@@ -28,13 +29,11 @@ export function Problems({ site, connection }: { site: Site; connection: Connect
 function ofConnection(site: Site, connection: Connection): Problem[] {
   const problems: Problem[] = [];
   if (connection.phase === "offline") {
-    const old = connection.lastHeard
-      ? ` What you see is from ${clock(connection.lastHeard)} and may be out of date.`
-      : "";
+    const old = connection.lastHeard ? t.problems.oldSince(clock(connection.lastHeard)) : "";
     problems.push({
       key: "offline",
       level: "error",
-      text: `Disconnected since ${clock(connection.since)}. ${connection.reason}${old} Trying again each second.`,
+      text: t.problems.offline(clock(connection.since), connection.reason, old),
     });
   }
   if (connection.phase === "refused") problems.push({ key: "refused", level: "error", text: connection.reason });
@@ -42,14 +41,14 @@ function ofConnection(site: Site, connection: Connection): Problem[] {
     problems.push({
       key: "denied",
       level: "warning",
-      text: `This login may not read ${names(connection.denied)}: that part stays empty.`,
+      text: t.problems.denied(connection.denied),
     });
   const old = [...site.nodes.values()].filter((node) => node.round < site.round);
   if (connection.phase === "online" && old.length > 0)
     problems.push({
       key: "stale",
       level: "warning",
-      text: `Not heard of again since the broker came back: ${names(old.map((node) => node.id))}. What is shown of ${old.length === 1 ? "it" : "them"} may be out of date.`,
+      text: t.problems.stale(old.map((node) => node.id)),
     });
   return problems;
 }
@@ -60,39 +59,52 @@ function ofSite(site: Site): Problem[] {
     problems.push({
       key: "planner",
       level: "warning",
-      text: "Nothing is heard of a planner. Is one running, and may this login read its topics?",
+      text: t.problems.noPlanner,
     });
   if (site.planner?.state === "offline")
     problems.push({
       key: "planner",
       level: "warning",
-      text: "The planner is offline. Requests go on, but nothing is placed again until it is back.",
+      text: t.problems.plannerOff,
     });
   const gone = [...site.nodes.values()].filter((node) => node.state && !present(node));
   const asleep = new Map(Object.entries(site.planner?.asleep ?? {}));
   for (const node of gone)
     if (asleep.has(node.id))
-      problems.push({ key: `asleep ${node.id}`, level: "warning", text: `${node.id}: ${asleep.get(node.id)}.` });
+      problems.push({
+        key: `asleep ${node.id}`,
+        level: "warning",
+        text: t.problems.asleep(node.id, asleep.get(node.id)!),
+      });
   const lost = gone.filter((node) => !asleep.has(node.id));
   if (lost.length > 0)
     problems.push({
       key: "lost",
       level: "warning",
-      text: `${count(lost.length, "node")} lost: ${names(lost.map((node) => node.id))}.`,
+      text: t.problems.lost(lost.map((node) => node.id)),
     });
+  for (const [node, why] of Object.entries(site.planner?.held ?? {}))
+    problems.push({ key: `held ${node}`, level: "warning", text: t.problems.held(node, why) });
+  for (const { id, binding, report } of site.rules.values())
+    if (binding && report?.error)
+      problems.push({ key: `rule ${id}`, level: "error", text: t.problems.binding(id, inWords(report.error)) });
   for (const task of site.tasks.values())
     if (task.route?.error)
-      problems.push({ key: `task ${task.id}`, level: "error", text: `Task ${task.id}. ${inWords(task.route.error)}` });
+      problems.push({
+        key: `task ${task.id}`,
+        level: "error",
+        text: t.problems.task(task.id, inWords(task.route.error)),
+      });
   for (const module of site.modules().values())
     for (const copy of module.copies)
       if (copy.reason)
         problems.push({
           key: `module ${copy.module} ${copy.node}`,
           level: "error",
-          text: `${copy.module} on ${copy.node}. ${inWords(copy.reason)}`,
+          text: t.problems.module(copy.module, copy.node, inWords(copy.reason)),
         });
   return problems.length > MOST
-    ? [...problems.slice(0, MOST), { key: "more", level: "warning", text: `${problems.length - MOST} more.` }]
+    ? [...problems.slice(0, MOST), { key: "more", level: "warning", text: t.problems.more(problems.length - MOST) }]
     : problems;
 }
 

@@ -3,7 +3,8 @@ import { useState } from "preact/hooks";
 import { Chart } from "./chart";
 import type { Request, Second, Site } from "./site";
 import { Steps, spans, worked } from "./steps";
-import { clock, inWords, ms, shown } from "./words";
+import { t } from "./texts";
+import { clock, inWords, ms, shown, todo } from "./words";
 
 const SHOWN = 8;
 const MINUTE = 60;
@@ -15,36 +16,37 @@ export function Requests({ site }: { site: Site }) {
   const latest = site.requests.slice(-SHOWN).reverse();
   return (
     <section class="panel" aria-labelledby="requests-title">
-      <h2 id="requests-title">Requests</h2>
+      <h2 id="requests-title">{t.requests.title}</h2>
       <p class="summary">{summary(seconds)}</p>
       <div class="charts">
         <figure>
-          <figcaption>Answered each second</figcaption>
+          <figcaption>{t.requests.eachSecond}</figcaption>
           <Chart
             times={times}
             unit=""
             height={130}
-            lines={[{ label: "answered", colour: "--accent", values: seconds.map((s) => s.finished), fill: true }]}
+            lines={[
+              { label: t.requests.answered, colour: "--accent", values: seconds.map((s) => s.finished), fill: true },
+            ]}
           />
         </figure>
         <figure>
           <figcaption>
-            Latency: <span class="key median">● median</span> <span class="key slowest">● slowest</span>
+            {t.requests.latency} <span class="key median">● {t.requests.median}</span>{" "}
+            <span class="key slowest">● {t.requests.slowest}</span>
           </figcaption>
           <Chart
             times={times}
             unit="ms"
             height={130}
             lines={[
-              { label: "median", colour: "--accent", values: seconds.map((s) => quantile(s.latencies, 0.5)) },
-              { label: "slowest", colour: "--warm", values: seconds.map((s) => quantile(s.latencies, 1)) },
+              { label: t.requests.median, colour: "--accent", values: seconds.map((s) => quantile(s.latencies, 0.5)) },
+              { label: t.requests.slowest, colour: "--warm", values: seconds.map((s) => quantile(s.latencies, 1)) },
             ]}
           />
         </figure>
       </div>
-      {latest.length === 0 && (
-        <p class="quiet">No answer yet. Requests show up here as they are answered, whoever asked; try one.</p>
-      )}
+      {latest.length === 0 && <p class="quiet">{t.requests.none}</p>}
       <ol class="requests">
         {latest.map((request) => (
           <li key={request.key}>
@@ -58,7 +60,7 @@ export function Requests({ site }: { site: Site }) {
               <span class={request.answer.status}>{said(request)}</span>
               <span class="number">{took(request, site)}</span>
             </button>
-            {open === request.key && <Steps answer={request.answer} route={site.tasks.get(request.task)?.route} />}
+            {open === request.key && <Opened request={request} site={site} />}
           </li>
         ))}
       </ol>
@@ -66,15 +68,32 @@ export function Requests({ site }: { site: Site }) {
   );
 }
 
+/** All that is known of a request: why it failed, or its answer, and the time of each step. */
+function Opened({ request: { task, answer, sampled }, site }: { request: Request; site: Site }) {
+  const { error } = answer;
+  return (
+    <div class="opened">
+      {answer.status === "error" && (
+        <p class="error">
+          {error ? inWords(error) : t.requests.noReason} {error?.step && t.requests.where(error.step, error.node ?? "")}{" "}
+          {error && todo(error)}
+        </p>
+      )}
+      {answer.status === "ok" && <p class="whole">{sampled ? t.requests.privateWhy : shown(answer.answer, 2_000)}</p>}
+      <Steps answer={answer} route={site.tasks.get(task)?.route} />
+    </div>
+  );
+}
+
 function took({ task, answer, sampled }: Request, site: Site): string {
-  if (answer.status === "error") return "failed";
-  return sampled ? `${ms(worked(spans(answer, site.tasks.get(task)?.route)))} of work` : ms(answer.latency_ms);
+  if (answer.status === "error") return t.requests.failed;
+  return sampled ? t.requests.work(ms(worked(spans(answer, site.tasks.get(task)?.route)))) : ms(answer.latency_ms);
 }
 
 function said({ answer, sampled }: Request): string {
-  if (sampled) return "answered to its caller alone";
+  if (sampled) return t.requests.private;
   if (answer.status === "ok") return shown(answer.answer, 120);
-  return `✕ ${answer.error ? inWords(answer.error) : "failed without a reason"}`;
+  return `✕ ${answer.error ? inWords(answer.error) : t.requests.noReason}`;
 }
 
 function summary(seconds: readonly Second[]): string {
@@ -83,9 +102,9 @@ function summary(seconds: readonly Second[]): string {
   const answered = last.reduce((sum, second) => sum + second.finished, 0);
   const failed = last.reduce((sum, second) => sum + second.failed, 0);
   const pace = latencies.length
-    ? ` Half of those seen took less than ${ms(quantile(latencies, 0.5) ?? 0)}, the slowest ${ms(quantile(latencies, 1) ?? 0)}.`
+    ? t.requests.pace(ms(quantile(latencies, 0.5) ?? 0), ms(quantile(latencies, 1) ?? 0))
     : "";
-  return `In the last minute: ${answered} answered, ${failed} failed.${pace}`;
+  return t.requests.summary(answered, failed) + pace;
 }
 
 /** The quantile `share` (0 to 1) of values; null if there are no values. */

@@ -1,6 +1,10 @@
 // The site as its topics describe it: documents are kept, views are derived from them. No I/O, no clock of its own.
 import type {
   Answer,
+  Binding,
+  BindingReport,
+  BridgeState,
+  ControlResponse,
   ErrorBody,
   Event,
   ModuleReport,
@@ -32,6 +36,8 @@ export type Node = {
 export type Task = { id: string; spec?: TaskSpec; route?: RouteDoc; round: number };
 /** An answered request. One that was sampled from node/+/load has no answer: that went to its caller only. */
 export type Request = { key: number; at: number; task: string; answer: Answer; sampled: boolean };
+/** A rule: messages on a topic become inputs of a task. */
+export type Rule = { id: string; binding?: Binding; report?: BindingReport; round: number };
 export type Happening = { key: number; at: number; event: Event };
 /** Counters of one second. */
 export type Second = { at: number; finished: number; latencies: number[]; failed: number };
@@ -60,6 +66,7 @@ const HAPPENINGS = 100;
 const SECONDS = 300;
 const LATENCIES = 500;
 const TEXTS = 20;
+const ORDERS = 50;
 const LONGEST_TEXT = 20_000;
 /** Most nodes and most tasks that are kept, so that a flooded bus cannot fill the browser's memory. */
 export const MOST = 2_000;
@@ -72,7 +79,11 @@ export class Site {
   readonly requests: Request[] = [];
   readonly happenings: Happening[] = [];
   readonly seconds: Second[] = [];
+  readonly rules = new Map<string, Rule>();
+  /** the last response to each order, by its transaction */
+  readonly orders = new Map<string | number, ControlResponse>();
   planner?: PlannerState;
+  bridge?: BridgeState;
   /** grows whenever something that is displayed has changed */
   placement = 0;
   round = 0;
@@ -96,7 +107,7 @@ export class Site {
   /** Drops documents that did not arrive again since `begin`. */
   forget(): void {
     this.settled = true;
-    for (const kept of [this.nodes, this.tasks])
+    for (const kept of [this.nodes, this.tasks, this.rules])
       for (const [id, { round }] of kept) if (round < this.round) kept.delete(id);
     this.placement += 1;
   }
@@ -135,6 +146,21 @@ export class Site {
         break;
       case "event":
         if (said.document) push(this.happenings, { key: this.key++, at: now, event: said.document }, HAPPENINGS);
+        break;
+      case "bridge":
+        this.bridge = said.document ?? undefined;
+        break;
+      case "bind":
+        this.keepRule(said.id, { binding: said.document ?? undefined });
+        break;
+      case "report":
+        this.keepRule(said.id, { report: said.document ?? undefined });
+        break;
+      case "order":
+        if (said.document?.transaction != null) {
+          this.orders.set(said.document.transaction, said.document);
+          if (this.orders.size > ORDERS) this.orders.delete(this.orders.keys().next().value!);
+        }
         break;
     }
   }
@@ -238,6 +264,14 @@ export class Site {
     this.placement += 1;
   }
 
+  private keepRule(id: string, said: Partial<Rule>): void {
+    const old = this.rules.get(id);
+    if (!old && this.rules.size >= MOST) return;
+    const rule = { ...(old ?? { id }), ...said, round: this.round };
+    if (rule.binding || rule.report) this.rules.set(id, rule);
+    else this.rules.delete(id);
+  }
+
   private learn(plan: Plan | null): void {
     for (const { id, role } of plan?.modules ?? []) if (role && this.roles.size < MOST) this.roles.set(id, role);
   }
@@ -247,6 +281,7 @@ export class Site {
     if (node) this.replace({ ...node, load: { ...load, at: now } });
     for (const finished of Object.values(load.finished)) this.second(now).finished += finished;
     for (const [task, steps] of Object.entries(load.latest)) {
+      if (!this.tasks.has(task)) continue; // the bridge embeds pictures for searches: no task of the site
       const answer: Answer = { status: "ok", outputs: {}, latency_ms: 0, attempts: 1, steps };
       if (!this.requests.some((seen) => seen.task === task && sameSteps(seen.answer, answer)))
         push(this.requests, { key: this.key++, at: now, task, answer, sampled: true }, REQUESTS);

@@ -4,15 +4,18 @@ import type { Connection } from "./connection";
 import type { Answer, RouteDoc } from "./documents";
 import { Field, type Given, encode } from "./inputs";
 import type { Request, Site } from "./site";
+import { Shown } from "./shown";
 import { Steps } from "./steps";
-import { clock, inWords, ms, shown } from "./words";
+import { t } from "./texts";
+import { clock, inWords, ms, shown, todo } from "./words";
 
 type Asked = { task: string; transaction: string; at: number; deadline_s: number };
 type State =
   | { kind: "idle" }
   | { kind: "wrong"; why: string }
+  | { kind: "preparing" }
   | { kind: "waiting"; asked: Asked }
-  | { kind: "answered"; asked: Asked; answer: Answer };
+  | { kind: "answered"; asked: Asked; answer: Answer; given: Record<string, Given> };
 
 /** A little more than the deadline, as the answer with the code `timeout` is sent after it. */
 const PATIENCE_MS = 3_000;
@@ -24,8 +27,16 @@ export function Try({ site, connection }: { site: Site; connection: Connection }
   const [state, setState] = useState<State>({ kind: "idle" });
   const task = tasks.find(({ id }) => id === chosen) ?? tasks[0];
   const route = task?.route;
+  const example = route && t.examples[route.model];
   const now = Date.now();
-  useAnswer(site.requests, state, setState, now);
+  const sent = useRef<Record<string, Given>>({});
+  useAnswer(site.requests, state, (asked, answer) =>
+    setState({ kind: "answered", asked, answer, given: sent.current }),
+  );
+  useEffect(() => {
+    if (state.kind === "waiting" && now - state.asked.at > state.asked.deadline_s * 1000 + PATIENCE_MS)
+      setState({ kind: "wrong", why: t.ask.noAnswer });
+  });
   const submit = async (event: SubmitEvent) => {
     event.preventDefault();
     if (!task || !route) return;
@@ -35,29 +46,35 @@ export function Try({ site, connection }: { site: Site; connection: Connection }
       at: Date.now(),
       deadline_s: route.deadline_s,
     };
+    setState({ kind: "preparing" }); // the answer before is gone at once: a large picture takes seconds to prepare
+    sent.current = given;
     try {
       const inputs = await encode(route, given);
+      asked.at = Date.now();
       setState({ kind: "waiting", asked });
       await connection.ask(task.id, JSON.stringify({ transaction: asked.transaction, inputs, stream: true }));
     } catch (error) {
-      setState({ kind: "wrong", why: error instanceof Error ? error.message : "it could not be sent" });
+      setState({ kind: "wrong", why: error instanceof Error ? error.message : t.ask.notSent });
     }
   };
   return (
     <section class="panel try" id="try" aria-labelledby="try-title" tabIndex={-1}>
-      <h2 id="try-title">Try a task</h2>
+      <h2 id="try-title">{t.ask.title}</h2>
       {tasks.length === 0 ? (
-        <p class="quiet">No task can be asked yet.</p>
+        <p class="quiet">{t.ask.noTask}</p>
       ) : (
-        <form onSubmit={submit} aria-busy={state.kind === "waiting"}>
+        <form onSubmit={submit} aria-busy={state.kind === "waiting" || state.kind === "preparing"}>
           <div class="block">
-            <label for="task">Task</label>
+            <label for="task">{t.ask.task}</label>
             <select
               id="task"
               name="task"
               value={task?.id}
               onChange={(e) => {
-                if (e.currentTarget.value !== task?.id) give({});
+                if (e.currentTarget.value !== task?.id) {
+                  give({});
+                  setState({ kind: "idle" });
+                }
                 choose(e.currentTarget.value);
               }}
             >
@@ -68,6 +85,15 @@ export function Try({ site, connection }: { site: Site; connection: Connection }
               ))}
             </select>
           </div>
+          {route && <p class="quiet description">{t.models[route.model] ?? route.description}</p>}
+          {example && (
+            <button
+              type="button"
+              onClick={() => fill(example, route!).then(give, () => setState({ kind: "wrong", why: t.ask.notSent }))}
+            >
+              {t.ask.example}
+            </button>
+          )}
           {Object.entries(route?.inputs ?? {}).map(([name, kind]) => (
             <Field
               key={`${task?.id} ${name}`}
@@ -80,9 +106,9 @@ export function Try({ site, connection }: { site: Site; connection: Connection }
             />
           ))}
           <button class="primary" disabled={connection.phase !== "online"}>
-            Ask
+            {t.ask.ask}
           </button>
-          {connection.phase !== "online" && <p class="quiet">Not connected: nothing can be asked now.</p>}
+          {connection.phase !== "online" && <p class="quiet">{t.ask.offline}</p>}
         </form>
       )}
       <div role="status" class="outcome">
@@ -92,21 +118,35 @@ export function Try({ site, connection }: { site: Site; connection: Connection }
   );
 }
 
-/** Finds the answer to the page's request among the answers on the shared topic; ends after the deadline. */
-function useAnswer(requests: readonly Request[], state: State, set: (next: State) => void, now: number): void {
+/** Fetches the files of an example; returns what the form holds then. */
+async function fill(example: Record<string, string>, route: RouteDoc): Promise<Record<string, Given>> {
+  const filled: Record<string, Given> = {};
+  for (const [name, value] of Object.entries(example)) {
+    const kind = route.inputs[name];
+    if (kind === "image" || kind === "images" || kind === "audio")
+      filled[name] = { text: "", files: await Promise.all(value.split(" ").map(sample)) };
+    else if (kind !== undefined) filled[name] = { text: value, files: [] };
+  }
+  return filled;
+}
+
+async function sample(name: string): Promise<File> {
+  const response = await fetch(`samples/${name}`);
+  if (!response.ok) throw new Error(name);
+  const blob = await response.blob();
+  return new File([blob], name, { type: blob.type });
+}
+
+/** Finds the answer to the page's request among the answers on the shared topic. */
+function useAnswer(requests: readonly Request[], state: State, found: (asked: Asked, answer: Answer) => void): void {
   const looked = useRef(-1);
   useEffect(() => {
     if (state.kind !== "waiting") return;
     const { asked } = state;
     const fresh = requests.filter(({ key }) => key > looked.current);
     looked.current = requests.at(-1)?.key ?? looked.current;
-    const found = fresh.find(({ task, answer }) => task === asked.task && answer.transaction === asked.transaction);
-    if (found) set({ kind: "answered", asked, answer: found.answer });
-    else if (now - asked.at > asked.deadline_s * 1000 + PATIENCE_MS)
-      set({
-        kind: "wrong",
-        why: "No answer came in time. Either nobody serves this task now, or this login may not ask it.",
-      });
+    const ours = fresh.find(({ task, answer }) => task === asked.task && answer.transaction === asked.transaction);
+    if (ours) found(asked, ours.answer);
   });
 }
 
@@ -130,33 +170,45 @@ function Outcome({ state, now, route, texts }: OutcomeProps) {
             {texts.get(state.asked.transaction)}
           </p>
           <p>
-            Asked {state.asked.task}, waiting {Math.max(0, Math.round((now - state.asked.at) / 1000))} s of at most{" "}
-            {state.asked.deadline_s} s…
+            {t.ask.waiting(
+              state.asked.task,
+              Math.max(0, Math.round((now - state.asked.at) / 1000)),
+              state.asked.deadline_s,
+            )}
           </p>
         </>
       );
+    case "preparing":
+      return <p>{t.ask.preparing}</p>;
     case "answered":
-      return <Answered asked={state.asked} answer={state.answer} route={route} />;
+      return <Answered asked={state.asked} answer={state.answer} given={state.given} route={route} />;
   }
 }
 
-function Answered({ asked, answer, route }: { asked: Asked; answer: Answer; route: RouteDoc | undefined }) {
+type AnsweredProps = { asked: Asked; answer: Answer; given: Record<string, Given>; route: RouteDoc | undefined };
+
+function Answered({ asked, answer, given, route }: AnsweredProps) {
   if (answer.status === "error")
-    return <p class="error">✕ {answer.error ? inWords(answer.error) : "It failed, without a reason."}</p>;
+    return (
+      <p class="error">
+        ✕ {answer.error ? inWords(answer.error) : t.ask.noReason} {answer.error && todo(answer.error)}
+      </p>
+    );
+  const pictures = Object.entries(given).find(([name]) => route?.inputs[name] === "images")?.[1].files;
   const others = Object.entries(answer.outputs).filter(([, value]) => value !== answer.answer);
   return (
     <>
-      <p class="answer" data-answer={asked.task}>
-        {shown(answer.answer, 2_000)}
-      </p>
+      <div class="answer" data-answer={asked.task}>
+        <Shown value={answer.answer} of={route?.answer[0] === "picture" ? (pictures ?? []) : undefined} />
+      </div>
       <p class="quiet">
         {asked.task}, {clock(asked.at)}: {ms(answer.latency_ms)}
-        {answer.attempts > 1 && `, in ${answer.attempts} attempts`}
+        {answer.attempts > 1 && t.home.attempts(answer.attempts)}
       </p>
       <Steps answer={answer} route={route} />
       {others.length > 0 && (
         <details>
-          <summary>Everything it said</summary>
+          <summary>{t.home.everything}</summary>
           <dl class="outputs">
             {others.map(([name, value]) => (
               <div key={name}>

@@ -1,59 +1,56 @@
 // Texts for people: errors and states in words, formatted numbers. Independent of the page's components.
 import type { ErrorBody, Event } from "./documents";
+import { t } from "./texts";
 
-const ERRORS: Record<string, string> = {
-  bad_input: "The input cannot be used",
-  unknown_task: "There is no task of this name",
-  no_capacity: "The modules do not fit on the devices there are",
-  too_large: "That is more than may be sent",
-  busy: "Too much at once: the queues are full. Try again in a moment",
-  timeout: "It took longer than it may",
-  module_failed: "A module could not be loaded, or failed",
-  not_ready: "Not ready yet",
-  unauthorised: "This login may not do that",
-};
+export { count, names } from "./format";
 
 /** The text for an error: its code in words, then its detail. */
 export function inWords(error: ErrorBody): string {
-  const head = ERRORS[error.code] ?? error.code;
+  const head = t.errors[error.code]?.[0] ?? error.code;
   return error.detail ? `${head}: ${error.detail}` : `${head}.`;
+}
+
+/** What a person can do about an error; empty for a code that the page does not know. */
+export function todo(error: ErrorBody): string {
+  return t.errors[error.code]?.[1] ?? "";
 }
 
 /** One line for an event. */
 export function eventInWords(event: Event): string {
   const detail = event.detail ? `: ${event.detail}` : "";
+  const node = event.node ?? t.events.aNode;
   switch (event.event) {
     case "node_joined":
-      return `${event.node ?? "A node"} joined${detail}`;
+      return t.events.joined(node) + detail;
     case "node_lost":
-      return `${event.node ?? "A node"} was lost${detail}`;
-    case "plan_changed":
-      return `${event.node ?? "A node"} is now to hold ${event.detail ? names(event.detail.split(" "), 8) : "nothing"}`;
-    case "module_failed":
-      return `${event.module ?? "A module"} failed on ${event.node ?? "a node"}${detail}`;
-    case "request_failed":
-      return `A request to ${event.task ?? "a task"} failed${detail}`;
+      return t.events.lost(node) + detail;
     case "node_woken":
-      return `${event.node ?? "A node"} is asleep and wanted${detail}`;
+      return t.events.woken(node) + detail;
+    case "plan_changed":
+      return t.events.plan(node, event.detail ? event.detail.split(" ") : []);
+    case "module_failed":
+      return t.events.moduleFailed(event.module ?? t.events.aModule, node) + detail;
+    case "request_failed":
+      return t.events.requestFailed(event.task ?? t.events.aTask) + detail;
     case "unknown":
-      return `Something that this page is too old to know happened on ${event.node ?? "the site"}${detail}`;
+      return t.events.unknown(event.node ?? t.events.theSite) + detail;
   }
 }
 
-const ROLES: Record<string, [letter: string, word: string]> = {
-  "vision-encoder": ["V", "vision encoder"],
-  "text-encoder": ["T", "text encoder"],
-  "audio-encoder": ["A", "audio encoder"],
-  decoder: ["D", "decoder"],
-  head: ["H", "head"],
+/** role -> the sign that stands for it; the legend says what it means */
+const SIGNS: Record<string, string> = {
+  "vision-encoder": "◉",
+  "text-encoder": "¶",
+  "audio-encoder": "♪",
+  decoder: "✎",
+  head: "⚖",
 };
 
-/** A role's letter and label; an unknown role keeps its name. */
-export function role(name: string): { letter: string; word: string } {
-  const [letter, word] = ROLES[name] ?? ["M", name || "module"];
-  return { letter, word };
+/** A role's sign and label; an unknown role keeps its name. */
+export function role(name: string): { sign: string; word: string } {
+  return { sign: SIGNS[name] ?? "▪", word: t.roles[name] ?? (name || t.roles["module"]!) };
 }
-export const KNOWN_ROLES = Object.keys(ROLES);
+export const KNOWN_ROLES = Object.keys(SIGNS);
 
 /** Formats megabytes. */
 export function mb(amount: number): string {
@@ -67,16 +64,6 @@ export function ms(amount: number): string {
   return amount >= 10 ? `${Math.round(amount)} ms` : `${amount.toFixed(1)} ms`;
 }
 
-export function count(n: number, one: string, many = `${one}s`): string {
-  return `${n} ${n === 1 ? one : many}`;
-}
-
-/** Joins names: "a", "a and b", "a, b and 3 more". */
-export function names(all: readonly string[], most = 4): string {
-  if (all.length > most) return `${all.slice(0, most - 1).join(", ")} and ${all.length - most + 1} more`;
-  return all.length < 2 ? (all[0] ?? "") : `${all.slice(0, -1).join(", ")} and ${all.at(-1)}`;
-}
-
 /** Formats any value of an answer as one short text, which is never interpreted as HTML. */
 export function shown(value: unknown, most = 300): string {
   const whole = asText(value);
@@ -85,16 +72,16 @@ export function shown(value: unknown, most = 300): string {
 
 function asText(value: unknown): string {
   if (typeof value === "string") return value;
-  if (value === undefined || value === null) return "no answer";
-  if (isFile(value)) return "a file";
+  if (value === undefined || value === null) return t.words.noAnswer;
+  if (isFile(value)) return t.words.file;
   if (Array.isArray(value) && value.length > 0 && value.every(isBox))
     return value.map((box) => `${box.label} ${box.score.toFixed(2)}`).join(", ");
   return JSON.stringify(value);
 }
 
 /** A picture or sound in plain form: its base64 is no text for people. */
-function isFile(value: unknown): boolean {
-  return typeof value === "object" && value !== null && "base64" in value;
+export function isFile(value: unknown): value is { base64: string } {
+  return typeof value === "object" && value !== null && "base64" in value && typeof value.base64 === "string";
 }
 
 /** One of a detector's boxes: where it is in the picture is said in the answer's JSON. */
@@ -104,5 +91,14 @@ function isBox(value: unknown): value is { label: string; score: number } {
 }
 
 export function clock(at: number): string {
-  return new Date(at).toLocaleTimeString(undefined, { hour12: false });
+  return new Date(at).toLocaleTimeString(t.language, { hourCycle: "h23" });
+}
+
+/** Date and time, the date only if it is not today. */
+export function when(at: number, now: number): string {
+  const today = new Date(at).toDateString() === new Date(now).toDateString();
+  const day = today
+    ? ""
+    : `${new Date(at).toLocaleDateString(t.language, { weekday: "short", day: "numeric", month: "short" })} `;
+  return day + clock(at);
 }

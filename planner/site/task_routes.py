@@ -58,6 +58,7 @@ class TaskRoutes:
             epoch=0,
             revision=0,
             model=model.id,
+            description=model.description,
             inputs=model.inputs,
             defaults=spec.inputs,
             options=spec.options,

@@ -76,7 +76,7 @@ class Bindings:
                 self._running.pop(running).stop()
                 _log.info("binding_ended", binding=running)
         for other, theirs in self.wanted.items():
-            if other not in self._refused and other not in self._running:
+            if other not in self._refused and other not in self._running and not theirs.paused:
                 self._start(other, theirs)
 
     def reports(self) -> dict[str, BindingReport]:
@@ -84,6 +84,9 @@ class Bindings:
         found = {name: report for name, bound in self._running.items() if (report := bound.report) is not None}
         for name, error in self._refused.items():
             found[name] = BindingReport(state="refused", error=ErrorBody(**error.as_dict()))
+        for name, binding in self.wanted.items():
+            if binding.paused and name not in self._refused:
+                found[name] = BindingReport(state="paused")
         return found
 
     def stop(self, *, clear: bool) -> None:

@@ -1,6 +1,6 @@
 """What the bridge asks, and what it tells of it: every answer to the house, every failure as an event."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,10 +11,10 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
+from s2m3.history.entries import Told
 from s2m3.homeassistant.announcer import Announcer
-from s2m3.homeassistant.answers import failure, of_plain, of_result
+from s2m3.homeassistant.answers import failure, of_plain, of_result, steps_of_plain
 from s2m3.homeassistant.view import View
-from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.errors import S2M3Error
@@ -34,6 +34,7 @@ class Requests:
         dispatcher: Asks.
         view: What the bridge has heard.
         announcer: Tells answers to the house.
+        record: Keeps an answer in the history.
         binding_changed: Called when a binding listens, or has been refused.
     """
 
@@ -44,19 +45,23 @@ class Requests:
         view: View,
         announcer: Announcer,
         *,
+        record: Callable[[Told], None],
         binding_changed: Callable[[], None],
     ) -> None:
         self._link = link
         self._dispatcher = dispatcher
         self._view = view
         self._announcer = announcer
+        self._record = record
         self._binding_changed = binding_changed
 
     def ask(self, asked: Asked, inputs: Mapping[str, Any], done: Callable[[Result], None]) -> None:
         """Asks a task; `done` is called once, in the loop's thread."""
 
         def settle(result: Result) -> None:
-            self._told(asked, of_result(asked, result, _now()), boxes_in(result.outputs) or ())
+            steps = {step: m.StepTiming(**timing.as_dict()) for step, timing in result.timings.items()}
+            boxes, answer = boxes_in(result.outputs) or (), of_result(asked, result, _now())
+            self._told(Told(asked, answer, self._whole(asked.task, inputs), boxes, steps, self._model(asked.task)))
             if result.error is not None:
                 self._tell_failure(asked.task, result.request, result.error)
             done(result)
@@ -65,7 +70,7 @@ class Requests:
 
     def failed(self, asked: Asked, request: bytes, error: S2M3Error) -> None:
         """Tells of a failure that came before or after a request."""
-        self._told(asked, failure(asked, error, _now()))
+        self._told(Told(asked, failure(asked, error, _now()), model=self._model(asked.task)))
         self._tell_failure(asked.task, request, error)
 
     def refuse(self, asked: Asked, error: S2M3Error) -> None:
@@ -85,11 +90,22 @@ class Requests:
         task = (topics.RESPONSE.ids(self._link.root, message.topic) or {}).get("task")
         answer = None if task is None else of_plain(task, message.payload, _now())
         if task is not None and answer is not None:
-            self._told(Asked(task, "plain"), answer)
+            steps, model = steps_of_plain(message.payload), self._model(task)
+            self._told(Told(Asked(task, "plain"), answer, steps=steps, model=model))
 
-    def _told(self, asked: Asked, answer: b.BridgeAnswer, boxes: Sequence[Mapping[str, Any]] = ()) -> None:
-        if asked.task in self._view.tasks:
-            self._announcer.answered(asked.task, answer, asked.picture, boxes)
+    def _told(self, told: Told) -> None:
+        if told.asked.task in self._view.tasks:
+            self._announcer.answered(told.asked.task, told.answer, told.asked.picture, told.boxes)
+            self._record(told)
+
+    def _whole(self, task: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the inputs of a request with the task's own for those that it does not give."""
+        doc = self._view.routes.get(task)
+        return {**(doc.defaults if doc else {}), **inputs}
+
+    def _model(self, task: str) -> str | None:
+        doc = self._view.routes.get(task)
+        return doc.model if doc else None
 
     def _tell_failure(self, task: str, request: bytes, error: S2M3Error) -> None:
         detail = f"{error.code}: {error.detail}"

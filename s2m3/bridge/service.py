@@ -23,6 +23,8 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing, Will
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.broker.roll_call import answer_roll_calls
+from s2m3.history.finder import Finder
+from s2m3.history.service import History
 from s2m3.homeassistant.announcer import Announcer
 from s2m3.homeassistant.discovery import Devices
 from s2m3.homeassistant.view import View
@@ -78,8 +80,14 @@ class Bridge:
         devices = Devices(self._root, prefix, version("s2m3"), pictures=settings.pictures > 0)
         shown = devices if settings.homeassistant else None
         self._announcer = Announcer(self._link, self._loop, self._view, shown, self._tell_again, retention=retention)
+        self._history = History(self._link, self._loop, settings, Finder(self._dispatcher))
         self._requests = asks = Requests(
-            self._link, self._dispatcher, self._view, self._announcer, binding_changed=self._tell_reports
+            self._link,
+            self._dispatcher,
+            self._view,
+            self._announcer,
+            record=self._history.record,
+            binding_changed=self._tell_reports,
         )
         shows = self._announcer.last_picture
         self._questions = Questions(self._root, kinds=asks.kinds, last_picture=shows, ask=asks.ask, refuse=asks.refuse)
@@ -120,6 +128,7 @@ class Bridge:
         link.subscribe(topics.RESPONSE.all(self._root), self._requests.on_response)
         link.subscribe(topics.BRIDGE_ASK.all(self._root), self._questions.take)
         self._leftovers.listen()
+        self._history.start()
         for path in (topics.BRIDGE_TASK, topics.BRIDGE_NODE, topics.BRIDGE_BINDING):  # of a bridge before us
             link.subscribe(path.all(self._root), partial(self._on_left, path))
         self._dispatcher.start()
@@ -136,7 +145,9 @@ class Bridge:
         self._bindings.stop(clear=is_ours)
         if is_ours:
             self._loop.call(self._announcer.end)
+            self._history.forget_state()
             self._tell_state("offline")
+        self._history.stop()
         self._asking.stop(timeout_s=1.0)
         self._link.stop()
         self._loop.stop()
@@ -168,12 +179,14 @@ class Bridge:
         """The broker may have forgotten what we retain, or Home Assistant has just started."""
         self._tell_state("online")
         self._announcer.repeat()
+        self._history.tell()
 
     def _answer_roll_call(self) -> None:
         """Not the pictures, and nothing outside the root: whoever asks reads neither."""
         if self._settled and self._link.connected and not self.superseded.is_set():
             self._tell_state("online")
             self._announcer.repeat_documents()
+            self._history.tell()
             self._reports = {}
             self._tell_reports()
 
@@ -309,6 +322,8 @@ class Bridge:
     def _beat(self) -> None:
         if self._settled and self._link.connected:
             self._tell_state("online")
+            self._history.look(self._view.routes)
+            self._history.tell(again=False)
 
     def _tell_state(self, state: str) -> None:
         if state == "online" and self.superseded.is_set():

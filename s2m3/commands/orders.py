@@ -1,4 +1,4 @@
-"""Control requests of the command line to the planner, and their responses."""
+"""Control requests of the command line, and their responses."""
 
 import secrets
 import threading
@@ -14,8 +14,14 @@ __all__ = ["order"]
 _ANSWER_S = 10.0
 
 
-def order(site: Site, verb: str, node: str | None) -> m.ControlResponse:
-    """Gives an order and returns the planner's response.
+def order(site: Site, verb: str, node: str | None, owner: str = "planner") -> m.ControlResponse:
+    """Gives an order and returns the response of the service that carries it out.
+
+    Args:
+        site: The site.
+        verb: The order: `control/<verb>`.
+        node: The node that it is about.
+        owner: The name of that service, for the error.
 
     Raises:
         S2M3Error: It was refused, or nobody answered.
@@ -35,7 +41,7 @@ def order(site: Site, verb: str, node: str | None) -> m.ControlResponse:
     order = m.ControlRequest(transaction=transaction, node=node)
     site.publish(topics.CONTROL, order.encode(), verb=verb)
     if not answered.wait(_ANSWER_S):
-        raise S2M3Error(f"no planner answered the order {verb!r} in {_ANSWER_S:g} s")
+        raise S2M3Error(f"no {owner} answered the order {verb!r} in {_ANSWER_S:g} s")
     response = responses[0]
     if response.error is not None:
         raise error_from_code(response.error.code, response.error.detail)

@@ -230,6 +230,11 @@ def agent(settings: AgentSettings) -> None:
     answers=Annotated[
         str | None, typer.Option(help="off, keep, or seconds that last answers stay on the broker [86400]")
     ],
+    history=Annotated[
+        Path | None, typer.Option(help="file that keeps answers and pictures for the page [in memory, 10 minutes]")
+    ],
+    history_mb=Annotated[float | None, typer.Option(help="most megabytes of that file [100]")],
+    history_days=Annotated[float | None, typer.Option(help="days that an answer stays in that file [14]")],
     metrics_port=options.MetricsPort,
 )
 def bridge(settings: BridgeSettings) -> None:

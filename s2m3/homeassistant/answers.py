@@ -9,11 +9,11 @@ from s2m3.bindings.bound_topic import Asked
 from s2m3.broker.requests.actions import Result
 from s2m3.schemas.bridge import BridgeAnswer
 from s2m3.schemas.errors import S2M3Error
-from s2m3.schemas.messages import ErrorBody
+from s2m3.schemas.messages import ErrorBody, StepTiming
 from s2m3.schemas.wire.plain import plain_value
 from s2m3.schemas.wire.values import is_boxes
 
-__all__ = ["failure", "of_plain", "of_result"]
+__all__ = ["failure", "of_plain", "of_result", "steps_of_plain"]
 
 #: Longest state that Home Assistant accepts, characters.
 _LONGEST_STATE = 255
@@ -53,6 +53,14 @@ def of_plain(task: str, payload: bytes, at: str) -> BridgeAnswer | None:
         return BridgeAnswer.model_validate({**dict(told), "model": answer.get("model"), "rank": answer.get("rank")})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def steps_of_plain(payload: bytes) -> dict[str, StepTiming]:
+    """Returns step -> time of another caller's plain answer; {} if it says none that can be read."""
+    try:
+        return {step: StepTiming.model_validate(timing) for step, timing in json.loads(payload)["steps"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def failure(asked: Asked, error: S2M3Error, at: str) -> BridgeAnswer:

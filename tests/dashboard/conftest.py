@@ -46,7 +46,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
-    """Opens an address in a context of its own. At the end no page may have had an error, or said one."""
+    """Opens a view of the page in a context of its own. At the end no page may have had an error, or said one."""
     opened = []
     complaints: list[str] = []
 
@@ -56,14 +56,14 @@ def open_page(browser: Browser) -> Iterator[Open]:
         if message.type in ("error", "warning") and not message.text.startswith("WebSocket "):
             complaints.append(message.text)
 
-    def open_(url: str, **context: object) -> Page:
+    def open_(url: str, view: str = "understand", **context: object) -> Page:
         own = browser.new_context(**context)  # type: ignore[arg-type]  # playwright's own words
         opened.append(own)
         page = own.new_page()
         page.set_default_timeout(WAIT_S * 1000)
         page.on("console", said)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(url)
+        page.goto(f"{url}#{view}")
         return page
 
     yield open_

@@ -172,11 +172,11 @@ class RecordedSite:
 
 
 class Teller:
-    """Publishes what a site would have said, in MQTT 3.1.1."""
+    """Publishes what a site would have said, in MQTT 3.1.1: on a broker, or on a port of 127.0.0.1."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker | int) -> None:
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv311)
-        self._port = broker.port_v3
+        self._port = broker if isinstance(broker, int) else broker.port_v3
 
     def __enter__(self) -> Self:
         self._client.connect("127.0.0.1", self._port)

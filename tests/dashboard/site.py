@@ -44,6 +44,7 @@ class Up:
             )
         self.url = self._told(r"the page is at (\S+)")
         self.port = int(self._told(r"broker on 127\.0\.0\.1:(\d+)"))
+        self.port_v3 = int(self._told(r"\(MQTT 3\.1\.1: (\d+)\)"))
         self._restarted: subprocess.Popen[bytes] | None = None
 
     def _told(self, pattern: str) -> str:

@@ -50,9 +50,11 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         home/control/+/response home/event home/node/+/load home/node/+/profile home/node/+/reported
         home/node/+/settings home/node/+/state home/plan/+ home/planner/health home/planner/state home/response/+
         home/response/+/value home/route/+
-        home/task/+
+        home/task/+ home/history/done/+ home/history/kept/+/+ home/history/new/+ home/history/picture/+/+/+
+        home/history/state
         """,
         """
+        home/control/clear-history home/history/wanted/+
         home/bind/+ home/client/n1/in home/control/drain home/control/profile home/control/replan
         home/control/sleep home/control/wake home/demand/+ home/node/+/settings
         home/module/+/+/in home/node/+/profile home/node/+/reported home/node/+/state home/request/+
@@ -63,7 +65,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         """
         home/bind/+ home/bridge/binding/+ home/bridge/state home/bridge/task/+ home/event home/node/+/load
         home/node/+/profile home/node/+/reported home/node/+/state home/plan/+ home/planner/health
-        home/planner/state home/route/+ home/task/+
+        home/planner/state home/route/+ home/task/+ home/history/state
         """,
         "home/rollcall",
     ),
@@ -86,13 +88,16 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         home/bridge/node/+ home/bridge/picture/+ home/bridge/planner home/bridge/state home/bridge/task/+
         home/client/bridge/in home/event home/node/+/load home/node/+/profile home/node/+/reported
         home/node/+/state home/plan/+ home/planner/health home/planner/state home/response/+ home/rollcall
-        home/route/+ home/task/+ homeassistant/status
+        home/route/+ home/task/+ homeassistant/status home/history/state home/history/wanted/+
+        home/control/clear-history
         """,
         """
         home/bridge/answer/+ home/bridge/answered/+ home/bridge/binding/+ home/bridge/node/+
         home/bridge/picture/+ home/bridge/planner home/bridge/state home/bridge/task/+ home/client/bridge/in
         home/demand/+ home/event home/module/+/+/in home/request/+ home/request/+/+ home/request/+/+/+ home/rollcall
         homeassistant/#
+        home/history/done/+ home/history/kept/+/+ home/history/new/+ home/history/picture/+/+/+ home/history/state
+        home/control/clear-history/response
         """,
     ),
     ("neighbour", ()): (
@@ -121,8 +126,10 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         home/bind/+ home/bridge/binding/+ home/bridge/state home/bridge/task/+ home/event home/node/+/load
         home/node/+/profile home/node/+/reported home/node/+/state home/plan/+ home/planner/health
         home/planner/state home/response/porch home/response/porch/value home/route/+ home/task/+
+        home/history/done/+ home/history/kept/+/porch home/history/new/porch home/history/picture/+/porch/+
+        home/history/state
         """,
-        "home/request/porch home/request/porch/+ home/request/porch/+/+ home/rollcall",
+        "home/history/wanted/+ home/request/porch home/request/porch/+ home/request/porch/+/+ home/rollcall",
     ),
 }
 

@@ -1,0 +1,141 @@
+"""Embeds pictures and texts by the encoders that the site serves anyway. In the loop's thread, but for `best`."""
+
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from s2m3.broker.requests.actions import Result
+from s2m3.broker.requests.dispatcher import Dispatcher
+from s2m3.history.encoders import Encoders, encoders_of
+from s2m3.history.store import HistoryStore
+from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.errors import NotReadyError, S2M3Error
+from s2m3.schemas.history import HistoryEntry, HistoryWanted
+from s2m3.schemas.messages import RouteDoc
+
+if TYPE_CHECKING:
+    from s2m3.agents.zoo.conse import Conse
+
+__all__ = ["Finder", "Vector", "best", "packed"]
+
+Vector = npt.NDArray[np.float32]
+_log = structlog.get_logger(__name__)
+#: Names of the requests; no task of a site is called so.
+_PICTURE, _TEXT = "history-picture", "history-text"
+#: Pictures that wait for their embedding; of more, the newest ones get none.
+_MOST_WAITING = 4
+
+
+class Finder:
+    """The encoders of a site, for searching pictures.
+
+    Args:
+        dispatcher: Asks the encoders.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._encoders: Encoders | None = None
+        self._waiting = 0
+
+    @property
+    def task(self) -> str | None:
+        """The task whose encoders are used; None if the site serves none that compare pictures with texts."""
+        return self._encoders.task if self._encoders else None
+
+    @property
+    def space(self) -> str:
+        """Name of the space of the embeddings."""
+        return self._encoders.space if self._encoders else ""
+
+    def look(self, routes: Mapping[str, RouteDoc]) -> None:
+        """Takes the routes of the site as they are now."""
+        found = encoders_of(routes)
+        if found != self._encoders:
+            self._encoders = found
+            self._dispatcher.set_route(_PICTURE, found.picture if found else None)
+            self._dispatcher.set_route(_TEXT, found.text if found else None)
+
+    def embed_picture(self, picture: bytes, done: Callable[[str, Vector], None]) -> None:
+        """Embeds a picture; `done` gets the space and the unit vector, unless that fails or too much waits."""
+        if (encoders := self._encoders) is None or self._waiting >= _MOST_WAITING:
+            return
+        self._waiting += 1
+
+        def settle(result: Result) -> None:
+            self._waiting -= 1
+            try:
+                if result.error is not None:
+                    raise result.error
+                done(encoders.space, _unit(_conse().vectors(_value(result)) if encoders.is_conse else _value(result)))
+            except S2M3Error as error:
+                _log.warning("picture_not_embedded", error=str(error))
+
+        self._dispatcher.submit(_PICTURE, {encoders.picture_input: picture}, None, settle)
+
+    def embed_text(self, text: str, done: Callable[[str, Vector | S2M3Error], None]) -> None:
+        """Embeds a text; `done` gets the space, and the unit vector or why there is none."""
+        if (encoders := self._encoders) is None:
+            done("", NotReadyError("no task whose model compares pictures with texts is ready"))
+            return
+        value = [text] if encoders.text.inputs[encoders.text_input] == "texts" else text
+        settle = partial(_settle_text, encoders.space, done)
+        self._dispatcher.submit(_TEXT, {encoders.text_input: value}, None, settle)
+
+
+def _settle_text(space: str, done: Callable[[str, Vector | S2M3Error], None], result: Result) -> None:
+    done(space, result.error if result.error is not None else _unit(_value(result)))
+
+
+def _value(result: Result) -> Vector:
+    """Returns the one output of a request as (1, D)."""
+    return np.asarray(next(iter(result.outputs.values())), dtype=np.float32).reshape(1, -1)
+
+
+def _unit(value: Vector) -> Vector:
+    flat: Vector = value.reshape(-1)
+    return flat / max(float(np.linalg.norm(flat)), 1e-12)
+
+
+@cache
+def _conse() -> "Conse":
+    """Returns the head that makes pictures' vectors of class logits, with its table.
+
+    Raises:
+        ModuleFailedError: The table is not installed.
+    """
+    from s2m3.agents.zoo.conse import load_conse  # noqa: PLC0415  # reads its table, where it is needed
+
+    return load_conse(shipped_catalogue().modules["conse"])
+
+
+def packed(vector: Vector) -> bytes:
+    """Returns a vector as the store keeps it: little-endian float16."""
+    return vector.astype("<f2").tobytes()
+
+
+def best(store: HistoryStore, wanted: HistoryWanted, space: str, vector: Vector) -> list[HistoryEntry]:
+    """Returns the answers whose pictures fit best, the best first: one dot product for each picture of the history.
+
+    Args:
+        store: The history; in its thread.
+        wanted: Which answers are looked at, and how many are wanted.
+        space: The space of the vector.
+        vector: The unit vector (D,).
+    """
+    found: list[tuple[float, int]] = []
+    for rows in store.vectors(wanted, space):
+        fitting = [(entry, packed) for entry, packed in rows if len(packed) == 2 * len(vector)]
+        if not fitting:
+            continue
+        matrix = np.frombuffer(b"".join(packed for _, packed in fitting), "<f2").reshape(len(fitting), -1)
+        scores = matrix.astype(np.float32) @ vector
+        found += [(float(score), entry) for score, (entry, _) in zip(scores, fitting, strict=True)]
+        found = sorted(found, reverse=True)[: wanted.limit]
+    cosines = {entry: score for score, entry in found}
+    entries = store.entries(list(cosines))
+    return [entry.model_copy(update={"fits": round(cosines[entry.id], 4)}) for entry in entries]
