@@ -74,9 +74,8 @@ def test_the_keyboard_reaches_and_works_everything(busy: dict[str, Any]) -> None
     for _ in range(wanted + 3):
         page.keyboard.press("Tab")
         page.evaluate("window.reached.add(document.activeElement)")
-    missed = page.evaluate(
-        f"[...document.querySelectorAll(`{kinds}`)].filter(e => e.checkVisibility() && !reached.has(e)).map(e => e.outerHTML)"
-    )
+    missing = "e => e.checkVisibility() && !reached.has(e)"
+    missed = page.evaluate(f"[...document.querySelectorAll(`{kinds}`)].filter({missing}).map(e => e.outerHTML)")
     assert missed == []
     page.locator("[data-task=task-01]").focus()
     page.keyboard.press("Enter")
