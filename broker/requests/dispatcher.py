@@ -77,7 +77,8 @@ class Dispatcher:
         self._forward_node_state = on_node_state
         #: task -> when the planner was told of demand
         self._demand_told: dict[str, float] = {}
-        self._followed = RouteSubscriptions(
+        #: in the loop's thread
+        self.routes = RouteSubscriptions(
             link,
             loop,
             on_route=self._on_route,
@@ -100,7 +101,7 @@ class Dispatcher:
                 access lists, a broker may confirm a subscription and never deliver (Mosquitto's `acl_file` does).
         """
         self._link.on_connection_change(on_reconnect=self._on_reconnect, on_disconnect=self._on_disconnect)
-        self._loop.call(self._followed.start)
+        self._loop.call(self.routes.start)
         probe = partial(self._probe_inbox, on_ready or _no_op)
         self._link.subscribe(self._reply_to, self._on_answer, on_subscribed=probe)
 
@@ -115,12 +116,12 @@ class Dispatcher:
 
     def follow(self, task: str) -> None:
         """Subscribes to a task's route, unless that has been done. In the loop's thread."""
-        if self._followed.follow(task):
+        if self.routes.follow(task):
             self._requests.awaited.subscribed(task)
 
     def unfollow(self, task: str) -> None:
         """Ends the subscription to a task's route: it is not asked any more. In the loop's thread."""
-        self._followed.unfollow(task)
+        self.routes.unfollow(task)
         self._requests.awaited.forget(task)
 
     def _on_retained(self, task: str) -> None:
@@ -186,13 +187,6 @@ class Dispatcher:
     def under_way(self) -> int:
         """Number of requests without a result yet."""
         return len(self._requests)
-
-    def set_route(self, name: str, doc: RouteDoc | None) -> None:
-        """Sets a route of the caller's own under a name that no task has, or removes it. From any thread.
-
-        A request to that name takes that route, e.g. a part of a task's, with replicas as they are at this moment.
-        """
-        self._loop.call(partial(self._on_route, name, doc))
 
     def tasks(self) -> dict[str, RouteDoc]:
         """Returns the newest route document of each known task, from any thread: all tasks after `list_tasks`."""

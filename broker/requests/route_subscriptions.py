@@ -68,6 +68,8 @@ class RouteSubscriptions:
         self._all_states = all_states
         #: task -> its topic filter
         self._tasks: dict[str, str] = {}
+        #: names of routes of the owner's own
+        self._own: set[str] = set()
         #: task -> the nodes that its newest route names
         self._named: dict[str, frozenset[str]] = {}
         #: node -> number of tasks whose route names it
@@ -93,12 +95,22 @@ class RouteSubscriptions:
 
     def follow(self, task: str) -> bool:
         """Subscribes to a task's route; returns False if that has been done, or if no task can have this name."""
-        if task not in self._tasks and is_id(task):
+        if task not in self._tasks and task not in self._own and is_id(task):
             came = partial(self._probe, partial(self._came, task))
             self._tasks[task] = listen(self._link, topics.ROUTE, self._route, on_subscribed=came, task=task)
             self._look_later()
             return True
         return False
+
+    def put(self, name: str, doc: RouteDoc | None) -> None:
+        """Takes a route of the owner's own, e.g. a part of a task's, under a name that no task has; None removes it.
+
+        Nobody publishes it: replicas are those of this moment, without the nodes that are lost since.
+        """
+        if doc is not None:
+            self._own.add(name)
+        if name in self._own:
+            self._route(name, doc)
 
     def unfollow(self, task: str) -> None:
         """Ends the subscription to a task's route, and to nodes that no other route names."""

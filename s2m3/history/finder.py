@@ -57,8 +57,8 @@ class Finder:
         found = encoders_of(routes)
         if found != self._encoders:
             self._encoders = found
-            self._dispatcher.set_route(_PICTURE, found.picture if found else None)
-            self._dispatcher.set_route(_TEXT, found.text if found else None)
+            self._dispatcher.routes.put(_PICTURE, found.picture if found else None)
+            self._dispatcher.routes.put(_TEXT, found.text if found else None)
 
     def embed_picture(self, picture: bytes, done: Callable[[str, Vector], None]) -> None:
         """Embeds a picture; `done` gets the space and the unit vector, unless that fails or too much waits."""

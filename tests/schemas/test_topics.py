@@ -41,6 +41,12 @@ CONTRACT = {
     "part/piece/{holder}/{asker}": (False, 0),
     "control/{verb}": (False, 1),
     "control/{verb}/response": (False, 1),
+    "history/state": (True, 1),
+    "history/new/{task}": (False, 1),
+    "history/wanted/{asker}": (False, 1),
+    "history/kept/{asker}/{task}": (False, 1),
+    "history/picture/{asker}/{task}/{entry}": (False, 1),
+    "history/done/{asker}": (False, 1),
 }
 ids = st.from_regex(ID, fullmatch=True)
 
