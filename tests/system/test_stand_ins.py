@@ -73,6 +73,12 @@ def holders(site: Site) -> list[list[str]]:
     return found or [[]]
 
 
+def stand_in(site: Site) -> int:
+    """The rank that answers when all nodes with the best model are gone: spare memory may hold copies side by side."""
+    best, *further = holders(site)
+    return next(rank for rank, nodes in enumerate(further, start=1) if set(nodes) - set(best))
+
+
 class Load:
     """Requests at a steady rate, and what became of each: (time of the answer, answer)."""
 
@@ -127,22 +133,22 @@ def load(cluster: Cluster) -> Iterator[Load]:
 
 @pytest.mark.short_on("mosquitto")
 def test_a_killed_best_is_answered_for_by_the_next_and_answers_again_when_steady(cluster: Cluster, site: Site) -> None:
-    best, (second,), _ = holders(site)
-    assert second not in best
+    best = holders(site)[0]
+    rank = stand_in(site)
     with load(cluster) as asked:
         assert asked.wait(lambda one: len(one.answers) > RATE)
         for node in best:
             cluster.kill(node)
         killed = time.monotonic()
-        assert asked.wait(lambda one: one.first(1, killed) is not None)
-        first = asked.first(1, killed) or 0.0
+        assert asked.wait(lambda one: one.first(rank, killed) is not None)
+        first = asked.first(rank, killed) or 0.0
         assert asked.wait(lambda one: one.first(0, first) is not None), cluster.log("planner")
         back = asked.first(0, first) or 0.0
     assert asked.errors == []
-    assert {(answer.rank, answer.model) for _, answer in asked.answers} == {(0, "best"), (1, "second")}
+    assert {(answer.rank, answer.model) for _, answer in asked.answers} == {(0, "best"), (rank, MODELS[rank])}
     assert back - first >= STEADY_S * 0.5  # it had to stay first
     said = Counter(answer.model for _, answer in asked.answers)
-    assert said["second"] >= RATE * STEADY_S * 0.5
+    assert said[MODELS[rank]] >= RATE * STEADY_S * 0.5
 
 
 @pytest.mark.short_on("mosquitto")
@@ -158,15 +164,15 @@ def test_with_the_planner_dead_a_stand_in_answers_and_who_asks_plainly_reads_the
         assert (answer["model"], answer["rank"], answer["answer"]) == ("best", 0, 1)
         cluster.kill("planner")
         assert site.wait(lambda s: s.planner is not None and s.planner.state == "offline", WAIT_S)
-        best = holders(site)[0]
+        best, rank = holders(site)[0], stand_in(site)
         for node in best:
             cluster.kill(node)
         killed = time.monotonic()
-        assert asked.wait(lambda one: one.first(1, killed) is not None)
+        assert asked.wait(lambda one: one.first(rank, killed) is not None)
         if gateway not in best:  # the plain caller's gateway falls to the next model like any requester
             caller.send(request, json.dumps({"inputs": {"data": 2}}).encode())
             answer = caller.answer()
-            assert (answer["model"], answer["rank"], answer["answer"]) == ("second", 1, 2)
+            assert (answer["model"], answer["rank"], answer["answer"]) == (MODELS[rank], rank, 2)
         cluster.start_planner()
         assert site.wait(lambda s: s.planner is not None and s.planner.state == "online", WAIT_S)
         assert asked.wait(lambda one: one.first(0, killed + STEADY_S / 2) is not None), cluster.log("planner")
