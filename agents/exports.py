@@ -7,6 +7,7 @@ from s2m3.agents.parts.cache import PartCache
 from s2m3.agents.registry.exported import EXPORTABLE
 from s2m3.agents.runtimes.exported import ExportedParts
 from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.errors import BadInputError
 
 __all__ = ["exported_parts", "exports_cache", "zoo_without_export"]
 
@@ -23,7 +24,13 @@ def exports_cache(folder: Path | None) -> PartCache:
 
 
 def exported_parts(folder: Path | None) -> ExportedParts:
-    """Returns the parts that an agent looks in: those of a folder."""
+    """Returns the parts that an agent looks in: those of a folder; None is the one in the user's cache directory.
+
+    Raises:
+        BadInputError: The folder is not there.
+    """
+    if folder is not None and not folder.is_dir():
+        raise BadInputError(f"setting exports: {folder} is not a folder")
     return ExportedParts((exports_cache(folder),))
 
 
