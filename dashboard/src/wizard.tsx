@@ -34,10 +34,11 @@ const READY_MS = 60_000;
 
 export function Wizard({ site, connection, draft, close }: Props) {
   const [step, go] = useState(0);
-  const [values, setValues] = useState<Values>(() => begin(site, draft));
+  const [given, setValues] = useState<Values>(() => begin(draft));
+  const values = filled(given, site);
   const [busy, work] = useState("");
   const [wrong, complain] = useState("");
-  const set = (change: Partial<Values>) => setValues({ ...values, ...change });
+  const set = (change: Partial<Values>) => setValues({ ...given, ...change });
   const next = async (event: SubmitEvent) => {
     event.preventDefault();
     const why = check(step, values, site, draft);
@@ -235,13 +236,12 @@ function Then({ values, set, labels }: Omit<PartProps, "site"> & { labels: strin
   );
 }
 
-function begin(site: Site, { rule, words }: Draft): Values {
+function begin({ rule, words }: Draft): Values {
   const binding = rule?.binding;
-  const comparable = comparing(site);
   return {
-    fresh: !binding && comparable.length > 0 && (words !== undefined || askable(site).length === 0),
-    task: binding?.task ?? askable(site)[0]?.id ?? "",
-    model: comparable[0]?.id ?? "",
+    fresh: words !== undefined,
+    task: binding?.task ?? "",
+    model: "",
     texts: words ?? "",
     name: rule?.id ?? "",
     topic: binding?.source ?? "",
@@ -250,6 +250,15 @@ function begin(site: Site, { rule, words }: Draft): Values {
     publish: binding?.publish ?? "",
     label: binding?.labels[0] ?? "",
     above: binding?.above == null ? "" : `${binding.above}`,
+  };
+}
+
+/** The values with the first choice where none was made: the site's tasks may come after the form was opened. */
+function filled(values: Values, site: Site): Values {
+  return {
+    ...values,
+    task: values.task || (askable(site)[0]?.id ?? ""),
+    model: values.model || (comparing(site)[0]?.id ?? ""),
   };
 }
 
@@ -315,7 +324,7 @@ function check(step: number, values: Values, site: Site, draft: Draft): string {
     if (site.tasks.has(values.name) || (site.rules.get(values.name)?.binding && !draft.rule))
       return t.setup.taken(values.name);
   }
-  if (step === 0 && !values.fresh && !values.task) return t.ask.noTask;
+  if (step === 0 && !(values.fresh ? values.model : values.task)) return t.ask.noTask;
   if (step === 1 && !values.topic.trim()) return t.ask.missing(t.setup.topic);
   if (step === 1 && !(Number(values.every) >= 0)) return t.ask.notNumber(values.every);
   if (step === 2 && values.above.trim() && Number.isNaN(Number(values.above))) return t.ask.notNumber(values.above);

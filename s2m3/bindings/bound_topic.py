@@ -26,7 +26,7 @@ from s2m3.schemas.wire.base64_text import decode_base64
 from s2m3.schemas.wire.raw_sound import as_file
 from s2m3.schemas.wire.values import Kind
 
-__all__ = ["Asked", "Bound", "Hub"]
+__all__ = ["Asked", "Bound", "Hub", "picture_of"]
 
 _log = structlog.get_logger(__name__)
 #: Errors of one binding that are told: at once, and then per second. All are counted.
@@ -234,7 +234,7 @@ class Bound:
         try:
             kinds = self._hub.kinds(self.binding.task)
             inputs = self._extract.made_of(found, kinds)
-            asked = self._asked(topic, picture=_picture(inputs, kinds))
+            asked = self._asked(topic, picture=picture_of(inputs, kinds))
             self._hub.ask(asked, inputs, partial(self._on_result, topic))
             is_asked = True
         except S2M3Error as error:
@@ -335,8 +335,8 @@ def _as_file(binding: Binding, message: Message) -> Message:
         return message
 
 
-def _picture(inputs: Mapping[str, Any], kinds: Mapping[str, Kind]) -> bytes | None:
-    """The first picture of a request."""
+def picture_of(inputs: Mapping[str, Any], kinds: Mapping[str, Kind]) -> bytes | None:
+    """Returns the first picture file of a request; None if it has none, or the kinds of its inputs are not known."""
     for name, kind in kinds.items():
         if kind in ("image", "images") and (given := inputs.get(name)):
             first = given[0] if isinstance(given, list) else given

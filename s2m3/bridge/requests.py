@@ -1,12 +1,13 @@
 """What the bridge asks, and what it tells of it: every answer to the house, every failure as an event."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
-from s2m3.bindings.bound_topic import Asked
+from s2m3.bindings.bound_topic import Asked, picture_of
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.broker.requests.actions import Result
@@ -59,6 +60,9 @@ class Requests:
         """Asks a task; `done` is called once, in the loop's thread."""
 
         def settle(result: Result) -> None:
+            nonlocal asked
+            if asked.picture is None:  # the first request of a new task: its kinds of inputs are known only now
+                asked = replace(asked, picture=picture_of(inputs, self.kinds(asked.task)))
             steps = {step: m.StepTiming(**timing.as_dict()) for step, timing in result.timings.items()}
             boxes, answer = boxes_in(result.outputs) or (), of_result(asked, result, _now())
             self._told(Told(asked, answer, self._whole(asked.task, inputs), boxes, steps, self._model(asked.task)))

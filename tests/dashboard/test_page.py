@@ -1,6 +1,7 @@
 """The page on `s2m3 up`, on both brokers: what a person sees when nodes work, when one dies, when the broker goes."""
 
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +11,10 @@ from s2m3.broker.servers.launch import BrokerKind
 from s2m3.client import Client
 from s2m3.demo import DEMO_NODES, TASKS
 from tests.dashboard.conftest import Open
+from tests.dashboard.recorded import Teller
 from tests.dashboard.site import READY_S, SAMPLES, Up, assert_lost_in_time, watch_for_loss
 
+FIRST_ANSWER_S = 60.0
 pytestmark = pytest.mark.short_on("mosquitto")
 
 
@@ -104,6 +107,42 @@ def test_what_cannot_be_used_is_said_in_plain_words(page: Page) -> None:
     page.locator("input[name=image]").set_input_files(broken)  # type: ignore[arg-type]  # a plain dict is one
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator(".outcome")).to_contain_text("The input cannot be used")
+
+
+def test_a_person_has_a_camera_watched_for_something_new_and_finds_its_pictures(
+    up: Up, page: Page, open_page: Open
+) -> None:
+    """Three screens, with the first answer within a minute (issue 19)."""
+    page.close()  # it has waited until all tasks are ready
+    page = open_page(up.url, view="home", viewport={"width": 390, "height": 844})
+    began = time.monotonic()
+    page.get_by_role("button", name="Connect a camera").click()
+    page.get_by_label("Ask something new").check()
+    page.locator("textarea[name=texts]").fill("a cat\na cup of coffee")
+    page.locator("input[name=name]").fill("visitor")
+    expect(page.locator(".wizard")).to_contain_text("Costs no more memory")
+    page.get_by_role("button", name="Next").click()
+    page.locator("input[name=topic]").fill("cam/porch")
+    page.locator("input[name=every]").fill("0")
+    page.get_by_role("button", name="Next").click()
+    page.locator("select[name=label]").select_option("a cat")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("[data-rule=visitor]")).to_have_attribute("data-state", "active")
+    with Teller(up.port_v3) as camera:
+        for sample in ("chelsea.jpg", "coffee.jpg"):
+            camera.tell(("cam/porch", (SAMPLES / sample).read_bytes(), False))
+        page.get_by_role("link", name="Home").click()
+        expect(page.locator("[data-entry=visitor]", has_text="a cat").locator("img")).to_be_visible()
+        assert time.monotonic() - began < FIRST_ANSWER_S
+        expect(page.locator("[data-entry=visitor]")).to_have_count(2)
+    page.get_by_role("link", name="Find").click()
+    page.locator("input[name=words]").fill("espresso")
+    page.get_by_role("button", name="Find", exact=True).click()
+    expect(page.locator("[data-entry]").first).to_contain_text("a cup of coffee")
+    page.locator("[data-entry]").first.locator("button").first.click()
+    page.get_by_role("button", name="More like this one").click()
+    expect(page.get_by_role("heading", name="Pictures like this one")).to_be_visible()
+    expect(page.locator("[data-entry]").first).to_contain_text("fits 1.00")
 
 
 def test_a_broker_restart_is_shown_and_recovered_from_without_a_reload(up: Up, page: Page) -> None:
