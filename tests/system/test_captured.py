@@ -19,6 +19,7 @@ from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.bridge import Binding
 from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.history import HistoryWanted
 from s2m3.schemas.wire.codec import CONTENT_TYPE
 from s2m3.schemas.wire.packing import unpack
 from s2m3.snapshot import Site
@@ -137,6 +138,8 @@ def _use(cluster: Cluster) -> None:
             assert caller.message().topic == "told/front"
     s2m3("replan", port=cluster.settings.port, check=True)
     s2m3("node", "set", "a", "--prefer", "2", port=cluster.settings.port, check=True)
+    with Site(cluster.settings) as site:  # by now the bridge keeps what the door was answered
+        site.publish(topics.HISTORY_WANTED, HistoryWanted(transaction="t").encode(), asker="page")
 
 
 @pytest.mark.short_on("mosquitto")

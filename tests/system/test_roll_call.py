@@ -2,6 +2,8 @@
 
 import json
 import threading
+from collections import Counter
+from itertools import chain
 
 import pytest
 
@@ -43,7 +45,14 @@ def test_a_planner_asks_for_a_node_that_it_no_longer_knows(noop_cluster: Cluster
 def test_a_planner_that_starts_without_the_nodes_waits_for_them_and_moves_nothing(
     noop_cluster: Cluster, noop_site: Site, noop_client: Client
 ) -> None:
-    before = {node: [spec.id for spec in plan.modules] for node, plan in noop_site.plans.items()}
+    def planned(site: Site) -> dict[str, list[str]]:
+        return {node: [spec.id for spec in plan.modules] for node, plan in site.plans.items()}
+
+    def copied(site: Site) -> bool:  # second copies come with the thorough plan, after the quick one
+        return set(Counter(chain(*planned(site).values())).values()) == {2}
+
+    assert noop_site.wait(copied, WAIT_S), planned(noop_site)
+    before = planned(noop_site)
     noop_cluster.kill("planner")
     # its last will; and with it the nodes' own words are gone: a broker without a memory would have lost all of that
     assert noop_site.wait(lambda s: s.planner is not None and s.planner.state == "offline", 2 * WAIT_S)
@@ -53,7 +62,7 @@ def test_a_planner_that_starts_without_the_nodes_waits_for_them_and_moves_nothin
         noop_site.publish(topics.NODE_PROFILE, b"", node=node)
     noop_cluster.start_planner()
     assert noop_site.wait(lambda s: len(s.plans) == 3 and all(p.epoch > epoch for p in s.plans.values()), 2 * WAIT_S)
-    assert {node: [spec.id for spec in plan.modules] for node, plan in noop_site.plans.items()} == before
+    assert planned(noop_site) == before
     assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
 
 
