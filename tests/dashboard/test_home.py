@@ -161,8 +161,15 @@ def test_nothing_of_an_answer_is_html(house: House, page: Page) -> None:
     assert page.locator("[data-entry] img[src^='blob:']").count() == page.locator("[data-entry] img").count()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        pytest.param(DESKTOP, "light", id="desktop-light"),
+        pytest.param(PHONE, "dark", id="phone-dark"),
+        pytest.param(DESKTOP, "dark", id="desktop-dark", marks=pytest.mark.long),
+        pytest.param(PHONE, "light", id="phone-light", marks=pytest.mark.long),
+    ],
+)
 def test_axe_finds_nothing_serious_in_any_view(
     house: House, open_page: Open, scheme: str, size: dict[str, int]
 ) -> None:
