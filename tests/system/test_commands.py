@@ -33,6 +33,8 @@ WRONG_INPUT = {
     "demo": "--broker nonsense",
     "drain": "pi5 --wait soon",
     "forget": "pi5 --port 0",
+    "history clear": "--file /no/such/file",
+    "history show": "--root UPPER",
     "models": "--models /no/such/folder",
     "node clear": "desktop --port 0",
     "node set": "desktop --wake nonsense",
