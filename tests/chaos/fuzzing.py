@@ -14,6 +14,7 @@ import numpy as np
 
 from s2m3.broker.requests.stream_assembler import StreamAssembler
 from s2m3.schemas import bridge as b
+from s2m3.schemas import history as h
 from s2m3.schemas import messages as m
 from s2m3.schemas import parts as p
 from s2m3.schemas import topics
@@ -224,6 +225,12 @@ def _of_parts() -> list[Document]:
     ]
 
 
+_ANSWERED = b.BridgeAnswer(event_type="answered", state="a cat", answer=["a", 1.5], at="2026-11-25", source="plain")
+_KEPT = h.HistoryEntry(
+    id=7, task="porch", at_ms=1, answer=_ANSWERED, model="noop", rank=1, asked={"text": "a"}, fits=0.3
+)
+
+
 def _of_the_bridge(why: m.ErrorBody) -> list[Document]:
     return [
         b.Binding(source="cam/+/snapshot", task="porch", input="image", publish="home/{1}", labels=["cat"], above=0.5),
@@ -232,7 +239,12 @@ def _of_the_bridge(why: m.ErrorBody) -> list[Document]:
         b.BridgeNode(connected=True, state="ready", memory_mb=9.5, modules=["vit"]),
         b.BridgePlanner(online=True, nodes=3),
         b.BridgeTask(ready=False, model="noop", problem="x"),
-        b.BridgeAnswer(event_type="answered", state="a cat", answer=["a", 1.5], at="2026-11-25", source="plain"),
+        _ANSWERED,
+        h.HistoryState(kept="disk", answers=3, mb=0.5, limit_mb=100.0, limit_s=600.0, search="find"),
+        _KEPT,
+        h.HistoryWanted(transaction="t", tasks=["porch"], words="cat", since_ms=1, pictures=[7], text="a cat", like=7),
+        h.HistoryKept(transaction="t", entries=[_KEPT]),
+        h.HistoryDone(transaction="t", more=True, error=why),
     ]
 
 
