@@ -100,19 +100,8 @@ class Agent:
             dtype=self._resources.dtype,
             device=self._resources.device,
         )
-        self._sources = self._loader.sources
         self._reports: dict[str, m.ModuleReport] = {}
-        self._parts = PartExchange(
-            settings,
-            self.link,
-            self._loop,
-            self._sources,
-            self._presence,
-            load=self._loader.load,
-            on_failed=self._on_outcome,
-            on_progress=self._reports.__setitem__,
-            is_busy=lambda: bool(self._step_server.runner.queues()),
-        )
+        self._parts = self._make_parts()
         #: modules that crashed earlier processes -> reason; each is reported as failed once instead of being loaded
         self._crashing = dict(history.failed) if history else {}
         self._plan = m.Plan(epoch=0, revision=0)
@@ -121,6 +110,19 @@ class Agent:
         self._orders = Orders(settings, self.link, drain=self._start_draining, measure=self._measure_again)
         raise_limit()
         self._gateways = Gateways(self._node, self._make_gateway, most_gateways())
+
+    def _make_parts(self) -> PartExchange:
+        return PartExchange(
+            self._settings,
+            self.link,
+            self._loop,
+            self._loader.sources,
+            self._presence,
+            load=self._loader.load,
+            on_failed=self._on_outcome,
+            on_progress=self._reports.__setitem__,
+            is_busy=lambda: bool(self._step_server.runner.queues()),
+        )
 
     def start(self) -> None:
         """Connects, measures speed and link, and publishes that the node is ready.
@@ -158,7 +160,7 @@ class Agent:
             with_torch=self._loader.has_room_for_torch,
             gateway=self._settings.gateway,
             most_gateways=self._gateways.most,
-            sources=self._sources,
+            sources=self._loader.sources,
             parts=self._parts.cache if self._parts.is_on else None,
             sleeps=self._settings.sleep_command is not None,
         )
@@ -244,7 +246,7 @@ class Agent:
         """Adds checkpoints that a task's embedded definition names to the profile, if they are on this device."""
         if task is not None and task.definition is not None:
             named = {spec.source for spec in task.definition.modules}
-            self._presence.offer({source for source in named if self._sources.holds(source)})
+            self._presence.offer({source for source in named if self._loader.sources.holds(source)})
 
     def _start_draining(self) -> None:
         if self._presence.state == "ready":

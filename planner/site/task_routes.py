@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.placement import Placement
@@ -54,20 +55,28 @@ class TaskRoutes:
         steps = self._steps(task, model)
         if all(step.replicas for step in steps.values()):  # it has no placement, but its old copies still serve it
             why_not = None
-        return RouteDoc(
-            epoch=0,
-            revision=0,
+        return self._doc(
+            task,
             model=model.id,
-            description=model.description,
             inputs=model.inputs,
             defaults=spec.inputs,
-            options=spec.options,
             answer=model.answer,
-            deadline_s=spec.deadline_s,
             threshold=spec.threshold,
             steps=steps,
             error=why_not,
             asleep=asleep,
+        )
+
+    def _doc(self, task: str, **of_model: Any) -> RouteDoc:
+        """Returns a route: what is the task's own whichever model answers, and what is given of that model."""
+        spec, best = self.cluster.tasks[task], self.cluster.model_of(task)
+        return RouteDoc(
+            epoch=0,
+            revision=0,
+            description=best.description if best is not None else "",
+            options=spec.options,
+            deadline_s=spec.deadline_s,
+            **of_model,
         )
 
     def _why_not(self, task: str) -> tuple[ErrorBody | None, list[str]]:
@@ -91,15 +100,12 @@ class TaskRoutes:
         why_not, asleep = self._why_not(task)
         if answering is not None or not one.steps:
             why_not = None if one.steps else one.error
-        return RouteDoc(
-            epoch=0,
-            revision=0,
+        return self._doc(
+            task,
             model=one.model,
             inputs={**ranks[0].inputs, **one.inputs},
             defaults={**spec.inputs, **one.fixed},
-            options=spec.options,
             answer=one.answer,
-            deadline_s=spec.deadline_s,
             threshold=one.threshold,
             steps=one.steps,
             error=why_not,

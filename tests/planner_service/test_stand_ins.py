@@ -154,6 +154,7 @@ def test_routes_have_all_ranks_and_the_old_fields_those_of_the_one_that_answers(
     ready(cluster, "a", "big")
     later = decide(cluster, placed(cluster)).routes["porch"]
     assert (later.model, later.rank, list(later.steps)) == ("big", 0, ["look"])
+    assert route.description == later.description == "big", "what the task does, whichever model answers"
 
 
 def test_references_between_steps_of_a_stand_in_follow_their_names() -> None:
