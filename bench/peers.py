@@ -1,12 +1,13 @@
 """S2M3 beside what people would pick instead, on the same modules and inputs, on this machine, in turns.
 
 Peers: one FastAPI process (torch), one with ONNX Runtime and faster-whisper int8, Ray Serve as a composition, an MQTT
-worker per model. Measures latency with one request at a time, throughput with 8 and 32 outstanding, the memory of all
-processes, and what a `kill -9` of the process that encodes pictures costs. Each peer runs alone, in every round; ratios
-are to S2M3 in the same round. Needs a machine with nothing else to do.
+worker per model, and S2M3 itself with as many threads for each agent as the machine has cores. Measures latency with
+one request at a time, throughput with 8 and 32 outstanding, the memory of all processes, and what a `kill -9` of the
+process that encodes pictures costs. Each peer runs alone, in every round; ratios are to S2M3 with one thread for each
+agent in the same round. Needs a machine with nothing else to do.
 
 Run: pip install --target .peers -c deploy/constraints.txt -r bench/peers-requirements.txt
-     python bench/peers.py [--rounds 3] [--only ours,torch,onnx,ray,mqtt] [--quick]
+     python bench/peers.py [--rounds 3] [--only ours,cores,torch,onnx,ray,mqtt] [--quick]
 """
 
 import argparse
@@ -47,6 +48,7 @@ _MOST_S = 120.0
 #: Key -> (what it needs besides our own packages, name).
 _NEEDS = {
     "ours": (),
+    "cores": (),
     "torch": ("fastapi", "uvicorn", "python_multipart"),
     "onnx": ("fastapi", "uvicorn", "python_multipart", "onnxruntime", "faster_whisper", "onnx"),
     "ray": ("ray", "fastapi"),
@@ -147,7 +149,8 @@ def after_a_kill(peer: Peer, seconds: float) -> dict[str, Any]:
 def makers(folder: Path, peers: Path, onnx: Path) -> dict[str, Callable[[], Peer]]:
     """Returns, by key, how each peer is made."""
     return {
-        "ours": lambda: Ours(folder),
+        "ours": lambda: Ours(1),
+        "cores": lambda: Ours(os.cpu_count() or 1),
         "torch": lambda: FastApi(folder, peers, None),
         "onnx": lambda: FastApi(folder, peers, onnx),
         "ray": lambda: RayServe(folder, peers),

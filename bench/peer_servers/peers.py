@@ -104,16 +104,19 @@ class _Process:
 
 
 class Ours:
-    """S2M3: three agents with one thread each, a planner and a broker."""
+    """S2M3: three agents, a planner and a broker.
 
-    name = "S2M3, 3 agents"
+    Args:
+        threads: Compute threads of each agent.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, threads: int) -> None:
+        self.name = f"S2M3, 3 agents, threads of each: {threads}"
+        self._threads = threads
         self.patience_s = _ASK_S
 
     def __enter__(self) -> Self:
-        self._cluster = Cluster(DEMO_NODES, threads=1).start()
+        self._cluster = Cluster(DEMO_NODES, threads=self._threads).start()
         self._site = Site(self._cluster.settings).__enter__()
         self._client = Client(settings=self._cluster.settings)
         for task in TASKS:
