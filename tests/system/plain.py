@@ -26,12 +26,16 @@ class PlainCaller:
         self.client.on_message = lambda _c, _u, message: self.answers.put(message)
         self._subscribed: queue.Queue[None] = queue.Queue()
         self.client.on_subscribe = lambda *_: self._subscribed.put(None)
+        # A connection that the broker ended is made again by paho, and the session of before is gone.
         self._topics = topics
+        self.client.on_connect = self._subscribe
         self.client.connect("127.0.0.1", port)
+
+    def _subscribe(self, *_: object) -> None:
+        self.client.subscribe([(topic, 1) for topic in self._topics])
 
     def __enter__(self) -> Self:
         self.client.loop_start()
-        self.client.subscribe([(topic, 1) for topic in self._topics])
         self._subscribed.get(timeout=WAIT_S)
         return self
 

@@ -221,10 +221,13 @@ def test_43_after_so_many_seconds_nothing_is_left_of_a_bridge_that_was_killed(ho
 def test_43_an_expiry_is_given_only_to_a_broker_that_can_bear_it(house: Cluster) -> None:
     """Every 3.1.1 client of rumqttd would be thrown off: this test's own are 3.1.1 (docs/protocol.md)."""
     _start(house)
-    with PlainCaller(house.broker.port_v3, V3, ("#",)) as caller:
+    ended: list[object] = []
+    with PlainCaller(house.broker.port_v3, V3, ("home/#", "homeassistant/#", "s2m3/v1/bridge/#")) as caller:
+        caller.client.on_disconnect = lambda *found: ended.append(found)
         for _ in range(3):
             _show(house)
         assert caller.client.is_connected()
+        assert not ended
 
 
 @pytest.mark.short_on("embedded")
