@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from s2m3.planner.site.changing_tasks import answering_rank
 from s2m3.planner.site.cluster_state import ClusterState
-from s2m3.planner.site.placement import Placement
-from s2m3.planner.site.task_routes import TaskRoutes, answering_rank
+from s2m3.planner.site.placement import Placement, joined
+from s2m3.planner.site.task_routes import TaskRoutes
 from s2m3.schemas.definitions import ModelSpec, ModuleSpec
 from s2m3.schemas.messages import RouteDoc
 
@@ -64,11 +65,12 @@ def decide(cluster: ClusterState, placement: Placement, now: float = 0.0) -> Dec
 
 
 def _decide(cluster: ClusterState, placement: Placement, now: float) -> Decision:
-    wanted = _wanted(placement)
+    # the nodes that are to hold each module in the end
+    wanted = joined(placement.modules, placement.transit, placement.stand_ins, placement.spare)
     answering = {task: answering_rank(cluster, task, now) for task, spec in cluster.tasks.items() if spec.stand_ins}
     kept, yielding = _kept_models(cluster, placement, answering)
-    staying = kept | yielding | _only_on_draining_nodes(cluster, wanted)
-    wanted.update({module: [] for module in staying - wanted.keys()})
+    kept |= _only_on_draining_nodes(cluster, wanted)
+    wanted.update({module: [] for module in (kept | yielding) - wanted.keys()})
     holders = {module: _holders(cluster, module, nodes) for module, nodes in wanted.items()}
     gateways = _gateways(cluster, placement)
     told = cluster.nodes.present - (placement.held.keys() & cluster.nodes.ready)
@@ -76,7 +78,7 @@ def _decide(cluster: ClusterState, placement: Placement, now: float) -> Decision
     assignments = {
         node: Assignment(
             modules=_modules_that_fit(
-                cluster, node, modules_of.get(node, []), wanted, placement, yielding=yielding - kept
+                cluster, node, modules_of.get(node, []), wanted, placement, kept=kept, yielding=yielding - kept
             ),
             gateways=tuple(gateways_of.get(node, ())),
             protocol=cluster.nodes.protocol(node),
@@ -87,33 +89,43 @@ def _decide(cluster: ClusterState, placement: Placement, now: float) -> Decision
     return Decision(assignments, {task: routes.of(task, now) for task in sorted(cluster.tasks)})
 
 
-def _wanted(placement: Placement) -> dict[str, list[str]]:
-    """Returns module -> nodes that are to hold it in the end."""
-    wanted: dict[str, list[str]] = {}
-    for copies in (placement.modules, placement.stand_ins, placement.spare):
-        for module, nodes in copies.items():
-            held = wanted.setdefault(module, [])
-            held += [node for node in nodes if node not in held]
-    return wanted
-
-
 def _kept_models(
-    cluster: ClusterState, placement: Placement, answering: Mapping[str, int | None]
+    cluster: ClusterState,
+    placement: Placement,
+    answering: Mapping[str, int | None],
 ) -> tuple[set[str], set[str]]:
     """Returns the modules of the models that answer in the place of the placed ones: make before break, of models.
 
     Returns:
-        Those of models that answer until a better one does; and those of models that answer until a worse one does,
-        which stay only where there is memory beside the placed ones: what takes their place was chosen for want of it.
+        Those of models that answer until a better one does; and those that stay only where there is memory beside the
+        placed ones: of models that answer until a worse one does, whose place was chosen for want of memory, and of
+        models that another one, which stays, can answer for until the better one does.
     """
     kept, yielding = set[str](), set[str]()
+    firm = joined(placement.modules, placement.transit)
     for task, rank in answering.items():
         placed = placement.ranks.get(task)
-        if rank is not None and placed is not None and rank != placed:
-            model = cluster.model_of(task, rank)
-            modules = model.module_ids if model is not None else ()
-            (kept if rank > placed else yielding).update(modules)
+        if rank is None or placed is None or (rank == placed and task not in placement.yielding):
+            continue
+        model = cluster.model_of(task, rank)
+        modules = model.module_ids if model is not None else ()
+        may_go = rank < placed or task in placement.yielding
+        goes = may_go and _has_substitute(cluster, task, {rank, min(rank, placed)}, firm)
+        breaks = placement.breaks and rank < placed
+        (yielding if goes or breaks else kept).update(modules)
     return kept, yielding
+
+
+def _has_substitute(
+    cluster: ClusterState, task: str, other_than: Collection[int], firm: Mapping[str, Collection[str]]
+) -> bool:
+    """Returns whether another model of a task is ready on nodes that are to hold it."""
+    models = [model for rank, model in enumerate(cluster.ranks_of(task)) if rank not in other_than]
+    return any(
+        isinstance(model, ModelSpec)
+        and all(set(cluster.ready_nodes(module)).intersection(firm.get(module, ())) for module in model.module_ids)
+        for model in models
+    )
 
 
 def _inverted(nodes_of: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
@@ -149,12 +161,13 @@ def _modules_that_fit(
     wanted: Mapping[str, list[str]],
     placement: Placement,
     *,
+    kept: Collection[str],
     yielding: Collection[str],
 ) -> tuple[ModuleSpec, ...]:
     """Returns a node's modules in loading order, stand-ins and then second copies last.
 
     While old copies have to stay, new modules that do not fit into memory beside them are left out. Old copies of
-    modules that yield stay only if they fit beside the new ones.
+    modules that yield stay only if they fit beside the new ones, and so do stand-ins and second copies.
     """
     specs = [cluster.catalogue.modules[module] for module in modules]
     further = (placement.stand_ins, placement.spare)
@@ -162,22 +175,24 @@ def _modules_that_fit(
     staying = [spec for spec in specs if node not in wanted[spec.id]]
     if not staying or node not in cluster.profiles:
         return tuple(specs)
+
+    def gives_way(spec: ModuleSpec) -> int:
+        is_staying = node not in wanted[spec.id]
+        if is_staying and spec.id in yielding:
+            return 1
+        of = placement.stand_ins.keys() - placement.modules.keys() - placement.transit.keys()
+        is_spare = spec.id in of if is_staying else any(node in copies.get(spec.id, ()) for copies in further)
+        return 2 if is_spare and spec.id not in kept else 0
+
     room = cluster.memory_for_modules(node)
     taken: set[str] = set()
-    held_first = sorted(
-        specs,
-        key=lambda spec: (
-            spec.id in yielding and node not in wanted[spec.id],
-            cluster.holds(node, spec.id) is None,
-            cluster.memory_of(spec),
-            spec.id,
-        ),
-    )
-    for spec in held_first:
-        leaves = spec.id in yielding and node not in wanted[spec.id]
-        room -= cluster.memory_of(spec)
-        if room >= 0 or (cluster.holds(node, spec.id) is not None and not leaves):
+    for spec in sorted(
+        specs, key=lambda s: (gives_way(s), cluster.holds(node, s.id) is None, cluster.memory_of(s), s.id)
+    ):
+        size = cluster.memory_of(spec)
+        if size <= room or (cluster.holds(node, spec.id) is not None and not gives_way(spec)):
             taken.add(spec.id)
+            room -= size
     return tuple(spec for spec in specs if spec.id in taken)
 
 

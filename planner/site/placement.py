@@ -1,18 +1,20 @@
 """From cluster state to a placement: the best models that fit, stand-ins, and second copies in spare memory. Pure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from s2m3.planner.site.changing_tasks import change_to, changing_tasks, why_stuck
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.placement_instance import MemoryByNode, SiteInstances, full_memory
+from s2m3.planner.solving.changeover import ChangeOver, Changing
 from s2m3.planner.solving.rank_choice import choose_ranks
 from s2m3.planner.solving.stand_ins import RankedTask, stand_ins
 from s2m3.schemas.definitions import ModelSpec
 from s2m3.schemas.errors import NoCapacityError, S2M3Error
 from s2m3.schemas.instance import Instance
 
-__all__ = ["Fill", "Placement", "Solve", "place"]
+__all__ = ["Fill", "Placement", "Solve", "joined", "place"]
 
 #: (instance, current placement) -> placement, module -> devices. Raises NoCapacityError.
 Solve = Callable[[Instance, Mapping[str, list[str]]], Mapping[str, list[str]]]
@@ -29,6 +31,12 @@ class Placement:
     ranks: Mapping[str, int] = field(default_factory=dict)
     #: task -> rank of a better model -> why that is not placed
     missed: Mapping[str, Mapping[int, S2M3Error]] = field(default_factory=dict)
+    #: copies from which tasks are answered while their better model is loaded, module -> nodes
+    transit: Mapping[str, list[str]] = field(default_factory=dict)
+    #: the tasks whose model gives way where memory is waited for, once another model of theirs is ready
+    yielding: Collection[str] = frozenset()
+    #: whether tasks for which a lower rank is placed may be without an answer until that is loaded
+    breaks: bool = False
     #: copies of stand-ins in spare memory, module -> nodes
     stand_ins: Mapping[str, list[str]] = field(default_factory=dict)
     #: further copies in spare memory, module -> nodes
@@ -43,6 +51,16 @@ class Placement:
     def shortfall(self) -> tuple[int, int]:
         """By how much the placement falls short: tasks without a model, and ranks of all models together."""
         return len(self.errors), sum(self.ranks.values())
+
+
+def joined(*placements: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """Returns the copies of several placements together, module -> nodes."""
+    found: dict[str, list[str]] = {}
+    for placement in placements:
+        for module, nodes in placement.items():
+            held = found.setdefault(module, [])
+            held += [node for node in nodes if node not in held]
+    return found
 
 
 def place(
@@ -105,27 +123,101 @@ def _place_in(cluster: ClusterState, solvers: _Solvers, now: float, memory_mb_by
     errors = {task: missed[task][0] for task in sorted(cluster.tasks) if task not in options}
     if not options:
         return Placement(errors=errors)
-
-    def attempt(ranks: Mapping[str, int], solve: Solve) -> tuple[Instance, Mapping[str, list[str]]]:
-        instance = nodes.of_units({task: (task, rank) for task, rank in ranks.items()})
-        return instance, solve(instance, nodes.current)
-
-    ranks, left_out = {task: found[0] for task, found in options.items()}, dict[str, NoCapacityError]()
-    try:
-        instance, placement = attempt(ranks, solvers.solve)
-    except NoCapacityError:
-        ranks, left_out = _choose(nodes, options, missed, lambda some: attempt(some, solvers.fits))
-        if not ranks:
-            return Placement(errors={**errors, **left_out})
-        instance, placement = attempt(ranks, solvers.solve)
-    found = Placement(placement, ranks, missed, errors={**errors, **left_out})
+    found = _place_best(nodes, options, missed, solvers, breaks=False)
+    if found.left_out and any(spec.stand_ins for spec in cluster.tasks.values()):
+        # that a task gets an answer at all is worth that others are without one while a model below theirs is loaded
+        broken = _place_best(nodes, options, missed, solvers, breaks=True)
+        found = broken if len(broken.left_out) < len(found.left_out) else found
+    errors |= found.left_out
+    if found.instance is None:
+        return Placement(errors=errors)
+    change = found.change
+    placement = Placement(
+        found.modules, found.ranks, found.missed, change.transit, change.yielding, found.breaks, errors=errors
+    )
     if solvers.fill is None:
-        return found
-    warm = _stand_ins(nodes, options, ranks, placement)
-    if left_out:
-        return replace(found, stand_ins=warm)
-    rest, held = _beside(instance, placement, warm, {module: nodes.memory_mb(module) for module in warm})
-    return replace(found, stand_ins=warm, spare=solvers.fill(rest, held, nodes.current))
+        return placement
+    warm = _stand_ins(nodes, options, found.ranks, joined(found.modules, change.transit))
+    if found.left_out:
+        return replace(placement, stand_ins=warm)
+    further = joined(change.transit, warm)
+    size_mb = {module: nodes.memory_mb(module) for module in further}
+    rest, held = _beside(found.instance, found.modules, further, size_mb)
+    return replace(placement, stand_ins=warm, spare=solvers.fill(rest, held, nodes.current))
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """The models that are placed, and how tasks change over to them."""
+
+    instance: Instance | None = None
+    modules: Mapping[str, list[str]] = field(default_factory=dict)
+    change: ChangeOver = field(default_factory=ChangeOver)
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, NoCapacityError] = field(default_factory=dict)
+    missed: Mapping[str, Mapping[int, S2M3Error]] = field(default_factory=dict)
+    breaks: bool = False
+
+
+def _place_best(
+    nodes: SiteInstances,
+    options: Mapping[str, Sequence[int]],
+    missed: Mapping[str, Mapping[int, S2M3Error]],
+    solvers: _Solvers,
+    *,
+    breaks: bool,
+) -> _Placed:
+    """Places the best model of each task if they fit, else those that cost least to do without."""
+    why_missed = {task: dict(why) for task, why in missed.items()}
+
+    def attempt(ranks: Mapping[str, int], solve: Solve) -> _Placed:
+        return _attempt(nodes, options, ranks, solve, breaks=breaks)
+
+    try:
+        placed = attempt({task: found[0] for task, found in options.items()}, solvers.solve)
+    except NoCapacityError:
+        ranks, left_out = _choose(nodes, options, why_missed, lambda some: attempt(some, solvers.fits))
+        if not ranks:
+            return _Placed(left_out=left_out)
+        try:
+            placed = attempt(ranks, solvers.solve)
+        except NoCapacityError:  # a better place, but no way there
+            placed = attempt(ranks, solvers.fits)
+        placed = replace(placed, left_out=left_out)
+    return replace(placed, missed=why_missed, breaks=breaks)
+
+
+def _attempt(
+    nodes: SiteInstances, options: Mapping[str, Sequence[int]], ranks: Mapping[str, int], solve: Solve, *, breaks: bool
+) -> _Placed:
+    """Places the models of these ranks so that they can be loaded while all tasks keep an answer.
+
+    Raises:
+        NoCapacityError: They do not fit, or fit only where models lie that answer meanwhile and fit nowhere else.
+    """
+    instance = nodes.of_units({task: (task, rank) for task, rank in ranks.items()})
+    modules = solve(instance, nodes.current)
+    changing = changing_tasks(nodes, options, ranks, breaks=breaks)
+    change = change_to(nodes, modules, changing)
+    if change.stuck:
+        why = NoCapacityError(why_stuck(nodes, change.stuck[0], ranks))
+        try:
+            modules = solve(_beside_answers(nodes, instance, changing), nodes.current)
+        except NoCapacityError:
+            raise why from None
+        change = change_to(nodes, modules, changing)
+        if change.stuck:
+            raise why
+    return _Placed(instance, modules, change, ranks)
+
+
+def _beside_answers(nodes: SiteInstances, instance: Instance, changing: Mapping[str, Changing]) -> Instance:
+    """Returns an instance without the memory that models take which answer until better ones do."""
+    known = {module.id for module in instance.modules}
+    answering = {module for one in changing.values() for module in one.others[0] if module not in known}
+    usable = nodes.memory_mb_by_node
+    held = {module: [node for node in nodes.cluster.ready_nodes(module) if node in usable] for module in answering}
+    return _beside(instance, {}, held, {module: nodes.memory_mb(module) for module in answering})[0]
 
 
 def _choose(
@@ -179,7 +271,10 @@ def _stand_ins(
         return {}
     units = {task: (task, rank) for task, rank in ranks.items()}
     lower = {f"{task}@{rank}": (task, rank) for task, one in tasks.items() for rank in one.lower}  # no id has an @
-    return stand_ins(nodes.of_units({**units, **lower}), placement, tasks, current=nodes.current).copies
+    instance = nodes.of_units({**units, **lower})
+    known = {module.id for module in instance.modules}
+    held = {module: where for module, where in placement.items() if module in known}
+    return stand_ins(instance, held, tasks, current=nodes.current).copies
 
 
 def _beside(

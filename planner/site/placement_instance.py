@@ -1,7 +1,7 @@
 """The instance of the placement problem of a running site. Run times are computed when they are asked for. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Collection, Iterator, Mapping, Sequence, ValuesView
 from functools import cached_property
 
 from s2m3.planner.site.cluster_state import ClusterState
@@ -92,7 +92,7 @@ class SiteInstances:
     """
 
     def __init__(self, cluster: ClusterState, now: float, memory_mb_by_node: MemoryByNode) -> None:
-        self.cluster, self._now, self._nodes = cluster, now, memory_mb_by_node
+        self.cluster, self.now, self.memory_mb_by_node = cluster, now, memory_mb_by_node
         self._devices = tuple(_device(cluster, node, mb) for node, mb in memory_mb_by_node.items())
         self._rows: dict[str, SecondsByNode] = {}
         cluster.run_times.keep(cluster.catalogue.modules.keys(), cluster.profiles.keys())
@@ -102,7 +102,7 @@ class SiteInstances:
         """The current assignment, module -> nodes."""
         placement: dict[str, list[str]] = {}
         for node in sorted(self.cluster.plans):
-            if node in self._nodes:
+            if node in self.memory_mb_by_node:
                 for spec in self.cluster.plans[node].modules:
                     placement.setdefault(spec.id, []).append(node)
         return placement
@@ -141,6 +141,13 @@ class SiteInstances:
         """Returns the memory of a task's model of a rank, 10^6 bytes."""
         return sum(map(self.memory_mb, self.model(task, rank).module_ids))
 
+    def able(self, module_id: str) -> Collection[str]:
+        """Returns the nodes that can load a module."""
+        try:
+            return self._seconds(module_id).keys()
+        except NoCapacityError:
+            return ()
+
     def of(self, tasks: Sequence[str]) -> Instance:
         """Returns the instance (schemas/instance.py) of the best models of tasks; errors as of `of_units`."""
         return self.of_units({task: (task, 0) for task in tasks})
@@ -171,7 +178,7 @@ class SiteInstances:
             return self._rows[module_id]
         cluster = self.cluster
         spec = cluster.catalogue.modules[module_id]
-        row = SecondsByNode(cluster, spec, self._nodes, self._now)
+        row = SecondsByNode(cluster, spec, self.memory_mb_by_node, self.now)
         if not row:
             failed = cluster.failure_of(module_id)
             nobody = "" if cluster.has_source(spec) else ", which no node has: an agent where it is sends it to others"
@@ -194,8 +201,8 @@ class SiteInstances:
     def _task(self, unit: str, task: str, model: ModelSpec) -> PlacedTask:
         return PlacedTask.model_construct(
             id=unit,
-            rate=self.cluster.rates.rate(task, self._now),
-            prefer=tuple(node for node in self.cluster.tasks[task].prefer if node in self._nodes),
+            rate=self.cluster.rates.rate(task, self.now),
+            prefer=tuple(node for node in self.cluster.tasks[task].prefer if node in self.memory_mb_by_node),
             steps=tuple(
                 PlacedStep.model_construct(id=name, module=step.module, after=tuple(step.after))
                 for name, step in model.steps.items()

@@ -14,18 +14,7 @@ from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.instance import PREFERENCE_S
 from s2m3.schemas.messages import ErrorBody, RankRoute, Replica, RouteDoc, RouteStep
 
-__all__ = ["TaskRoutes", "answering_rank"]
-
-
-def answering_rank(cluster: ClusterState, task: str, now: float) -> int | None:
-    """Returns the rank that answers a task now: the best of which all is ready, of the steady ones if any is."""
-    complete = [
-        rank
-        for rank, model in enumerate(cluster.ranks_of(task))
-        if isinstance(model, ModelSpec) and cluster.is_ready(model)
-    ]
-    unsteady = cluster.steadiness.unsteady(task, now)
-    return next(iter([rank for rank in complete if rank not in unsteady] or complete), None)
+__all__ = ["TaskRoutes"]
 
 
 @dataclass(frozen=True, slots=True)

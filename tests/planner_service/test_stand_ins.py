@@ -1,6 +1,7 @@
 """Tasks of several models: the best that fits is placed, what answers stays until a better one is there and steady."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -198,7 +199,8 @@ def test_a_better_model_that_has_to_go_stays_until_the_worse_is_ready_where_both
         ready(cluster, "a", "big")
     found = Placement({"small": ["a"]}, {"porch": 2})
     assert modules(decide(wide, found), "a") == ["big", "small"]
-    assert modules(decide(narrow, found), "a") == ["small"]
+    assert modules(decide(narrow, found), "a") == ["big"]
+    assert modules(decide(narrow, replace(found, breaks=True)), "a") == ["small"]
 
 
 def test_a_better_model_that_came_back_answers_only_when_it_is_steady() -> None:
