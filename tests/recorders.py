@@ -70,6 +70,7 @@ class RecordedLink:
     options: dict[str, Any] = field(default_factory=dict)
     connected: bool = False
     has_room: bool = True
+    sends_one_by_one: bool = False
     refused: UnauthorisedError | None = None
     #: raised by the next `publish`
     error: S2M3Error | None = None

@@ -34,6 +34,9 @@ _WINDOW = 20
 #: With fewer behind it is requeued when it has held them up so long, seconds; the time doubles with each of the first
 #: two copies.
 _LOOK_S, _MOST_DOUBLINGS = 1.0, 2
+#: Of a broker that sends one message at a time: in so many seconds the copies of all open requests come round once, so
+#: that new requests between them are read; and the interval of looks while no further request may be open.
+_ROUND_S, _FULL_S = 0.5, 0.05
 #: Payloads of more bytes are copied at most once in `_LARGE_S` seconds. A failed copy is tried again after that time.
 _LARGE, _LARGE_S = 64_000, 1.0
 #: How long no copies are published after the broker refused one, seconds: its access list may be replaced meanwhile.
@@ -82,7 +85,7 @@ class Requeue:
     def __init__(self, settings: AgentSettings, task: str, loop: Loop, link: Link, clock: Callable[[], float]) -> None:
         self._loop, self._link, self._clock = loop, link, clock
         self._names = {"node": settings.node, "task": task}
-        self._window = min(_WINDOW, settings.plain_inflight)
+        self._window, self._inflight = min(_WINDOW, settings.plain_inflight), settings.plain_inflight
         self._messages: deque[_Unacknowledged] = deque()
         #: name as in `REQUEUED` -> the request, oldest copy first; a lost session brings copies a second time
         self._expected: dict[str, OpenRequest] = {}
@@ -96,7 +99,10 @@ class Requeue:
             return
         if plain.copies:  # the broker has the request in this message: those before are not needed
             self._acknowledge_all(plain)
-        self._messages.append(_Unacknowledged(message, plain, link, self._clock()))
+        held = _Unacknowledged(message, plain, link, self._clock())
+        self._messages.append(held)
+        if link.sends_one_by_one:
+            self._let_next_come(held)
         self._look()
 
     def passed(self, link: Link, message: Message) -> None:
@@ -146,6 +152,21 @@ class Requeue:
         if not held.done:
             held.link.ack(held.message)
             held.release()
+
+    def _let_next_come(self, held: _Unacknowledged) -> None:
+        """Requeues the one message that the broker has sent, so that the next one comes: a new one at once."""
+        plain, now = held.plain, self._clock()
+        if self._closed or plain is None or held.copying or held.message.oversize or now < self._forbidden_until:
+            return
+        requeued = len({id(other) for other in self._expected.values() if not other.closed})
+        turn_s = _ROUND_S / max(requeued, 1) if plain.copies else 0.0
+        wait_s = max(held.came_at + turn_s, plain.next_copy_at) - now
+        if requeued >= self._inflight:
+            wait_s = max(wait_s, _FULL_S)
+        if wait_s > 0:
+            self._loop.after(wait_s, partial(self._let_next_come, held))
+            return
+        self._copy(held, plain)
 
     def _look(self) -> None:
         """Requeues the first request if it holds up enough others; looks again in a while if it holds up any."""
@@ -214,6 +235,8 @@ class Requeue:
             _log.warning("not_requeued", **self._names, request=plain.request.hex(), error=str(error))
             held.copying, plain.next_copy_at = False, now + _LARGE_S
             self._dropped(name)
+            if held.link.sends_one_by_one:
+                self._let_next_come(held)
             return
         plain.copies += 1
         if len(message.payload) > _LARGE:

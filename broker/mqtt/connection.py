@@ -84,7 +84,7 @@ class Connection:
         self._cut_over = cut_over
         self.failures = ConnectFailures(settings, self._name)
         self._refused: UnauthorisedError | None = None
-        self._connected = self._can_expire = False
+        self._connected = self._can_expire = self.sends_one_by_one = False
         self._sock: socket.socket | None = None
         self._timer: Timer | None = None
         self._opened_at = 0.0
@@ -98,7 +98,6 @@ class Connection:
         self._fast = client if isinstance(client, _FastClient) else None
 
     def _new_client(self, client_id: str, will: Will | None, *, manual_ack: bool) -> Client:
-        settings = self._settings
         client = _client_class()(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
@@ -109,9 +108,8 @@ class Connection:
         client.connect_timeout = _CONNECT_TIMEOUT_S
         client.max_queued_messages_set(0)  # unlimited: the link's outbox has the bound
         client.max_inflight_messages_set(IN_FLIGHT)
-        if settings.username is not None:
-            password = settings.password.get_secret_value() if settings.password else None
-            client.username_pw_set(settings.username, password)
+        if (login := self.failures.login) is not None:
+            client.username_pw_set(*login)
         if self._tls is not None:
             client.tls_set_context(self._tls)
         if will is not None:
@@ -267,6 +265,7 @@ class Connection:
         self.failures.let_in()
         self._connected = True
         self._can_expire = properties.may_expire(theirs)
+        self.sends_one_by_one = properties.sends_one_by_one(theirs)
         payload = min(
             self._settings.max_message_bytes, (getattr(theirs, "MaximumPacketSize", 0) or 2**31) - OVERHEAD_BYTES
         )

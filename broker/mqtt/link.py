@@ -101,8 +101,6 @@ class Link:
         )
         self._sender.connection = self._connection
 
-    # ---- connecting and ending -------------------------------------------------------------------------------------
-
     def begin(self) -> None:
         """Starts to connect and returns at once; `on_connected` or `on_ended` reports the outcome."""
         if self._stopping:
@@ -172,6 +170,11 @@ class Link:
         return self._connected.is_set()
 
     @property
+    def sends_one_by_one(self) -> bool:
+        """Whether this broker sends a QoS 1 message only when the one before is acknowledged."""
+        return self._connection.sends_one_by_one
+
+    @property
     def refused(self) -> UnauthorisedError | None:
         """The error with which the broker refused this link; None if it did not."""
         return self._refused
@@ -233,8 +236,6 @@ class Link:
         if not self._stopping:
             self._note_refusal(refused)
             self._connection.abort()
-
-    # ---- incoming messages ------------------------------------------------------------------------------------------
 
     def _message(self, message: Message) -> None:
         if self._manual_ack and message.mid:
@@ -311,8 +312,6 @@ class Link:
         for mid in self._unacknowledged.done(message.mid):
             self._connection.ack(mid)
         self._connection.flush()
-
-    # ---- outgoing messages ------------------------------------------------------------------------------------------
 
     def publish(
         self,

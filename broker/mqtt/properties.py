@@ -23,6 +23,7 @@ __all__ = [
     "named",
     "pack",
     "received",
+    "sends_one_by_one",
     "unpack",
 ]
 
@@ -115,6 +116,14 @@ def may_expire(connack: Any) -> bool:
     rumqttd 0.20 throws all its MQTT 3.1.1 clients off when one of them is to be given a message with a v5 property.
     """
     return getattr(connack, "TopicAliasMaximum", None) != _RUMQTTD_ALIASES
+
+
+def sends_one_by_one(connack: Any) -> bool:
+    """Returns whether a broker sends a QoS 1 message only when the one before is acknowledged, by its CONNACK.
+
+    ejabberd 23.01 does, whatever Receive Maximum says; of the brokers here it alone has no shared subscriptions.
+    """
+    return getattr(connack, "SharedSubscriptionAvailable", None) == 0
 
 
 def bearable(message: Outgoing, *, can_expire: bool) -> Outgoing:

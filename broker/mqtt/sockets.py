@@ -16,6 +16,8 @@ _SILENT_REFUSALS = 3
 #: Broker and login of every connection that was ever accepted. For these, a close before CONNACK is no refusal but a
 #: network fault, a starting broker, or a proxy or container port that accepts connections while the broker is away.
 _let_in: set[tuple[object, ...]] = set()
+#: The brokers of a cluster -> the one that let one of this process's connections in last: where new ones begin.
+_last_there: dict[tuple[tuple[str, int], ...], tuple[str, int]] = {}
 #: CONNACK reasons that are permanent: another attempt would fail too.
 _FOR_GOOD = frozenset(
     {
@@ -27,6 +29,12 @@ _FOR_GOOD = frozenset(
         "Unsupported protocol version",
     }
 )
+#: Those of them that a client without a user name is given where every name is let in (ejabberd with anonymous logins);
+#: and the user name and password that are tried then.
+_MAY_WANT_A_NAME = frozenset({"Bad user name or password", "Not authorized"})
+_ANY_NAME = ("s2m3", "s2m3")
+#: Addresses of brokers that let us in with that name, and not without.
+_want_a_name: set[tuple[str, int]] = set()
 #: Linux only; on other systems packets are sent one by one
 _TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
 #: Part of OpenSSL's reason -> explanation for the operator. Other reasons count as temporary and are retried.
@@ -93,16 +101,31 @@ class ConnectFailures:
         self._settings = settings
         self._name = name
         self._addresses = deque(settings.addresses)
+        known = _last_there.get(tuple(settings.addresses), self._addresses[0])
+        self._addresses.rotate(-self._addresses.index(known))
         self._in_a_row = 0
         #: what the last attempt found instead of a broker; None before the first, and when it found one
         self.no_broker: NoBroker | None = None
         #: attempts since the last one that found a broker
         self._closed_doors = 0
+        #: whether a broker refused us without a user name
+        self._tries_a_name = False
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port of the broker to try next: each failure leads to the next one of the cluster."""
+        """Host and port of the broker to try next: each failure leads to the next one of the cluster.
+
+        The first is where another connection of this process was let in last.
+        """
         return self._addresses[0]
+
+    @property
+    def login(self) -> tuple[str, str | None] | None:
+        """User name and password of the next attempt; None to give none."""
+        settings = self._settings
+        if settings.username is not None:
+            return settings.username, settings.password.get_secret_value() if settings.password else None
+        return _ANY_NAME if self._tries_a_name or self.address in _want_a_name else None
 
     @property
     def may_pass(self) -> bool:
@@ -136,10 +159,19 @@ class ConnectFailures:
         """Notes that the broker accepted this login."""
         self.no_broker, self._closed_doors = None, 0
         _let_in.add(_login(self._settings))
+        _last_there[tuple(self._settings.addresses)] = self.address
+        if self._tries_a_name:
+            _want_a_name.add(self.address)
 
     def with_reason(self, reason: str) -> UnauthorisedError | None:
-        """Returns the error for a CONNACK reason, in the words of MQTT 5; None if the reason is temporary."""
+        """Returns the error for a CONNACK reason, in the words of MQTT 5; None if another attempt may succeed.
+
+        That is so if the reason is temporary, or is one for which a user name is tried where none is set.
+        """
         if reason not in _FOR_GOOD:
+            return None
+        if reason in _MAY_WANT_A_NAME and self.login is None and self._settings.tls_cert is None:
+            self._tries_a_name = True
             return None
         who = f" as {self._settings.username}" if self._settings.username else ""
         hint = "check username and password, and whether this login was revoked"

@@ -10,18 +10,18 @@ from s2m3.planner.solving.exact import is_small
 from s2m3.planner.solving.greedy import kept
 from s2m3.planner.solving.layout import SLACK_MB, Layout
 from s2m3.planner.solving.loaded_routes import LoadedRoutes
-from s2m3.planner.solving.moves import at_each_s, devices_with_room
+from s2m3.planner.solving.moves import at_each_s
 from s2m3.planner.solving.problem import Floats, Ints, Problem
 from s2m3.planner.solving.queueing import has_rates
+from s2m3.planner.solving.reserved_memory import ReservedMemory
 from s2m3.schemas.instance import Instance
 
 __all__ = ["Spare", "kept_second_copies", "second_copies"]
 
-#: (-worth per MB, module, device): a heap of offers yields the greatest worth first
-Offer = tuple[float, int, int]
+#: (-worth per MB, module, device, whether the device's memory is reserved for other modules' copies): a heap of offers
+#: yields the greatest worth first
+Offer = tuple[float, int, int, bool]
 Queue = list[Offer]
-#: Module -> the devices that hold it now.
-Held = Mapping[int, set[str]]
 SecondsLeft = Callable[[], float]
 
 
@@ -50,7 +50,7 @@ class _Site:
 
     layout: Layout
     spare: Spare
-    held: Held
+    reserved: ReservedMemory
     #: the routes under load; None where load does not count
     load: LoadedRoutes | None
     seconds_left: SecondsLeft
@@ -81,6 +81,9 @@ def second_copies(
     - with request rates, the decrease of the objective under load when the module's tasks are spread over both copies
       (only for instances that `is_small` accepts, and as long as there is time).
 
+    A copy that exists moves only to a device where it is worth `sticky` times as much, or where a copy that is worth
+    `sticky` times as much per MB needs its memory and finds none elsewhere.
+
     Preferences never make a copy worthless: its worth is divided by 1 + what they count against the device, seconds.
 
     Args:
@@ -94,22 +97,22 @@ def second_copies(
     problem = Problem(instance.model_copy(update={"max_replicas": len(instance.devices), "preference_s": 0.0}))
     layout = kept(problem, placement)
     layout.reroute()
-    layout.free_mb -= spare.keep_free * problem.memory_mb
-    held = {problem.module_at[m]: set(devices) for m, devices in (current or {}).items() if m in problem.module_at}
+    reserved = ReservedMemory(layout, current or {}, spare.keep_free)
     load = LoadedRoutes(problem, layout.routes) if has_rates(problem) and is_small(problem) else None
-    site = _Site(layout, spare, held, load, seconds_left or (lambda: float("inf")), _prices_s(Problem(instance)))
+    site = _Site(layout, spare, reserved, load, seconds_left or (lambda: float("inf")), _prices_s(Problem(instance)))
     queue: Queue = []
     added: dict[str, list[str]] = {}
     for module in problem.users:
         _offer(queue, site, module)
     while queue:
         offer = heappop(queue)
-        _, module, device = offer
-        if not layout.fits(module, device):
+        _, module, device, takes_reserved = offer
+        if not reserved.has_room(module, device, takes_reserved=takes_reserved):
             _offer(queue, site, module)  # the next best device
         elif site.load is not None and added and _worth_fell(offer, queue, site):
             continue  # copies added since the offer have taken some of the module's load
         else:
+            reserved.release(module)
             layout.add(module, device)
             if site.load is not None:
                 _spread(site.load, problem, module, device)
@@ -168,22 +171,23 @@ def _worth_fell(offer: Offer, queue: Queue, site: _Site) -> bool:
 
 
 def _offer(queue: Queue, site: _Site, module: int) -> None:
-    """Queues an offer for a module's most valuable device, if the module has one copy and the worth is above 0."""
-    layout, problem = site.layout, site.layout.problem
+    """Queues an offer for a module's most valuable device, if the module has one copy and the worth is above 0.
+
+    Memory that is reserved for copies of other modules is offered only if no other device is worth anything.
+    """
     site.counted_load()  # looks at the time
-    if len(layout.copies[module]) > 1:
+    if len(site.layout.copies[module]) > 1:
         return
-    devices = devices_with_room(layout, module)
-    if not len(devices):
-        return
-    worth = _worth_s(site, module, devices)
-    exists = [problem.device_ids[d] in site.held.get(module, ()) for d in devices]
-    worth = np.where(exists, worth * site.spare.sticky, worth)
-    if module in site.prices_s:
-        worth = worth / (1 + site.prices_s[module][devices])
-    best = int(worth.argmax())
-    if worth[best] > 0:
-        heappush(queue, (-worth[best] / max(problem.size_mb[module], 1.0), module, int(devices[best])))
+    size_mb = max(site.layout.problem.size_mb[module], 1.0)
+    for devices, takes_reserved in site.reserved.choices(module):
+        worth = _worth_s(site, module, devices)
+        worth = np.where(site.reserved.exists(module, devices), worth * site.spare.sticky, worth)
+        if module in site.prices_s:
+            worth = worth / (1 + site.prices_s[module][devices])
+        best = int(worth.argmax())
+        if worth[best] > 0:
+            heappush(queue, (-worth[best] / size_mb, module, int(devices[best]), takes_reserved))
+            return
 
 
 def _worth_s(site: _Site, module: int, devices: Ints) -> Floats:

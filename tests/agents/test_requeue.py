@@ -593,3 +593,69 @@ def test_32_what_is_answered_behind_a_slow_request_keeps_no_payload(desk: Callab
     made.ask("slow", mid=1)
     answered_behind(made, 7)
     assert held(made) == (8, 0, len(b'{"inputs": {"x": "slow"}}'))
+
+
+def one_by_one(desk: Callable[..., Desk], **options: Any) -> Desk:
+    """The broker sends a message only when the one before is acknowledged, as ejabberd does."""
+    made = desk(**options)
+    made.session.sends_one_by_one = True
+    return made
+
+
+def test_where_one_message_is_sent_at_a_time_each_request_is_copied_at_once_so_that_the_next_one_comes(
+    desk: Callable[..., Desk],
+) -> None:
+    made = one_by_one(desk)
+    for n in range(5):
+        made.ask(f"slow {n}", mid=n + 1)
+        confirm(copies(made)[n])
+        assert acknowledged(made) == list(range(1, n + 2))
+    assert len(made.work) == 5  # all under way together, as where the broker has a window of many
+    bring(made, copies(made)[0], 6)
+    assert acknowledged(made)[-1] == 5  # its only message now
+    made.answer(made.work[0])
+    made.deliver_answer()
+    assert acknowledged(made)[-1] == 6
+    assert len(made.answers()) == 1
+
+
+def test_copies_come_round_so_often_that_a_new_request_between_them_is_read_soon(desk: Callable[..., Desk]) -> None:
+    made = one_by_one(desk)
+    for n in range(5):
+        made.ask(f"slow {n}", mid=n + 1)
+        confirm(copies(made)[n])
+    began = made.loop.now
+    for n in range(5):
+        bring(made, copies(made)[n], 6 + n)
+        made.loop.advance(0.1)
+        confirm(copies(made)[5 + n])
+    assert made.loop.now - began == pytest.approx(0.5)
+    assert acknowledged(made) == list(range(1, 11))
+    made.ask("new", mid=11)
+    assert len(made.work) == 6
+
+
+def test_where_one_message_is_sent_at_a_time_no_more_are_taken_than_may_be_under_way(desk: Callable[..., Desk]) -> None:
+    made = one_by_one(desk, inflight=2)
+    for n in range(2):
+        made.ask(f"slow {n}", mid=n + 1)
+        confirm(copies(made)[n])
+    made.ask("waits", mid=3)
+    made.loop.advance(60.0)
+    assert len(copies(made)) == 2  # the third stays in the broker
+    made.answer(made.work[0])
+    made.deliver_answer()
+    made.loop.advance(0.1)
+    assert len(copies(made)) == 3
+
+
+def test_where_one_message_is_sent_at_a_time_a_copy_that_could_not_be_queued_is_tried_again(
+    desk: Callable[..., Desk],
+) -> None:
+    made = one_by_one(desk)
+    made.agent.error = BusyError("full")
+    made.ask("slow", mid=1)
+    assert copies(made) == []
+    made.loop.advance(1.0)
+    confirm(copies(made)[0])
+    assert acknowledged(made) == [1]

@@ -112,6 +112,22 @@ def test_a_reason_that_trying_again_would_not_change_is_a_refusal(reason: str) -
     assert refused.detail.startswith(f"the broker refuses client-7 as ann: {reason}; ")
 
 
+@pytest.mark.parametrize("reason", ["Bad user name or password", "Not authorized"])
+def test_where_no_name_is_set_any_is_tried_before_a_refusal_is_believed(reason: str) -> None:
+    mine = settings()
+    first = ConnectFailures(mine, "client-7")
+    assert first.login is None
+    assert first.with_reason(reason) is None
+    assert first.login == ("s2m3", "s2m3")
+    refused = first.with_reason(reason)
+    assert refused is not None
+    assert refused.detail.startswith(f"the broker refuses client-7: {reason}; ")
+    assert ConnectFailures(mine, "another").login is None  # that name did not help
+    first.let_in()
+    assert ConnectFailures(mine, "another").login == ("s2m3", "s2m3")
+    assert ConnectFailures(mine.model_copy(update={"username": "ann"}), "a third").login == ("ann", None)
+
+
 def test_a_login_without_a_name_is_refused_without_one() -> None:
     refused = failures().with_reason("Banned")
     assert refused is not None
@@ -149,6 +165,19 @@ def test_a_login_that_was_let_in_once_is_never_taken_for_refused_and_another_log
     assert [again.before_an_answer(None) for _ in range(10)] == [None] * 10
     other = ConnectFailures(known.model_copy(update={"username": "bob"}), "other")
     assert [other.before_an_answer(None) is None for _ in range(3)] == [True, True, False]
+
+
+def test_a_new_connection_begins_at_the_broker_of_the_cluster_that_let_another_one_in() -> None:
+    mine = settings(fallback="second:1,third:2")
+    first = ConnectFailures(mine, "first")
+    assert first.address == mine.addresses[0]
+    first.could_not_open(ConnectionRefusedError())
+    first.let_in()
+    second = ConnectFailures(mine, "second")
+    assert second.address == ("second", 1)
+    second.could_not_open(ConnectionRefusedError())
+    assert second.address == ("third", 2)
+    assert ConnectFailures(settings(fallback="second:1,third:2"), "of another site").address[0] == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
