@@ -50,7 +50,7 @@ class ReservedMemory:
 
     def exists(self, module: int, devices: Ints) -> Bools:
         """Returns on which of the devices a module's second copy exists and may stay, [devices]."""
-        return devices == self._at.get(module, _NOWHERE)
+        return np.equal(devices, self._at.get(module, _NOWHERE))
 
     def release(self, module: int) -> None:
         """Ends the reservation for a module: its second copy is placed, or cannot stay."""

@@ -192,3 +192,30 @@ def test_a_copy_that_is_there_is_worth_a_quarter_more_and_no_further() -> None:
         instance = _two_steps(seconds={"a": 0.2, "b": 0.2, "c": 0.2 + slower})
         found = second_copies(instance, HERE, current={"big": ["a", "c"]})
         assert found == {"big": ["c" if stays else "b"]}
+
+
+def _rivals(c_mb: float) -> Instance:
+    """Two modules, `much` with two tasks: each is best off on `b`, which has room for one beside the part kept free."""
+    modules = [{"id": name, "memory_mb": 100, "seconds": {"a": 0.2, "b": 0.2, "c": 0.25}} for name in ("much", "less")]
+    uses = {"one": "much", "two": "much", "three": "less"}
+    return parse_instance(
+        {
+            "devices": [{"id": name, "memory_mb": mb} for name, mb in (("a", 400), ("b", 150), ("c", c_mb))],
+            "modules": modules,
+            "tasks": [{"id": task, "steps": [{"id": "s", "module": module}]} for task, module in uses.items()],
+        }
+    )
+
+
+def test_a_copy_that_is_there_makes_way_only_for_one_that_fits_nowhere_else() -> None:
+    placed, now = {"much": ["a"], "less": ["a"]}, {"less": ["a", "b"]}
+    assert second_copies(_rivals(150), placed) == {"much": ["b"], "less": ["c"]}
+    assert second_copies(_rivals(150), placed, current=now) == {"much": ["c"], "less": ["b"]}
+    assert second_copies(_rivals(50), placed, current=now) == {"much": ["b"]}
+
+
+def test_a_copy_that_is_there_stays_in_the_part_of_memory_that_is_kept_free_of_new_ones() -> None:
+    devices = [{"id": "a", "memory_mb": 400}, {"id": "b", "memory_mb": 105}]
+    instance = _shared(0.0, devices=devices)
+    assert "shared" not in second_copies(instance, PLACED)
+    assert second_copies(instance, PLACED, current={"shared": ["a", "b"]}) == {"shared": ["b"]}
