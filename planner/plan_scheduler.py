@@ -19,6 +19,8 @@ __all__ = ["PlanScheduler"]
 
 #: A thorough plan follows a quick one after so many seconds, or so many times what the last thorough plan took.
 _THOROUGH_AFTER_S, _REST = 0.3, 4.0
+#: Better places are looked for unasked at most once in so many times what the last thorough plan took: 2 % of a core.
+_IMPROVED_EVERY = 50.0
 
 
 class PlanScheduler:
@@ -53,6 +55,8 @@ class PlanScheduler:
         self._cluster, self._placer, self._may_plan = cluster, placer, may_plan
         self._thread = PlanThread(loop, on_plan, self._on_idle)
         self._improve = self._is_improving = False
+        #: when a plan that looks for better places was begun last, monotonic seconds
+        self._improved_at = float("-inf")
         #: whether something changed since the snapshot of the plan under way
         self._is_outdated = False
         #: whether the next plan is to be thorough; whether the one under way is; seconds that the last one took
@@ -83,6 +87,12 @@ class PlanScheduler:
     def improve(self) -> None:
         """Has the next thorough plan look for better places of modules that have one."""
         self._improve = True
+
+    def improve_now(self) -> None:
+        """Looks for better places at once, unless that was done a short time ago, compared with what it costs."""
+        if time.monotonic() >= self._improved_at + _IMPROVED_EVERY * self._thorough_s:
+            self._improve = True
+            self.now(thorough=True, follows=True)
 
     def soon(self) -> None:
         """Plans after the settle time, so that several changes in a row are planned once."""
@@ -126,7 +136,7 @@ class PlanScheduler:
         self._is_interruptible = self._is_thorough and self._is_follow_up and not self._interrupted.is_set()
         self._is_improving = improve
         if improve:
-            self.has_changed = False
+            self.has_changed, self._improved_at = False, time.monotonic()
         fill: Fill = kept_second_copies
         if self._is_thorough:
             self._interrupted.clear()

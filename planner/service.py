@@ -286,7 +286,7 @@ class Planner:
     def _improve_if_changed(self) -> None:
         """Looks for better places: what was measured since, or is asked now, may make others better."""
         if self._plans.has_changed or self._cluster.rates.has_any(time.monotonic()):
-            self._on_change(improve=True)
+            self._plans.improve_now()
 
     # ---- planning -------------------------------------------------------------------------------------------------
 

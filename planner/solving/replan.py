@@ -90,7 +90,7 @@ def replan(
     if budget_s <= 0:
         return _answer(stay, current, "unchanged")
     worth = worth or Worth()
-    better = best_layout(stay, lambda: started + budget_s - clock(), under_load=True).layout.copy()
+    better = best_layout(stay, lambda: started + budget_s - clock(), under_load=True, is_bounded=False).layout.copy()
     _undo_unpaid_moves(better, stay, worth)
     before_s = mean_objective_s(stay)
     gained = before_s - mean_objective_s(better)

@@ -118,7 +118,9 @@ def solve(
     return solution_of(best_layout(layout, seconds_left, under_load=method == "auto"), method, clock() - started)
 
 
-def best_layout(start: Layout, seconds_left: Callable[[], float], *, under_load: bool) -> Outcome:
+def best_layout(
+    start: Layout, seconds_left: Callable[[], float], *, under_load: bool, is_bounded: bool = True
+) -> Outcome:
     """Returns the best layout found in the available time: local search, exact search, local search again.
 
     Args:
@@ -126,12 +128,17 @@ def best_layout(start: Layout, seconds_left: Callable[[], float], *, under_load:
         seconds_left: Returns the seconds until time is up.
         under_load: Whether queueing counts for tasks with rates (planner/solving/queueing.py). The bound is always that
             of idle devices.
+        is_bounded: Whether the outcome needs a bound. Without one, a large instance is searched by local moves alone:
+            of a thousand devices the bound takes seconds, which no time limit ends.
     """
     layout = start.copy()
     until = seconds_left() * (1 - _IMPROVING)
     descend(layout, lambda: seconds_left() < until)
     layout = shake(layout, lambda: seconds_left() < until, rounds=_SHAKES)
-    outcome = search(layout, seconds_left) if is_available() else bounded(layout)
+    if not is_bounded and not is_small(layout.problem):
+        outcome = Outcome(layout, 0.0)
+    else:
+        outcome = search(layout, seconds_left) if is_available() else bounded(layout)
     if under_load and has_rates(layout.problem):
         loaded = outcome.layout.copy()
         relieve(loaded, lambda: seconds_left() <= 0)

@@ -4,10 +4,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from queue import Queue
+from types import SimpleNamespace
 
 import pytest
 
 from s2m3.broker.event_loop import Loop
+from s2m3.planner import plan_scheduler
 from s2m3.planner.plan_scheduler import PlanScheduler
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.placement import Placement, Solve
@@ -96,6 +98,23 @@ def test_a_plan_that_is_asked_to_be_thorough_is_so_at_once_and_alone(loop: Loop,
         loop.call(lambda: made.scheduler.now(thorough=True))
         assert made.plan().spare.keys() == {*NOOP}
     assert made.improved == [True]
+
+
+def test_better_places_are_not_looked_for_again_before_that_has_cost_little_of_the_time(
+    loop: Loop, cluster: ClusterState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(plan_scheduler, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with scheduled(loop, cluster) as made:
+        loop.call(made.scheduler.improve_now)
+        made.plan()
+        loop.call(made.scheduler.improve_now)
+        loop.call(lambda: made.scheduler.now(thorough=True))
+        made.plan()
+        loop.call(lambda: now.append(now.pop() + 3600.0))
+        loop.call(made.scheduler.improve_now)
+        made.plan()
+    assert made.improved == [True, False, True]
 
 
 def test_a_change_while_a_plan_is_made_is_planned_next(loop: Loop, cluster: ClusterState) -> None:
