@@ -328,6 +328,9 @@ class DoorSettings(ServiceSettings):
     header_s: float = Field(default=10.0, gt=0, description="longest time that a request's header may take to arrive")
     body_s: float = Field(default=60.0, gt=0, description="longest time that a request's body may take to arrive")
     request_s: float = Field(default=600.0, gt=0, description="longest time of a whole request")
+    partial_s: float = Field(
+        default=1.0, ge=0, description="a sound that is coming is heard after so many seconds more; 0: at its end only"
+    )
 
     wyoming_bind: str = Field(default="127.0.0.1", description="address of the Wyoming door, which has no token")
     wyoming_port: int = Field(default=10_300, ge=0, lt=65_536, description="of the Wyoming door; 0: any")

@@ -8,6 +8,7 @@ from functools import partial
 
 import structlog
 
+from s2m3.agents.serving.input_pieces import InputPieces
 from s2m3.agents.serving.joins import Joins
 from s2m3.agents.serving.module import Module
 from s2m3.agents.serving.payloads import PayloadRoom, payload_bytes
@@ -28,10 +29,11 @@ from s2m3.schemas.wire.codec import (
     decode_work,
     encode_answer,
     encode_piece,
-    encode_working,
     is_stop,
 )
 from s2m3.schemas.wire.generation import Piece
+from s2m3.schemas.wire.input_pieces import decode_input_piece, is_input_piece
+from s2m3.schemas.wire.notices import encode_working
 from s2m3.schemas.wire.reply_topics import is_client_inbox
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Answer, Timing, Work, following
@@ -44,8 +46,9 @@ _EXPIRE_S, _WORKING_S = 0.1, 1.0
 _FINISHED = 100_000
 #: Longest time for which further work of a stopped request is dropped.
 _STOPPED_S = 600.0
-#: Parts of the memory budget: outputs that are remembered by content, and items that are prepared ahead of the worker.
-_REMEMBERED, _AHEAD = 1 / 64, 1 / 16
+#: Parts of the memory budget: outputs that are remembered by content, items that are prepared ahead of the worker, and
+#: inputs that come in pieces.
+_REMEMBERED, _AHEAD, _IN_PIECES = 1 / 64, 1 / 16, 1 / 32
 
 
 class StepServer:
@@ -89,6 +92,8 @@ class StepServer:
         )
 
         self._room = room
+        self._pieces = InputPieces(room.part_of_budget(_IN_PIECES), self._node)
+        room.count("pieces", self._pieces.waiting_bytes)
         room.count("joins", self._joins.waiting_bytes)
         room.count("runner", self.runner.waiting_bytes)
         room.count("outgoing", lambda: 2 * link.outgoing_bytes)  # the connection keeps each once more, as a packet
@@ -123,6 +128,9 @@ class StepServer:
         if is_stop(message.user):
             self._on_stop(message)
             return
+        if is_input_piece(message.user):
+            self._on_input_piece(message)
+            return
         reply_to = message.reply_to
         if reply_to is None or not is_client_inbox(self._root, reply_to):
             _log.warning("bad_work", node=self._node, topic=message.topic, error="no client's inbox to answer to")
@@ -137,6 +145,7 @@ class StepServer:
                 content_type=message.content_type,
                 properties=message.user_properties,
             )
+            work = self._pieces.whole(work, time.monotonic())
         except S2M3Error as error:
             self._answer_undecoded(message, reply_to, error)
             return
@@ -157,6 +166,14 @@ class StepServer:
         self._joins.cancel(request, step, attempt, time.monotonic() + remembered_s)
         self.runner.drop(request, step, attempt)
 
+    def _on_input_piece(self, message: Message) -> None:
+        try:
+            piece = decode_input_piece(message.payload, stream=message.correlation, user=message.user)
+        except S2M3Error as error:
+            _log.warning("bad_work", node=self._node, topic=message.topic, error=str(error))
+            return
+        self._pieces.put(piece, time.monotonic())
+
     def _accept(self, work: Work) -> None:
         now = time.monotonic()
         try:
@@ -167,6 +184,7 @@ class StepServer:
             self._answer_error(work, error)
 
     def _expire(self) -> None:
+        self._pieces.expire(time.monotonic())
         for late in self._joins.expire(time.monotonic()):
             self._answer_error(late.work, late.error)
 

@@ -19,7 +19,7 @@ from s2m3.broker.requests.actions import Action, EmitDelta, Finish, Result, Send
 from s2m3.broker.requests.route_subscriptions import RouteSubscriptions
 from s2m3.broker.requests.stream_assembler import TextDelta
 from s2m3.broker.requests.tracker import RequestTracker
-from s2m3.broker.requests.work_messages import send_stop, send_work
+from s2m3.broker.requests.work_messages import WorkSender, send_stop
 from s2m3.schemas import topics
 from s2m3.schemas.errors import S2M3Error, UnknownTaskError
 from s2m3.schemas.ids import new_request_id
@@ -72,6 +72,7 @@ class Dispatcher:
         self._reply_to = topics.CLIENT_IN.at(link.root, client=client)
         self._requests = RequestTracker(self._reply_to, random.Random())  # noqa: S311  # spreads retries, keeps no secret
         self._callbacks: dict[bytes, _Callbacks] = {}
+        self._sender = WorkSender(link)
         #: called one after another as messages to our own inbox come back
         self._probes: deque[Callable[[], None]] = deque()
         self._forward_node_state = on_node_state
@@ -102,7 +103,7 @@ class Dispatcher:
         """
         self._link.on_connection_change(on_reconnect=self._on_reconnect, on_disconnect=self._on_disconnect)
         self._loop.call(self.routes.start)
-        probe = partial(self._probe_inbox, on_ready or _no_op)
+        probe = partial(self._probe_inbox, on_ready or (lambda: None))
         self._link.subscribe(self._reply_to, self._on_answer, on_subscribed=probe)
 
     def _probe_inbox(self, on_back: Callable[[], None]) -> None:
@@ -248,6 +249,7 @@ class Dispatcher:
         self._execute(self._requests.on_route(task, doc, time.monotonic()))
 
     def _on_node_state(self, node: str, state: NodeState | None) -> None:
+        self._sender.saw(node, state)
         self._execute(self._requests.on_node_state(node, state, time.monotonic()))
         if self._forward_node_state is not None:
             self._forward_node_state(node, state)
@@ -277,7 +279,7 @@ class Dispatcher:
         if callbacks is not None and callbacks.span.traceparent is not None:
             work = replace(work, traceparent=callbacks.span.traceparent)
         try:
-            send_work(self._link, work, partial(self._on_send_failed, work))
+            self._sender.send(work, partial(self._on_send_failed, work))
         except S2M3Error as error:
             error.step = error.step or work.step
             self._loop.call(partial(self._on_send_failed, work, error))
@@ -334,10 +336,6 @@ class Dispatcher:
     def _tick(self) -> None:
         self._timer = None
         self._execute(self._requests.tick(time.monotonic()))
-
-
-def _no_op() -> None:
-    return
 
 
 def _count(result: Result) -> None:

@@ -26,6 +26,9 @@ __all__ = ["serve"]
     max_body_mb=Annotated[float | None, typer.Option(help="larger requests are refused [48]")],
     max_connections=Annotated[int | None, typer.Option(help="connections at once [128]")],
     max_requests=Annotated[int | None, typer.Option(help="requests at once [32]")],
+    partial_s=Annotated[
+        float | None, typer.Option(help="seconds of sound after which what came is written down; 0: at its end [1]")
+    ],
     wyoming_bind=Annotated[
         str | None, typer.Option(help="address of the Wyoming door, which asks for no token [127.0.0.1]")
     ],

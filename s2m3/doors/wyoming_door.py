@@ -23,7 +23,7 @@ __all__ = ["WyomingDoor"]
 
 _log = structlog.get_logger(__name__)
 #: Sounds in memory at once, as a multiple of the largest.
-_SOUNDS = 4
+_SOUNDS = 2
 
 
 class WyomingDoor:
@@ -96,8 +96,6 @@ class WyomingDoor:
                     await stream.write(Error(text=str(error), code=error.code))
         except (OSError, TimeoutError) as error:
             _log.info("wyoming_connection_lost", error=repr(error))
-        finally:
-            session.close()
 
 
 def _may_ask(peer: object) -> bool:

@@ -15,6 +15,8 @@ __all__ = ["LONGEST_LINE", "EventStream"]
 
 #: Bytes of the line, and of the JSON behind it.
 LONGEST_LINE, _MOST_DATA = 65_536, 1_000_000
+#: Bytes of sound that are read at once: an event with more becomes several, each counted before the next is read.
+_AT_ONCE = 65_536
 
 
 class EventStream:
@@ -28,9 +30,11 @@ class EventStream:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int) -> None:
         self._reader, self._writer, self._most = reader, writer, most
+        #: an event whose sound is not read to its end, and the bytes that are left of it
+        self._begun: tuple[Event, int] | None = None
 
     async def read(self, within: float) -> Event | None:
-        """Returns the next event; None at the end.
+        """Returns the next event, or the next part of a sound that is long; None at the end.
 
         Args:
             within: Seconds until all of the event has arrived.
@@ -49,6 +53,8 @@ class EventStream:
             return None
 
     async def _event(self) -> Event | None:
+        if self._begun is not None:
+            return await self._sound(*self._begun)
         try:
             line = await self._reader.readline()
         except ValueError as error:  # longer than the reader's limit
@@ -63,7 +69,13 @@ class EventStream:
         if length := _length(head, "data_length", _MOST_DATA):
             found |= _json(await self._reader.readexactly(length))
         length = _length(head, "payload_length", self._most)
-        return Event(kind, found, await self._reader.readexactly(length) if length else None)
+        return await self._sound(Event(kind, found), length) if length else Event(kind, found)
+
+    async def _sound(self, event: Event, left: int) -> Event:
+        """Returns an event with the next bytes of its sound."""
+        taken = min(left, _AT_ONCE)
+        self._begun = (event, left - taken) if left > taken else None
+        return Event(event.type, event.data, await self._reader.readexactly(taken))
 
     async def write(self, event: Eventable) -> None:
         """Sends an event; waits while the peer does not read."""

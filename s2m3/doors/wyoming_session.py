@@ -2,23 +2,24 @@
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from wyoming.asr import Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.event import Event
 from wyoming.ping import Pong
 from wyoming.tts import SynthesizeStopped
 
-from s2m3.client import Answer, Client
-from s2m3.doors.asking import answer_text, appended
+from s2m3.client import Client
 from s2m3.doors.served_tasks import ServedTask
-from s2m3.doors.sound_files import Samples, read_wav, written_wav
+from s2m3.doors.sound_files import Samples, read_wav
 from s2m3.doors.wyoming_events import EventStream
+from s2m3.doors.wyoming_hearing import Utterance
 from s2m3.doors.wyoming_info import chosen_task, described
+from s2m3.hearing.live import Hearing, LiveTranscript
+from s2m3.hearing.windows import Form
 from s2m3.schemas.errors import BadInputError, BusyError, ModuleFailedError, TooLargeError
 from s2m3.schemas.settings import DoorSettings
 
@@ -37,7 +38,7 @@ class Budget:
     """What all connections together may hold and ask.
 
     Args:
-        sounds: Bytes of the sounds that are not answered yet.
+        sounds: Bytes of the sounds that are not written down yet.
         requests: Requests at once.
     """
 
@@ -45,7 +46,7 @@ class Budget:
     requests: int
 
     def take(self, size: int) -> None:
-        """Counts bytes that came.
+        """Counts bytes that are held.
 
         Raises:
             BusyError: There is no room for them.
@@ -70,15 +71,6 @@ class Budget:
             self.requests += 1
 
 
-@dataclass
-class _Utterance:
-    """A sound that is coming."""
-
-    form: Samples
-    pieces: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-
 class Session:
     """One connection.
 
@@ -101,29 +93,53 @@ class Session:
         self._client, self._stream, self._settings = client, stream, settings
         self._languages, self._budget = languages, budget
         self._asked: Mapping[str, Any] = {}
-        self._sound: _Utterance | None = None
+        self._sound: Utterance | None = None
+        #: bytes of its sound that are counted in the budget
+        self._counted = 0
         self._voice: Mapping[str, Any] | None = None
         self._text = ""
 
     async def serve(self) -> None:
-        """Answers events until the connection's end.
+        """Answers events until the connection's end, which ends what is under way, too.
 
         Raises:
             S2M3Error: A request failed, or what came is no request.
             OSError: The connection is lost.
             TimeoutError: The peer did not read its answer in time.
         """
-        within = self._settings.header_s
-        while (event := await self._stream.read(within)) is not None:
-            async with asyncio.timeout(self._settings.request_s):
-                await self._handle(event)
-            within = self._settings.request_s if self._sound is None else self._settings.body_s
+        reading = asyncio.create_task(self._stream.read(self._settings.header_s))
+        try:
+            while (event := await reading) is not None:
+                reading = asyncio.create_task(self._stream.read(self._patience(event)))
+                async with asyncio.timeout(self._settings.request_s):
+                    await _unless_gone(self._handle(event), reading)
+        finally:
+            reading.cancel()
+            await self._drop_sound()
 
-    def close(self) -> None:
-        """Gives back what the connection holds."""
-        if self._sound is not None:
-            self._budget.sounds += self._sound.size
+    def _patience(self, event: Event) -> float:
+        """Returns how long the event behind this one may take, seconds: less within a sound."""
+        begins = event.type in ("audio-start", "audio-chunk")
+        within = begins or (self._sound is not None and event.type != "audio-stop")
+        return self._settings.body_s if within else self._settings.request_s
+
+    async def _drop_sound(self) -> None:
+        """Gives back what a sound holds, and ends what is under way for it."""
+        if (sound := self._sound) is not None:
             self._sound = None
+            await sound.close()
+        self._count(0)
+
+    def _count(self, held: int) -> None:
+        """Counts what is held of the sound now, instead of what was.
+
+        Raises:
+            BusyError: There is no room for it.
+        """
+        self._budget.sounds += self._counted
+        self._counted = 0
+        self._budget.take(held)
+        self._counted = held
 
     async def _handle(self, event: Event) -> None:
         """Answers one event; unknown ones are passed over, as Wyoming asks."""
@@ -142,10 +158,10 @@ class Session:
             case "transcribe":
                 self._asked = event.data
             case "audio-start":
-                self.close()
-                self._sound = _Utterance(_form(event))
+                await self._drop_sound()
+                self._begin(event)
             case "audio-chunk":
-                self._hear(event)
+                await self._hear(event)
             case _:
                 await self._write_down()
 
@@ -160,42 +176,34 @@ class Session:
             case _ if self._voice is None:  # behind synthesize-start it repeats the text for old servers
                 await self._speak(_text(event), _mapping(event.data.get("voice")))
 
-    def _hear(self, event: Event) -> None:
-        if self._sound is None:
-            self._sound = _Utterance(_form(event))
+    def _begin(self, event: Event) -> Utterance:
+        form = _form(event)
+        task = self._task("transcription", self._asked)
+        hearing = Hearing(
+            task.name,
+            task.of_kind("audio") or "",
+            streams=task.streams,
+            every_s=self._settings.partial_s,
+            admit=self._budget.request,
+        )
+        self._sound = Utterance(self._stream, LiveTranscript(self._client, hearing, form))
+        return self._sound
+
+    async def _hear(self, event: Event) -> None:
+        """Takes what came of a sound; waits while it comes faster than it is written down."""
+        sound = self._sound or self._begin(event)
         piece = event.payload or b""
-        if self._sound.size + len(piece) > self._settings.max_body_mb * 1e6:
+        if sound.size + len(piece) > self._settings.max_body_mb * 1e6:
             raise TooLargeError(f"a sound is over {self._settings.max_body_mb:g} MB")
-        self._budget.take(len(piece))
-        self._sound.size += len(piece)
-        self._sound.pieces.append(piece)
+        await sound.write(piece)
+        self._count(sound.held_bytes)
 
     async def _write_down(self) -> None:
-        """Answers a sound that is complete with its transcript, in pieces where the task writes token by token."""
+        """Answers a sound that is complete with its transcript."""
         if self._sound is None:
             raise BadInputError("audio-stop without a sound before it")
-        form, raw = self._sound.form, b"".join(self._sound.pieces)
-        sound = written_wav(Samples(form.rate, form.width, form.channels, raw))
-        task = self._task("transcription", self._asked)
-        inputs = {task.of_kind("audio") or "": sound}
-        with self._budget.request():
-            await self._stream.write(TranscriptStart())
-            answer = await self._transcribed(task, inputs) if raw else None
-        self.close()
-        text = answer_text(answer).strip() if answer else ""
-        language = str(answer.outputs.get("language") or "") if answer else ""
-        await self._stream.write(Transcript(text=text, language=language or None))
-        await self._stream.write(TranscriptStop())
-
-    async def _transcribed(self, task: ServedTask, inputs: Mapping[str, Any]) -> Answer:
-        if not task.streams:
-            answer: Answer = await asyncio.wrap_future(self._client.submit(task.name, **inputs))
-            await self._stream.write(TranscriptChunk(text=answer_text(answer).strip()))
-            return answer
-        stream = self._client.stream(task.name, **inputs)
-        async for piece in appended(stream):
-            await self._stream.write(TranscriptChunk(text=piece))
-        return stream.result()
+        await self._sound.end()
+        await self._drop_sound()
 
     async def _speak_sentences(self, text: str) -> None:
         """Speaks the sentences that are whole, of a text that is still coming."""
@@ -250,9 +258,39 @@ def _text(event: Event) -> str:
     return text
 
 
-def _form(event: Event) -> Samples:
+def _form(event: Event) -> Form:
     """Returns how the samples of a sound are to be read, which its first event says."""
     rate, width, channels = (event.data.get(name) for name in ("rate", "width", "channels"))
     if not (isinstance(rate, int) and isinstance(width, int) and isinstance(channels, int)):
         raise BadInputError(f"{event.type} has rate, width and channels")
-    return Samples(rate, width, channels)
+    checked = Samples(rate, width, channels)
+    return Form(checked.rate, checked.width, checked.channels)
+
+
+async def _unless_gone(answering: Coroutine[Any, Any, None], reading: asyncio.Task[Event | None]) -> None:
+    """Answers an event; ends the answer when the connection ends meanwhile.
+
+    Args:
+        answering: The answer.
+        reading: Reads the event behind it; that there is none tells the end.
+
+    Raises:
+        S2M3Error: The request failed.
+        OSError: The connection is lost.
+    """
+    task = asyncio.create_task(answering)
+    try:
+        await asyncio.wait({task, reading}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done() and not _is_end(reading):
+            await asyncio.wait({task})
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+
+
+def _is_end(reading: asyncio.Task[Event | None]) -> bool:
+    if not reading.done() or reading.cancelled():
+        return False
+    error = reading.exception()
+    return isinstance(error, OSError) if error is not None else reading.result() is None

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from s2m3.schemas.errors import BadInputError, error_from_code
-from s2m3.schemas.ids import ID_PATTERN
+from s2m3.schemas.ids import ID_PATTERN, REQUEST_ID_BYTES
+from s2m3.schemas.protocol import Since
 from s2m3.schemas.wire.generation import Piece, known_options, read_options
+from s2m3.schemas.wire.input_pieces import SINCE, GrowingInput
 from s2m3.schemas.wire.message_properties import (
     CONTENT_TYPE,
     attempt_of,
@@ -32,9 +34,7 @@ __all__ = [
     "decode_work",
     "encode_answer",
     "encode_piece",
-    "encode_stop",
     "encode_work",
-    "encode_working",
     "is_piece",
     "is_stop",
     "is_working",
@@ -75,12 +75,18 @@ class _Timing(_Wire):
     batch: int = Field(ge=1)
 
 
+class _Growing(_Wire):
+    stream: Annotated[bytes, Field(strict=True, min_length=REQUEST_ID_BYTES, max_length=REQUEST_ID_BYTES)]
+    bytes: int = Field(ge=0)
+
+
 class _Work(_Wire):
     task: _Id
-    inputs: dict[_Name, Any] = Field(min_length=1)
+    inputs: dict[_Name, Any]
     route: dict[str, Any]
     ms_left: Annotated[float, Field(le=_MAX_MS)]
     timings: dict[_Id, _Timing] = Field(default={}, max_length=_MAX_STEPS)
+    growing: Annotated[dict[_Name, _Growing], Since(SINCE)] = {}
 
 
 class _RoutedWork(_Work):
@@ -133,6 +139,8 @@ def encode_work(work: Work) -> tuple[bytes, tuple[tuple[str, str], ...]]:
         "route": {step: hop.as_dict() for step, hop in work.route.items()},
         "ms_left": round(work.ms_left, 3),
     }
+    if work.growing:
+        document["growing"] = {name: {"stream": g.stream, "bytes": g.nbytes} for name, g in work.growing.items()}
     user: tuple[tuple[str, str], ...] = (
         ("step", work.step),
         ("attempt", str(work.attempt)),
@@ -204,8 +212,11 @@ def decode_work(
     if step not in route:
         raise BadInputError(f"step {step[:40]!r} is not in the message's route")
     inputs = {name: restore(value) for name, value in wire.inputs.items()}
-    if stray := inputs.keys() - route[step].inputs.keys():
+    growing = {name: GrowingInput(one.stream, one.bytes) for name, one in wire.growing.items()}
+    if stray := (inputs.keys() | growing.keys()) - route[step].inputs.keys():
         raise BadInputError(f"step {step} takes no input {min(stray)!r}", step=step)
+    if not inputs and not growing:
+        raise BadInputError("inputs: there is none", step=step)
     return Work(
         request=request,
         task=wire.task,
@@ -219,6 +230,7 @@ def decode_work(
         timings=_timings(wire.timings, document, payload),
         traceparent=traceparent_of(user),
         passed_on=_passed_on(document, payload, user.items() if properties is None else properties, is_known),
+        growing=growing,
     )
 
 
@@ -336,13 +348,3 @@ def decode_piece(
         raise BadInputError(_first(error)) from error
     step, attempt, seq = user.get("step", ""), number_in(user, "attempt", 1), number_in(user, "seq", 0)
     return Piece(request, step, attempt, seq, wire.at, wire.text)
-
-
-def encode_stop(work: Work) -> tuple[tuple[str, str], ...]:
-    """Returns the user properties of the message, without payload, that stops a work whose result is not needed."""
-    return (("step", work.step), ("attempt", str(work.attempt)), ("stop", "1"))
-
-
-def encode_working(work: Work) -> tuple[tuple[str, str], ...]:
-    """Returns the user properties of the message, without payload, that tells a requester: the work is under way."""
-    return (("step", work.step), ("attempt", str(work.attempt)), ("working", "1"))

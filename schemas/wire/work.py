@@ -6,6 +6,7 @@ from typing import Any
 
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.wire.generation import Options
+from s2m3.schemas.wire.input_pieces import GrowingInput
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["Answer", "Hop", "PassedOn", "Route", "Timing", "Work", "following"]
@@ -104,6 +105,8 @@ class Work:
     traceparent: str | None = None
     #: None if the message has nothing unknown
     passed_on: PassedOn | None = None
+    #: inputs whose bytes came, or come, in pieces ahead of this message
+    growing: Mapping[str, GrowingInput] = field(default_factory=dict)
 
     @property
     def hop(self) -> Hop:

@@ -18,12 +18,12 @@ from s2m3.schemas.wire.codec import (
     decode_work,
     encode_answer,
     encode_piece,
-    encode_stop,
     payload_models,
 )
 from s2m3.schemas.wire.codec import encode_work as packed
 from s2m3.schemas.wire.generation import Options, Piece, common_length, read_options
 from s2m3.schemas.wire.message_properties import attempt_of, is_piece, is_stop, traceparent_of
+from s2m3.schemas.wire.notices import encode_stop
 from s2m3.schemas.wire.packing import restore, unpack
 from s2m3.schemas.wire.plain import (
     encode_plain_error,

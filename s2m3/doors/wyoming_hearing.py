@@ -1,0 +1,69 @@
+"""A sound at the Wyoming door: it is heard while it comes, and what is certain of its transcript is told at once."""
+
+import asyncio
+from contextlib import suppress
+
+from wyoming.asr import Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
+
+from s2m3.doors.wyoming_events import EventStream
+from s2m3.hearing.live import LiveTranscript
+from s2m3.schemas.errors import S2M3Error
+
+__all__ = ["Utterance"]
+
+
+class Utterance:
+    """A sound that is coming.
+
+    Args:
+        stream: Where its transcript goes.
+        transcript: Of the sound, from its beginning.
+    """
+
+    def __init__(self, stream: EventStream, transcript: LiveTranscript) -> None:
+        self._stream, self._transcript = stream, transcript
+        self.size = 0
+        self._telling = asyncio.create_task(self._tell())
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the sound that are kept."""
+        return self._transcript.held_bytes
+
+    async def write(self, data: bytes) -> None:
+        """Adds samples, once there is room for them.
+
+        Raises:
+            S2M3Error: What came before could not be written down.
+            OSError: The connection is lost.
+        """
+        await self._transcript.room()
+        if self._telling.done():
+            self._telling.result()
+        self.size += len(data)
+        self._transcript.write(data)
+
+    async def end(self) -> None:
+        """Tells the whole transcript.
+
+        Raises:
+            S2M3Error: It could not be written down.
+            OSError: The connection is lost.
+        """
+        self._transcript.end()
+        await self._telling
+        language = self._transcript.language or None
+        await self._stream.write(Transcript(text=self._transcript.text, language=language))
+        await self._stream.write(TranscriptStop())
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        self._telling.cancel()
+        with suppress(asyncio.CancelledError, S2M3Error, OSError):
+            await self._telling
+        await self._transcript.close()
+
+    async def _tell(self) -> None:
+        await self._stream.write(TranscriptStart())
+        async for piece in self._transcript.pieces():
+            await self._stream.write(TranscriptChunk(text=piece))
