@@ -174,13 +174,14 @@ class LiveTranscript:
 
     async def _unless_urgent(self, reply: Reply, nbytes: int) -> Answer | None:
         """Returns the answer to a look; None if its window has ended with more than the look is about."""
-        urgent = asyncio.create_task(self._is_urgent.wait())
-        waiting: asyncio.Future[Answer] = asyncio.wrap_future(reply)
+        urgent: asyncio.Future[Any] = asyncio.create_task(self._is_urgent.wait())
+        waiting: asyncio.Future[Any] = asyncio.wrap_future(reply)
         try:
             await asyncio.wait([urgent, waiting], return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done() and self._is_all(nbytes):
                 await asyncio.wait([waiting])
-            return waiting.result() if waiting.done() else None
+            answer: Answer | None = waiting.result() if waiting.done() else None
+            return answer
         finally:
             urgent.cancel()
             waiting.cancel()  # and with it the request

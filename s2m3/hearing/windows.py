@@ -109,7 +109,8 @@ def _loudness(samples: bytes, form: Form, stretch: int) -> npt.NDArray[np.float6
     """Returns the mean square of each stretch of so many moments, of the first channel."""
     values = _values(samples[: len(samples) // form.frame * form.frame], form.width)[:: form.channels]
     whole = values[: len(values) // stretch * stretch].reshape(-1, stretch).astype(np.float64)
-    return np.square(whole - whole.mean(axis=1, keepdims=True)).mean(axis=1)
+    loud: npt.NDArray[np.float64] = np.square(whole - whole.mean(axis=1, keepdims=True)).mean(axis=1)
+    return loud
 
 
 def _values(samples: bytes, width: int) -> npt.NDArray[np.int32]:

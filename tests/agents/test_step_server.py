@@ -12,10 +12,13 @@ from s2m3.agents.serving.step_server import StepServer
 from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
-from s2m3.broker.requests.work_messages import send_work
+from s2m3.broker.mqtt.message import Outgoing
+from s2m3.broker.requests.work_messages import WorkSender, send_work
 from s2m3.schemas import topics
+from s2m3.schemas.messages import NodeState
 from s2m3.schemas.settings import AgentSettings, BrokerSettings
 from s2m3.schemas.wire.codec import decode_answer
+from s2m3.schemas.wire.input_pieces import Growing, InputPiece, encode_input_piece
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Hop, Work
 from tests.conftest import WAIT_S
@@ -56,9 +59,11 @@ class Bench:
         assert listening.wait(WAIT_S)
 
     def send(self, request: bytes, data: bytes) -> None:
+        send_work(self.requester, self.work(request, data), lambda error: pytest.fail(str(error)))
+
+    def work(self, request: bytes, data: bytes, attempt: int = 1) -> Work:
         route = {"s": Hop("slow", "a", {"x": "input.x"}, ("y",))}
-        work = Work(request * 16, "task", "s", 1, 1, self.inbox, {"x": data}, route, 60_000.0)
-        send_work(self.requester, work, lambda error: pytest.fail(str(error)))
+        return Work(request * 16, "task", "s", attempt, 1, self.inbox, {"x": data}, route, 60_000.0)
 
 
 @pytest.fixture
@@ -98,3 +103,39 @@ def test_37_works_whose_payloads_do_not_fit_the_budget_are_busy_and_those_before
             bench.module.gate.set()
     said = "busy: payloads of 30 MB wait here; of 32 MB at most (step s, node a)"
     assert outcomes == {b"1": None, b"2": None, b"3": None, b"4": said}
+
+
+def _answer(bench: Bench) -> Any:
+    message = bench.heard.get(timeout=WAIT_S)
+    return decode_answer(message.payload, request=message.correlation, user=message.user)
+
+
+def test_an_input_that_grows_is_sent_once_and_repeated_where_it_was_lost(bench: Bench) -> None:
+    sizes: list[int] = []
+    watching = threading.Event()
+    topic = topics.MODULE_IN.at(bench.requester.root, module="slow", node="a")
+    bench.requester.subscribe(topic, lambda m: sizes.append(len(m.payload)), on_subscribed=watching.set)
+    assert watching.wait(WAIT_S)
+    bench.module.gate.set()
+    sender, refused = WorkSender(bench.requester), lambda error: pytest.fail(str(error))
+    sender.saw("a", NodeState(state="ready", boot="b", protocol=1))
+    sound = bytes(300_000)
+    for number, size in enumerate((100_000, 200_000, 300_000)):
+        sender.send(bench.work(bytes([49 + number]), Growing.of(b"s" * 16, sound[:size])), refused)
+        assert _answer(bench).outputs == {"y": size}
+    assert 300_000 < sum(sizes) < 305_000
+    for at in (0, 400_000):  # behind a gap the stream is dropped
+        gap = Outgoing(topic, b"x", correlation=b"s" * 16, user=encode_input_piece(InputPiece(b"s" * 16, at, b"x")))
+        bench.requester.publish(gap)
+    sender.send(bench.work(b"4", Growing.of(b"s" * 16, sound)), refused)
+    assert _answer(bench).error.code == "not_ready"
+    sender.send(bench.work(b"4", Growing.of(b"s" * 16, sound), attempt=2), refused)
+    assert _answer(bench).outputs == {"y": 300_000}
+
+
+def test_an_older_agent_gets_an_input_that_grows_whole(bench: Bench) -> None:
+    bench.module.gate.set()
+    sender = WorkSender(bench.requester)
+    sender.saw("a", NodeState(state="ready", boot="b"))
+    sender.send(bench.work(b"1", Growing.of(b"s" * 16, bytes(70_000))), lambda error: pytest.fail(str(error)))
+    assert _answer(bench).outputs == {"y": 70_000}
