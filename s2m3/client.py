@@ -278,6 +278,11 @@ class Client:
         """Why the broker refuses the login; None while it does not."""
         return self._link.refused
 
+    @property
+    def under_way(self) -> int:
+        """Number of requests without an answer yet."""
+        return self._dispatcher.under_way
+
     def tasks(self) -> dict[str, RouteDoc]:
         """Returns the tasks that the planner has published: name -> inputs, answer, steps and their ready copies.
 

@@ -11,7 +11,10 @@ from starlette.responses import PlainTextResponse, Response
 from s2m3.client import Answer, Client
 from s2m3.doors.asking import answer_text, answered, appended, read_json
 from s2m3.doors.served_tasks import ServedTask, served, task_of
+from s2m3.doors.sound_files import Samples, samples_of
 from s2m3.doors.streaming import JsonObject, server_sent_events
+from s2m3.hearing.live import Hearing, LiveTranscript
+from s2m3.hearing.windows import LONGEST_S, Form
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
 __all__ = ["OpenAIAudio"]
@@ -39,17 +42,31 @@ class OpenAIAudio:
         inputs: dict[str, Any] = {task.of_kind("audio") or "": sound}
         options = _options(task, fields, timed=form in ("verbose_json", "srt", "vtt"))
         if fields.get("stream", "").lower() == "true" and task.streams:
-            return await server_sent_events(self._pieces(task, inputs, options), end="")
+            return await server_sent_events(self._pieces(task, sound, options), end="")
         answer = await answered(self._client.submit(task.name, options=options or None, **inputs), request)
         return _shown(answer, form)
 
     async def _pieces(
-        self, task: ServedTask, inputs: Mapping[str, Any], options: Mapping[str, Any]
+        self, task: ServedTask, sound: bytes, options: Mapping[str, Any]
     ) -> AsyncGenerator[JsonObject, None]:
-        stream = self._client.stream(task.name, options=dict(options) or None, **inputs)
-        async for piece in appended(stream):
-            yield {"type": "transcript.text.delta", "delta": piece}
-        yield {"type": "transcript.text.done", "text": answer_text(stream.result())}
+        """Yields a transcript as it is written; of a long WAV file one window after the other."""
+        name = task.of_kind("audio") or ""
+        if (samples := _long(sound)) is None:
+            stream = self._client.stream(task.name, options=dict(options) or None, **{name: sound})
+            async for piece in appended(stream):
+                yield {"type": "transcript.text.delta", "delta": piece}
+            yield {"type": "transcript.text.done", "text": answer_text(stream.result())}
+            return
+        hearing = Hearing(task.name, name, streams=True, options=options, every_s=0)
+        live = LiveTranscript(self._client, hearing, Form(samples.rate, samples.width, samples.channels))
+        try:
+            live.write(samples.data)
+            live.end()
+            async for piece in live.pieces():
+                yield {"type": "transcript.text.delta", "delta": piece}
+            yield {"type": "transcript.text.done", "text": live.text}
+        finally:
+            await live.close()
 
     async def speech(self, request: Request) -> Response:
         """A text, spoken, as a WAV file."""
@@ -67,6 +84,12 @@ class OpenAIAudio:
         if not isinstance(answer.value, bytes):
             raise ModuleFailedError("the task answered without a sound")
         return Response(answer.value, media_type="audio/wav")
+
+
+def _long(sound: bytes) -> Samples | None:
+    """Returns the samples of a WAV file that is too long to be heard at once; None of any other."""
+    found = samples_of(sound)
+    return found if found is not None and found.seconds >= LONGEST_S else None
 
 
 async def _form(request: Request) -> tuple[bytes, dict[str, str]]:

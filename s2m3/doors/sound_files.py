@@ -1,17 +1,16 @@
-"""WAV files of samples, and samples of WAV files, as Wyoming's clients send and take them. Pure."""
+"""Samples of WAV files, as Wyoming's clients take them, and of which a stretch can be heard. Pure."""
 
-import io
 import struct
-import wave
-from array import array
 from dataclasses import dataclass
+
+import numpy as np
 
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
-__all__ = ["Samples", "read_wav", "written_wav"]
+__all__ = ["Samples", "read_wav", "samples_of"]
 
 _WIDTHS, _MOST_RATE, _MOST_CHANNELS = (1, 2, 3, 4), 384_000, 8
-_FLOAT, _FORMAT = 3, struct.Struct("<HHIIHH")
+_INTEGERS, _FLOAT, _FORMAT = 1, 3, struct.Struct("<HHIIHH")
 _FLOAT_BITS, _LOUDEST = 32, 32_767
 
 
@@ -35,17 +34,10 @@ class Samples:
         if self.width not in _WIDTHS or not 0 < self.rate <= _MOST_RATE or not 0 < self.channels <= _MOST_CHANNELS:
             raise BadInputError(f"no sound: rate {self.rate}, width {self.width}, channels {self.channels}")
 
-
-def written_wav(samples: Samples) -> bytes:
-    """Returns a WAV file."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(samples.channels)
-        out.setsampwidth(samples.width)
-        out.setframerate(samples.rate)
-        whole = samples.width * samples.channels
-        out.writeframes(samples.data[: len(samples.data) // whole * whole])
-    return file.getvalue()
+    @property
+    def seconds(self) -> float:
+        """How long they last."""
+        return len(self.data) / (self.width * self.channels * self.rate)
 
 
 def read_wav(data: bytes) -> Samples:
@@ -58,12 +50,21 @@ def read_wav(data: bytes) -> Samples:
         form, raw = _chunk(data, b"fmt "), _chunk(data, b"data")
         kind, channels, rate, _, _, bits = _FORMAT.unpack_from(form)
         if kind == _FLOAT and bits == _FLOAT_BITS:
-            floats = array("f", raw[: len(raw) // 4 * 4])
-            loud = (max(-_LOUDEST, min(_LOUDEST, round(value * _LOUDEST))) for value in floats)
-            return Samples(rate, 2, channels, array("h", loud).tobytes())
+            floats = np.nan_to_num(np.frombuffer(raw[: len(raw) // 4 * 4], "<f4"))
+            loud = np.clip(np.rint(floats * _LOUDEST), -_LOUDEST, _LOUDEST)
+            return Samples(rate, 2, channels, loud.astype("<i2").tobytes())
         return Samples(rate, bits // 8, channels, raw)
     except (struct.error, ValueError, BadInputError) as error:
         raise ModuleFailedError(f"the task's sound is no WAV file that can be passed on: {error}"[:200]) from error
+
+
+def samples_of(data: bytes) -> Samples | None:
+    """Returns a WAV file's samples, of which a stretch can be heard; None of any other file."""
+    try:
+        (kind, *_) = _FORMAT.unpack_from(_chunk(data, b"fmt "))
+        return read_wav(data) if data[:4] == b"RIFF" and kind in (_INTEGERS, _FLOAT) else None
+    except (struct.error, ValueError, ModuleFailedError):
+        return None
 
 
 def _chunk(data: bytes, wanted: bytes) -> bytes:

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from s2m3.schemas.ids import REQUEST_ID_BYTES
 from s2m3.schemas.wire.input_pieces import Growing
 
-__all__ = ["Form", "Window", "Windows"]
+__all__ = ["LONGEST_S", "Form", "Window", "Windows"]
 
 #: Seconds of a window that is cut (models hear 30 s at once), of the part of it in which no cut is made, and of the
 #: stretches that are compared.
-_LONGEST_S, _WHOLE_S, _STRETCH_S = 28.0, 14.0, 0.2
+LONGEST_S, _WHOLE_S, _STRETCH_S = 28.0, 14.0, 0.2
 _ENDLESS = 0xFFFF_FFFF
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 
@@ -97,11 +97,12 @@ class Windows:
 
     def add(self, data: bytes) -> list[Window]:
         """Adds samples; returns the windows that they have ended, in order."""
-        self.open.samples += data
-        ended = []
-        while self.open.seconds >= _LONGEST_S:
-            ended.append(self.open)
-            self.open = self.open.cut()
+        ended, second = [], self.open.form.frame * self.open.form.rate
+        for at in range(0, len(data), second):
+            self.open.samples += data[at : at + second]
+            if self.open.seconds >= LONGEST_S:
+                ended.append(self.open)
+                self.open = self.open.cut()
         return ended
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,11 +15,16 @@ from wyoming.ping import Ping
 
 from s2m3.broker.servers.launch import free_port
 from s2m3.client import Client
-from s2m3.doors.sound_files import Samples, read_wav, written_wav
+from s2m3.doors.sound_files import Samples, read_wav, samples_of
 from s2m3.doors.wyoming_door import WyomingDoor, _may_ask
 from s2m3.doors.wyoming_info import read_languages
+from s2m3.hearing.live import Hearing, LiveTranscript
+from s2m3.hearing.windows import Form
+from s2m3.schemas import topics
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
+from s2m3.schemas.messages import RouteDoc, RouteStep
 from s2m3.schemas.settings import BrokerSettings, DoorSettings
+from s2m3.snapshot import Site
 
 Talk = Callable[[int], Awaitable[Any]]
 
@@ -79,9 +84,9 @@ async def raw(port: int, data: bytes) -> dict[str, Any]:
     await writer.drain()
     answer = await reader.read()
     writer.close()
-    head, _, rest = answer.partition(b"\n")
-    assert json.loads(head)["type"] == "error"
-    found: dict[str, Any] = json.loads(rest)
+    before, _, rest = answer.rpartition(b'"error"')
+    assert before
+    found: dict[str, Any] = json.loads(rest.partition(b"\n")[2])
     return found
 
 
@@ -109,10 +114,58 @@ def test_nonsense_is_refused_in_words(settings: BrokerSettings, data: bytes, cod
     assert talk(settings, lambda port: raw(port, data))["code"] == code
 
 
-def test_a_sound_that_is_too_long_is_refused_while_it_comes(settings: BrokerSettings) -> None:
-    head = b'{"type": "audio-start", "data": {"rate": 16000, "width": 2, "channels": 1}}\n'
+START = b'{"type": "audio-start", "data": {"rate": 16000, "width": 2, "channels": 1}}\n'
+
+
+@pytest.fixture
+def unready(settings: BrokerSettings) -> BrokerSettings:
+    """A site with a task that writes speech down, and no node for it."""
+    step = RouteStep(module="whisper", inputs={"audio": "input.audio"}, outputs=["text"], replicas=[])
+    route = RouteDoc(
+        epoch=1, revision=1, model="m", inputs={"audio": "audio"}, answer=["text"], deadline_s=60, steps={"s": step}
+    )
+    with Site(settings) as site:
+        site.publish(topics.ROUTE, route.encode(), task="hear")
+    return settings
+
+
+def test_a_sound_without_a_task_for_it_is_refused(settings: BrokerSettings) -> None:
+    assert talk(settings, lambda port: raw(port, START))["code"] == "not_ready"
+
+
+def test_a_sound_that_is_too_long_is_refused_while_it_comes(unready: BrokerSettings) -> None:
     piece = b'{"type": "audio-chunk", "payload_length": 50000}\n' + bytes(50_000)
-    assert talk(settings, lambda port: raw(port, head + 3 * piece), max_body_mb=0.1)["code"] == "too_large"
+    assert talk(unready, lambda port: raw(port, START + 3 * piece), max_body_mb=0.1)["code"] == "too_large"
+
+
+def test_a_long_event_is_counted_while_it_comes(unready: BrokerSettings) -> None:
+    """One event may be as large as a sound: many of them at once are over the bound, whatever was announced."""
+    event = b'{"type": "audio-chunk", "payload_length": 90000}\n' + bytes(90_000)
+
+    async def many(port: int) -> list[str]:
+        return [found["code"] for found in await asyncio.gather(*(raw(port, START + event) for _ in range(4)))]
+
+    codes = talk(unready, many, max_body_mb=0.1, body_s=1.0)
+    assert set(codes) == {"busy", "timeout"}
+
+
+def test_a_sound_that_comes_faster_than_it_is_heard_is_not_read_on(unready: BrokerSettings) -> None:
+    async def say(client: Client) -> int:
+        live = LiveTranscript(client, Hearing("hear", "audio", streams=False), Form(1_000, 1, 1))
+        said = 0
+        try:
+            with suppress(TimeoutError):
+                while said < 1_000_000:
+                    await asyncio.wait_for(live.room(), 0.2)
+                    live.write(bytes(5_000))
+                    said += 5_000
+            assert live.held_bytes == said
+        finally:
+            await live.close()
+        return said
+
+    with Client(settings=unready) as client:
+        assert asyncio.run(say(client)) < 90_000
 
 
 def test_who_says_nothing_is_let_go(settings: BrokerSettings) -> None:
@@ -158,7 +211,9 @@ def test_floats_become_16_bits() -> None:
 
 def test_samples_come_back_from_their_file() -> None:
     sound = Samples(22_050, 2, 2, bytes(range(40)))
-    assert read_wav(written_wav(sound)) == sound
+    file = Form(22_050, 2, 2).header() + sound.data
+    assert read_wav(file) == samples_of(file) == sound
+    assert samples_of(b"OggS" + bytes(60)) is samples_of(file.replace(b"\x10\0\0\0\x01\0", b"\x10\0\0\0\x06\0")) is None
     with pytest.raises(ModuleFailedError, match="no WAV file"):
         read_wav(b"OggS" + bytes(60))
 
