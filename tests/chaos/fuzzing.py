@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -24,6 +25,7 @@ from s2m3.schemas.errors import BadInputError, BusyError
 from s2m3.schemas.sleep import Demand, NodeSettings, WakeOrder
 from s2m3.schemas.wire.codec import decode_answer, decode_piece, decode_work, encode_answer, encode_piece, encode_work
 from s2m3.schemas.wire.generation import Piece
+from s2m3.schemas.wire.input_pieces import GrowingInput
 from s2m3.schemas.wire.part_pieces import decode_part_piece, encode_part_piece
 from s2m3.schemas.wire.plain import encode_plain_error, encode_plain_result, parse_plain, read_inputs, transaction_of
 from s2m3.schemas.wire.work import Answer, Hop, Timing, Work
@@ -250,6 +252,7 @@ def _of_the_bridge(why: m.ErrorBody) -> list[Document]:
 
 def _surfaces() -> list[Surface]:
     works = [Work(REQUEST, "porch", "image", 1, 7, INBOX, inputs, _ROUTE, 1500.0) for inputs in _INPUTS]
+    works.append(replace(works[0], inputs={}, growing={"picture": GrowingInput(REQUEST, 64)}))
     answers = [
         Answer(REQUEST, "rank", 1, {"label": ["a", {"b": 1.5}], "t": np.arange(3)}, {"rank": Timing("nuc", 1, 2, 3)}),
         Answer(REQUEST, "rank", 1, error=BusyError("full", node="pi5", step="rank")),
