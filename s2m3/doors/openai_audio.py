@@ -52,7 +52,8 @@ class OpenAIAudio:
         """Yields a transcript as it is written; of a long WAV file one window after the other."""
         name = task.of_kind("audio") or ""
         if (samples := _long(sound)) is None:
-            stream = self._client.stream(task.name, options=dict(options) or None, **{name: sound})
+            inputs: dict[str, Any] = {name: sound}
+            stream = self._client.stream(task.name, options=dict(options) or None, **inputs)
             async for piece in appended(stream):
                 yield {"type": "transcript.text.delta", "delta": piece}
             yield {"type": "transcript.text.done", "text": answer_text(stream.result())}

@@ -27,7 +27,7 @@ FORM = Form(RATE, 2, 1)
 def samples(seconds: float) -> bytes:
     """16-bit samples, as a microphone gives them."""
     floats, _ = soundfile.read(io.BytesIO(sound(1, seconds)), dtype="float32")
-    return (floats * 20_000).astype("<i2").tobytes()
+    return bytes((floats * 20_000).astype("<i2").tobytes())
 
 
 @pytest.fixture
