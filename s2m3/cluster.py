@@ -127,6 +127,8 @@ class Cluster:
         #: environment variables of the processes, for settings that have no flag: S2M3_... -> value
         self.environment: dict[str, str] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        #: all that were started: one that another of its name followed may still run
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> Self:
         """Starts all processes; does not wait for agents and planner to be ready.
@@ -172,13 +174,15 @@ class Cluster:
         # the user's S2M3_* variables are for the user's own site and must not configure these processes
         env = {name: value for name, value in os.environ.items() if not name.startswith("S2M3_")} | self.environment
         with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(  # noqa: S603  # our own command
+            process = subprocess.Popen(  # noqa: S603  # our own command
                 [sys.executable, "-m", "s2m3", command, *where, *flags, *loud],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=env,
             )
+        self.processes[name] = process
+        self._started.append(process)
 
     def kill(self, name: str) -> None:
         """Kills a process (SIGKILL): no last words, as after a power cut."""
@@ -202,11 +206,11 @@ class Cluster:
 
     def stop(self) -> None:
         """Stops all processes, the broker last."""
-        for process in self.processes.values():
+        for process in self._started:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
         deadline = time.monotonic() + _STOP_S
-        for process in self.processes.values():
+        for process in self._started:
             try:
                 process.wait(max(0.05, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
