@@ -15,7 +15,7 @@ from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.schemas import topics
 from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error, UnknownTaskError
-from s2m3.schemas.ids import new_request_id
+from s2m3.schemas.request_ids import new_request_id
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.plain import Transaction, encode_plain_error
 from s2m3.schemas.wire.plain_topics import transaction_in

@@ -7,10 +7,6 @@ this package too, loads nothing of the client.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import structlog
-
-from s2m3 import logs
-
 if TYPE_CHECKING:
     from s2m3.client import Answer, Client, Reply, Stream
     from s2m3.schemas.errors import (
@@ -70,7 +66,3 @@ if not TYPE_CHECKING:  # else every misspelt name would be an Any to type checke
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
-
-
-if not structlog.is_configured():  # its default would print a line per request into the output of whoever asks
-    logs.configure(verbose=False, quiet=True)

@@ -10,19 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from s2m3 import logs
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.broker.requests.stream_assembler import TextDelta
 from s2m3.schemas.errors import RequestTimeoutError, S2M3Error, UnauthorisedError
-from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.messages import RouteDoc
+from s2m3.schemas.request_ids import new_request_id
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Timing
 
 __all__ = ["Answer", "Client", "Reply", "Stream"]
+
+logs.quiet_by_default()
 
 #: Longest wait for the broker to deliver to our own inbox.
 _GRACE_S = 5.0

@@ -10,13 +10,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
-from s2m3 import weight_wheels
+from s2m3 import logs, weight_wheels
 from s2m3.broker.servers.launch import Broker, BrokerKind, default_kind, require_broker
 from s2m3.schemas import extras
 from s2m3.schemas.errors import NotInstalledError, S2M3Error
 from s2m3.schemas.settings import BrokerSettings
 
 __all__ = ["Cluster", "require_installed", "require_light"]
+
+logs.quiet_by_default()
 
 _STOP_S = 5.0
 

@@ -5,7 +5,7 @@ import sys
 
 import structlog
 
-__all__ = ["configure"]
+__all__ = ["configure", "quiet_by_default"]
 
 
 def configure(*, verbose: bool, quiet: bool = False) -> None:
@@ -27,3 +27,9 @@ def configure(*, verbose: bool, quiet: bool = False) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def quiet_by_default() -> None:
+    """Logs only warnings and errors, unless the log is configured: structlog's default prints a line per request."""
+    if not structlog.is_configured():
+        configure(verbose=False, quiet=True)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Self, TypeVar
 
+from s2m3 import logs
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
@@ -24,6 +25,8 @@ from s2m3.schemas.gateways import gateway_of
 from s2m3.schemas.settings import BrokerSettings
 
 __all__ = ["Site"]
+
+logs.quiet_by_default()
 
 D = TypeVar("D")
 _CONFIRM_S = 5.0

@@ -1,35 +1,20 @@
-"""Names on the bus: the syntax of node, module, task and client ids, and request ids."""
+"""Names on the bus: the syntax of node, module, task and client ids, and what is shown of request ids."""
 
 import hashlib
-import os
 import re
-import secrets
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints, WithJsonSchema
 
 from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.request_ids import CONTENT_BYTES
 
-__all__ = [
-    "CONTENT_BYTES",
-    "ID_PATTERN",
-    "REQUEST_ID_BYTES",
-    "Id",
-    "check_id",
-    "content_of",
-    "is_id",
-    "new_request_id",
-    "request_id_of",
-    "shown_id",
-]
+__all__ = ["ID_PATTERN", "Id", "check_id", "is_id", "shown_id"]
 
 _LONGEST = 64
 #: For bulk validation. Python's `re` and pydantic's engine differ only in `$`, which is why `is_id` uses fullmatch.
 ID_PATTERN = rf"^[a-z0-9][a-z0-9-]{{0,{_LONGEST - 1}}}$"
 _ID = re.compile(ID_PATTERN)
-REQUEST_ID_BYTES = 16
-#: Bytes of a plain request's id that are equal for equal requests.
-CONTENT_BYTES = 8
 
 
 def is_id(value: str) -> bool:
@@ -64,28 +49,6 @@ _SCHEMA = {"type": "string", "pattern": ID_PATTERN}
 Id = Annotated[str, StringConstraints(max_length=_LONGEST), AfterValidator(_validated), WithJsonSchema(_SCHEMA)]
 
 
-#: Ids that are drawn and not used yet. They come from the system, so that nobody can predict another caller's id; they
-#: are drawn together, because a system call costs more than the rest of a request's id.
-_drawn: list[bytes] = []
-_AT_ONCE = 64
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_drawn.clear)
-
-
-def request_id_of(content: bytes) -> bytes:
-    """Returns a request id whose first half says what the request asks, and whose second half is random.
-
-    Args:
-        content: 8 bytes, equal for equal requests. Nobody without the site's key may be able to compute them.
-    """
-    return content + new_request_id()[CONTENT_BYTES:]
-
-
-def content_of(request: bytes) -> bytes:
-    """Returns the first half of a request id: equal for equal plain requests, random for those of a Client."""
-    return request[:CONTENT_BYTES]
-
-
 def shown_id(request: bytes) -> str:
     """Returns what plain answers and events show of a request's id: 32 hexadecimal digits, of which 16 are the id's.
 
@@ -93,13 +56,3 @@ def shown_id(request: bytes) -> str:
     while the request is under way, and its answer would be taken.
     """
     return (request[:CONTENT_BYTES] + hashlib.blake2b(request, digest_size=CONTENT_BYTES).digest()).hex()
-
-
-def new_request_id() -> bytes:
-    """Returns 16 random bytes, the Correlation Data of all messages of a request."""
-    try:
-        return _drawn.pop()
-    except IndexError:
-        drawn = secrets.token_bytes(REQUEST_ID_BYTES * _AT_ONCE)
-        _drawn.extend(drawn[at : at + REQUEST_ID_BYTES] for at in range(REQUEST_ID_BYTES, len(drawn), REQUEST_ID_BYTES))
-        return drawn[:REQUEST_ID_BYTES]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -14,6 +14,7 @@ from s2m3.schemas.document import Document
 from s2m3.schemas.dtypes import DtypeName
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.ids import Id
+from s2m3.schemas.protocol import Since
 
 __all__ = [
     "ADAPTER_FOLDER",
@@ -188,12 +189,16 @@ class PartWanted(Document):
     #: of a part that is to be exported: the module's configuration, and the dtype of its weights
     config: dict[str, Any] = {}
     dtype: DtypeName | None = None
+    #: of a part that is to be exported: the node that is asked to export it; empty while the asker looks for one; absent
+    #: in releases that choose none: then each node that can exports it
+    exporter: Annotated[Id | Literal[""] | None, Since(1)] = None
 
     @classmethod
     def of(cls, spec: ModuleSpec, runtimes: Sequence[str]) -> Self:
         """Returns the question for a module's part."""
         adapter = spec.config.get(ADAPTER)
-        exported = {} if list(runtimes) == [TORCH] else {"config": dict(spec.config), "dtype": spec.dtype}
+        is_exported = list(runtimes) != [TORCH]
+        exported = {"config": dict(spec.config), "dtype": spec.dtype, "exporter": ""} if is_exported else {}
         return cls.model_validate(
             {
                 **exported,
@@ -238,6 +243,8 @@ class PartOffer(Document):
     original: bool = False
     #: why there is no part although the checkpoint is there: its export failed, or did not pass its check
     refused: str = Field(default="", max_length=500)
+    #: whether this node exports the part if PartWanted names it as `exporter`; nothing is made before
+    can_export: Annotated[bool, Since(1)] = False
 
 
 class PieceRequest(Document):

@@ -240,6 +240,7 @@ class AgentSettings(ServiceSettings, CheckpointSettings):
     sleep_command: str | None = Field(
         default=None,
         min_length=1,
+        max_length=4_096,
         description="puts this machine to sleep, e.g. systemctl suspend; default: it may not",
     )
     sleep_grace_s: float = Field(

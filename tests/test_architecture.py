@@ -91,7 +91,7 @@ def test_one_file_imports_paho() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["s2m3", "s2m3.cli", "s2m3.planner.service", "s2m3.planner.site.placer", "s2m3.agents.service"]
+    "module", ["s2m3", "s2m3.command_line", "s2m3.planner.service", "s2m3.planner.site.placer", "s2m3.agents.service"]
 )
 def test_neither_asking_nor_planning_nor_starting_an_agent_imports_torch(module: str) -> None:
     code = (
@@ -102,9 +102,9 @@ def test_neither_asking_nor_planning_nor_starting_an_agent_imports_torch(module:
 
 
 def test_starting_an_agent_loads_nothing_of_the_planner() -> None:
-    started = "s2m3.cli.command_line(['agent'])"
+    started = "s2m3.command_line.command_line(['agent'])"
     loaded = "[m for m in sys.modules if m.startswith('s2m3.planner.')]"
-    code = f"import sys, s2m3.cli, s2m3.agents.service; {started}; print({loaded})"
+    code = f"import sys, s2m3.command_line, s2m3.agents.service; {started}; print({loaded})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message
 from s2m3.schemas.errors import BadInputError, TooLargeError
-from s2m3.schemas.ids import CONTENT_BYTES, request_id_of
+from s2m3.schemas.request_ids import CONTENT_BYTES, request_id_of
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.plain import PlainRequest, Transaction, parse_plain
 from s2m3.schemas.wire.plain_topics import raw_levels, transaction_in

@@ -1,5 +1,6 @@
-"""Which of the parts that other nodes offer to fetch, and when to stop waiting for a better offer. Pure."""
+"""Which of the offered parts to fetch, when to stop waiting for a better offer, and who is to export one. Pure."""
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,8 @@ __all__ = ["HASHING_WAIT_S", "Offers"]
 
 #: How long copies wait for an offer of the checkpoint itself, which may have been saved anew, seconds.
 _COPIES_WAIT_S = 1.5
+#: How long nodes that could export a part have to say so, seconds: less than copies wait.
+_EXPORTERS_WAIT_S = 0.5
 #: How long any part waits for a checkpoint that a node hashes, and how long a part that is here already does, seconds.
 HASHING_WAIT_S, _HERE_WAIT_S = 900.0, 20.0
 
@@ -36,6 +39,7 @@ class Offers:
         self._here = {digest: found for digest, found in (here or {}).items() if self._fits(found)}
         self._offered: dict[str, _Offered] = {}
         self._hashing: set[str] = set()
+        self._exporters: set[str] = set()
         #: holder -> why it makes no part of the checkpoint that it has
         self.refusals: dict[str, str] = {}
 
@@ -43,9 +47,13 @@ class Offers:
         """Adds an offer; another content than the module's, or a runtime that is not here, counts nothing."""
         if offer.refused:
             self._hashing.discard(holder)
+            self._exporters.discard(holder)
             self.refusals[holder] = offer.refused
             return
         self.refusals.pop(holder, None)
+        if offer.can_export:
+            self._exporters.add(holder)
+            return
         if offer.manifest is None:
             self._hashing.add(holder)
             return
@@ -60,6 +68,7 @@ class Offers:
     def gone(self, holder: str) -> None:
         """Removes all offers of a node."""
         self._hashing.discard(holder)
+        self._exporters.discard(holder)
         self.refusals.pop(holder, None)
         for offered in self._offered.values():
             offered.originals.discard(holder)
@@ -79,6 +88,22 @@ class Offers:
         """Returns the nodes that offer a part."""
         found = self._offered.get(digest)
         return found.originals | found.copies if found is not None else set()
+
+    def exporter(self, key: str, waited_s: float) -> str | None:
+        """Returns the node that is to export the part; None while one does, or none can, or others may still say so.
+
+        All who ask choose the same node, and different parts are spread over the nodes. A node that has an export comes
+        first: it only has to see whether the checkpoint is still what the export was made of.
+
+        Args:
+            key: Of the part.
+            waited_s: Seconds since the first question.
+        """
+        if self._hashing or waited_s < _EXPORTERS_WAIT_S:
+            return None
+        have = {holder for offered in self._offered.values() for holder in offered.originals | offered.copies}
+        shares = {node: hashlib.sha256(f"{key} {node}".encode()).digest() for node in self._exporters}
+        return min(shares, key=lambda node: (node not in have, shares[node]), default=None)
 
     def choose(self, waited_s: float, banned: Collection[tuple[str, str]] = ()) -> PartManifest | None:
         """Returns the part to take; None if there is none yet.

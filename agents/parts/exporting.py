@@ -6,7 +6,7 @@ from typing import Any
 
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.checkpoints.storage.identity import fingerprint
-from s2m3.agents.checkpoints.storage.part import CheckpointPart, open_part
+from s2m3.agents.checkpoints.storage.part import open_part
 from s2m3.agents.memory import available_mb
 from s2m3.agents.parts.cache import PartCache
 from s2m3.agents.parts.side_process import answer_questions, ask_process, module_in, question_of
@@ -14,10 +14,11 @@ from s2m3.agents.registry.classes import OF_CHECKPOINTS
 from s2m3.agents.registry.exported import EXPORTABLE
 from s2m3.agents.runtimes.exported import ExportedParts
 from s2m3.agents.runtimes.network import ONNX, TORCH
+from s2m3.agents.zoo.wheels import wheel_folder
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import ModuleFailedError, NoCapacityError
 
-__all__ = ["export_checkpoint_part", "exported_digest"]
+__all__ = ["check_room", "export_checkpoint_part", "exported_digest"]
 
 _PROCESS = "s2m3.agents.parts.exporting"
 #: Longest time of it: CLIP ViT-L takes a minute of a laptop.
@@ -55,7 +56,7 @@ def export_checkpoint_part(spec: ModuleSpec, sources: CheckpointSources, cache: 
     content = fingerprint(opened)
     if (digest := ExportedParts((cache,)).digest(spec.model_copy(update={"fingerprint": content}))) is not None:
         return digest
-    _check_room(opened)
+    check_room(spec, sources)
     from s2m3.agents.runtimes.export import export_part  # noqa: PLC0415  # torch and onnx
 
     class_ = EXPORTABLE[spec.class_]
@@ -63,8 +64,19 @@ def export_checkpoint_part(spec: ModuleSpec, sources: CheckpointSources, cache: 
     return export_part(spec, module, made, cache, content=content, build=class_.build).manifest.digest
 
 
-def _check_room(opened: CheckpointPart) -> None:
-    weights_mb = sum(tensor.nbytes for tensor in opened.tensors().values()) / 1e6
+def check_room(spec: ModuleSpec, sources: CheckpointSources) -> None:
+    """Checks that a module's part can be exported within the free memory. Of its files, headers alone are read.
+
+    Raises:
+        NoCapacityError: It cannot.
+        ModuleFailedError: Its files are not here, or cannot be read.
+    """
+    if spec.class_ in OF_CHECKPOINTS:
+        opened = open_part(spec.model_copy(update={"dtype": None}), sources)
+        weights_mb = sum(tensor.nbytes for tensor in opened.tensors().values()) / 1e6
+    else:
+        folder = wheel_folder(spec.source)
+        weights_mb = sum(path.stat().st_size for path in folder.rglob("*")) / 1e6 if folder else 0.0
     needed, free = _CODE_MB + _COPIES * weights_mb, available_mb()
     if free < needed:
         raise NoCapacityError(f"an export takes about {needed:.0f} MB, and {free:.0f} MB are free")
@@ -73,7 +85,10 @@ def _check_room(opened: CheckpointPart) -> None:
 def _export_zoo_module(spec: ModuleSpec, cache: PartCache) -> str:
     from s2m3.agents.zoo.export import export_module  # noqa: PLC0415  # torch and onnx
 
-    return ExportedParts((cache,)).digest(spec) or export_module(spec, cache).manifest.digest
+    if (digest := ExportedParts((cache,)).digest(spec)) is not None:
+        return digest
+    check_room(spec, CheckpointSources())
+    return export_module(spec, cache).manifest.digest
 
 
 def _export(question: dict[str, Any]) -> dict[str, object]:

@@ -124,6 +124,15 @@ class Fetch:
         elif self._download is None:
             self._choose()
 
+    def _choose_exporter(self, now: float) -> None:
+        """Names one of the nodes that could export the part, and asks at once."""
+        if self._offers is None or self._wanted.exporter is None:
+            return
+        chosen = self._offers.exporter(self.key, now - self._began)
+        if chosen is not None and chosen != self._wanted.exporter:
+            self._wanted = self._wanted.model_copy(update={"exporter": chosen})
+            self._asked_at = float("-inf")
+
     def on_lost(self, holder: str) -> None:
         """Takes it that a node is gone."""
         if self._offers is not None:
@@ -181,6 +190,8 @@ class Fetch:
             self._waited_s += now - self._ticked
         self._ticked = now
         known = self._download is not None and bool(self._download.holders)
+        if self._download is None:
+            self._choose_exporter(now)
         if now - self._asked_at >= (_ASK_MORE_S if known else _ASK_S):
             self._asked_at = now
             self._around.ask_all(self._wanted)

@@ -10,6 +10,7 @@ import structlog
 
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.parts.cache import PartCache
+from s2m3.agents.parts.exporting import check_room
 from s2m3.agents.parts.served_part import ServedPart, of_cache, of_export, of_folder
 from s2m3.agents.parts.threads import FileThread
 from s2m3.agents.runtimes.network import ONNX
@@ -103,7 +104,7 @@ class Holder:
         )
         if runtime == ONNX:
             if self._may_export(spec):
-                self._offer_export(asker, spec, key)
+                self._offer_export(asker, wanted, key)
             return
         sources = {spec.source, *filter(None, [spec.config.get(ADAPTER)])}
         if TORCH in wanted.runtimes and all(self._may_send(str(source)) for source in sources):
@@ -128,12 +129,23 @@ class Holder:
             self._serve(part)
             self._offer(asker, PartOffer(key=key, manifest=part.manifest))
 
-    def _offer_export(self, asker: str, spec: ModuleSpec, key: str) -> None:
+    def _offer_export(self, asker: str, wanted: PartWanted, key: str) -> None:
+        spec = wanted.module
+        is_asked = wanted.exporter in (None, self._node) or key in self._hashed_for or key in self._original
+        if not is_asked and wanted.exporter:
+            return  # another node exports it
         why, at = self._not_exported.get(key, ("", 0.0))
         if why and time.monotonic() - at < _TRIED_AGAIN_S:
             self._offer(asker, PartOffer(key=key, refused=why))
             return
         self._not_exported.pop(key, None)
+        if not is_asked:
+            self._pieces.do(
+                partial(check_room, spec, self._sources),
+                lambda _: self._offer(asker, PartOffer(key=key, can_export=True)),
+                lambda error: self._offer(asker, PartOffer(key=key, refused=error.detail[:_LONGEST_WHY])),
+            )
+            return
         make = partial(of_export, spec, self._sources, self._cache)
         self._offer_original(asker, spec, key, self._exporting, make)
 

@@ -21,7 +21,8 @@ from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.broker.requests.work_messages import send_work
 from s2m3.schemas import topics
 from s2m3.schemas.errors import S2M3Error
-from s2m3.schemas.ids import REQUEST_ID_BYTES, is_id
+from s2m3.schemas.ids import is_id
+from s2m3.schemas.request_ids import REQUEST_ID_BYTES
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import (
     CONTENT_TYPE,

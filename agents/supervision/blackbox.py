@@ -8,7 +8,7 @@ import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from s2m3.schemas.ids import REQUEST_ID_BYTES
+from s2m3.schemas.request_ids import REQUEST_ID_BYTES
 
 __all__ = ["LOADING", "LOOP", "PREPARING", "WORKER", "Blackbox", "Mark"]
 
@@ -21,6 +21,9 @@ _SLOT_BYTES = 1 + _NAME_BYTES + 1 + _MOST_REQUESTS * REQUEST_ID_BYTES
 _BEATS_AT = _SLOTS * _SLOT_BYTES
 _REASON_AT = _BEATS_AT + 8
 _REASON_BYTES = 300
+#: A setting of at most 4,096 characters, and a number.
+_SLEEP_AT = _REASON_AT + _REASON_BYTES
+_SLEEP_BYTES = 16_448
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Blackbox:
     """Marks of the work in progress, the event loop's heartbeat counter, and the reason of a deliberate exit."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _REASON_AT + _REASON_BYTES)
+        self._memory = mmap.mmap(-1, _SLEEP_AT + _SLEEP_BYTES)
 
     def wipe(self) -> None:
         """Clears everything, for the next process."""
@@ -84,8 +87,19 @@ class Blackbox:
     @property
     def reason(self) -> str:
         """Why the process was ended by itself or its supervisor; empty if it was not."""
-        return self._memory[_REASON_AT:].rstrip(b"\0").decode(errors="replace")
+        return self._memory[_REASON_AT:_SLEEP_AT].rstrip(b"\0").decode(errors="replace")
 
     @reason.setter
     def reason(self, text: str) -> None:
-        self._memory[_REASON_AT:] = text.encode()[:_REASON_BYTES].ljust(_REASON_BYTES, b"\0")
+        self._memory[_REASON_AT:_SLEEP_AT] = text.encode()[:_REASON_BYTES].ljust(_REASON_BYTES, b"\0")
+
+    @property
+    def sleep(self) -> tuple[str, float] | None:
+        """What puts the machine to sleep, and its grace, seconds; None unless the process ended for that."""
+        command, _, grace_s = self._memory[_SLEEP_AT:].rstrip(b"\0").rpartition(b"\n")
+        return (command.decode(), float(grace_s)) if grace_s else None
+
+    @sleep.setter
+    def sleep(self, order: tuple[str, float]) -> None:
+        command, grace_s = order
+        self._memory[_SLEEP_AT:] = f"{command}\n{grace_s}".encode().ljust(_SLEEP_BYTES, b"\0")

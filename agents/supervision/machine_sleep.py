@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import structlog
+from s2m3.agents.supervision.plain_log import log_error
 
 __all__ = ["MachineSleep"]
 
-_log = structlog.get_logger(__name__)
 _POLL_S = 0.1
 #: The two clocks differ by less than this unless the machine slept between two looks at them.
 _SLEPT_S = 1.0
@@ -39,13 +38,13 @@ class MachineSleep:
         try:
             process = subprocess.Popen(shlex.split(self.command), stdin=subprocess.DEVNULL)  # noqa: S603  # the user's own
         except (OSError, ValueError) as error:
-            _log.error("sleep_command_failed", command=self.command, error=str(error))
+            log_error("sleep_command_failed", command=self.command, error=str(error))
             return
         until: float | None = None
         while not ended():
             if until is None and (code := process.poll()) is not None:
                 if code:
-                    _log.error("sleep_command_failed", command=self.command, code=code)
+                    log_error("sleep_command_failed", command=self.command, code=code)
                     return
                 until = time.monotonic() + self.grace_s
             if _time_asleep_s() - before > _SLEPT_S or (until is not None and time.monotonic() >= until):

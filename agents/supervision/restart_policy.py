@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from s2m3.agents.supervision.blackbox import LOADING, Mark
-from s2m3.schemas.ids import content_of
+from s2m3.schemas.request_ids import content_of
 
 __all__ = ["CrashHistory", "RestartPolicy"]
 

@@ -1,7 +1,7 @@
 """Supervises an agent: runs it as a forked child process, and restarts the child when it crashes or hangs.
 
-The child is a fork, so that it has all imports and shares their pages. The supervisor opens no socket and starts no
-thread. When the supervisor dies, the kernel kills the child too: killing the supervisor ends the node.
+The fork is made before anything else is imported: a device pays for an agent's packages once. The supervisor opens no
+socket and starts no thread. When it dies, the kernel kills the child too: killing the supervisor ends the node.
 """
 
 import ctypes
@@ -10,25 +10,17 @@ import os
 import select
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import FrameType
 
-import structlog
-
 from s2m3.agents.supervision.blackbox import Blackbox
-from s2m3.agents.supervision.machine_sleep import MachineSleep
+from s2m3.agents.supervision.context import HUNG, SLEEPS, ProcessContext, ignore_signals
+from s2m3.agents.supervision.plain_log import log_error
 from s2m3.agents.supervision.restart_policy import CrashHistory, RestartPolicy
 
-__all__ = ["HUNG", "ProcessContext", "can_supervise", "supervise"]
+__all__ = ["can_supervise", "supervise"]
 
-_log = structlog.get_logger(__name__)
-#: Exit code of an agent that found a module hung.
-HUNG = 70
-#: Exit code of an agent that left so that its machine can be put to sleep.
-_SLEEPS = 71
 #: The child's event loop beats twice a second once it runs. Without a beat for this long the process hangs as a whole
 #: (native code that holds Python's lock); the broker has published the node's last will long before.
 _SILENT_S = 60.0
@@ -36,30 +28,6 @@ _POLL_S = 1.0
 #: Delay before the second and later restarts, so that a temporary cause (no broker, no memory) can pass.
 _PAUSE_S = 1.0
 _PR_SET_PDEATHSIG = 1
-
-#: Called with SIGINT or SIGTERM.
-SignalHandler = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessContext:
-    """The supervisor's interface to one agent process: the crash record, the crash history, a pipe of signals."""
-
-    blackbox: Blackbox
-    crash_history: CrashHistory
-    signals: int
-
-    def on_signal(self, handler: SignalHandler) -> None:
-        """Calls a handler, in a new thread, for signals that the supervisor forwards; exits if the supervisor ends."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-
-        def listen() -> None:
-            while forward := os.read(self.signals, 1):
-                handler(forward[0])
-            os._exit(1)
-
-        threading.Thread(target=listen, name="orders", daemon=True).start()
 
 
 class _Child:
@@ -105,12 +73,11 @@ def can_supervise() -> bool:
     return hasattr(os, "fork")
 
 
-def supervise(run: Callable[[ProcessContext], bool], sleep: MachineSleep | None = None) -> None:
+def supervise(run: Callable[[ProcessContext], None]) -> None:
     """Runs an agent until it ends by itself or by a signal; restarts it when it crashes, and after its machine slept.
 
     Args:
-        run: The agent; called in the child. Returns whether the machine is to be put to sleep.
-        sleep: Puts the machine to sleep; None if it may not.
+        run: The agent, from its command line on; called in the child.
 
     Raises:
         SystemExit: The child ended with an exit code other than 0 (same code), or crashed too often (code 1).
@@ -121,11 +88,12 @@ def supervise(run: Callable[[ProcessContext], bool], sleep: MachineSleep | None 
     while True:
         child = _fork(blackbox)
         if isinstance(child, int):
-            sys.exit(_SLEEPS if run(ProcessContext(blackbox, crash_history, child)) else 0)
+            run(ProcessContext(blackbox, crash_history, child))
+            return
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, child.forward)
         code = child.wait()
-        if _has_slept(code, child, sleep):
+        if _has_slept(code, child, blackbox):
             blackbox.wipe()
             continue
         if child.was_signalled or not _is_crash(code, again=again):
@@ -135,7 +103,7 @@ def supervise(run: Callable[[ProcessContext], bool], sleep: MachineSleep | None 
         crash_history_after = restarts.after(
             why, marks, time.monotonic(), poison=code != -signal.SIGKILL or bool(blackbox.reason)
         )
-        _log.error(
+        log_error(
             "agent_died",
             why=why,
             at=" ".join(mark.module for mark in marks) or None,
@@ -148,15 +116,17 @@ def supervise(run: Callable[[ProcessContext], bool], sleep: MachineSleep | None 
             time.sleep(_PAUSE_S)
         crash_history, again = crash_history_after, True
         blackbox.wipe()
-    if code not in (0, _SLEEPS):
+    if code not in (0, SLEEPS):
         sys.exit(code if code > 0 else 128 - code)
 
 
-def _has_slept(code: int, child: _Child, sleep: MachineSleep | None) -> bool:
+def _has_slept(code: int, child: _Child, blackbox: Blackbox) -> bool:
     """Puts the machine to sleep if the agent ended for that; returns whether the agent is to run again."""
-    if code != _SLEEPS or sleep is None:
+    if code != SLEEPS or blackbox.sleep is None:
         return False
-    sleep.run(child.is_signalled)
+    from s2m3.agents.supervision.machine_sleep import MachineSleep  # noqa: PLC0415  # subprocess, for few supervisors
+
+    MachineSleep(*blackbox.sleep).run(child.is_signalled)
     return not child.was_signalled
 
 
@@ -190,6 +160,7 @@ def _fork(blackbox: Blackbox) -> _Child | int:
     os.close(alive)
     os.close(signals)
     _die_with(supervisor)
+    ignore_signals()
     return signals_child
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from s2m3.agents.supervision.blackbox import LOADING, LOOP, PREPARING, WORKER, Blackbox
 from s2m3.agents.supervision.restart_policy import CrashHistory
 from s2m3.schemas.errors import ModuleFailedError
-from s2m3.schemas.ids import content_of
+from s2m3.schemas.request_ids import content_of
 
 __all__ = ["LOADING", "LOOP", "PREPARING", "WORKER", "Call", "Watchdog"]
 

@@ -22,8 +22,8 @@ from s2m3.broker.requests.tracker import RequestTracker
 from s2m3.broker.requests.work_messages import WorkSender, send_stop
 from s2m3.schemas import topics
 from s2m3.schemas.errors import S2M3Error, UnknownTaskError
-from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.messages import NodeLoad, NodeState, RouteDoc
+from s2m3.schemas.request_ids import new_request_id
 from s2m3.schemas.sleep import Demand
 from s2m3.schemas.wire.codec import attempt_of, decode_answer, decode_piece, is_piece, is_working
 from s2m3.schemas.wire.values import Value

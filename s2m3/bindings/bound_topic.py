@@ -19,8 +19,8 @@ from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.broker.requests.actions import Result
 from s2m3.schemas.bridge import Binding, BindingReport
 from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error
-from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.messages import ErrorBody
+from s2m3.schemas.request_ids import new_request_id
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.base64_text import decode_base64
 from s2m3.schemas.wire.raw_sound import as_file

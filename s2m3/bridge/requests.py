@@ -19,7 +19,8 @@ from s2m3.homeassistant.view import View
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.errors import S2M3Error
-from s2m3.schemas.ids import new_request_id, shown_id
+from s2m3.schemas.ids import shown_id
+from s2m3.schemas.request_ids import new_request_id
 from s2m3.schemas.wire.values import Kind, boxes_in
 
 __all__ = ["Requests"]

@@ -1,13 +1,11 @@
-"""The commands that run one service each (broker, planner, agent, bridge), and the orders to a site: drain, replan."""
+"""The commands that run one service each (broker, planner, bridge), and the orders to a site: drain, replan."""
 
 import json
-import signal
 import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import Annotated, Protocol
 
 import typer
 
@@ -16,40 +14,16 @@ from s2m3.broker.leader_election import BRIDGE, PLANNER, Election, wait_for_lead
 from s2m3.broker.servers.launch import Broker, default_kind, port_is_free
 from s2m3.commands import options
 from s2m3.commands.orders import order
+from s2m3.commands.signals import Signals
 from s2m3.schemas import extras, topics
 from s2m3.schemas.checkpoints.own_architectures import own_architectures
 from s2m3.schemas.errors import BadInputError, S2M3Error, UnauthorisedError
-from s2m3.schemas.settings import AgentSettings, BridgeSettings, BrokerSettings, PlannerSettings
+from s2m3.schemas.settings import BridgeSettings, BrokerSettings, PlannerSettings
 from s2m3.snapshot import Site
 
-if TYPE_CHECKING:
-    from s2m3.agents.supervision.supervisor import ProcessContext
-
-__all__ = ["agent", "bridge", "broker", "drain", "forget", "planner", "replan"]
+__all__ = ["bridge", "broker", "drain", "forget", "planner", "replan"]
 
 _ANSWER_S = 10.0
-_DRAIN_S = 20.0
-
-
-class _Signals:
-    """SIGINT ends at once, SIGTERM gently; a second one of either ends at once.
-
-    Args:
-        life: Of an agent, which gets its signals through its keeper.
-    """
-
-    def __init__(self, context: "ProcessContext | None" = None) -> None:
-        self.stop = threading.Event()
-        self.gently = False
-        if context is not None:
-            context.on_signal(self._on_signal)
-            return
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
-
-    def _on_signal(self, number: int, _frame: FrameType | None = None) -> None:
-        self.gently = number == signal.SIGTERM and not self.stop.is_set()
-        self.stop.set()
 
 
 def broker(
@@ -64,7 +38,7 @@ def broker(
 ) -> None:
     """Run a broker on this machine, for this machine: loopback, no login. `s2m3 broker --port 1883`."""
     logs.configure(verbose=verbose)
-    signals = _Signals()
+    signals = Signals()
     chosen = options.broker_kind(kind, "--kind") or default_kind()
     taken = {"--port": port, "--port-v3": port_v3 if chosen == "embedded" else 0, "--port-ws": port_ws or 0}
     for flag, number in taken.items():
@@ -89,7 +63,7 @@ def broker(
 )
 def planner(settings: PlannerSettings) -> None:
     """Run the planner: places modules on the nodes there are. A second one stands by. `s2m3 planner --host hub`."""
-    from s2m3.planner.catalogue import catalogue_of  # noqa: PLC0415  # an agent, started by this file too, has no use for it
+    from s2m3.planner.catalogue import catalogue_of  # noqa: PLC0415  # `s2m3 broker` has no use for it
     from s2m3.planner.service import Planner  # noqa: PLC0415
     from s2m3.planner.site.placer import placer  # noqa: PLC0415
 
@@ -123,7 +97,7 @@ def _when_elected(election: Election, settings: BrokerSettings, make: Callable[[
         settings: Where the broker is.
         make: Of the newest epoch seen: what is to be started.
     """
-    signals = _Signals()
+    signals = Signals()
     newest = 0
     while not signals.stop.is_set():
         epoch = max(newest, wait_for_leadership(election, settings, signals.stop))
@@ -136,86 +110,6 @@ def _when_elected(election: Election, settings: BrokerSettings, make: Callable[[
                 raise running.refused
         running.stop()
         newest = running.newest
-
-
-@options.with_settings(
-    AgentSettings,
-    quiet=False,
-    node=Annotated[str | None, typer.Option(help="this device's name on the bus; default: its host name")],
-    memory_mb=Annotated[float | None, typer.Option(help="of the process, or of the device; default: by what is free")],
-    device=Annotated[str | None, typer.Option(help="where modules compute: cpu, cuda:N, mps, xpu:N, auto [cpu]")],
-    host_memory_mb=Annotated[float | None, typer.Option(help="beside a device's: of the process on the host")],
-    threads=Annotated[int | None, typer.Option(help="compute threads; default: the cores over the agents here")],
-    dtype=Annotated[str | None, typer.Option(help="of weights: fp32, bf16, fp16, int8; default: fp32")],
-    checkpoints=Annotated[list[Path] | None, typer.Option(help="folder of checkpoints; repeat for several")],
-    architectures=options.Architectures,
-    parts=Annotated[Path | None, typer.Option(help="folder of the parts of checkpoints that other nodes send")],
-    parts_mb=Annotated[
-        float | None, typer.Option(help="most it may hold [half of the free disk]; 0: no part is fetched or sent")
-    ],
-    download=Annotated[bool | None, typer.Option(help="fetch checkpoints from the model hub [no]")],
-    runtime=Annotated[str | None, typer.Option(help="run networks with onnx or torch alone [the faster one]")],
-    exports=Annotated[Path | None, typer.Option(help="folder that `s2m3 weights --light` made")],
-    queue=Annotated[int | None, typer.Option(help="items that may wait per module before `busy`")],
-    gateway=Annotated[
-        bool | None,
-        typer.Option(
-            "--gateway/--no-gateway",
-            "--front/--no-front",
-            help="take plain requests; not behind a bridge between brokers [yes]",
-        ),
-    ],
-    sleep_command=Annotated[
-        str | None, typer.Option(help="puts this machine to sleep when told or idle, e.g. 'systemctl suspend'")
-    ],
-    hang_s=Annotated[float | None, typer.Option(help="no batch is taken for hung before this many seconds [10]")],
-    metrics_port=options.MetricsPort,
-)
-def agent(settings: AgentSettings) -> None:
-    """Run an agent: this device serves modules. `s2m3 agent --host hub --node pi5 --memory-mb 1500`."""
-    try:
-        from s2m3.agents.checkpoints.storage.folders import CheckpointSources  # noqa: PLC0415
-        from s2m3.agents.devices import open_device  # noqa: PLC0415
-        from s2m3.agents.exports import exported_parts  # noqa: PLC0415
-        from s2m3.agents.node_name import check_name_is_free  # noqa: PLC0415
-        from s2m3.agents.runtimes.network import installed_runtimes  # noqa: PLC0415
-        from s2m3.agents.service import Agent  # noqa: PLC0415
-        from s2m3.agents.supervision.machine_sleep import MachineSleep  # noqa: PLC0415
-        from s2m3.agents.supervision.supervisor import can_supervise, supervise  # noqa: PLC0415  # a device that only asks has none of what it imports
-    except ModuleNotFoundError:
-        extras.require("agent", "an agent")
-        raise
-
-    own = own_architectures(settings.architectures)
-    runtimes = (settings.runtime,) if settings.runtime else installed_runtimes()
-    exports = exported_parts(settings.exports)
-    sources = CheckpointSources(settings.checkpoints, settings.download, own, runtimes, exports)
-    sources.check()
-
-    def run(context: "ProcessContext | None") -> bool:
-        telemetry.start(settings, "s2m3-agent", settings.node)
-        signals = _Signals(context)
-        open_device(settings.device)  # it is missing: an error before anything else
-        check_name_is_free(settings)
-        running = Agent(settings, context, sources)
-        running.start()
-        while not signals.stop.wait(0.2) and not running.wants_sleep:
-            if running.refused is not None:
-                raise running.refused
-        sleeps = not signals.stop.is_set()
-        if signals.gently or sleeps:
-            signals.stop.clear()
-            running.drain(_DRAIN_S, unless=signals.stop)
-        is_told_to_end = signals.stop.is_set()
-        running.stop(left=not is_told_to_end)
-        return sleeps and not is_told_to_end
-
-    sleep = MachineSleep(settings.sleep_command, settings.sleep_grace_s) if settings.sleep_command else None
-    if can_supervise():
-        supervise(run, sleep)
-        return
-    while run(None) and sleep is not None:
-        sleep.run(lambda: False)
 
 
 @options.with_settings(

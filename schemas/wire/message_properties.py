@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from s2m3.schemas.errors import BadInputError
-from s2m3.schemas.ids import REQUEST_ID_BYTES
+from s2m3.schemas.request_ids import REQUEST_ID_BYTES
 
 __all__ = [
     "CONTENT_TYPE",

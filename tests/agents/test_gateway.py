@@ -16,8 +16,9 @@ from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker.mqtt.message import Message
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.schemas.errors import BusyError, UnauthorisedError, UndeliverableError
-from s2m3.schemas.ids import content_of, shown_id
+from s2m3.schemas.ids import shown_id
 from s2m3.schemas.messages import Event, NodeState, Replica, RouteDoc, RouteStep
+from s2m3.schemas.request_ids import content_of
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import decode_work, encode_answer, encode_piece
 from s2m3.schemas.wire.generation import Piece

@@ -116,3 +116,33 @@ def test_a_node_that_can_make_no_part_of_its_checkpoint_is_not_waited_for_and_it
     assert found.choose(1.5) == copy
     found.add("laptop", offer(copy, original=True))
     assert found.refusals == {}
+
+
+def test_one_of_the_nodes_that_can_export_a_part_does_it() -> None:
+    found = offers("onnx")
+    for node in ("laptop", "tower", "server"):
+        found.add(node, PartOffer(key=KEY, can_export=True))
+    assert found.exporter(KEY, 0.4) is None  # others may still say so
+    first = found.exporter(KEY, 0.5)
+    assert first in {"laptop", "tower", "server"}
+    other_way = offers("onnx")
+    for node in ("server", "tower", "laptop"):
+        other_way.add(node, PartOffer(key=KEY, can_export=True))
+    assert other_way.exporter(KEY, 9.0) == first  # all who ask choose the same
+    assert {found.exporter(f"{number:016x}", 1.0) for number in range(99)} == {"laptop", "tower", "server"}
+    found.add(first, offer(None, original=True))
+    assert found.exporter(KEY, 1.0) is None  # it is being made
+    found.add(first, PartOffer(key=KEY, refused="its outputs are 1e-3 from torch's"))
+    second = found.exporter(KEY, 1.0)
+    assert second not in (None, first)
+    found.gone(str(second))
+    assert found.exporter(KEY, 1.0) not in (None, first, second)
+
+
+def test_a_node_that_has_an_export_is_asked_whether_it_still_holds() -> None:
+    found = offers("onnx")
+    for node in ("laptop", "tower", "server"):
+        found.add(node, PartOffer(key=KEY, can_export=True))
+    last = next(node for node in ("laptop", "tower", "server") if node != found.exporter(KEY, 1.0))
+    found.add(last, offer(part("made", "onnx")))
+    assert found.exporter(KEY, 1.0) == last

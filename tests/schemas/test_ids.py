@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from s2m3.schemas.errors import BadInputError
-from s2m3.schemas.ids import REQUEST_ID_BYTES, Id, check_id, content_of, is_id, new_request_id, request_id_of, shown_id
+from s2m3.schemas.ids import Id, check_id, is_id, shown_id
+from s2m3.schemas.request_ids import REQUEST_ID_BYTES, content_of, new_request_id, request_id_of
 
 ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 

@@ -14,7 +14,7 @@ from s2m3.cluster import Cluster
 from s2m3.demo import DEMO_NODES
 from s2m3.schemas import errors, topics
 from s2m3.schemas import messages as m
-from s2m3.schemas.ids import new_request_id
+from s2m3.schemas.request_ids import new_request_id
 from s2m3.schemas.wire.codec import encode_work
 from s2m3.schemas.wire.work import Hop, Work
 from s2m3.snapshot import Site

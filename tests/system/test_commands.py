@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from s2m3.broker.servers.launch import free_port
-from s2m3.cli import command_line
 from s2m3.cluster import Cluster
+from s2m3.command_line import command_line
 from s2m3.page_server import page_is_built
 from tests.command import s2m3, s2m3_here
 

@@ -16,7 +16,7 @@ from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.errors import BadInputError
-from s2m3.schemas.ids import new_request_id
+from s2m3.schemas.request_ids import new_request_id
 from s2m3.schemas.wire.codec import CONTENT_TYPE, encode_work
 from s2m3.schemas.wire.work import Hop, Work
 from s2m3.snapshot import Site

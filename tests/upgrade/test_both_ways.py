@@ -10,8 +10,8 @@ from s2m3.client import Client
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.definitions import shipped_catalogue
-from s2m3.schemas.ids import new_request_id
 from s2m3.schemas.protocol import needs
+from s2m3.schemas.request_ids import new_request_id
 from s2m3.schemas.wire.codec import encode_work
 from s2m3.schemas.wire.generation import NO_OPTIONS, Options
 from s2m3.schemas.wire.work import Hop, Work
