@@ -45,7 +45,7 @@ HELD = {
     "whole": ("b16", ("vision", "text", "head")),
 }
 
-_MAKE = """
+MAKE = """
 import sys, torch, transformers as t
 from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -77,7 +77,12 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 def _peak_mb(supervisor: int) -> float:
     """Returns the peak memory of an agent, 10^6 bytes; the agent is the child of its supervisor."""
     (agent,) = psutil.Process(supervisor).children()
-    lines = Path(f"/proc/{agent.pid}/status").read_text(encoding="ascii").splitlines()
+    return peak_mb(agent.pid)
+
+
+def peak_mb(pid: int) -> float:
+    """Returns the peak of a process's resident memory, 10^6 bytes."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
 
 
@@ -159,7 +164,7 @@ def main() -> None:
     logs.configure(verbose=False, quiet=True)
     with tempfile.TemporaryDirectory(prefix="s2m3-bench-") as name:
         folder = Path(name)
-        subprocess.run([sys.executable, "-c", _MAKE, name], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-c", MAKE, name], check=True, stderr=subprocess.DEVNULL)
         table = rows(folder)
         command = [sys.executable, "-c", _WHOLE, str(folder / "b16")]
         done = subprocess.run(

@@ -189,7 +189,7 @@ class PartWanted(Document):
     #: of a part that is to be exported: the module's configuration, and the dtype of its weights
     config: dict[str, Any] = {}
     dtype: DtypeName | None = None
-    #: of a part that is to be exported: the node that is asked to export it; empty while the asker looks for one; absent
+    #: of a part that is to be exported: the node that is asked to do so; empty while the asker looks for one; absent
     #: in releases that choose none: then each node that can exports it
     exporter: Annotated[Id | Literal[""] | None, Since(1)] = None
 

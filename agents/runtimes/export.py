@@ -1,8 +1,8 @@
 """Exports a module's networks to ONNX files, and refuses a file whose outputs are not those of torch.
 
 A part that was written here passed its check: float32 outputs within 1e-5 of torch's, measured against the largest
-number of each output (at least 1); int8 outputs that rank as float32 ranks (int8.py). The distance and both runtimes'
-times are noted in the part.
+number of each output (at least 1); those of a smaller dtype that rank as float32 ranks (comparison.py). The distance
+and both times are noted in the part.
 """
 
 import json
@@ -10,18 +10,19 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import onnx
 import structlog
 import torch
 
 from s2m3.agents.parts.cache import CachedPart, PartCache
+from s2m3.agents.runtimes.comparison import between, check_ranking, distance_of
 from s2m3.agents.runtimes.export_plan import Export, ExportedNetwork, Sample
 from s2m3.agents.runtimes.exported import MODULE_FILE, ExportedPart, exported_spec
-from s2m3.agents.runtimes.int8 import check_ranking, to_int8
+from s2m3.agents.runtimes.float16 import to_float16
+from s2m3.agents.runtimes.int8 import to_int8
 from s2m3.agents.runtimes.network import ONNX, TORCH, Array
 from s2m3.agents.runtimes.onnx import RAISED, OnnxNetwork
 from s2m3.agents.runtimes.torch import TorchNetwork
@@ -37,7 +38,8 @@ _log = structlog.get_logger(__name__)
 #: Largest distance of an output from torch's, as a share of the output's largest number (at least 1).
 TOLERANCE = 1e-5
 _OPSET = 18
-_INT8 = "int8"
+#: What makes a float32 file one of a smaller dtype.
+_SMALLER: Mapping[str, Callable[[Path], None]] = {"float16": to_float16, "int8": to_int8}
 #: Bytes from which on a tensor lies beside its file.
 _BESIDE = 1_024
 #: Runs of which the fastest counts.
@@ -70,8 +72,8 @@ def export_part(
             text says how far.
         NoCapacityError: The part does not fit into the cache.
     """
-    if spec.dtype not in (None, "float32", _INT8):
-        raise ModuleFailedError(f"exports are float32 or int8, not {spec.dtype}")
+    if spec.dtype not in (None, "float32", *_SMALLER):
+        raise ModuleFailedError(f"exports are float32, float16 or int8, not {spec.dtype}")
     with tempfile.TemporaryDirectory(prefix="s2m3-export-") as name:
         folder = Path(name)
         distances: dict[str, float] = {}
@@ -98,7 +100,9 @@ def export_part(
         part = cache.put(
             files, content=content, runtime=ONNX, dtype=spec.dtype or "float32", keys=[part_key(spec, ONNX)]
         )
-    _log.info("part_exported", module=spec.id, mb=round(part.manifest.nbytes / 1e6, 1), ms=milliseconds)
+    distance = f"{max(distances.values()):.1e}"
+    size = round(part.manifest.nbytes / 1e6, 1)
+    _log.info("part_exported", module=spec.id, dtype=part.manifest.dtype, mb=size, distance=distance, ms=milliseconds)
     return part
 
 
@@ -111,15 +115,15 @@ def _export(spec: ModuleSpec, wanted: ExportedNetwork, path: Path) -> tuple[floa
         pairs = [(wanted.network(**sample), network(**_taken(network, sample))) for sample in wanted.samples]
     except RAISED as error:  # a length that was traced as a constant
         raise ModuleFailedError(f"the export of {spec.id} ({path.stem}) is refused: {error}"[:300]) from error
-    distance = max(_distance(*pair) for pair in pairs)
+    distance = max(distance_of(*pair) for pair in pairs)
     if not distance <= TOLERANCE:  # NaN too
         raise ModuleFailedError(
             f"the export of {spec.id} ({path.stem}) is refused: its outputs are {distance:.1e} from torch's, "
             f"more than {TOLERANCE:.0e}"
         )
-    if spec.dtype == _INT8:
+    if spec.dtype in _SMALLER:
         del network
-        to_int8(path)
+        _SMALLER[spec.dtype](path)
         _with_data_beside(path)
         network = OnnxNetwork(path)
     first = dict(wanted.samples[0])
@@ -135,35 +139,19 @@ def _outputs(module: Module, item: Mapping[str, Value], wanted: frozenset[str]) 
 
 def _checked(spec: ModuleSpec, made: Export, module: Module, light: Module) -> float:
     """Refuses a module that does not answer as torch's does; returns how far its outputs are from torch's."""
-    items = [*made.items, *(made.ranked if spec.dtype == _INT8 else ())]
+    items = [*made.items, *(made.ranked if spec.dtype in _SMALLER else ())]
     wanted, found = ([_outputs(one, item, made.wanted) for item in items] for one in (module, light))
-    if spec.dtype == _INT8:
-        return check_ranking(spec.id, wanted, found)
+    if spec.dtype in _SMALLER:
+        return check_ranking(spec.id, spec.dtype, wanted, found)
     distance = 0.0
     for outputs, own in zip(wanted, found, strict=True):
         for name, value in outputs.items():
-            distance = max(distance, _between(value, own[name]))
+            distance = max(distance, between(value, own[name]))
             if not distance <= TOLERANCE:
                 raise ModuleFailedError(
                     f"the export of {spec.id} is refused: its {name} is {distance:.1e} from torch's"
                 )
     return distance
-
-
-def _between(wanted: Value, found: Value) -> float:
-    """Returns how far a value is from another: 0 for equal texts, infinity for values of other shapes or kinds."""
-    match wanted:
-        case np.ndarray():
-            return _distance([wanted], [found])
-        case dict() if isinstance(found, dict) and wanted.keys() == found.keys():
-            return max((_between(value, found[name]) for name, value in wanted.items()), default=0.0)
-        case [float(), *_] if isinstance(found, list):  # the corners of a box
-            return _distance([np.array(wanted)], [np.array(found)])
-        case list() if isinstance(found, list) and len(wanted) == len(found):
-            return max((_between(*pair) for pair in zip(wanted, found, strict=True)), default=0.0)
-        case float() if isinstance(found, float):
-            return abs(wanted - found) / max(1.0, abs(wanted))
-    return 0.0 if wanted == found else float("inf")
 
 
 def _taken(network: OnnxNetwork, sample: Sample) -> dict[str, Array]:
@@ -196,13 +184,6 @@ def _with_data_beside(path: Path) -> None:
     graph = onnx.load(path)
     beside = f"{path.name}.data"
     onnx.save_model(graph, path, save_as_external_data=True, location=beside, size_threshold=_BESIDE)
-
-
-def _distance(wanted: Sequence[Array], found: Sequence[Array]) -> float:
-    if [array.shape for array in wanted] != [array.shape for array in found]:
-        return float("inf")
-    pairs = zip(wanted, found, strict=True)
-    return max(float(np.abs(w - f).max() / max(1.0, np.abs(w).max())) if w.size else 0.0 for w, f in pairs)
 
 
 def _seconds(network: TorchNetwork | OnnxNetwork, sample: Sample) -> float:
