@@ -8,6 +8,7 @@ agent in the same round. Needs a machine with nothing else to do.
 
 Run: pip install --target .peers -c deploy/constraints.txt -r bench/peers-requirements.txt
      python bench/peers.py [--rounds 3] [--only ours,cores,torch,onnx,ray,mqtt] [--quick]
+     python bench/peers.py --light 2 [--threads 2] [--rounds 3]   # agents without torch beside FastAPI on ONNX Runtime
 """
 
 import argparse
@@ -20,27 +21,35 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from itertools import islice, pairwise
+from itertools import islice, pairwise, product
 from pathlib import Path
 from typing import Any
 
 import psutil
 from peer_servers.inputs import Asked, inputs_of
 from peer_servers.modules import TASKS
-from peer_servers.peers import FastApi, MqttWorkers, Ours, Peer, RayServe
+from peer_servers.peers import FastApi, Light, MqttWorkers, Ours, Peer, RayServe
 from tables import Table, measured_on, quiet_libraries
 from urllib3.exceptions import HTTPError
 
 from s2m3 import logs
+from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.exports import exports_cache
+from s2m3.agents.parts.exporting import exported_digest
+from s2m3.agents.registry.exported import EXPORTABLE
+from s2m3.agents.runtimes.network import TORCH
+from s2m3.schemas.definitions import shipped_catalogue
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "peers.json"
 _OUTSTANDING = (8, 32)
+#: The tasks whose throughput is measured, and what it is called.
+_THROUGHPUT = {"retrieval": "retrievals", "classification": "classifications"}
 #: After a kill, a request without a reply counts as lost after so long, seconds.
 _LOST_S = 10.0
 #: Longest time after the usual end in which an answer is still waited for, seconds.
@@ -68,17 +77,19 @@ class Counts:
     kill_s: float
 
 
-def measure(peer: Peer, counts: Counts) -> dict[str, Any]:
+def measure(peer: Peer, counts: Counts, tasks: Sequence[str]) -> dict[str, Any]:
     """Returns one peer's figures of one round; it is started before and stopped after."""
     began = time.monotonic()
     with peer:
         found: dict[str, Any] = {"start_s": time.monotonic() - began}
-        for task in TASKS:
+        for task in tasks:
             found[f"{task}_ms"] = latency_ms(peer, task, counts)
-        for outstanding in _OUTSTANDING:
-            found[f"retrievals_s_at_{outstanding}"] = throughput(peer, outstanding, counts.throughput)
+        for task, outstanding in product(_THROUGHPUT, _OUTSTANDING):
+            figure = f"{_THROUGHPUT[task]}_s_at_{outstanding}"
+            found[figure] = throughput(peer, task, outstanding, counts.throughput)
         found |= memory_mb(peer)
-        found |= after_a_kill(peer, counts.kill_s)
+        if counts.kill_s:
+            found |= after_a_kill(peer, counts.kill_s)
     return found
 
 
@@ -96,13 +107,13 @@ def latency_ms(peer: Peer, task: str, counts: Counts) -> float:
     return statistics.median(taken)
 
 
-def throughput(peer: Peer, outstanding: int, number: int) -> float:
-    """Returns retrievals a second with so many outstanding."""
-    asked = inputs_of("retrieval", f"{outstanding} outstanding")
+def throughput(peer: Peer, task: str, outstanding: int, number: int) -> float:
+    """Returns answers a second with so many outstanding."""
+    asked = inputs_of(task, f"{outstanding} outstanding")
     with ThreadPoolExecutor(outstanding) as pool:
-        list(pool.map(lambda one: peer.ask("retrieval", one), islice(asked, outstanding)))
+        list(pool.map(lambda one: peer.ask(task, one), islice(asked, outstanding)))
         began = time.perf_counter()
-        list(pool.map(lambda one: peer.ask("retrieval", one), islice(asked, number)))
+        list(pool.map(lambda one: peer.ask(task, one), islice(asked, number)))
         return number / (time.perf_counter() - began)
 
 
@@ -146,13 +157,15 @@ def after_a_kill(peer: Peer, seconds: float) -> dict[str, Any]:
     return {"kill_gap_s": max(gaps, default=float("nan")), "kill_failed": failed}
 
 
-def makers(folder: Path, peers: Path, onnx: Path) -> dict[str, Callable[[], Peer]]:
+def makers(given: argparse.Namespace, folder: Path, tasks: Sequence[str]) -> dict[str, Callable[[], Peer]]:
     """Returns, by key, how each peer is made."""
+    peers, threads = given.peers, given.threads if given.light else None
+    light = Light(folder / "exports", given.light) if given.light else None
     return {
-        "ours": lambda: Ours(1),
+        "ours": lambda: Ours(max(1, given.threads // given.light) if given.light else 1, tasks, light),
         "cores": lambda: Ours(os.cpu_count() or 1),
         "torch": lambda: FastApi(folder, peers, None),
-        "onnx": lambda: FastApi(folder, peers, onnx),
+        "onnx": lambda: FastApi(folder, peers, folder / "onnx", threads),
         "ray": lambda: RayServe(folder, peers),
         "mqtt": lambda: MqttWorkers(folder),
     }
@@ -197,19 +210,42 @@ def _export(folder: Path, peers: Path) -> None:
         raise SystemExit(f"the export for ONNX Runtime failed: {done.stderr[-2000:]}")
 
 
-def main() -> None:
-    """Measures all peers in turns."""
+def _export_ours(folder: Path, tasks: Sequence[str]) -> None:
+    """Exports our modules for agents without torch, each in a process of its own."""
+    catalogue, cache = shipped_catalogue(), exports_cache(folder)
+    for name in sorted({module for task in tasks for module in catalogue.models[task].module_ids}):
+        if catalogue.modules[name].class_ in EXPORTABLE:
+            exported_digest(catalogue.modules[name], CheckpointSources(runtimes=(TORCH,)), cache)
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default=",".join(_NEEDS), help="peers, with commas between; ours is always there")
+    parser.add_argument("--only", help="peers, with commas between; ours is always there")
     parser.add_argument("--peers", type=Path, default=ROOT / ".peers", help="folder of bench/peers-requirements.txt")
     parser.add_argument("--quick", action="store_true", help="few requests: to see that it works")
-    given = parser.parse_args()
+    parser.add_argument("--light", type=int, metavar="AGENTS", help="ours without torch: so many agents; no kill")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="with --light: compute threads of all agents, or of FastAPI"
+    )
+    return parser.parse_args()
+
+
+def _counts(given: argparse.Namespace) -> Counts:
+    counts = Counts(3, 1, 16, 6.0) if given.quick else Counts(60, 15, 300, 20.0)
+    return replace(counts, kill_s=0.0) if given.light else counts
+
+
+def main() -> None:
+    """Measures all peers in turns."""
+    given = _options()
     logs.configure(verbose=False, quiet=True)
     quiet_libraries()
     sys.path.append(str(given.peers))
-    counts = Counts(3, 1, 16, 6.0) if given.quick else Counts(60, 15, 300, 20.0)
-    wanted = [key for key in _NEEDS if key == "ours" or key in given.only.split(",")]
+    counts = _counts(given)
+    tasks = list(_THROUGHPUT) if given.light else list(TASKS)
+    only = (given.only or ("onnx" if given.light else ",".join(_NEEDS))).split(",")
+    wanted = [key for key in _NEEDS if key == "ours" or key in only]
     for key in list(wanted):
         if absent := missing(key):
             print(f"{key}: skipped, {', '.join(absent)} not installed (bench/peers-requirements.txt)")
@@ -222,10 +258,13 @@ def main() -> None:
         folder = Path(name)
         if "onnx" in wanted:
             _export(folder / "onnx", given.peers)
+        if given.light:
+            _export_ours(folder / "exports", tasks)
+        made = makers(given, folder, tasks)
         for turn in range(given.rounds):
             for key in wanted[turn % len(wanted) :] + wanted[: turn % len(wanted)]:
                 try:
-                    found = measure(makers(folder, given.peers, folder / "onnx")[key](), counts)
+                    found = measure(made[key](), counts, tasks)
                 except (RuntimeError, HTTPError, TimeoutError) as error:
                     print(f"round {turn + 1}, {key}: failed, {type(error).__name__}: {error}", flush=True)
                     failed.add(key)
@@ -236,10 +275,11 @@ def main() -> None:
     summary = table({key: found for key, found in rounds.items() if key not in failed})
     print(summary.markdown())
     result = {"measured": measured_on([0]), "peers": versions, "rounds": rounds}
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    RESULTS.with_suffix(".csv").write_text(summary.csv(), encoding="utf-8")
-    print(f"written to {RESULTS}")
+    results = RESULTS.with_stem("peers_light") if given.light else RESULTS
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    results.with_suffix(".csv").write_text(summary.csv(), encoding="utf-8")
+    print(f"written to {results}")
 
 
 if __name__ == "__main__":

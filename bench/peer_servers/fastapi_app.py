@@ -1,6 +1,7 @@
 """One FastAPI process with all models, as one would write it: `uvicorn peer_servers.fastapi_app:app`.
 
-PEER_ONNX is the folder of the exported networks: with it, ONNX Runtime and faster-whisper; without, torch.
+PEER_ONNX is the folder of the exported networks: with it, ONNX Runtime and faster-whisper; without, torch. PEER_THREADS
+is the number of ONNX Runtime's compute threads.
 """
 
 import os

@@ -4,6 +4,7 @@ The two networks are exported once, in a process that has torch: `python -m peer
 """
 
 import io
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,8 +88,12 @@ class OnnxModules:
         import onnxruntime  # noqa: PLC0415  # peers are not installed where they are not measured
         from faster_whisper import WhisperModel  # noqa: PLC0415
 
-        self._vision = onnxruntime.InferenceSession(folder / "vision.onnx", providers=["CPUExecutionProvider"])
-        self._text = onnxruntime.InferenceSession(folder / "text.onnx", providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(os.environ.get("PEER_THREADS", "0"))  # 0: one for each core
+        self._vision, self._text = (
+            onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
+            for name in ("vision", "text")
+        )
         classes = np.load(folder / "classes.npz")
         self._weight, self._bias, self._names = classes["weight"], classes["bias"], classes["names"].tolist()
         self._tokenizer = Tokenizer.from_file(str(wheel_file(_TEXT.source, "model/tokenizer.json")))

@@ -9,8 +9,9 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -31,10 +32,12 @@ from s2m3.demo import DEMO_NODES
 from s2m3.schemas import messages as m
 from s2m3.snapshot import Site
 
-__all__ = ["FastApi", "MqttWorkers", "Ours", "Peer", "RayServe"]
+__all__ = ["FastApi", "Light", "MqttWorkers", "Ours", "Peer", "RayServe"]
 
 _BENCH = Path(__file__).parents[1]
 _READY_S, _ASK_S = 180.0, 60.0
+#: Budget of an agent without torch: all modules have room in each.
+_LIGHT_MB = 900.0
 
 
 class Peer(Protocol):
@@ -103,25 +106,47 @@ class _Process:
         self._watch.join()
 
 
+@dataclass(frozen=True, slots=True)
+class Light:
+    """Agents without torch.
+
+    Args:
+        exports: Folder of their exported parts.
+        agents: How many.
+    """
+
+    exports: Path
+    agents: int
+
+
 class Ours:
-    """S2M3: three agents, a planner and a broker.
+    """S2M3: three agents, or agents without torch; a planner and a broker.
 
     Args:
         threads: Compute threads of each agent.
+        tasks: The tasks that are added.
+        light: Agents without torch in place of the three.
     """
 
-    def __init__(self, threads: int) -> None:
-        self.name = f"S2M3, 3 agents, threads of each: {threads}"
-        self._threads = threads
+    def __init__(self, threads: int, tasks: Iterable[str] = TASKS, light: Light | None = None) -> None:
+        self._threads, self._tasks, self._light = threads, tuple(tasks), light
+        what = "3 agents" if light is None else f"agents on ONNX Runtime: {light.agents}"
+        self.name = f"S2M3, {what}, threads of each: {threads}"
         self.patience_s = _ASK_S
 
     def __enter__(self) -> Self:
-        self._cluster = Cluster(DEMO_NODES, threads=self._threads).start()
+        if self._light is None:
+            self._cluster = Cluster(DEMO_NODES, threads=self._threads)
+        else:
+            nodes = {f"light-{number}": _LIGHT_MB for number in range(self._light.agents)}
+            self._cluster = Cluster(nodes, threads=self._threads, runtime="onnx")
+            self._cluster.environment["S2M3_EXPORTS"] = str(self._light.exports)
+        self._cluster.start()
         self._site = Site(self._cluster.settings).__enter__()
         self._client = Client(settings=self._cluster.settings)
-        for task in TASKS:
+        for task in self._tasks:
             add_task(self._site, task, m.TaskSpec(model=task, deadline_s=_ASK_S))
-        if not self._site.wait(lambda site: all(site.ready(task) for task in TASKS), _READY_S):
+        if not self._site.wait(lambda site: all(site.ready(task) for task in self._tasks), _READY_S):
             raise RuntimeError("not ready")
         return self
 
@@ -188,12 +213,14 @@ class _Http:
 class FastApi(_Http):
     """One FastAPI process with all models, in torch or in ONNX Runtime and faster-whisper."""
 
-    def __init__(self, folder: Path, peers: Path, onnx: Path | None) -> None:
+    def __init__(self, folder: Path, peers: Path, onnx: Path | None, threads: int | None = None) -> None:
         super().__init__(folder)
         self.name = "FastAPI, torch" if onnx is None else "FastAPI, ONNX Runtime and faster-whisper int8"
         self._environment = {"PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(peers)])}
         if onnx is not None:
             self._environment["PEER_ONNX"] = str(onnx)
+        if threads is not None:
+            self._environment |= dict.fromkeys(("PEER_THREADS", "OMP_NUM_THREADS"), str(threads))
 
     def __enter__(self) -> Self:
         words = [sys.executable, "-m", "uvicorn", "peer_servers.fastapi_app:app", "--port", str(self._port)]
