@@ -4,9 +4,12 @@ This process imports no package: the supervisor of an agent takes as much memory
 """
 
 import sys
+from typing import TYPE_CHECKING
 
-from s2m3.agents.supervision.context import ProcessContext
 from s2m3.agents.supervision.supervisor import can_supervise, supervise
+
+if TYPE_CHECKING:
+    from s2m3.agents.supervision.context import ProcessContext
 
 __all__ = ["main"]
 
@@ -20,7 +23,10 @@ def main() -> None:
         _run(named, None)
 
 
-def _run(named: str, context: ProcessContext | None) -> None:
+def _run(named: str, context: "ProcessContext | None") -> None:
+    if context is not None:
+        # an agent prints no tables: structlog and typer do without rich, which takes 3 MB of a small device
+        sys.modules["rich"] = None  # type: ignore[assignment]
     from s2m3.command_line import run  # noqa: PLC0415  # of an agent, in the child alone
 
     run(named, context)

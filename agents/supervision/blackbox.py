@@ -1,16 +1,20 @@
 """A crash record in shared memory: the agent notes its current work, and its supervisor reads it after a crash.
 
 The memory is shared through fork, so that writing needs no system call. It needs no lock: each slot has one writer, and
-the supervisor reads slots only after the agent's process has ended.
+the supervisor reads slots only after the agent's process has ended. The supervisor imports this file, so it imports
+nothing that takes memory.
 """
 
 import mmap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from s2m3.schemas.request_ids import REQUEST_ID_BYTES
 
-__all__ = ["LOADING", "LOOP", "PREPARING", "WORKER", "Blackbox", "Mark"]
+if TYPE_CHECKING:
+    from s2m3.agents.supervision.restart_policy import Mark
+
+__all__ = ["LOADING", "LOOP", "PREPARING", "WORKER", "Blackbox"]
 
 #: Slots, one per writing thread: the runner's, the event loop's (light modules), the loader's, those that prepare.
 WORKER, LOOP, LOADING, *PREPARING = range(3 + 16)
@@ -24,15 +28,6 @@ _REASON_BYTES = 300
 #: A setting of at most 4,096 characters, and a number.
 _SLEEP_AT = _REASON_AT + _REASON_BYTES
 _SLEEP_BYTES = 16_448
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A module that was being run for some requests, or loaded (without requests)."""
-
-    slot: int
-    module: str
-    requests: tuple[bytes, ...]
 
 
 class Blackbox:
@@ -61,11 +56,13 @@ class Blackbox:
         """Clears a slot's mark."""
         self._memory[slot * _SLOT_BYTES] = 0
 
-    def marks(self) -> list[Mark]:
+    def marks(self) -> "list[Mark]":
         """Returns the marks of work in progress, now or when the process ended."""
         return [mark for slot in range(_SLOTS) if (mark := self._mark(slot)) is not None]
 
-    def _mark(self, slot: int) -> Mark | None:
+    def _mark(self, slot: int) -> "Mark | None":
+        from s2m3.agents.supervision.restart_policy import Mark  # noqa: PLC0415  # dataclasses, for few supervisors
+
         raw = self._memory[slot * _SLOT_BYTES : (slot + 1) * _SLOT_BYTES]
         if not raw[0]:
             return None

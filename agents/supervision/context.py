@@ -1,10 +1,6 @@
-"""What an agent's process has of its supervisor: the crash record, the crash history, a pipe of signals.
-
-The supervisor imports this file too, so it imports nothing that takes memory.
-"""
+"""What an agent's process has of its supervisor: the crash record, the crash history, a pipe of signals."""
 
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -12,12 +8,10 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from s2m3.agents.supervision.blackbox import Blackbox
+from s2m3.agents.supervision.exit_codes import SLEEPS
 from s2m3.agents.supervision.restart_policy import CrashHistory
 
-__all__ = ["HUNG", "SLEEPS", "ProcessContext"]
-
-#: Exit code of an agent that found a module hung, and of one that left so that its machine can be put to sleep.
-HUNG, SLEEPS = 70, 71
+__all__ = ["ProcessContext"]
 
 #: Called with SIGINT or SIGTERM.
 SignalHandler = Callable[[int], None]
@@ -39,7 +33,6 @@ class ProcessContext:
 
     def on_signal(self, handler: SignalHandler) -> None:
         """Calls a handler, in a new thread, for signals that the supervisor forwards; exits if the supervisor ends."""
-        ignore_signals()
 
         def listen() -> None:
             while forward := os.read(self.signals, 1):
@@ -57,9 +50,3 @@ class ProcessContext:
         """
         self.blackbox.sleep = (command, grace_s)
         sys.exit(SLEEPS)
-
-
-def ignore_signals() -> None:
-    """Ignores SIGINT and SIGTERM: the supervisor forwards those that it gets; a terminal may signal both processes."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

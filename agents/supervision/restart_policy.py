@@ -6,10 +6,10 @@ As in Erlang/OTP, a fault is retried up to a number of times within a period (re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from s2m3.agents.supervision.blackbox import LOADING, Mark
+from s2m3.agents.supervision.blackbox import LOADING
 from s2m3.schemas.request_ids import content_of
 
-__all__ = ["CrashHistory", "RestartPolicy"]
+__all__ = ["CrashHistory", "Mark", "RestartPolicy"]
 
 #: Crashes that a module may cause within this period, seconds; with the next one it is reported `failed`.
 _MOST = 3
@@ -21,6 +21,15 @@ _MOST_CRASHES = 10
 _CONTENT_DEATHS, _CONTENT_S = 2, 600.0
 #: Most poison requests, suspects and contents that are remembered.
 _REMEMBERED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A module that was being run for some requests, or loaded (without requests)."""
+
+    slot: int
+    module: str
+    requests: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,24 @@ The fork is made before anything else is imported: a device pays for an agent's 
 socket and starts no thread. When it dies, the kernel kills the child too: killing the supervisor ends the node.
 """
 
-import ctypes
 import gc
 import os
 import select
 import signal
 import sys
 import time
-from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from s2m3.agents.supervision.blackbox import Blackbox
-from s2m3.agents.supervision.context import HUNG, SLEEPS, ProcessContext, ignore_signals
+from s2m3.agents.supervision.exit_codes import HUNG, SLEEPS
 from s2m3.agents.supervision.plain_log import log_error
-from s2m3.agents.supervision.restart_policy import CrashHistory, RestartPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from s2m3.agents.supervision.context import ProcessContext
+    from s2m3.agents.supervision.restart_policy import CrashHistory, RestartPolicy
 
 __all__ = ["can_supervise", "supervise"]
 
@@ -73,7 +77,7 @@ def can_supervise() -> bool:
     return hasattr(os, "fork")
 
 
-def supervise(run: Callable[[ProcessContext], None]) -> None:
+def supervise(run: "Callable[[ProcessContext], None]") -> None:
     """Runs an agent until it ends by itself or by a signal; restarts it when it crashes, and after its machine slept.
 
     Args:
@@ -83,12 +87,13 @@ def supervise(run: Callable[[ProcessContext], None]) -> None:
         SystemExit: The child ended with an exit code other than 0 (same code), or crashed too often (code 1).
         Exception: In the child, any exception of `run`.
     """
-    restarts, blackbox, crash_history = RestartPolicy(), Blackbox(), CrashHistory()
-    again = False
+    restarts: RestartPolicy | None = None
+    crash_history: CrashHistory | None = None
+    blackbox, again = Blackbox(), False
     while True:
         child = _fork(blackbox)
         if isinstance(child, int):
-            run(ProcessContext(blackbox, crash_history, child))
+            run(_context(blackbox, crash_history, child))
             return
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, child.forward)
@@ -100,6 +105,7 @@ def supervise(run: Callable[[ProcessContext], None]) -> None:
             break
         why = _why(code, blackbox)
         marks = blackbox.marks()
+        restarts = restarts or _restart_policy()
         crash_history_after = restarts.after(
             why, marks, time.monotonic(), poison=code != -signal.SIGKILL or bool(blackbox.reason)
         )
@@ -118,6 +124,20 @@ def supervise(run: Callable[[ProcessContext], None]) -> None:
         blackbox.wipe()
     if code not in (0, SLEEPS):
         sys.exit(code if code > 0 else 128 - code)
+
+
+def _context(blackbox: Blackbox, history: "CrashHistory | None", signals: int) -> "ProcessContext":
+    """Returns what the child has of the supervisor; called in the child."""
+    from s2m3.agents.supervision.context import ProcessContext  # noqa: PLC0415  # the supervisor has no use for it
+    from s2m3.agents.supervision.restart_policy import CrashHistory  # noqa: PLC0415
+
+    return ProcessContext(blackbox, history or CrashHistory(), signals)
+
+
+def _restart_policy() -> "RestartPolicy":
+    from s2m3.agents.supervision.restart_policy import RestartPolicy  # noqa: PLC0415  # most supervisors see no crash
+
+    return RestartPolicy()
 
 
 def _has_slept(code: int, child: _Child, blackbox: Blackbox) -> bool:
@@ -160,13 +180,16 @@ def _fork(blackbox: Blackbox) -> _Child | int:
     os.close(alive)
     os.close(signals)
     _die_with(supervisor)
-    ignore_signals()
+    for number in (signal.SIGINT, signal.SIGTERM):  # the supervisor forwards its own; a terminal may signal both
+        signal.signal(number, signal.SIG_IGN)
     return signals_child
 
 
 def _die_with(supervisor: int) -> None:
     """Makes the kernel kill this process when the supervisor dies (Linux); elsewhere the closed pipe ends it later."""
     if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415  # the supervisor has no use for it
+
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != supervisor:  # the supervisor died before the call
             os._exit(1)

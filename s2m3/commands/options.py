@@ -3,16 +3,18 @@
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import structlog
 import typer
 
 from s2m3 import logs
-from s2m3.broker.servers.launch import BrokerKind
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.settings import BrokerSettings, unknown_variables
 from s2m3.schemas.wire.generation import read_options
+
+if TYPE_CHECKING:
+    from s2m3.broker.servers.launch import BrokerKind
 
 __all__ = [
     "Architectures",
@@ -71,7 +73,7 @@ Seed = Annotated[int | None, _writing("--seed", "of the draws: the same one give
 Timestamps = Annotated[bool, _writing("--timestamps", "say when each segment of a transcript was spoken")]
 
 
-def broker_kind(name: str | None, flag: str) -> BrokerKind | None:
+def broker_kind(name: str | None, flag: str) -> "BrokerKind | None":
     """Returns the kind of broker that a flag names; None where it was not given.
 
     Raises:

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from s2m3.agents.supervision.blackbox import LOADING, LOOP, WORKER, Blackbox, Mark
+from s2m3.agents.supervision.blackbox import LOADING, LOOP, WORKER, Blackbox
+from s2m3.agents.supervision.restart_policy import Mark
 
 IDS = [n.to_bytes(16, "big") for n in range(70)]
 

@@ -8,7 +8,8 @@ import pytest
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.loading import Loaded, Loader
 from s2m3.agents.memory import rss_mb
-from s2m3.agents.supervision.blackbox import Blackbox, Mark
+from s2m3.agents.supervision.blackbox import Blackbox
+from s2m3.agents.supervision.restart_policy import Mark
 from s2m3.agents.supervision.watchdog import LOADING, Watchdog
 from s2m3.agents.zoo.noop import NoopHead
 from s2m3.schemas.definitions import ModuleSpec, shipped_catalogue

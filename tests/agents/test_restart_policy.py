@@ -2,8 +2,8 @@
 
 import pytest
 
-from s2m3.agents.supervision.blackbox import LOADING, PREPARING, WORKER, Mark
-from s2m3.agents.supervision.restart_policy import CrashHistory, RestartPolicy
+from s2m3.agents.supervision.blackbox import LOADING, PREPARING, WORKER
+from s2m3.agents.supervision.restart_policy import CrashHistory, Mark, RestartPolicy
 
 ONE, TWO = b"1" * 16, b"2" * 16
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from s2m3.agents.supervision.blackbox import Blackbox, Mark
-from s2m3.agents.supervision.restart_policy import CrashHistory
+from s2m3.agents.supervision.blackbox import Blackbox
+from s2m3.agents.supervision.restart_policy import CrashHistory, Mark
 from s2m3.agents.supervision.watchdog import LOADING, LOOP, WORKER, Watchdog
 from s2m3.schemas.errors import ModuleFailedError
 
