@@ -109,6 +109,15 @@ def test_starting_an_agent_loads_nothing_of_the_planner() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_supervisor_of_an_agent_imports_no_package() -> None:
+    """What it imports stays in memory for as long as the agent runs, beside the agent."""
+    code = "import sys; before = set(sys.modules); import s2m3.cli; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()} - {"s2m3"}
+    assert loaded <= sys.stdlib_module_names
+    assert not loaded & {"inspect", "dataclasses", "subprocess", "asyncio", "hashlib", "ctypes", "logging"}
+
+
 def test_files_stay_short_enough_to_read() -> None:
     long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for _, path in _sources()}
     assert {name: lines for name, lines in long.items() if lines > LONGEST_FILE} == {}

@@ -121,9 +121,9 @@ def _export(spec: ModuleSpec, wanted: ExportedNetwork, path: Path) -> tuple[floa
             f"the export of {spec.id} ({path.stem}) is refused: its outputs are {distance:.1e} from torch's, "
             f"more than {TOLERANCE:.0e}"
         )
-    if spec.dtype in _SMALLER:
+    if (smaller := _SMALLER.get(spec.dtype or "")) is not None:
         del network
-        _SMALLER[spec.dtype](path)
+        smaller(path)
         _with_data_beside(path)
         network = OnnxNetwork(path)
     first = dict(wanted.samples[0])
@@ -141,7 +141,7 @@ def _checked(spec: ModuleSpec, made: Export, module: Module, light: Module) -> f
     """Refuses a module that does not answer as torch's does; returns how far its outputs are from torch's."""
     items = [*made.items, *(made.ranked if spec.dtype in _SMALLER else ())]
     wanted, found = ([_outputs(one, item, made.wanted) for item in items] for one in (module, light))
-    if spec.dtype in _SMALLER:
+    if spec.dtype is not None and spec.dtype in _SMALLER:
         return check_ranking(spec.id, spec.dtype, wanted, found)
     distance = 0.0
     for outputs, own in zip(wanted, found, strict=True):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -33,6 +34,8 @@ from tests.zoo.samples import sample
 
 SPECS = shipped_catalogue().modules
 EXPORTED = ("efficientnet-lite0", "imagenet-linear", "minilm")
+#: Most memory of an agent that serves `retrieval`, and of its supervisor, 10^6 bytes (issue 14).
+_MOST_MB = 260.0
 TEXTS = ["a cat looking at you", "a cup of coffee on a table", "a rocket taking off"]
 
 
@@ -62,6 +65,13 @@ def light_cluster(cache_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         yield cluster
 
 
+def _peaks_mb(cluster: Cluster) -> float:
+    """Returns the peaks of resident memory of an agent and of its supervisor together, 10^6 bytes."""
+    supervisor = psutil.Process(cluster.processes["light"].pid)
+    status = [Path(f"/proc/{one.pid}/status").read_text() for one in (supervisor, *supervisor.children())]
+    return sum(int(text.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6 for text in status)
+
+
 def test_a_site_without_torch_answers_as_torch_does(light_cluster: Cluster) -> None:
     picture = sample("chelsea.jpg")
     with Site(light_cluster.settings) as site, Client(settings=light_cluster.settings) as client:
@@ -76,6 +86,7 @@ def test_a_site_without_torch_answers_as_torch_does(light_cluster: Cluster) -> N
         wanted = run_model("retrieval", {"image": [picture], "text": TEXTS})
         assert found["label"] == wanted["label"] == TEXTS[0]
         assert found["score"] == pytest.approx(wanted["score"], abs=1e-5)
+        assert _peaks_mb(light_cluster) <= _MOST_MB
         found = client.ask("classification", image=picture).outputs
         wanted = run_model("classification", {"image": [picture]})
         assert [row["label"] for row in found["ranking"]] == [row["label"] for row in wanted["ranking"]]

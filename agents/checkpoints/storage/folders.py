@@ -1,6 +1,8 @@
 """Where checkpoints lie on this device: folders by name, absolute paths, the hub's local cache. Imports no torch."""
 
+import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -101,12 +103,19 @@ NO_CHECKPOINTS = CheckpointSources()
 
 
 def _cached_ids() -> Iterable[str]:
-    if find_spec("huggingface_hub") is None:
+    if find_spec("huggingface_hub") is None or not _may_have_cache():
         return []
     from huggingface_hub import constants  # noqa: PLC0415  # transformers brings it: a light agent may not have it
 
     found = Path(constants.HF_HUB_CACHE).glob("models--*")
     return [path.name.removeprefix("models--").replace("--", "/", 1) for path in found]
+
+
+def _may_have_cache() -> bool:
+    """Whether the hub's cache may be on this device; without one, a small device does not import the hub's package."""
+    is_named = any(name.startswith(("HF_", "HUGGINGFACE_")) for name in os.environ)
+    usual = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "huggingface"
+    return is_named or "huggingface_hub" in sys.modules or usual.is_dir()
 
 
 def hub_folder(source: str, revision: str = "", files: Sequence[str] = _SMALL_FILES, *, download: bool = False) -> Path:
