@@ -92,6 +92,8 @@ class HistoryDone(Document):
     transaction: str = ""
     #: whether there are older answers that fit
     more: bool = False
+    #: of a search: pictures that were not looked at, because they wait for their embedding; a later search finds them
+    missing: int | None = None
     error: ErrorBody | None = None
 
 

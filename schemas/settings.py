@@ -36,7 +36,8 @@ __all__ = [
 
 #: Ten years: an MQTT message cannot expire later than in 136.
 _LONGEST_RETAINED_S = 315_360_000
-_PATHS = ("tls_ca", "tls_cert", "tls_key", "models", "architectures", "parts", "token_file", "exports", "history")
+_TLS = ("tls_ca", "tls_cert", "tls_key")
+_PATHS = (*_TLS, "models", "architectures", "parts", "token_file", "exports", "history", "history_key")
 _PREFIX = "S2M3_"
 _PORTS = 65_536
 #: Variables that are no settings: the name of the settings file, and what builds, brokers and tests are told.
@@ -284,6 +285,9 @@ class BridgeSettings(ServiceSettings):
     )
     history: Path | None = Field(
         default=None, description="file that keeps answers and pictures for the page; none: in memory, for ten minutes"
+    )
+    history_key: Path | None = Field(
+        default=None, description="file (mode 600) with the key that encrypts the history; made if it is not there"
     )
     history_mb: float = Field(default=100.0, ge=10, le=1_000_000, description="most megabytes of that file")
     history_days: float = Field(default=14.0, gt=0, le=3_650, description="days that an answer stays in that file")

@@ -1,8 +1,10 @@
 """What the bridge asks, and what it tells of it: every answer to the house, every failure as an event."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -13,14 +15,16 @@ from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.history.entries import Told
+from s2m3.history.plain_requests import PlainRequests, picture_in
 from s2m3.homeassistant.announcer import Announcer
 from s2m3.homeassistant.answers import failure, of_plain, of_result, steps_of_plain
 from s2m3.homeassistant.view import View
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
-from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.errors import BadInputError, S2M3Error
 from s2m3.schemas.ids import shown_id
 from s2m3.schemas.request_ids import new_request_id
+from s2m3.schemas.wire.plain import PlainRequest, parse_plain, transaction_of
 from s2m3.schemas.wire.values import Kind, boxes_in
 
 __all__ = ["Requests"]
@@ -56,6 +60,7 @@ class Requests:
         self._announcer = announcer
         self._record = record
         self._binding_changed = binding_changed
+        self._plain = PlainRequests()
 
     def ask(self, asked: Asked, inputs: Mapping[str, Any], done: Callable[[Result], None]) -> None:
         """Asks a task; `done` is called once, in the loop's thread."""
@@ -90,13 +95,49 @@ class Requests:
         """One listens, has been refused, or holds an answer on another topic: worth a report."""
         self._binding_changed()
 
-    def on_response(self, message: Message) -> None:
+    def listen(self, *, pictures: bool) -> None:
+        """Begins to hear answers to the plain requests of others and, if wanted, the pictures that these are about."""
+        self._link.subscribe(topics.RESPONSE.all(self._link.root), self._on_response)
+        for path in (topics.REQUEST, topics.REQUEST_INPUT, topics.REQUEST_TRANSACTION) if pictures else ():
+            # not required: an access list that an earlier release wrote does not grant them
+            self._link.subscribe(path.all(self._link.root), partial(self._on_request, path), required=False)
+
+    def _on_response(self, message: Message) -> None:
         """Takes an answer that somebody else got on `response/<task>`."""
         task = (topics.RESPONSE.ids(self._link.root, message.topic) or {}).get("task")
         answer = None if task is None else of_plain(task, message.payload, _now())
-        if task is not None and answer is not None:
-            steps, model = steps_of_plain(message.payload), self._model(task)
-            self._told(Told(Asked(task, "plain"), answer, steps=steps, model=model))
+        if task is None or answer is None or task not in self._view.tasks:
+            return
+        asked = Asked(task, "plain")
+        self._announcer.answered(task, answer, None, ())
+        kinds, inputs = self.kinds(task), self._plain.answered(task, transaction_of(message.payload))
+        steps, boxes = steps_of_plain(message.payload), boxes_in(answer.outputs) or ()
+        known = replace(asked, picture=picture_in(inputs, kinds))
+        whole = self._whole(task, inputs) if inputs else {}
+        self._record(Told(known, answer, whole, boxes, steps, self._model(task)))
+
+    def _on_request(self, path: topics.TopicPath, message: Message) -> None:
+        """Takes a plain request that somebody else answers: its picture belongs to its answer.
+
+        Args:
+            path: The family of its topic.
+            message: The request. One with a Response Topic is answered to its caller alone.
+        """
+        if message.retain or message.reply_to or not (message.payload or message.oversize):
+            return
+        ids = path.ids(self._link.root, message.topic) or {}
+        if (task := ids.get("task", "")) not in self._view.routes:
+            return
+        if (name := ids.get("input")) is not None:
+            request = PlainRequest({name: message.payload}, ids.get("transaction"))
+        else:
+            try:
+                request = parse_plain(message.payload)
+            except BadInputError:  # it is answered, too
+                request = PlainRequest(transaction=transaction_of(message.payload))
+        deadline_s = request.deadline_s or self._view.routes[task].deadline_s
+        kinds, now = self.kinds(task), time.monotonic()
+        self._plain.asked(task, request.transaction, request.inputs, kinds, deadline_s=deadline_s, now=now)
 
     def _told(self, told: Told) -> None:
         if told.asked.task in self._view.tasks:

@@ -125,7 +125,7 @@ class Bridge:
         listen(link, topics.NODE_STATE, self._on_node_state)
         listen(link, topics.BIND, self._on_binding, counts=self._keep_binding)
         answer_roll_calls(link, self._loop, self._answer_roll_call)
-        link.subscribe(topics.RESPONSE.all(self._root), self._requests.on_response)
+        self._requests.listen(pictures=self._settings.pictures > 0)
         link.subscribe(topics.BRIDGE_ASK.all(self._root), self._questions.take)
         self._leftovers.listen()
         self._history.start()

@@ -57,7 +57,7 @@ def clear(
         if not file.is_file():
             raise BadInputError(f"{file} is not there")
         limits = BridgeSettings()
-        with HistoryStore(file, int(limits.history_mb * 1e6), limits.history_days * 86_400) as store:
+        with HistoryStore(file, int(limits.history_mb * 1e6), limits.history_days * 86_400, clears=True) as store:
             deleted = store.count()
             store.clear()
     else:

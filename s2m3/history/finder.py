@@ -1,6 +1,7 @@
-"""Embeds pictures and texts by the encoders that the site serves anyway. In the loop's thread, but for `best`."""
+"""Embeds pictures and texts by the encoders that the site serves anyway, and finds the pictures that fit best."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -20,18 +21,25 @@ from s2m3.schemas.messages import RouteDoc
 if TYPE_CHECKING:
     from s2m3.agents.zoo.conse import Conse
 
-__all__ = ["Finder", "Vector", "best", "packed"]
+__all__ = ["Finder", "Raw", "Vector", "best", "packed", "unit_vector"]
 
 Vector = npt.NDArray[np.float32]
 _log = structlog.get_logger(__name__)
 #: Names of the requests; no task of a site is called so.
 _PICTURE, _TEXT = "history-picture", "history-text"
-#: Pictures that wait for their embedding; of more, the newest ones get none.
-_MOST_WAITING = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """What an encoder says of a picture: its embedding, or class logits (1, D), and the space of the former."""
+
+    space: str
+    value: Vector
+    is_conse: bool
 
 
 class Finder:
-    """The encoders of a site, for searching pictures.
+    """The encoders of a site, for searching pictures. Its methods are called in the loop's thread.
 
     Args:
         dispatcher: Asks the encoders.
@@ -40,7 +48,6 @@ class Finder:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._encoders: Encoders | None = None
-        self._waiting = 0
 
     @property
     def task(self) -> str | None:
@@ -60,31 +67,42 @@ class Finder:
             self._dispatcher.routes.put(_PICTURE, found.picture if found else None)
             self._dispatcher.routes.put(_TEXT, found.text if found else None)
 
-    def embed_picture(self, picture: bytes, done: Callable[[str, Vector], None]) -> None:
-        """Embeds a picture; `done` gets the space and the unit vector, unless that fails or too much waits."""
-        if (encoders := self._encoders) is None or self._waiting >= _MOST_WAITING:
+    def embed_picture(self, picture: bytes, done: Callable[[Raw | S2M3Error], None]) -> None:
+        """Embeds a picture; `done` gets what the encoder says (see `unit_vector`), or why there is nothing."""
+        if (encoders := self._encoders) is None:
+            done(_none_ready())
             return
-        self._waiting += 1
 
         def settle(result: Result) -> None:
-            self._waiting -= 1
-            try:
-                if result.error is not None:
-                    raise result.error
-                done(encoders.space, _unit(_conse().vectors(_value(result)) if encoders.is_conse else _value(result)))
-            except S2M3Error as error:
-                _log.warning("picture_not_embedded", error=str(error))
+            if result.error is not None:
+                _log.warning("picture_not_embedded", error=str(result.error))
+                done(result.error)
+            else:
+                done(Raw(encoders.space, _value(result), encoders.is_conse))
 
         self._dispatcher.submit(_PICTURE, {encoders.picture_input: picture}, None, settle)
 
     def embed_text(self, text: str, done: Callable[[str, Vector | S2M3Error], None]) -> None:
         """Embeds a text; `done` gets the space, and the unit vector or why there is none."""
         if (encoders := self._encoders) is None:
-            done("", NotReadyError("no task whose model compares pictures with texts is ready"))
+            done("", _none_ready())
             return
         value = [text] if encoders.text.inputs[encoders.text_input] == "texts" else text
         settle = partial(_settle_text, encoders.space, done)
         self._dispatcher.submit(_TEXT, {encoders.text_input: value}, None, settle)
+
+
+def _none_ready() -> S2M3Error:
+    return NotReadyError("no task whose model compares pictures with texts is ready")
+
+
+def unit_vector(raw: Raw) -> Vector:
+    """Returns the unit vector (D,) of a picture. It reads the table of ConSE once, so not in the loop's thread.
+
+    Raises:
+        ModuleFailedError: That table is not installed.
+    """
+    return _unit(_conse().vectors(raw.value) if raw.is_conse else raw.value)
 
 
 def _settle_text(space: str, done: Callable[[str, Vector | S2M3Error], None], result: Result) -> None:

@@ -15,8 +15,10 @@ from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
+from s2m3.history.cipher import Cipher, read_key
+from s2m3.history.embedder import Embedder
 from s2m3.history.entries import Told, entry_of
-from s2m3.history.finder import Finder, Vector, best, packed
+from s2m3.history.finder import Finder, Vector, best
 from s2m3.history.pictures import small_picture
 from s2m3.history.store import HistoryStore
 from s2m3.schemas import history as h
@@ -49,7 +51,7 @@ class History:
         finder: Embeds pictures and texts, for searches.
 
     Raises:
-        S2M3Error: The file cannot be opened.
+        S2M3Error: The file cannot be opened, or not with this key.
     """
 
     def __init__(self, link: Link, loop: Loop, settings: BridgeSettings, finder: Finder) -> None:
@@ -62,8 +64,12 @@ class History:
         self._state = h.HistoryState(kept="disk" if path else "memory", limit_mb=limit_mb, limit_s=limit_s)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
         #: of the thread
-        self._store = self._thread.submit(HistoryStore, path, int(limit_mb * 1e6), limit_s).result()
+        cipher = Cipher(read_key(settings.history_key)) if path and settings.history_key else None
+        self._store = self._thread.submit(HistoryStore, path, int(limit_mb * 1e6), limit_s, cipher).result()
         self._last_id = self._thread.submit(self._store.last_id).result()
+        self._embedder = Embedder(loop, finder, self._store, self._always)
+        #: whether pictures are embedded as they come: each costs a request that a house without searches need not pay
+        self._embeds = path is not None
         self._waiting = 0
         self._not_kept = 0
         self._is_refused = False
@@ -113,8 +119,8 @@ class History:
         self._store.add(entry, None if picture is None else picture.file)
         self._count()
         self._say(Outgoing(topics.HISTORY_NEW.at(self._link.root, task=entry.task), entry.encode()))
-        if picture is not None and told.asked.picture is not None:
-            self._loop.call(partial(self._finder.embed_picture, told.asked.picture, partial(self._embed, entry_id)))
+        if picture is not None and self._embeds:
+            self._loop.call(partial(self._embedder.add, entry_id))
 
     def _count(self) -> None:
         counted = {"answers": self._store.count(), "mb": round(self._store.used_bytes() / 1e6, 1)}
@@ -127,14 +133,24 @@ class History:
         entries, more = self._store.query(wanted) if wanted.limit else ([], False)
         self._tell_found(asker, wanted, entries, more=more)
 
-    def _answer_search(self, asker: str, wanted: h.HistoryWanted, space: str, vector: Vector | None) -> None:
-        """Answers a search by a vector, or by the picture of an answer."""
+    def _answer_search(
+        self, asker: str, wanted: h.HistoryWanted, space: str, vector: Vector | None, missing: int
+    ) -> None:
+        """Answers a search by a vector, or by the picture of an answer; `missing` pictures could not be looked at."""
         if vector is None and (kept := self._store.vector(wanted.like or 0, space)) is not None:
             vector = np.frombuffer(kept, "<f2").astype(np.float32)
         entries = [] if vector is None else best(self._store, wanted, space, vector)
-        self._tell_found(asker, wanted, entries, more=False)
+        self._tell_found(asker, wanted, entries, more=False, missing=missing)
 
-    def _tell_found(self, asker: str, wanted: h.HistoryWanted, entries: list[h.HistoryEntry], *, more: bool) -> None:
+    def _tell_found(
+        self,
+        asker: str,
+        wanted: h.HistoryWanted,
+        entries: list[h.HistoryEntry],
+        *,
+        more: bool,
+        missing: int | None = None,
+    ) -> None:
         root = self._link.root
         for task, some in _in_messages(entries):
             document = h.HistoryKept(transaction=wanted.transaction, entries=some)
@@ -143,7 +159,7 @@ class History:
             if (found := self._store.picture(one)) is not None:
                 topic = topics.HISTORY_PICTURE.at(root, asker=asker, task=found[0], entry=str(one))
                 self._say(Outgoing(topic, found[1]))
-        done = h.HistoryDone(transaction=wanted.transaction, more=more)
+        done = h.HistoryDone(transaction=wanted.transaction, more=more, missing=missing)
         self._say(Outgoing(topics.HISTORY_DONE.at(root, asker=asker), done.encode()))
 
     def _clear(self, order: m.ControlRequest) -> None:
@@ -164,9 +180,13 @@ class History:
         """Has the thread do something; False if too much waits."""
         if self._waiting >= _MOST_WAITING:
             return False
+        self._always(work)
+        return True
+
+    def _always(self, work: Callable[[], None]) -> None:
+        """Has the thread do something that is bounded by itself."""
         self._waiting += 1
         self._thread.submit(self._logged, work)
-        return True
 
     def _logged(self, work: Callable[[], None]) -> None:
         try:
@@ -186,24 +206,26 @@ class History:
 
         self._do(expire)
 
-    def _embed(self, entry: int, space: str, vector: Vector) -> None:
-        self._do(partial(self._store.embed, entry, space, packed(vector)))
-
     def _on_wanted(self, asker: str, wanted: h.HistoryWanted | None) -> None:
         if wanted is None:
             return
         if wanted.text.strip():
             self._finder.embed_text(wanted.text, partial(self._search, asker, wanted))
         elif wanted.like is not None:
-            self._do_or_refuse(asker, wanted, partial(self._answer_search, asker, wanted, self._finder.space, None))
+            self._search(asker, wanted, self._finder.space, None)
         else:
             self._do_or_refuse(asker, wanted, partial(self._answer, asker, wanted))
 
-    def _search(self, asker: str, wanted: h.HistoryWanted, space: str, vector: Vector | S2M3Error) -> None:
+    def _search(self, asker: str, wanted: h.HistoryWanted, space: str, vector: Vector | S2M3Error | None) -> None:
         if isinstance(vector, S2M3Error):
             self._refuse(asker, wanted, vector)
-        else:
-            self._do_or_refuse(asker, wanted, partial(self._answer_search, asker, wanted, space, vector))
+            return
+
+        def answer(missing: int) -> None:
+            self._do_or_refuse(asker, wanted, partial(self._answer_search, asker, wanted, space, vector, missing))
+
+        self._embeds = True
+        self._embedder.catch_up(wanted, answer)
 
     def _do_or_refuse(self, asker: str, wanted: h.HistoryWanted, work: Callable[[], None]) -> None:
         if not self._do(work):
@@ -215,8 +237,7 @@ class History:
 
     def _on_order(self, _: str, order: m.ControlRequest | None) -> None:
         if order is not None:
-            self._thread.submit(self._logged, partial(self._clear, order))
-            self._waiting += 1
+            self._always(partial(self._clear, order))
 
     def _publish(self, message: Outgoing) -> None:
         try:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from s2m3.history.cipher import Cipher
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.history import HistoryEntry, HistoryWanted
 
@@ -19,7 +20,10 @@ CREATE INDEX IF NOT EXISTS answers_of_task ON answers (task, id);
 CREATE INDEX IF NOT EXISTS answers_by_age ON answers (at_ms);
 CREATE TABLE IF NOT EXISTS pictures (id INTEGER PRIMARY KEY, file BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS embeddings (id INTEGER PRIMARY KEY, space TEXT NOT NULL, vector BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS sealed (sample BLOB NOT NULL);
 """
+#: What an encrypted history holds encrypted, to know its key by.
+_SAMPLE = b"s2m3 history"
 _VERSION = 1
 #: Bytes of the log of changes (WAL) beside the file, and of what is kept free for them in the limit.
 _LOG_BYTES = 1_000_000
@@ -38,12 +42,23 @@ class HistoryStore:
         path: The file, made readable for its owner alone; None keeps everything in memory.
         limit_bytes: Most bytes of the file and of its log of changes; the oldest answers go first.
         limit_s: Longest time that an answer is kept, seconds.
+        cipher: Encrypts answers, pictures and embeddings; tasks, times and sizes stay readable. None: nothing is.
+        clears: Whether all is to be deleted and nothing read: that needs no key.
 
     Raises:
-        S2M3Error: The file cannot be opened, or is not a history.
+        S2M3Error: The file cannot be opened, is not a history, or is encrypted with another key or not at all.
     """
 
-    def __init__(self, path: Path | None, limit_bytes: int, limit_s: float) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        limit_bytes: int,
+        limit_s: float,
+        cipher: Cipher | None = None,
+        *,
+        clears: bool = False,
+    ) -> None:
+        self._cipher = cipher
         self._limit_bytes = limit_bytes - (_ROOM_BYTES if path else 0)
         self._limit_ms = int(limit_s * 1000)
         try:
@@ -51,6 +66,8 @@ class HistoryStore:
                 path.touch(mode=0o600)
             self._db = sqlite3.connect(path or ":memory:", isolation_level=None)
             self._prepare()
+            if not clears:
+                self._check_key()
         except (sqlite3.Error, OSError) as error:
             raise S2M3Error(f"the history {path} cannot be opened: {error}") from error
 
@@ -69,6 +86,36 @@ class HistoryStore:
         if self._pages("page_count") > self._limit_bytes:  # the limit was lowered
             self._shrink()
             self._compact()
+
+    def _check_key(self) -> None:
+        """Checks that what is kept can be read with the key; an empty history takes any key, or none."""
+        db, cipher = self._db, self._cipher
+        db.create_function("opened", 3, self._opened_text, deterministic=True)
+        sample = db.execute("SELECT sample FROM sealed").fetchone()
+        if not self.count():
+            db.execute("DELETE FROM sealed")
+            if cipher is not None:
+                db.execute("INSERT INTO sealed VALUES (?)", (cipher.sealed(_SAMPLE, "sample"),))
+        elif (sample is None) != (cipher is None):
+            how = "not encrypted, and a key is given" if sample is None else "encrypted: give its key"
+            raise sqlite3.DatabaseError(f"it is {how}; or delete all of it: s2m3 history clear --file")
+        elif cipher is not None:
+            try:
+                cipher.opened(sample[0], "sample")
+            except S2M3Error as error:
+                raise sqlite3.DatabaseError(error.detail) from error
+
+    def _sealed(self, value: bytes, column: str, entry: int) -> bytes:
+        return value if self._cipher is None else self._cipher.sealed(value, f"{column} {entry}")
+
+    def _opened(self, value: bytes, column: str, entry: int) -> bytes:
+        return value if self._cipher is None else self._cipher.opened(value, f"{column} {entry}")
+
+    def _sealed_text(self, value: str, column: str, entry: int) -> str | bytes:
+        return value if self._cipher is None else self._sealed(value.encode(), column, entry)
+
+    def _opened_text(self, value: str | bytes, column: str, entry: int) -> str:
+        return value if isinstance(value, str) else self._opened(value, column, entry).decode()
 
     def __enter__(self) -> Self:
         return self
@@ -102,10 +149,12 @@ class HistoryStore:
         Raises:
             S2M3Error: It cannot be written, e.g. because the disk is full.
         """
-        row = (entry.id, entry.at_ms, entry.task, _source(entry), _words(entry), entry.model_dump_json())
+        texts = {"source": _source(entry), "words": _words(entry), "entry": entry.model_dump_json()}
+        row = (entry.id, entry.at_ms, entry.task, *(self._sealed_text(t, c, entry.id) for c, t in texts.items()))
         try:
             if picture is not None:
-                self._db.execute("INSERT INTO pictures VALUES (?, ?)", (entry.id, picture))
+                file = self._sealed(picture, "file", entry.id)
+                self._db.execute("INSERT INTO pictures VALUES (?, ?)", (entry.id, file))
             self._db.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", row)
             self.expire(entry.at_ms)
             self._shrink()
@@ -121,7 +170,8 @@ class HistoryStore:
             vector: The unit vector, little-endian float16.
         """
         self._db.execute(
-            "INSERT OR REPLACE INTO embeddings SELECT id, ?, ? FROM answers WHERE id = ?", (space, vector, entry)
+            "INSERT OR REPLACE INTO embeddings SELECT id, ?, ? FROM answers WHERE id = ?",
+            (space, self._sealed(vector, "vector", entry), entry),
         )
 
     def expire(self, now_ms: int) -> None:
@@ -155,28 +205,45 @@ class HistoryStore:
         """Returns the newest answers that fit a query, newest first, and whether there are older ones."""
         conditions, values = _conditions(wanted)
         rows = self._db.execute(
-            f"SELECT entry FROM answers WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?",  # noqa: S608
+            f"SELECT id, entry FROM answers WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?",  # noqa: S608
             (*values, wanted.limit + 1),
         ).fetchall()
-        found = [HistoryEntry.model_validate_json(text) for (text,) in rows[: wanted.limit]]
+        found = [self._entry(*row) for row in rows[: wanted.limit]]
         return found, len(rows) > wanted.limit
 
     def entries(self, ids: list[int]) -> list[HistoryEntry]:
         """Returns answers by their ids, in that order, without those that are gone."""
-        found = (self._db.execute("SELECT entry FROM answers WHERE id = ?", (one,)).fetchone() for one in ids)
-        return [HistoryEntry.model_validate_json(row[0]) for row in found if row is not None]
+        found = (self._db.execute("SELECT id, entry FROM answers WHERE id = ?", (one,)).fetchone() for one in ids)
+        return [self._entry(*row) for row in found if row is not None]
+
+    def _entry(self, entry: int, text: str | bytes) -> HistoryEntry:
+        return HistoryEntry.model_validate_json(self._opened_text(text, "entry", entry))
 
     def picture(self, entry: int) -> tuple[str, bytes] | None:
         """Returns the task and the picture of an answer; None if there is none."""
         found = self._db.execute(
             "SELECT task, file FROM pictures JOIN answers USING (id) WHERE id = ?", (entry,)
         ).fetchone()
-        return None if found is None else (found[0], found[1])
+        return None if found is None else (found[0], self._opened(found[1], "file", entry))
 
     def vector(self, entry: int, space: str) -> bytes | None:
         """Returns the embedding of an answer's picture, as it was given; None if there is none in this space."""
         found = self._db.execute("SELECT vector FROM embeddings WHERE id = ? AND space = ?", (entry, space)).fetchone()
-        return None if found is None else bytes(found[0])
+        return None if found is None else self._opened(found[0], "vector", entry)
+
+    def lacking(self, wanted: HistoryWanted, space: str, most: int) -> list[int]:
+        """Returns the ids of answers that fit a query and whose picture has no embedding of this space, newest first.
+
+        Of a search by a picture, the answer with that picture comes first.
+        """
+        conditions, values = _conditions(wanted)
+        rows = self._db.execute(
+            f"SELECT id FROM answers WHERE ({' AND '.join(conditions)} OR id = ?) "  # noqa: S608  # our own words
+            "AND id IN (SELECT id FROM pictures) AND id NOT IN (SELECT id FROM embeddings WHERE space = ?) "
+            "ORDER BY id = ? DESC, id DESC LIMIT ?",
+            (*values, wanted.like, space, wanted.like, most),
+        )
+        return [row[0] for row in rows]
 
     def vectors(self, wanted: HistoryWanted, space: str) -> Iterator[list[tuple[int, bytes]]]:
         """Yields (id, embedding) of the answers that fit a query, some at a time, newest first."""
@@ -187,7 +254,7 @@ class HistoryStore:
             (space, *values),
         )
         while found := rows.fetchmany(_BATCH):
-            yield found
+            yield [(entry, self._opened(vector, "vector", entry)) for entry, vector in found]
 
 
 def _source(entry: HistoryEntry) -> str:
@@ -210,7 +277,7 @@ def _conditions(wanted: HistoryWanted) -> tuple[list[str], list[object]]:
         values += wanted.tasks
     for column, part in (("source", wanted.source), ("words", wanted.words)):
         if part.strip():
-            conditions.append(f"instr({column}, ?) > 0")
+            conditions.append(f"instr(opened({column}, '{column}', id), ?) > 0")
             values.append(part.strip().casefold())
     for condition, bound in (
         ("at_ms >= ?", wanted.since_ms),

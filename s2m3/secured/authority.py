@@ -1,4 +1,4 @@
-"""The site's certificate authority: keys, certificates, revocation list (CRL). The only import of `cryptography`.
+"""The site's certificate authority: keys, certificates, revocation list (CRL). Imports `cryptography`, an extra.
 
 All keys are ECDSA P-256. The CRL is valid as long as the authority, because OpenSSL refuses every certificate once the
 CRL has expired, and a site must not stop working because nobody renewed it.

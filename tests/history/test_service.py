@@ -2,11 +2,13 @@
 
 import io
 import json
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paho.mqtt.client as paho
 import pytest
 from PIL import Image
@@ -17,10 +19,12 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.broker.servers.launch import Broker
 from s2m3.history.entries import Told
-from s2m3.history.finder import Finder
+from s2m3.history.finder import Finder, Raw, Vector
 from s2m3.history.service import History
 from s2m3.schemas.bridge import BridgeAnswer
+from s2m3.schemas.errors import ModuleFailedError, S2M3Error
 from s2m3.schemas.settings import BridgeSettings, BrokerSettings
+from tests.conftest import WAIT_S
 from tests.system.plain import PlainCaller
 
 NOW = "2026-01-02T03:04:05.678+00:00"
@@ -33,9 +37,11 @@ def start(settings: BrokerSettings, loop: Loop) -> Iterator[Start]:
     running: list[tuple[History, Link]] = []
 
     def start_(**given: Any) -> History:
+        finder = given.pop("finder", None)
         own = BridgeSettings(port=settings.port, root=settings.root, **given)
         link = Link(own, f"history-{len(running)}", loop)
-        history = History(link, loop, own, Finder(Dispatcher(link, loop, "bridge")))
+        finder = finder or Finder(Dispatcher(link, loop, "bridge"))
+        history = History(link, loop, own, finder)
         history.start()
         link.start()
         running.append((history, link))
@@ -162,3 +168,101 @@ def test_a_picture_that_cannot_be_decoded_costs_the_picture_alone(
     loop.call(partial(history.record, _told(picture=b"\xff\xd8 broken")))
     new = json.loads(_until(caller, "new")["new"][0])
     assert (new["picture"], new["answer"]["state"]) == (False, "a cat")
+
+
+class Encoders(Finder):
+    """The encoders of a site, which answer at once: a picture's vector is its mean colour, "red" is a text's.
+
+    Those of `broken` fail.
+    """
+
+    def __init__(self, link: Link, loop: Loop) -> None:
+        super().__init__(Dispatcher(link, loop, "bridge"))
+        self.pictures = 0
+        self.broken = False
+        self.asked = threading.Event()
+
+    @property
+    def space(self) -> str:
+        return "colours"
+
+    def embed_picture(self, picture: bytes, done: Callable[[Raw | S2M3Error], None]) -> None:
+        self.pictures += 1
+        self.asked.set()
+        colour = np.asarray(Image.open(io.BytesIO(picture)).resize((1, 1)), dtype=np.float32)
+        done(ModuleFailedError("broken") if self.broken else Raw(self.space, colour.reshape(1, -1), is_conse=False))
+
+    def embed_text(self, text: str, done: Callable[[str, Vector | S2M3Error], None]) -> None:
+        done(self.space, np.array([1, 0, 0] if text == "red" else [0, 0, 1], dtype=np.float32))
+
+
+@pytest.fixture
+def encoders(settings: BrokerSettings, loop: Loop) -> Iterator[Encoders]:
+    link = Link(settings, "encoders", loop)
+    link.start()
+    yield Encoders(link, loop)
+    link.stop()
+
+
+def _in_colour(colour: tuple[int, int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), colour).save(file, "JPEG")
+    return file.getvalue()
+
+
+def _search(caller: PlainCaller, settings: BrokerSettings, **wanted: object) -> tuple[list[dict[str, Any]], Any]:
+    caller.send(f"{settings.root}/history/wanted/page", json.dumps(wanted).encode())
+    found = _until(caller, "done")
+    return [entry for one in found.get("kept", []) for entry in json.loads(one)["entries"]], json.loads(
+        found["done"][0]
+    )
+
+
+def test_pictures_are_embedded_from_the_first_search_on(
+    start: Start, caller: PlainCaller, loop: Loop, settings: BrokerSettings, encoders: Encoders
+) -> None:
+    history = start(finder=encoders)
+    for state, colour in (("blue", (0, 0, 250)), ("red", (250, 0, 0))):
+        loop.call(partial(history.record, _told(state=state, picture=_in_colour(colour))))
+        _until(caller, "new")
+    assert encoders.pictures == 0, "a house that never searches pays nothing"
+    found, done = _search(caller, settings, text="red")
+    assert [entry["answer"]["state"] for entry in found] == ["red", "blue"]
+    assert (done["missing"], encoders.pictures) == (0, 2)
+    loop.call(partial(history.record, _told(state="pink", picture=_in_colour((250, 60, 60)))))
+    pink = json.loads(_until(caller, "new")["new"][0])["id"]
+    found, _ = _search(caller, settings, like=pink)
+    assert [entry["answer"]["state"] for entry in found] == ["pink", "red", "blue"]
+    assert encoders.pictures == 3, "each picture once"
+
+
+def test_a_history_on_disk_embeds_pictures_as_they_come(
+    start: Start, caller: PlainCaller, loop: Loop, encoders: Encoders, tmp_path: Path
+) -> None:
+    history = start(finder=encoders, history=tmp_path / "history.db")
+    loop.call(partial(history.record, _told(picture=_in_colour((250, 0, 0)))))
+    _until(caller, "new")
+    assert encoders.asked.wait(WAIT_S)
+
+
+def test_a_picture_that_cannot_be_embedded_is_passed_over_and_not_tried_at_each_search(
+    start: Start, caller: PlainCaller, loop: Loop, settings: BrokerSettings, encoders: Encoders
+) -> None:
+    history = start(finder=encoders)
+    encoders.broken = True
+    loop.call(partial(history.record, _told(picture=_in_colour((250, 0, 0)))))
+    _until(caller, "new")
+    for _ in range(2):
+        assert _search(caller, settings, text="red") == ([], {"transaction": "", "more": False, "missing": 0})
+    assert encoders.pictures == 1
+
+
+def test_with_a_key_the_file_is_encrypted(
+    start: Start, caller: PlainCaller, loop: Loop, settings: BrokerSettings, tmp_path: Path
+) -> None:
+    history = start(history=tmp_path / "history.db", history_key=tmp_path / "key")
+    loop.call(partial(history.record, _told(state="nobody must read this")))
+    _until(caller, "new")
+    assert b"nobody" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    found, _ = _search(caller, settings, words="nobody must")
+    assert [entry["answer"]["state"] for entry in found] == ["nobody must read this"]

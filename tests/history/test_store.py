@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from s2m3.history.cipher import Cipher, read_key
 from s2m3.history.store import HistoryStore
-from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.errors import BadInputError, S2M3Error
 from s2m3.schemas.history import HistoryWanted
 from tests.history.kept import START_MS, entry
 
@@ -141,3 +142,61 @@ def test_a_file_that_is_no_history_is_refused_and_left_as_it_is(tmp_path: Path, 
     with pytest.raises(S2M3Error, match=r"history\.db cannot be opened"):
         HistoryStore(file, 10 * MB, DAY_S)
     assert file.read_bytes() == content
+
+
+def test_an_encrypted_history_finds_the_same_and_its_file_says_nothing(tmp_path: Path) -> None:
+    file, cipher = tmp_path / "history.db", Cipher(os.urandom(32))
+    with HistoryStore(file, 10 * MB, DAY_S, cipher) as store:
+        for number in range(20):
+            store.add(entry(number, state=f"nobody's parcel {number}"), b"nobody's picture" * 100)
+        store.embed(entry(1).id, "clip", b"nobody's vector")
+        left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        assert _ids(store, words="PARCEL 7") == [7]
+        assert _ids(store, source="cam/p", limit=2) == [19, 18]
+    with HistoryStore(file, 10 * MB, DAY_S, cipher) as store:
+        left += b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        assert store.picture(entry(3).id) == ("porch", b"nobody's picture" * 100)
+        assert store.vector(entry(1).id, "clip") == b"nobody's vector"
+        assert list(store.vectors(HistoryWanted(words="parcel 1"), "clip")) == [[(entry(1).id, b"nobody's vector")]]
+    assert b"nobody" not in left
+    assert b"cam/porch" not in left
+    assert b"a cat, a dog" not in left
+
+
+def test_a_history_is_opened_with_its_own_key_alone_and_deleted_without_any(tmp_path: Path) -> None:
+    file, cipher = tmp_path / "history.db", Cipher(os.urandom(32))
+    with HistoryStore(file, 10 * MB, DAY_S, cipher) as store:
+        store.add(entry(1))
+    for wrong, why in ((None, "encrypted: give its key"), (Cipher(os.urandom(32)), "with another key")):
+        with pytest.raises(S2M3Error, match=why):
+            HistoryStore(file, 10 * MB, DAY_S, wrong)
+    with HistoryStore(file, 10 * MB, DAY_S, clears=True) as store:
+        store.clear()
+    with HistoryStore(file, 10 * MB, DAY_S) as store:
+        store.add(entry(2))
+    with pytest.raises(S2M3Error, match="not encrypted, and a key is given"):
+        HistoryStore(file, 10 * MB, DAY_S, cipher)
+
+
+def test_a_key_is_made_once_for_its_owner_alone_and_refused_where_others_can_read_it(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    key = read_key(file)
+    assert (len(key), stat.S_IMODE(file.stat().st_mode)) == (32, 0o600)
+    assert read_key(file) == key
+    file.chmod(0o640)
+    with pytest.raises(BadInputError, match="chmod 600"):
+        read_key(file)
+    file.chmod(0o600)
+    for content in ("too short", "abcd"):
+        file.write_text(content)
+        with pytest.raises(BadInputError, match=r"cannot be read|is not 32 bytes"):
+            read_key(file)
+
+
+def test_pictures_without_an_embedding_are_found_the_newest_first(store: HistoryStore) -> None:
+    for number in range(5):
+        store.add(entry(number, task="hall" if number == 2 else "porch"), None if number == 3 else b"picture")
+    store.embed(entry(4).id, "clip", b"vector")
+    assert store.lacking(HistoryWanted(), "clip", 10) == [entry(n).id for n in (2, 1, 0)]
+    assert store.lacking(HistoryWanted(), "other", 2) == [entry(n).id for n in (4, 2)]
+    assert store.lacking(HistoryWanted(tasks=["hall"], like=entry(0).id), "clip", 10) == [entry(0).id, entry(2).id]
