@@ -17,6 +17,7 @@ from s2m3.planner.earlier_planner import EarlierPlanner
 from s2m3.planner.leadership import Leadership
 from s2m3.planner.node_listener import NodeListener
 from s2m3.planner.plan_scheduler import PlanScheduler
+from s2m3.planner.previews import Previews
 from s2m3.planner.retained_requests import RetainedRequests
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.decision import Decision
@@ -105,6 +106,7 @@ class Planner:
         self._unknown_tasks = UnknownTasks(
             settings, self._loop, self._cluster, self._leads, on_known=self._waker.requested
         )
+        self._previews = Previews(self._loop, self._cluster, placer, leads=self._leads, publish=self._publish)
         rebuilt, soon = lambda: self._rebuilt, self._plans.soon
         self._earlier = EarlierPlanner(
             self.link, self._cluster, self._documents, self._missing, is_rebuilt=rebuilt, on_change=soon
@@ -136,6 +138,7 @@ class Planner:
         listen_for_control(
             self.link, self._cluster, plan_again=self._plan_afresh, wake=self._waker.wake, publish=self._publish
         )
+        self._previews.start(self.link)
         self._waker.start()
         answer_roll_calls(self.link, self._loop, self._answer_roll_call, asker=_ASKER)
         self._nodes.start(on_subscribed=self._ask_and_rebuild)
@@ -167,6 +170,7 @@ class Planner:
         self._unknown_tasks.stop()
         self._retained_requests.stop()
         self.link.stop()
+        self._previews.stop()
         self._plans.stop()
         self._loop.stop()
         _log.info("planner_down", epoch=self._epoch)

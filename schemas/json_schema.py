@@ -20,6 +20,7 @@ from s2m3.schemas import topics
 from s2m3.schemas.document import Document
 from s2m3.schemas.ids import Id
 from s2m3.schemas.messages import ErrorBody, StepTiming
+from s2m3.schemas.preview import ModelList, TaskPreview
 from s2m3.schemas.wire.codec import payload_models
 from s2m3.schemas.wire.generation import Options
 
@@ -88,9 +89,10 @@ PlainAnswer = Annotated[PlainResult | PlainFailure, Field(discriminator="status"
 
 
 def _kinds() -> Iterator[tuple[str, Any]]:
-    """Each document's name and type: those of topics, those of the plain door, and the payloads in msgpack."""
+    """Each document's name and type: of topics, of the plain door, in responses, and the payloads in msgpack."""
     yield from ((path.document.__name__, path.document) for path in topics.ALL if isinstance(path, topics.Topic))
     yield from (("PlainRequest", PlainRequest), ("PlainAnswer", PlainAnswer), ("PlainPiece", PlainPiece))
+    yield from (("TaskPreview", TaskPreview), ("ModelList", ModelList))
     yield from payload_models().items()
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from s2m3.schemas.document import Document
 from s2m3.schemas.ids import Id
-from s2m3.schemas.protocol import ClosedList
+from s2m3.schemas.protocol import ClosedList, Since
 
 __all__ = ["ControlRequest", "ControlResponse", "ErrorBody", "Event", "RollCall"]
 
@@ -42,6 +42,9 @@ class ControlRequest(Document):
 
     transaction: str | int | float | None = None
     node: Id | None = None
+    #: of a preview: the task, and its document as `task/<task>` would have it
+    task: Annotated[Id | None, Since(1)] = None
+    spec: Annotated[dict[str, Any] | None, Since(1)] = None
 
 
 class ControlResponse(Document):

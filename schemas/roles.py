@@ -97,7 +97,8 @@ def _planner(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
     writes = (t.PLANNER_STATE, t.PLANNER_HEALTH, t.TASK, t.PLAN, t.ROUTE, t.EVENT, t.CONTROL_RESPONSE)
     # the planner opens each task's session with the subscriptions that its gateway will use
     more = (t.ROLLCALL, t.NODE_SETTINGS, t.DEMAND)
-    reads_all = (*_all(root, *reads, *more), *_control_topics(root), *_all(root, *_REQUESTS))
+    control = (*_control_topics(root), t.CONTROL.at(root, verb=t.PREVIEW))
+    reads_all = (*_all(root, *reads, *more), *control, *_all(root, *_REQUESTS))
     answers = (t.CLIENT_IN, t.RESPONSE)  # the planner answers plain requests to unknown tasks
     # and clears plain requests that somebody retains
     return Rights(reads_all, _all(root, *writes, t.ROLLCALL, t.NODE_SETTINGS, t.WAKE, *answers, *_REQUESTS))
@@ -148,7 +149,8 @@ def _viewer(root: str, _name: str, tasks: tuple[str, ...]) -> Rights:
 def _operator(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
     # settings are the operator's own; the others are cleared for a removed node
     forget = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED, t.NODE_SETTINGS)
-    control = (*_all(root, t.TASK, t.BIND, *forget), *_control_topics(root), t.CONTROL.at(root, verb=_CLEAR_HISTORY))
+    own_verbs = (t.CONTROL.at(root, verb=verb) for verb in (t.PREVIEW, _CLEAR_HISTORY))
+    control = (*_all(root, t.TASK, t.BIND, *forget), *_control_topics(root), *own_verbs)
     reads = _all(root, t.CONTROL_RESPONSE, t.NODE_SETTINGS, t.RESPONSE, t.RESPONSE_VALUE, *_BRIDGE_PUBLISHES)
     own = _history_rights(root, ("+",)) + Rights(reads, control)
     return _viewer(root, name, ()) + _client(root, name, ()) + own
@@ -162,7 +164,8 @@ def _home_assistant(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
 
 def _bridge(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
     orders = (*_all(root, t.HISTORY_WANTED), t.CONTROL.at(root, verb=_CLEAR_HISTORY))
-    reads = (*_all(root, t.RESPONSE, t.BRIDGE_ASK, t.ROLLCALL, *_BRIDGE_PUBLISHES), *orders, "homeassistant/status")
+    plain = (t.RESPONSE, *_REQUESTS)  # the pictures of plain requests belong to their answers
+    reads = (*_all(root, *plain, t.BRIDGE_ASK, t.ROLLCALL, *_BRIDGE_PUBLISHES), *orders, "homeassistant/status")
     history = (
         *_all(root, t.HISTORY_STATE, *_HISTORY_OF_TASK, t.HISTORY_DONE),
         t.CONTROL_RESPONSE.at(root, verb=_CLEAR_HISTORY),

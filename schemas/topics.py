@@ -17,7 +17,7 @@ from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.ids import check_id, is_id
 from s2m3.schemas.protocol import FROM_THE_BUS
 
-__all__ = ["ALL", "VERBS", "Raw", "Topic", "TopicPath"]
+__all__ = ["ALL", "PREVIEW", "VERBS", "Raw", "Topic", "TopicPath"]
 
 _FIELD = re.compile(r"\{(\w+)\}")
 #: Levels that need not be ids: a model names its inputs, a caller its transactions; the gateway checks both.
@@ -141,7 +141,7 @@ WAKE = Topic("wake/{helper}", "order to an agent: send a magic packet to a sleep
 DEMAND = Topic("demand/{task}", "requests want a node that sleeps", qos=0, document=s.Demand)
 CONTROL = Topic(
     "control/{verb}",
-    "control request: replan, drain, sleep, wake, profile (measure again), clear-history",
+    "control request: replan, drain, sleep, wake, profile (measure again), preview, clear-history",
     document=m.ControlRequest,
 )
 CONTROL_RESPONSE = Topic("control/{verb}/response", "response to a control request", document=m.ControlResponse)
@@ -170,6 +170,8 @@ HISTORY_DONE = Topic("history/done/{asker}", "the end of what a query found", do
 
 #: The verbs of `control/{verb}`.
 VERBS = ("replan", "drain", "profile", "sleep", "wake")
+#: The verb that asks what a task would cost: a question, and operators' alone.
+PREVIEW = "preview"
 ALL: tuple[TopicPath, ...] = (
     PLANNER_STATE,
     PLANNER_HEALTH,

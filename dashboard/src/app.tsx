@@ -4,7 +4,7 @@ import { Board } from "./board";
 import type { Config, Connection } from "./connection";
 import { Find } from "./find";
 import { Happenings } from "./happenings";
-import type { Entry } from "./documents";
+import type { Entry } from "./house-documents";
 import type { History } from "./history";
 import { Home } from "./home";
 import { Login } from "./login";
@@ -15,7 +15,7 @@ import { Setup } from "./setup";
 import { type Picked, type Site, present } from "./site";
 import { changeLanguage, t } from "./texts";
 import { Try } from "./try";
-import type { Draft } from "./wizard";
+import type { Draft } from "./rule";
 import { mb } from "./words";
 
 type Props = { site: Site; history: History; connection: Connection; config: Config; changed: () => void };

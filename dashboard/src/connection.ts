@@ -1,6 +1,6 @@
 // The page's connection to the broker: MQTT 3.1.1 over a websocket, which every supported broker speaks.
 import mqtt, { type MqttClient } from "mqtt";
-import { FAMILIES, PICTURES, type Said, read } from "./documents";
+import { FAMILIES, PICTURES, type Said, read } from "./messages";
 import type { Filter, History } from "./history";
 import { RollCall } from "./rollcall";
 import type { Site } from "./site";

@@ -1,6 +1,6 @@
 // One kept answer: a card in a list, and its details when it is opened.
 import type { Connection } from "./connection";
-import type { Entry } from "./documents";
+import type { Entry } from "./house-documents";
 import type { History } from "./history";
 import { Picture } from "./picture";
 import type { Site } from "./site";

@@ -1,7 +1,7 @@
 // Finds kept pictures that fit words, or that are like another one. The bridge compares; the page only asks.
 import { useState } from "preact/hooks";
 import type { Connection } from "./connection";
-import type { Entry } from "./documents";
+import type { Entry } from "./house-documents";
 import { Card } from "./entry";
 import type { History } from "./history";
 import type { Site } from "./site";
@@ -83,5 +83,10 @@ function Progress({ history: { sought } }: { history: History }) {
   if (!sought) return null;
   if (!sought.done) return <p>{Date.now() - sought.at > PATIENCE_MS ? t.find.noAnswer : t.find.searching}</p>;
   if (sought.done.error) return <p class="error">✕ {inWords(sought.done.error)}</p>;
-  return sought.entries.length === 0 ? <p class="quiet">{t.find.none}</p> : null;
+  return (
+    <>
+      {sought.entries.length === 0 && <p class="quiet">{t.find.none}</p>}
+      {(sought.done.missing ?? 0) > 0 && <p class="quiet">{t.find.missing(sought.done.missing!)}</p>}
+    </>
+  );
 }

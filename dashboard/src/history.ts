@@ -1,5 +1,5 @@
 // The answers that the bridge keeps: the newest ones, those of a filter or a search, and their pictures. No I/O.
-import type { Done, Entry, HistoryState, Kept } from "./documents";
+import type { Done, Entry, HistoryState, Kept } from "./house-documents";
 
 /** Which answers are wanted; empty fields exclude nothing. */
 export type Filter = { task: string; source: string; words: string; hours: number };

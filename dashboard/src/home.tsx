@@ -1,7 +1,7 @@
 // What the house's cameras, buttons and microphones were answered: newest first, live, with a filter.
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Connection } from "./connection";
-import type { Entry } from "./documents";
+import type { Entry } from "./house-documents";
 import { Card } from "./entry";
 import { EVERYTHING, type Filter, type History } from "./history";
 import { act } from "./orders";

@@ -72,8 +72,8 @@ export class Motion {
   /** Animates a dot along each branch of each new answer, up to the largest number of dots. */
   private flow(site: Site): void {
     if (this.used.size > MOST) this.used.clear();
-    const fresh = site.requests.filter(({ key }) => key > this.last);
-    this.last = site.requests.at(-1)?.key ?? this.last;
+    const fresh = site.traffic.requests.filter(({ key }) => key > this.last);
+    this.last = site.traffic.requests.at(-1)?.key ?? this.last;
     for (const { task, answer } of fresh) {
       const route = site.tasks.get(task)?.route;
       for (const [step, { node }] of Object.entries(answer.steps)) this.used.set(`${task} ${step}`, node);

@@ -25,17 +25,34 @@ export const act = {
   },
 
   /** Gives an order; returns its response, or why there is none. */
-  async order(connection: Connection, site: Site, verb: string, more: object = {}): Promise<ControlResponse | string> {
-    const transaction = random();
+  async order(
+    connection: Connection,
+    site: Site,
+    verb: string,
+    more: object = {},
+    patience_ms = PATIENCE_MS,
+  ): Promise<ControlResponse | string> {
     try {
-      await connection.publish(`control/${verb}`, JSON.stringify({ ...more, transaction }));
+      const response = await act.ask(connection, site, verb, more, patience_ms);
+      if (!response) return t.setup.noResponse;
+      return response.error ? inWords(response.error) : response;
     } catch (error) {
       return error instanceof Error ? error.message : t.ask.notSent;
     }
-    await until(() => site.orders.has(transaction));
-    const response = site.orders.get(transaction);
-    if (!response) return t.setup.noResponse;
-    return response.error ? inWords(response.error) : response;
+  },
+
+  /** Gives an order; returns its response, if one comes in time. */
+  async ask(
+    connection: Connection,
+    site: Site,
+    verb: string,
+    more: object,
+    patience_ms: number,
+  ): Promise<ControlResponse | undefined> {
+    const transaction = random();
+    await connection.publish(`control/${verb}`, JSON.stringify({ ...more, transaction }));
+    await until(() => site.orders.has(transaction), patience_ms);
+    return site.orders.get(transaction);
   },
 };
 

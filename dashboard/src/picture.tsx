@@ -1,5 +1,5 @@
 // The picture of a kept answer, with a detector's boxes drawn on top of it.
-import type { Box, Entry } from "./documents";
+import type { Box, Entry } from "./house-documents";
 import type { History } from "./history";
 import { t } from "./texts";
 

@@ -1,7 +1,8 @@
 // Requests: rate, latency, and the newest ones with their answers, as far as these are on the shared topic.
 import { useState } from "preact/hooks";
 import { Chart } from "./chart";
-import type { Request, Second, Site } from "./site";
+import type { Site } from "./site";
+import type { Request, Second } from "./traffic";
 import { Steps, spans, worked } from "./steps";
 import { t } from "./texts";
 import { clock, inWords, ms, shown, todo } from "./words";
@@ -11,9 +12,9 @@ const MINUTE = 60;
 
 export function Requests({ site }: { site: Site }) {
   const [open, setOpen] = useState<number | null>(null);
-  const seconds = site.seconds;
+  const seconds = site.traffic.seconds;
   const times = seconds.map((second) => second.at);
-  const latest = site.requests.slice(-SHOWN).reverse();
+  const latest = site.traffic.requests.slice(-SHOWN).reverse();
   return (
     <section class="panel" aria-labelledby="requests-title">
       <h2 id="requests-title">{t.requests.title}</h2>

@@ -1,9 +1,5 @@
 // The site as its topics describe it: documents are kept, views are derived from them. No I/O, no clock of its own.
 import type {
-  Answer,
-  Binding,
-  BindingReport,
-  BridgeState,
   ControlResponse,
   ErrorBody,
   Event,
@@ -12,14 +8,15 @@ import type {
   NodeProfile,
   NodeState,
   PartProgress,
-  Piece,
   Plan,
   PlannerState,
   Reported,
   RouteDoc,
-  Said,
   TaskSpec,
 } from "./documents";
+import type { Binding, BindingReport, BridgeState } from "./house-documents";
+import type { Said } from "./messages";
+import { Traffic, push } from "./traffic";
 
 export type Node = {
   id: string;
@@ -34,13 +31,9 @@ export type Node = {
   round: number;
 };
 export type Task = { id: string; spec?: TaskSpec; route?: RouteDoc; round: number };
-/** An answered request. One that was sampled from node/+/load has no answer: that went to its caller only. */
-export type Request = { key: number; at: number; task: string; answer: Answer; sampled: boolean };
 /** A rule: messages on a topic become inputs of a task. */
 export type Rule = { id: string; binding?: Binding; report?: BindingReport; round: number };
 export type Happening = { key: number; at: number; event: Event };
-/** Counters of one second. */
-export type Second = { at: number; finished: number; latencies: number[]; failed: number };
 export type Copy = {
   node: string;
   module: string;
@@ -61,13 +54,8 @@ export type Module = { id: string; role: string; weights_mb: number; tasks: stri
 /** The task or module that the user selected. */
 export type Picked = { kind: "task" | "module"; id: string } | null;
 
-const REQUESTS = 100;
 const HAPPENINGS = 100;
-const SECONDS = 300;
-const LATENCIES = 500;
-const TEXTS = 20;
 const ORDERS = 50;
-const LONGEST_TEXT = 20_000;
 /** Most nodes and most tasks that are kept, so that a flooded bus cannot fill the browser's memory. */
 export const MOST = 2_000;
 /** Telemetry arrives each second while a node is busy; older telemetry than this is dropped, ms. */
@@ -76,9 +64,8 @@ const LOAD_MS = 3_000;
 export class Site {
   readonly nodes = new Map<string, Node>();
   readonly tasks = new Map<string, Task>();
-  readonly requests: Request[] = [];
+  readonly traffic = new Traffic();
   readonly happenings: Happening[] = [];
-  readonly seconds: Second[] = [];
   readonly rules = new Map<string, Rule>();
   /** the last response to each order, by its transaction */
   readonly orders = new Map<string | number, ControlResponse>();
@@ -91,8 +78,6 @@ export class Site {
   settled = false;
   /** number of invalid messages, and the reason of the last one */
   unread = { count: 0, last: "" };
-  /** transaction -> text that is being streamed */
-  readonly texts = new Map<string | number, string>();
   private key = 0;
   private readonly roles = new Map<string, string>();
   private view?: { placement: number; modules: Map<string, Module> };
@@ -141,8 +126,8 @@ export class Site {
         if (said.document) this.count(said.id, said.document, now);
         break;
       case "response":
-        if (said.document?.status === "piece") this.write(said.document);
-        else if (said.document) this.answered(said.id, said.document, now);
+        if (said.document?.status === "piece") this.traffic.write(said.document);
+        else if (said.document) this.traffic.answered(said.id, said.document, now);
         break;
       case "event":
         if (said.document) push(this.happenings, { key: this.key++, at: now, event: said.document }, HAPPENINGS);
@@ -225,7 +210,7 @@ export class Site {
 
   /** Advances the clock without a message: charts move on, old telemetry is dropped. */
   tick(now: number): void {
-    this.second(now);
+    this.traffic.tick(now);
     for (const node of this.nodes.values())
       if (node.load && now - node.load.at > LOAD_MS) this.replace({ ...node, load: undefined });
   }
@@ -279,44 +264,13 @@ export class Site {
   private count(id: string, load: NodeLoad, now: number): void {
     const node = this.nodes.get(id);
     if (node) this.replace({ ...node, load: { ...load, at: now } });
-    for (const finished of Object.values(load.finished)) this.second(now).finished += finished;
-    for (const [task, steps] of Object.entries(load.latest)) {
-      if (!this.tasks.has(task)) continue; // the bridge embeds pictures for searches: no task of the site
-      const answer: Answer = { status: "ok", outputs: {}, latency_ms: 0, attempts: 1, steps };
-      if (!this.requests.some((seen) => seen.task === task && sameSteps(seen.answer, answer)))
-        push(this.requests, { key: this.key++, at: now, task, answer, sampled: true }, REQUESTS);
-    }
-  }
-
-  private write({ transaction, at, text }: Piece): void {
-    if (transaction === undefined || transaction === null) return;
-    const known = this.texts.get(transaction) ?? "";
-    this.texts.delete(transaction); // so that insertion order is by age
-    if (at <= known.length) this.texts.set(transaction, (known.slice(0, at) + text).slice(0, LONGEST_TEXT));
-    if (this.texts.size > TEXTS) this.texts.delete(this.texts.keys().next().value!);
-  }
-
-  private answered(task: string, answer: Answer, now: number): void {
-    push(this.requests, { key: this.key++, at: now, task, answer, sampled: false }, REQUESTS);
-    const second = this.second(now);
-    if (answer.status === "error") second.failed += 1;
-    else if (second.latencies.length < LATENCIES) second.latencies.push(answer.latency_ms);
+    // the bridge embeds pictures for searches: no task of the site
+    this.traffic.sampled(load, now, (task) => this.tasks.has(task));
   }
 
   private replace(node: Node): void {
     this.nodes.set(node.id, node);
     this.placement += 1;
-  }
-
-  private second(now: number): Second {
-    const at = Math.floor(now / 1000);
-    let last = this.seconds.at(-1);
-    const from = last === undefined ? at : Math.max(last.at + 1, at - SECONDS + 1);
-    for (let next = from; next <= at; next++) {
-      last = { at: next, finished: 0, latencies: [], failed: 0 };
-      push(this.seconds, last, SECONDS);
-    }
-    return last!;
   }
 
   private derive(): Map<string, Module> {
@@ -349,16 +303,4 @@ export function present(node: Node | undefined): boolean {
 export function before(route: RouteDoc, step: string): string[] {
   const from = Object.values(route.steps[step]?.inputs ?? {}).map((ref) => ref.split(".")[0] ?? "");
   return [...new Set(from)].filter((name) => name !== "input" && name in route.steps);
-}
-
-/** Whether two answers are of the same request, by their timings: two requests hardly have equal microseconds. */
-function sameSteps(a: Answer, b: Answer): boolean {
-  return Object.entries(b.steps).every(
-    ([step, { run_ms, queued_ms }]) => a.steps[step]?.run_ms === run_ms && a.steps[step].queued_ms === queued_ms,
-  );
-}
-
-function push<T>(all: T[], item: T, most: number): void {
-  all.push(item);
-  if (all.length > most) all.splice(0, all.length - most);
 }

@@ -3,10 +3,11 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { Connection } from "./connection";
 import type { Answer, RouteDoc } from "./documents";
 import { Field, type Given, encode } from "./inputs";
-import type { Request, Site } from "./site";
+import type { Site } from "./site";
 import { Shown } from "./shown";
 import { Steps } from "./steps";
 import { t } from "./texts";
+import type { Request } from "./traffic";
 import { clock, inWords, ms, shown, todo } from "./words";
 
 type Asked = { task: string; transaction: string; at: number; deadline_s: number };
@@ -30,7 +31,7 @@ export function Try({ site, connection }: { site: Site; connection: Connection }
   const example = route && t.examples[route.model];
   const now = Date.now();
   const sent = useRef<Record<string, Given>>({});
-  useAnswer(site.requests, state, (asked, answer) =>
+  useAnswer(site.traffic.requests, state, (asked, answer) =>
     setState({ kind: "answered", asked, answer, given: sent.current }),
   );
   useEffect(() => {
@@ -112,7 +113,7 @@ export function Try({ site, connection }: { site: Site; connection: Connection }
         </form>
       )}
       <div role="status" class="outcome">
-        <Outcome state={state} now={now} route={route} texts={site.texts} />
+        <Outcome state={state} now={now} route={route} texts={site.traffic.texts} />
       </div>
     </section>
   );

@@ -1,62 +1,52 @@
 // A new rule in three steps: what is to be known, on which topic, what then. Also changes a rule that is there.
 import { useState } from "preact/hooks";
 import type { Connection } from "./connection";
-import type { RouteDoc } from "./documents";
 import { act, until } from "./orders";
-import type { Rule, Site, Task } from "./site";
+import { type Cost, CostLine, type Models, useCost, useModels } from "./previews";
+import * as rule from "./rule";
+import { type Draft, type Values, inputsOf, labelsOf, nameOf, wholeInputs } from "./rule";
+import type { Site } from "./site";
 import { t } from "./texts";
 import { inWords } from "./words";
 
-/** What a rule begins with: one that is there, or words that were searched for. */
-export type Draft = { rule?: Rule; words?: string };
 type Props = { site: Site; connection: Connection; draft: Draft; close: () => void };
 
-type Values = {
-  fresh: boolean;
-  task: string;
-  model: string;
-  texts: string;
-  name: string;
-  topic: string;
-  input: string;
-  every: string;
-  publish: string;
-  label: string;
-  above: string;
-};
-
-const ID = /^[a-z0-9][a-z0-9-]{0,63}$/;
-/** Kinds of inputs that a message on a topic can be as it is. */
-const WHOLE = ["image", "audio", "text", "texts", "images", "data"];
 const STEPS = 3;
 /** How long a new task may take until it can answer, ms. */
-const READY_MS = 60_000;
+export const READY_MS = 60_000;
+/** The name under which the planner is asked what a new question would cost. */
+const NEW = "new-question";
 
 export function Wizard({ site, connection, draft, close }: Props) {
   const [step, go] = useState(0);
-  const [given, setValues] = useState<Values>(() => begin(draft));
-  const values = filled(given, site);
+  const [given, setValues] = useState<Values>(() => rule.begin(draft));
+  const models = useModels(site, connection);
+  const values = rule.filled(given, site, models);
+  const like = values.fresh ? rule.likes(site, models).find(({ key }) => key === values.like) : undefined;
+  const cost = useCost(site, connection, NEW, like?.spec);
   const [busy, work] = useState("");
   const [wrong, complain] = useState("");
   const set = (change: Partial<Values>) => setValues({ ...given, ...change });
   const next = async (event: SubmitEvent) => {
     event.preventDefault();
-    const why = check(step, values, site, draft);
+    const why = rule.check(step, values, site, draft) || (like ? refusal(cost) : "");
     complain(why);
     if (why) return;
     if (step + 1 < STEPS) return go(step + 1);
     work(t.setup.saving);
-    const outcome = await save(values, site, connection, draft);
+    const outcome = await save(values, site, models, connection, draft);
     work("");
     complain(outcome.wrong);
     if (!outcome.wrong) close();
   };
+  const part = { site, models, values, set };
   return (
     <form class="wizard" onSubmit={next} aria-busy={busy !== ""}>
       <h3>{t.setup.step(step + 1, t.setup.steps[step]!)}</h3>
-      {step === 0 && <What site={site} values={values} set={set} draft={draft} />}
-      {step === 1 && <Where site={site} values={values} set={set} />}
-      {step === 2 && <Then values={values} set={set} labels={labelsOf(values, site)} />}
+      {step === 0 && <What {...part} draft={draft} />}
+      {step === 1 && <Where {...part} />}
+      {step === 2 && <Then {...part} />}
+      {like && step !== 1 && <CostLine cost={cost} />}
       <p class="error" role="alert">
         {wrong}
       </p>
@@ -77,14 +67,13 @@ export function Wizard({ site, connection, draft, close }: Props) {
   );
 }
 
-type PartProps = { site: Site; values: Values; set: (change: Partial<Values>) => void };
+type PartProps = { site: Site; models: Models; values: Values; set: (change: Partial<Values>) => void };
 
-function What({ site, values, set, draft }: PartProps & { draft: Draft }) {
-  const tasks = askable(site);
-  const models = comparing(site);
+function What({ site, models, values, set, draft }: PartProps & { draft: Draft }) {
+  const likes = rule.likes(site, models);
   return (
     <>
-      {!draft.rule && models.length > 0 && (
+      {!draft.rule && likes.length > 0 && (
         <div class="choice">
           <label>
             <input type="radio" name="fresh" checked={values.fresh} onChange={() => set({ fresh: true })} />
@@ -97,59 +86,74 @@ function What({ site, values, set, draft }: PartProps & { draft: Draft }) {
         </div>
       )}
       {values.fresh ? (
-        <>
-          <label class="block">
-            {t.setup.question}
-            <textarea
-              name="texts"
-              rows={3}
-              value={values.texts}
-              placeholder={t.setup.questionHint}
-              onInput={(e) => set({ texts: e.currentTarget.value })}
-            />
-          </label>
-          <label class="block">
-            {t.setup.name}
-            <input
-              name="name"
-              value={values.name}
-              placeholder={t.setup.nameHint}
-              autocapitalize="none"
-              onInput={(e) => set({ name: e.currentTarget.value.toLowerCase() })}
-            />
-          </label>
-          <p class="quiet">
-            {cost(
-              models.find(({ id }) => id === values.model),
-              site,
-            )}
-          </p>
-        </>
+        <Question values={values} set={set} likes={likes} />
       ) : (
-        <>
-          <label class="block">
-            {t.ask.task}
-            <select
-              name="rule-task"
-              value={values.task}
-              onChange={(e) => set({ task: e.currentTarget.value, input: "" })}
-            >
-              {tasks.map(({ id }) => (
-                <option key={id} value={id}>
-                  {id}
-                </option>
-              ))}
-            </select>
-          </label>
-          <p class="quiet">{descriptionOf(site.tasks.get(values.task)?.route)}</p>
-        </>
+        <Existing site={site} values={values} set={set} />
       )}
     </>
   );
 }
 
-function Where({ site, values, set }: PartProps) {
-  const inputs = wholeInputs(routeOf(values, site));
+function Question({ values, set, likes }: Pick<PartProps, "values" | "set"> & { likes: rule.Like[] }) {
+  return (
+    <>
+      <label class="block">
+        {t.setup.question}
+        <textarea
+          name="texts"
+          rows={3}
+          value={values.texts}
+          placeholder={t.setup.questionHint}
+          onInput={(e) => set({ texts: e.currentTarget.value })}
+        />
+      </label>
+      <label class="block">
+        {t.setup.name}
+        <input
+          name="name"
+          value={values.name}
+          placeholder={t.setup.nameHint}
+          autocapitalize="none"
+          onInput={(e) => set({ name: e.currentTarget.value.toLowerCase() })}
+        />
+      </label>
+      {likes.length > 1 && (
+        <label class="block">
+          {t.setup.model}
+          <select name="like" value={values.like} onChange={(e) => set({ like: e.currentTarget.value })}>
+            {likes.map(({ key, model, mb }) => (
+              <option key={key} value={key}>
+                {t.setup.modelWith(model, mb)}
+              </option>
+            ))}
+          </select>
+        </label>
+      )}
+    </>
+  );
+}
+
+function Existing({ site, values, set }: Pick<PartProps, "site" | "values" | "set">) {
+  const route = site.tasks.get(values.task)?.route;
+  return (
+    <>
+      <label class="block">
+        {t.ask.task}
+        <select name="rule-task" value={values.task} onChange={(e) => set({ task: e.currentTarget.value, input: "" })}>
+          {rule.askable(site).map(({ id }) => (
+            <option key={id} value={id}>
+              {id}
+            </option>
+          ))}
+        </select>
+      </label>
+      <p class="quiet">{route && (t.models[route.model] ?? route.description)}</p>
+    </>
+  );
+}
+
+function Where({ site, models, values, set }: PartProps) {
+  const inputs = wholeInputs(inputsOf(values, site, models));
   const known = [...new Set([...site.rules.values()].flatMap(({ binding }) => (binding ? [binding.source] : [])))];
   return (
     <>
@@ -198,7 +202,8 @@ function Where({ site, values, set }: PartProps) {
   );
 }
 
-function Then({ values, set, labels }: Omit<PartProps, "site"> & { labels: string[] }) {
+function Then({ site, values, set }: PartProps) {
+  const labels = labelsOf(values, site);
   return (
     <>
       <label class="block">
@@ -236,154 +241,48 @@ function Then({ values, set, labels }: Omit<PartProps, "site"> & { labels: strin
   );
 }
 
-function begin({ rule, words }: Draft): Values {
-  const binding = rule?.binding;
-  return {
-    fresh: words !== undefined,
-    task: binding?.task ?? "",
-    model: "",
-    texts: words ?? "",
-    name: rule?.id ?? "",
-    topic: binding?.source ?? "",
-    input: binding?.input ?? "",
-    every: `${binding?.every_s ?? 1}`,
-    publish: binding?.publish ?? "",
-    label: binding?.labels[0] ?? "",
-    above: binding?.above == null ? "" : `${binding.above}`,
-  };
+/** Why the planner would not serve it; empty if it would, or nobody knows. */
+export function refusal(cost: Cost): string {
+  return cost.kind === "refused" ? inWords(cost.error) : "";
 }
 
-/** The values with the first choice where none was made: the site's tasks may come after the form was opened. */
-function filled(values: Values, site: Site): Values {
-  return {
-    ...values,
-    task: values.task || (askable(site)[0]?.id ?? ""),
-    model: values.model || (comparing(site)[0]?.id ?? ""),
-  };
-}
-
-/** Tasks that a message on a topic can be an input of. */
-function askable(site: Site): Task[] {
-  return [...site.tasks.values()]
-    .filter(({ route }) => wholeInputs(route).length > 0)
-    .sort((a, b) => a.id.localeCompare(b.id));
-}
-
-/** Tasks whose model says which of several texts fits a picture: a new question can use the same model. */
-function comparing(site: Site): Task[] {
-  return askable(site).filter(({ route, spec }) => {
-    const kinds = Object.values(route?.inputs ?? {})
-      .sort()
-      .join();
-    return spec !== undefined && kinds === "image,texts" && route?.answer[0] === "label";
-  });
-}
-
-function routeOf(values: Values, site: Site): RouteDoc | undefined {
-  return site.tasks.get(values.fresh ? values.model : values.task)?.route;
-}
-
-function wholeInputs(route: RouteDoc | undefined): string[] {
-  return Object.entries(route?.inputs ?? {}).flatMap(([name, kind]) => (WHOLE.includes(kind) ? [name] : []));
-}
-
-function labelsOf(values: Values, site: Site): string[] {
-  if (values.fresh) return lines(values.texts);
-  const texts = Object.entries(routeOf(values, site)?.inputs ?? {}).find(([, kind]) => kind === "texts")?.[0];
-  const usual = texts && site.tasks.get(values.task)?.route?.defaults[texts];
-  return Array.isArray(usual) ? usual.filter((one): one is string => typeof one === "string") : [];
-}
-
-function nameOf(values: Values): string {
-  return values.name || values.task;
-}
-
-function descriptionOf(route: RouteDoc | undefined): string {
-  return route ? (t.models[route.model] ?? route.description) : "";
-}
-
-/** A new question to a model that is there needs no more memory: its parts are shared. */
-function cost(task: Task | undefined, site: Site): string {
-  if (!task?.route) return t.setup.costUnknown;
-  const on = Object.values(task.route.steps).flatMap(({ replicas }) => replicas.map(({ node }) => node));
-  return site.ready(task) ? t.setup.cost(0, [...new Set(on)]) : t.setup.costUnknown;
-}
-
-function lines(text: string): string[] {
-  return text
-    .split("\n")
-    .map((line) => line.trim())
-    .filter(Boolean);
-}
-
-/** What is wrong with a step's values; empty if nothing is. */
-function check(step: number, values: Values, site: Site, draft: Draft): string {
-  if (step === 0 && values.fresh) {
-    if (lines(values.texts).length === 0) return t.ask.missing(t.setup.question);
-    if (!ID.test(values.name)) return t.setup.badName;
-    if (site.tasks.has(values.name) || (site.rules.get(values.name)?.binding && !draft.rule))
-      return t.setup.taken(values.name);
-  }
-  if (step === 0 && !(values.fresh ? values.model : values.task)) return t.ask.noTask;
-  if (step === 1 && !values.topic.trim()) return t.ask.missing(t.setup.topic);
-  if (step === 1 && !(Number(values.every) >= 0)) return t.ask.notNumber(values.every);
-  if (step === 2 && values.above.trim() && Number.isNaN(Number(values.above))) return t.ask.notNumber(values.above);
-  return "";
-}
+type Outcome = { wrong: string };
 
 /** Adds the task if it is new, then the rule; waits until the bridge has taken it up. */
-async function save(values: Values, site: Site, connection: Connection, draft: Draft): Promise<{ wrong: string }> {
-  let task = values.task;
+async function save(
+  values: Values,
+  site: Site,
+  models: Models,
+  connection: Connection,
+  draft: Draft,
+): Promise<Outcome> {
+  const task = values.fresh ? values.name : values.task;
+  const inputs = inputsOf(values, site, models);
   if (values.fresh) {
-    task = values.name;
-    const like = site.tasks.get(values.model)!;
-    const texts = Object.entries(like.route!.inputs).find(([, kind]) => kind === "texts")![0];
-    const spec = { ...like.spec!.whole, inputs: { [texts]: lines(values.texts) } };
+    const spec = rule.newTask(values, site, models);
+    if (!spec) return { wrong: t.ask.noTask };
     const wrong = await act.retain(connection, `task/${task}`, JSON.stringify(spec), () => site.tasks.has(task));
     if (wrong) return { wrong };
   }
-  const name = draft.rule?.id ?? freeName(values.name || `${task}-${values.topic}`, site);
-  const input = values.input || wholeInputs(routeOf(values, site))[0];
-  const binding = {
-    ...draft.rule?.binding?.whole,
-    source: values.topic.trim(),
-    task,
-    ...(input && !hasPaths(draft) ? { input } : {}),
-    publish: (values.publish || `home/${nameOf(values)}`).trim(),
-    every_s: Number(values.every),
-    labels: values.label ? [values.label] : [],
-    above: values.above.trim() ? Number(values.above) : null,
-  };
-  const body = JSON.stringify(binding);
+  const name = draft.rule?.id ?? rule.freeName(values.name || `${task}-${values.topic}`, site);
+  const body = JSON.stringify(rule.bindingOf(values, task, draft, inputs));
   const has = () => JSON.stringify(site.rules.get(name)?.binding?.whole) === body;
   const wrong = await act.retain(connection, `bind/${name}`, body, has);
   if (wrong) return { wrong };
   await until(() => site.rules.get(name)?.report !== undefined);
   const refused = site.rules.get(name)?.report?.error;
   if (refused) return { wrong: inWords(refused) };
-  const ready = () => {
+  const why = await whyNotReady(site, task);
+  return { wrong: why && t.setup.notReady(why) };
+}
+
+/** Waits until a task can answer; returns why it cannot, or nothing if it can or only takes longer. */
+export async function whyNotReady(site: Site, task: string): Promise<string> {
+  const settled = () => {
     const found = site.tasks.get(task);
     return found !== undefined && (site.ready(found) || found.route?.error != null);
   };
-  await until(ready, READY_MS);
+  await until(settled, READY_MS);
   const error = site.tasks.get(task)?.route?.error;
-  return { wrong: error ? t.setup.notReady(inWords(error)) : "" };
-}
-
-function hasPaths(draft: Draft): boolean {
-  return Object.keys((draft.rule?.binding?.whole["paths"] as object | undefined) ?? {}).length > 0;
-}
-
-/** A name for a rule that no other rule has. */
-function freeName(wanted: string, site: Site): string {
-  const base =
-    wanted
-      .toLowerCase()
-      .replace(/[^a-z0-9]+/g, "-")
-      .replace(/^-+|-+$/g, "")
-      .slice(0, 60) || "rule";
-  for (let number = 1; ; number++) {
-    const name = number === 1 ? base : `${base.slice(0, 56)}-${number}`;
-    if (!site.rules.get(name)?.binding) return name;
-  }
+  return error ? inWords(error) : "";
 }

@@ -115,7 +115,7 @@ class SiteInstances:
             for rank in range(len(self.cluster.tasks[task].ranks)):
                 try:
                     for module_id in self.model(task, rank).module_ids:
-                        self._seconds(module_id)
+                        self.check_loadable(module_id)
                 except S2M3Error as error:
                     missed[task][rank] = error
                 else:
@@ -172,6 +172,14 @@ class SiteInstances:
             tasks=tuple(self._task(unit, task, models[unit]) for unit, (task, _) in units.items()),
             max_replicas=max((cluster.tasks[task].max_replicas for task, _ in units.values()), default=1),
         )
+
+    def check_loadable(self, module_id: str) -> None:
+        """Checks that some node can load a module.
+
+        Raises:
+            NoCapacityError: No node can.
+        """
+        self._seconds(module_id)
 
     def _seconds(self, module_id: str) -> SecondsByNode:
         if module_id in self._rows:

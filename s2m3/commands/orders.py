@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+from typing import Any
 
 from s2m3.broker.mqtt.documents import listen
 from s2m3.schemas import messages as m
@@ -14,7 +15,7 @@ __all__ = ["order"]
 _ANSWER_S = 10.0
 
 
-def order(site: Site, verb: str, node: str | None, owner: str = "planner") -> m.ControlResponse:
+def order(site: Site, verb: str, node: str | None, owner: str = "planner", **more: Any) -> m.ControlResponse:
     """Gives an order and returns the response of the service that carries it out.
 
     Args:
@@ -22,6 +23,7 @@ def order(site: Site, verb: str, node: str | None, owner: str = "planner") -> m.
         verb: The order: `control/<verb>`.
         node: The node that it is about.
         owner: The name of that service, for the error.
+        **more: Further fields of the request.
 
     Raises:
         S2M3Error: It was refused, or nobody answered.
@@ -38,7 +40,7 @@ def order(site: Site, verb: str, node: str | None, owner: str = "planner") -> m.
     confirmed = threading.Event()
     listen(site.link, topics.CONTROL_RESPONSE, supervise, on_subscribed=confirmed.set, verb=verb)
     confirmed.wait(_ANSWER_S)
-    order = m.ControlRequest(transaction=transaction, node=node)
+    order = m.ControlRequest(transaction=transaction, node=node, **more)
     site.publish(topics.CONTROL, order.encode(), verb=verb)
     if not answered.wait(_ANSWER_S):
         raise S2M3Error(f"no {owner} answered the order {verb!r} in {_ANSWER_S:g} s")

@@ -15,6 +15,7 @@ from rich.table import Table
 from s2m3.commands import options
 from s2m3.commands.fetched import fetches_of
 from s2m3.commands.module_options import check_task_prompt, with_options
+from s2m3.commands.previews import say_preview
 from s2m3.commands.stand_ins import check_stand_ins, refused_model, stand_ins_of
 from s2m3.commands.status import unanswered
 from s2m3.ranks import answering
@@ -89,6 +90,7 @@ def add(
     replicas: Annotated[int, typer.Option(help="copies of a module at most")] = 1,
     deadline: Annotated[float, typer.Option(help="seconds a request may take")] = 30.0,
     wait: Annotated[bool, typer.Option(help="until it can be asked; if it cannot, take it back")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it costs, and where it would run")] = False,
 ) -> None:
     """Add a task, or change it. `s2m3 task add porch --model retrieval --text "a cat" --text "a person"`.
 
@@ -119,7 +121,10 @@ def add(
     with Site(settings) as site:
         if share:
             spec = _with_parts_shared(site, name, spec, [Path(model), *map(Path, further)], own)
-        _add_to(site, name, spec, wait=wait)
+        if dry_run:
+            say_preview(site, name, spec)
+        else:
+            _add_to(site, name, spec, wait=wait)
 
 
 def _with_parts_shared(

@@ -205,7 +205,7 @@ def documents() -> dict[str, Document]:
         NodeSettings(prefer=2.0, wake=_MAC, wake_address="192.168.1.255", idle_minutes=20.0),
         WakeOrder(node="pi", wake=_MAC),
         Demand(asker="pi"),
-        m.ControlRequest(transaction="7", node="pi"),
+        m.ControlRequest(transaction="7", node="pi", task="porch", spec={"model": "noop"}),
         m.ControlResponse(status="error", error=why, data={"revision": 7}, transaction=7),
     ]
     return {type(document).__name__: document for document in made}

@@ -10,6 +10,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
     ("planner", ()): (
         """
         home/control/drain home/control/profile home/control/replan home/control/sleep home/control/wake
+        home/control/preview
         home/demand/+ home/node/+/load home/node/+/profile home/node/+/settings
         home/node/+/reported home/node/+/state home/plan/+ home/planner/health home/planner/state
         home/request/+ home/request/+/+ home/request/+/+/+ home/rollcall home/route/+ home/task/+
@@ -54,7 +55,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         home/history/state
         """,
         """
-        home/control/clear-history home/history/wanted/+
+        home/control/clear-history home/control/preview home/history/wanted/+
         home/bind/+ home/client/n1/in home/control/drain home/control/profile home/control/replan
         home/control/sleep home/control/wake home/demand/+ home/node/+/settings
         home/module/+/+/in home/node/+/profile home/node/+/reported home/node/+/state home/request/+
@@ -89,7 +90,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         home/client/bridge/in home/event home/node/+/load home/node/+/profile home/node/+/reported
         home/node/+/state home/plan/+ home/planner/health home/planner/state home/response/+ home/rollcall
         home/route/+ home/task/+ homeassistant/status home/history/state home/history/wanted/+
-        home/control/clear-history
+        home/control/clear-history home/request/+ home/request/+/+ home/request/+/+/+
         """,
         """
         home/bridge/answer/+ home/bridge/answered/+ home/bridge/binding/+ home/bridge/node/+

@@ -33,6 +33,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "schema"
 EMPTY = b""
 #: Of these a short run need not have one.
 RARE = {"PlannerHealth", "PartWanted", "PartOffer", "PieceRequest", "Demand", "WakeOrder"}
+RARE |= {"TaskPreview", "ModelList"}  # in the data of a ControlResponse: tests/dashboard/test_setup.py
 #: What callers say, not our own processes: it may have keys that the schema does not name.
 ASKED = {"PlainRequest"}
 
