@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from s2m3.schemas.ids import REQUEST_ID_BYTES
+from s2m3.schemas.request_ids import REQUEST_ID_BYTES
 from s2m3.schemas.wire.input_pieces import Growing
 
 __all__ = ["LONGEST_S", "Form", "Window", "Windows"]

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from s2m3.schemas.errors import BadInputError, error_from_code
-from s2m3.schemas.ids import ID_PATTERN, REQUEST_ID_BYTES
+from s2m3.schemas.ids import ID_PATTERN
 from s2m3.schemas.protocol import Since
+from s2m3.schemas.request_ids import REQUEST_ID_BYTES
 from s2m3.schemas.wire.generation import Piece, known_options, read_options
 from s2m3.schemas.wire.input_pieces import SINCE, GrowingInput
 from s2m3.schemas.wire.message_properties import (
