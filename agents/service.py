@@ -24,8 +24,7 @@ from s2m3.agents.resources import Resources
 from s2m3.agents.serving.payloads import PayloadRoom
 from s2m3.agents.serving.step_server import StepServer
 from s2m3.agents.speed import link_speed
-from s2m3.agents.supervision.context import ProcessContext
-from s2m3.agents.supervision.exit_codes import HUNG
+from s2m3.agents.supervision.context import HUNG, ProcessContext
 from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.agents.threads import limit_threads
 from s2m3.broker.event_loop import Loop

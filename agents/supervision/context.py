@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from s2m3.agents.supervision.blackbox import Blackbox
-from s2m3.agents.supervision.exit_codes import SLEEPS
+from s2m3.agents.supervision.exit_codes import HUNG, SLEEPS
 from s2m3.agents.supervision.restart_policy import CrashHistory
 
-__all__ = ["ProcessContext"]
+__all__ = ["HUNG", "ProcessContext"]
 
 #: Called with SIGINT or SIGTERM.
 SignalHandler = Callable[[int], None]

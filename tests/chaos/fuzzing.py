@@ -222,6 +222,8 @@ def _of_parts() -> list[Document]:
     wanted = {"source": "/models/clip", "prefix": "vision", "class": "image-encoder", "runtimes": ["torch"]}
     return [
         p.PartWanted.model_validate(wanted),
+        p.PartWanted.model_validate({**wanted, "runtimes": ["onnx"], "exporter": "n1"}),
+        p.PartOffer(key=digest[:16], can_export=True),
         p.PartOffer(key=digest[:16], manifest=manifest, original=True),
         _REQUEST,
     ]
