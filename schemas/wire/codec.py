@@ -46,7 +46,6 @@ __all__ = [
 _MAX_STEPS = 64
 #: One day. A longer deadline is a mistake, and would keep incomplete joins for that long.
 _MAX_MS = 86_400_000.0
-
 #: Most requests of a task share a route: routes up to this size (msgpack bytes) are validated once and cached.
 _ROUTE_BYTES = 8_192
 _ROUTES = 256
