@@ -20,7 +20,7 @@ from s2m3.planner.site.task_models import TaskModels
 from s2m3.schemas.definitions import Catalogue, ModelSpec, ModuleSpec, is_hub_id
 from s2m3.schemas.dtypes import share_of
 from s2m3.schemas.errors import S2M3Error
-from s2m3.schemas.messages import ErrorBody, ModuleReport, NodeProfile, Plan, Reported, TaskSpec
+from s2m3.schemas.messages import ModuleReport, NodeProfile, Plan, Reported, TaskSpec
 from s2m3.schemas.protocol import PROTOCOL, needs
 from s2m3.schemas.sleep import NodeSettings
 
@@ -294,7 +294,7 @@ class ClusterState:
             if report.state == "failed" and (module not in same or same[module].state != "failed")
         ]
         for module in failed:
-            self.failures.note(node, module, now)
+            self.failures.note(node, module, now, reported.modules[module].reason)
         return failed
 
     def tasks_with_gateway(self) -> set[str]:
@@ -332,11 +332,3 @@ class ClusterState:
     def hopes(self, task: str, now: float) -> bool:
         """Returns whether capacity that a task lacks may come in a moment: until then, that is not an error."""
         return now < max(self.hope_until, self._offers_until.get(task, 0.0))
-
-    def failure_of(self, module: str) -> ErrorBody | None:
-        """Returns the reason of a module's failure on any node; None if it failed on none."""
-        for reported in self.reported.values():
-            report = reported.modules.get(module)
-            if report is not None and report.state == "failed":
-                return report.reason
-        return None

@@ -1,6 +1,8 @@
-"""Back-off after failed loads of a module on a node. Pure: callers pass the time, monotonic seconds."""
+"""Failed loads of a module on a node: why, and the back-off after each. Pure: callers pass monotonic seconds."""
 
 from dataclasses import dataclass, field, replace
+
+from s2m3.schemas.messages import ErrorBody
 
 __all__ = ["LoadFailures"]
 
@@ -14,6 +16,8 @@ _RETRY_MAX = 6
 class _Failures:
     count: int = 0
     until: float = 0.0
+    noted: float = 0.0
+    reason: ErrorBody | None = None
 
 
 @dataclass(slots=True)
@@ -26,9 +30,10 @@ class LoadFailures:
         """Returns an independent copy."""
         return LoadFailures({key: replace(failures) for key, failures in self._of.items()})
 
-    def note(self, node: str, module: str, now: float) -> None:
-        """Notes a failed load: the back-off before the next attempt on that node grows."""
+    def note(self, node: str, module: str, now: float, reason: ErrorBody | None = None) -> None:
+        """Notes a failed load, with the node's reason: the back-off before the next attempt on that node grows."""
         failures = self._of.setdefault((node, module), _Failures())
+        failures.noted, failures.reason = now, reason
         failures.until = now + _RETRY_LOAD_S * 2 ** min(failures.count, _RETRY_MAX)
         failures.count += 1
 
@@ -45,6 +50,14 @@ class LoadFailures:
     def of(self, module: str) -> frozenset[str]:
         """Returns the nodes on which a module failed."""
         return frozenset(node for node, failed in self._of if failed == module)
+
+    def reason(self, module: str) -> ErrorBody | None:
+        """Returns the reason of a module's newest failure on any node; None if the module failed on none.
+
+        A node's report says it only until the node's plan, which does not name the module during the back-off, arrives.
+        """
+        failed = [failures for (_, name), failures in self._of.items() if name == module]
+        return max(failed, key=lambda failures: failures.noted).reason if failed else None
 
     def ends(self, now: float) -> list[float]:
         """Returns when the back-offs in effect end."""

@@ -188,7 +188,7 @@ class SiteInstances:
         spec = cluster.catalogue.modules[module_id]
         row = SecondsByNode(cluster, spec, self.memory_mb_by_node, self.now)
         if not row:
-            failed = cluster.failure_of(module_id)
+            failed = cluster.failures.reason(module_id)
             nobody = "" if cluster.has_source(spec) else ", which no node has: an agent where it is sends it to others"
             needs = f"the class {spec.class_} and the source {spec.source}{nobody}"
             why = f"; it failed with {failed.code}: {failed.detail}" if failed else f"; it needs {needs}"

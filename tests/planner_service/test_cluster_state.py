@@ -230,15 +230,20 @@ def test_a_report_tells_what_failed_since_the_last_one_and_that_is_not_tried_aga
     assert cluster.reported == {}
 
 
-def test_why_a_module_failed_is_told_by_whoever_it_failed_on() -> None:
+def test_why_a_module_failed_is_known_after_the_node_has_dropped_it_from_its_report() -> None:
     cluster = make_facts()
-    hold(cluster, "a", "noop-head")
-    assert cluster.failure_of("noop-head") is None
-    hold(cluster, "b", "noop-head", state="failed")
-    failure = cluster.failure_of("noop-head")
+    for node, why, now in (("b", "newer", 2.0), ("a", "older", 1.0)):
+        failed = ModuleReport(state="failed", reason=ErrorBody(code="module_failed", detail=why))
+        cluster.take_report(node, Reported(boot="1", modules={"noop-head": failed}), now)
+        cluster.take_report(node, Reported(boot="1"), now + 0.1)
+    failure = cluster.snapshot().failures.reason("noop-head")
     assert failure is not None
-    assert failure.detail == "broken"
-    assert cluster.failure_of("noop-left") is None
+    assert failure.detail == "newer"
+    assert cluster.failures.reason("noop-left") is None
+    cluster.failures.forget("b")
+    failure = cluster.failures.reason("noop-head")
+    assert failure is not None
+    assert failure.detail == "older"
 
 
 # ---- time ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from s2m3.planner.site.placer import placer, second_copies_in_spare
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.errors import NoCapacityError
 from s2m3.schemas.instance import Instance
-from s2m3.schemas.messages import ModuleReport, Reported, TaskSpec
+from s2m3.schemas.messages import ErrorBody, ModuleReport, Reported, TaskSpec
 from tests.planner_service.site import hold, join, lose, make_facts
 
 
@@ -83,6 +83,20 @@ def test_a_load_that_failed_is_tried_elsewhere_and_there_again_only_after_a_whil
     assert place(cluster, SOLVE, 1.0).modules["whisper-tiny-en-encoder"] == ["b"]
     cluster.failures.forget("a")
     assert cluster.can_load(spec, "a", 1.0)
+
+
+def test_why_nobody_can_load_a_module_is_told_until_it_is_tried_again_though_no_report_names_it_any_more() -> None:
+    cluster = make_facts("noop", "transcription")
+    for module, why in (("noop-head", "cut short"), ("whisper-tiny-en-encoder", "of another shape")):
+        failed = ModuleReport(state="failed", reason=ErrorBody(code="module_failed", detail=why))
+        for node in ("a", "b"):
+            cluster.take_report(node, Reported(boot="1", modules={module: failed}), now=0.0)
+    for node in ("a", "b"):
+        cluster.take_report(node, Reported(boot="1"), now=0.1)
+    errors = place(cluster, SOLVE, 1.0).errors
+    assert "it failed with module_failed: cut short" in str(errors["noop"])
+    assert "it failed with module_failed: of another shape" in str(errors["transcription"])
+    assert not place(cluster, SOLVE, 10.1).errors
 
 
 def test_measured_times_and_memory_replace_the_estimates() -> None:
