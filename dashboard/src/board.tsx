@@ -49,6 +49,7 @@ export function Board({ site, picked, toggle, stale }: Props) {
               <TaskButton
                 key={task.id}
                 task={task}
+                word={stateWord(site, task)}
                 ready={site.ready(task)}
                 uses={usesPicked(task, picked)}
                 toggle={toggle}
@@ -123,10 +124,14 @@ function usesPicked(task: Task, picked: Picked): "picked" | "uses" | "" {
 }
 
 /** Above rank 0 a stand-in answers: a model that is not the task's best. */
-const readyWord = ({ route }: Task) => (route && route.rank > 0 ? t.board.standIn(route.model) : t.board.ready);
+function stateWord(site: Site, task: Task): string {
+  const answers = site.answering(task);
+  if (!answers) return t.board.notReady;
+  return answers.rank > 0 ? t.board.standIn(answers.model) : t.board.ready;
+}
 
 const TaskButton = memo(
-  ({ task, ready, uses, toggle }: { task: Task; ready: boolean; uses: string; toggle: Toggle }) => (
+  ({ task, word, ready, uses, toggle }: { task: Task; word: string; ready: boolean; uses: string; toggle: Toggle }) => (
     <li>
       <button
         class={`task ${uses}`}
@@ -137,14 +142,13 @@ const TaskButton = memo(
       >
         <b>{task.id}</b>
         <small>
-          <span aria-hidden="true">{ready ? "✓" : "✕"}</span>{" "}
-          <span class="word">{ready ? readyWord(task) : t.board.notReady}</span>
+          <span aria-hidden="true">{ready ? "✓" : "✕"}</span> <span class="word">{word}</span>
           {uses === "uses" && t.board.uses}
         </small>
       </button>
     </li>
   ),
-  (a, b) => a.task === b.task && a.ready === b.ready && a.uses === b.uses,
+  (a, b) => a.task === b.task && a.word === b.word && a.ready === b.ready && a.uses === b.uses,
 );
 
 const MARKS = { ready: "●", draining: "◐", lost: "✕", unknown: "?" } as const;

@@ -115,12 +115,15 @@ export const RouteStep = reader<Bus.RouteStep, RouteStep>()(
   v.object({ module: id, inputs: v.record(v.string(), text), replicas: v.optional(list(Replica), []) }),
 );
 
-/** Kinds of inputs; an input of an unknown kind becomes a text field. */
-export type RouteDoc = { inputs: Record<string, string>; steps: Record<string, RouteStep> } & Of<
-  Bus.RouteDoc,
-  "model" | "deadline_s" | "error",
-  "defaults" | "answer" | "description" | "rank"
->;
+type RankRoute = { steps: Record<string, RouteStep> } & Of<Bus.RankRoute, "model">;
+const RankRoute = reader<Bus.RankRoute, RankRoute>()(v.object({ model: id, steps: v.optional(table(RouteStep), {}) }));
+
+/** Kinds of inputs; an input of an unknown kind becomes a text field. `ranks`: the models of a task with stand-ins. */
+export type RouteDoc = {
+  inputs: Record<string, string>;
+  steps: Record<string, RouteStep>;
+  ranks: RankRoute[];
+} & Of<Bus.RouteDoc, "model" | "deadline_s" | "error", "defaults" | "answer" | "description" | "rank">;
 export const RouteDoc = reader<Bus.RouteDoc, RouteDoc>()(
   v.object({
     model: id,
@@ -132,6 +135,7 @@ export const RouteDoc = reader<Bus.RouteDoc, RouteDoc>()(
     steps: v.optional(table(RouteStep), {}),
     error: maybe(ErrorBody),
     rank: v.optional(amount, 0),
+    ranks: v.optional(list(RankRoute), []),
   }),
 );
 

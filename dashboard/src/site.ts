@@ -201,11 +201,20 @@ export class Site {
     });
   }
 
-  /** Whether every step of a task has a ready copy on a present node. */
+  /** Whether every step of one of a task's models has a ready copy on a present node. */
   ready(task: Task): boolean {
-    const steps = Object.values(task.route?.steps ?? {});
+    return this.answering(task) !== undefined;
+  }
+
+  /** The best of a task's models that present nodes can answer with, and its rank: above 0 it is a stand-in. */
+  answering({ route }: Task): { model: string; rank: number } | undefined {
+    if (!route) return undefined;
     const there = (node: string) => present(this.nodes.get(node));
-    return steps.length > 0 && steps.every((step) => step.replicas.some((replica) => there(replica.node)));
+    const models = route.ranks.length ? route.ranks.map((one, rank) => ({ ...one, rank })) : [route];
+    return models.find((model) => {
+      const steps = Object.values(model.steps);
+      return steps.length > 0 && steps.every((step) => step.replicas.some((replica) => there(replica.node)));
+    });
   }
 
   /** Advances the clock without a message: charts move on, old telemetry is dropped. */
