@@ -23,8 +23,9 @@ def count_site(cluster: ClusterState, decision: Decision) -> None:
         metrics.NODES.labels(state).set(len(found))
     docs = decision.routes.values()
     refused = sum(1 for doc in docs if doc.error is not None)
-    ready = sum(1 for doc in docs if doc.error is None and all(step.replicas for step in doc.steps.values()))
-    metrics.TASKS_ON_STAND_IN.set(sum(1 for doc in docs if doc.ranks and doc.rank > 0))
+    served = [doc for doc in docs if doc.error is None and all(step.replicas for step in doc.steps.values())]
+    metrics.TASKS_ON_STAND_IN.set(sum(1 for doc in served if doc.rank > 0))
+    ready = len(served)
     for state, count in (("ready", ready), ("refused", refused), ("waiting", len(docs) - ready - refused)):
         metrics.TASKS.labels(state).set(count)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.decision import Decision, decide
@@ -11,6 +12,7 @@ from s2m3.planner.site.placement import Placement, place
 from s2m3.planner.site.placer import placer, second_copies_in_spare
 from s2m3.planner.site.stand_in_inputs import fixed_inputs, why_not_stand_in
 from s2m3.planner.site.steadiness import Steadiness
+from s2m3.planner.site_metrics import count_site
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.errors import NoCapacityError
 from s2m3.schemas.instance import Instance
@@ -156,6 +158,21 @@ def test_routes_have_all_ranks_and_the_old_fields_those_of_the_one_that_answers(
     later = decide(cluster, placed(cluster)).routes["porch"]
     assert (later.model, later.rank, list(later.steps)) == ("big", 0, ["look"])
     assert route.description == later.description == "big", "what the task does, whichever model answers"
+
+
+def test_a_task_counts_as_on_a_stand_in_while_one_answers() -> None:
+    cluster = porch(a=120.0, b=60.0, c=20.0)
+    cluster.want("plain", TaskSpec(model="noop"))
+
+    def counted() -> float | None:
+        count_site(cluster, decide(cluster, placed(cluster)))
+        return REGISTRY.get_sample_value("s2m3_tasks_on_stand_in")
+
+    assert counted() == 0
+    ready(cluster, "b", "mid")
+    assert counted() == 1
+    ready(cluster, "a", "big")
+    assert counted() == 0
 
 
 def test_references_between_steps_of_a_stand_in_follow_their_names() -> None:
