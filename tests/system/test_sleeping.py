@@ -1,6 +1,7 @@
 """A sleeping machine is woken by real magic packets, one per interval, and given up with a reason if it stays away."""
 
 import json
+import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from s2m3.cluster import Cluster
 from s2m3.commands.tasks import add_task
 from s2m3.schemas import messages as m
 from s2m3.schemas.errors import NoCapacityError
+from s2m3.schemas.specs import Definition
 from s2m3.snapshot import Site
 from tests.command import s2m3_here
 from tests.conftest import WAIT_S
@@ -126,3 +128,65 @@ def _shown_as_given_up(port: int) -> None:
     assert node["asleep"].startswith(reason)
     shown = " ".join(s2m3_here("status", port=port).stdout.split())
     assert "desktop: given up: wanted for the task noop, 3 magic packets" in shown
+
+
+@pytest.mark.long
+def test_a_better_model_on_a_sleeping_machine_answers_once_that_is_woken_and_a_stand_in_until_then(
+    kind: BrokerKind,
+) -> None:
+    # neither has room for torch
+    cluster = Cluster({"pi": 150.0, "desktop": 330.0}, kind=kind, threads=1)
+    cluster.environment = {"S2M3_SLEEP_COMMAND": "true", "S2M3_STEADY_S": "0.5"}
+    with cluster, listener() as card, Site(cluster.settings) as site, Client(settings=cluster.settings) as client:
+        port = cluster.settings.port
+        assert site.wait(lambda s: s.nodes.ready == {"pi", "desktop"} and s.planner is not None, WAIT_S)
+        second = m.StandIn(model="second", definition=writer("second", 1.0))
+        best = m.TaskSpec(model="best", definition=writer("best", 200.0), stand_ins=[second], deadline_s=WAIT_S)
+        add_task(site, "porch", best)
+        assert site.wait(lambda s: _ready_on(s) == [{"desktop"}, {"pi"}], WAIT_S), cluster.log("planner")
+        assert (first := client.ask("porch", text="hello")).rank == 0, first
+        where = f"127.0.0.1:{card.getsockname()[1]}"
+        for words in (("set", "desktop", "--wake", MAC, "--wake-address", where), ("sleep", "desktop")):
+            done = s2m3_here("node", *words, port=port)
+            assert (done.returncode, done.stderr) == (0, "")
+        cluster.kill("desktop")  # the machine sleeps: nothing runs on it
+        assert site.wait(lambda s: s.routes["porch"].asleep == ["desktop"], WAIT_S), cluster.log("planner")
+        while True:  # the client may read the route that says who sleeps a moment after the site did
+            asleep = client.ask("porch", text="hello")
+            assert (asleep.model, asleep.rank, asleep.value) == ("second", 1, "hello")
+            if select.select([card], [], [], 0.2)[0]:
+                break
+        assert card.recv(200) == magic_packet(MAC)
+        assert client.ask("porch", text="hello").rank == 1
+        cluster.start_agent("desktop")  # what a machine does that is woken
+        while (answer := client.ask("porch", text="hello")).rank:
+            assert answer.model == "second"
+            assert site.wait(lambda s: s.rank("porch") == 0, WAIT_S), cluster.log("planner")
+        assert (answer.model, answer.value) == ("best", "hello")
+        assert packets(card) == 0, "one was enough"
+        assert site.wait(lambda s: s.planner is not None and not s.planner.asleep, WAIT_S)
+
+
+def writer(name: str, cache_mb: float) -> Definition:
+    """A model of one module without weights that takes so much memory, for its cache."""
+    module = {
+        "id": name,
+        "role": "decoder",
+        "class": "noop-writer",
+        "source": "none",
+        "prefix": name,
+        "inputs": {"text": "text"},
+        "outputs": {"text": "text"},
+        "generates": "text",
+        "memory_mb": 0.1,
+        "cache_mb": cache_mb,
+    }
+    steps = {"write": {"module": name, "inputs": {"text": "input.text"}}}
+    model = {"id": name, "description": name, "inputs": {"text": "text"}, "steps": steps, "answer": ["text"]}
+    return Definition.model_validate({"model": model, "modules": [module]})
+
+
+def _ready_on(site: Site) -> list[set[str]]:
+    """The nodes with a ready copy, by rank."""
+    docs = site.routes["porch"].by_rank if "porch" in site.routes else ()
+    return [{r.node for step in doc.steps.values() for r in step.replicas} for doc in docs]

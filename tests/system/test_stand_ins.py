@@ -1,4 +1,4 @@
-"""A task of three models on four nodes, under load: dead nodes cost no request, and every answer is labelled."""
+"""A task of three models under load: dead nodes cost no request, and every answer is labelled wherever it is read."""
 
 import json
 import threading
@@ -10,73 +10,35 @@ from typing import Self
 
 import paho.mqtt.client as paho
 import pytest
+from prometheus_client import REGISTRY
 
 from s2m3.broker.servers.launch import BrokerKind
 from s2m3.client import Answer, Client
 from s2m3.cluster import Cluster
-from s2m3.commands.tasks import add_task
-from s2m3.schemas import messages as m
-from s2m3.schemas.specs import Definition
 from s2m3.snapshot import Site
+from tests.command import s2m3_here
 from tests.conftest import WAIT_S
+from tests.homeassistant.reader import Reader
 from tests.system.plain import PlainCaller
+from tests.system.ranked import BELL, MODELS, SAID, STEADY_S, kill_the_best, ranked_site, whole
 
-MODELS = ("best", "second", "third")
-#: two for the best model, whose second copy is in spare memory, and one for each stand-in
-NODES = {"a": 150.0, "b": 150.0, "c": 150.0, "d": 150.0}
-#: how long a model that came back stays before it answers; seconds
-STEADY_S = 1.0
 RATE = 50
+TASK = "s2m3-task-porch"
+REQUEST, RESPONSE = "s2m3/v1/request/porch", "s2m3/v1/response/porch"
 
 
-def definition(name: str) -> Definition:
-    """A model of one module without weights, unlike those of other names."""
-    module = {
-        "id": name,
-        "role": "vision-encoder",
-        "class": "noop-encoder",
-        "source": "none",
-        "prefix": name,
-        "inputs": {"data": "data"},
-        "outputs": {"code": "data"},
-        "memory_mb": 0.1,
-    }
-    steps = {"look": {"module": name, "inputs": {"data": "input.data"}}}
-    model = {"id": name, "description": name, "inputs": {"data": "data"}, "steps": steps, "answer": ["code"]}
-    return Definition.model_validate({"model": model, "modules": [module]})
-
-
-@pytest.fixture
-def cluster(kind: BrokerKind) -> Iterator[Cluster]:
-    found = Cluster(NODES, kind=kind, threads=1)
-    found.environment["S2M3_STEADY_S"] = str(STEADY_S)
-    with found, Site(found.settings) as site:
-        best, *further = MODELS
-        stand_ins = [m.StandIn(model=name, definition=definition(name)) for name in further]
-        spec = m.TaskSpec(model=best, definition=definition(best), stand_ins=stand_ins, deadline_s=10)
-        assert site.wait(lambda s: s.nodes.ready == set(NODES), WAIT_S)
-        add_task(site, "porch", spec)
-        assert site.wait(lambda s: sorted(map(len, holders(s))) == [1, 1, 2], WAIT_S), found.log("planner")
+@pytest.fixture(scope="module")
+def house(kind: BrokerKind) -> Iterator[Cluster]:
+    with ranked_site(kind) as found:
         yield found
 
 
 @pytest.fixture
-def site(cluster: Cluster) -> Iterator[Site]:
-    with Site(cluster.settings) as found:
+def site(house: Cluster) -> Iterator[Site]:
+    """What the test before killed is back."""
+    with Site(house.settings) as found:
+        whole(house, found)
         yield found
-
-
-def holders(site: Site) -> list[list[str]]:
-    """The nodes with a ready copy of each of the task's models."""
-    docs = site.routes["porch"].by_rank if "porch" in site.routes else ()
-    found = [[r.node for step in doc.steps.values() for r in step.replicas] for doc in docs]
-    return found or [[]]
-
-
-def stand_in(site: Site) -> int:
-    """The rank that answers when all nodes with the best model are gone: spare memory may hold copies side by side."""
-    best, *further = holders(site)
-    return next(rank for rank, nodes in enumerate(further, start=1) if set(nodes) - set(best))
 
 
 class Load:
@@ -123,8 +85,8 @@ class Load:
 
 
 @contextmanager
-def load(cluster: Cluster) -> Iterator[Load]:
-    with Client(settings=cluster.settings) as client:
+def load(house: Cluster) -> Iterator[Load]:
+    with Client(settings=house.settings) as client:
         with Load(client) as found:
             yield found
         sent = found.answers
@@ -132,17 +94,13 @@ def load(cluster: Cluster) -> Iterator[Load]:
 
 
 @pytest.mark.short_on("mosquitto")
-def test_a_killed_best_is_answered_for_by_the_next_and_answers_again_when_steady(cluster: Cluster, site: Site) -> None:
-    best = holders(site)[0]
-    rank = stand_in(site)
-    with load(cluster) as asked:
+def test_a_killed_best_is_answered_for_by_the_next_and_answers_again_when_steady(house: Cluster, site: Site) -> None:
+    with load(house) as asked:
         assert asked.wait(lambda one: len(one.answers) > RATE)
-        for node in best:
-            cluster.kill(node)
-        killed = time.monotonic()
+        killed, rank = kill_the_best(house, site)
         assert asked.wait(lambda one: one.first(rank, killed) is not None)
         first = asked.first(rank, killed) or 0.0
-        assert asked.wait(lambda one: one.first(0, first) is not None), cluster.log("planner")
+        assert asked.wait(lambda one: one.first(0, first) is not None), house.log("planner")
         back = asked.first(0, first) or 0.0
     assert asked.errors == []
     assert {(answer.rank, answer.model) for _, answer in asked.answers} == {(0, "best"), (rank, MODELS[rank])}
@@ -152,29 +110,50 @@ def test_a_killed_best_is_answered_for_by_the_next_and_answers_again_when_steady
 
 
 @pytest.mark.short_on("mosquitto")
-def test_with_the_planner_dead_a_stand_in_answers_and_who_asks_plainly_reads_the_rank(
-    cluster: Cluster, site: Site
+def test_with_the_planner_dead_a_stand_in_answers_and_plain_callers_bindings_and_home_assistant_see_its_rank(
+    house: Cluster, site: Site
 ) -> None:
-    assert site.wait(lambda s: any("porch" in plan.gateways for plan in s.plans.values()), WAIT_S)
-    (gateway,) = [node for node, plan in site.plans.items() if "porch" in plan.gateways]
-    request, response = "s2m3/v1/request/porch", "s2m3/v1/response/porch"
-    with PlainCaller(cluster.broker.port_v3, paho.MQTTv311, (response,)) as caller, load(cluster) as asked:
-        caller.send(request, json.dumps({"inputs": {"data": 1}}).encode())
-        answer = caller.answer()
-        assert (answer["model"], answer["rank"], answer["answer"]) == ("best", 0, 1)
-        cluster.kill("planner")
+    port = house.broker.port_v3
+    with PlainCaller(port, paho.MQTTv311, (RESPONSE, SAID)) as caller, Reader(port) as reader, load(house) as asked:
+        _see(caller, reader, "best", 0)
+        house.kill("planner")
         assert site.wait(lambda s: s.planner is not None and s.planner.state == "offline", WAIT_S)
-        best, rank = holders(site)[0], stand_in(site)
-        for node in best:
-            cluster.kill(node)
-        killed = time.monotonic()
+        killed, rank = kill_the_best(house, site)
         assert asked.wait(lambda one: one.first(rank, killed) is not None)
-        if gateway not in best:  # the plain caller's gateway falls to the next model like any requester
-            caller.send(request, json.dumps({"inputs": {"data": 2}}).encode())
-            answer = caller.answer()
-            assert (answer["model"], answer["rank"], answer["answer"]) == (MODELS[rank], rank, 2)
-        cluster.start_planner()
+        _see(caller, reader, MODELS[rank], rank)
+        _shown(house.settings.port, MODELS[rank], rank)
+        house.start_planner()
         assert site.wait(lambda s: s.planner is not None and s.planner.state == "online", WAIT_S)
-        assert asked.wait(lambda one: one.first(0, killed + STEADY_S / 2) is not None), cluster.log("planner")
+        assert asked.wait(lambda one: one.first(0, killed + STEADY_S / 2) is not None), house.log("planner")
+        _see(caller, reader, "best", 0)
     assert asked.errors == []
     assert site.rank("porch") == 0
+
+
+def _shown(port: int, model: str, rank: int) -> None:
+    """The commands and the metrics of this process, which asks, say which stand-in answers."""
+    asked = s2m3_here("ask", "porch", "--input", "data=hello", port=port)
+    assert f", by {model}, a stand-in (rank {rank})" in asked.stdout, asked
+    assert f"stand-in: {model}" in " ".join(s2m3_here("task", "ls", port=port).stdout.split())
+    assert f"on a stand-in: {model}" in " ".join(s2m3_here("status", port=port).stdout.split())
+    shown = json.loads(s2m3_here("status", "--json", port=port).stdout)["tasks"]["porch"]
+    assert (shown["answers"], shown["rank"], shown["ready"]) == (model, rank, True)
+    assert [one["ready"] for one in shown["ranks"]].index(True) == rank
+    counted = REGISTRY.get_sample_value("s2m3_stand_in_answers_total", {"task": "porch", "rank": str(rank)})
+    assert counted is not None
+    assert counted > 0
+
+
+def _see(caller: PlainCaller, reader: Reader, model: str, rank: int) -> None:
+    """A caller of MQTT 3.1.1, who listens to a binding too, and Home Assistant see the model that answers."""
+    caller.send(REQUEST, json.dumps({"inputs": {"data": 1}}).encode())
+    plain = caller.answer()
+    assert (plain["model"], plain["rank"], plain["answer"]) == (model, rank, 1)
+    caller.send(BELL, b"ring")
+    bound = caller.answer()
+    assert (bound["model"], bound["rank"], bound["transaction"]) == (model, rank, BELL)
+    assert reader.wait(lambda r: TASK in r.devices and r.state(TASK, "stand-in") == ("ON" if rank else "OFF"), WAIT_S)
+    assert reader.wait(lambda r: r.attributes(TASK, "answer").get("rank") == rank, WAIT_S)
+    assert reader.attributes(TASK, "answer")["model"] == model
+    told = reader.attributes(TASK, "stand-in")
+    assert (told["answers"], told.get("rank", 0)) == (model, rank)
