@@ -71,6 +71,7 @@ class History:
         #: whether pictures are embedded as they come: each costs a request that a house without searches need not pay
         self._embeds = path is not None
         self._waiting = 0
+        self._stopped = False
         self._not_kept = 0
         self._is_refused = False
         self._told: h.HistoryState | None = None
@@ -89,6 +90,7 @@ class History:
 
     def stop(self) -> None:
         """Writes what waits, and closes the file."""
+        self._stopped = True
         self._thread.submit(self._store.close)
         self._thread.shutdown()
 
@@ -185,8 +187,9 @@ class History:
 
     def _always(self, work: Callable[[], None]) -> None:
         """Has the thread do something that is bounded by itself."""
-        self._waiting += 1
-        self._thread.submit(self._logged, work)
+        if not self._stopped:  # an embedding may still come
+            self._waiting += 1
+            self._thread.submit(self._logged, work)
 
     def _logged(self, work: Callable[[], None]) -> None:
         try:

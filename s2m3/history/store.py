@@ -239,7 +239,8 @@ class HistoryStore:
         conditions, values = _conditions(wanted)
         rows = self._db.execute(
             f"SELECT id FROM answers WHERE ({' AND '.join(conditions)} OR id = ?) "  # noqa: S608  # our own words
-            "AND id IN (SELECT id FROM pictures) AND id NOT IN (SELECT id FROM embeddings WHERE space = ?) "
+            "AND NOT EXISTS (SELECT 1 FROM embeddings WHERE embeddings.id = answers.id AND space = ?) "
+            "AND EXISTS (SELECT 1 FROM pictures WHERE pictures.id = answers.id) "
             "ORDER BY id = ? DESC, id DESC LIMIT ?",
             (*values, wanted.like, space, wanted.like, most),
         )
