@@ -81,6 +81,8 @@ class RouteDoc(Document):
     answer: list[str] = []
     deadline_s: float = Field(gt=0)
     threshold: Annotated[float | None, Since(1)] = None
+    #: the task's: how far rounding between nodes may put a tensor's numbers (schemas/tasks.py)
+    tolerance: Annotated[float, Field(ge=0, le=1), Since(1)] = 0.0
     #: empty only if the model is unknown; then `error` is set
     steps: dict[Id, RouteStep] = {}
     #: why the task cannot be served now, if the planner knows

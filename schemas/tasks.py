@@ -39,6 +39,8 @@ class TaskSpec(Document):
     threshold: Annotated[float | None, Since(1)] = None
     #: nodes in order of preference; what a place is worth: docs/placement.md
     prefer: Annotated[list[Id], Since(1)] = []
+    #: how far rounding between nodes may put a tensor's numbers, as a share of its largest (at least 1); 0: not at all
+    tolerance: Annotated[float, Field(ge=0, le=1), Since(1)] = 0.0
     #: further models, the best first: the best that can answers
     stand_ins: Annotated[list[StandIn], Since(1)] = []
     _unreadable: dict[int, str] = PrivateAttr(default_factory=dict)

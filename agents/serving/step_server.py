@@ -12,6 +12,7 @@ from s2m3.agents.serving.input_pieces import InputPieces
 from s2m3.agents.serving.joins import Joins
 from s2m3.agents.serving.module import Module
 from s2m3.agents.serving.payloads import PayloadRoom, payload_bytes
+from s2m3.agents.serving.rounding import rounded, widened
 from s2m3.agents.serving.runner import Runner
 from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker import tracing
@@ -137,14 +138,16 @@ class StepServer:
             _log.warning("bad_work", node=self._node, topic=message.topic, error="no client's inbox to answer to")
             return
         try:
-            work = decode_work(
-                message.payload,
-                request=message.correlation,
-                reply_to=reply_to,
-                user=message.user,
-                expiry_s=message.expiry_s,
-                content_type=message.content_type,
-                properties=message.user_properties,
+            work = widened(
+                decode_work(
+                    message.payload,
+                    request=message.correlation,
+                    reply_to=reply_to,
+                    user=message.user,
+                    expiry_s=message.expiry_s,
+                    content_type=message.content_type,
+                    properties=message.user_properties,
+                )
             )
             work = self._pieces.whole(work, time.monotonic())
         except S2M3Error as error:
@@ -208,7 +211,8 @@ class StepServer:
             self._answer(work, Answer(work.request, work.step, work.attempt, outputs, timings))
         for step, taken in next_steps.items():
             inputs = {port: outputs[output] for port, output in taken.items()}
-            self._forward(replace(work, step=step, inputs=inputs, ms_left=ms_left, timings=timings))
+            branch = replace(work, step=step, inputs=inputs, ms_left=ms_left, timings=timings)
+            self._forward(branch, work.hop.tolerance)
 
     def _send_piece(self, work: Work, seq: int, at: int, text: str) -> bool:
         """Sends a piece of streamed text unless the outgoing queue is long: pieces are optional, the answer has all."""
@@ -225,12 +229,13 @@ class StepServer:
             return False
         return True
 
-    def _forward(self, branch: Work) -> None:
+    def _forward(self, branch: Work, tolerance: float) -> None:
         if branch.hop.node == self._node:
             self._loop.call(partial(self._accept, branch))
             return
         try:
-            send_work(self._link, branch, partial(self._answer_error, branch))
+            smaller = replace(branch, inputs=rounded(branch.inputs, tolerance))
+            send_work(self._link, smaller, partial(self._answer_error, branch))
         except S2M3Error as error:
             error.step, error.node = error.step or branch.step, error.node or self._node
             self._answer_error(branch, error)

@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 
+from s2m3.broker.requests.rounding import pays
 from s2m3.schemas.messages import Replica, RouteDoc, RouteStep
 from s2m3.schemas.wire.work import Hop, Route
 
@@ -39,6 +40,8 @@ class _Step:
     raw_kb: float | None
     #: (predecessor, kB that it sends)
     after: tuple[tuple[str, float], ...]
+    #: whether the task tolerates that these are half as many over slow links
+    halved: bool
 
 
 class Router:
@@ -120,6 +123,7 @@ def _read(doc: RouteDoc, name: str) -> _Step:
         {replica.node: Hop(step.module, replica.node, step.inputs, outputs) for replica in step.replicas},
         step.input_kb if raw else None,
         tuple((before, doc.steps[before].output_kb) for before in step.after),
+        bool(doc.tolerance),
     )
 
 
@@ -146,6 +150,7 @@ def _inputs_arrive_ms(step: _Step, at: Replica, finish: Mapping[str, float], cho
         source = chosen[before]
         moved = 0.0
         if source.node != at.node:
-            moved = source.latency_ms + at.latency_ms + 8 * kb / min(source.mbps, at.mbps)
+            mbps = min(source.mbps, at.mbps)
+            moved = source.latency_ms + at.latency_ms + (4 if step.halved and pays(mbps) else 8) * kb / mbps
         ready = max(ready, finish[before] + moved)
     return ready

@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from s2m3.broker.node_states import NodeStates
+from s2m3.broker.requests.generation_options import with_generation_options
 from s2m3.broker.requests.pending import Pending
 from s2m3.broker.requests.ranks import Chosen, RankedRouter
+from s2m3.broker.requests.rounding import with_tolerance
 from s2m3.broker.requests.routing import Backlog
 from s2m3.schemas.messages import NodeState, RouteDoc
+from s2m3.schemas.wire.generation import Options
+from s2m3.schemas.wire.work import Route
 
 __all__ = ["RoutingTable"]
 
@@ -75,6 +79,11 @@ class RoutingTable:
         if router is None:
             return None
         return router.choose(self.backlog, lost=self.nodes.lost, avoid=pending.avoid | avoid, best=pending.rank)
+
+    def told(self, chosen: Chosen, options: Options, *, stream: bool) -> Route:
+        """Returns a chosen route with all that its agents are told: the request's options, and the task's tolerance."""
+        route = with_tolerance(chosen.doc, chosen.route, self.nodes.protocol)
+        return with_generation_options(chosen.doc, route, options, self.nodes.protocol, stream=stream)
 
     def below(self, pending: Pending, *, avoid: AbstractSet[str] = frozenset()) -> Chosen | None:
         """Returns a route for a request along the best model below its rank that has one; None if none has."""

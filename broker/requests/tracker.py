@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from s2m3.broker.requests.actions import Action, EmitDelta, Finish, Result, Send, TellDemand
-from s2m3.broker.requests.generation_options import options_of, stops, with_generation_options
+from s2m3.broker.requests.generation_options import options_of, stops
 from s2m3.broker.requests.pending import Pending, inputs_of, nodes_of
 from s2m3.broker.requests.ranks import Chosen, may_go_down
 from s2m3.broker.requests.routing_table import RoutingTable
@@ -286,8 +286,7 @@ class RequestTracker:
         if pending.rank_ends == float("inf") and (reserve := self._table.reserve_s(pending, left)):
             pending.rank_ends = pending.deadline - reserve
         pending.attempt += 1
-        stream, protocol_of = pending.streamed is not None, self._table.nodes.protocol
-        pending.route = with_generation_options(chosen.doc, chosen.route, options, protocol_of, stream=stream)
+        pending.route = self._table.told(chosen, options, stream=pending.streamed is not None)
         pending.patience_ends = now + left * _PATIENCE_SHARE
         self._count(pending, +1)
         self._schedule(pending)

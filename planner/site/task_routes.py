@@ -65,6 +65,7 @@ class TaskRoutes:
             description=best.description if best is not None else "",
             options=spec.options,
             deadline_s=spec.deadline_s,
+            tolerance=spec.tolerance,
             **of_model,
         )
 
@@ -145,12 +146,12 @@ class TaskRoutes:
         return [self._replica(module, node, (prices[node] - least) * 1000) for node in nodes]
 
     def _replica(self, module: ModuleSpec, node: str, price_ms: float) -> Replica:
-        profile = self.cluster.profiles[node]
+        latency_ms, mbps = self.cluster.link(node)
         return Replica(
             node=node,
             ms=_rounded(self.cluster.seconds(module, node) * 1000),
-            latency_ms=_rounded(profile.latency_ms),
-            mbps=_rounded(profile.mbps),
+            latency_ms=_rounded(latency_ms),
+            mbps=_rounded(mbps),
             price_ms=_rounded(price_ms),
         )
 

@@ -24,7 +24,9 @@ __all__ = [
     "Seed",
     "StopTexts",
     "Temperature",
+    "Threshold",
     "Timestamps",
+    "Tolerance",
     "Verbose",
     "broker_kind",
     "how_to_write",
@@ -71,6 +73,12 @@ StopTexts = Annotated[list[str] | None, _writing("--stop", "end before this text
 Temperature = Annotated[float | None, _writing("--temperature", "above 0 tokens are drawn, up to 2 [0: the likeliest]")]
 Seed = Annotated[int | None, _writing("--seed", "of the draws: the same one gives the same text")]
 Timestamps = Annotated[bool, _writing("--timestamps", "say when each segment of a transcript was spoken")]
+Threshold = Annotated[
+    float | None, typer.Option(help="least score of an answer, else none of these; see `s2m3 calibrate`")
+]
+Tolerance = Annotated[
+    float, typer.Option(min=0, max=1, help="of tensors rounded for slow links: 0.0005 is float16 [0: none is rounded]")
+]
 
 
 def broker_kind(name: str | None, flag: str) -> "BrokerKind | None":

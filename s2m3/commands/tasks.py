@@ -82,9 +82,8 @@ def add(
     stop: options.StopTexts = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="least score of an answer, else none of these; see `s2m3 calibrate`")
-    ] = None,
+    threshold: options.Threshold = None,
+    tolerance: options.Tolerance = 0.0,
     share: Annotated[bool, typer.Option(help="parts that other tasks hold already, found by their weights")] = True,
     prefer: Annotated[str | None, typer.Option(help="nodes in order of preference: desktop,laptop")] = None,
     replicas: Annotated[int, typer.Option(help="copies of a module at most")] = 1,
@@ -114,6 +113,7 @@ def add(
         max_replicas=replicas,
         deadline_s=deadline,
         threshold=threshold,
+        tolerance=tolerance,
         prefer=[check_id(node.strip(), "node") for node in prefer.split(",")] if prefer else [],
         stand_ins=stand_ins_of(further, options.named_texts(or_input or [], "--or-input")),
     )

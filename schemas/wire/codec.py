@@ -66,6 +66,7 @@ class _Hop(_Wire):
     outputs: tuple[_Name, ...]
     options: dict[str, Any] | None = None
     stream: bool = False
+    tolerance: float = Field(default=0.0, ge=0, le=1)
 
 
 class _Timing(_Wire):
@@ -116,9 +117,7 @@ def payload_models() -> dict[str, type[BaseModel]]:
     return {"Work": _RoutedWork, "Answer": _Answer, "Piece": _Piece}
 
 
-_WORK_KEYS = frozenset(_Work.model_fields)
-_TIMING_KEYS = frozenset(_Timing.model_fields)
-_HOP_KEYS = frozenset(_Hop.model_fields)
+_WORK_KEYS, _TIMING_KEYS, _HOP_KEYS = (frozenset(kind.model_fields) for kind in (_Work, _Timing, _Hop))
 _PROPERTIES = frozenset({"step", "attempt", "epoch", "traceparent"})
 _WORK = TypeAdapter(_Work)
 _ROUTE = TypeAdapter(Annotated[dict[_Id, _Hop], Field(min_length=1, max_length=_MAX_STEPS)])
@@ -269,7 +268,7 @@ def _checked_route(packed: bytes) -> tuple[Route, bool]:
 
 def _hop(wire: _Hop) -> Hop:
     options = None if wire.options is None else read_options(known_options(wire.options))
-    return Hop(wire.module, wire.node, wire.inputs, wire.outputs, options, wire.stream)
+    return Hop(wire.module, wire.node, wire.inputs, wire.outputs, options, wire.stream, wire.tolerance)
 
 
 def _check_wiring(step: str, hop: Hop, route: Mapping[str, Hop]) -> None:

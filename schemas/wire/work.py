@@ -26,6 +26,8 @@ class Hop:
     options: Options | None = None
     #: whether the step streams its text to the requester
     stream: bool = False
+    #: how far rounding its outputs for another node may put a tensor's numbers (schemas/tasks.py); 0: none is rounded
+    tolerance: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the wire form."""
@@ -39,6 +41,8 @@ class Hop:
             document["options"] = self.options.as_dict()
         if self.stream:
             document["stream"] = True
+        if self.tolerance:
+            document["tolerance"] = self.tolerance
         return document
 
 

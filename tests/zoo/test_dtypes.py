@@ -5,6 +5,7 @@ import pytest
 
 from s2m3.agents.checkpoints.distance import Distance, distance
 from s2m3.agents.registry import load
+from s2m3.agents.serving.rounding import rounded
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import BadInputError
@@ -42,6 +43,14 @@ def test_a_decoder_in_another_dtype_writes_the_same_words(dtype: Dtype) -> None:
     decoder = load(spec_in("whisper-tiny-en-decoder", dtype))
     assert decoder.run([decoder.prepare(item)], frozenset({"text"}))[0]["text"] == FOX
     assert decoder.nbytes / 1e6 == pytest.approx(spec_in("whisper-tiny-en-decoder", dtype).weights_mb(dtype), rel=0.03)
+
+
+def test_hidden_states_that_are_rounded_for_a_slow_link_give_the_same_words() -> None:
+    item = run_module("whisper-tiny-en-encoder", {"audio": sample("quick-brown-fox.flac")}, "hidden")
+    sent = rounded(item, 0.0005)["hidden"]
+    distance_of_largest = np.abs(sent - item["hidden"]).max() / np.abs(item["hidden"]).max()
+    assert (sent.nbytes * 2, distance_of_largest < 0.0005) == (item["hidden"].nbytes, True)
+    assert run_module("whisper-tiny-en-decoder", {"hidden": sent.astype(np.float32)}, "text")["text"] == FOX
 
 
 def test_a_dtype_in_the_definition_makes_another_module_and_the_agents_choice_does_not() -> None:

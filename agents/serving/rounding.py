@@ -1,0 +1,66 @@
+"""Tensors between nodes in half the bytes: rounded to float16 where a task tolerates it, and widened again. Pure.
+
+float16 keeps 11 bits: a number within its range is off by at most 2^-11, 0.0005 of itself. Each tensor is checked, so
+that one whose numbers are too large for it, or not finite, goes as it is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from s2m3.schemas.wire.values import Tensor, Value
+from s2m3.schemas.wire.work import Work
+
+__all__ = ["rounded", "widened"]
+
+#: Bytes up to which a tensor goes as it is: its packet is hardly larger than the rest of the message.
+_SMALL = 16_384
+
+
+def rounded(outputs: Mapping[str, Value], tolerance: float) -> Mapping[str, Value]:
+    """Returns the outputs of a step for a step on another node, as small as a tolerance allows.
+
+    Args:
+        outputs: Input name of the next step -> value.
+        tolerance: How far a tensor's numbers may be from what they were, as a share of its largest (at least 1).
+    """
+    return {name: _rounded(value, tolerance) for name, value in outputs.items()} if tolerance else outputs
+
+
+def _rounded(value: Value, tolerance: float) -> Value:
+    match value:
+        case np.ndarray() if value.dtype == np.float32 and value.nbytes > _SMALL:
+            return _halved(value, tolerance)
+        case Mapping():
+            return {name: _rounded(inner, tolerance) for name, inner in value.items()}
+        case list():
+            return [_rounded(inner, tolerance) for inner in value]
+    return value
+
+
+def _halved(tensor: Tensor, tolerance: float) -> Tensor:
+    with np.errstate(over="ignore", invalid="ignore"):
+        half = tensor.astype(np.float16)
+        distance, largest = np.abs(half - tensor).max(), max(1.0, float(np.abs(tensor).max()))
+    return half if distance <= tolerance * largest else tensor  # NaN is not less: the tensor goes as it is
+
+
+def widened(work: Work) -> Work:
+    """Returns work with its tensors as the step before made them: those that came in float16 are float32 again."""
+    steps = {port: ref.partition(".")[0] for port, ref in work.hop.inputs.items()}
+    halved = [port for port in work.inputs if (hop := work.route.get(steps[port])) is not None and hop.tolerance]
+    if not halved:
+        return work
+    return replace(work, inputs={**work.inputs, **{port: _widened(work.inputs[port]) for port in halved}})
+
+
+def _widened(value: Value) -> Value:
+    match value:
+        case np.ndarray() if value.dtype == np.float16:
+            return value.astype(np.float32)
+        case Mapping():
+            return {name: _widened(inner) for name, inner in value.items()}
+        case list():
+            return [_widened(inner) for inner in value]
+    return value
