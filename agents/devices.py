@@ -5,7 +5,7 @@ there, and come back when they leave it. So no module class has to know of devic
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from s2m3.agents.memory import rss_mb
-from s2m3.agents.modules.nested_tensors import with_tensors
+from s2m3.agents.transfers import Transfers
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import NotInstalledError
 
@@ -36,6 +36,8 @@ _ENTRIES = 2
 _DEPTH = 6
 #: Packages whose objects hold no networks that are a module's.
 _PLAIN = frozenset({"builtins", "numpy", "torch", "tokenizers", "threading", "collections", "re", "PIL", "structlog"})
+#: What a RuntimeError says that is about a device's full memory: Metal's allocator, CUDA itself, cuBLAS, cuDNN.
+_FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 #: Whether a call into a network is under way in a thread: inner calls leave what they give on the device.
 _inside = local()
 
@@ -54,6 +56,11 @@ class Device:
     def is_cpu(self) -> bool:
         """Whether it is the host's processor."""
         return self.name == CPU
+
+    @property
+    def pins(self) -> bool:
+        """Whether the device copies from and to pinned memory of the host by itself."""
+        return self.name.startswith("cuda")
 
     def taken_mb(self) -> float:
         """Returns what this process takes of the device's memory, 10^6 bytes; on the CPU, its resident set."""
@@ -105,6 +112,10 @@ class Device:
         if not self.is_cpu:
             self._module().synchronize(*self._index())
 
+    def wait_for_copies(self) -> None:
+        """Waits until what the calling thread has queued is done, its copies to the host among it."""
+        self._module().current_stream(*self._index()).synchronize()
+
     def _module(self) -> Any:
         torch = import_module("torch")
         return torch.get_device_module(torch.device(self.name))
@@ -150,8 +161,13 @@ def _accelerators() -> list[str]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether an error says that the device's memory is full."""
-    return type(error).__name__ == "OutOfMemoryError" and type(error).__module__.partition(".")[0] == "torch"
+    """Returns whether an error says that the device's memory is full.
+
+    torch has a class for it, which Metal's allocator and the libraries of CUDA do not use.
+    """
+    if type(error).__name__ == "OutOfMemoryError":
+        return type(error).__module__.partition(".")[0] == "torch"
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
 
 
 def put_on(module: Any, device: Device) -> None:
@@ -165,12 +181,13 @@ def put_on(module: Any, device: Device) -> None:
     if hasattr(module, "rows_at_once"):
         module.rows_at_once = _ROWS
     nn: Any = import_module("torch").nn
+    transfers = Transfers(device.name, pins=device.pins, wait=device.wait_for_copies)
     for found in list(_networks(module, nn.Module, set(), 0)):
         found.to(device.name)
         if isinstance(found, nn.Module):
             for part in _entries(found, nn):
-                part.register_forward_pre_hook(partial(_enter, device.name), with_kwargs=True, prepend=True)
-                part.register_forward_hook(_leave, always_call=True)
+                part.register_forward_pre_hook(partial(_enter, transfers), with_kwargs=True, prepend=True)
+                part.register_forward_hook(partial(_leave, transfers), always_call=True)
 
 
 def _networks(value: Any, kind: type, seen: set[int], depth: int) -> Iterator[Any]:
@@ -210,12 +227,11 @@ def _entries(network: Any, nn: Any) -> Iterator[Any]:
             yield part
 
 
-def _enter(device: str, _network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+def _enter(transfers: Transfers, _network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     _inside.calls = getattr(_inside, "calls", 0) + 1
-    to_device: Callable[[Any], Any] = lambda tensor: tensor.to(device, non_blocking=True)  # noqa: E731
-    return with_tensors(args, to_device), with_tensors(kwargs, to_device)
+    return transfers.to_device(args), transfers.to_device(kwargs)
 
 
-def _leave(_network: Any, _args: Any, found: Any) -> Any:
+def _leave(transfers: Transfers, _network: Any, _args: Any, found: Any) -> Any:
     _inside.calls -= 1
-    return found if _inside.calls else with_tensors(found, lambda tensor: tensor.cpu())
+    return found if _inside.calls else transfers.to_host(found)

@@ -107,12 +107,15 @@ class Loader:
         #: whether torch is installed and fits the budget; a node without it still serves light modules
         in_budget = self._device.is_cpu  # beside a device's memory, torch takes the host's
         self.has_room_for_torch = TORCH in sources.runtimes and (not in_budget or memory_mb > self._base_mb + _TORCH_MB)
+        if not self._device.is_cpu:  # ONNX Runtime computes on the CPU here
+            self.sources = sources = replace(sources, runtimes=tuple(r for r in sources.runtimes if r == TORCH))
         if not self.has_room_for_torch:
             light = tuple(runtime for runtime in sources.runtimes if runtime != TORCH)
             self.sources = sources = replace(sources, runtimes=light)
         expected_mb = _TORCH_MB if self.has_room_for_torch else _ONNX_MB if ONNX in sources.runtimes else 0.0
         self._expected_mb = expected_mb if in_budget else 0.0
         self._held_mb: dict[str, float] = {}
+        metrics.DEVICE.labels(self._device.name, dtype).set(1)
         metrics.MEMORY_BUDGET.set(memory_mb * 1e6)
         metrics.MEMORY_FREE.set_function(lambda: self.free_mb * 1e6)
         self._thread = threading.Thread(target=self._run, name="loader", daemon=True)
@@ -159,7 +162,10 @@ class Loader:
 
     def _watched_load(self, spec: ModuleSpec) -> Loaded | S2M3Error:
         with self._watchdog.loading(spec.id):
-            return self._load(spec)
+            outcome = self._load(spec)
+            if not isinstance(outcome, Loaded):
+                self._give_back()  # not before: what was built of it is gone only now
+            return outcome
 
     def _load(self, spec: ModuleSpec) -> Loaded | S2M3Error:
         began = time.monotonic()
@@ -179,11 +185,10 @@ class Loader:
             if runtime == TORCH:
                 put_on(module, self._device)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the loader's one broad except: a bad checkpoint, or a bad package, is a failed module
-            known = _as_failure(spec, error)
+            known = _as_failure(spec, error).with_traceback(None)  # whose frames hold what was built
             known.node = self._node
             metrics.MODULE_FAILURES.labels(spec.id, known.code).inc()
             _log.warning("module_failed", node=self._node, module=spec.id, error=str(known))
-            self._give_back()
             return known
         if module.nbytes:
             self._give_back()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from s2m3.broker import metrics
+
 __all__ = [
     "available_mb",
     "decoding_room_bytes",
@@ -51,6 +53,7 @@ def available_mb() -> float:
 def set_budget_mb(budget_mb: float) -> None:
     """Sets the memory budget of this process, 10^6 bytes; without a budget, decoding has what the device has."""
     _budget[:] = [budget_mb * _MB]
+    metrics.HOST_MEMORY_BUDGET.set(budget_mb * _MB)
 
 
 def decoding_room_bytes() -> int:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from camera import PICTURES, numbered
 
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.devices import Device, open_device, put_on
-from s2m3.agents.registry import load
+from s2m3.agents.exports import exported_parts
+from s2m3.agents.registry import load, runtime_of
+from s2m3.agents.runtimes.network import ONNX, TORCH, installed_runtimes
 from s2m3.agents.serving.continuous_batching import write_all
 from s2m3.agents.threads import compute_threads, limit_threads, preparing_threads
 from s2m3.client import Client, Reply
@@ -35,6 +38,7 @@ from s2m3.schemas import topics
 from s2m3.schemas.checkpoints.deriving import definition_of
 from s2m3.schemas.checkpoints.headers import read_checkpoint
 from s2m3.schemas.definitions import Definition, ModuleSpec, shipped_catalogue
+from s2m3.schemas.settings import AgentSettings
 from s2m3.snapshot import Site
 
 ROOT = Path(__file__).parents[1]
@@ -98,14 +102,26 @@ def cases(folder: Path | None, names: dict[str, str]) -> tuple[list[Case], list[
     return found, missing
 
 
-class Bare:
-    """One process without a bus: the module's own code on the device."""
+def sources_of(folder: Path | None, device: Device) -> CheckpointSources:
+    """Returns where an agent on a device finds modules, and what runs them there, as `s2m3 agent` has it."""
+    runtimes = installed_runtimes() if device.is_cpu else (TORCH,)
+    exports = exported_parts(AgentSettings(node="bare").exports)
+    return CheckpointSources((folder,) if folder else (), runtimes=runtimes, exports=exports)
 
-    def __init__(self, case: Case, device: Device, folder: Path | None, threads: int, dtype: Any) -> None:
+
+class Bare:
+    """One process without a bus: the module's own code on the device, run by what runs it in an agent."""
+
+    def __init__(self, case: Case, device: Device, folder: Path | None, compute: int, dtype: Any) -> None:
         spec = case.spec.model_copy(update={"dtype": case.spec.dtype or dtype})
-        self._case, self._threads = case, threads
-        self._module = load(spec, CheckpointSources((folder,) if folder else ()))
-        put_on(self._module, device)
+        self._case, self._threads = case, preparing_threads(compute, device.name)
+        sources = sources_of(folder, device)
+        self.runtime = runtime_of(spec, sources)
+        if self.runtime == ONNX:
+            import_module("s2m3.agents.runtimes.onnx").set_threads(compute)
+        self._module = load(spec, sources)
+        if self.runtime == TORCH:
+            put_on(self._module, device)
 
     def _run(self, batch: Sequence[Any]) -> None:
         if hasattr(self._module, "generates"):
@@ -179,8 +195,14 @@ def measure_node(case: Case, given: argparse.Namespace, count: int) -> dict[str,
             for size in given.sizes:
                 start = next(numbers)
                 rates[size] = node_per_second(client, case, range(start, start + max(count, size)), size)
-            profile = site.profiles["node"]
-    return {"p50_ms": statistics.median(times), "per_s": rates, "dtype": profile.dtype, "speeds": profile.speeds}
+            profile, (report,) = site.profiles["node"], site.reported["node"].modules.values()
+    return {
+        "runtime": report.runtime,
+        "p50_ms": statistics.median(times),
+        "per_s": rates,
+        "dtype": profile.dtype,
+        "speeds": profile.speeds,
+    }
 
 
 def _asked(client: Client, case: Case, number: int) -> None:
@@ -197,7 +219,9 @@ def measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
     count = given.items
     node = measure_node(case, given, count)
     device, threads = open_device(given.device), compute_threads(given.threads)
-    bare = Bare(case, device, given.checkpoints, preparing_threads(threads, device.name), node["dtype"])
+    bare = Bare(case, device, given.checkpoints, threads, node["dtype"])
+    if bare.runtime != node["runtime"]:
+        raise SystemExit(f"{case.name}: the node's module is run by {node['runtime']}, the bare one by {bare.runtime}")
     bare.latency_ms(range(5))
     batch = 8 if case.name == "writing" else _BATCH
     p50, rate = (

@@ -15,6 +15,8 @@ __all__ = [
     "BATCH_ITEMS",
     "CONNECTED",
     "CONNECTIONS_LOST",
+    "DEVICE",
+    "HOST_MEMORY_BUDGET",
     "LOAD_SECONDS",
     "MEMORY_BUDGET",
     "MEMORY_FREE",
@@ -67,8 +69,10 @@ QUEUE_ITEMS = Gauge("s2m3_module_queue_items", "Items waiting or running", ["mod
 MODULE_FAILURES = Counter("s2m3_module_failures", "Items that failed, and loads that did", ["module", "code"])
 LOAD_SECONDS = Histogram("s2m3_module_load_seconds", "Loading a module", ["module"], buckets=_SECONDS)
 MODULE_MEMORY = Gauge("s2m3_module_memory_bytes", "What loading a module added to the process", ["module"])
-MEMORY_BUDGET = Gauge("s2m3_memory_budget_bytes", "What the process may take")
+MEMORY_BUDGET = Gauge("s2m3_memory_budget_bytes", "What the process may take of its device's memory")
 MEMORY_FREE = Gauge("s2m3_memory_free_bytes", "What is left of the budget")
+DEVICE = Gauge("s2m3_device_info", "1: where the agent computes, and the dtype that it prefers", ["device", "dtype"])
+HOST_MEMORY_BUDGET = Gauge("s2m3_host_memory_budget_bytes", "What the process may take of the host's memory")
 
 # the planner
 NODES = Gauge("s2m3_nodes", "Nodes known: ready, draining or lost", ["state"])

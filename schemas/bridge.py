@@ -118,6 +118,10 @@ class BridgeNode(Document):
     #: the modules that are ready
     modules: list[Id] = Field(default_factory=list)
     version: str | None = None
+    #: where it computes: cpu, cuda:0, …; memory is that device's
+    device: Annotated[str | None, Since(1)] = None
+    #: what its process takes of the host's memory beside a device's, 10^6 bytes
+    host_mb: Annotated[float | None, Since(1)] = None
 
 
 class BridgePlanner(Document):

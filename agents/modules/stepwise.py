@@ -67,8 +67,12 @@ class StepwiseDecoding:
         row = self._chooser.row(options, ids[0].tolist(), limit, Start(rules=rules))
         state = _State(ready, self._kept())
         self._states[row] = state
-        inputs = self._network.prepare_inputs_for_generation(ids, is_first_iteration=True, **ready)
-        self._say(row, state, inputs, first=True)
+        try:
+            inputs = self._network.prepare_inputs_for_generation(ids, is_first_iteration=True, **ready)
+            self._say(row, state, inputs, first=True)
+        except BaseException:
+            del self._states[row]  # it lies in the device's memory, and nobody gets the row to drop it
+            raise
         if state.kept is None and not self._crosses and keeps_all(cache := state.given.get("past_key_values")):
             del self._states[row]
             self._batched.adopt(row, cache)

@@ -3,10 +3,11 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+from s2m3.agents.serving.calls import OutOfMemoryError
 from s2m3.agents.serving.detokenizer import Detokenizer
 from s2m3.agents.serving.items import NOT_PREPARED, Item
 from s2m3.agents.serving.module import Generator, TokenSequence, default_tokens, row_outputs
@@ -35,6 +36,17 @@ class BatcherCallbacks(Protocol):
 
 
 @dataclass(slots=True)
+class _Sent:
+    """The pieces sent for an attempt: their number, and the text that they make."""
+
+    attempt: int = 1
+    seq: int = 0
+    text: str = ""
+    #: whether this text is being written once more, so that nothing is to be sent until it is longer
+    again: bool = False
+
+
+@dataclass(slots=True)
 class _Waiting:
     item: Item
     prepared: Any
@@ -42,22 +54,23 @@ class _Waiting:
     limit: int
     #: KV cache when all tokens are written, bytes
     need: int
+    #: of a text that was begun before
+    sent: _Sent = field(default_factory=_Sent)
 
 
 @dataclass(slots=True)
 class _Active:
-    item: Item
+    waited: _Waiting
     row: TokenSequence
     detokenizer: Detokenizer
-    need: int
     began: float
     #: its share of the decoding steps' time, milliseconds, and the largest batch that it was in
     ms: float = 0.0
     batch: int = 1
-    #: the pieces sent for this attempt: their number, and the text that they make
-    attempt: int = 1
-    seq: int = 0
-    sent: str = ""
+
+    @property
+    def item(self) -> Item:
+        return self.waited.item
 
 
 class ContinuousBatcher:
@@ -75,6 +88,8 @@ class ContinuousBatcher:
         self._callbacks = callbacks
         self._waiting: deque[_Waiting] = deque()
         self._active: list[_Active] = []
+        #: texts at once: fewer than the module says once so many did not fit into the device's memory
+        self._most = module.max_batch
         #: decoding time of the last finished request, milliseconds
         self.last_ms: float | None = None
 
@@ -95,7 +110,7 @@ class ContinuousBatcher:
     @property
     def free_slots(self) -> int:
         """Number of further items that `step` may be given."""
-        return self._module.max_batch - len(self._active) - len(self._waiting)
+        return self._most - len(self._active) - len(self._waiting)
 
     def step(self, new: Sequence[Item]) -> None:
         """Adds items and generates one token of each sequence; the runner may serve other modules between two steps."""
@@ -106,7 +121,9 @@ class ContinuousBatcher:
         if self._active:
             rows = [active.row for active in self._active]
             error = self._callbacks.call_module(self._active[0].item.work, partial(self._module.advance, rows))
-            if isinstance(error, S2M3Error):
+            if isinstance(error, OutOfMemoryError) and len(rows) > 1:
+                self._begin_again(len(rows) // 2)
+            elif isinstance(error, S2M3Error):
                 self._fail_all(error)
         self._admit()  # starting a sequence generates its first token
         self._share_time(began)
@@ -143,20 +160,23 @@ class ContinuousBatcher:
 
     def _admit(self) -> None:
         """Starts waiting items in order while they fit: the cache is padded to the longest sequence of the batch."""
-        while self._waiting:
+        while self._waiting and len(self._active) < self._most:
             first = self._waiting[0]
-            needs = [first.need, *(active.need for active in self._active)]
+            needs = [first.need, *(active.waited.need for active in self._active)]
             if len(needs) * max(needs) > self._module.cache_bytes:
                 return
             self._waiting.popleft()
             options = seeded(first.item.work)
             began = time.monotonic()
             row = self._callbacks.call_module(first.item.work, partial(self._module.begin, first.prepared, options))
+            if isinstance(row, OutOfMemoryError) and self._active:  # it waits until one of these has ended
+                self._most = len(self._active)
+                self._waiting.appendleft(first)
+                return
             if isinstance(row, S2M3Error):
                 self._callbacks.fail(first.item, row)
                 continue
-            detokenizer = Detokenizer(self._module.text, options.stop, first.limit)
-            self._active.append(_Active(first.item, row, detokenizer, first.need, began))
+            self._active.append(_Active(first, row, Detokenizer(self._module.text, options.stop, first.limit), began))
 
     # ---- leaving ------------------------------------------------------------------------------------------------
 
@@ -184,6 +204,15 @@ class ContinuousBatcher:
         for active in gone:
             self._callbacks.fail(active.item, ModuleFailedError(error.detail))
 
+    def _begin_again(self, most: int) -> None:
+        """Has all texts begin again, fewer at once: which of them have got the token that did not fit is not known."""
+        self._most = most
+        begun = [active.waited for active in self._active]
+        for waited in begun:
+            waited.sent.again = True
+        self._remove(list(self._active))
+        self._waiting.extendleft(reversed(begun))
+
     def _share_time(self, began: float) -> None:
         share = (time.monotonic() - began) * 1000 / max(1, len(self._active))
         for active in self._active:
@@ -191,15 +220,14 @@ class ContinuousBatcher:
             active.batch = max(active.batch, len(self._active))
 
     def _send_piece(self, active: _Active) -> None:
-        text, work = active.detokenizer.text, active.item.work
-        if work.attempt != active.attempt:  # sent again meanwhile: the new attempt's stream starts from the beginning
-            active.attempt, active.seq, active.sent = work.attempt, 0, ""
-        if not work.hop.stream or text == active.sent:
+        text, work, sent = active.detokenizer.text, active.item.work, active.waited.sent
+        if work.attempt != sent.attempt:  # sent again meanwhile: the new attempt's stream starts from the beginning
+            sent = active.waited.sent = _Sent(work.attempt)
+        if not work.hop.stream or text == sent.text or (sent.again and sent.text.startswith(text)):
             return
-        at = common_length(active.sent, text)
-        if self._callbacks.send_piece(work, active.seq, at, text[at:]):
-            active.seq += 1
-            active.sent = text
+        at = common_length(sent.text, text)
+        if self._callbacks.send_piece(work, sent.seq, at, text[at:]):
+            active.waited.sent = _Sent(sent.attempt, sent.seq + 1, text)
 
     def _finish(self, ended: list[_Active]) -> None:
         self._remove(ended)

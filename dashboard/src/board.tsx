@@ -203,6 +203,7 @@ function sameSharing(a: CardProps, b: CardProps): boolean {
 
 function Memory({ node, copies }: { node: Node; copies: Copy[] }) {
   const budget = node.profile?.memory_mb ?? 0;
+  const device = node.profile?.device ?? "cpu";
   if (budget === 0) return null;
   const runtime = node.reported?.runtime_mb ?? 0;
   const held = copies.filter((copy) => copy.state === "ready");
@@ -216,7 +217,10 @@ function Memory({ node, copies }: { node: Node; copies: Copy[] }) {
           <span key={copy.module} class="held" style={share(copy.memory_mb)} />
         ))}
       </div>
-      <p class="amounts">{t.board.used(Math.round(used), mb(budget))}</p>
+      <p class="amounts">
+        {device !== "cpu" && <span class="device">{device}: </span>}
+        {t.board.used(Math.round(used), mb(budget))}
+      </p>
     </>
   );
 }

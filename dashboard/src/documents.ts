@@ -21,7 +21,7 @@ export const NodeState = reader<Bus.NodeState, NodeState>()(
 export type NodeProfile = Of<
   Bus.NodeProfile,
   "version" | "memory_mb" | "runtime_mb" | "gflops" | "latency_ms" | "mbps",
-  "sleeps"
+  "sleeps" | "device"
 >;
 export const NodeProfile = reader<Bus.NodeProfile, NodeProfile>()(
   v.object({
@@ -32,6 +32,7 @@ export const NodeProfile = reader<Bus.NodeProfile, NodeProfile>()(
     latency_ms: amount,
     mbps: amount,
     sleeps: v.optional(v.boolean(), false),
+    device: v.optional(text, "cpu"),
   }),
 );
 

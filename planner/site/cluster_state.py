@@ -143,6 +143,12 @@ class ClusterState:
         """Returns the nodes that may be given modules: ready, and with a profile of the current boot."""
         return self._site().usable
 
+    def link(self, node: str) -> tuple[float, float]:
+        """Returns the latency, milliseconds, and Mbit/s of a node's link, which the agents of one host share."""
+        profile = self.profiles[node]
+        own = profile.latency_ms, profile.mbps
+        return self._site().links.get(profile.host, own) if profile.host else own
+
     def weight(self, node: str) -> float:
         """Returns a node's weight in placements, as the operator set it."""
         settings = self.settings.get(node)

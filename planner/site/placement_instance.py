@@ -225,11 +225,11 @@ def build_instance(cluster: ClusterState, tasks: Sequence[str], now: float) -> I
 
 
 def _device(cluster: ClusterState, node: str, memory_mb: float) -> Device:
-    profile = cluster.profiles[node]
+    latency_ms, mbps = cluster.link(node)
     return Device.model_construct(
         id=node,
         memory_mb=memory_mb,
-        latency_ms=profile.latency_ms,
-        mbps=profile.mbps,
+        latency_ms=latency_ms,
+        mbps=mbps,
         prefer=cluster.weight(node),
     )

@@ -36,6 +36,18 @@ class SiteIndex:
         return sorted(node for node in self._nodes.ready if self._is_current(node))
 
     @cached_property
+    def links(self) -> Mapping[str, tuple[float, float]]:
+        """Host of usable nodes -> its link: latency, milliseconds, and Mbit/s.
+
+        Agents of one host share its link: each has measured the same one, the worse the busier it was just then.
+        """
+        found: dict[str, tuple[float, float]] = {}
+        for profile in (self._profiles[node] for node in self.usable):
+            latency_ms, mbps = found.get(profile.host, (float("inf"), 0.0))
+            found[profile.host] = min(latency_ms, profile.latency_ms), max(mbps, profile.mbps)
+        return found
+
+    @cached_property
     def dtypes(self) -> frozenset[Dtype]:
         """The dtypes of the usable nodes; float32 if there are none."""
         return frozenset(self._profiles[node].dtype for node in self.usable) or frozenset(("float32",))

@@ -101,6 +101,7 @@ def _node(site: Site, node: str) -> dict[str, Any]:
         "host_memory_mb": round(profile.host_memory_mb) if profile and profile.host_memory_mb else None,
         "host_mb": round(reported.host_mb) if reported and reported.host_mb and not lost else None,
         "gflops": round(profile.gflops) if profile else None,
+        "dtype": profile.dtype if profile else None,
         "speeds": profile.speeds if profile else {},
         "version": profile.version if profile else None,
         "protocol": site.nodes.protocol(node),
@@ -147,7 +148,8 @@ def _node_table(site: Site) -> Table:
         held = [_module_line(name, report) for name, report in row["modules"].items()]
         memory = f"{row['free_mb']} / {row['memory_mb']}" if row["free_mb"] is not None else "-"
         if row["device"] not in (None, "cpu"):
-            memory = f"{row['device']}: {memory}"
+            host = f"{row['host_memory_mb'] - row['host_mb']} / {row['host_memory_mb']}" if row["host_mb"] else "-"
+            memory = f"{row['device']}: {memory}\nhost: {host}"
         style = {"ready": "green", "draining": "yellow", "sleeping": "blue"}.get(row["state"], "bold red")
         table.add_row(node, Text(row["state"], style=style), memory, "\n".join(held) or "-")
     return table

@@ -20,6 +20,8 @@ Component = dict[str, Any]
 _NONE = "default('None')"
 #: The message as JSON; {} for an empty payload, which clears a topic and is no JSON.
 _JSON = "(value_json | default({}))"
+#: Attributes of the entity that says where a node computes.
+_HOST_MEMORY = "{{ {'memory_mb': value_json.memory_mb, 'host_mb': value_json.host_mb | default(none)} | tojson }}"
 _MEASUREMENT = {"p": "sensor", "stat_cla": "measurement"}
 _MEGABYTES = {**_MEASUREMENT, "dev_cla": "data_size", "unit_of_meas": "MB", "sug_dsp_prc": 0}
 _MILLISECONDS = {**_MEASUREMENT, "dev_cla": "duration", "unit_of_meas": "ms", "sug_dsp_prc": 0}
@@ -58,6 +60,9 @@ class Devices:
             "connectivity": _connectivity(state, "value_json.connected") | {"avty": self._available()},
             "memory-free": _MEGABYTES | {"name": "Free memory", **_value(state, "free_mb")},
             "memory-used": _MEGABYTES | {"name": "Used memory", "ent_cat": "diagnostic", **_value(state, "used_mb")},
+            "device": {"p": "sensor", "name": "Computes on", "ic": "mdi:expansion-card", "ent_cat": "diagnostic"}
+            | _value(state, "device")
+            | {"json_attr_t": state, "json_attr_tpl": _HOST_MEMORY},
             "queue": _MEASUREMENT
             | {"name": "Queue", "unit_of_meas": "items", "ic": "mdi:tray-full", **_value(state, "queue")},
             "latency": _MILLISECONDS

@@ -63,6 +63,8 @@ class View:
             queue=sum(load.queues.values()) if load and connected else 0,
             modules=sorted(name for name, r in reported.modules.items() if r.state == "ready") if reported else [],
             version=profile.version if profile else None,
+            device=profile.device if profile else None,
+            host_mb=round(reported.host_mb) if reported and reported.host_mb and connected else None,
         )
 
     def task(self, task: str) -> b.BridgeTask:

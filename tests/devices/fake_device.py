@@ -7,9 +7,11 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-__all__ = ["FakeTensor", "register"]
+__all__ = ["ROOM", "FakeTensor", "Stream", "register"]
 
 NAME = "fake"
+#: Most bytes of a tensor that is sent to the device; empty: any number.
+ROOM: list[int] = []
 #: A device that is made in Python has no inference tensors.
 torch.inference_mode = torch.no_grad  # type: ignore[misc,assignment]
 
@@ -74,7 +76,25 @@ def _copied(func: Any, source: torch.Tensor, how: dict[str, Any]) -> torch.Tenso
     how.pop("pin_memory", None)
     stays = isinstance(source, FakeTensor) if to is None else torch.device(to).type == NAME
     found = func(_raw(source), **how)
+    if stays and ROOM and found.nbytes > ROOM[0]:
+        raise torch.OutOfMemoryError(f"fake out of memory: tried to allocate {found.nbytes} bytes")
+    if Stream.late and not stays and isinstance(source, FakeTensor) and how.get("non_blocking"):
+        Stream.queued.append((found, found.clone()))
+        found.fill_(torch.nan)
     return FakeTensor(found) if stays else found
+
+
+class Stream:
+    """The device's stream: where copies are late, the host's tensor has its numbers once the stream is waited for."""
+
+    late = False
+    queued: list[tuple[torch.Tensor, torch.Tensor]] = []  # noqa: RUF012  # of the one stream
+
+    def synchronize(self) -> None:
+        """Lets all copies that were queued arrive."""
+        for target, numbers in self.queued:
+            target.copy_(numbers)
+        self.queued.clear()
 
 
 def register() -> None:

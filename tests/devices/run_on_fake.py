@@ -1,5 +1,7 @@
 """Runs every tiny checkpoint on the CPU and on a fake device, each model whole, and prints what differs as JSON.
 
+Where models are named and tiny-clip is among them, also what fake_checks.py looks at.
+
 A process of its own, because a device stays in torch for good: python -m tests.devices.run_on_fake FOLDER [MODEL]…
 """
 
@@ -18,6 +20,7 @@ from s2m3.schemas.definitions import Definition
 from tests.checkpoints.inprocess import loaded
 from tests.checkpoints.models import all_definitions
 from tests.checkpoints.models import definition as definition_of_checkpoint
+from tests.devices.fake_checks import copies_through_pinned_memory, full_memory
 from tests.zoo.samples import sample
 
 _GIVEN = {
@@ -70,6 +73,9 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001  # every model is told of
             found[name] = f"{type(error).__name__}: {error}"[:300]
     assert isinstance(torch.zeros(1, device="fake:0"), FakeTensor)
+    if "tiny-clip" in named:
+        found["copies"] = copies_through_pinned_memory()
+        found["full memory"] = full_memory(folder, "tiny-clip")
     print(json.dumps(found))  # noqa: T201
 
 

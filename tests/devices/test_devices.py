@@ -33,12 +33,32 @@ def run_on_fake(folder: Path, *models: str) -> dict[str, str]:
     return found
 
 
-def test_towers_and_generators_answer_on_a_device_as_on_the_cpu(tmp_path: Path) -> None:
-    for make, name in ((make_clip, "tiny-clip"), (make_vit_gpt2, "tiny-vit-gpt2"), (make_whisper, "tiny-whisper")):
-        make(tmp_path / name)
-    models = [path.name for path in sorted(tmp_path.iterdir())]
-    found = run_on_fake(tmp_path, "tiny-clip", "tiny-vit-gpt2", "tiny-whisper")
-    assert found == dict.fromkeys(models, "")
+MADE = {"tiny-clip": make_clip, "tiny-vit-gpt2": make_vit_gpt2, "tiny-whisper": make_whisper}
+
+
+@pytest.fixture(scope="module")
+def found_on_fake(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What is wrong on the fake device: of one process, because starting it takes longest."""
+    folder = tmp_path_factory.mktemp("fake")
+    for name, make in MADE.items():
+        make(folder / name)
+    return run_on_fake(folder, *MADE)
+
+
+def test_towers_and_generators_answer_on_a_device_as_on_the_cpu(found_on_fake: dict[str, str]) -> None:
+    assert {name: found_on_fake[name] for name in MADE} == dict.fromkeys(MADE, "")
+
+
+def test_results_are_waited_for_and_large_inputs_are_pinned_where_the_device_copies_by_itself(
+    found_on_fake: dict[str, str],
+) -> None:
+    assert found_on_fake["copies"] == ""
+
+
+def test_a_device_without_room_is_a_failed_load_and_a_smaller_batch_and_the_agent_goes_on(
+    found_on_fake: dict[str, str],
+) -> None:
+    assert found_on_fake["full memory"] == ""
 
 
 @pytest.mark.long
@@ -114,7 +134,10 @@ def test_the_speed_of_a_device_is_that_of_its_dtypes_that_pay(monkeypatch: pytes
 
 def test_a_devices_full_memory_is_told_as_a_lack_of_capacity() -> None:
     assert devices.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert devices.is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"))
+    assert devices.is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"))
     assert not devices.is_out_of_memory(RuntimeError("another"))
+    assert not devices.is_out_of_memory(ValueError("out of memory"))
 
 
 def test_only_known_devices_are_settings() -> None:

@@ -6,6 +6,8 @@ from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.placement import place
 from s2m3.planner.site.placement_instance import build_instance
 from s2m3.planner.site.placer import placer
+from s2m3.planner.solving.latency import transfer_s
+from s2m3.planner.solving.problem import Problem
 from s2m3.schemas.messages import ModuleReport, Reported
 from tests.planner.naive import Placement, best_objective_s, latency_s, routes
 from tests.planner_service.site import make_facts
@@ -92,3 +94,19 @@ def test_a_module_that_was_measured_faster_on_the_cpu_of_the_same_host_is_placed
         ways[node] = float(min(latency_s(instance, task, route) for route in routes(task, placement)))
     found = place(cluster, placer(60.0)(True), 0.0).modules["imagenet-linear"]  # noqa: FBT003
     assert found == [min(ways, key=lambda name: ways[name])]
+
+
+def test_devices_of_one_host_share_its_link_and_moving_between_them_costs_what_it_carries() -> None:
+    """Each has measured the same link, one while the other was busy on it; what moves goes out and comes back."""
+    cluster = site("transcription")
+    worse = {"latency_ms": 6.0, "mbps": 300.0}
+    cluster.profiles["gpu"] = cluster.profiles["gpu"].model_copy(update=worse)
+    instance = build_instance(cluster, ["transcription"], 0.0)
+    links = {device.id: (device.latency_ms, device.mbps) for device in instance.devices}
+    assert links == {"gpu": (1.0, 900.0), "cpu": (1.0, 900.0), "board": (2.0, 90.0)}
+    kb = {module.id: module.output_kb for module in instance.modules}["whisper-tiny-en-encoder"]
+    problem = Problem(instance)
+    gpu, cpu, board = (problem.device_at[name] for name in ("gpu", "cpu", "board"))
+    between = transfer_s(problem, kb, gpu, cpu)
+    assert between == pytest.approx((1.0 + 1.0 + 8 * kb / 900.0) / 1000)
+    assert transfer_s(problem, kb, gpu, gpu) == 0.0 < between < transfer_s(problem, kb, gpu, board)

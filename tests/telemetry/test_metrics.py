@@ -71,7 +71,8 @@ def test_agent_and_planner_serve_what_happened(served: tuple[BrokerSettings, int
     assert agent["s2m3_module_run_seconds_count{module=noop-head}"] == 5
     assert agent["s2m3_module_batch_items_sum{module=noop-left}"] == 5
     assert agent["s2m3_module_queue_items{module=noop-head}"] == 0
-    assert agent["s2m3_memory_budget_bytes{}"] == 200e6
+    assert agent["s2m3_memory_budget_bytes{}"] == agent["s2m3_host_memory_budget_bytes{}"] == 200e6
+    assert agent["s2m3_device_info{device=cpu,dtype=float32}"] == 1
     assert 0 < agent["s2m3_memory_free_bytes{}"] < 200e6
     assert agent[f"s2m3_broker_connected{{client={node_client_id(settings, 'a')}}}"] == 1
     assert agent["process_resident_memory_bytes{}"] > 1e6

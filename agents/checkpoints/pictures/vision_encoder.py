@@ -16,6 +16,7 @@ from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.modules.state_dicts import nbytes_of
 from s2m3.agents.serving.module import MANY
+from s2m3.agents.transfers import joined
 from s2m3.schemas.wire.values import Value
 
 __all__ = ["ImageEncoder", "load_image_encoder"]
@@ -74,9 +75,9 @@ def _passes(batch: Sequence[Pixels], at_once: int) -> Iterator[Pixels]:
     """Yields the rows of all items in their order, at most so many together, those of other shapes apart."""
     for _, same in groupby(batch, lambda pixels: [tensor.shape[1:] for tensor in pixels.values()]):
         items = list(same)
-        joined = {name: torch.cat([pixels[name] for pixels in items]) for name in items[0]}
-        for start in range(0, len(joined["pixel_values"]), at_once):
-            yield {name: tensor[start : start + at_once] for name, tensor in joined.items()}
+        rows = {name: joined([pixels[name] for pixels in items]) for name in items[0]}
+        for start in range(0, len(rows["pixel_values"]), at_once):
+            yield {name: tensor[start : start + at_once] for name, tensor in rows.items()}
 
 
 def load_image_encoder(opened: CheckpointPart) -> ImageEncoder:
