@@ -51,6 +51,13 @@ def with_generation_options(
     }
 
 
-def stops(writing: Mapping[int, list[Work]], *, but: int | None = None) -> list[Action]:
-    """Returns actions that stop text generation of all attempts except `but`, because their results are not needed."""
-    return [Stop(work) for attempt, works in writing.items() if attempt != but for work in works]
+def stops(works: Mapping[int, list[Work]], *, but: int | None = None) -> list[Action]:
+    """Returns actions that stop a request's work, because its result is not needed.
+
+    Args:
+        works: Attempt -> its work at each step.
+        but: An attempt that was answered. Of the others what generates text is stopped, which takes long; None: the
+            request was cancelled, and all that waits for it in queues is dropped, too.
+    """
+    chosen = [work for attempt, every in works.items() if attempt != but for work in every]
+    return [Stop(work) for work in chosen if but is None or work.hop.options is not None]

@@ -62,8 +62,8 @@ class Pending:
     sent_along: dict[int, Route] = field(default_factory=dict)
     #: attempt -> the route document of the model that it was sent to; of the last attempts
     models: dict[int, RouteDoc] = field(default_factory=dict)
-    #: attempt -> its work at the steps that generate text, to be stopped when the result is not needed any more
-    writing: dict[int, list[Work]] = field(default_factory=dict)
+    #: attempt -> its work at each step, without inputs, to be stopped when the result is not needed any more
+    works: dict[int, list[Work]] = field(default_factory=dict)
 
     @property
     def waits(self) -> bool:
@@ -100,12 +100,10 @@ class Pending:
     def sends(self, doc: RouteDoc, inputs: Mapping[str, Value], reply_to: str, ms_left: float) -> list[Send]:
         """Returns the messages of this attempt: one for each step that takes raw inputs."""
         route = self.route or {}
-        for by_attempt in (self.sent_along, self.writing, self.models):
+        for by_attempt in (self.sent_along, self.works, self.models):
             by_attempt.pop(self.attempt - _ATTEMPTS_KEPT, None)
         self.sent_along[self.attempt], self.models[self.attempt] = route, doc
-        self.writing[self.attempt] = [
-            self._work(doc, step, {}, reply_to, ms_left) for step, hop in route.items() if hop.options is not None
-        ]
+        self.works[self.attempt] = [self._work(doc, step, {}, reply_to, ms_left) for step in route]
         taken = {
             step: {port: inputs[ref[6:]] for port, ref in hop.inputs.items() if ref.startswith("input.")}
             for step, hop in route.items()

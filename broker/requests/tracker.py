@@ -109,12 +109,12 @@ class RequestTracker:
             self._schedule(pending)
 
     def cancel(self, request: bytes) -> list[Action]:
-        """Removes a request: its answer will be dropped, and nodes are told to stop generating its text."""
+        """Removes a request: its answer will be dropped, and nodes are told to drop its work and to stop its text."""
         pending = self._pending.pop(request, None)
         if pending is None:
             return []
         self._count(pending, -1)
-        return stops(pending.writing)
+        return stops(pending.works)
 
     def on_answer(self, answer: Answer, now: float) -> list[Action]:
         """Handles an answer: only the first result from where the work was sent counts."""
@@ -122,7 +122,7 @@ class RequestTracker:
         if pending is None or not pending.is_answered_by(answer):
             return []
         if answer.error is None:
-            return [self._finish(pending, now, None, answer), *stops(pending.writing, but=answer.attempt)]
+            return [self._finish(pending, now, None, answer), *stops(pending.works, but=answer.attempt)]
         if answer.attempt != pending.attempt or pending.retry_at is not None:
             return []
         error = answer.error

@@ -19,6 +19,8 @@ __all__ = ["Hearing", "LiveTranscript"]
 _log = structlog.get_logger(__name__)
 #: Most seconds between two looks at a sound, where each of them fails.
 _REST_MAX_S = 30.0
+#: A sound that comes in less than this part of its length is not being spoken.
+_SPOKEN = 0.7
 #: Windows that have ended and wait to be written down, beyond which a sound is not read on.
 _MOST_WAITING = 2
 
@@ -61,6 +63,7 @@ class LiveTranscript:
     def __init__(self, client: Client, hearing: Hearing, form: Form) -> None:
         self._client, self._hearing = client, hearing
         self._windows = Windows(form)
+        self._began = asyncio.get_running_loop().time()
         self._ended_windows: deque[Window] = deque()
         self._has_ended = False
         #: set when something has come, or the sound has ended
@@ -149,9 +152,11 @@ class LiveTranscript:
             await self._changed.wait()
 
     def _is_look_due(self) -> bool:
-        every_s = self._hearing.every_s
+        """Returns whether there is enough new of the sound, and it comes as it is spoken, not as a file at once."""
+        every_s, now = self._hearing.every_s, asyncio.get_running_loop().time()
         is_new = every_s > 0 and self._windows.open.seconds - self._looked_s >= every_s
-        return is_new and asyncio.get_running_loop().time() >= self._rest_until
+        is_spoken = now - self._began >= _SPOKEN * self._windows.seconds
+        return is_new and is_spoken and now >= self._rest_until
 
     async def _look(self, window: Window) -> None:
         """Hears the window so far, unless it ends meanwhile."""

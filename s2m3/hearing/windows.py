@@ -94,10 +94,17 @@ class Windows:
 
     def __init__(self, form: Form) -> None:
         self.open = Window(form)
+        self._nbytes = 0
+
+    @property
+    def seconds(self) -> float:
+        """Length of the sound so far."""
+        return self.open.form.seconds(self._nbytes)
 
     def add(self, data: bytes) -> list[Window]:
         """Adds samples; returns the windows that they have ended, in order."""
         ended, second = [], self.open.form.frame * self.open.form.rate
+        self._nbytes += len(data)
         for at in range(0, len(data), second):
             self.open.samples += data[at : at + second]
             if self.open.seconds >= LONGEST_S:

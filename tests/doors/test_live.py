@@ -4,7 +4,7 @@ import asyncio
 import io
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -85,26 +85,35 @@ def test_a_sound_in_parts_has_the_transcript_of_its_windows(client: Client, seco
 
 def test_what_was_heard_whole_is_not_asked_for_again(client: Client) -> None:
     """A look that is about the whole sound is its transcript."""
-    requests = 0
+    requests, said = 0, bytearray()
 
     async def hear() -> str:
-        looked = asyncio.Event()
+        looking = asyncio.Event()
 
         @contextmanager
         def counted() -> Iterator[None]:
             nonlocal requests
             requests += 1
+            looking.set()
             yield
-            looked.set()
 
-        async with heard(client, every_s=0.5, admit=counted) as live:
-            live.write(samples(1.0))
-            await looked.wait()
+        async with heard(client, every_s=0.1, admit=counted) as live:
+            await spoken(live, looking, said)
             live.end()
             return "".join([piece async for piece in live.pieces()])
 
-    assert asyncio.run(hear()) == text_of(client, samples(1.0))
+    assert asyncio.run(hear()) == text_of(client, bytes(said))
     assert requests == 1
+
+
+async def spoken(live: LiveTranscript, looking: asyncio.Event, said: bytearray) -> None:
+    """Says a sound as a microphone gives it, until it is looked at."""
+    while not looking.is_set():
+        piece = samples(0.02)
+        said += piece
+        live.write(piece)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(looking.wait(), 0.02)
 
 
 def test_nothing_of_a_sound_is_under_way_once_its_caller_has_left(client: Client) -> None:
@@ -117,8 +126,7 @@ def test_nothing_of_a_sound_is_under_way_once_its_caller_has_left(client: Client
             yield
 
         async with heard(client, every_s=0.5, admit=noted) as live:
-            live.write(samples(3.0))
-            await asking.wait()
+            await spoken(live, asking, bytearray())
 
     asyncio.run(leave())
     deadline = time.monotonic() + WAIT_S

@@ -189,6 +189,30 @@ def test_connections_over_the_limit_are_ended_and_the_others_go_on(settings: Bro
     assert talk(settings, many, max_connections=10, header_s=30.0) == 30
 
 
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.01)
+
+
+def test_what_was_asked_for_a_client_ends_when_the_client_leaves(unready: BrokerSettings) -> None:
+    """The site has no node for it: without its caller's end the request would wait for a minute."""
+
+    async def leave(client: Client) -> None:
+        async with opened(client, unready) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(START + b'{"type": "audio-chunk", "payload_length": 400}\n' + bytes(400))
+            writer.write(b'{"type": "audio-stop"}\n')
+            await _until(lambda: client.under_way > 0)
+            writer.close()
+            await _until(lambda: client.under_way == 0)
+
+    with Client(settings=unready) as client:
+        asyncio.run(leave(client))
+
+
 def test_a_site_without_tasks_says_that_it_has_none(settings: BrokerSettings) -> None:
     (info,) = talk(settings, lambda port: answers(port, Describe().event(), last="info"))
     assert info.data["asr"] == info.data["tts"] == []

@@ -42,7 +42,7 @@ def voice_house(folder: Path) -> Iterator[tuple[Cluster, int]]:
         words = ["serve", "--wyoming", "--port", str(port), "--wyoming-port", str(door)]
         with subprocess.Popen([sys.executable, "-m", "s2m3", *words]) as serving:
             try:
-                asyncio.run(_listening(door))
+                asyncio.run(listening(door))
                 yield cluster, door
                 assert serving.poll() is None
             finally:
@@ -53,7 +53,7 @@ def _has_spare(site: Site, task: str) -> bool:
     return site.ready(task) and all(len(step.replicas) > 1 for step in site.routes[task].steps.values())
 
 
-async def _listening(port: int) -> None:
+async def listening(port: int) -> None:
     async with asyncio.timeout(60):
         while True:
             try:
