@@ -1,6 +1,7 @@
 """Names on the bus: what is one topic level and nothing else."""
 
 import os
+import random
 import re
 
 import pytest
@@ -97,6 +98,28 @@ def test_31_request_ids_come_from_the_system_and_are_not_shared_with_a_forked_pr
     there = {theirs[at : at + REQUEST_ID_BYTES] for at in range(0, len(theirs), REQUEST_ID_BYTES)}
     ours = {new_request_id() for _ in range(200)}
     assert (len(there), len(ours), there & ours) == (200, 200, set())
+
+
+def test_31_from_156_ids_the_next_one_does_not_follow() -> None:
+    """They are 624 words: all of the state of a Mersenne Twister, which was what drew them."""
+    drawn = b"".join(new_request_id() for _ in range(156))
+    words = [_state_word(int.from_bytes(drawn[at : at + 4], "little")) for at in range(0, len(drawn), 4)]
+    twister = random.Random()  # noqa: S311  # it is what an attacker would have
+    twister.setstate((3, (*words, len(words)), None))
+    assert twister.randbytes(REQUEST_ID_BYTES) != new_request_id()
+
+
+def _state_word(drawn: int) -> int:
+    """Returns the word of a Mersenne Twister's state that a drawn word was made of."""
+    word = drawn ^ drawn >> 18
+    word ^= word << 15 & 0xEFC60000
+    found = word
+    for _ in range(4):
+        found = word ^ (found << 7 & 0x9D2C5680)
+    word = found & 0xFFFFFFFF
+    for _ in range(2):
+        found = word ^ found >> 11
+    return found
 
 
 def test_31_what_is_shown_of_an_id_does_not_tell_it_and_differs_from_that_of_another() -> None:
