@@ -1,5 +1,6 @@
 """One simulated site, for bench/site.py: a broker, the real planner, simulated nodes, and what is measured of them."""
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ _NODES_PER_PROCESS = 250
 _WAIT_S = 300.0
 #: Losses of single nodes, one after another.
 _LOSSES = 3
+#: Tasks that measured requesters use: none, a few, and as many more as the site has.
+_USED = (0, 10, 100, 1_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Nodes:
     """
 
     def __init__(self, size: Size, port: int, reports_per_s: float) -> None:
-        self.names = [f"n{n}" for n in range(size.nodes)]
+        self.port, self.names = port, [f"n{n}" for n in range(size.nodes)]
         blocks = [self.names[at : at + _NODES_PER_PROCESS] for at in range(0, len(self.names), _NODES_PER_PROCESS)]
         self._process_of = {name: block for block, names in enumerate(blocks) for name in names}
         script = str(Path(__file__).with_name("simulated_nodes.py"))
@@ -168,6 +171,15 @@ class Simulation:
             "cpu_s": round(self._cpu_s() - cpu, 2),
         }
 
+    def requesters(self) -> list[dict[str, Any]]:
+        """Returns what requesters take that use no task, a few tasks, and many."""
+        script, found = str(Path(__file__).with_name("requester.py")), []
+        for used in (count for count in _USED if count <= self._size.tasks):
+            tasks = ",".join(f"t{number}" for number in range(used))
+            command = [sys.executable, script, "--port", str(self._nodes.port), "--tasks", tasks]
+            found.append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+        return found
+
     def end(self) -> None:
         """Notes the planner's memory, its losses of the connection, and the sizes of documents."""
         status = Path(f"/proc/{self._planner.pid}/status").read_text(encoding="utf-8")
@@ -224,6 +236,7 @@ def measure(size: Size, *, reports_per_s: float = REPORTS_PER_S, idle_s: float =
         site.join()
         site.add_all()
         site.rest(idle_s)
+        site.figures["requesters"] = site.requesters()
         site.add_one()
         site.figures["one_lost"] = [site.lose(1) for _ in range(_LOSSES)]
         site.figures["many_lost"] = {"nodes": size.nodes // 10, **site.lose(size.nodes // 10)}

@@ -8,7 +8,11 @@ by last will, and compute nothing), adds tasks that share modules, and measures 
 - nothing changes, apart from heartbeats and reports without news: the planner's CPU, and the documents it publishes;
 - one task added, one node lost, a tenth of the nodes lost at once: seconds until the last route that names a lost node
   has changed, and how many other routes changed;
-- the planner's memory, and how often it lost its connection.
+- the planner's memory, and how often it lost its connection;
+- requesters that use no task, 10, 100, 1,000: memory and CPU of each.
+
+Of several sizes it prints a table at the end, with each figure of the largest site by that of the smallest, and what a
+unit of change costs the planner: a task that is added, a route that names a lost node. There 1 is linear growth.
 
 What it leaves out: agents' subscriptions among themselves, and requests. Writes bench/results/site.json.
 
@@ -20,6 +24,7 @@ import json
 from pathlib import Path
 
 from simulation import REPORTS_PER_S, Size, measure
+from site_growth import growth
 from tables import measured_on
 
 from s2m3 import logs
@@ -45,6 +50,7 @@ def main() -> None:
         print(f"{size.nodes} nodes, {size.tasks} tasks, {size.modules} modules")
         for name, value in figures.items():
             print(f"  {name:24} {value}", flush=True)
+    print(growth(rows).markdown())
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps({**measured_on(), "sizes": rows}, indent=1), encoding="utf-8")
 

@@ -86,6 +86,21 @@ class EjabberdCluster:
         os.killpg(self._processes[number].pid, signal.SIGKILL)
         self._processes[number].wait()
 
+    def part(self) -> None:
+        """Cuts the connection between the nodes: neither lets the other in, and both go on alone."""
+        self._know_each_other("one", "other")
+        self._rpc(0, "erlang", "disconnect_node", f"'{self._name(1)}'")
+
+    def heal(self) -> None:
+        """Lets the nodes connect again. What each of them knows stays as it is: ejabberd merges nothing."""
+        self._know_each_other(_COOKIE, _COOKIE)
+        self._rpc(0, "net_kernel", "connect_node", f"'{self._name(1)}'")
+
+    def _know_each_other(self, *cookies: str) -> None:
+        """Sets the cookie with which each node knows the other; they connect only if these are the same."""
+        for number, cookie in enumerate(cookies):
+            self._rpc(number, "erlang", "set_cookie", f"'{self._name(1 - number)}', '{cookie}'")
+
     def _environment(self, number: int | None = None) -> dict[str, str]:
         lib = str((find_ejabberd() or Path()).parent)
         common = {**os.environ, "ERL_EPMD_PORT": str(self._epmd), "ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_LIBS": lib}
@@ -116,13 +131,17 @@ class EjabberdCluster:
         return f"ej{number}-{self._epmd}@localhost"
 
     def _join(self) -> bool:
-        call = f"rpc:call('{self._name(1)}', ejabberd_admin, join_cluster, [<<\"{self._name(0)}\">>])"
+        return self._rpc(1, "ejabberd_admin", "join_cluster", f'<<"{self._name(0)}">>').startswith("ok")
+
+    def _rpc(self, number: int, module: str, function: str, arguments: str) -> str:
+        """Calls a function in a node; returns what it returned, as Erlang prints it."""
+        call = f"rpc:call('{self._name(number)}', {module}, {function}, [{arguments}])"
         command = [
             *("erl", "-noshell", "-noinput", "-hidden", "-sname", f"ctl-{self._epmd}@localhost", "-setcookie", _COOKIE),
             *("-eval", f'io:format("~p~n",[{call}])', "-s", "init", "stop"),
         ]
         said = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False, timeout=30)
-        return said.stdout.startswith("ok")
+        return said.stdout
 
 
 def _listens(port: int) -> bool:
