@@ -17,7 +17,7 @@ def _lost(name: str) -> Callable[[_Row], float]:
 
 def _per_route(row: _Row) -> float:
     named = sum(lost["routes_named"] for lost in row["one_lost"])
-    return 1000 * sum(lost["cpu_s"] for lost in row["one_lost"]) / max(named, 1)
+    return float(1000 * sum(lost["cpu_s"] for lost in row["one_lost"]) / max(named, 1))
 
 
 def _requester(name: str, used: int) -> Callable[[_Row], float]:

@@ -9,6 +9,7 @@ from s2m3.broker.event_loop import Loop, Timer
 from s2m3.planner.plan_thread import PlanInputs, PlanInterrupted, PlanThread
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.decision import Decision
+from s2m3.planner.site.improvement_times import ImprovementTimes
 from s2m3.planner.site.placement import Fill, Placement
 from s2m3.planner.site.placer import Placer, second_copies_in_spare
 from s2m3.planner.solving.second_copies import kept_second_copies
@@ -19,8 +20,6 @@ __all__ = ["PlanScheduler"]
 
 #: A thorough plan follows a quick one after so many seconds, or so many times what the last thorough plan took.
 _THOROUGH_AFTER_S, _REST = 0.3, 4.0
-#: Better places are looked for unasked at most once in so many times what the last thorough plan took: 2 % of a core.
-_IMPROVED_EVERY = 50.0
 
 
 class PlanScheduler:
@@ -55,8 +54,7 @@ class PlanScheduler:
         self._cluster, self._placer, self._may_plan = cluster, placer, may_plan
         self._thread = PlanThread(loop, on_plan, self._on_idle)
         self._improve = self._is_improving = False
-        #: when a plan that looks for better places was begun last, monotonic seconds
-        self._improved_at = float("-inf")
+        self._improvement_times = ImprovementTimes()
         #: whether something changed since the snapshot of the plan under way
         self._is_outdated = False
         #: whether the next plan is to be thorough; whether the one under way is; seconds that the last one took
@@ -66,8 +64,6 @@ class PlanScheduler:
         self._is_interruptible, self._interrupted = False, threading.Event()
         #: whether the thorough plan that is due was not asked for: it follows a quick one
         self._is_follow_up = False
-        #: whether anything was planned since the last plan that looked for better places
-        self.has_changed = False
         self._settling: Timer | None = None
         self._follow_up: Timer | None = None
 
@@ -84,19 +80,24 @@ class PlanScheduler:
         """Whether a plan is being made."""
         return self._thread.busy
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether anything changed since the last plan that looked for better places."""
+        return self._improvement_times.has_changed
+
     def improve(self) -> None:
         """Has the next thorough plan look for better places of modules that have one."""
         self._improve = True
 
     def improve_now(self) -> None:
-        """Looks for better places at once, unless that was done a short time ago, compared with what it costs."""
-        if time.monotonic() >= self._improved_at + _IMPROVED_EVERY * self._thorough_s:
+        """Looks for better places, unless changes go on or that was done lately, compared with what it costs."""
+        if self._improvement_times.is_due(time.monotonic(), self._thorough_s):
             self._improve = True
             self.now(thorough=True, follows=True)
 
     def soon(self) -> None:
         """Plans after the settle time, so that several changes in a row are planned once."""
-        self.has_changed = True
+        self._improvement_times.changed(time.monotonic())
         if self._settling is None:
             self._settling = self._loop.after(self._settings.settle_s, self.now)
 
@@ -109,7 +110,8 @@ class PlanScheduler:
         """
         if thorough:
             self._is_thorough_due, self._is_follow_up = True, follows
-        self.has_changed = self.has_changed or not follows
+        if not follows:
+            self._improvement_times.changed(time.monotonic())
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None
@@ -136,7 +138,7 @@ class PlanScheduler:
         self._is_interruptible = self._is_thorough and self._is_follow_up and not self._interrupted.is_set()
         self._is_improving = improve
         if improve:
-            self.has_changed, self._improved_at = False, time.monotonic()
+            self._improvement_times.improved(time.monotonic())
         fill: Fill = kept_second_copies
         if self._is_thorough:
             self._interrupted.clear()

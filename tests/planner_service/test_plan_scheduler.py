@@ -4,12 +4,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from queue import Queue
-from types import SimpleNamespace
 
 import pytest
 
 from s2m3.broker.event_loop import Loop
-from s2m3.planner import plan_scheduler
 from s2m3.planner.plan_scheduler import PlanScheduler
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.placement import Placement, Solve
@@ -100,21 +98,18 @@ def test_a_plan_that_is_asked_to_be_thorough_is_so_at_once_and_alone(loop: Loop,
     assert made.improved == [True]
 
 
-def test_better_places_are_not_looked_for_again_before_that_has_cost_little_of_the_time(
-    loop: Loop, cluster: ClusterState, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr(plan_scheduler, "time", SimpleNamespace(monotonic=lambda: now[0]))
+def test_better_places_are_not_looked_for_right_after_a_change(loop: Loop, cluster: ClusterState) -> None:
     with scheduled(loop, cluster) as made:
         loop.call(made.scheduler.improve_now)
         made.plan()
+        assert not made.scheduler.has_changed
+        loop.call(made.scheduler.now)
         loop.call(made.scheduler.improve_now)
+        made.plan()
         loop.call(lambda: made.scheduler.now(thorough=True))
         made.plan()
-        loop.call(lambda: now.append(now.pop() + 3600.0))
-        loop.call(made.scheduler.improve_now)
-        made.plan()
-    assert made.improved == [True, False, True]
+        assert made.scheduler.has_changed
+    assert made.improved == [True, False, False]
 
 
 def test_a_change_while_a_plan_is_made_is_planned_next(loop: Loop, cluster: ClusterState) -> None:
