@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 
 from s2m3.agents.gateway.answer_publisher import AnswerPublisher
+from s2m3.agents.gateway.lookout import Lookout
 from s2m3.agents.gateway.open_request import OpenRequest, check_size, id_for, is_same, read_request
 from s2m3.agents.gateway.plain_stream import PlainStream
 from s2m3.agents.gateway.requeue import Requeue
@@ -94,6 +95,7 @@ class Gateway:
             task, settings, loop, answers, on_delivered=self._delivered, on_failure=self._note_failure
         )
         self._requeue = Requeue(settings, task, loop, answers, clock)
+        self._lookout = Lookout(task, settings, loop, self._on_missing)
         self._may_return = may_return
         self._publish_event = publish_event
         self._watchdog, self._room = watchdog, room
@@ -132,7 +134,8 @@ class Gateway:
         subscribe(topics.REQUEST.at(root, task=self.task))
         subscribe(topics.REQUEST_INPUT.all(root, task=self.task))
         # not required: the access list of an older release has no such topic
-        subscribe(topics.REQUEST_TRANSACTION.all(root, task=self.task), required=False)
+        transactions = topics.REQUEST_TRANSACTION.all(root, task=self.task)
+        subscribe(transactions, required=False, on_subscribed=self._lookout.session_back)
         link.begin()
         _log.info("gateway_up", node=self._settings.node, task=self.task)
 
@@ -154,6 +157,7 @@ class Gateway:
             self._link.stop(timeout_s=1.0)
             self._link = None
         self._requeue.close()
+        self._lookout.close()
         self._loop.call(partial(self._dispatcher.unfollow, self.task))
 
     def broker_lost(self) -> None:
@@ -171,6 +175,7 @@ class Gateway:
         self._link.abort()
         self._link = None
         self._requeue.connection_lost()
+        self._lookout.session_lost()
         for plain in self._plain.values():
             plain.link = None
         if self._plain and not self._orphans:
@@ -217,6 +222,9 @@ class Gateway:
             return
         if self._is_known(link, message):
             return
+        if self._lookout.came(message):
+            self._requeue.passed(link, message)
+            return
         too_much = self._room.refusal(len(message.payload))
         plain = OpenRequest(id_for(self._settings, message), message, link, reply_to=message.reply_to)
         self._plain[plain.request] = plain
@@ -241,6 +249,11 @@ class Gateway:
             self._waiting.append(plain)
         else:
             self._refuse(plain, BusyError(f"{_WAITING} plain requests of {self.task} wait"))
+
+    def _on_missing(self, message: Message) -> None:
+        """Takes a request that waited in a session which was lost with its broker."""
+        if self._link is not None:
+            self._on_request(self._link, message)
 
     def _is_known(self, link: Link, message: Message) -> bool:
         """Whether the message is a request's copy or an orphan's redelivery: the request continues, on this link."""
