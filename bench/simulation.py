@@ -217,7 +217,7 @@ def _since(began: float) -> float:
 
 @contextmanager
 def simulation(
-    size: Size, *, reports_per_s: float, kind: BrokerKind = "mosquitto", quiet_s: float = 4.0
+    size: Size, *, reports_per_s: float, kind: BrokerKind = "mosquitto", quiet_s: float = 8.0
 ) -> Iterator[Simulation]:
     """Starts broker, planner and nodes of a site of some size, and ends them."""
     with tempfile.TemporaryDirectory(prefix="s2m3-site-") as folder:

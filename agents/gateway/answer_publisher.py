@@ -75,17 +75,17 @@ class AnswerPublisher:
 
     def send_piece(self, plain: OpenRequest, payload: bytes) -> bool:
         """Publishes a piece of streamed text unless the outgoing queue is long: the answer contains all text."""
-        if not self._link.has_room or plain.reply_to == self._value:
+        if not self._link_of(plain).has_room or plain.reply_to == self._value:
             return False
         # a refusal of the answer is handled
-        self._link.publish(self._addressed(plain, payload), on_refused=lambda _: None)
+        self._link_of(plain).publish(self._addressed(plain, payload), on_refused=lambda _: None)
         return True
 
     def _publish(self, plain: OpenRequest) -> None:
         """Publishes the value first: the broker has it when it acknowledges the answer, which follows on the link."""
         answer, value = plain.answer or b"", plain.value
         publish = partial(
-            self._link.publish,
+            self._link_of(plain).publish,
             on_delivered=partial(self._on_delivered, plain),
             on_refused=partial(self._may_not_answer, plain) if plain.reply_to else None,
             on_dropped=partial(self._dropped, plain),
@@ -98,8 +98,12 @@ class AnswerPublisher:
             return
         if not plain.reply_to and value is not None and len(value) <= LONGEST_VALUE:
             # an access list of a release that has no such topic refuses it: the answer itself follows
-            self._link.publish(Outgoing(self._value, value), on_refused=lambda _: None)
+            self._link_of(plain).publish(Outgoing(self._value, value), on_refused=lambda _: None)
         publish(self._addressed(plain, answer))
+
+    def _link_of(self, plain: OpenRequest) -> Link:
+        """Returns the link for an answer: the listener's of a request that a listener heard, as its caller is there."""
+        return plain.answers if plain.answers is not None and plain.answers.connected else self._link
 
     def _addressed(self, plain: OpenRequest, payload: bytes) -> Outgoing:
         if plain.reply_to and plain.reply_to != self._value:

@@ -95,7 +95,7 @@ class Gateway:
             task, settings, loop, answers, on_delivered=self._delivered, on_failure=self._note_failure
         )
         self._requeue = Requeue(settings, task, loop, answers, clock)
-        self._lookout = Lookout(task, settings, loop, self._on_missing)
+        self._lookout = Lookout(task, settings, loop, may_take=self._may_take, on_missing=self._on_missing, clock=clock)
         self._may_return = may_return
         self._publish_event = publish_event
         self._watchdog, self._room = watchdog, room
@@ -134,8 +134,7 @@ class Gateway:
         subscribe(topics.REQUEST.at(root, task=self.task))
         subscribe(topics.REQUEST_INPUT.all(root, task=self.task))
         # not required: the access list of an older release has no such topic
-        transactions = topics.REQUEST_TRANSACTION.all(root, task=self.task)
-        subscribe(transactions, required=False, on_subscribed=self._lookout.session_back)
+        subscribe(topics.REQUEST_TRANSACTION.all(root, task=self.task), required=False)
         link.begin()
         _log.info("gateway_up", node=self._settings.node, task=self.task)
 
@@ -175,7 +174,6 @@ class Gateway:
         self._link.abort()
         self._link = None
         self._requeue.connection_lost()
-        self._lookout.session_lost()
         for plain in self._plain.values():
             plain.link = None
         if self._plain and not self._orphans:
@@ -212,7 +210,7 @@ class Gateway:
         if plain.link is None:
             self._orphans = [other for other in self._orphans if other is not plain]
 
-    def _on_request(self, link: Link, message: Message) -> None:
+    def _on_request(self, link: Link, message: Message, answers: Link | None = None) -> None:
         if link is not self._link:
             return
         if message.retain or not (message.payload or message.oversize):
@@ -226,7 +224,7 @@ class Gateway:
             self._requeue.passed(link, message)
             return
         too_much = self._room.refusal(len(message.payload))
-        plain = OpenRequest(id_for(self._settings, message), message, link, reply_to=message.reply_to)
+        plain = OpenRequest(id_for(self._settings, message), message, link, reply_to=message.reply_to, answers=answers)
         self._plain[plain.request] = plain
         self._nbytes += len(message.payload)
         self._requeue.came(plain, link, message)
@@ -250,10 +248,13 @@ class Gateway:
         else:
             self._refuse(plain, BusyError(f"{_WAITING} plain requests of {self.task} wait"))
 
-    def _on_missing(self, message: Message) -> None:
-        """Takes a request that waited in a session which was lost with its broker."""
+    def _may_take(self) -> bool:
+        return self._link is not None and self._link.connected and len(self._plain) < self._settings.plain_inflight
+
+    def _on_missing(self, message: Message, answers: Link) -> None:
+        """Takes a request that a listener heard and that the session did not bring."""
         if self._link is not None:
-            self._on_request(self._link, message)
+            self._on_request(self._link, message, answers)
 
     def _is_known(self, link: Link, message: Message) -> bool:
         """Whether the message is a request's copy or an orphan's redelivery: the request continues, on this link."""

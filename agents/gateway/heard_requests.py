@@ -19,6 +19,8 @@ class _Kind:
     """Equal requests: how often each listener heard one, and how often one came from the session or was taken."""
 
     message: Message
+    #: when a listener heard one last, monotonic seconds
+    heard_at: float = 0.0
     heard: Counter[int] = field(default_factory=Counter)
     came: int = 0
     taken: int = 0
@@ -26,6 +28,11 @@ class _Kind:
     @property
     def missing(self) -> int:
         return max(self.heard.values(), default=0) - self.came - self.taken
+
+    @property
+    def listener(self) -> int:
+        """The listener that heard most of them."""
+        return max(self.heard, key=self.heard.__getitem__)
 
 
 class HeardRequests:
@@ -41,7 +48,9 @@ class HeardRequests:
 
     def heard(self, listener: int, message: Message, now: float) -> None:
         """Notes a request that a listener heard."""
-        self._kind(message, now).heard[listener] += 1
+        kind = self._kind(message, now)
+        kind.heard[listener] += 1
+        kind.heard_at = now
 
     def came(self, message: Message, now: float) -> bool:
         """Notes a request that the session brought; returns whether it was taken from a listener before."""
@@ -53,13 +62,20 @@ class HeardRequests:
         kind.came += 1
         return False
 
-    def take_missing(self) -> list[Message]:
-        """Returns the requests that listeners heard and the session never brought, and counts them as taken."""
+    def take_missing(self, until: float) -> list[tuple[int, Message]]:
+        """Returns the requests that listeners heard and the session never brought, and counts them as taken.
+
+        Args:
+            until: What was heard later may still come from the session.
+
+        Returns:
+            Each request with a listener that heard it.
+        """
         found = []
         for kind in self._kinds.values():
-            if (missing := kind.missing) > 0:
+            if kind.heard_at <= until and (missing := kind.missing) > 0:
                 kind.taken += missing
-                found += [kind.message] * missing
+                found += [(kind.listener, kind.message)] * missing
         return found
 
     def _kind(self, message: Message, now: float) -> _Kind:

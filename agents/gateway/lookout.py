@@ -1,7 +1,9 @@
-"""Hears a task's plain requests at every broker of a cluster: what waits in a session whose broker dies is not lost."""
+"""Hears a task's plain requests at every broker of a cluster, beside the task's session, which lives at one of them.
+
+A broker that dies takes along what waits in the session; one that is cut off sends the session nothing.
+"""
 
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,8 +18,8 @@ from s2m3.schemas.settings import AgentSettings
 
 __all__ = ["Lookout"]
 
-#: After a lost session is back, so long is waited for what it brings again.
-_REDELIVERY_S = 1.0
+#: The session has so long to bring what a listener heard, seconds; and the interval of looks.
+_LATE_S, _LOOK_S = 2.0, 0.5
 
 
 class Lookout:
@@ -29,16 +31,27 @@ class Lookout:
         task: The task.
         settings: The agent's settings.
         loop: The agent's event loop.
-        on_missing: Called with each request that the session did not bring, once the session is back; it has no packet
-            id, so nothing acknowledges it.
+        may_take: Whether the session is connected, and further requests may be under way: else they wait in it.
+        on_missing: Called with each request that the session did not bring, which has no packet id, so that nothing
+            acknowledges it; and with the listener's link, for its answer.
+        clock: Returns monotonic seconds.
     """
 
-    def __init__(self, task: str, settings: AgentSettings, loop: Loop, on_missing: Callable[[Message], None]) -> None:
-        self._loop, self._on_missing = loop, on_missing
+    def __init__(
+        self,
+        task: str,
+        settings: AgentSettings,
+        loop: Loop,
+        *,
+        may_take: Callable[[], bool],
+        on_missing: Callable[[Message, Link], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._loop, self._clock, self._may_take, self._on_missing = loop, clock, may_take, on_missing
         self._requests = HeardRequests()
-        self._was_lost = self._closed = False
         addresses = settings.addresses if settings.fallback else []
         self._links = [self._listen(task, settings, number, *address) for number, address in enumerate(addresses)]
+        self._timer = loop.after(_LOOK_S, self._look) if self._links else None
 
     def _listen(self, task: str, settings: AgentSettings, number: int, host: str, port: int) -> Link:
         there = settings.model_copy(update={"host": host, "port": port, "fallback": ""})
@@ -52,31 +65,22 @@ class Lookout:
 
     def _heard(self, number: int, message: Message) -> None:
         if message.payload and not message.retain and REQUEUED not in message.user:
-            self._requests.heard(number, message, time.monotonic())
+            self._requests.heard(number, message, self._clock())
 
     def came(self, message: Message) -> bool:
         """Notes a request that the session brought; returns whether it was answered from a listener already."""
         is_counted = bool(self._links) and bool(message.mid) and REQUEUED not in message.user
-        return is_counted and self._requests.came(message, time.monotonic())
+        return is_counted and self._requests.came(message, self._clock())
 
-    def session_lost(self) -> None:
-        """Notes that the session's connection was lost."""
-        self._was_lost = True
-
-    def session_back(self) -> None:
-        """Notes that the session is connected and subscribed."""
-        if self._was_lost and self._links:
-            self._loop.after(_REDELIVERY_S, self._take_missing)
-        self._was_lost = False
-
-    def _take_missing(self) -> None:
-        if self._closed or self._was_lost:
-            return
-        for message in self._requests.take_missing():
-            self._on_missing(replace(message, mid=0))
+    def _look(self) -> None:
+        self._timer = self._loop.after(_LOOK_S, self._look)
+        if self._may_take():
+            for number, message in self._requests.take_missing(self._clock() - _LATE_S):
+                self._on_missing(replace(message, mid=0), self._links[number])
 
     def close(self) -> None:
         """Disconnects all listeners."""
-        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         for link in self._links:
             link.stop(timeout_s=0.0)

@@ -35,6 +35,8 @@ class OpenRequest:
     was_dropped: bool = False
     #: whether nothing is to be published any more: answered, or left to the next gateway
     closed: bool = False
+    #: the link of the listener that heard it, for its answer; None: the agent's own
+    answers: Link | None = None
     #: how often it was requeued, and the earliest time of the next copy, monotonic seconds (`requeue`)
     copies: int = 0
     next_copy_at: float = 0.0
