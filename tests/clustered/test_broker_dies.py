@@ -1,16 +1,91 @@
-"""One of two clustered brokers is killed under load: the processes that were there go on at the other."""
+"""One of two clustered brokers is killed or cut off under load: the processes that were there go on at the other."""
 
+import json
+import threading
 import time
+from collections import Counter
+from typing import Self
 
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from s2m3.client import Client
 from s2m3.commands.tasks import add_task
 from s2m3.schemas import messages as m
 from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.settings import BrokerSettings
 from s2m3.snapshot import Site
-from tests.clustered.conftest import SpreadOut
+from tests.clustered.conftest import SpreadOut, SpreadSite
 from tests.conftest import WAIT_S
+
+_MANY, _FIRST = 1_000, 300
+_PER_S = 100.0
+
+
+class PlainLoad:
+    """Asks as 3.1.1 devices do, at a set pace, and counts answers and wrong ones."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self.answered: Counter[int] = Counter()
+        self.wrong: list[object] = []
+        self.longest_s = 0.0
+        self._root, self._sent, self._pause = settings.root, dict[int, float](), threading.Event()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        self._client.username_pw_set(settings.username, "s2m3")
+        self._client.on_message = self._on_answer
+        subscribed = threading.Event()
+        self._client.on_subscribe = lambda *_: subscribed.set()
+        self._client.on_connect = lambda c, *_: c.subscribe(f"{self._root}/response/noop", qos=1)
+        self._client.connect(settings.host, settings.port)
+        self._client.loop_start()
+        assert subscribed.wait(WAIT_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def ask(self, number: int) -> None:
+        """Asks, and waits until the next one is due."""
+        self._sent[number] = time.monotonic()
+        request = {"transaction": number, "inputs": {"left": number, "right": number}}
+        self._client.publish(f"{self._root}/request/noop", json.dumps(request), qos=1)
+        self._pause.wait(1 / _PER_S)
+
+    def wait(self) -> list[int]:
+        """Waits until all are answered; returns those that are not in time."""
+        deadline = time.monotonic() + WAIT_S
+        while len(self.answered) < len(self._sent) and time.monotonic() < deadline:
+            self._pause.wait(0.1)
+        return [number for number in self._sent if not self.answered[number]]
+
+    def _on_answer(self, _c: paho.Client, _u: object, message: paho.MQTTMessage) -> None:
+        answer = json.loads(message.payload)
+        number = answer["transaction"]
+        self.answered[number] += 1
+        self.longest_s = max(self.longest_s, time.monotonic() - self._sent[number])
+        if answer.get("answer") != [number, number]:
+            self.wrong.append(answer)
+
+
+def _serve(spread: SpreadOut) -> SpreadSite:
+    """Starts a site with the planner and the gateway at the first broker, and an agent at each."""
+    site = spread({"a": 0, "b": 1}, 0)
+    first, second = site.broker.ports  # type: ignore[attr-defined]
+    site.environment["S2M3_FALLBACK"] = f"127.0.0.1:{second},127.0.0.1:{first}"
+    site.start_agent("a")
+    site.start_planner()
+    with Site(site.at(1), roll_call="test") as seen:
+        assert seen.wait(lambda s: s.planner is not None and s.planner.state == "online", WAIT_S), site.log("planner")
+        add_task(seen, "noop", m.TaskSpec(model="noop", max_replicas=2))
+        assert seen.wait(lambda s: s.answers("noop"), WAIT_S), site.log("planner")
+        site.start_agent("b")
+        assert seen.wait(lambda s: s.nodes.ready == {"a", "b"}, WAIT_S), site.log("planner")
+        assert seen.plans["a"].gateways == ["noop"]
+    return site
 
 
 @pytest.mark.long
@@ -18,23 +93,15 @@ from tests.conftest import WAIT_S
 def test_clients_requests_outlive_a_broker_of_the_cluster(
     spread: SpreadOut, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site = spread({"a": 0, "b": 1}, 0)
-    first, second = site.broker.ports  # type: ignore[attr-defined]
-    site.environment["S2M3_FALLBACK"] = f"127.0.0.1:{second},127.0.0.1:{first}"
-    for party in ("a", "b"):
-        site.start_agent(party)
-    site.start_planner()
+    site = _serve(spread)
+    first = site.broker.ports[0]  # type: ignore[attr-defined]
     there = site.at(1).model_copy(update={"fallback": f"127.0.0.1:{first}"})
-    with Site(site.at(1), roll_call="test") as seen:
-        assert seen.wait(lambda s: s.planner is not None and s.planner.state == "online", WAIT_S), site.log("planner")
-        add_task(seen, "noop", m.TaskSpec(model="noop", max_replicas=2))
-        assert seen.wait(lambda s: s.nodes.ready == {"a", "b"} and s.answers("noop"), WAIT_S), site.log("planner")
     failed: list[str] = []
     with Client(settings=there) as client:
         client.ask("noop", left=0, right=0, deadline_s=WAIT_S)
         began = time.monotonic()
-        for number in range(1_000):
-            if number == 300:
+        for number in range(_MANY):
+            if number == _FIRST:
                 site.broker.kill(0)  # type: ignore[call-arg]
             try:
                 answer = client.ask("noop", left=number, right=number, deadline_s=60)
@@ -45,3 +112,22 @@ def test_clients_requests_outlive_a_broker_of_the_cluster(
     with capsys.disabled():
         print(f"\n    1,000 requests in {took:.1f} s, {len(failed)} failed: {failed[:3]}")  # noqa: T201  # the figure
     assert not failed
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_plain_requests_outlive_the_broker_of_their_gateway(
+    spread: SpreadOut, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = _serve(spread)
+    with PlainLoad(site.at(1)) as load:
+        for number in range(_MANY):
+            if number == _FIRST:
+                site.broker.kill(0)  # type: ignore[call-arg]
+            load.ask(number)
+        lost = load.wait()
+    twice = sum(count > 1 for count in load.answered.values())
+    with capsys.disabled():
+        print(f"\n    {_MANY} plain: {len(lost)} lost, {twice} twice, longest {load.longest_s:.1f} s")  # noqa: T201
+    assert not lost
+    assert not load.wrong
