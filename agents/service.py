@@ -243,10 +243,9 @@ class Agent:
             self._measure()
 
     def _on_task(self, _: str, task: m.TaskSpec | None) -> None:
-        """Adds checkpoints that a task's embedded definition names to the profile, if they are on this device."""
-        if task is not None and task.definition is not None:
-            named = {spec.source for spec in task.definition.modules}
-            self._presence.offer({source for source in named if self._loader.sources.holds(source)})
+        """Adds checkpoints that a task's embedded definitions name to the profile, if they are on this device."""
+        if task is not None and task.sources:
+            self._presence.offer({source for source in task.sources if self._loader.sources.holds(source)})
 
     def _start_draining(self) -> None:
         if self._presence.state == "ready":

@@ -51,6 +51,12 @@ class TaskSpec(Document):
         return (self, *self.stand_ins)
 
     @property
+    def sources(self) -> frozenset[str]:
+        """The sources that the embedded definitions of the task's models name."""
+        definitions = [one.definition for one in self.ranks if one.definition is not None]
+        return frozenset(module.source for definition in definitions for module in definition.modules)
+
+    @property
     def unreadable(self) -> Mapping[int, str]:
         """Rank of a model -> why its embedded definition cannot be used."""
         return self._unreadable

@@ -330,9 +330,7 @@ class ClusterState:
 
     def note_new(self, task: str, now: float) -> None:
         """Notes that a task is new or changed: nodes may take a moment to say that they hold its checkpoint."""
-        definition = self.tasks[task].definition
-        missing = {module.source for module in definition.modules} if definition is not None else set()
-        if missing.difference(*(profile.sources for profile in self.profiles.values())):
+        if self.tasks[task].sources.difference(*(profile.sources for profile in self.profiles.values())):
             self._offers_until[task] = now + _OFFER_S
 
     def hopes(self, task: str, now: float) -> bool:

@@ -17,8 +17,8 @@ __all__ = ["RankedTask", "StandIns", "absence_s", "stand_ins"]
 
 #: Most branches of the search for places of some stand-ins together, and of how many modules it is made.
 _MOST_BRANCHES, _MOST_SEARCHED = 2_000, 64
-#: A module and the devices that do not count as its places.
-_Need = tuple[str, frozenset[str]]
+#: A module, the devices that do not count as its places, and the modules of its model.
+_Need = tuple[str, frozenset[str], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,10 @@ class RankedTask:
     def lower(self) -> list[int]:
         """The ranks below the one that answers, the best first."""
         return sorted(rank for rank in self.models if rank > self.answers)
+
+    def models_at(self, *ranks: int) -> list[tuple[str, ...]]:
+        """Returns the modules of the models of some ranks."""
+        return [self.models[rank] for rank in ranks]
 
 
 @dataclass(slots=True)
@@ -72,7 +76,9 @@ def stand_ins(
     """Returns the stand-ins to hold in the memory that a placement leaves.
 
     Each task first gets one: the choice leaves out what costs least (`absence_s`), then prefers the best ranks. Then
-    come the tasks for which that must lie on the devices of the better model, and further ranks.
+    come the tasks for which that must lie on the devices of the better model (of a model that is spread over all
+    devices, the stand-in lies on as few as possible), further ranks, and those that are left for losses that none of
+    the others outlives.
 
     Args:
         instance: Devices, and the modules of the placement and of all models of the tasks.
@@ -90,9 +96,19 @@ def stand_ins(
     worth = {task: absence_s(one, size_mb, spare) for task, one in tasks.items() if one.lower}
     order = sorted(worth, key=lambda task: (-worth[task], not _is_held(tasks[task], current), task))
     for strict in (True, False):
-        _choose({task: tasks[task] for task in order if task not in found.ranks}, worth, room, found, strict=strict)
+        avoided = {
+            task: room.broken_by([tasks[task].models[tasks[task].answers]]) if strict else frozenset[str]()
+            for task in order
+            if task not in found.ranks
+        }
+        _choose(tasks, worth, room, found, avoided)
     for _ in range(max((len(one.lower) for one in tasks.values()), default=1) - 1):
-        _choose({task: tasks[task] for task in order}, worth, room, found, strict=True)
+        models = {task: tasks[task].models_at(tasks[task].answers, *found.ranks.get(task, ())) for task in order}
+        _choose(tasks, worth, room, found, {task: room.broken_by(models[task]) for task in order})
+    for _ in range(max((len(one.lower) for one in tasks.values()), default=1) - 1):
+        models = {task: tasks[task].models_at(tasks[task].answers, *found.ranks.get(task, ())) for task in order}
+        fatal = {task: room.breaking_each(models[task]) for task in order if task in found.ranks}
+        _choose(tasks, worth, room, found, {task: devices for task, devices in fatal.items() if devices})
     found.copies = {module: sorted(devices) for module, devices in room.added.items() if devices}
     return found
 
@@ -102,20 +118,31 @@ def _is_held(task: RankedTask, current: Mapping[str, Sequence[str]]) -> bool:
 
 
 def _choose(
-    tasks: Mapping[str, RankedTask], worth: Mapping[str, float], room: "_Room", found: StandIns, *, strict: bool
+    tasks: Mapping[str, RankedTask],
+    worth: Mapping[str, float],
+    room: "_Room",
+    found: StandIns,
+    avoided: Mapping[str, frozenset[str]],
 ) -> None:
-    """Adds at most one stand-in to each task, and their copies to the room."""
-    warm = {task: found.ranks.get(task, []) for task in tasks}
-    options = {task: [rank for rank in one.lower if rank not in warm[task]] for task, one in tasks.items()}
+    """Adds at most one stand-in to each task of `avoided`, and their copies to the room.
+
+    Args:
+        tasks: The tasks.
+        worth: Task -> what it costs to leave the task out.
+        room: The memory that is left.
+        found: The stand-ins so far; those that are chosen are added.
+        avoided: Task -> devices whose loss the stand-in is to outlive.
+    """
+    warm = {task: found.ranks.get(task, []) for task in avoided}
+    options = {task: [rank for rank in tasks[task].lower if rank not in warm[task]] for task in avoided}
     options = {task: ranks for task, ranks in options.items() if ranks}
     if not options:
         return
-    avoided = {task: room.broken_by(tasks[task], warm[task]) for task in options} if strict else {}
 
     def needs(ranks: Mapping[str, int]) -> list[_Need]:
-        models = ((avoided.get(task, frozenset()), tasks[task].models[rank]) for task, rank in ranks.items())
-        wanted = {(module, devices) for devices, modules in models for module in modules}
-        return sorted(wanted, key=lambda need: (-room.size_mb(need[0]), need[0], sorted(need[1])))
+        models = ((avoided[task], tasks[task].models[rank]) for task, rank in ranks.items())
+        wanted = {(module, devices, modules) for devices, modules in models for module in modules}
+        return sorted(wanted, key=lambda need: (-room.size_mb(need[0]), need[0], sorted(need[1]), need[2]))
 
     def why_not(ranks: Mapping[str, int]) -> NoCapacityError | None:
         return None if room.places(needs(ranks)) is not None else NoCapacityError("no spare memory for the stand-ins")
@@ -150,11 +177,15 @@ class _Room:
     def _places_of(self, module: str) -> set[str]:
         return {*self._held.get(module, ()), *self.added.get(module, ())}
 
-    def broken_by(self, task: RankedTask, warm: Sequence[int]) -> frozenset[str]:
-        """Returns the devices whose loss alone takes away the model that answers, or one that is warm below it."""
-        modules = {module for rank in (task.answers, *warm) for module in task.models[rank]}
-        places = [self._places_of(module) for module in modules]
+    def broken_by(self, models: Collection[Collection[str]]) -> frozenset[str]:
+        """Returns the devices whose loss alone takes away one of some models."""
+        places = [self._places_of(module) for modules in models for module in modules]
         return frozenset(device for devices in places if len(devices) == 1 for device in devices)
+
+    def breaking_each(self, models: Collection[Collection[str]]) -> frozenset[str]:
+        """Returns the devices whose loss alone takes away all of some models."""
+        broken = [self.broken_by([modules]) for modules in models]
+        return frozenset.intersection(*broken)
 
     def add(self, copies: Sequence[tuple[str, str]]) -> None:
         """Takes the memory of copies, (module, device) each."""
@@ -174,12 +205,13 @@ class _Room:
         placed: list[int] = []
         position = 0
         while position < len(needs):
-            module, avoided = needs[position]
+            module, avoided, model = needs[position]
             there = self._places_of(module) | {device for of, device in copies if of == module}
             if there - avoided:
                 position += 1
                 continue
-            waiting = iter([device for device in self._candidates(module, avoided, free) if device not in there])
+            near = self._alone_with(model, copies)
+            waiting = iter([one for one in self._candidates(module, avoided, free, near) if one not in there])
             while (device := self._next_with_room(waiting, module, free)) is None:
                 if not others:
                     return None
@@ -199,8 +231,19 @@ class _Room:
     def _next_with_room(self, devices: Iterator[str], module: str, free: Mapping[str, float]) -> str | None:
         return next((device for device in devices if free[device] + SLACK_MB >= self.size_mb(module)), None)
 
-    def _candidates(self, module: str, avoided: frozenset[str], free: Mapping[str, float]) -> list[str]:
-        """Returns the devices for a copy: those that hold one now, the fastest, those with least room left."""
+    def _alone_with(self, model: Collection[str], copies: Sequence[tuple[str, str]]) -> set[str]:
+        """Returns the devices that alone hold one of a model's modules, with these further copies."""
+        added = {module: {device for of, device in copies if of == module} for module in model}
+        places = [self._places_of(module) | added[module] for module in model]
+        return {device for devices in places if len(devices) == 1 for device in devices}
+
+    def _candidates(
+        self, module: str, avoided: frozenset[str], free: Mapping[str, float], near: Collection[str]
+    ) -> list[str]:
+        """Returns the devices for a copy: those whose loss takes its model in any case, then those that hold one now.
+
+        Then come the fastest, and those with least room left.
+        """
         seconds, now = self._modules[module].seconds, self._current.get(module, ())
         able = [device for device in seconds if device in free and device not in avoided]
-        return sorted(able, key=lambda device: (device not in now, seconds[device], free[device], device))
+        return sorted(able, key=lambda one: (one not in near, one not in now, seconds[one], free[one], one))

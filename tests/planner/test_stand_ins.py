@@ -73,6 +73,17 @@ def test_where_no_other_device_can_hold_it_a_stand_in_lies_beside_the_better_mod
     assert stand_ins(full, {"big": ["a"]}, ranked(tasks)) == StandIns()
 
 
+def test_beside_a_model_on_all_devices_a_stand_in_needs_few_and_the_next_outlives_the_rest() -> None:
+    tasks = {"porch": [["eye", "words", "head"], ["eye", "classes"], ["tiny", "top"]]}
+    sizes = {"eye": 20.0, "words": 90.0, "head": 3.0, "classes": 5.0, "tiny": 2.0, "top": 1.0}
+    memory = {"a": 300.0, "b": 60.0, "c": 60.0}
+    placed = {"eye": ["b"], "words": ["a"], "head": ["c"]}
+    found = stand_ins(instance(memory, sizes, tasks), placed, ranked(tasks))
+    assert found.ranks == {"porch": [1, 2]}
+    assert found.copies["classes"] == ["b"]  # with the eye: a loss of the other two is outlived
+    assert found.copies["tiny"] == found.copies["top"] != ["b"]  # on one device, and answers when b is lost
+
+
 def test_every_task_gets_one_before_any_gets_a_better_one_or_a_second() -> None:
     tasks = {name: [[f"{name}0"], [f"{name}1"], [f"{name}2"]] for name in ("x", "y")}
     sizes = {f"{name}{rank}": (50.0, 30.0, 10.0)[rank] for name in tasks for rank in range(3)}

@@ -6,7 +6,7 @@ import pytest
 
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.schemas.definitions import shipped_catalogue
-from s2m3.schemas.messages import ErrorBody, ModuleReport, NodeState, Reported, TaskSpec
+from s2m3.schemas.messages import ErrorBody, ModuleReport, NodeState, Reported, StandIn, TaskSpec
 from s2m3.schemas.specs import Definition
 from tests.planner_service.site import hold, join, lose, make_facts
 
@@ -267,12 +267,15 @@ def test_the_next_look_is_at_the_earliest_retry_release_or_end_of_hope() -> None
     assert cluster.next_retry(12.0) == 20.0
 
 
-def test_nodes_have_two_seconds_to_say_that_they_hold_the_checkpoint_of_a_new_task() -> None:
+@pytest.mark.parametrize("rank", [0, 1])
+def test_nodes_have_two_seconds_to_say_that_they_hold_the_checkpoint_of_a_new_task(rank: int) -> None:
     shipped = shipped_catalogue()
     left = shipped.modules["noop-left"].model_copy(update={"source": "/shelf/own"})
     definition = Definition(model=shipped.models["noop"], modules=[left])
     cluster = make_facts(nodes={"a": 10.0})
-    cluster.want("own", TaskSpec(model="noop", definition=definition))
+    stand_in = StandIn(model="noop", definition=definition)
+    spec = [TaskSpec(model="noop", definition=definition), TaskSpec(model="noop", stand_ins=[stand_in])][rank]
+    cluster.want("own", spec)
     cluster.note_new("own", 5.0)
     assert cluster.hopes("own", 6.9)
     assert not cluster.hopes("own", 7.0)
@@ -282,7 +285,7 @@ def test_nodes_have_two_seconds_to_say_that_they_hold_the_checkpoint_of_a_new_ta
     assert not cluster.hopes("own", 6.0)
     profile = cluster.profiles["a"]
     cluster.take_profile("a", profile.model_copy(update={"sources": [*profile.sources, "/shelf/own"]}))
-    cluster.want("own", TaskSpec(model="noop", definition=definition))
+    cluster.want("own", spec)
     cluster.note_new("own", 5.0)  # a node offers it already
     assert not cluster.hopes("own", 6.0)
 
