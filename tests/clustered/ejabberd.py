@@ -86,21 +86,6 @@ class EjabberdCluster:
         os.killpg(self._processes[number].pid, signal.SIGKILL)
         self._processes[number].wait()
 
-    def part(self) -> None:
-        """Cuts the connection between the nodes: neither lets the other in, and both go on alone."""
-        self._know_each_other("one", "other")
-        self._rpc(0, "erlang", "disconnect_node", f"'{self._name(1)}'")
-
-    def heal(self) -> None:
-        """Lets the nodes connect again. What each of them knows stays as it is: ejabberd merges nothing."""
-        self._know_each_other(_COOKIE, _COOKIE)
-        self._rpc(0, "net_kernel", "connect_node", f"'{self._name(1)}'")
-
-    def _know_each_other(self, *cookies: str) -> None:
-        """Sets the cookie with which each node knows the other; they connect only if these are the same."""
-        for number, cookie in enumerate(cookies):
-            self._rpc(number, "erlang", "set_cookie", f"'{self._name(1 - number)}', '{cookie}'")
-
     def _environment(self, number: int | None = None) -> dict[str, str]:
         lib = str((find_ejabberd() or Path()).parent)
         common = {**os.environ, "ERL_EPMD_PORT": str(self._epmd), "ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_LIBS": lib}
