@@ -23,11 +23,11 @@ def raise_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def most_gateways() -> int | None:
-    """Returns how many tasks' sessions fit beside what is open now; None where the system has no such limit."""
+def most_gateways(connections: int = 1) -> int | None:
+    """Returns how many gateways fit beside what is open now, each of so many connections; None without a limit."""
     if sys.platform == "win32":
         return None
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return None
-    return max(0, soft - psutil.Process().num_fds() - _RESERVED)
+    return max(0, (soft - psutil.Process().num_fds() - _RESERVED) // connections)

@@ -109,7 +109,8 @@ class Agent:
         self._losses = 0  # of the connection
         self._orders = Orders(settings, self.link, drain=self._start_draining, measure=self._measure_again)
         raise_limit()
-        self._gateways = Gateways(self._node, self._make_gateway, most_gateways())
+        connections = 1 + (len(settings.addresses) if settings.fallback else 0)
+        self._gateways = Gateways(self._node, self._make_gateway, most_gateways(connections))
 
     def _make_parts(self) -> PartExchange:
         return PartExchange(
