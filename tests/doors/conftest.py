@@ -36,11 +36,11 @@ def site(shelf: Path) -> Iterator[Cluster]:
     with Cluster(NODES, threads=1, checkpoints=dict.fromkeys(NODES, shelf)) as cluster:
         with Site(cluster.settings) as seen:
             assert seen.wait(lambda s: s.nodes.ready == set(NODES) and len(s.profiles) == len(NODES), WAIT_S)
-            add_task(seen, "words", m.TaskSpec(model="noop-text", deadline_s=60))
+            add_task(seen, "words", m.TaskSpec(model="noop-text", deadline_s=300))
             for task in [*_FAMILIES, "chat"]:
                 definition = checkpoint_definition(str(shelf / task), task)
                 assert definition is not None
-                add_task(seen, task, m.TaskSpec(model=definition.model.id, definition=definition, deadline_s=60))
+                add_task(seen, task, m.TaskSpec(model=definition.model.id, definition=definition, deadline_s=300))
             tasks = ["words", "chat", *_FAMILIES]
             assert seen.wait(lambda s: all(s.ready(task) for task in tasks), WAIT_S), cluster.log("planner")
         yield cluster
