@@ -49,14 +49,14 @@ class Load:
         self._thread = threading.Thread(target=self._run)
         self.answers: list[tuple[float, Answer]] = []
         self.errors: list[BaseException] = []
+        self.sent = 0
         self.changed = threading.Condition()
 
     def _run(self) -> None:
-        count = 0
         while not self._ended.wait(1 / RATE):
-            reply = self._client.submit("porch", data=count)
+            self.sent += 1
+            reply = self._client.submit("porch", data=self.sent)
             reply.add_done_callback(self._done)
-            count += 1
 
     def _done(self, reply: "object") -> None:
         with self.changed:
@@ -89,8 +89,23 @@ def load(house: Cluster) -> Iterator[Load]:
     with Client(settings=house.settings) as client:
         with Load(client) as found:
             yield found
-        sent = found.answers
-        assert found.wait(lambda one: len(one.answers) + len(one.errors) >= len(sent))
+        assert found.wait(lambda one: len(one.answers) + len(one.errors) >= one.sent)
+
+
+@pytest.mark.short_on("mosquitto")
+def test_the_command_adds_models_in_order_and_refuses_what_cannot_stand_in(house: Cluster, site: Site) -> None:
+    port = house.settings.port
+    refused = s2m3_here(
+        "task", "add", "door", "--model", "vqa", "--or", "classification", "--or", "retrieval", port=port
+    )
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "retrieval takes texts as 'text', and requests give text: it needs a value (--or-input" in refused.stderr
+    added = s2m3_here("task", "add", "door", "--model", "noop", "--or", "noop", "--prefer", "c,b", port=port)
+    assert (added.returncode, added.stderr) == (0, "")
+    assert site.wait(lambda s: "door" in s.tasks and s.ready("door"), WAIT_S)
+    spec = site.tasks["door"]
+    assert ([one.model for one in spec.ranks], spec.prefer) == (["noop", "noop"], ["c", "b"])
+    assert s2m3_here("task", "rm", "door", port=port).returncode == 0
 
 
 @pytest.mark.short_on("mosquitto")
