@@ -70,3 +70,8 @@ def test_a_viewer_without_tasks_is_told_that_its_question_went_nowhere(
     page.locator("input[name=right]").fill("there")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator(".outcome")).to_contain_text("this login may not ask it")
+
+
+def test_an_operator_is_told_what_a_task_would_cost(secured: SecuredSite) -> None:
+    said = secured.run("operator", "task", "add", "second", "--model", "noop", "--dry-run")
+    assert said.stdout.startswith("second would be answered by noop; 0 MB more memory:"), said.stderr
