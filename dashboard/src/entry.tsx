@@ -1,4 +1,5 @@
 // One kept answer: a card in a list, and its details when it is opened.
+import { memo } from "preact/compat";
 import type { Connection } from "./connection";
 import type { Entry } from "./house-documents";
 import type { History } from "./history";
@@ -18,19 +19,22 @@ type Props = {
   like: (entry: Entry) => void;
 };
 
-export function Card({ entry, history, site, connection, open, toggle, like }: Props) {
+/** One answer; its picture is asked for when it is first shown. */
+export function Card(props: Props) {
+  const { entry, history, connection } = props;
+  const url = entry.picture ? history.picture(entry) : undefined;
+  if (entry.picture && !url) connection.askForPictures();
+  return <Drawn {...props} url={url} age={ago(entry, Date.now())} searches={Boolean(history.state?.search)} />;
+}
+
+type DrawnProps = Props & { url: string | undefined; age: string; searches: boolean };
+
+function drawn({ entry, site, open, toggle, like, url, age, searches }: DrawnProps) {
   const { answer } = entry;
-  const now = Date.now();
-  if (entry.picture) connection.askForPictures();
   return (
     <li class={`entry ${answer.event_type} ${open ? "open" : ""}`} data-entry={entry.task}>
-      <button
-        class="card"
-        aria-expanded={open}
-
-        onClick={() => toggle(entry.id)}
-      >
-        <Picture entry={entry} history={history} />
+      <button class="card" aria-expanded={open} onClick={() => toggle(entry.id)}>
+        <Picture entry={entry} url={url} />
         <span class="said">
           {answer.event_type === "failed" ? (
             <span class="error">✕ {answer.error ? inWords(answer.error) : t.home.failed}</span>
@@ -44,17 +48,24 @@ export function Card({ entry, history, site, connection, open, toggle, like }: P
           {entry.rank ? <span class="standin">{t.home.standIn}</span> : null}
           <span>{entry.task}</span>
           <span>{origin(entry)}</span>
-          <time dateTime={new Date(entry.at_ms).toISOString()} title={when(entry.at_ms, now)}>
-            {now - entry.at_ms < DAY_MS ? t.home.seconds((now - entry.at_ms) / 1000) : when(entry.at_ms, now)}
+          <time dateTime={new Date(entry.at_ms).toISOString()} title={when(entry.at_ms, Date.now())}>
+            {age}
           </time>
         </span>
       </button>
-      {open && <Details entry={entry} site={site} like={history.state?.search ? like : undefined} />}
+      {open && <Details entry={entry} site={site} like={searches ? like : undefined} />}
     </li>
   );
 }
 
+/** Hundreds of cards are not drawn ten times a second: one that is closed changes with its picture and its age alone. */
+const Drawn = memo(drawn, (a, b) => !a.open && !b.open && a.entry === b.entry && a.url === b.url && a.age === b.age);
+
 const DAY_MS = 86_400_000;
+
+function ago(entry: Entry, now: number): string {
+  return now - entry.at_ms < DAY_MS ? t.home.seconds((now - entry.at_ms) / 1000) : when(entry.at_ms, now);
+}
 
 /** Where the question came from: the topic of the camera or button, else who asked. */
 export function origin({ answer }: Entry): string {

@@ -15,8 +15,9 @@ export type Query = {
   adds: boolean;
 };
 
-/** Answers and pictures that are kept in the browser's memory. */
+/** Answers and pictures that are kept in the browser's memory; answers that are shown before older ones are asked for. */
 const MOST = 400;
+const FIRST = 60;
 const MOST_PICTURES = 150;
 const HOUR_MS = 3_600_000;
 
@@ -35,6 +36,8 @@ export class History {
   /** id -> blob URL of the picture; "" while it is asked for */
   private readonly pictures = new Map<number, string>();
   private readonly wanted = new Set<number>();
+  /** answers that are shown: new ones push the oldest out, which can be asked for again */
+  private room = FIRST;
 
   /** Handles a new connection: what is kept is asked for again. */
   begin(): void {
@@ -49,7 +52,9 @@ export class History {
   /** A new answer. */
   add(entry: Entry): void {
     if (!fits(entry, this.filter) || this.entries.some(({ id }) => id === entry.id)) return;
-    this.entries = [entry, ...this.entries].sort(newest).slice(0, MOST);
+    const all = [entry, ...this.entries].sort(newest);
+    this.entries = all.slice(0, this.room);
+    this.more ||= all.length > this.room;
   }
 
   /** A part of what a query found. */
@@ -68,7 +73,8 @@ export class History {
     this.listed.done = done;
     const kept = this.listed.adds ? this.entries : this.entries.filter(({ at_ms }) => at_ms > this.listed!.at);
     const all = new Map([...this.listed.entries, ...kept].map((entry) => [entry.id, entry]));
-    this.entries = [...all.values()].sort(newest).slice(0, MOST);
+    this.room = this.listed.adds ? Math.min(MOST, Math.max(this.room, all.size)) : FIRST;
+    this.entries = [...all.values()].sort(newest).slice(0, this.room);
     this.more = done.more && this.entries.length < MOST;
   }
 

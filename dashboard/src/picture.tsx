@@ -1,18 +1,22 @@
 // The picture of a kept answer, with a detector's boxes drawn on top of it.
 import type { Box, Entry } from "./house-documents";
-import type { History } from "./history";
 import { t } from "./texts";
 
 /** Boxes that are drawn; their labels are in the text of the answer, too. */
 const MOST = 30;
 
-export function Picture({ entry, history }: { entry: Entry; history: History }) {
+export function Picture({ entry, url }: { entry: Entry; url: string | undefined }) {
   if (!entry.picture) return null;
-  const url = history.picture(entry);
   return (
     <div class="picture">
-      {url ? <img src={url} alt={t.home.picture(entry.task)} /> : <span class="loading" aria-hidden="true" />}
-      {url && <Boxes boxes={entry.boxes} />}
+      {url ? (
+        <div class="frame">
+          <img src={url} alt={t.home.picture(entry.task)} />
+          <Boxes boxes={entry.boxes} />
+        </div>
+      ) : (
+        <span class="loading" aria-hidden="true" />
+      )}
     </div>
   );
 }

@@ -52,6 +52,10 @@ def main() -> None:
         for page in pages.values():
             _view(page, "do")
             page.get_by_role("button", name="Add a rule").click()
+            page.get_by_label("Ask something new").check()
+            page.locator("textarea[name=texts]").fill("a parcel\nan empty doorstep")
+            page.locator("input[name=name]").fill("parcel")
+            expect(page.locator(".cost")).to_contain_text("Costs no more memory")
         _save_all(pages, "do")
         phone = pages["phone", "light"]
         _view(phone, "ask")
