@@ -112,7 +112,7 @@ function TaskForm({ site, connection, task, close }: Props & { task?: Task; clos
   return (
     <form class="wizard" onSubmit={submit} aria-busy={busy}>
       <h3>{task ? t.setup.changeTask(task.id) : t.setup.addTask}</h3>
-      {!task && models.asked && known.length === 0 && <p class="quiet">{t.setup.noModels}</p>}
+      {!task && known.length === 0 && <p class="quiet">{models.asked ? t.setup.noModels : t.setup.modelsAsked}</p>}
       <ModelChoice task={task} known={known} model={values.model} choose={(model) => set({ model, typed: {} })} />
       {!task && (
         <label class="block">
@@ -167,12 +167,11 @@ type ChoiceProps = { task?: Task; known: KnownModel[]; model: string; choose: (m
 /** The model of a task. One that comes with a definition of its own, of a checkpoint, stays. */
 function ModelChoice({ task, known, model, choose }: ChoiceProps) {
   const description = t.models[model] ?? known.find(({ id }) => id === model)?.description;
-  const own = task !== undefined && !known.some(({ id }) => id === task.spec?.model);
+  const own = task !== undefined && known.length > 0 && !known.some(({ id }) => id === task.spec?.model);
   return (
     <>
-      {own ? (
-        <p class="quiet">{t.setup.ownModel(model)}</p>
-      ) : (
+      {own && <p class="quiet">{t.setup.ownModel(model)}</p>}
+      {!own && known.length > 0 && (
         <label class="block">
           {t.setup.model}
           <select name="model" value={model} onChange={(e) => choose(e.currentTarget.value)}>

@@ -365,6 +365,7 @@ export const de: Texts = {
     changeTask: (name: string) => `${name} ändern`,
     change: "Ändern",
     yesAdd: "Ja, hinzufügen",
+    modelsAsked: "Es wird gefragt, welche Modelle es gibt…",
     noModels:
       "Kein Planer sagt, welche Modelle es gibt: Es läuft keiner, er ist älter, oder diese Anmeldung darf nur zusehen.",
     ownModel: (model: string) => `Sie fragt ${model}, einen eigenen Checkpoint.`,

@@ -365,6 +365,7 @@ export const en = {
     changeTask: (name: string) => `Change ${name}`,
     change: "Change it",
     yesAdd: "Yes, add it",
+    modelsAsked: "Asking which models there are…",
     noModels:
       "No planner says which models there are: none runs, it is of an older release, or this login may only look.",
     ownModel: (model: string) => `It asks ${model}, a checkpoint of your own.`,
