@@ -400,7 +400,7 @@ export const de: Texts = {
     find: "Suchen",
     none: "Kein aufbewahrtes Bild passt.",
     off: "Bilder sind nicht zu durchsuchen: keine Aufgabe, deren Modell Bilder mit Texten vergleicht, ist bereit, oder keine Bridge läuft.",
-    by: (task) => `Vergleicht Ihre Wörter mit den Bildern der letzten Tage, mit den Encodern von ${task}.`,
+    by: (task) => `Vergleicht Ihre Wörter mit den aufbewahrten Bildern, mit den Encodern von ${task}.`,
     like: "Mehr wie dieses",
     likeTitle: "Bilder wie dieses",
     fits: (value) => `passt ${value.toFixed(2).replace(".", ",")}`,

@@ -400,7 +400,7 @@ export const en = {
     find: "Find",
     none: "No kept picture fits.",
     off: "No pictures can be searched: no task whose model compares pictures with texts is ready, or no bridge runs.",
-    by: (task: string) => `Compares your words with the pictures of the last days, by the encoders of ${task}.`,
+    by: (task: string) => `Compares your words with the pictures that are kept, by the encoders of ${task}.`,
     like: "More like this one",
     likeTitle: "Pictures like this one",
     fits: (value: number) => `fits ${value.toFixed(2)}`,
