@@ -24,6 +24,7 @@ from tables import Table, measured_on, quiet_libraries
 from s2m3.agents import registry
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.exports import exported_parts
+from s2m3.agents.memory import keep_freed_memory
 from s2m3.agents.runtimes import onnx
 from s2m3.agents.runtimes.network import ONNX, TORCH
 from s2m3.agents.serving.continuous_batching import write_all
@@ -83,6 +84,7 @@ def measured(load: Callable[[str], Any], module_id: str, hidden: Any) -> dict[st
 def main() -> None:
     """Measures, prints the table and writes the result."""
     quiet_libraries()
+    keep_freed_memory()
     exports = exported_parts(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
     audio = {"audio": (SAMPLES / "quick-brown-fox.flac").read_bytes()}
     torch_alone = CheckpointSources(runtimes=(TORCH,))

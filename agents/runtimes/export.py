@@ -17,6 +17,7 @@ import onnx
 import structlog
 import torch
 
+from s2m3.agents.memory import keep_freed_memory
 from s2m3.agents.parts.cache import CachedPart, PartCache
 from s2m3.agents.runtimes.comparison import between, check_ranking, distance_of
 from s2m3.agents.runtimes.export_plan import Export, ExportedNetwork, Sample
@@ -74,6 +75,7 @@ def export_part(
     """
     if spec.dtype not in (None, "float32", *_SMALLER):
         raise ModuleFailedError(f"exports are float32, float16 or int8, not {spec.dtype}")
+    keep_freed_memory()  # as an agent does: both runtimes' times depend on it
     with tempfile.TemporaryDirectory(prefix="s2m3-export-") as name:
         folder = Path(name)
         distances: dict[str, float] = {}

@@ -9,7 +9,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from s2m3.agents.runtimes.network import Array
 from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["RAISED", "OnnxNetwork", "set_threads"]
+__all__ = ["RAISED", "OnnxNetwork", "set_threads", "threads"]
 
 #: Log only what ends a call: each warning of ONNX Runtime is about the graph, and nothing that a user can change.
 _ERRORS_ONLY = 3
@@ -28,6 +28,11 @@ def set_threads(threads: int) -> None:
     _threads[:] = [threads]
 
 
+def threads() -> int | None:
+    """Returns the compute threads of each network; None is ONNX Runtime's default, one per core."""
+    return _threads[0] if _threads else None
+
+
 class OnnxNetwork:
     """A network from an ONNX file.
 
@@ -41,7 +46,9 @@ class OnnxNetwork:
     def __init__(self, path: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
-        options.enable_cpu_mem_arena = False  # the arena never gives back what the largest batch took
+        options.enable_cpu_mem_arena = (
+            False  # it never gives back what the largest batch took; malloc keeps enough (memory.py)
+        )
         options.enable_mem_pattern = False  # shapes differ from request to request
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes have work too

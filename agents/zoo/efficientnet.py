@@ -23,7 +23,8 @@ __all__ = ["MAX_PICTURES", "EfficientNetConfig", "VisionEncoder", "load_exported
 
 #: Pictures of one item.
 MAX_PICTURES = 32
-#: Pictures of one forward pass: four at once gain x1.4 on two threads and nothing on one; eight gain no more.
+#: Pictures of one forward pass: four at once gain x1.4 on two threads and nothing on one; eight gain no more. With ONNX
+#: Runtime on one thread one goes at a time: its activations take 25 MB.
 _PICTURES_AT_ONCE = 4
 
 
@@ -40,7 +41,7 @@ class VisionEncoder:
     light = False
     max_batch = _PICTURES_AT_ONCE
     #: pictures of one forward pass; an accelerator takes more (devices.py)
-    rows_at_once = _PICTURES_AT_ONCE
+    rows_at_once: int = _PICTURES_AT_ONCE
     prepares_at_once = MANY
     repeatable = True
 
@@ -82,7 +83,10 @@ def load_exported(part: ExportedPart) -> VisionEncoder:
     Raises:
         ModuleFailedError: The file cannot be run.
     """
-    from s2m3.agents.runtimes.onnx import OnnxNetwork  # noqa: PLC0415  # torch agents need not have it
+    from s2m3.agents.runtimes.onnx import OnnxNetwork, threads  # noqa: PLC0415  # torch agents need not have it
 
     config = read_config(part.spec, EfficientNetConfig)
-    return VisionEncoder(OnnxNetwork(part.file("model.onnx")), config.pixels)
+    encoder = VisionEncoder(OnnxNetwork(part.file("model.onnx")), config.pixels)
+    if threads() == 1:
+        encoder.rows_at_once = 1
+    return encoder
