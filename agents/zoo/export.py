@@ -50,7 +50,8 @@ def export_module(spec: ModuleSpec, cache: PartCache) -> CachedPart:
     Raises:
         ModuleFailedError: The module cannot be built, or its export did not pass its check.
     """
-    module = registry.load(spec, CheckpointSources(runtimes=(TORCH,)))
+    in_float32 = spec.model_copy(update={"dtype": None})  # torch computes in float32, whatever is asked
+    module = registry.load(in_float32, CheckpointSources(runtimes=(TORCH,)))
     class_ = EXPORTABLE[spec.class_]
     made: Export = class_.export(module)
     return export_part(spec, module, made, cache, content=_content(spec), build=class_.build)

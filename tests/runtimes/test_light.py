@@ -1,5 +1,6 @@
 """A node without torch: shipped modules exported once, the same answers from one as from the other, refusals."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from s2m3.agents.parts.cache import PartCache
 from s2m3.agents.registry.exported import EXPORTABLE
 from s2m3.agents.runtimes import export
 from s2m3.agents.runtimes.export_plan import Export, ExportedNetwork
-from s2m3.agents.runtimes.exported import ExportedPart, ExportedParts
+from s2m3.agents.runtimes.exported import MODULE_FILE, ExportedPart, ExportedParts
 from s2m3.agents.runtimes.network import ONNX, TORCH
 from s2m3.agents.runtimes.torch import TorchNetwork
 from s2m3.agents.serving.module import Module
@@ -156,3 +157,25 @@ def test_a_damaged_export_is_a_failed_module(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModuleFailedError, match=r"model\.onnx cannot be run"):
         EXPORTABLE["sentence-encoder"].build(ExportedPart(SPECS["minilm"], tmp_path))
+
+
+def test_float16_is_kept_where_it_ranks_the_same_and_takes_half(tmp_path: Path, exports: ExportedParts) -> None:
+    cache = PartCache(tmp_path / "half", 1 << 30)
+    half = SPECS["minilm"].model_copy(update={"dtype": "float16"})
+    made = zoo_export.export_module(half, cache)
+    whole = exports.find(SPECS["minilm"])
+    assert whole is not None
+    assert made.manifest.dtype == "float16"
+    assert made.manifest.nbytes < 0.55 * whole.takes_mb * 1e6
+    assert ExportedParts((cache,)).find(SPECS["minilm"]) is None, "who asks for float32 gets float32"
+    found, wanted = (
+        registry.load(spec, CheckpointSources(runtimes=(ONNX,), exports=parts))
+        for spec, parts in ((half, ExportedParts((cache,))), (SPECS["minilm"], exports))
+    )
+    rows = [
+        one.run([one.prepare({"text": TEXTS})], frozenset({"embedding"}))[0]["embedding"] for one in (found, wanted)
+    ]
+    distance = 1 - float((rows[0] * rows[1]).sum(-1).min())
+    said = json.loads((made.folder / MODULE_FILE).read_text())["distance"]["items"]
+    assert 0 < distance < 1e-4
+    assert 0 < said < 1e-3, "the distance is stated"
