@@ -181,6 +181,7 @@ def test_answers_follow_a_schema(door: Door) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1_800)
 def test_200_of_200_answers_follow_a_schema(door: Door) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: _follows(door, number), range(200)))
