@@ -57,9 +57,17 @@ def _is_lost(site: Site, node: str) -> bool:
 
 
 def _inputs(case: Case) -> dict[str, Any]:
-    """Returns a case's inputs as modules take them."""
-    read = {name: given.read_bytes() if isinstance(given, Path) else given for name, given in case.inputs.items()}
-    return {name: [given] if name == "image" and isinstance(given, bytes) else given for name, given in read.items()}
+    """Returns a case's inputs as modules take them: the bytes of files, a list of pictures."""
+    return {
+        name: _read([given] if name == "image" and isinstance(given, Path) else given)
+        for name, given in case.inputs.items()
+    }
+
+
+def _read(given: Any) -> Any:
+    if isinstance(given, list):
+        return [_read(one) for one in given]
+    return given.read_bytes() if isinstance(given, Path) else given
 
 
 def _near(value: Value) -> Any:
