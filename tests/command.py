@@ -31,7 +31,12 @@ def s2m3(*words: str, port: int | None = None, check: bool = False, env: dict[st
 
 
 def s2m3_here(*words: str, port: int | None = None) -> Done:
-    """Runs its entry point in this process, a second cheaper: for commands that read files and print, and one-shots."""
+    """Runs its entry point in this process, a second cheaper: for commands that read files and print, and one-shots.
+
+    An agent runs as a process: it forks before it reads anything, and its child would go on as a second one of tests.
+    """
+    if words[:1] == ("agent",):
+        return s2m3(*words, port=port)
     words = words if port is None else (*words, "--port", str(port))
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
