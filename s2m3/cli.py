@@ -25,8 +25,15 @@ def main() -> None:
 
 def _run(named: str, context: "ProcessContext | None") -> None:
     if context is not None:
-        # an agent prints no tables: structlog and typer do without rich, which takes 3 MB of a small device
-        sys.modules["rich"] = None  # type: ignore[assignment]
+        _import_structlog_without_rich()
     from s2m3.command_line import run  # noqa: PLC0415  # of an agent, in the child alone
 
     run(named, context)
+
+
+def _import_structlog_without_rich() -> None:
+    """Has structlog print tracebacks itself: an agent needs rich (3 MB) for `--help` and usage alone."""
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    import structlog  # noqa: F401, PLC0415  # of an agent, in the child alone
+
+    del sys.modules["rich"]
