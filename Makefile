@@ -9,10 +9,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 demo: $(VENV)/.run
 	$(BIN)/s2m3 demo
 
-# Tests mostly wait (for processes to start, for a node to be missed): three at a time fill two cores.
+# Tests mostly wait (for processes to start, for a node to be missed): four at a time fill two cores.
 # `make test JOBS=0` runs them one after the other. Some 500 processes are started: what Python compiled is
 # kept, and none computes on all cores.
-JOBS ?= 3
+JOBS ?= 4
 test: export PYTHONDONTWRITEBYTECODE =
 test: export OMP_NUM_THREADS = 1
 test: export OPENBLAS_NUM_THREADS = 1

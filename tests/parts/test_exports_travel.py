@@ -14,10 +14,11 @@ from s2m3.schemas.parts import part_key
 from s2m3.snapshot import Site
 from tests import command
 from tests.checkpoints.inprocess import run_all
-from tests.conftest import WAIT_S
 from tests.runtimes.hiding import hide_torch
 from tests.zoo.samples import sample
 
+#: An export is made at the lowest priority: while others compute on all cores it takes minutes.
+WAIT_S = 600.0
 TEXTS = ["a photo of the cat", "two dogs on a mat", "who sits there"]
 
 
@@ -50,6 +51,7 @@ def _is_lost(node: str) -> Callable[[Site], bool]:
     return lambda site: node in site.nodes.lost
 
 
+@pytest.mark.long
 def test_task_add_of_a_checkpoint_makes_a_device_without_torch_serve_it(site: Cluster, tiny: Path) -> None:
     model, picture = str(tiny / "tiny-clip"), sample("chelsea.jpg")
     with Site(site.settings) as seen, Client(settings=site.settings) as client:
