@@ -1,8 +1,10 @@
 """Optional OpenTelemetry traces: one trace per request, one span per step; messages carry the `traceparent`.
 
-Only the API is used here: without an SDK, no spans are made and a caller's traceparent is passed on.
+Only the API is used here: without an SDK, no spans are made and a caller's traceparent is passed on. Who configures an
+SDK has imported the API, so it is taken from the imported modules: a process without traces has no need of it.
 """
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +12,6 @@ from typing import Any
 
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.wire.work import Timing, Work
-
-try:
-    from opentelemetry import propagate, trace
-except ModuleNotFoundError:  # the extra `traces` is not installed
-    propagate = trace = None  # type: ignore[assignment]
 
 __all__ = ["RequestSpan", "begin_request", "record_step"]
 
@@ -37,8 +34,10 @@ class RequestSpan:
 
 def begin_request(task: str, request: bytes, parent: str | None) -> RequestSpan:
     """Starts a request's span as a child of `parent`, a traceparent, or if that is None of the current context."""
-    if not _is_traced():
+    if (trace := _traced()) is None:
         return RequestSpan(parent)
+    from opentelemetry import propagate  # noqa: PLC0415  # there, as the API is
+
     context = propagate.extract({"traceparent": parent}) if parent else None
     attributes = {"s2m3.task": task, "s2m3.request": request.hex()}
     span = trace.get_tracer("s2m3").start_span(
@@ -51,8 +50,10 @@ def begin_request(task: str, request: bytes, parent: str | None) -> RequestSpan:
 
 def record_step(work: Work, node: str, timing: Timing | None, error: S2M3Error | None) -> None:
     """Records the span of a step that has just ended, as a child of its request's span."""
-    if work.traceparent is None or not _is_traced():
+    if work.traceparent is None or (trace := _traced()) is None:
         return
+    from opentelemetry import propagate  # noqa: PLC0415  # there, as the API is
+
     duration_ms = timing.queued_ms + timing.run_ms if timing else 0.0
     ended = time.time_ns()
     span = trace.get_tracer("s2m3").start_span(
@@ -67,9 +68,10 @@ def record_step(work: Work, node: str, timing: Timing | None, error: S2M3Error |
         span.end(ended)
 
 
-def _is_traced() -> bool:
-    """Whether an SDK is installed and configured; without one the API's no-op spans only cost time."""
-    return trace is not None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+def _traced() -> Any:
+    """Returns the API's `trace` if an SDK is configured, else None: the API's no-op spans only cost time."""
+    trace = sys.modules.get("opentelemetry.trace")
+    return None if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) else trace
 
 
 def _attributes(work: Work, node: str, timing: Timing | None) -> dict[str, Any]:
@@ -92,5 +94,7 @@ def _attributes(work: Work, node: str, timing: Timing | None) -> dict[str, Any]:
 
 def _set_error(span: Any, error: S2M3Error | None) -> None:
     if error is not None:
+        from opentelemetry import trace  # noqa: PLC0415  # there, as the API is
+
         span.set_attribute("s2m3.code", error.code)
         span.set_status(trace.Status(trace.StatusCode.ERROR, str(error)))
