@@ -16,6 +16,7 @@ from s2m3.snapshot import Site
 from tests.conftest import WAIT_S
 from tests.doors.door import Door, opened
 from tests.doors.test_clients import CAT, SHOWN, said
+from tests.doors.wyoming_site import has_spare
 from tests.families.speech import sound
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1_200)]
@@ -36,13 +37,9 @@ def house(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
                 definition = checkpoint_definition(str(shelf / task), task)
                 assert definition is not None
                 add_task(seen, task, m.TaskSpec(model=definition.model.id, definition=definition, deadline_s=120))
-            assert seen.wait(lambda s: all(_has_spare(s, task) for task in TASKS), WAIT_S), seen.routes
+            assert seen.wait(lambda s: all(has_spare(s, task) for task in TASKS), WAIT_S), seen.routes
         with opened(cluster.settings.port, tmp_path_factory.mktemp("door")) as door:
             yield cluster, door
-
-
-def _has_spare(site: Site, task: str) -> bool:
-    return site.ready(task) and all(len(step.replicas) > 1 for step in site.routes[task].steps.values())
 
 
 def _of_ollama(door: Door) -> list[Callable[[], Any]]:

@@ -12,7 +12,19 @@ from wyoming.tts import SynthesizeChunk, SynthesizeStart, SynthesizeStop
 
 from s2m3.cluster import Cluster
 from s2m3.snapshot import Site
-from tests.doors.wyoming_site import RATE, WIDTH, events_until, samples_of, spoken, text_of, transcribed, voice_house
+from tests.conftest import WAIT_S
+from tests.doors.wyoming_site import (
+    RATE,
+    TASKS,
+    WIDTH,
+    events_until,
+    has_spare,
+    samples_of,
+    spoken,
+    text_of,
+    transcribed,
+    voice_house,
+)
 from tests.homeassistant.core import HASS, HomeAssistant
 from tests.zoo.samples import FOLDER
 
@@ -72,7 +84,7 @@ def test_a_text_that_is_still_coming_is_spoken_sentence_by_sentence(house: tuple
     assert types[-1] == "synthesize-stopped"
 
 
-def test_home_assistant_hears_and_speaks_through_its_own_dialog(
+def test_home_assistant_hears_and_speaks_through_its_own_dialog_and_notices_no_killed_node(
     house: tuple[Cluster, int], light: bytes, tmp_path: Path
 ) -> None:
     if not HASS.exists():
@@ -83,9 +95,16 @@ def test_home_assistant_hears_and_speaks_through_its_own_dialog(
         assert entry["type"] == "create_entry", entry
         home.wait("stt.s2m3", "unknown")
         home.wait("tts.s2m3", "unknown")
-        assert home.heard("stt.s2m3", light, "en") == {"text": SAID, "result": "success"}
-        assert len(home.said("tts.s2m3", "the door is open")) > 1_000
-        assert home.heard("stt.s2m3", light, "en") == {"text": SAID, "result": "success"}
+        for gone in (None, "pi"):
+            if gone is not None:
+                cluster.kill(gone)
+            assert home.heard("stt.s2m3", light, "en") == {"text": SAID, "result": "success"}
+            assert len(home.said("tts.s2m3", "the door is open")) > 1_000
+            assert home.heard("stt.s2m3", light, "en") == {"text": SAID, "result": "success"}
+    with Site(cluster.settings) as site:
+        assert site.wait(lambda s: "pi" not in s.nodes.ready, WAIT_S)
+        cluster.start_agent("pi")
+        assert site.wait(lambda s: "pi" in s.nodes.ready and all(has_spare(s, t) for t in TASKS), WAIT_S), site.routes
 
 
 def test_a_node_that_is_killed_is_not_noticed_by_the_clients(house: tuple[Cluster, int], light: bytes) -> None:

@@ -23,6 +23,7 @@ from tests import command
 from tests.families.speech import SPEECH
 
 NODES = {"pi": 900.0, "laptop": 900.0, "desktop": 900.0}
+TASKS = ("transcription", "say")
 RATE, WIDTH = 16_000, 2
 
 
@@ -36,8 +37,7 @@ def voice_house(folder: Path) -> Iterator[tuple[Cluster, int]]:
         port = cluster.settings.port
         added = command.s2m3("task", "add", "say", "--model", str(folder / "vits"), port=port)
         assert added.returncode == 0, added.stderr
-        both = ("transcription", "say")
-        assert site.wait(lambda s: all(_has_spare(s, task) for task in both), 180), site.routes
+        assert site.wait(lambda s: all(has_spare(s, task) for task in TASKS), 180), site.routes
         door = free_port()
         words = ["serve", "--wyoming", "--port", str(port), "--wyoming-port", str(door)]
         with subprocess.Popen([sys.executable, "-m", "s2m3", *words]) as serving:
@@ -49,7 +49,8 @@ def voice_house(folder: Path) -> Iterator[tuple[Cluster, int]]:
                 serving.terminate()
 
 
-def _has_spare(site: Site, task: str) -> bool:
+def has_spare(site: Site, task: str) -> bool:
+    """Whether a task outlives the loss of a node without a load."""
     return site.ready(task) and all(len(step.replicas) > 1 for step in site.routes[task].steps.values())
 
 
