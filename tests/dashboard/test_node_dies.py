@@ -46,7 +46,7 @@ def page(cluster: Cluster, open_page: Open) -> Iterator[Page]:
         yield opened
 
 
-@pytest.mark.short_on("mosquitto")
+@pytest.mark.long
 def test_a_killed_node_turns_lost_and_its_modules_move_to_the_others(cluster: Cluster, page: Page) -> None:
     held = dict(chip.split("@") for chip in page.evaluate(_CHIPS))
     assert sorted(held) == sorted(MODULES), "one copy of each"
