@@ -2,6 +2,7 @@
 import { memo } from "preact/compat";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Motion } from "./motion";
+import { Search } from "./search";
 import { type Copy, type Module, type Node, type Picked, type Site, type Task, present } from "./site";
 import { t } from "./texts";
 import { KNOWN_ROLES, mb, ms, role } from "./words";
@@ -34,16 +35,7 @@ export function Board({ site, picked, toggle, stale }: Props) {
       <div class={`board ${nodes.length > MANY ? "many" : ""}`} ref={at} data-stale={stale}>
         <div>
           <h3 class="label">{t.board.tasks}</h3>
-          {all.length > MANY_TASKS && (
-            <input
-              type="search"
-              class="search"
-              value={sought}
-              placeholder={t.board.search}
-              aria-label={t.board.search}
-              onInput={(e) => seek(e.currentTarget.value)}
-            />
-          )}
+          {all.length > MANY_TASKS && <Search label={t.board.search} sought={sought} seek={seek} />}
           <ul class={`tasks ${all.length > MANY_TASKS ? "list" : ""}`}>
             {tasks.map((task) => (
               <TaskButton

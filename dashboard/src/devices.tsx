@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import type { Connection } from "./connection";
 import { act } from "./orders";
+import { Search } from "./search";
 import { type Node, type Site, present } from "./site";
 import { Sure } from "./sure";
 import { t } from "./texts";
@@ -38,16 +39,7 @@ export function Devices({ site, connection }: { site: Site; connection: Connecti
           {t.setup.measure}
         </button>
       </div>
-      {all.length > MANY && (
-        <input
-          type="search"
-          class="search"
-          value={sought}
-          placeholder={t.setup.searchDevices}
-          aria-label={t.setup.searchDevices}
-          onInput={(e) => seek(e.currentTarget.value)}
-        />
-      )}
+      {all.length > MANY && <Search label={t.setup.searchDevices} sought={sought} seek={seek} />}
       <ul class="rules compact">
         {nodes.map((node) => (
           <Device key={node.id} node={node} asleep={site.planner?.asleep[node.id]} order={order} forget={forget} />

@@ -51,7 +51,8 @@ export class Motion {
     const chips = [...this.board.querySelectorAll<HTMLElement>("[data-chip]")];
     if (chips.length === this.places.size && chips.every((chip) => this.places.has(chip.dataset.chip!))) return;
     const now = this.measure();
-    const known = this.places.size > 0;
+    // when the last copies go before the next ones come, there is no place for a moment, but a layout was there
+    const known = this.places.size > 0 || this.left.size > 0;
     if (this.left.size > MOST) this.left.clear();
     for (const [name, place] of this.places) if (!now.has(name)) this.left.set(name.split("@")[0]!, place);
     for (const chip of chips) {

@@ -4,6 +4,7 @@ import type { Connection } from "./connection";
 import { act } from "./orders";
 import { CostLine, type KnownModel, useCost, useModels } from "./previews";
 import { ID, lines } from "./rule";
+import { Search } from "./search";
 import type { Site, Task } from "./site";
 import { Sure } from "./sure";
 import { t } from "./texts";
@@ -41,16 +42,7 @@ export function Tasks({ site, connection }: Props) {
       ) : (
         <TaskForm key={edited} site={site} connection={connection} task={site.tasks.get(edited)} close={close} />
       )}
-      {all.length > MANY && (
-        <input
-          type="search"
-          class="search"
-          value={sought}
-          placeholder={t.board.search}
-          aria-label={t.board.search}
-          onInput={(e) => seek(e.currentTarget.value)}
-        />
-      )}
+      {all.length > MANY && <Search label={t.board.search} sought={sought} seek={seek} />}
       <ul class="rules compact">
         {found.slice(0, MANY).map((task) => (
           <li key={task.id} data-task-row={task.id}>

@@ -19,8 +19,8 @@ from s2m3.broker.servers.launch import BrokerKind
 from tests.conftest import WAIT_S
 
 READY_S = 240.0
-#: From a node's death to the page's word for it, by its last will: silence alone would take 6.6 s and more.
-LOST_MS = 6_000
+#: From a node's death to the page's word for it.
+LOST_MS = 2_000
 SAMPLES = Path(__file__).parents[2] / "s2m3" / "samples"
 
 

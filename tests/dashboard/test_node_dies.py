@@ -46,7 +46,7 @@ def page(cluster: Cluster, open_page: Open) -> Iterator[Page]:
         yield opened
 
 
-@pytest.mark.long
+@pytest.mark.short_on("mosquitto")
 def test_a_killed_node_turns_lost_and_its_modules_move_to_the_others(cluster: Cluster, page: Page) -> None:
     held = dict(chip.split("@") for chip in page.evaluate(_CHIPS))
     assert sorted(held) == sorted(MODULES), "one copy of each"
@@ -68,6 +68,19 @@ def test_a_killed_node_turns_lost_and_its_modules_move_to_the_others(cluster: Cl
     with Client(settings=cluster.settings) as client:
         answer = client.ask(TASK, left=b"l", right=b"r")
     assert victim not in answer.route.values()
+
+
+@pytest.mark.long
+def test_modules_fly_also_where_no_copy_was_shown_for_a_moment(cluster: Cluster, page: Page) -> None:
+    """The last copies go before the next ones come: these do not jump to their places."""
+    watch_for_loss(page, "attic")  # it counts flights, too
+    for node in NODES:
+        cluster.kill(node)
+    expect(page.locator("[data-chip]")).to_have_count(0)
+    before = page.evaluate("window.flights")
+    cluster.start_agent("hall")
+    expect(page.locator("[data-chip$='@hall'][data-state=ready]")).to_have_count(len(MODULES))
+    assert page.evaluate(_FLOWN, [before + len(MODULES), WAIT_S]), "modules jumped instead of flying"
 
 
 #: Waits in the page: wait_for_function polls by `eval`, which the page's policy forbids.

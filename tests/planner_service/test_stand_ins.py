@@ -17,29 +17,13 @@ from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.errors import NoCapacityError
 from s2m3.schemas.instance import Instance
 from s2m3.schemas.messages import ModuleReport, NodeState, Plan, Reported, StandIn, TaskSpec
-from s2m3.schemas.specs import Definition, ModuleSpec
+from s2m3.schemas.specs import ModuleSpec
 from tests.planner_service.site import join, lose, make_facts
+from tests.system.ranked import definition
 
 
 def SOLVE(instance: Instance, current: Mapping[str, list[str]]) -> Mapping[str, list[str]]:  # noqa: N802
     return placer(60.0)(False)(instance, current)  # noqa: FBT003
-
-
-def definition(name: str, memory_mb: float) -> Definition:
-    """A model of one module of a size."""
-    module = {
-        "id": name,
-        "role": "vision-encoder",
-        "class": "noop-encoder",
-        "source": "none",
-        "prefix": name,
-        "inputs": {"data": "data"},
-        "outputs": {"code": "data"},
-        "memory_mb": memory_mb,
-    }
-    steps = {"look": {"module": name, "inputs": {"data": "input.data"}}}
-    model = {"id": name, "description": name, "inputs": {"data": "data"}, "steps": steps, "answer": ["code"]}
-    return Definition.model_validate({"model": model, "modules": [module]})
 
 
 def want(cluster: ClusterState, task: str, *models: tuple[str, float]) -> None:

@@ -22,8 +22,8 @@ STEADY_S = 1.0
 BELL, SAID = "door/bell", "door/said"
 
 
-def definition(name: str) -> Definition:
-    """A model of one module without weights, unlike those of other names."""
+def definition(name: str, memory_mb: float = 0.1) -> Definition:
+    """A model of one module without weights, of a size, unlike those of other names."""
     module = {
         "id": name,
         "role": "vision-encoder",
@@ -32,7 +32,7 @@ def definition(name: str) -> Definition:
         "prefix": name,
         "inputs": {"data": "data"},
         "outputs": {"code": "data"},
-        "memory_mb": 0.1,
+        "memory_mb": memory_mb,
     }
     steps = {"look": {"module": name, "inputs": {"data": "input.data"}}}
     model = {"id": name, "description": name, "inputs": {"data": "data"}, "steps": steps, "answer": ["code"]}
