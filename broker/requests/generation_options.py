@@ -51,13 +51,18 @@ def with_generation_options(
     }
 
 
-def stops(works: Mapping[int, list[Work]], *, but: int | None = None) -> list[Action]:
+def stops(works: Mapping[int, Work], *, but: int | None = None) -> list[Action]:
     """Returns actions that stop a request's work, because its result is not needed.
 
     Args:
-        works: Attempt -> its work at each step.
+        works: Attempt -> its work, at any step.
         but: An attempt that was answered. Of the others what generates text is stopped, which takes long; None: the
             request was cancelled, and all that waits for it in queues is dropped, too.
     """
-    chosen = [work for attempt, every in works.items() if attempt != but for work in every]
-    return [Stop(work) for work in chosen if but is None or work.hop.options is not None]
+    unneeded = [work for attempt, work in works.items() if attempt != but]
+    return [
+        Stop(replace(work, step=step))
+        for work in unneeded
+        for step, hop in work.route.items()
+        if but is None or hop.options is not None
+    ]

@@ -62,8 +62,8 @@ class Pending:
     sent_along: dict[int, Route] = field(default_factory=dict)
     #: attempt -> the route document of the model that it was sent to; of the last attempts
     models: dict[int, RouteDoc] = field(default_factory=dict)
-    #: attempt -> its work at each step, without inputs, to be stopped when the result is not needed any more
-    works: dict[int, list[Work]] = field(default_factory=dict)
+    #: attempt -> its work, without step and inputs, to be stopped when the result is not needed any more
+    works: dict[int, Work] = field(default_factory=dict)
 
     @property
     def waits(self) -> bool:
@@ -103,7 +103,7 @@ class Pending:
         for by_attempt in (self.sent_along, self.works, self.models):
             by_attempt.pop(self.attempt - _ATTEMPTS_KEPT, None)
         self.sent_along[self.attempt], self.models[self.attempt] = route, doc
-        self.works[self.attempt] = [self._work(doc, step, {}, reply_to, ms_left) for step in route]
+        self.works[self.attempt] = self._work(doc, "", {}, reply_to, ms_left)
         taken = {
             step: {port: inputs[ref[6:]] for port, ref in hop.inputs.items() if ref.startswith("input.")}
             for step, hop in route.items()
