@@ -254,6 +254,7 @@ def main() -> None:
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     rounds: dict[str, list[dict[str, Any]]] = {key: [] for key in wanted}
     failed: set[str] = set()
+    results = RESULTS.with_stem("peers_light") if given.light else RESULTS
     with tempfile.TemporaryDirectory(prefix="s2m3-peers-") as name:
         folder = Path(name)
         if "onnx" in wanted:
@@ -272,14 +273,17 @@ def main() -> None:
                 rounds[key].append(found)
                 shown = ", ".join(f"{what} {value:.4g}" for what, value in found.items())
                 print(f"round {turn + 1}, {key}: {shown}", flush=True)
-    summary = table({key: found for key, found in rounds.items() if key not in failed})
+            summary = table({key: found for key, found in rounds.items() if key not in failed})
+            write(results, summary, {"measured": measured_on([0]), "peers": versions, "rounds": rounds})
     print(summary.markdown())
-    result = {"measured": measured_on([0]), "peers": versions, "rounds": rounds}
-    results = RESULTS.with_stem("peers_light") if given.light else RESULTS
+    print(f"written to {results}")
+
+
+def write(results: Path, summary: Table, result: dict[str, Any]) -> None:
+    """Writes the figures of all rounds so far: a run that is ended early keeps them."""
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     results.with_suffix(".csv").write_text(summary.csv(), encoding="utf-8")
-    print(f"written to {results}")
 
 
 if __name__ == "__main__":

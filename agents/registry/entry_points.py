@@ -11,12 +11,10 @@ from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, entry_points
 
 import structlog
-from packaging.utils import canonicalize_name
 
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.checkpoints.storage.part import CheckpointPart
 from s2m3.agents.registry.classes import SHIPPED
-from s2m3.agents.registry.requirements import requires, unmet_requirement
 from s2m3.agents.registry.source import ModuleSource
 from s2m3.agents.serving.module import GENERATOR_NAMES, MODULE_NAMES, Module
 from s2m3.agents.zoo.wheels import wheel_folder
@@ -59,7 +57,9 @@ class InstalledClass:
     @property
     def uses_torch(self) -> bool:
         """Whether the package requires torch, directly or through other packages."""
-        return requires(canonicalize_name(self.package.name), "torch", self.extras)
+        from s2m3.agents.registry.requirements import requires  # noqa: PLC0415  # most devices declare no classes
+
+        return requires(self.package.name, "torch", self.extras)
 
     @property
     def source(self) -> str | None:
@@ -69,6 +69,8 @@ class InstalledClass:
 
     def missing_package(self) -> str | None:
         """Returns a requirement of the package that is not met, or None."""
+        from s2m3.agents.registry.requirements import unmet_requirement  # noqa: PLC0415  # most devices declare no classes
+
         missing = unmet_requirement(self.package, self.extras)
         return f"{missing} (required by {self.origin})" if missing else None
 

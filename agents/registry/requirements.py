@@ -39,7 +39,7 @@ def requires(name: str, wanted: str, extras: tuple[str, ...] = ()) -> bool:
         wanted: Canonical name of the other package.
         extras: Names of extras whose requirements count too.
     """
-    open_, seen = [(name, extras)], set[tuple[str, tuple[str, ...]]]()
+    open_, seen = [(canonicalize_name(name), extras)], set[tuple[str, tuple[str, ...]]]()
     while open_:
         package, chosen = open_.pop()
         if package == wanted:

@@ -86,6 +86,18 @@ class EjabberdCluster:
         os.killpg(self._processes[number].pid, signal.SIGKILL)
         self._processes[number].wait()
 
+    def cut(self) -> None:
+        """Ends the connection of the two nodes and has them refuse one another, as after a lost network."""
+        for number in (0, 1):
+            self._rpc(number, "erlang", "set_cookie", f"'{self._name(1 - number)}',cut{number}")
+        self._rpc(0, "erlang", "disconnect_node", f"'{self._name(1)}'")
+
+    def mend(self) -> None:
+        """Lets the two nodes connect again."""
+        for number in (0, 1):
+            self._rpc(number, "erlang", "set_cookie", f"'{self._name(1 - number)}',{_COOKIE}")
+        self._rpc(0, "net_adm", "ping", f"'{self._name(1)}'")
+
     def _environment(self, number: int | None = None) -> dict[str, str]:
         lib = str((find_ejabberd() or Path()).parent)
         common = {**os.environ, "ERL_EPMD_PORT": str(self._epmd), "ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_LIBS": lib}
