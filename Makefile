@@ -57,12 +57,13 @@ $(BIN)/python:
 	  && $(PYTHON) -m virtualenv -q $(VENV); }
 
 # torch comes by itself, before what needs it: `s2m3.torch_build` says which build it takes, for the CPU where no NVIDIA
-# device is. TORCH_INDEX and TORCH_BUILD decide otherwise: see s2m3/torch_build.py.
+# device is. TORCH_INDEX and TORCH_BUILD decide otherwise: see s2m3/torch_build.py. The shipped modules are exported once
+# (40 s, into the user's cache): ONNX Runtime takes 0.4 to 0.9 of torch's time for them (docs/light.md).
 $(VENV)/.run: pyproject.toml setup.py deploy/constraints.txt deploy/weights.txt | $(BIN)/python
 	$(PIP) install -c deploy/constraints.txt -e '.[broker,bridge]'
 	$(BIN)/python -m s2m3.torch_build
-	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge]'
-	$(BIN)/s2m3 weights
+	$(PIP) install -c deploy/constraints.txt -e '.[agent,broker,bridge,export]'
+	$(BIN)/s2m3 weights --light
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run

@@ -2,6 +2,9 @@
 
 Every picture, sound and text differs from all before it, so that nothing is answered from memory. With one core kept
 busy by another process and without. Run: python bench/prepare.py [--rounds N] [--limit-s S] [--json FILE]
+
+With --exports FOLDER, this release's agents have what `s2m3 weights --light --into FOLDER` made, and use the faster
+runtime; without, torch.
 """
 
 import argparse
@@ -54,10 +57,10 @@ class _OldCluster(Cluster):
 class _Release:
     """A site of one release's code, and a client of it."""
 
-    def __init__(self, name: str, tree: Path, stack: ExitStack, threads: int) -> None:
+    def __init__(self, name: str, tree: Path, stack: ExitStack, threads: int, exports: Path) -> None:
         self.name = name
         cluster = (Cluster if tree == ROOT else _OldCluster)(_NODES, threads=threads)
-        cluster.environment = {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
+        cluster.environment = {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1", "S2M3_EXPORTS": str(exports)}
         stack.enter_context(cluster)
         site = stack.enter_context(Site(cluster.settings))
         self.client = stack.enter_context(Client(settings=cluster.settings))
@@ -144,7 +147,9 @@ def _in_turns(sites: Sequence[_Release], turn: int) -> Sequence[_Release]:
     return sites if turn % 2 else sites[::-1]
 
 
-def measure(rounds: int, pictures: int, outstanding: int, threads: int, limit_s: float) -> dict[str, Any]:
+def measure(
+    rounds: int, pictures: int, outstanding: int, threads: int, limit_s: float, *, exports: Path | None
+) -> dict[str, Any]:
     """Returns the medians of both releases and their ratios, with no core busy and with one.
 
     Args:
@@ -153,11 +158,15 @@ def measure(rounds: int, pictures: int, outstanding: int, threads: int, limit_s:
         outstanding: Pictures under way at once.
         threads: Compute threads of each agent.
         limit_s: Seconds of all rounds together, after which none begins.
+        exports: What `s2m3 weights --light` made; None: the new release has torch alone.
     """
     found: dict[str, Any] = {}
     picture, cases = large_picture(), {case.task: case for case in reversed(shipped_cases()) if case.task in TASKS}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        sites = [_Release("old", _old_tree(folder), stack, threads), _Release("new", ROOT, stack, threads)]
+        none = Path(folder) / "exports"
+        none.mkdir()
+        old = _Release("old", _old_tree(folder), stack, threads, none)
+        sites = [old, _Release("new", ROOT, stack, threads, exports or none)]
         for site in sites:  # warms up
             site.rate(8, 8, picture)
             for case in cases.values():
@@ -184,7 +193,13 @@ def measure(rounds: int, pictures: int, outstanding: int, threads: int, limit_s:
                 "p50_ms": {task: {name: p50[task, name] for name in ("old", "new")} for task in cases},
                 "latency_ratio": {task: p50[task, "new"] / p50[task, "old"] for task in cases},
             }
-    return {"picture_bytes": len(picture), "outstanding": outstanding, "threads": threads, **found}
+    return {
+        "picture_bytes": len(picture),
+        "outstanding": outstanding,
+        "threads": threads,
+        "exports": exports is not None,
+        **found,
+    }
 
 
 def main() -> None:
@@ -197,9 +212,12 @@ def main() -> None:
     parser.add_argument(
         "--limit-s", type=float, default=480.0, help="of all rounds; starting both takes 1 to 2 minutes"
     )
+    parser.add_argument("--exports", type=Path, help="folder that `s2m3 weights --light` made")
     parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "prepare.json")
     given = parser.parse_args()
-    found = measure(given.rounds, given.pictures, given.outstanding, given.threads, given.limit_s)
+    found = measure(
+        given.rounds, given.pictures, given.outstanding, given.threads, given.limit_s, exports=given.exports
+    )
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(json.dumps(found, indent=1))
     for name in ("0 busy", "1 busy"):

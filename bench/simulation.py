@@ -102,11 +102,14 @@ class Simulation:
         nodes: The simulated nodes.
         seen: What is seen of the site.
         quiet_s: After so long without a new route or plan, what was changed counts as done.
+        improved_s: The same after tasks were added: by then the planner has looked for better places.
     """
 
-    def __init__(self, size: Size, planner: psutil.Process, nodes: Nodes, seen: Observer, quiet_s: float) -> None:
+    def __init__(
+        self, size: Size, planner: psutil.Process, nodes: Nodes, seen: Observer, *, quiet_s: float, improved_s: float
+    ) -> None:
         self._size, self._planner, self._nodes, self._seen = size, planner, nodes, seen
-        self._quiet_s = quiet_s
+        self._quiet_s, self._improved_s = quiet_s, improved_s
         self.figures: dict[str, Any] = {}
 
     def join(self) -> None:
@@ -123,7 +126,7 @@ class Simulation:
             self._add(number)
         self._note("all_ready", self._seen.wait(lambda: self._seen.all_served(tasks), _WAIT_S))
         self.figures["all_ready_s"] = _since(began)
-        self._settle()
+        self._settle(self._improved_s)
         self.figures["all_ready_cpu_s"] = round(self._cpu_s() - cpu, 2)
 
     def rest(self, seconds: float) -> None:
@@ -141,7 +144,7 @@ class Simulation:
         self.figures["one_task_route_s"] = _since(began)
         self._note("one_task", self._seen.wait(lambda: self._seen.served(task), _WAIT_S))
         self.figures["one_task_ready_s"] = _since(began)
-        self._settle()
+        self._settle(self._improved_s)
 
     def lose(self, count: int) -> dict[str, Any]:
         """Has nodes that hold modules die; returns how long the last route that named one of them took to change."""
@@ -161,7 +164,7 @@ class Simulation:
         took_s = max((changed[task] for task in named if task in changed), default=noticed) - noticed
         self._note(f"lost_{count}", seen.wait(self._are_all_served, _WAIT_S))
         ready_s = time.monotonic() - noticed
-        self._settle()
+        self._settle(self._quiet_s)
         others = {task for _, task, _ in seen.changes[before:]} - named
         return {
             "routes_changed_s": round(took_s, 3),
@@ -199,8 +202,8 @@ class Simulation:
     def _are_all_served(self) -> bool:
         return self._seen.all_served(set(self._seen.routes))
 
-    def _settle(self) -> None:
-        self._note("quiet", self._seen.wait_quiet(self._quiet_s, _WAIT_S))
+    def _settle(self, quiet_s: float) -> None:
+        self._note("quiet", self._seen.wait_quiet(quiet_s, _WAIT_S))
 
     def _cpu_s(self) -> float:
         times = self._planner.cpu_times()
@@ -217,7 +220,7 @@ def _since(began: float) -> float:
 
 @contextmanager
 def simulation(
-    size: Size, *, reports_per_s: float, kind: BrokerKind = "mosquitto", quiet_s: float = 8.0
+    size: Size, *, reports_per_s: float, kind: BrokerKind = "mosquitto", quiet_s: float = 8.0, improved_s: float = 90.0
 ) -> Iterator[Simulation]:
     """Starts broker, planner and nodes of a site of some size, and ends them."""
     with tempfile.TemporaryDirectory(prefix="s2m3-site-") as folder:
@@ -225,7 +228,8 @@ def simulation(
         with cluster, Observer(cluster.settings) as seen:
             nodes = Nodes(size, cluster.settings.port, reports_per_s)
             try:
-                yield Simulation(size, psutil.Process(cluster.processes["planner"].pid), nodes, seen, quiet_s)
+                planner = psutil.Process(cluster.processes["planner"].pid)
+                yield Simulation(size, planner, nodes, seen, quiet_s=quiet_s, improved_s=improved_s)
             finally:
                 nodes.stop()
 

@@ -5,7 +5,8 @@ by last will, and compute nothing), adds tasks that share modules, and measures 
 
 - all tasks added in one go: seconds until a plain request of each would be answered (a ready copy of each step and a
   gateway);
-- nothing changes, apart from heartbeats and reports without news: the planner's CPU, and the documents it publishes;
+- nothing changes, apart from heartbeats and reports without news, and the planner has looked for better places: the
+  planner's CPU, and the documents it publishes;
 - one task added, one node lost, a tenth of the nodes lost at once: seconds until the last route that names a lost node
   has changed, and how many other routes changed;
 - the planner's memory, and how often it lost its connection;

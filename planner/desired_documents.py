@@ -60,8 +60,13 @@ class DesiredDocuments(Generic[D]):
             self._on_document(name, None)
 
     def repeat(self) -> None:
-        """Publishes all documents again."""
+        """Publishes all documents again.
+
+        A document that waits in a full queue already does so once: the broker would deliver two as one.
+        """
         for name, payload in self._desired.said.items():
+            if not self._link.has_room and self._desired.is_on_its_way(name):
+                continue
             if self._say(name, payload):
                 self._desired.on_repeated(name)
 

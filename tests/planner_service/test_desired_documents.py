@@ -56,3 +56,17 @@ def test_what_comes_again_after_a_reconnect_stays() -> None:
     assert kept.documents.wait_s() == 0
     kept.documents.drop_removed()
     assert (None not in [settings for _, settings in kept.heard], kept.said) == (True, [])
+
+
+def test_what_waits_in_a_full_queue_is_not_said_twice() -> None:
+    kept = Kept()
+    kept.link.has_room = False
+    kept.documents.repeat()
+    kept.documents.repeat()
+    assert kept.said == [(TOPIC, SAID)]
+    kept.link.deliver(TOPIC, SAID)  # it came through
+    kept.documents.repeat()
+    assert kept.said == [(TOPIC, SAID)] * 2
+    kept.link.has_room = True
+    kept.documents.repeat()
+    assert kept.said == [(TOPIC, SAID)] * 3

@@ -17,7 +17,9 @@ def site(monkeypatch: pytest.MonkeyPatch, kind: BrokerKind) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(_BENCH))
     import simulation  # noqa: PLC0415  # of bench, which is no package
 
-    with simulation.simulation(simulation.Size(30, 60, 24), reports_per_s=10.0, kind=kind, quiet_s=1.0) as made:
+    with simulation.simulation(
+        simulation.Size(30, 60, 24), reports_per_s=10.0, kind=kind, quiet_s=1.0, improved_s=1.0
+    ) as made:
         yield made
 
 
