@@ -2,9 +2,9 @@
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from s2m3.agents.media.jpeg import read_jpeg
+from s2m3.agents.media.jpeg import Jpeg, read_jpeg
 from s2m3.schemas.errors import BadInputError
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "decoding_bytes",
     "picture_facts",
     "scale_of",
+    "shorter_side",
 ]
 
 #: Largest picture that is decoded whole, and largest JPEG that is decoded at a part of its size.
@@ -42,6 +43,7 @@ class PictureFacts:
         passes: How often a decoder goes over the picture: scans of a JPEG, 1 of other formats.
         kept: Bytes per pixel that a decoder keeps besides the picture: coefficients of a JPEG of several scans.
         decodings: How often the picture is decoded: a JPEG without its end marker three times (jpeg.py).
+        jpeg: What the markers of a JPEG say; None of other formats.
     """
 
     form: str
@@ -50,6 +52,7 @@ class PictureFacts:
     passes: int = 1
     kept: float = 0.0
     decodings: int = 1
+    jpeg: Jpeg | None = field(default=None, compare=False)
 
 
 def picture_facts(data: bytes, form: str) -> PictureFacts | None:
@@ -73,6 +76,11 @@ def scale_of(width: int, height: int, need: int) -> int:
     """Returns 1, 2, 4 or 8: by how much both sides can be divided and still have `need` pixels."""
     fits = min(width, height) // max(1, need)
     return next((scale for scale in _SCALES if scale <= fits), 1)
+
+
+def shorter_side(width: int, height: int, longer: int) -> int:
+    """Returns the pixels of a picture's shorter side, rounded up, once its longer side has `longer` pixels."""
+    return max(1, -(-longer * min(width, height) // max(width, height, 1)))
 
 
 def decoding_bytes(facts: PictureFacts, need: int) -> int:
@@ -123,7 +131,7 @@ def _jpeg(data: bytes) -> PictureFacts:
     found = read_jpeg(data)
     several = found.progressive or found.scans > 1
     kept = found.samples * _COEFFICIENT_BYTES if several else 0.0
-    return PictureFacts("JPEG", found.width, found.height, max(1, found.scans), kept, 1 if found.ended else 3)
+    return PictureFacts("JPEG", found.width, found.height, max(1, found.scans), kept, 1 if found.ended else 3, found)
 
 
 def _png(data: bytes) -> PictureFacts:

@@ -13,8 +13,15 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from s2m3.agents.media.formats import PICTURES, format_of, told_as_text, unwrapped
-from s2m3.agents.media.headers import PictureFacts, check_picture, decoding_bytes, picture_facts, scale_of
-from s2m3.agents.media.jpeg import endings, read_jpeg
+from s2m3.agents.media.headers import (
+    PictureFacts,
+    check_picture,
+    decoding_bytes,
+    picture_facts,
+    scale_of,
+    shorter_side,
+)
+from s2m3.agents.media.jpeg import Jpeg, endings
 from s2m3.agents.memory import reserved_for_decoding
 from s2m3.schemas.errors import BadInputError
 
@@ -79,7 +86,9 @@ def without_alpha(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_picture(data: bytes, need: int, to_rgb: Callable[[Image.Image], Image.Image] = on_white) -> Image.Image:
+def decode_picture(
+    data: bytes, need: int, to_rgb: Callable[[Image.Image], Image.Image] = on_white, *, longer: bool = False
+) -> Image.Image:
     """Returns the first frame of a picture file, upright, in RGB.
 
     Args:
@@ -87,16 +96,17 @@ def decode_picture(data: bytes, need: int, to_rgb: Callable[[Image.Image], Image
         need: Pixels per side that are enough: a larger picture comes at a half, quarter or eighth of its size, as long
             as that is no smaller than this.
         to_rgb: Makes RGB of a part of the picture, of whichever mode the file has.
+        longer: Whether `need` counts for the longer side alone: the picture is fitted whole into a square.
 
     Raises:
         BadInputError: Not a picture, cut off, damaged, of a format whose package is missing; or (found before decoding)
             of more pixels, scans or memory than headers.py allows.
     """
-    return decode_with_size(data, need, to_rgb)[0]
+    return decode_with_size(data, need, to_rgb, longer=longer)[0]
 
 
 def decode_with_size(
-    data: bytes, need: int, to_rgb: Callable[[Image.Image], Image.Image] = on_white
+    data: bytes, need: int, to_rgb: Callable[[Image.Image], Image.Image] = on_white, *, longer: bool = False
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Returns what decode_picture returns, and (width, height) of the upright picture in the file, pixels.
 
@@ -104,6 +114,7 @@ def decode_with_size(
         data: As of decode_picture.
         need: As of decode_picture.
         to_rgb: As of decode_picture.
+        longer: As of decode_picture.
 
     Raises:
         BadInputError: As decode_picture.
@@ -115,12 +126,15 @@ def decode_with_size(
         raise BadInputError(f"not a picture: {len(data)} bytes that are none of {known}{told_as_text(data)}")
     _need_decoder(form)
     facts = picture_facts(file, form)
+    if longer and facts is not None:
+        need = shorter_side(facts.width, facts.height, need)
     with reserved_for_decoding(decoding_bytes(facts, need) if facts is not None else None) as room:
         job = _Decoding(form, need, room, facts, to_rgb)
         if facts is not None:
             check_picture(facts, need, room)
         try:
-            return _whole_jpeg(file, job) if form == "JPEG" else _decoded(file, job)
+            jpeg = facts.jpeg if facts is not None else None
+            return _decoded(file, job) if jpeg is None else _whole_jpeg(file, jpeg, job)
         except _BROKEN as error:
             raise BadInputError(f"the picture cannot be decoded: {_reason(error)}") from error
 
@@ -145,9 +159,8 @@ def _need_decoder(form: str) -> None:
         raise BadInputError(f"the Pillow that is installed here does not read {form} pictures")
 
 
-def _whole_jpeg(data: bytes, job: _Decoding) -> tuple[Image.Image, tuple[int, int]]:
+def _whole_jpeg(data: bytes, found: Jpeg, job: _Decoding) -> tuple[Image.Image, tuple[int, int]]:
     """Decodes a JPEG; one without its end marker must come out the same whatever follows."""
-    found = read_jpeg(data)
     if found.ended:
         return _decoded(data, job)
     first, *others = endings(data, found)
@@ -207,7 +220,7 @@ def square_pixels(data: bytes, side: int) -> npt.NDArray[np.uint8]:
     Raises:
         BadInputError: As decode_picture.
     """
-    image = decode_picture(data, 2 * side)
+    image = decode_picture(data, 2 * side, longer=True)
     scale = side * _FILL / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
     square = Image.new("RGB", (side, side), _WHITE)

@@ -26,7 +26,7 @@ def thumbnail(picture: bytes, side: int, most_bytes: int) -> tuple[bytes, tuple[
     Raises:
         BadInputError: As decode_picture; or no JPEG of it is small enough.
     """
-    image, size = decode_with_size(picture, side)
+    image, size = decode_with_size(picture, side, longer=True)
     while max(image.size) >= _SMALLEST:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         for quality in _QUALITIES:

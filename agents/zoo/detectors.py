@@ -86,7 +86,9 @@ class ShippedDetector:
         Raises:
             BadInputError: No picture, or one that cannot be read.
         """
-        picture, size = decode_with_size(port(inputs, "image", "image"), _DECODED * self._side, on_white)
+        picture, size = decode_with_size(
+            port(inputs, "image", "image"), _DECODED * self._side, on_white, longer=self._fits
+        )
         check_ratio(picture)
         side = (self._side, self._side)
         bilinear = Image.Resampling.BILINEAR

@@ -54,21 +54,19 @@ def heard(link: Link, topic_filter: str) -> "Queue[Message]":
     return messages
 
 
-def test_all_documents_of_a_large_site_are_retained_though_they_are_published_at_once(
+def test_all_documents_of_a_large_site_arrive_though_they_are_published_at_once(
     settings: BrokerSettings, loop: Loop
 ) -> None:
     with linked(settings, loop, "many-documents") as link, linked(settings, loop, "many-documents-read") as other:
+        messages = heard(other, f"{settings.root}/many/+")
         published = threading.Event()
         loop.call(published.wait)  # nothing is acknowledged before all are added
         for number in range(5_000):
             link.publish(Outgoing(f"{settings.root}/many/{number}", b"document", retain=True))
         published.set()
-        assert reached(lambda: not link.outgoing_bytes)
-        messages = heard(other, f"{settings.root}/many/+")
-        assert {messages.get(timeout=WAIT_S).topic for _ in range(5_000)} == {
-            f"{settings.root}/many/{number}" for number in range(5_000)
-        }
-        assert link.has_room
+        topics = [messages.get(timeout=WAIT_S).topic for _ in range(5_000)]
+        assert topics == [f"{settings.root}/many/{number}" for number in range(5_000)]
+        assert reached(lambda: link.has_room)
 
 
 def test_a_message_arrives_with_its_properties(settings: BrokerSettings, loop: Loop) -> None:

@@ -13,6 +13,7 @@ from s2m3.agents.media.headers import (
     decoding_bytes,
     picture_facts,
     scale_of,
+    shorter_side,
 )
 from s2m3.agents.media.jpeg import read_jpeg
 from s2m3.schemas.errors import BadInputError
@@ -107,3 +108,11 @@ def test_a_file_of_fill_bytes_is_read_through_once() -> None:
     assert read_jpeg(b"\xff\xd8" + b"\xff" * 5_000_000).scans == 0
     with pytest.raises(BadInputError, match="segments"):
         read_jpeg(b"\xff\xd8" + b"\xff\xe0\0\x02" * 1_000_000)
+
+
+def test_the_shorter_side_of_a_picture_whose_longer_side_is_given() -> None:
+    assert shorter_side(4_000, 3_000, 448) == 336
+    assert shorter_side(3_000, 4_000, 448) == 336
+    assert shorter_side(50_000, 1_000, 448) == 9  # 8.96
+    assert shorter_side(7, 7, 448) == 448
+    assert (shorter_side(9_000, 1, 448), shorter_side(0, 0, 448)) == (1, 1)

@@ -213,3 +213,11 @@ def test_36_what_decoding_may_take_is_part_of_the_budget(monkeypatch: pytest.Mon
         decode_picture(bomb, 448)
     memory.set_budget_mb(100.0)
     assert memory.decoding_room_bytes() == min(without, 64_000_000)
+
+
+def test_a_picture_that_is_fitted_whole_is_read_no_larger_than_its_longer_side_needs() -> None:
+    large = file_of(picture().resize((4_000, 3_000)), "JPEG")
+    assert decode_picture(large, 448).size == (1_000, 750)
+    assert decode_picture(large, 448, longer=True).size == (500, 375)
+    assert decode_picture(file_of(picture().resize((3_000, 4_000)), "PNG"), 448, longer=True).size == (375, 500)
+    assert decode_picture(file_of(picture().resize((300, 200)), "JPEG"), 448, longer=True).size == (300, 200)
