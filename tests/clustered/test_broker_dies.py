@@ -131,3 +131,30 @@ def test_plain_requests_outlive_the_broker_of_their_gateway(
         print(f"\n    {_MANY} plain: {len(lost)} lost, {twice} twice, longest {load.longest_s:.1f} s")  # noqa: T201
     assert not lost
     assert not load.wrong
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_clients_requests_go_on_while_the_cluster_is_cut_in_two(
+    spread: SpreadOut, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The client is cut off from planner and gateway; plain requests there are lost meanwhile (docs/scale.md)."""
+    site = _serve(spread)
+    failed: list[str] = []
+    with Client(settings=site.at(1)) as client:
+        client.ask("noop", left=0, right=0, deadline_s=WAIT_S)
+        began = time.monotonic()
+        for number in range(_MANY):
+            if number == _FIRST:
+                site.broker.cut()  # type: ignore[attr-defined]
+            elif number == 2 * _FIRST:
+                site.broker.mend()  # type: ignore[attr-defined]
+            try:
+                answer = client.ask("noop", left=number, right=number, deadline_s=60)
+                assert answer.value == [number, number]
+            except S2M3Error as error:
+                failed.append(str(error))
+        took = time.monotonic() - began
+    with capsys.disabled():
+        print(f"\n    1,000 requests in {took:.1f} s, cut in two: {len(failed)} failed: {failed[:3]}")  # noqa: T201
+    assert len(failed) <= _MANY // 100
