@@ -1,6 +1,7 @@
 """Traces of devices that are lost and join again: read from a file, or drawn from rates. Pure but for the file."""
 
 import json
+import math
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from s2m3.schemas.errors import BadDefinitionError, BadInputError
 
 __all__ = ["Trace", "TraceEvent", "drawn_trace", "load_trace", "read_trace"]
+
+#: Least of a drawn trace's times, seconds: events are rounded to it.
+_LEAST_S = 0.001
+#: Most events of a drawn trace, on the mean: each is planned for, which takes some milliseconds.
+_MOST_EVENTS = 100_000
 
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -62,8 +68,8 @@ def read_trace(document: Any, where: str, devices: Iterable[str]) -> Trace:
         devices: Ids of the instance's devices.
 
     Raises:
-        BadDefinitionError: The document is invalid, an event names an unknown device, or a device is lost that is away
-            or joins that is there.
+        BadDefinitionError: The document is invalid, an event names an unknown device or is after the end, or a device
+            is lost that is away or joins that is there.
     """
     if not isinstance(document, Mapping) or not isinstance(document.get("events"), list):
         raise BadDefinitionError(f'{where}: not an object with "until_s" and a list "events"')
@@ -91,6 +97,8 @@ def _check_order(trace: Trace, where: str, devices: set[str]) -> None:
         said = f"{where}: events.{number}"
         if event.device not in devices:
             raise BadDefinitionError(f"{said}: no device {event.device!r}; there are: {', '.join(sorted(devices))}")
+        if event.at_s > trace.until_s:
+            raise BadDefinitionError(f"{said}: at_s {event.at_s:g} is after the end, until_s {trace.until_s:g}")
         if event.at_s < before_s:
             raise BadDefinitionError(f"{said}: at_s {event.at_s:g} is before the event above it, {before_s:g}")
         if (event.kind == "lost") == (event.device in away):
@@ -113,13 +121,18 @@ def drawn_trace(
         seed: Of the draws.
 
     Raises:
-        BadInputError: A time is not above 0.
+        BadInputError: A time is not finite and above 0, or the trace would have too many events.
     """
-    if min(until_s, lost_every_s, back_after_s) <= 0:
-        raise BadInputError("the times of a drawn trace are above 0")
+    names = list(devices)
+    times_s = (until_s, lost_every_s, back_after_s)
+    if not all(math.isfinite(time_s) for time_s in times_s) or min(times_s) < _LEAST_S:
+        raise BadInputError(f"the times of a drawn trace are above 0: seconds from {_LEAST_S:g} on")
+    expected = 2 * len(names) * until_s / (lost_every_s + back_after_s)
+    if expected > _MOST_EVENTS:
+        raise BadInputError(f"a drawn trace has at most {_MOST_EVENTS} events, and this one would have {expected:.0f}")
     chance = random.Random(seed)  # noqa: S311  # not a secret
     events = []
-    for device in devices:
+    for device in names:
         kinds = (("lost", lost_every_s), ("joined", back_after_s))
         at_s, turn = 0.0, 0
         while True:

@@ -1,11 +1,11 @@
 """The instance file of `s2m3 plan`: devices, modules, tasks. Errors name the file and the key."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -22,6 +22,7 @@ __all__ = [
     "load_instance",
     "parse_instance",
     "read_document",
+    "unknown_key",
 ]
 
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -58,6 +59,13 @@ class Device(_Frozen):
     energy_w: _Size | None = None
     idle_w: _Size | None = None
     prefer: _Size = 1.0
+
+    @model_validator(mode="after")
+    def _draws_most_at_work(self) -> Self:
+        idle_w = self.idle_w or 0.0
+        if self.energy_w is not None and idle_w > self.energy_w:
+            raise ValueError(f"idle_w {idle_w:g} is more than energy_w {self.energy_w:g}")
+        return self
 
 
 class PlacedModule(_Frozen):
@@ -130,7 +138,7 @@ def parse_instance(document: Mapping[str, Any], where: str = "instance") -> Inst
         instance = Instance.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        said = _unknown_key(first["loc"]) if first["type"] == "extra_forbidden" else first["msg"]
+        said = _unknown_at(first["loc"]) if first["type"] == "extra_forbidden" else first["msg"]
         raise BadDefinitionError(f"{where}: {'.'.join(map(str, first['loc']))}: {said}") from error
     devices = _unique(where, "devices", instance.devices)
     modules = _unique(where, "modules", instance.modules)
@@ -146,8 +154,16 @@ def parse_instance(document: Mapping[str, Any], where: str = "instance") -> Inst
     return instance
 
 
-def _unknown_key(location: tuple[int | str, ...]) -> str:
+def unknown_key(key: str, known: Iterable[str]) -> str:
     """Returns what is said of a key that is not read: the nearest one that is, and how a key of one's own begins."""
+    names = list(known)
+    near = get_close_matches(key, names, n=1)
+    meant = f"did you mean {near[0]}? " if near else f"known are {', '.join(names)}; "
+    return f"unknown key; {meant}keys of your own begin with {_OWN}"
+
+
+def _unknown_at(location: tuple[int | str, ...]) -> str:
+    """Returns what is said of a key that is not read at a place of an instance."""
     classes: dict[int | str, type[BaseModel]] = {
         "devices": Device,
         "modules": PlacedModule,
@@ -156,10 +172,7 @@ def _unknown_key(location: tuple[int | str, ...]) -> str:
         "stand_ins": PlacedModel,
     }
     inside = [classes[part] for part in location[:-1] if part in classes]
-    known = (inside[-1] if inside else Instance).model_fields
-    near = get_close_matches(str(location[-1]), known, n=1)
-    meant = f"did you mean {near[0]}? " if near else f"known are {', '.join(known)}; "
-    return f"unknown key; {meant}keys of your own begin with {_OWN}"
+    return unknown_key(str(location[-1]), (inside[-1] if inside else Instance).model_fields)
 
 
 def _check_task(where: str, task: PlacedTask, devices: set[str], modules: set[str]) -> None:

@@ -23,7 +23,10 @@ def read_sweep(text: str) -> Sweep:
     words = [word.strip() for word in values.split(",")]
     if not equals or not path.strip() or not all(words):
         raise BadInputError(f"--sweep {text}: not PATH=VALUE,VALUE (for instance devices.pi5.mbps=10,50,100)")
-    return path.strip(), tuple(_value(word) for word in words)
+    found = tuple(_value(word) for word in words)
+    if any(isinstance(value, list | dict) for value in found):
+        raise BadInputError(f"--sweep {text}: a value is a number or a word, not a list or an object")
+    return path.strip(), found
 
 
 def _value(word: str) -> Any:
@@ -62,8 +65,7 @@ def _places(at: Any, parts: list[str], path: str) -> Iterator[tuple[dict[str, An
             key = ".".join(parts[:length])
             if length == len(parts) and (key in at or length == 1):
                 if isinstance(at.get(key), list | dict):
-                    inside = [item.get("id") for item in at[key]] if isinstance(at[key], list) else list(at[key])
-                    raise BadInputError(f"{path}: not a value; what is in it: {', '.join(map(str, inside))}")
+                    raise BadInputError(f"{path}: not a value; what is in it: {_names(at[key])}")
                 yield at, key
                 return
             if key in at:
@@ -79,6 +81,8 @@ def _places(at: Any, parts: list[str], path: str) -> Iterator[tuple[dict[str, An
 def _items(at: list[Any], parts: list[str], path: str) -> list[tuple[dict[str, Any], list[str]]]:
     """Returns the objects of a list that the first parts name, each with the parts that are left."""
     objects = [item for item in at if isinstance(item, dict)]
+    if at and not objects:
+        raise BadInputError(f"{path}: there is nothing below a list of values: {_names(at)}")
     if parts[0] == "*":
         return [(item, parts[1:]) for item in objects]
     for length in range(len(parts), 0, -1):
@@ -86,7 +90,12 @@ def _items(at: list[Any], parts: list[str], path: str) -> list[tuple[dict[str, A
         found = [item for item in objects if item.get("id") == name]
         if found:
             return [(found[0], parts[length:])]
-    raise BadInputError(f"{path}: no {parts[0]!r}; there are: {', '.join(str(item.get('id')) for item in objects)}")
+    raise BadInputError(f"{path}: no {parts[0]!r}; there are: {_names(objects)}")
+
+
+def _names(inside: list[Any] | dict[str, Any]) -> str:
+    """Returns the keys of an object, or what a list has: of objects their ids, of values these."""
+    return ", ".join(str(item.get("id") if isinstance(item, dict) else item) for item in inside) or "nothing"
 
 
 def without_device(document: Mapping[str, Any], device: str) -> dict[str, Any]:

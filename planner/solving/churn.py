@@ -14,6 +14,7 @@ from s2m3.planner.solving.costs import Costs
 from s2m3.planner.solving.greedy import greedy
 from s2m3.planner.solving.migration import steps
 from s2m3.planner.solving.problem import Problem
+from s2m3.planner.solving.ranked_instance import best_models
 from s2m3.planner.solving.replan import replan
 from s2m3.planner.solving.second_copies import Spare, second_copies
 from s2m3.schemas.churn_trace import Trace
@@ -55,7 +56,7 @@ def simulate_churn(
     route was lost.
 
     Args:
-        instance: Devices, modules, tasks.
+        instance: Devices, modules, tasks. Stand-ins are left out: each task has its best model alone.
         trace: Losses and joins.
         policy: What the planner does.
         speeds: Times; None takes the defaults.
@@ -63,7 +64,7 @@ def simulate_churn(
     Raises:
         NoCapacityError: The modules do not fit while all devices are there.
     """
-    site = _Site(instance, policy, speeds or Speeds())
+    site = _Site(best_models(instance), policy, speeds or Speeds())
     site.start()
     for event in trace.events:
         site.at(event.at_s, event.kind, event.device)

@@ -3,33 +3,27 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from s2m3.schemas.definitions import Catalogue, ModelSpec, ModuleSpec
 from s2m3.schemas.dtypes import Dtype, read_dtype
 from s2m3.schemas.errors import BadDefinitionError, BadInputError
-from s2m3.schemas.instance import Instance, parse_instance
+from s2m3.schemas.instance import Device, Instance, parse_instance, unknown_key
 from s2m3.schemas.sizes import ANSWER_TOKENS
 
 __all__ = ["AssumedDevice", "assumed_devices", "estimated_instance", "seconds_of"]
 
-_Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Speed = Annotated[float, Field(gt=0, strict=True)]
 
 
-class AssumedDevice(BaseModel):
+class AssumedDevice(Device):
     """An assumed device that runs one item at a time.
 
     `gflops` is the throughput that an encoder sustains, `gb_s` the memory bandwidth for weights, 10^9 bytes a second.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: Annotated[str, Field(min_length=1)]
-    memory_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     gflops: _Speed
     gb_s: _Speed
-    latency_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    mbps: _Speed = 1000.0
 
 
 def assumed_devices(document: Mapping[str, object], where: str) -> list[AssumedDevice]:
@@ -48,7 +42,9 @@ def assumed_devices(document: Mapping[str, object], where: str) -> list[AssumedD
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(["devices", str(number), *map(str, first["loc"])])
-            raise BadDefinitionError(f"{where}: {key}: {first['msg']}") from error
+            is_unknown = first["type"] == "extra_forbidden"
+            said = unknown_key(str(first["loc"][-1]), AssumedDevice.model_fields) if is_unknown else first["msg"]
+            raise BadDefinitionError(f"{where}: {key}: {said}") from error
     return found
 
 
@@ -86,7 +82,7 @@ def estimated_instance(
     used = {module_id: catalogue.modules[module_id] for spec in specs for module_id in spec.module_ids}
     return parse_instance(
         {
-            "devices": [device.model_dump(include={"id", "memory_mb", "latency_ms", "mbps"}) for device in devices],
+            "devices": [device.model_dump(include=set(Device.model_fields)) for device in devices],
             "modules": [_module(module, specs, devices, held_in) for module in used.values()],
             "tasks": [_task(spec, source) for spec in specs],
         },

@@ -11,7 +11,7 @@ from s2m3.planner.solving.stand_ins import RankedTask, StandIns, stand_ins
 from s2m3.schemas.errors import NoCapacityError
 from s2m3.schemas.instance import Instance
 
-__all__ = ["RankedPlan", "has_stand_ins", "plan_ranks"]
+__all__ = ["RankedPlan", "best_models", "has_stand_ins", "plan_ranks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ class RankedPlan:
 def has_stand_ins(instance: Instance) -> bool:
     """Returns whether any task has more than one model."""
     return any(task.stand_ins for task in instance.tasks)
+
+
+def best_models(instance: Instance) -> Instance:
+    """Returns an instance without stand-ins: each task's best model, and the modules of these alone."""
+    return _of_ranks(instance, {task.id: 0 for task in instance.tasks}) if has_stand_ins(instance) else instance
 
 
 def plan_ranks(instance: Instance, solve: Callable[[Instance], Solution]) -> RankedPlan:

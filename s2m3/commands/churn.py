@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from s2m3 import figures, logs
 from s2m3.commands import options
 from s2m3.schemas.churn_trace import Trace, drawn_trace, load_trace
 from s2m3.schemas.errors import BadInputError
-from s2m3.schemas.instance import load_instance
+from s2m3.schemas.instance import Instance, load_instance
 
 if TYPE_CHECKING:
     from s2m3.planner.solving.churn_record import ChurnResult
@@ -54,7 +55,7 @@ def churn(
     logs.configure(verbose=verbose, quiet=True)
     if as_json and as_csv:
         raise BadInputError("either --json or --csv")
-    if notice < 0 or load_mb_s <= 0:
+    if not (notice >= 0 and load_mb_s > 0 and math.isfinite(notice + load_mb_s)):
         raise BadInputError("--notice is at least 0, --load-mb-s above 0")
     if plot is not None:
         figures.check_suffix(plot)
@@ -63,7 +64,7 @@ def churn(
     wanted = [name.strip() for name in policy.split(",")]
     if unknown := [name for name in wanted if name not in POLICIES]:
         raise BadInputError(f"no policy {unknown[0]!r}; known are {', '.join(POLICIES)}")
-    instance = load_instance(file)
+    instance = _loaded(file)
     names = [device.id for device in instance.devices]
     if trace is not None:
         events = load_trace(trace, names)
@@ -82,6 +83,14 @@ def churn(
         _write_csv(found)
     else:
         _show(found, events)
+
+
+def _loaded(file: Path) -> Instance:
+    """Returns a file's instance, and says of stand-ins that they are not simulated."""
+    instance = load_instance(file)
+    if any(task.stand_ins for task in instance.tasks):
+        typer.echo("stand-ins are left out: each task has its best model alone", err=True)
+    return instance
 
 
 def _write(events: Trace, path: Path) -> None:

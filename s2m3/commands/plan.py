@@ -79,8 +79,10 @@ def plan(
     logs.configure(verbose=verbose, quiet=True)
     if method not in _METHODS:
         raise BadInputError(f"--method is one of {', '.join(_METHODS)}, not {method!r}; --compare takes more")
-    if (file is None) == (models is None):
-        raise BadInputError("either an instance file, or --models and --devices")
+    if (file is None) == (models is None) or (file is not None and (devices, source) != (None, None)):
+        raise BadInputError("either an instance file, or --models and --devices (and --source)")
+    if budget is not None and not budget >= 0:
+        raise BadInputError(f"--budget {budget:g}: seconds, 0 or more")
     if as_json and as_csv:
         raise BadInputError("either --json or --csv")
     if file is not None:
@@ -90,7 +92,7 @@ def plan(
         instance = _estimated(models or "", catalogue_of(definitions, own), devices, dtype=dtype, source=source)
         document, where = instance.model_dump(mode="json", exclude_none=True), "models on devices"
     if write is not None:
-        _write(parse_instance(document, where), write)
+        _write(document, where, without or [], write)
         return
     wanted = _Wanted(
         methods=tuple(name.strip() for name in compare.split(",")) if compare is not None else (method,),
@@ -104,7 +106,8 @@ def plan(
     _place(document, where, without or [], wanted)
 
 
-def _write(instance: Instance, path: Path) -> None:
+def _write(document: Mapping[str, Any], where: str, without: list[str], path: Path) -> None:
+    instance = parse_instance(_left(document, where, without), where)
     try:
         path.write_text(instance.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
     except OSError as error:
@@ -120,6 +123,8 @@ def _estimated(models: str, catalogue: Catalogue, devices: Path | None, *, dtype
         raise BadInputError(f"--models needs --devices, a JSON file of what to place them on: {_DEVICES}")
     found = assumed_devices(read_json(devices), devices.name)
     names = [name.strip() for name in models.split(",") if name.strip()]
+    if not names:
+        raise BadInputError("--models names none; `s2m3 split MODEL` says what one is made of")
     return estimated_instance(catalogue, names, found, dtype=dtype, source=source)
 
 
@@ -130,10 +135,8 @@ def _place(document: Mapping[str, Any], where: str, without: list[str], wanted: 
 
     if wanted.plot is not None:
         figures.check_suffix(wanted.plot)
-    parse_instance(document, where)
     try:
-        for device in without:
-            document = without_device(document, device)
+        document = _left(document, where, without)
         found = list(_cases(document, where, wanted))
         if all(case.solution is None for case in found):
             raise found[0].error or NoCapacityError("nothing fits")
@@ -154,6 +157,14 @@ def _place(document: Mapping[str, Any], where: str, without: list[str], wanted: 
         plan_tables.show_cases(found)
     else:
         plan_tables.show_plan(found[0])
+
+
+def _left(document: Mapping[str, Any], where: str, without: list[str]) -> Mapping[str, Any]:
+    """Returns the document of a valid instance, in which some devices are gone."""
+    parse_instance(document, where)
+    for device in without:
+        document = without_device(document, device)
+    return document
 
 
 def _one(case: "Case") -> dict[str, Any]:

@@ -74,6 +74,19 @@ def test_a_loss_that_no_route_uses_interrupts_nothing() -> None:
     assert (result.tasks["t"].without_s, result.tasks["t"].interruptions) == (0, 0)
 
 
+def test_stand_ins_are_left_out_and_that_is_said(tmp_path: Path) -> None:
+    document = _instance().model_dump(mode="json")
+    document["modules"].append({"id": "small", "memory_mb": 5000, "seconds": {"b": 1.0}})
+    stand_in = {"id": "other", "steps": [{"id": "s", "module": "small"}]}
+    ranked = {**document, "tasks": [task | {"stand_ins": [stand_in]} for task in document["tasks"]]}
+    expected = simulate_churn(_instance(), LOST_AND_BACK, "copies")
+    assert simulate_churn(parse_instance(ranked), LOST_AND_BACK, "copies") == expected
+    file = tmp_path / "ranked.json"
+    file.write_text(json.dumps(ranked))
+    done = s2m3_here("churn", str(file), "--until", "4000")
+    assert (done.returncode, done.stderr) == (0, "stand-ins are left out: each task has its best model alone\n")
+
+
 def test_what_does_not_fit_together_after_a_loss_is_served_one_task_after_another() -> None:
     seed = 2
     instance = naive.home_instance(seed)
@@ -90,8 +103,19 @@ def test_a_drawn_trace_is_one_that_a_file_may_hold_and_its_means_are_the_rates()
     assert read_trace(trace.to_json(), "trace", DEVICES) == trace
     assert drawn_trace(DEVICES, until_s=2e6, lost_every_s=900, back_after_s=100, seed=3) == trace
     assert len(trace.events) == pytest.approx(2 * 2 * 2000, rel=0.05)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, 1e-9, float("nan"), float("inf")])
+@pytest.mark.parametrize("which", ["until_s", "lost_every_s", "back_after_s"])
+def test_a_trace_without_an_end_is_not_begun(which: str, wrong: float) -> None:
+    times: dict[str, Any] = {"until_s": 10.0, "lost_every_s": 5.0, "back_after_s": 1.0}
     with pytest.raises(BadInputError, match="above 0"):
-        drawn_trace(DEVICES, until_s=10, lost_every_s=0, back_after_s=1)
+        drawn_trace(DEVICES, **(times | {which: wrong}))
+
+
+def test_a_trace_of_too_many_events_is_refused_with_their_number() -> None:
+    with pytest.raises(BadInputError, match=r"at most 100000 events, and this one would have 400000"):
+        drawn_trace(DEVICES, until_s=1e6, lost_every_s=9, back_after_s=1)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +125,7 @@ def test_a_drawn_trace_is_one_that_a_file_may_hold_and_its_means_are_the_rates()
         ([{"at_s": 2, "lost": "a"}, {"at_s": 1, "lost": "b"}], r"events.1: at_s 1 is before the event above it, 2"),
         ([{"at_s": 1, "lost": "a"}, {"at_s": 2, "lost": "a"}], r"events.1: a is lost and was already away"),
         ([{"at_s": 1, "joined": "a"}], r"events.0: a is joined and was already there"),
+        ([{"at_s": 11, "lost": "a"}], r"events.0: at_s 11 is after the end, until_s 10"),
         ([{"at_s": 1}], r"events.0: not"),
         ([{"at_s": -1, "lost": "a"}], r"events.0.at_s: Input should be greater"),
         ({}, r"not an object with"),
@@ -126,7 +151,14 @@ def test_the_command_shows_every_policy_on_one_trace_that_can_be_kept(tmp_path: 
 
 
 def test_wrong_words_are_one_line_and_exit_2() -> None:
-    for words, said in (("--policy best", "no policy 'best'"), ("--plot x.gif", "ends with"), ("--until 0", "above 0")):
+    for words, said in (
+        ("--policy best", "no policy 'best'"),
+        ("--plot x.gif", "ends with"),
+        ("--until 0", "above 0"),
+        ("--until nan", "above 0"),
+        ("--notice nan", "--notice is at least 0"),
+        ("--load-mb-s inf", "--load-mb-s above 0"),
+    ):
         done = s2m3_here("churn", str(HOME), *words.split())
         assert (done.returncode, done.stdout) == (2, "")
         assert said in done.stderr

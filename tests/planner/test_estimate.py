@@ -80,12 +80,23 @@ def test_what_is_not_known_is_refused() -> None:
         ({"devices": [{"id": "a", "memory_mb": 1, "gflops": 0, "gb_s": 1}]}, "d.json: devices.0.gflops: "),
         ({"devices": [{"id": "a", "memory_mb": 1, "gflops": 1}]}, "d.json: devices.0.gb_s: Field required"),
         ({"devices": [PI.model_dump(), 3]}, "d.json: devices.1: "),
+        ({"devices": [PI.model_dump() | {"gflop": 1}]}, "d.json: devices.0.gflop: unknown key; did you mean gflops?"),
+        ({"devices": [PI.model_dump() | {"memory_mb": "4000"}]}, "d.json: devices.0.memory_mb: Input should be"),
     ],
 )
 def test_a_wrong_file_of_devices_is_refused_with_the_key(document: dict[str, object], said: str) -> None:
     with pytest.raises(BadDefinitionError) as raised:
         assumed_devices(document, "d.json")
     assert raised.value.detail.startswith(said)
+
+
+def test_assumed_devices_may_say_what_they_draw_and_carry_keys_of_their_users() -> None:
+    noted = {"x-from": "a data sheet", **PI.model_dump(), "energy_w": 8, "idle_w": 3, "x-plug": {"any": [1]}}
+    devices = assumed_devices({"x-note": 1, "devices": [noted]}, "d.json")
+    instance = estimated_instance(shipped_catalogue(), ["clip-vit-b16"], devices, source="pi")
+    placed = solve(instance, method="greedy").tasks["clip-vit-b16"]
+    assert placed.energy is not None
+    assert placed.energy.joules > placed.energy.above_idle > 0
 
 
 def test_devices_come_as_they_are_assumed_and_an_unknown_model_is_answered_with_those_there_are() -> None:

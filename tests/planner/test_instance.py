@@ -55,6 +55,7 @@ STEP = {"id": "image", "module": "vit"}
     [
         ("modules.0.seconds", {}, "modules.vit.seconds: no device can run it"),
         ("modules.0.seconds", {"pc": 1.0}, "modules.vit.seconds: unknown device 'pc'"),
+        ("devices.0", {"id": "pi5", "memory_mb": 1, "energy_w": 3, "idle_w": 4}, "idle_w 4 is more than energy_w 3"),
         ("modules.0.memory_mb", -1, "modules.0.memory_mb"),
         ("modules.0.output_kb", -0.5, "modules.0.output_kb"),
         ("modules.0.seconds", {"pi5": -1}, "modules.0.seconds.pi5"),

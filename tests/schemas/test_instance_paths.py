@@ -14,7 +14,7 @@ DOCUMENT: dict[str, Any] = {
         {"id": "vit.b16", "memory_mb": 340, "seconds": {"pi5": 0.9, "desk.top": 0.06}},
         {"id": "cosine", "memory_mb": 1, "seconds": {"pi5": 0.001}},
     ],
-    "tasks": [{"id": "t", "source": "pi5", "steps": [{"id": "image", "module": "vit.b16"}]}],
+    "tasks": [{"id": "t", "source": "pi5", "prefer": ["pi5"], "steps": [{"id": "image", "module": "vit.b16"}]}],
 }
 
 
@@ -45,17 +45,24 @@ def test_a_value_is_set_by_its_path_in_a_copy(path: str, value: object, found: A
         ("devices", r"not a value; what is in it: pi5, desk.top"),
         ("modules.cosine.seconds", r"not a value; what is in it: pi5"),
         ("devices.pi5.mbps.more", r"nothing below a value: more"),
+        ("tasks.t.prefer", r"not a value; what is in it: pi5"),
+        ("tasks.t.prefer.0", r"nothing below a list of values: pi5"),
+        ("tasks.t.prefer.*", r"nothing below a list of values: pi5"),
+        ("tasks.t.steps.image.zzz", r"unknown key; known are id, module, after"),
     ],
 )
 def test_a_wrong_path_says_what_is_there(path: str, said: str) -> None:
     with pytest.raises(BadInputError, match=said):
-        with_value(DOCUMENT, path, 1)
+        parse_instance(with_value(DOCUMENT, path, 1))
 
 
 def test_a_sweep_is_read_with_numbers_as_numbers() -> None:
     assert read_sweep("tasks.t.source=pi5, null,1e3") == ("tasks.t.source", ("pi5", None, 1000.0))
     for wrong in ("devices.pi5.mbps", "=1,2", "devices.pi5.mbps=1,,2", "devices.pi5.mbps="):
         with pytest.raises(BadInputError, match="not PATH=VALUE"):
+            read_sweep(wrong)
+    for wrong in ("tasks.t.x-note=[1]", 'devices.pi5.mbps={"a":1}'):
+        with pytest.raises(BadInputError, match="not a list or an object"):
             read_sweep(wrong)
 
 

@@ -52,6 +52,18 @@ def test_a_plan_without_a_device_does_not_use_it() -> None:
     assert (lost.returncode, json.loads(lost.stdout)["error"]["code"]) == (3, "no_capacity")
 
 
+def test_an_instance_is_written_as_it_would_be_placed(tmp_path: Path) -> None:
+    devices, written = HOME.parent / "devices.json", tmp_path / "left.json"
+    words = ["plan", "--models", "clip-vit-b16", "--devices", str(devices), "--without", "server"]
+    assert s2m3_here(*words, "--write", str(written)).returncode == 0
+    assert [device["id"] for device in json.loads(written.read_text())["devices"]] == ["desktop", "laptop", "pi5"]
+    alone = json.loads(s2m3_here(*words, "--json").stdout)
+    assert json.loads(s2m3_here("plan", str(written), "--json").stdout) | {"solve_s": 0} == alone | {"solve_s": 0}
+    nothing = s2m3_here("plan", "--models", " , ", "--devices", str(devices))
+    assert nothing.returncode == 2
+    assert "--models names none" in nothing.stderr
+
+
 def test_joules_are_shown_where_devices_say_what_they_draw(tmp_path: Path) -> None:
     document = json.loads(HOME.read_text())
     for device in document["devices"]:
@@ -76,6 +88,11 @@ def test_joules_are_shown_where_devices_say_what_they_draw(tmp_path: Path) -> No
         ("--plot plan.gif", "the name ends with .svg or .png or .pdf"),
         ("--plot /no/such/folder/plan.svg", "there is no folder /no/such/folder"),
         ("--csv --json", "either --json or --csv"),
+        ("--sweep tasks.retrieval.steps.head.after=image", "not a value; what is in it: image, text"),
+        ("--budget nan", "--budget nan: seconds, 0 or more"),
+        ("--budget -1", "--budget -1: seconds, 0 or more"),
+        ("--devices home.json", "either an instance file, or --models and --devices"),
+        ("--source pi5", "either an instance file, or --models and --devices"),
     ],
 )
 def test_wrong_words_are_one_line_and_exit_2(words: str, said: str) -> None:
@@ -96,6 +113,7 @@ def test_a_figure_is_as_wide_as_a_phone_names_what_it_shows_and_has_a_dark_mode(
     text = drawn.read_text()
     assert text == again.read_text()
     assert "prefers-color-scheme: dark" in text
+    assert "fill: #ffffff" in text  # a background, so that ink is read on a page of any colour
     shown = {"greedy", "auto"} if "--compare" in words else {"retrieval", "transcription", "server", "pi5"}
     assert all(f">{name}</text>" in text for name in shown)
     width, _ = struct.unpack(">II", image.read_bytes()[16:24])
