@@ -1,6 +1,7 @@
 """Figures of plans and churn with matplotlib (the extra `plot`): SVG, PNG or PDF, for a phone's width and dark mode.
 
-Every figure is as wide as a phone's screen. An SVG has no background and takes the reader's dark mode; a PNG is opaque.
+Every figure is as wide as a phone's screen and has a background of its own. An SVG takes the reader's dark mode, and is
+dark on light where a page does not tell of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ _SUFFIXES = (".svg", ".png", ".pdf")
 #: Inches at 96 pixels an inch: 400 pixels, the width of a phone.
 _WIDTH_IN = 4.17
 _DPI = 192
-_INK, _FAINT = "#1f2328", "#8c959f"
+_INK, _FAINT, _GROUND = "#1f2328", "#8c959f", "#ffffff"
 #: Colours of series (Okabe and Ito), told apart with any colour vision and on white and black.
 SERIES = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b8a000", "#8c959f")
 #: Characters of a name on an axis, before it is broken.
@@ -25,7 +26,7 @@ _LONGEST = 20
 #: Characters of a name in a legend with three columns.
 _LONGEST_OF_THREE = 16
 _MARKERS = "osD^vPX*"
-_DARK = {_INK: "#e6edf3", "#0072b2": "#4aa8e0"}
+_DARK = {_GROUND: "#0d1117", _INK: "#e6edf3", "#0072b2": "#4aa8e0"}
 
 
 def check_suffix(path: Path) -> None:
@@ -173,7 +174,7 @@ def save(figure: Any, path: Path) -> None:
     kind: dict[str, Any] = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[suffix]
     try:
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": "s2m3", "font.size": 9}):
-            figure.savefig(path, dpi=_DPI, transparent=suffix == ".svg", metadata=kind)
+            figure.savefig(path, dpi=_DPI, facecolor=_GROUND, metadata=kind)
         if suffix == ".svg":
             drawn = path.read_text(encoding="utf-8")
             path.write_text(_with_dark_mode(drawn), encoding="utf-8")
@@ -182,7 +183,7 @@ def save(figure: Any, path: Path) -> None:
 
 
 def _with_dark_mode(drawn: str) -> str:
-    """Returns an SVG with a style sheet that changes its ink where the reader prefers a dark screen."""
+    """Returns an SVG with a style sheet that changes ink and background where the reader prefers a dark screen."""
     rules = "".join(
         f'[style*="{what}: {light}"]{{{what}:{dark} !important}}'
         for light, dark in _DARK.items()
