@@ -40,6 +40,7 @@ def make_tables() -> dict[str, Table]:
     measured, _ = measured_sharing()
     makers: list[Callable[[], Table]] = [
         paper_tables.latency,
+        paper_tables.by_task,
         paper_tables.split,
         lambda: paper_tables.sharing(measured),
         paper_tables.memory,

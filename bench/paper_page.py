@@ -19,7 +19,7 @@ def page(tables: Mapping[str, Table], *, made: str, measured: str) -> str:
         made: Day of the page.
         measured: Day of the measurement by bench/sharing.py.
     """
-    shown = {name.replace("memory-by-device", "by_device"): table.markdown() for name, table in tables.items()}
+    shown = {name.replace("-", "_"): table.markdown() for name, table in tables.items()}
     assumed = "\n".join(f"- {line}" for line in paper.assumptions())
     head = {"folder": "[paper/](paper/)", "made": made, "measured": measured, "assumptions": assumed, "seed": 0}
     return _PAGE.read_text(encoding="utf-8").format(**{**shown, **_claims(tables), **head}, **_optimal(tables))

@@ -20,7 +20,19 @@ from s2m3.schemas.churn_trace import drawn_trace
 from s2m3.schemas.errors import NoCapacityError
 from s2m3.schemas.instance import Instance
 
-__all__ = ["SEED", "churn", "latency", "load", "memory", "optimal", "per_device", "sensitivity", "sharing", "split"]
+__all__ = [
+    "SEED",
+    "by_task",
+    "churn",
+    "latency",
+    "load",
+    "memory",
+    "optimal",
+    "per_device",
+    "sensitivity",
+    "sharing",
+    "split",
+]
 
 #: Enough for a proof on every instance here, on any machine: results do not depend on its speed.
 _BUDGET_S = 60.0
@@ -81,6 +93,19 @@ def latency(suites: Iterable[str] = paper.SUITES) -> Table:
             ]
         )
     return Table("latency", ["tasks, ms", *_METHODS, *extra], rows)
+
+
+def by_task() -> Table:
+    """Returns the latency of each task of the largest mix by each placement, ms."""
+    models = paper.SUITES["mix-all"]
+    instance = _on(_BED, models)
+    found = {name: _by(instance, method) for name, method in _METHODS.items()}
+    found["cloud behind a WAN"] = _auto(paper.instance(models, {"cloud": paper.CLOUD}, None))
+    rows = [
+        [task.id, *(None if plan is None else 1000 * plan.tasks[task.id].latency_s for plan in found.values())]
+        for task in instance.tasks
+    ]
+    return Table("latency-by-task", ["task of mix-all, ms", *found], rows)
 
 
 def memory() -> Table:

@@ -38,7 +38,7 @@ def test_the_page_shows_what_the_bench_computes_now(bench: Any) -> None:
     tables = bench("paper_tables")
     measured, _ = bench("paper").measured_sharing()
     some = tables.latency(["retrieval-rn50", "vqa-phi-3"])
-    for table in (some, tables.split(), tables.sharing(measured), tables.memory()):
+    for table in (some, tables.by_task(), tables.split(), tables.sharing(measured), tables.memory()):
         assert [row for row in _rows(table) if row not in PAGE] == []
         listed = (ROOT / "docs" / "paper" / f"{table.name}.csv").read_text(encoding="utf-8").splitlines()
         assert [line for line in table.csv().splitlines() if line not in listed] == []
