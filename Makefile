@@ -42,8 +42,8 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# All benchmarks, one after the other, and a page of what they found: build/bench.html. `make bench ARGS="--only bus"`.
-# Half an hour on an idle machine. The peers are measured where they are installed: `make peers`.
+# The benchmarks of README's figures, one after the other, and a page of what they found: build/bench.html. `make bench
+# ARGS="--only bus"`. Half an hour on an idle machine, and as long again for the peers where they are installed: `make peers`.
 bench: $(VENV)/.dev
 	$(BIN)/python bench/report.py $(ARGS)
 

@@ -44,6 +44,7 @@ from s2m3.agents.parts.exporting import exported_digest
 from s2m3.agents.registry.exported import EXPORTABLE
 from s2m3.agents.runtimes.network import TORCH
 from s2m3.schemas.definitions import shipped_catalogue
+from s2m3.schemas.errors import S2M3Error
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "peers.json"
@@ -177,15 +178,15 @@ def missing(key: str) -> list[str]:
 
 
 def table(rounds: dict[str, list[dict[str, Any]]]) -> Table:
-    """Returns the medians of all rounds, and for each figure the median ratio to ours in the same round."""
-    ours = rounds["ours"]
-    names = list(ours[0]) if ours else []
+    """Returns the medians of all rounds, and of each figure the median ratio to ours in the same round, if it ran."""
+    ours = rounds.get("ours", [])
+    names = list(next((found[0] for found in rounds.values() if found), {}))
     rows = []
     for name in names:
         row: list[Any] = [name]
         for found in rounds.values():
             value = statistics.median(one[name] for one in found)
-            ratios = [one[name] / our[name] for one, our in zip(found, ours, strict=True) if our[name]]
+            ratios = [one[name] / our[name] for one, our in zip(found, ours, strict=bool(ours)) if our[name]]
             row += [float(value), statistics.median(ratios) if ratios else None]
         rows.append(row)
     columns = [column for key in rounds for column in (key, f"{key} / ours")]
@@ -266,7 +267,7 @@ def main() -> None:
             for key in wanted[turn % len(wanted) :] + wanted[: turn % len(wanted)]:
                 try:
                     found = measure(made[key](), counts, tasks)
-                except (RuntimeError, HTTPError, TimeoutError) as error:
+                except (RuntimeError, HTTPError, OSError, S2M3Error, psutil.Error) as error:
                     print(f"round {turn + 1}, {key}: failed, {type(error).__name__}: {error}", flush=True)
                     failed.add(key)
                     continue

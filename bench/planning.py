@@ -155,7 +155,7 @@ def main() -> None:
         counts = f"{found['documents_steady']}, {found['documents_after_a_loss']} after a loss"
         print(f"{size:26}{''.join(f'{second:>8.2f}s' for second in seconds)}  {counts}", flush=True)
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({**measured_on(), "sizes": rows}, indent=1), encoding="utf-8")
+    options.json.write_text(json.dumps({"measured": measured_on(), "sizes": rows}, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""All benchmarks in turn, and one page of what they found: build/bench.html, self-contained, for a phone and a desk.
+"""The benchmarks of README's figures in turn, and one page of what they found: build/bench.html, self-contained.
 
 Each part says its command, the machine, the date and the seeds; a part that fails is said, and the others go on.
 
@@ -54,6 +54,11 @@ PARTS: dict[str, Part] = {
     "peers": Part("Beside what people would pick instead", ("bench/peers.py",)),
 }
 
+#: Longest time that a benchmark may take, seconds: the longest takes half an hour on two idle cores.
+_MOST_S = 2 * 3600.0
+#: The exit code of one that took longer, as of coreutils' timeout.
+_LATE = 124
+
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; }
@@ -66,23 +71,28 @@ small { opacity: .75; }
 """
 
 
-def run(part: Part) -> dict[str, Any]:
-    """Runs a benchmark; returns what it printed, its exit code, and how long it took."""
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, *part.words], check=False, cwd=ROOT, capture_output=True, text=True)
+def run(name: str, part: Part) -> dict[str, Any]:
+    """Runs a benchmark; returns what it printed, its exit code, how long it took, and where and when that was."""
+    began, since = time.monotonic(), time.time()
+    words = [sys.executable, *part.words]
+    try:
+        done = subprocess.run(words, check=False, cwd=ROOT, capture_output=True, timeout=_MOST_S)
+        code, printed, failed = done.returncode, done.stdout, done.stderr[-2000:] if done.returncode else b""
+    except subprocess.TimeoutExpired as late:
+        code, printed, failed = _LATE, late.stdout or b"", f"ended after {_MOST_S:g} s".encode()
     return {
         "command": part.command,
-        "printed": done.stdout,
-        "failed": done.stderr[-2000:] if done.returncode else "",
-        "code": done.returncode,
+        "printed": printed.decode(errors="replace"),
+        "failed": failed.decode(errors="replace"),
+        "code": code,
         "seconds": time.monotonic() - began,
-        "measured": measured_on(),
+        "measured": _own_record(name, since) or measured_on(),
     }
 
 
 def section(name: str, part: Part, found: dict[str, Any]) -> str:
     """Returns a part of the page."""
-    measured = _own_record(name) or found["measured"]
+    measured = found["measured"]
     machine, seeds = measured["machine"], measured.get("seeds") or []
     where = f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']}; {measured['date']}"
     seeded = f"; seeds {', '.join(map(str, seeds))}" if seeds else ""
@@ -98,10 +108,10 @@ def section(name: str, part: Part, found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _own_record(name: str) -> dict[str, Any] | None:
-    """Returns what a benchmark's own JSON says of its machine, date and seeds."""
+def _own_record(name: str, since: float) -> dict[str, Any] | None:
+    """Returns what a benchmark's own JSON says of its machine, date and seeds; None if it is of an earlier run."""
     path = RESULTS / f"{name}.json"
-    if not path.exists():
+    if not path.exists() or path.stat().st_mtime < since - 1:
         return None
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     record: dict[str, Any] | None = found.get("measured") if isinstance(found, dict) else None
@@ -133,7 +143,7 @@ def main() -> None:
     failed = []
     for name in [] if given.show else names:
         print(f"{PARTS[name].command} …", flush=True)
-        found[name] = run(PARTS[name])
+        found[name] = run(name, PARTS[name])
         failed += [name] if found[name]["code"] else []
         print(f"  {found[name]['seconds']:.0f} s, exit code {found[name]['code']}", flush=True)
         _write(kept, found)

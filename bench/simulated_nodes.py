@@ -5,7 +5,7 @@ its plan names (a load takes as long as its bytes at a disk's speed), reports ti
 the sessions of the tasks whose gateway it is, and answers roll calls. Commands come on stdin, a line each:
 `start NODE...`, `die NODE...` (the connection is closed as by a crash; the broker publishes the last will).
 
-Run: python bench/simulated_nodes.py --port 1883 --nodes n0,n1,n2 [--reports 50] [--seed 1]
+Run: python bench/simulated_nodes.py --port 1883 --nodes n0,n1,n2 [--reports 50]
 """
 
 import argparse

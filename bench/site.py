@@ -53,7 +53,7 @@ def main() -> None:
             print(f"  {name:24} {value}", flush=True)
     print(growth(rows).markdown())
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({**measured_on(), "sizes": rows}, indent=1), encoding="utf-8")
+    options.json.write_text(json.dumps({"measured": measured_on(), "sizes": rows}, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from s2m3.snapshot import Site
 __all__ = ["FastApi", "Light", "MqttWorkers", "Ours", "Peer", "RayServe"]
 
 _BENCH = Path(__file__).parents[1]
-_READY_S, _ASK_S = 180.0, 60.0
+_READY_S, _HEALTHY_S, _ASK_S = 180.0, 5.0, 60.0
 #: Budget of an agent without torch: all modules have room in each.
 _LIGHT_MB = 900.0
 
@@ -141,19 +141,19 @@ class Ours:
             nodes = {f"light-{number}": _LIGHT_MB for number in range(self._light.agents)}
             self._cluster = Cluster(nodes, threads=self._threads, runtime="onnx")
             self._cluster.environment["S2M3_EXPORTS"] = str(self._light.exports)
-        self._cluster.start()
-        self._site = Site(self._cluster.settings).__enter__()
-        self._client = Client(settings=self._cluster.settings)
-        for task in self._tasks:
-            add_task(self._site, task, m.TaskSpec(model=task, deadline_s=_ASK_S))
-        if not self._site.wait(lambda site: all(site.ready(task) for task in self._tasks), _READY_S):
-            raise RuntimeError("not ready")
+        with contextlib.ExitStack() as started:
+            started.enter_context(self._cluster)
+            site = started.enter_context(Site(self._cluster.settings))
+            self._client = started.enter_context(Client(settings=self._cluster.settings))
+            for task in self._tasks:
+                add_task(site, task, m.TaskSpec(model=task, deadline_s=_ASK_S))
+            if not site.wait(lambda seen: all(seen.ready(task) for task in self._tasks), _READY_S):
+                raise RuntimeError("not ready")
+            self._started = started.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
-        self._site.__exit__(None, None, None)
-        self._cluster.stop()
+        self._started.close()
 
     def ask(self, task: str, asked: Asked) -> Any:
         """Asks with a Client."""
@@ -193,7 +193,10 @@ class _Http:
 
     def _start(self, words: list[str], environment: dict[str, str], log: str) -> Self:
         self._server = _Process(words, environment, self._folder / log)
-        _await(self._healthy)
+        with contextlib.ExitStack() as started:
+            started.callback(self._server.stop)
+            _await(self._healthy)
+            started.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -205,7 +208,8 @@ class _Http:
 
     def _healthy(self) -> bool:
         try:
-            return self._pool.request("GET", f"http://127.0.0.1:{self._port}/health").status == 200  # noqa: PLR2004
+            url = f"http://127.0.0.1:{self._port}/health"
+            return self._pool.request("GET", url, timeout=_HEALTHY_S).status == 200  # noqa: PLR2004
         except urllib3.exceptions.HTTPError:
             return False
 
@@ -264,34 +268,40 @@ class MqttWorkers:
         self._folder = folder
         self._waiting: dict[str, Future[Any]] = {}
         self._ready: set[str] = set()
+        self._workers: dict[str, _Process] = {}
         self.patience_s = _ASK_S
         self._inbox = f"peer/client/{uuid.uuid4().hex}"
 
     def __enter__(self) -> Self:
-        self._broker = Broker(default_kind())
-        self._broker.start()
+        with contextlib.ExitStack() as started:
+            self._broker = Broker(default_kind())
+            self._broker.start()
+            started.callback(self._broker.stop)
+            self._connect()
+            started.callback(self._disconnect)
+            port = str(self._broker.port)
+            for task in TASKS:
+                words = [sys.executable, "-m", "peer_servers.mqtt_worker", port, task]
+                self._workers[task] = _Process(words, {}, self._folder / f"mqtt-{task}.log")
+                started.callback(self._workers[task].stop)
+            _await(lambda: self._ready == TASKS.keys())
+            self._started = started.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._started.close()
+
+    def _connect(self) -> None:
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         self._client.on_message = self._on_message
         self._client.connect("127.0.0.1", self._broker.port)
         for topic in (self._inbox, "peer/+/ready"):
             self._client.subscribe(topic, qos=1)
         self._client.loop_start()
-        port = str(self._broker.port)
-        self._workers = {
-            task: _Process(
-                [sys.executable, "-m", "peer_servers.mqtt_worker", port, task], {}, self._folder / f"mqtt-{task}.log"
-            )
-            for task in TASKS
-        }
-        _await(lambda: self._ready == TASKS.keys())
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        for worker in self._workers.values():
-            worker.stop()
+    def _disconnect(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
-        self._broker.stop()
 
     def _on_message(self, _client: paho.Client, _: Any, message: paho.MQTTMessage) -> None:
         if message.topic.endswith("/ready"):
