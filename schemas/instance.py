@@ -27,7 +27,9 @@ __all__ = [
 
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
 #: Strict: a string or a boolean in place of a number is an error, and is not converted.
-_Size = Annotated[float, Field(ge=0, strict=True)]
+#: Bounds keep sums and products finite: a petabyte, thirty years, a bit a second.
+_LARGEST, _SLOWEST_MBPS = 1e9, 1e-6
+_Size = Annotated[float, Field(ge=0, le=_LARGEST, strict=True)]
 #: What a preference is worth unless the instance says otherwise, seconds per step.
 PREFERENCE_S = 1.0
 #: Keys that begin so are the user's own: notes, units, sources of numbers. They are passed over in every object.
@@ -55,7 +57,7 @@ class Device(_Frozen):
     id: _Name
     memory_mb: _Size
     latency_ms: _Size = 0.0
-    mbps: Annotated[float, Field(gt=0, strict=True)] = 1000.0
+    mbps: Annotated[float, Field(ge=_SLOWEST_MBPS, le=_LARGEST, strict=True)] = 1000.0
     energy_w: _Size | None = None
     idle_w: _Size | None = None
     prefer: _Size = 1.0

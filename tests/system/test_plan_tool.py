@@ -80,7 +80,7 @@ def test_joules_are_shown_where_devices_say_what_they_draw(tmp_path: Path) -> No
     [
         ("--sweep devices.pi6.mbps=1", "no 'pi6'; there are: server, laptop, pi5"),
         ("--sweep devices.pi5.mpbs=1", "unknown key; did you mean mbps? keys of your own begin with x-"),
-        ("--sweep devices.pi5.mbps=-1", "devices.2.mbps: Input should be greater than 0"),
+        ("--sweep devices.pi5.mbps=-1", "devices.2.mbps: Input should be greater than or equal to 0.000001"),
         ("--sweep devices.pi5.mbps", "not PATH=VALUE"),
         ("--compare fast", "no method 'fast'; known are auto, exact, greedy"),
         ("--compare single:pi6", "no device 'pi6'; there are: server, laptop, pi5"),
@@ -89,6 +89,8 @@ def test_joules_are_shown_where_devices_say_what_they_draw(tmp_path: Path) -> No
         ("--plot /no/such/folder/plan.svg", "there is no folder /no/such/folder"),
         ("--csv --json", "either --json or --csv"),
         ("--sweep tasks.retrieval.steps.head.after=image", "not a value; what is in it: image, text"),
+        ("--sweep devices.pi5.mbps=1e-308", "devices.2.mbps: Input should be greater than or equal to 0.000001"),
+        ("--sweep tasks.*.weight=1e308", "tasks.0.weight: Input should be less than or equal to 1000000000"),
         ("--budget nan", "--budget nan: seconds, 0 or more"),
         ("--budget -1", "--budget -1: seconds, 0 or more"),
         ("--devices home.json", "either an instance file, or --models and --devices"),
