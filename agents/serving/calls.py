@@ -1,7 +1,7 @@
 """Calls into modules: each is watched, looks at its deadline between slices, and its errors become S2M3Errors."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
@@ -86,10 +86,12 @@ def outputs_of(module: Module, ready: Sequence[Item]) -> list[dict[str, Value]]:
     """Returns the outputs of prepared items, in their order: all that the next step of one of them takes.
 
     Raises:
-        ModuleFailedError: The module gave another number of outputs.
+        ModuleFailedError: The module gave another number of outputs, or something that is none.
     """
     wanted = frozenset(output for item in ready for output in item.work.hop.outputs)
     outputs = module.run([item.prepared for item in ready], wanted)
     if len(outputs) != len(ready):
         raise ModuleFailedError(f"{len(outputs)} results for {len(ready)} items")
+    if not all(isinstance(found, Mapping) for found in outputs):
+        raise ModuleFailedError(f"{type(module).__name__} gave something else than a mapping of an item's outputs")
     return outputs

@@ -11,6 +11,7 @@ from s2m3.agents.serving.calls import OutOfMemoryError
 from s2m3.agents.serving.detokenizer import Detokenizer
 from s2m3.agents.serving.items import NOT_PREPARED, Item
 from s2m3.agents.serving.module import Generator, TokenSequence, default_tokens, row_outputs
+from s2m3.agents.serving.rounding import widened
 from s2m3.schemas.errors import BadInputError, ModuleFailedError, RequestTimeoutError, S2M3Error
 from s2m3.schemas.wire.generation import NO_OPTIONS, Options, common_length
 from s2m3.schemas.wire.values import Value
@@ -127,9 +128,8 @@ class ContinuousBatcher:
                 self._fail_all(error)
         self._admit()  # starting a sequence generates its first token
         self._share_time(began)
-        for active in self._active:
-            active.detokenizer.take(active.row.tokens, said_end=active.row.ended)
-            self._send_piece(active)
+        for active in list(self._active):
+            self._take_text(active)
         self._finish([active for active in self._active if active.detokenizer.ended])
 
     # ---- joining ------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ class ContinuousBatcher:
         module, options = self._module, item.work.hop.options or NO_OPTIONS
         if options.format is not None and not getattr(module, "follows_formats", False):
             raise BadInputError("options.format: this model's texts follow no format")
-        prepared = module.prepare(item.work.inputs) if item.prepared is NOT_PREPARED else item.prepared
+        prepared = module.prepare(widened(item.work)) if item.prepared is NOT_PREPARED else item.prepared
         most = module.most_tokens(prepared)
         if options.max_tokens is not None and options.max_tokens > most:
             raise BadInputError(f"options.max_tokens: {options.max_tokens} are too many: at most {most} fit here")
@@ -195,7 +195,8 @@ class ContinuousBatcher:
     def _remove(self, gone: list[_Active]) -> None:
         if gone:
             self._active = [active for active in self._active if active not in gone]
-            self._module.drop([active.row for active in gone])
+            rows = [active.row for active in gone]
+            self._callbacks.call_module(gone[0].item.work, partial(self._module.drop, rows))
 
     def _fail_all(self, error: S2M3Error) -> None:
         """Fails all active items after a failed decoding step; requesters retry, on other nodes if there are any."""
@@ -218,6 +219,16 @@ class ContinuousBatcher:
         for active in self._active:
             active.ms += share
             active.batch = max(active.batch, len(self._active))
+
+    def _take_text(self, active: _Active) -> None:
+        """Makes text of an item's tokens and sends what is new; where a module cannot, that item alone fails."""
+        take = partial(active.detokenizer.take, active.row.tokens, said_end=active.row.ended)
+        error = self._callbacks.call_module(active.item.work, take)
+        if isinstance(error, S2M3Error):
+            self._remove([active])
+            self._callbacks.fail(active.item, error)
+        else:
+            self._send_piece(active)
 
     def _send_piece(self, active: _Active) -> None:
         text, work, sent = active.detokenizer.text, active.item.work, active.waited.sent

@@ -34,6 +34,7 @@ class _Waiting:
     ends: float
     inputs: dict[str, Value] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)
+    rounded: frozenset[str] = frozenset()
     passed_on: PassedOn | None = None
     nbytes: int = 0
 
@@ -95,6 +96,7 @@ class Joins:
             waiting.newest = work
         new = {name: value for name, value in work.inputs.items() if name not in waiting.inputs}
         waiting.inputs |= new
+        waiting.rounded |= work.rounded & new.keys()
         nbytes = payload_bytes(new)
         waiting.nbytes, self._nbytes = waiting.nbytes + nbytes, self._nbytes + nbytes
         waiting.timings.update(work.timings)
@@ -107,8 +109,14 @@ class Joins:
         self._remember(key, waiting.newest.attempt, waiting.deadline)
         inputs = {name: waiting.inputs[name] for name in wanted}
         left = max(0.0, (waiting.ends - now) * 1000)
-        kept = waiting.passed_on
-        return replace(waiting.newest, inputs=inputs, timings=waiting.timings, ms_left=left, passed_on=kept)
+        return replace(
+            waiting.newest,
+            inputs=inputs,
+            timings=waiting.timings,
+            ms_left=left,
+            passed_on=waiting.passed_on,
+            rounded=waiting.rounded,
+        )
 
     def cancel(self, request: bytes, step: str, attempt: int, until: float) -> None:
         """Drops a step whose result is not needed any more, and later messages for it until the time `until`."""

@@ -1,7 +1,7 @@
 """Equal inputs to a module: what identifies their content, and the outputs that are remembered by it. Pure."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,11 +23,17 @@ class _Hash(Protocol):
         """Adds bytes."""
 
 
-def content_of_inputs(inputs: Mapping[str, Value]) -> bytes | None:
-    """Returns 32 bytes that are equal for equal inputs; None for inputs with a value of no known type."""
+def content_of_inputs(inputs: Mapping[str, Value], rounded: Collection[str] = ()) -> bytes | None:
+    """Returns 32 bytes that are equal for equal inputs; None for inputs with a value of no known type.
+
+    Args:
+        inputs: Name -> value.
+        rounded: The names of those that are going to be widened before the module reads them.
+    """
     digest = hashlib.sha256()
     try:
         _add(digest, inputs)
+        _add(digest, sorted(rounded))
     except TypeError:
         return None
     return digest.digest()
@@ -84,9 +90,9 @@ class RememberedOutputs:
 
     def keep(self, module: str, content: bytes, outputs: Mapping[str, Value]) -> None:
         """Remembers outputs unless they are too large, beside those of the same inputs that are remembered already."""
-        together = {**self._known.get((module, content), {}), **{name: _own(value) for name, value in outputs.items()}}
-        if _ENTRY + payload_bytes(together) <= min(_MOST_OF_ONE, self._known.maxsize):
-            self._known[module, content] = together
+        known = self._known.get((module, content), {})
+        if _ENTRY + payload_bytes({**known, **outputs}) <= min(_MOST_OF_ONE, self._known.maxsize):
+            self._known[module, content] = {**known, **{name: _own(value) for name, value in outputs.items()}}
 
     def forget(self, module: str) -> None:
         """Forgets the outputs of a module."""

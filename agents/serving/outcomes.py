@@ -101,7 +101,7 @@ class Outcomes:
         Returns:
             Whether the item needs no more work. The first item of its content does.
         """
-        content = content_of_inputs(item.work.inputs)
+        content = content_of_inputs(item.work.inputs, item.work.rounded)
         if content is None:
             return False
         hop = item.work.hop

@@ -11,6 +11,7 @@ from s2m3.agents.serving.continuous_batching import seeded
 from s2m3.agents.serving.items import NOT_PREPARED, Item
 from s2m3.agents.serving.module import Drawing, Module
 from s2m3.agents.serving.outcomes import Outcomes
+from s2m3.agents.serving.rounding import widened
 from s2m3.agents.serving.served import Served, average
 from s2m3.agents.supervision.watchdog import PREPARING
 from s2m3.schemas.errors import RequestTimeoutError, S2M3Error
@@ -91,25 +92,29 @@ class Preparer:
             self._changed.notify_all()
 
     def _run(self, slot: int) -> None:
-        while True:
+        while self._prepare_next(slot):  # between two calls the thread holds no module, and no inputs
+            pass
+
+    def _prepare_next(self, slot: int) -> bool:
+        with self._lock:
+            self._changed.wait_for(lambda: self._stopping or (not self._paused and self._due() is not None))
+            if self._stopping:
+                return False
+            served = cast("Served", self._due())
+            item = served.begin_preparing()
+            self._under_way += 1
+        try:
+            with self._calls.watched(slot, [item]):
+                self.prepare(served, item)
+        finally:
             with self._lock:
-                self._changed.wait_for(lambda: self._stopping or (not self._paused and self._due() is not None))
-                if self._stopping:
-                    return
-                served = cast("Served", self._due())
-                item = served.begin_preparing()
-                self._under_way += 1
-            try:
-                with self._calls.watched(slot, [item]):
-                    self.prepare(served, item)
-            finally:
-                with self._lock:
-                    self._under_way -= 1
-                    served.end_preparing(item)
-                    if item.dropped:
-                        served.queue_again(served.leave(item))
-                    self._prepared()
-                    self._changed.notify_all()
+                self._under_way -= 1
+                served.end_preparing(item)
+                if item.dropped:
+                    served.queue_again(served.leave(item))
+                self._prepared()
+                self._changed.notify_all()
+        return True
 
     def prepare_here(self, served: Served, items: Iterable[Item]) -> list[Item]:
         """Prepares items in the calling thread; returns those that are ready to run, the others are answered."""
@@ -134,6 +139,7 @@ class Preparer:
 
 
 def _prepared(module: Module, work: Work) -> Any:
+    inputs = widened(work)
     if hasattr(module, "prepare_with"):
-        return cast("Drawing", module).prepare_with(work.inputs, seeded(work))
-    return module.prepare(work.inputs)
+        return cast("Drawing", module).prepare_with(inputs, seeded(work))
+    return module.prepare(inputs)

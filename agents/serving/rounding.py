@@ -12,7 +12,7 @@ import numpy as np
 from s2m3.schemas.wire.values import Tensor, Value
 from s2m3.schemas.wire.work import Work
 
-__all__ = ["rounded", "widened"]
+__all__ = ["rounded", "widened", "with_rounded"]
 
 #: Bytes up to which a tensor goes as it is: its packet is hardly larger than the rest of the message.
 _SMALL = 16_384
@@ -46,13 +46,33 @@ def _halved(tensor: Tensor, tolerance: float) -> Tensor:
     return half if distance <= tolerance * largest else tensor  # NaN is not less: the tensor goes as it is
 
 
-def widened(work: Work) -> Work:
-    """Returns work with its tensors as the step before made them: those that came in float16 are float32 again."""
+def with_rounded(work: Work) -> Work:
+    """Returns work that names its inputs that came rounded, by its route: a later attempt's may say something else."""
     steps = {port: ref.partition(".")[0] for port, ref in work.hop.inputs.items()}
-    halved = [port for port in work.inputs if (hop := work.route.get(steps[port])) is not None and hop.tolerance]
-    if not halved:
-        return work
-    return replace(work, inputs={**work.inputs, **{port: _widened(work.inputs[port]) for port in halved}})
+    tolerant = [port for port in work.inputs if (hop := work.route.get(steps[port])) is not None and hop.tolerance]
+    halved = frozenset(port for port in tolerant if _has_half(work.inputs[port]))
+    return replace(work, rounded=halved) if halved else work
+
+
+def _has_half(value: Value) -> bool:
+    match value:
+        case np.ndarray():
+            return bool(value.dtype == np.float16)
+        case Mapping():
+            return any(map(_has_half, value.values()))
+        case list():
+            return any(map(_has_half, value))
+    return False
+
+
+def widened(work: Work) -> Mapping[str, Value]:
+    """Returns the inputs of work as the step before made them: what came rounded is float32 again.
+
+    It takes a millisecond for Whisper's hidden states, and so is not for the loop's thread.
+    """
+    if not work.rounded:
+        return work.inputs
+    return {port: _widened(value) if port in work.rounded else value for port, value in work.inputs.items()}
 
 
 def _widened(value: Value) -> Value:

@@ -160,7 +160,7 @@ class Runner:
         evicted = served.queue.make_room(item.flow) if served.queue else None
         if evicted is None:
             raise self._busy(item.work.hop.module)
-        del served.waiting[evicted.key]
+        served.settle(evicted)
         return evicted
 
     def _notify(self) -> None:
@@ -212,21 +212,24 @@ class Runner:
     # ---- the worker thread --------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._next() is not None or self._drained())
-                if self._stopping:
-                    return
-                removed = [self._pop(module_id) for module_id in self._drained()]
-                module_id = self._next()
-                served = self._served[module_id] if module_id else None
-                batch = served.next_batch(self._watchdog, time.monotonic()) if served else []
-                self._preparer.notify()
-            for gone in removed:
-                if gone.on_removed is not None:
-                    gone.on_removed()
-            if served is not None:
-                self._run_batch(served, batch)
+        while self._run_next():  # between two calls the thread holds no module, and no inputs
+            pass
+
+    def _run_next(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or self._next() is not None or self._drained())
+            if self._stopping:
+                return False
+            removed = [self._pop(module_id) for module_id in self._drained()]
+            module_id = self._next()
+            served = self._served[module_id] if module_id else None
+            batch = served.next_batch(self._watchdog, time.monotonic()) if served else []
+            self._preparer.notify()
+        for on_removed in filter(None, removed):
+            on_removed()
+        if served is not None:
+            self._run_batch(served, batch)
+        return True
 
     def _run_batch(self, served: Served, batch: list[Item]) -> None:
         alone = len(batch) == 1 and self._watchdog.is_suspected(batch[0].work.request)
@@ -244,10 +247,10 @@ class Runner:
                 self._alone = False
                 self._preparer.resume()
 
-    def _pop(self, module_id: str) -> Served:
+    def _pop(self, module_id: str) -> Callable[[], None] | None:
         metrics.QUEUE_ITEMS.remove(module_id)
         self._remembered.forget(module_id)
-        return self._served.pop(module_id)
+        return self._served.pop(module_id).on_removed
 
     def _next(self) -> str | None:
         """Returns the module whose work is due; modules that run in the submitter's thread are skipped."""

@@ -70,7 +70,8 @@ class Served:
     @property
     def backlog(self) -> int:
         """Number of items that wait."""
-        followers = sum(len(leader.followers) for leader in self.leaders.values())
+        leaders = list(self.leaders.values())  # a copy: the metrics' thread asks without the lock
+        followers = sum(len(leader.followers) for leader in leaders)
         return len(self.queue) + len(self.preparing) + len(self.prepared) + followers
 
     @property
@@ -231,7 +232,8 @@ class Served:
             if item.key == (request, step) and item.work.attempt <= attempt and item not in self.batch:
                 item.dropped = True
                 self.waiting.pop(item.key, None)
-                if item not in self.preparing and (self.batcher is None or item not in self.batcher.items):
+                is_prepared = item not in self.preparing or item.prepared is not NOT_PREPARED
+                if is_prepared and (self.batcher is None or item not in self.batcher.items):
                     self.queue_again(self.leave(item))
         self.queue.remove_dropped()
         self.prepared.remove_dropped()

@@ -12,7 +12,7 @@ from s2m3.agents.serving.input_pieces import InputPieces
 from s2m3.agents.serving.joins import Joins
 from s2m3.agents.serving.module import Module
 from s2m3.agents.serving.payloads import PayloadRoom, payload_bytes
-from s2m3.agents.serving.rounding import rounded, widened
+from s2m3.agents.serving.rounding import rounded, with_rounded
 from s2m3.agents.serving.runner import Runner
 from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker import tracing
@@ -138,7 +138,7 @@ class StepServer:
             _log.warning("bad_work", node=self._node, topic=message.topic, error="no client's inbox to answer to")
             return
         try:
-            work = widened(
+            work = with_rounded(
                 decode_work(
                     message.payload,
                     request=message.correlation,
@@ -211,7 +211,7 @@ class StepServer:
             self._answer(work, Answer(work.request, work.step, work.attempt, outputs, timings))
         for step, taken in next_steps.items():
             inputs = {port: outputs[output] for port, output in taken.items()}
-            branch = replace(work, step=step, inputs=inputs, ms_left=ms_left, timings=timings)
+            branch = replace(work, step=step, inputs=inputs, ms_left=ms_left, timings=timings, rounded=frozenset())
             self._forward(branch, work.hop.tolerance)
 
     def _send_piece(self, work: Work, seq: int, at: int, text: str) -> bool:

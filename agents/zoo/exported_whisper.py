@@ -17,6 +17,7 @@ from s2m3.agents.modules.text_writer import TextWriter
 from s2m3.agents.runtimes.exported import ExportedPart
 from s2m3.agents.runtimes.network import Array, Network
 from s2m3.agents.runtimes.onnx import OnnxNetwork
+from s2m3.agents.serving.module import MANY
 from s2m3.agents.zoo.speech import NO_SPEECH_ABOVE, STATES, Marks, SpeechDecoderConfig, SpeechEncoder
 from s2m3.agents.zoo.voice_activity import VoiceActivity
 from s2m3.schemas.errors import ModuleFailedError
@@ -106,6 +107,7 @@ class ExportedSpeechDecoder(TextWriter[Floats]):
 
     #: Texts are written one after another: a batch gains nothing but a fair share.
     max_batch = 8
+    prepares_at_once = MANY
 
     def __init__(self, crossing: Network, texts: _Texts, marks: Marks, width: int, **given: Any) -> None:
         super().__init__(texts, **given)

@@ -26,6 +26,7 @@ from s2m3.agents.modules.ranking import Floats
 from s2m3.agents.modules.sequences import DecodedSequence, Stop
 from s2m3.agents.modules.state_dicts import fill
 from s2m3.agents.runtimes.torch import TorchNetwork
+from s2m3.agents.serving.module import MANY
 from s2m3.agents.zoo.ctranslate2 import read_tensors
 from s2m3.agents.zoo.speech import NO_SPEECH_ABOVE, STATES, Marks, SpeechDecoderConfig, SpeechEncoder
 from s2m3.agents.zoo.voice import load_voice_activity
@@ -59,6 +60,7 @@ class SpeechDecoder(TextDecoder[torch.Tensor]):
     `language` is the code of the language that was heard, of a model that knows several; empty where nobody speaks.
     """
 
+    prepares_at_once = MANY
     #: Of the transcript that began last: the probability that nobody speaks.
     _no_speech = 0.0
 

@@ -111,6 +111,8 @@ class Work:
     passed_on: PassedOn | None = None
     #: inputs whose bytes came, or come, in pieces ahead of this message
     growing: Mapping[str, GrowingInput] = field(default_factory=dict)
+    #: inputs that came rounded to float16, which the module is given in float32; this does not travel
+    rounded: frozenset[str] = frozenset()
 
     @property
     def hop(self) -> Hop:

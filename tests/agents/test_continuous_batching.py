@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from queue import Queue
 from types import SimpleNamespace
 from typing import Any
@@ -108,6 +108,26 @@ def test_pieces_are_numbered_and_make_the_text(desk: Desk) -> None:
     for _, _, at, part in told:
         text = text[:at] + part
     assert "one two three".startswith(text)
+
+
+class Illegible(Gated):
+    """Cannot make a text of tokens that begin with `bad`."""
+
+    def text(self, tokens: Sequence[int]) -> str:
+        if tokens and tokens[0] == int.from_bytes(b"bad"):
+            raise IndexError("no such token")
+        return super().text(tokens)
+
+
+def test_a_text_whose_tokens_cannot_be_read_fails_alone_and_the_others_are_written(desk: Desk) -> None:
+    desk.writer = Illegible(1000)
+    desk.runner.add("writer", desk.writer)
+    desk.submit("one two three")
+    assert desk.begun()[3] == "one"
+    desk.submit("bad words")
+    desk.let(20)
+    assert desk.failed.get(timeout=WAIT_S).code == "module_failed"
+    assert desk.text() == "one two three"
 
 
 def test_what_does_not_fit_in_the_cache_waits_for_those_that_do() -> None:

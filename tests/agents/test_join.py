@@ -62,6 +62,16 @@ def test_a_later_attempt_completes_what_an_earlier_one_began_and_its_route_is_fo
     assert (whole.attempt, whole.route["text"].node) == (2, "elsewhere")
 
 
+def test_what_came_rounded_is_known_of_each_value_that_is_kept_whatever_the_later_attempts_route_says() -> None:
+    joins = Joins(10, "c")
+    joins.add(replace(part({"x": 1}), rounded=frozenset({"x"})), 0.0)
+    joins.add(replace(part({"y": 2}, attempt=2)), 0.0)
+    whole = joins.add(replace(part({"x": 3, "z": 3}, attempt=2), rounded=frozenset({"z"})), 0.0)
+    assert whole is not None
+    assert whole.inputs == {"x": 1, "y": 2, "z": 3}
+    assert whole.rounded == frozenset({"x", "z"})
+
+
 def test_a_step_runs_again_for_a_later_attempt_only() -> None:
     joins = Joins(10, "c")
     everything: dict[str, object] = {"x": 1, "y": 2, "z": 3}

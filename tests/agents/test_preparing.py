@@ -1,7 +1,9 @@
 """Preparing beside the worker, and once per content: real threads, and modules of the test's own with gates."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
@@ -316,6 +318,41 @@ def test_those_of_equal_inputs_are_computed_when_the_first_is_not_wanted_any_mor
     done = [bench.done.get(timeout=WAIT_S)[0].request for _ in range(2)]
     assert done == [b"running".ljust(16), b"follower".ljust(16)]
     assert bench.failed.qsize() == (how == "late")
+
+
+def test_those_of_equal_inputs_are_computed_when_the_first_is_dropped_while_it_waits_for_one_before_it(
+    bench: Bench, decoder: Decoder
+) -> None:
+    decoder.decoding.clear()
+    bench.submit("held")
+    assert decoder.preparing.acquire(timeout=WAIT_S)
+    bench.submit("same", request="leader")
+    served = bench.runner._served["upper"]  # noqa: SLF001
+    until(lambda: sum(item.prepared == "same" for item in served.preparing) == 1)
+    bench.submit("same", request="follower", task="other")
+    until(lambda: any(leader.followers for leader in served.leaders.values()))
+    bench.runner.drop(b"leader".ljust(16), "step", 1)
+    assert bench.done.get(timeout=WAIT_S)[0].request == b"follower".ljust(16)  # which does not wait for the other
+    decoder.decoding.set()
+    assert bench.texts(1) == ["HELD"]
+    until(lambda: bench.runner.queues() == {})
+
+
+def test_a_module_whose_items_were_prepared_beside_the_worker_is_freed_when_it_left(bench: Bench) -> None:
+    gone, module = threading.Event(), Decoder()
+    freed = weakref.ref(module)
+    bench.runner.add("upper", module)
+    for text in ("a", "b", "c"):
+        bench.submit(text)
+        bench.texts(1)
+    assert {"prepare-0", "prepare-1"} & module.prepared_in
+    del module
+    bench.runner.remove("upper", gone.set)
+    assert gone.wait(WAIT_S)
+    end = time.monotonic() + WAIT_S
+    while freed() is not None:
+        assert time.monotonic() < end
+        gc.collect()
 
 
 def test_a_follower_that_is_dropped_is_not_answered(bench: Bench, decoder: Decoder) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from s2m3.agents.serving.once_per_content import content_of_inputs
 from s2m3.agents.serving.payloads import PayloadRoom
-from s2m3.agents.serving.rounding import rounded, widened
+from s2m3.agents.serving.rounding import rounded, widened, with_rounded
 from s2m3.agents.serving.step_server import StepServer
 from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.broker.event_loop import Loop
@@ -53,9 +54,18 @@ def test_a_tensor_that_float16_would_change_by_more_goes_as_it_is(value: float, 
 def test_what_came_from_a_step_with_a_tolerance_is_float32_again_and_the_requests_own_tensors_stay() -> None:
     half = STATES.astype(np.float16)
     work = Work(b"1" * 16, "t", "head", 1, 1, "inbox", {"states": half, "x": half}, route(0.0005), 1_000.0)
-    found = widened(work)
-    assert (found.inputs["states"].dtype, found.inputs["x"].dtype) == (np.float32, np.float16)
-    assert widened(replace(work, route=route(0.0))).inputs["states"].dtype == np.float16
+    arrived = with_rounded(work)
+    assert arrived.inputs is work.inputs  # in the loop's thread nothing is computed
+    found = widened(arrived)
+    assert (found["states"].dtype, found["x"].dtype) == (np.float32, np.float16)
+    assert widened(with_rounded(replace(work, route=route(0.0))))["states"].dtype == np.float16
+    assert with_rounded(replace(work, inputs={"states": STATES, "x": half})).rounded == frozenset()
+
+
+def test_inputs_that_are_going_to_be_widened_are_not_those_that_are_given_as_they_are() -> None:
+    inputs = {"states": STATES.astype(np.float16)}
+    assert content_of_inputs(inputs, {"states"}) not in {content_of_inputs(inputs), None}
+    assert content_of_inputs(inputs, {"states"}) == content_of_inputs(dict(inputs), frozenset({"states"}))
 
 
 def test_a_tolerance_travels_with_the_route_and_is_checked() -> None:

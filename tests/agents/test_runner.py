@@ -1,7 +1,9 @@
 """The runner with real threads and small modules of the test's own: order, batches, bounds, deadlines, bugs."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from queue import Queue
 from typing import Any
@@ -268,6 +270,39 @@ def test_a_module_that_leaves_finishes_what_it_has_and_takes_no_more(bench: Benc
     assert gone.wait(WAIT_S)
     with pytest.raises(NotReadyError):
         bench.submit("long gone")
+
+
+def test_a_module_that_left_is_freed_though_nothing_runs_after_it(bench: Bench) -> None:
+    """Its memory counts as free from then on: the next module is loaded into it."""
+    gone, module = threading.Event(), Upper()
+    freed = weakref.ref(module)
+    bench.runner.add("upper", module)
+    del module
+    bench.submit("a")
+    assert bench.texts(1) == ["A"]
+    bench.runner.remove("upper", gone.set)
+    assert gone.wait(WAIT_S)
+    until = time.monotonic() + WAIT_S
+    while freed() is not None:
+        assert time.monotonic() < until
+        gc.collect()  # as the loader does when it is told (memory.py)
+
+
+class Shapeless(Upper):
+    """Gives something else than outputs for 'nothing'."""
+
+    def run(self, batch: Sequence[str], wanted: frozenset[str]) -> list[dict[str, Value]]:
+        nothing: Any = None
+        return [nothing if "NOTHING" in found.values() else found for found in super().run(batch, wanted)]
+
+
+def test_a_module_that_gives_no_outputs_fails_that_item_and_the_worker_goes_on(bench: Bench) -> None:
+    bench.runner.add("upper", Shapeless())
+    bench.submit("nothing")
+    work, error = bench.failed.get(timeout=WAIT_S)
+    assert (work.inputs["text"], error.code) == ("nothing", "module_failed")
+    bench.submit("next")
+    assert bench.texts(1) == ["NEXT"]
 
 
 def test_a_light_module_runs_where_it_is_asked_and_a_heavy_one_in_the_workers_thread(bench: Bench) -> None:
