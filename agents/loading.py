@@ -13,7 +13,7 @@ import structlog
 from s2m3.agents import registry
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.devices import Device, is_out_of_memory, put_on
-from s2m3.agents.memory import give_back, rss_mb
+from s2m3.agents.memory import available_mb, give_back, rss_mb
 from s2m3.agents.runtimes.network import ONNX, TORCH
 from s2m3.agents.serving.module import Module
 from s2m3.agents.supervision.watchdog import Watchdog
@@ -178,6 +178,7 @@ class Loader:
                 raise NoCapacityError(  # noqa: TRY301
                     f"{spec.id} needs {needed:.0f} MB, {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
                 )
+            self._check_host(spec, dtype)
             fingerprint = registry.identify(spec, self.sources)
             before = self._device.taken_mb()
             runtime = registry.runtime_of(spec, self.sources)
@@ -199,6 +200,16 @@ class Loader:
         metrics.MODULE_MEMORY.labels(spec.id).set(memory_mb * 1e6)
         _log.info("module_loaded", node=self._node, module=spec.id, memory_mb=round(memory_mb, 1), seconds=seconds)
         return Loaded(spec, module, memory_mb, fingerprint, runtime)
+
+    def _check_host(self, spec: ModuleSpec, dtype: Dtype) -> None:
+        """Checks that the host has room for weights on their way to an accelerator; else the system ends the agent.
+
+        Raises:
+            NoCapacityError: It has not.
+        """
+        needed = spec.weights_mb(dtype)
+        if not self._device.is_cpu and needed > (free := available_mb()):
+            raise NoCapacityError(f"{spec.id} goes through {needed:.0f} MB of the host's memory; {free:.0f} are free")
 
     def _import_code(self, spec: ModuleSpec) -> None:
         """Imports the packages of a module class before the load, so that their memory counts as runtime memory."""

@@ -6,6 +6,7 @@ from queue import Queue
 import pytest
 
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
+from s2m3.agents.devices import Device
 from s2m3.agents.loading import Loaded, Loader
 from s2m3.agents.memory import rss_mb
 from s2m3.agents.supervision.blackbox import Blackbox
@@ -24,7 +25,7 @@ HEAD = shipped_catalogue().modules["noop-head"]
 class Bench:
     """A loader, and what came of each load."""
 
-    def __init__(self, spare_mb: float) -> None:
+    def __init__(self, spare_mb: float, device: Device | None = None) -> None:
         self.box = Blackbox()
         self.marks: Queue[list[Mark]] = Queue()
         self.outcomes: Queue[tuple[ModuleSpec, Loaded | S2M3Error]] = Queue()
@@ -35,6 +36,7 @@ class Bench:
             CheckpointSources(),
             lambda spec, outcome: self.outcomes.put((spec, outcome)),
             watchdog=Watchdog(self.box),
+            device=device,
         )
 
     def load(self, spec: ModuleSpec) -> Loaded | S2M3Error:
@@ -104,6 +106,32 @@ def test_a_module_that_fits_exactly_is_loaded_and_the_next_is_not(bench: Bench) 
     bench.loaded(spec("first"))
     bench.loaded(spec("large", cache_mb=bench.loader.free_mb - 10.0))
     assert bench.error(spec("small", cache_mb=20.0)).code == "no_capacity"
+
+
+class _Accelerator(Device):
+    def __init__(self) -> None:
+        super().__init__("cuda:0")
+
+    def taken_mb(self) -> float:
+        return 0.0
+
+    def give_back(self) -> None:
+        """Nothing is kept."""
+
+
+def test_weights_for_an_accelerator_that_the_host_has_no_room_for_on_their_way_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = Bench(spare_mb=80_000.0, device=_Accelerator())
+    made.loader.start()
+    monkeypatch.setattr("s2m3.agents.loading.available_mb", lambda: 500.0)
+    error = made.error(spec(memory_mb=501.0))
+    assert (error.code, error.detail) == (
+        "no_capacity",
+        "m goes through 501 MB of the host's memory; 500 are free",
+    )
+    made.loaded(spec(memory_mb=499.0))
+    made.loader.stop()
 
 
 def test_an_unknown_class_is_a_failed_module(bench: Bench) -> None:

@@ -132,6 +132,16 @@ def test_the_speed_of_a_device_is_that_of_its_dtypes_that_pay(monkeypatch: pytes
     assert Device("cuda:0").gflops() == {"float32": 10.0, "float16": 30.0}
 
 
+def test_a_dtype_that_a_device_does_not_have_is_none_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def product(_: Device, dtype: str) -> float:
+        if dtype == "bfloat16":
+            raise TypeError("BFloat16 is not supported on MPS")
+        return {"float32": 10.0, "float16": 30.0}[dtype]
+
+    monkeypatch.setattr(Device, "_product_gflops", product)
+    assert Device("mps").gflops() == {"float32": 10.0, "float16": 30.0}
+
+
 def test_a_devices_full_memory_is_told_as_a_lack_of_capacity() -> None:
     assert devices.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert devices.is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"))
