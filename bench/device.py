@@ -44,8 +44,9 @@ from s2m3.snapshot import Site
 ROOT = Path(__file__).parents[1]
 SOUND = (ROOT / "s2m3" / "samples" / "quick-brown-fox.flac").read_bytes()
 _READY_S, _ASK_S = 900.0, 300.0
-_SIZES, _SMALL_SIZES = (8, 32, 64), (8, 32)
-_BATCH = 32
+_SIZES, _BATCH = (8, 32, 64), 32
+#: With --small: a sound takes one core a second and more.
+_SMALL_ITEMS, _SMALL_SIZES, _SMALL_BATCH = 8, (4, 8), 8
 
 
 class Case:
@@ -184,7 +185,8 @@ def measure_node(case: Case, given: argparse.Namespace, count: int) -> dict[str,
         with Site(cluster.settings) as site, Client(settings=cluster.settings) as client:
             site.publish(topics.PLAN, m.Plan(epoch=1, revision=1, modules=[case.spec]).encode(), node="node")
             site.publish(topics.ROUTE, case.route().encode(), task=case.name)
-            if not site.wait(lambda s: s.ready(case.name) and _holds(s), _READY_S):
+            site.wait(lambda s: _state(s) == "failed" or (_state(s) == "ready" and s.ready(case.name)), _READY_S)
+            if _state(site) != "ready" or not site.ready(case.name):
                 raise SystemExit(f"{case.name} is not ready: {cluster.log('node')[-1500:]}")
             numbers = iter(range(10_000, 10_000_000, 10_000))
             node_per_second(client, case, range(next(numbers), next(numbers))[: 2 * max(given.sizes)], max(given.sizes))
@@ -209,9 +211,10 @@ def _asked(client: Client, case: Case, number: int) -> None:
     client.ask(case.name, deadline_s=_ASK_S, **{case.port: case.given(number)})
 
 
-def _holds(site: Site) -> bool:
+def _state(site: Site) -> str | None:
+    """Returns the state of the node's one module; None while it has not told."""
     reported = site.reported.get("node")
-    return reported is not None and any(report.state == "ready" for report in reported.modules.values())
+    return next((report.state for report in reported.modules.values()), None) if reported is not None else None
 
 
 def measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
@@ -223,7 +226,7 @@ def measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
     if bare.runtime != node["runtime"]:
         raise SystemExit(f"{case.name}: the node's module is run by {node['runtime']}, the bare one by {bare.runtime}")
     bare.latency_ms(range(5))
-    batch = 8 if case.name == "writing" else _BATCH
+    batch = 8 if case.name == "writing" else given.batch
     p50, rate = (
         bare.latency_ms(range(100, 100 + count)),
         bare.per_second(range(1_000, 1_000 + max(count, batch)), batch),
@@ -249,10 +252,11 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--small", action="store_true", help="few items of the shipped models")
     parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "device.json")
-    parser.set_defaults(sizes=_SIZES)
+    parser.set_defaults(sizes=_SIZES, batch=_BATCH)
     given = parser.parse_args()
     if given.small:
-        given.checkpoints, given.items, given.sizes = None, min(given.items, 12), _SMALL_SIZES
+        given.checkpoints, given.items = None, min(given.items, _SMALL_ITEMS)
+        given.sizes, given.batch = _SMALL_SIZES, _SMALL_BATCH
     limit_threads(compute_threads(given.threads))
     torch.set_num_threads(compute_threads(given.threads))
     names = {"pictures": given.pictures, "speech": given.speech, "writing": given.writing}
