@@ -27,7 +27,7 @@ __all__ = ["CachedPart", "OpenPart", "PartCache"]
 
 _log = structlog.get_logger(__name__)
 MANIFEST, FILES, LISTS, PARTIAL = "manifest.json", "files", "lists", ".partial"
-_KEYS = "keys.json"
+_KEYS, _PUT = "keys.json", "put-"
 _DIGEST = re.compile("[0-9a-f]{64}")
 #: Most keys that one part is known under; the oldest are forgotten.
 _MOST_KEYS = 64
@@ -163,18 +163,22 @@ class PartCache:
 
         Raises:
             BadInputError: A file's name is of no kind that a part may have.
-            NoCapacityError: The part is larger than the cache, or what is in use leaves no room, or the disk is full.
-            ModuleFailedError: A file cannot be read.
+            NoCapacityError: The part is larger than the cache, or what is in use leaves no room.
+            ModuleFailedError: A file cannot be read, or the disk is full.
         """
         for name in files:
             check_file_name(name)
         self.make_room(sum(path.stat().st_size for path in files.values()))
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        made = Path(tempfile.mkdtemp(prefix="put-", suffix=PARTIAL, dir=self.folder))
+        for left in self.folder.glob(f"{_PUT}*{PARTIAL}"):  # of a process that was killed
+            self.evict(left.name)
+        made = Path(tempfile.mkdtemp(prefix=_PUT, suffix=PARTIAL, dir=self.folder))
         try:
-            described = [_copy(name, path, made, place) for place, (name, path) in enumerate(sorted(files.items()))]
-            manifest = PartManifest(content=content, runtime=runtime, dtype=dtype, files=described)
-            return self.complete(made, manifest, keys)
+            with (made / MANIFEST).open("wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                described = [_copy(name, path, made, place) for place, (name, path) in enumerate(sorted(files.items()))]
+                manifest = PartManifest(content=content, runtime=runtime, dtype=dtype, files=described)
+                return self.complete(made, manifest, keys)
         except OSError as error:
             raise ModuleFailedError(f"the part cannot be kept: {error}") from error
         finally:
@@ -193,16 +197,19 @@ class PartCache:
         """
         place = self.folder / manifest.digest
         if self._read(place) is None:
-            for path in [folder / FILES, *sorted((folder / FILES).rglob("*"))]:
-                path.chmod(0o500 if path.is_dir() else 0o400)
             (folder / MANIFEST).write_bytes(manifest.encode())
             (folder / _KEYS).write_text(json.dumps(list(dict.fromkeys(keys))[-_MOST_KEYS:]), encoding="utf-8")
+            _sync(folder)
             _remove(place)  # something that cannot be read
             try:
                 folder.rename(place)
             except OSError:
                 if self._read(place) is None:
                     raise
+            # not before: what a cut leaves of an incomplete part has to stay writable
+            for path in [place / FILES, *sorted((place / FILES).rglob("*"))]:
+                path.chmod(0o500 if path.is_dir() else 0o400)
+        _remove(folder)  # another process was faster
         self.add_keys(manifest.digest, keys)
         found = self._read(place)
         if found is None:
@@ -233,10 +240,10 @@ class PartCache:
             raise NoCapacityError(
                 f"a part of {nbytes / 1e6:.0f} MB, and the cache of parts holds {self.limit_bytes / 1e6:.0f} MB at most"
             )
-        taken = {path.name: (path.stat().st_mtime, _bytes_in(path)) for path in self.folder.glob(f"*{PARTIAL}")}
-        taken |= {part.manifest.digest: (part.used, part.manifest.nbytes) for part in self.parts()}
+        taken = {path.name: _taken_by(path) for path in self._folders()}  # also of what a cut left
+        taken |= (whole := {part.manifest.digest: (part.used, part.manifest.nbytes) for part in self.parts()})
         free = self.limit_bytes - sum(size for _, size in taken.values())
-        for name, (_, size) in sorted(taken.items(), key=lambda item: (not item[0].endswith(PARTIAL), item[1])):
+        for name, (_, size) in sorted(taken.items(), key=lambda item: (item[0] in whole, item[1])):
             if free >= nbytes:
                 return
             if name.removesuffix(PARTIAL) not in keep and self.evict(name):
@@ -250,7 +257,7 @@ class PartCache:
         """Removes a part by the name of its folder; returns whether it is gone. One that somebody has open stays."""
         path = self.folder / name
         try:
-            with (path / MANIFEST).open("rb") as lock:
+            with (path / MANIFEST).open("ab") as lock:  # made where a cut left none
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 (path / MANIFEST).unlink()  # first: from here on nobody opens the part
                 _remove(path)
@@ -260,6 +267,11 @@ class PartCache:
             return False
         _log.info("part_evicted", part=name[:12])
         return True
+
+    def _folders(self) -> list[Path]:
+        """Returns the folders of all parts, incomplete ones and what a cut left of one too."""
+        paths = self.folder.iterdir() if self.folder.is_dir() else iter(())
+        return [path for path in paths if path.name.endswith(PARTIAL) or _DIGEST.fullmatch(path.name)]
 
     def _read(self, path: Path) -> CachedPart | None:
         """Returns the part of a folder; None if it is none, or not all of its files are there."""
@@ -301,11 +313,23 @@ def _copy(name: str, source: Path, folder: Path, place: int) -> PartFile:
     return described
 
 
-def _bytes_in(folder: Path) -> int:
-    """Returns the bytes that an incomplete part takes on the disk, or will take when it is complete."""
-    taken = sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+def _sync(folder: Path) -> None:
+    """Has the disk write all files of a folder: after a power cut, a renamed folder may be there and its bytes not."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _taken_by(folder: Path) -> tuple[float, int]:
+    """Returns when an incomplete part changed, and the bytes that it takes, or will take when it is complete."""
+    try:
+        changed = folder.stat().st_mtime
+        taken = sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+    except FileNotFoundError:  # it is complete now, or was removed
+        return 0.0, 0
     manifest = _manifest_of(folder)
-    return max(taken, manifest.nbytes) if manifest is not None else taken
+    return changed, max(taken, manifest.nbytes) if manifest is not None else taken
 
 
 def _manifest_of(folder: Path) -> PartManifest | None:

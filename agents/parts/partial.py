@@ -112,9 +112,12 @@ class PartialPart:
 
     def close(self) -> None:
         """Leaves what is here for later."""
-        if not self._lock.closed:
+        if self._lock.closed:
+            return
+        try:
             if self._folder.is_dir():
                 self.note()
+        finally:  # on a full disk too
             self._lock.close()
 
     def discard(self) -> None:

@@ -1,5 +1,6 @@
 """The cache of parts: content-addressed, bounded, never executable, and nobody's part is evicted under them."""
 
+import fcntl
 import hashlib
 import os
 import stat
@@ -106,6 +107,29 @@ def test_a_part_that_cannot_have_room_is_refused_with_how_much_there_is(tmp_path
     with cache.open(kept.manifest.digest) or pytest.fail("it is not there"), pytest.raises(NoCapacityError):
         _put(cache, tmp_path, 60 * KB)
     assert [part.manifest for part in cache.parts()] == [kept.manifest]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_part_and_what_one_is_making_stays(tmp_path: Path) -> None:
+    cache = PartCache(tmp_path / "cache", 100 * KB)
+    for name in ("put-dead.partial", "put-alive.partial"):
+        (cache.folder / name / "files").mkdir(parents=True)
+        (cache.folder / name / "files" / "model.onnx").write_bytes(bytes(10 * KB))
+    with (cache.folder / "put-alive.partial" / "manifest.json").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        put = _put(cache, tmp_path)
+        assert {path.name for path in cache.folder.iterdir()} == {"put-alive.partial", put.manifest.digest}
+        with pytest.raises(NoCapacityError):
+            cache.make_room(95 * KB)
+    cache.make_room(95 * KB)
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_an_eviction_that_was_cut_off_is_ended_when_room_is_needed(tmp_path: Path) -> None:
+    cache = PartCache(tmp_path / "cache", 100 * KB)
+    cut, kept = _put(cache, tmp_path, 60 * KB), _put(cache, tmp_path, 20 * KB)
+    (cut.folder.parent / "manifest.json").unlink()
+    newest = _put(cache, tmp_path, 60 * KB)
+    assert {path.name for path in cache.folder.iterdir()} == {kept.manifest.digest, newest.manifest.digest}
 
 
 @pytest.mark.parametrize("damage", ["shorter", "no manifest", "another manifest"])

@@ -1,6 +1,7 @@
 """A part on disk while its pieces come: only right ones count, and a cut loses no more than what was not noted."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,33 @@ def test_two_processes_do_not_fetch_into_one_folder(tmp_path: Path) -> None:
     partial.close()
     PartialPart(cache, manifest).discard()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_whose_pieces_cannot_be_noted_may_be_taken_up_again(tmp_path: Path) -> None:
+    """The disk is full when the fetch ends."""
+    manifest, _ = _part()
+    cache = PartCache(tmp_path, 1_000_000)
+    partial = PartialPart(cache, manifest)
+    in_the_way = tmp_path / f"{manifest.digest}.partial" / "held.new"
+    in_the_way.mkdir()
+    with pytest.raises(OSError, match=r"held\.new"):
+        partial.close()
+    in_the_way.rmdir()
+    PartialPart(cache, manifest).close()
+
+
+def test_a_part_that_another_process_completed_meanwhile_leaves_nothing(tmp_path: Path) -> None:
+    manifest, hashes = _part()
+    cache = PartCache(tmp_path / "cache", 1_000_000)
+    partial = PartialPart(cache, manifest)
+    partial.write_list(0, hashes)
+    for piece in range(6):
+        assert _write(partial, piece)
+    assert partial.write(Wanted(1, 0), b"{}", manifest.files[1].sha256)
+    shutil.copytree(cache.folder / f"{manifest.digest}.partial", tmp_path / "theirs")
+    cache.complete(tmp_path / "theirs", manifest, ["theirs"])
+    assert partial.complete(["ours"]).keys == ("theirs", "ours")
+    assert [path.name for path in cache.folder.iterdir()] == [manifest.digest]
 
 
 def test_an_incomplete_part_makes_room_before_a_complete_one_but_not_while_it_comes(tmp_path: Path) -> None:
