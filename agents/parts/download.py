@@ -103,6 +103,11 @@ class Download:
         return self._left == 0
 
     @property
+    def is_checking(self) -> bool:
+        """Whether pieces have come that were not found right or wrong yet."""
+        return bool(self._checking)
+
+    @property
     def holders(self) -> list[str]:
         """The holders that are asked."""
         return sorted(self._holders)

@@ -26,6 +26,8 @@ _ASK_S, _ASK_MORE_S = 3.0, 15.0
 _STALLED_S, _NO_OFFER_S = 60.0, 20.0
 #: The same where a node has the checkpoint and can make no part of it for this node.
 _REFUSED_S = 4.0
+#: The longest time in which this node's disk takes, or reads, what has come.
+_DISK_S = 900.0
 #: Pieces under way while requests wait at this node.
 _WHILE_BUSY = 2
 #: How often a whole file may turn out wrong although its pieces were right: a disk that loses data.
@@ -204,8 +206,10 @@ class Fetch:
         for late in self._download.overdue(now):
             _log.info("part_piece_late", node=self._around.node, holder=late.holder, piece=late.wanted.piece)
         self._ask_pieces(now)
-        if self._waited_s >= _STALLED_S:
-            self._fail(ModuleFailedError(self._why(f"nothing came for {_STALLED_S:g} s")))
+        is_disk = self._is_opening or self._download.is_checking  # a slow one reads a large part for minutes
+        if self._waited_s >= (_DISK_S if is_disk else _STALLED_S):
+            what = f"this device's disk took {_DISK_S:g} s" if is_disk else f"nothing came for {_STALLED_S:g} s"
+            self._fail(ModuleFailedError(self._why(what)))
 
     def _why(self, what: str) -> str:
         refusals = {**self._refused, **(self._offers.refusals if self._offers is not None else {})}
