@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,15 @@ def ask_process(module: str, question: Mapping[str, Any], longest_s: float, what
     command = [sys.executable, "-m", module]
     given = json.dumps(question).encode()
     try:
-        done = subprocess.run(command, input=given, capture_output=True, timeout=longest_s, check=False)  # noqa: S603  # our own module
+        with tempfile.TemporaryDirectory(prefix="s2m3-") as folder:  # its files go with it, also if it is killed
+            done = subprocess.run(  # noqa: S603  # our own module
+                command,
+                input=given,
+                capture_output=True,
+                timeout=longest_s,
+                check=False,
+                env={**os.environ, "TMPDIR": folder},
+            )
     except subprocess.TimeoutExpired as error:
         raise ModuleFailedError(f"{what}: it took more than {longest_s:.0f} s") from error
     except OSError as error:
