@@ -33,7 +33,7 @@ from s2m3.schemas.checkpoints.adapters import ADAPTER
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import S2M3Error
-from s2m3.schemas.parts import ADAPTER_FOLDER, TORCH, PartOffer, PartProgress, PartWanted, PieceRequest
+from s2m3.schemas.parts import ADAPTER_FOLDER, TORCH, PartOffer, PartProgress, PartWanted, PieceRequest, part_key
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.part_pieces import decode_part_piece
 
@@ -207,13 +207,22 @@ class PartExchange:
             self._presence.keep(self.cache)
 
     def _start_next(self) -> None:
-        while self._queue and len(self._fetches) < _AT_ONCE:
-            spec, runtime = self._queue.popleft(), TORCH
-            if needs_export(spec, self._sources):
-                spec, runtime = spec.model_copy(update={"dtype": self._dtype_of(spec)}), ONNX
+        for waiting in list(self._queue):
+            if len(self._fetches) >= _AT_ONCE:
+                return
+            spec, runtime = self._as_fetched(waiting)
+            if part_key(spec, runtime) in {fetch.key for fetch in self._fetches.values()}:
+                continue  # another module's part that comes already: then it is here
+            self._queue.remove(waiting)
             self._fetches[spec.id] = Fetch(
                 spec, (runtime,), self._around, done=self._fetched, failed=self._failed_to_fetch
             )
+
+    def _as_fetched(self, spec: ModuleSpec) -> tuple[ModuleSpec, str]:
+        """Returns a module as it asks for its part, and what is to run the part."""
+        if needs_export(spec, self._sources):
+            return spec.model_copy(update={"dtype": self._dtype_of(spec)}), ONNX
+        return spec, TORCH
 
     def _fetched(self, spec: ModuleSpec, part: OpenPart) -> None:
         fetch = self._fetches.pop(spec.id)

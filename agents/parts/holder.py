@@ -126,7 +126,11 @@ class Holder:
     def _found(self, asker: str, key: str, parts: list[ServedPart]) -> None:
         self._searches -= 1
         for part in parts:
-            self._serve(part)
+            known = self._served.get(part.manifest.digest)
+            if known is not None and known.is_original:  # which knows when the checkpoint has changed
+                part.close()
+            else:
+                self._serve(part)
             self._offer(asker, PartOffer(key=key, manifest=part.manifest))
 
     def _offer_export(self, asker: str, wanted: PartWanted, key: str) -> None:
@@ -153,7 +157,7 @@ class Holder:
         self, asker: str, spec: ModuleSpec, key: str, thread: FileThread, make: Callable[[], ServedPart]
     ) -> None:
         known = self._served.get(self._original.get(key, ""))
-        if known is not None and all(known.is_current(file) for file in range(len(known.files))):
+        if known is not None and known.is_original:
             self._offer(asker, PartOffer(key=key, manifest=known.manifest, original=True))
             return
         if key not in self._hashed_for and len(self._hashed_for) >= _MOST_HASHED:

@@ -54,6 +54,11 @@ class ServedPart:
         except OSError:
             return False
 
+    @property
+    def is_original(self) -> bool:
+        """Whether it is of the checkpoint that modules name as that is now; looks at the files."""
+        return self.original and all(self.is_current(file) for file in range(len(self.files)))
+
     def has(self, request: PieceRequest) -> bool:
         """Returns whether there is such a piece, or block of hashes."""
         if request.file >= len(self.files):

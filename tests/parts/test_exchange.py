@@ -14,6 +14,7 @@ from s2m3.agents.checkpoints.storage.content import WrongContentError
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.checkpoints.storage.identity import LIGHT, fingerprint
 from s2m3.agents.checkpoints.storage.part import open_part
+from s2m3.agents.parts.torch_files import dtype_of, torch_files
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
@@ -24,6 +25,7 @@ from s2m3.schemas.parts import PartOffer, PartWanted, part_key
 from s2m3.schemas.settings import BrokerSettings
 from tests.conftest import WAIT_S
 from tests.parts.node import WEIGHTS, Node, spec_of
+from tests.parts.test_torch_files import written
 
 pytestmark = pytest.mark.short_on("mosquitto")
 SPEC = spec_of("/somewhere/clip")
@@ -102,6 +104,19 @@ def test_several_holders_send_at_once_and_each_piece_is_asked_once(
     pieces = asked(observer, settings.root)
     assert {holder for holder, _ in pieces} == {"a", "b", "c"}
     assert Counter(piece for _, piece in pieces) == Counter(range(-(-len(WEIGHTS) // 65_536)))
+
+
+def test_two_modules_of_one_part_are_loaded_of_one_download(
+    node: Callable[..., Node], observer: "Queue[Message]", settings: BrokerSettings
+) -> None:
+    holder, receiver = node("a"), node("pi")
+    holder.put(SPEC)
+    other = SPEC.model_copy(update={"id": "other-eyes"})
+    for spec in (SPEC, other):
+        receiver.fetch(spec)
+    assert {receiver.loaded.get(timeout=WAIT_S).id for _ in range(2)} == {SPEC.id, other.id}
+    assert receiver.failed.empty()
+    assert set(Counter(asked(observer, settings.root)).values()) == {1}
 
 
 def test_a_holder_of_wrong_bytes_is_named_and_another_is_asked(node: Callable[..., Node]) -> None:
@@ -214,6 +229,33 @@ def test_only_what_the_profile_names_is_offered(
     assert (first.manifest, first.key) == (None, second.key)  # being hashed, then the part
     assert second.manifest is not None
     link.stop()
+
+
+def test_a_folder_that_was_saved_anew_is_not_taken_for_the_copy_in_its_nodes_cache(
+    node: Callable[..., Node], tiny: Path, tmp_path: Path
+) -> None:
+    """The laptop once got the part from another node, and has the checkpoint itself now."""
+    shelf = CheckpointSources((tmp_path / "shelf",))
+    shutil.copytree(tiny / "tiny-clip", tmp_path / "shelf" / "clip")
+    definition = checkpoint_definition(str(tmp_path / "shelf" / "clip"), "clip")
+    assert definition is not None
+    spec = next(spec for spec in definition.modules if spec.class_ in LIGHT).model_copy(update={"source": "clip"})
+    laptop = node("laptop", shelf)
+    opened = open_part(spec, shelf)
+    written(torch_files(opened), tmp_path / "copy")
+    files = {path.relative_to(tmp_path / "copy").as_posix(): path for path in (tmp_path / "copy").rglob("*.*")}
+    kept = laptop.parts.cache.put(
+        files, content=fingerprint(opened), runtime="torch", dtype=dtype_of(opened), keys=[part_key(spec)]
+    )
+    receivers = [node(name) for name in ("first", "second", "third")]
+    for receiver in receivers[:2]:
+        receiver.fetch(spec)
+        assert Path(receiver.loaded.get(timeout=WAIT_S).source).parent.name == kept.manifest.digest
+    config = tmp_path / "shelf" / "clip" / "config.json"
+    config.write_text(config.read_text() + " ")
+    receivers[2].fetch(spec)
+    got = Path(receivers[2].loaded.get(timeout=WAIT_S).source)
+    assert (got / "config.json").read_bytes() == config.read_bytes()
 
 
 def test_nothing_on_these_topics_ends_a_node(node: Callable[..., Node], settings: BrokerSettings, loop: Loop) -> None:
