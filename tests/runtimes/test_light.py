@@ -112,6 +112,17 @@ def test_outputs_are_those_of_torch(
     assert np.abs(found[0] - found[1]).max() <= 1e-5 * max(1.0, np.abs(found[0]).max())
 
 
+@pytest.mark.parametrize("module_id", EXPORTED)
+def test_where_both_are_the_one_that_took_less_time_when_it_was_exported_serves(
+    module_id: str, exports: ExportedParts
+) -> None:
+    found = exports.find(SPECS[module_id])
+    assert found is not None
+    ms = json.loads((found.folder / MODULE_FILE).read_text())["ms"]
+    both = CheckpointSources(runtimes=(ONNX, TORCH), exports=exports)
+    assert registry.runtime_of(SPECS[module_id], both) == (ONNX if ms[ONNX] <= ms[TORCH] else TORCH)
+
+
 def test_an_agent_without_torch_offers_what_was_exported_and_nothing_else(exports: ExportedParts) -> None:
     sources, classes = registry.offered(CheckpointSources(runtimes=(ONNX,), exports=exports), with_torch=False)
     assert {"efficientnet-lite", "imagenet-linear", "sentence-encoder", "cosine", "conse"} <= set(classes)

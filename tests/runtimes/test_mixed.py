@@ -22,8 +22,8 @@ from tests.conftest import WAIT_S
 from tests.runtimes.hiding import WITHOUT_ONNX, WITHOUT_TORCH, hide
 from tests.zoo.inprocess import run_model
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-#: Node -> budget of memory, in which all modules of the six tasks have room.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+#: Node -> budget of memory, in which all modules of the six tasks have room: 354 MB with the decoder's cache.
 NODES = {"tower": 1400.0, "light": 700.0}
 _RUNTIME = {"tower": TORCH, "light": ONNX}
 _MODULES = {one for task in TASKS for one in shipped_catalogue().models[task].module_ids}
@@ -43,13 +43,19 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
 
 
+def _is_there(site: Site, node: str) -> bool:
+    profile = site.profiles.get(node)
+    return node in site.nodes.ready and profile is not None and profile.boot == site.nodes.boot(node)
+
+
+def _all_is_ready(site: Site) -> bool:
+    return all(_is_there(site, node) for node in NODES) and all(site.ready(task) for task in TASKS)
+
+
 def _holds_all(site: Site, node: str) -> bool:
-    held = site.reported[node].modules if node in site.reported and node in site.nodes.ready else {}
+    reported = site.reported.get(node)
+    held = reported.modules if reported is not None and reported.boot == site.nodes.boot(node) else {}
     return all(name in held and held[name].state == "ready" for name in _MODULES)
-
-
-def _both_hold_all(site: Site) -> bool:
-    return all(_holds_all(site, node) for node in NODES)
 
 
 def _is_lost(site: Site, node: str) -> bool:
@@ -90,12 +96,13 @@ def test_a_node_without_torch_takes_over_from_one_with_it_and_the_other_way_roun
         for task in TASKS:
             add_task(site, task, m.TaskSpec(model=task, deadline_s=60))
         for gone, other in (("tower", "light"), ("light", "tower")):
-            assert site.wait(_both_hold_all, _READY_S), mixed.log(gone)[-3000:]
-            for node, runtime in _RUNTIME.items():
-                held = {report.runtime for report in site.reported[node].modules.values()}
-                assert held <= {runtime, NUMPY}, node
+            assert site.wait(_all_is_ready, _READY_S), mixed.log(other)[-3000:]
             mixed.kill(gone)
             assert site.wait(partial(_is_lost, node=gone), WAIT_S)
+            # which second copies were warm depends on how fast the planner takes each node to be
+            assert site.wait(partial(_holds_all, node=other), _READY_S), mixed.log(other)[-3000:]
+            held = {report.runtime for report in site.reported[other].modules.values()}
+            assert _RUNTIME[other] in held <= {_RUNTIME[other], NUMPY}
             for task, case in cases.items():
                 answer = client.ask(task, deadline_s=60, **case.inputs)
                 assert set(answer.route.values()) == {other}
