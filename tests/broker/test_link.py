@@ -60,7 +60,11 @@ def test_all_documents_of_a_large_site_arrive_though_they_are_published_at_once(
     with linked(settings, loop, "many-documents") as link, linked(settings, loop, "many-documents-read") as other:
         messages = heard(other, f"{settings.root}/many/+")
         published = threading.Event()
-        loop.call(published.wait)  # nothing is acknowledged before all are added
+
+        def waits() -> None:
+            published.wait(WAIT_S)
+
+        loop.call(waits)  # nothing is acknowledged before all are added
         for number in range(5_000):
             link.publish(Outgoing(f"{settings.root}/many/{number}", b"document", retain=True))
         published.set()
