@@ -48,7 +48,7 @@ def check_name_is_free(settings: AgentSettings) -> None:
     link = Link(settings, f"s2m3-name-{secrets.token_hex(6)}", loop)
     states = _States()
     confirmed = threading.Event()
-    listen(link, topics.NODE_STATE, states.saw, on_subscribed=confirmed.set, node=settings.node)
+    listen(link, topics.NODE_STATE, states.on_state, on_subscribed=confirmed.set, node=settings.node)
     loop.start()
     try:
         link.start()
@@ -75,7 +75,7 @@ class _States:
         self.newest: NodeState | None = None
         self.changed = threading.Event()
 
-    def saw(self, _: str, state: NodeState | None) -> None:
+    def on_state(self, _: str, state: NodeState | None) -> None:
         if state is None or state.boot != self.probe:
             self.newest = state
             self.changed.set()
@@ -108,7 +108,7 @@ class NameConflict:
         #: set once this agent has to end
         self.error: NameTakenError | None = None
 
-    def saw(self, state: NodeState | None) -> None:
+    def on_state(self, state: NodeState | None) -> None:
         """Takes a state that was published under this node's name, our own included."""
         if state is None:
             return

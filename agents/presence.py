@@ -118,7 +118,7 @@ class Presence:
             if (stock := self._profile.parts) is not None:
                 update["parts"] = stock.model_copy(update={"sources": sorted({*stock.sources, *sources})})
             self._profile = self._profile.model_copy(update=update)
-            self._tell(topics.NODE_PROFILE, self._profile)
+            self._publish(topics.NODE_PROFILE, self._profile)
 
     def keep(self, parts: PartCache) -> None:
         """Sets which parts of checkpoints are in the node's cache, and publishes the profile if it changed."""
@@ -127,7 +127,7 @@ class Presence:
         if (keys := sorted({*parts.keys(_MOST_KEYS), *self._made})) != stock.keys:
             update = {"parts": stock.model_copy(update={"keys": keys})}
             self._profile = self._profile.model_copy(update=update)
-            self._tell(topics.NODE_PROFILE, self._profile)
+            self._publish(topics.NODE_PROFILE, self._profile)
 
     def may_send(self, source: str) -> bool:
         """Returns whether the profile says that parts of a source are sent to other nodes."""
@@ -144,14 +144,14 @@ class Presence:
     def tell_all(self) -> None:
         """Publishes all retained documents, the state last; after a reconnect this restores a broker that lost them."""
         if self._profile is not None:
-            self._tell(topics.NODE_PROFILE, self._profile)
-            self._tell(topics.NODE_REPORTED, self._reported)
+            self._publish(topics.NODE_PROFILE, self._profile)
+            self._publish(topics.NODE_REPORTED, self._reported)
             self.tell_state()
 
     def tell_state(self) -> None:
         """Publishes the state, if `introduce` has set the profile."""
         if self._profile is not None:
-            self._tell(topics.NODE_STATE, self._state)
+            self._publish(topics.NODE_STATE, self._state)
 
     def change_state(self, state: Literal["draining", "lost"], *, left: bool = False, asleep: bool = False) -> None:
         """Sets and publishes a new state; `left` if the node leaves in order, `asleep` if its machine goes to sleep."""
@@ -162,7 +162,7 @@ class Presence:
         """Publishes the report of the node's modules, if it changed significantly."""
         if _changed_significantly(self._reported, reported):
             self._reported = reported
-            self._tell(topics.NODE_REPORTED, reported)
+            self._publish(topics.NODE_REPORTED, reported)
 
     def report_modules(
         self,
@@ -224,7 +224,7 @@ class Presence:
                 task: {step: m.StepTiming(**timing.as_dict()) for step, timing in timings.items()}
                 for task, timings in latest.items()
             }
-            self._tell(topics.NODE_LOAD, m.NodeLoad(queues=dict(queues), finished=dict(finished), latest=steps))
+            self._publish(topics.NODE_LOAD, m.NodeLoad(queues=dict(queues), finished=dict(finished), latest=steps))
         self._load = queues
 
     def failed(self, module: str, error: S2M3Error) -> m.ModuleReport:
@@ -239,7 +239,7 @@ class Presence:
         except S2M3Error as error:
             _log.warning("not_told", node=self._node, topic="event", error=str(error))
 
-    def _tell(self, path: topics.TopicPath, document: Document) -> None:
+    def _publish(self, path: topics.TopicPath, document: Document) -> None:
         try:
             topic = path.at(self._link.root, node=self._node)
             self._link.publish(Outgoing(topic, document.encode(), qos=path.qos, retain=path.retain))

@@ -195,7 +195,7 @@ class Agent:
             if state is None or state.state == "lost":
                 self._parts.on_lost(node)
             return
-        self._name.saw(state)
+        self._name.on_state(state)
         if state is None or state.state != "lost" or self._presence.state == "lost":
             return
         if state.boot == self._boot:

@@ -1,9 +1,9 @@
 """Peak memory of an agent without torch and its supervisor: before any weight, with `retrieval`, with a part of CLIP.
 
 Each agent is two processes on a real broker, with `--runtime onnx`; peaks are the kernel's high-water marks of resident
-memory (VmHWM), and those of both processes are summed: pages that they share count twice. The limits are those of
-issue 14: 80 MB before any weight, 260 MB serving `retrieval` (pictures, texts, classes, ranking), and with the picture
-encoder or the text encoder of a CLIP of ViT-B/16 size (random weights) 1.5 times the part's bytes + 80 MB.
+memory (VmHWM), and those of both processes are summed: pages that they share count twice. The limits are 80 MB before
+any weight, 260 MB serving `retrieval` (pictures, texts, classes, ranking), and with the picture encoder or the text
+encoder of a CLIP of ViT-B/16 size (random weights) 1.5 times the part's bytes + 80 MB.
 
 Needs torch, to export. Prints a table, writes bench/results/light_memory.json, and exits 1 if a limit is exceeded.
 Run: python bench/light_memory.py [--dtype fp16]

@@ -16,7 +16,7 @@ D = TypeVar("D", bound=Document)
 
 
 class DesiredDocuments(Generic[D]):
-    """Listens to one family of such documents, and publishes them again as they were written.
+    """Listens to the documents of one family, and publishes them again byte for byte.
 
     All methods run in the loop's thread, except `start`.
 
@@ -40,7 +40,7 @@ class DesiredDocuments(Generic[D]):
         self._link, self._path, self._required = link, path, required
         (self._id,) = path.ids_named
         self._publish, self._on_document = publish, on_document
-        self._desired = DesiredTasks(say=self._say)
+        self._desired = DesiredTasks(publish=self._publish_one)
 
     def start(self) -> None:
         """Subscribes."""
@@ -64,14 +64,14 @@ class DesiredDocuments(Generic[D]):
 
         A document that waits in a full queue already does so once: the broker would deliver two as one.
         """
-        for name, payload in self._desired.said.items():
+        for name, payload in self._desired.payloads.items():
             if not self._link.has_room and self._desired.is_on_its_way(name):
                 continue
-            if self._say(name, payload):
+            if self._publish_one(name, payload):
                 self._desired.on_repeated(name)
 
     def _accepts(self, name: str, payload: bytes) -> bool:
         return self._desired.heard(name, payload, time.monotonic())
 
-    def _say(self, name: str, payload: bytes) -> bool:
+    def _publish_one(self, name: str, payload: bytes) -> bool:
         return self._publish(self._path.at(self._link.root, **{self._id: name}), payload)

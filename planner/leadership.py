@@ -92,7 +92,7 @@ class Leadership:
             self.held = held
             self.publish_state()
 
-    def tell_asleep(self, asleep: Mapping[str, str]) -> None:
+    def set_asleep(self, asleep: Mapping[str, str]) -> None:
         """Sets what is done about sleeping nodes; publishes our state if it changed."""
         if asleep != self.asleep:
             self.asleep = asleep

@@ -99,9 +99,14 @@ class Planner:
         self._settings_of = DesiredDocuments(
             self.link, topics.NODE_SETTINGS, self._publish_retained, self._on_settings, required=False
         )
-        tell = self._leadership.tell_asleep
         self._waker = Waker(
-            settings, self.link, self._loop, self._cluster, publish=self._publish, leads=self._leads, tell=tell
+            settings,
+            self.link,
+            self._loop,
+            self._cluster,
+            publish=self._publish,
+            leads=self._leads,
+            on_asleep=self._leadership.set_asleep,
         )
         self._unknown_tasks = UnknownTasks(
             settings, self._loop, self._cluster, self._leads, on_known=self._waker.requested

@@ -35,7 +35,7 @@ class Waker:
         cluster: Knows nodes and their settings.
         publish: Publishes a message, given topic and payload.
         leads: Whether this planner leads and knows the site.
-        tell: Called with what is done about each sleeping node.
+        on_asleep: Called with a text for each sleeping node: what is done to wake it.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Waker:
         *,
         publish: Callable[[str, bytes], object],
         leads: Callable[[], bool],
-        tell: Callable[[Mapping[str, str]], None],
+        on_asleep: Callable[[Mapping[str, str]], None],
     ) -> None:
         self._link, self._loop = link, loop
         self._cluster = cluster
-        self._publish, self._leads, self._tell = publish, leads, tell
+        self._publish, self._leads, self._on_asleep = publish, leads, on_asleep
         self._waking = Waking(settings.wake_interval_s)
         #: task -> sleeping nodes that would serve it better
         self._wanted: Mapping[str, list[str]] = {}
@@ -103,7 +103,7 @@ class Waker:
                 self._waking.forget(node)
         for node in self._waking.due(now):
             self._send(node, now)
-        self._tell({node: self._waking.text(node) for node in sleeping})
+        self._on_asleep({node: self._waking.text(node) for node in sleeping})
 
     def _send(self, node: str, now: float) -> None:
         able = helpers(self._cluster, node)
@@ -115,7 +115,7 @@ class Waker:
             )
             self._publish(topics.WAKE.at(self._link.root, helper=helper), order.encode())
         self._waking.sent(node, helper, now)
-        said = self._waking.text(node)
-        _log.info("node_woken", node=node, by=helper, what=said)
-        event = m.Event(event="node_woken", node=node, detail=said)
+        text = self._waking.text(node)
+        _log.info("node_woken", node=node, by=helper, what=text)
+        event = m.Event(event="node_woken", node=node, detail=text)
         self._publish(topics.EVENT.at(self._link.root), event.encode())

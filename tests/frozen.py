@@ -27,14 +27,14 @@ def thaw(process: subprocess.Popen[bytes]) -> None:
 
 
 def agent_of(process: subprocess.Popen[bytes]) -> psutil.Process:
-    """Returns the agent itself, a child of the keeper that was started."""
+    """Returns the agent itself, a child of the supervisor that was started."""
     (child,) = psutil.Process(process.pid).children()
     return child
 
 
 def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    keeper = psutil.Process(process.pid)
-    return [keeper, *keeper.children(recursive=True)]
+    supervisor = psutil.Process(process.pid)
+    return [supervisor, *supervisor.children(recursive=True)]
 
 
 def _stopped(pid: int) -> bool:

@@ -120,6 +120,12 @@ def test_comments_name_only_documents_that_exist() -> None:
     assert [pair for pair in named if pair[1] not in known] == []
 
 
+def test_nothing_refers_to_an_issue_that_a_reader_does_not_have() -> None:
+    texts = [name for name in _tracked() if Path(name).suffix in CODE | {".md"} or name == "Makefile"]
+    refers = re.compile(r"\b(issue|ticket) #?\d", re.IGNORECASE)
+    assert [name for name in texts if refers.search((ROOT / name).read_text())] == []
+
+
 def test_every_decision_is_listed_and_every_one_listed_is_there() -> None:
     folder = ROOT / "docs" / "decisions"
     listed = re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text())

@@ -96,19 +96,21 @@ EXPORTABLE: dict[str, ExportableClass] = {
     "whisper-decoder": _of_zoo(
         "exported_whisper", "whisper_export", "export_decoder", *_SPEECH, function="load_exported_decoder"
     ),
-    "image-encoder": _of_checkpoints("pictures", "export_pictures", "export_encoder", "load_exported_encoder", "PIL"),
+    "image-encoder": _of_checkpoints(
+        "picture_modules", "export_pictures", "export_encoder", "load_exported_encoder", "PIL"
+    ),
     "image-classifier": _of_checkpoints(
-        "pictures", "export_pictures", "export_classifier", "load_exported_classifier", "PIL"
+        "picture_modules", "export_pictures", "export_classifier", "load_exported_classifier", "PIL"
     ),
     "object-detector": _of_checkpoints(
         "detections", "export_detections", "export_detector", "load_exported_detector", "PIL"
     ),
-    "text-encoder": _of_checkpoints("texts", "export_texts", "export_encoder", "load_exported_encoder", *_TEXTS),
+    "text-encoder": _of_checkpoints("text_modules", "export_texts", "export_encoder", "load_exported_encoder", *_TEXTS),
     "text-classifier": _of_checkpoints(
-        "texts", "export_texts", "export_classifier", "load_exported_classifier", *_TEXTS
+        "text_modules", "export_texts", "export_classifier", "load_exported_classifier", *_TEXTS
     ),
     "speech-recognizer": _of_checkpoints(
-        "sounds", "export_sounds", "export_recognizer", "load_exported_recognizer", "soundfile", "soxr"
+        "sound_modules", "export_sounds", "export_recognizer", "load_exported_recognizer", "soundfile", "soxr"
     ),
 }
 

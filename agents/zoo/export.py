@@ -27,21 +27,21 @@ def zoo_specs() -> list[ModuleSpec]:
     return [spec for spec in specs if spec.class_ in EXPORTABLE and wheel_folder(spec.source) is not None]
 
 
-def export_zoo(cache: PartCache, tell: Callable[[ModuleSpec, float | S2M3Error], None]) -> None:
+def export_zoo(cache: PartCache, on_exported: Callable[[ModuleSpec, float | S2M3Error], None]) -> None:
     """Exports each shipped module that is not in a cache yet.
 
     Args:
         cache: Where the parts are kept.
-        tell: Called with each module and the size of its part, 10^6 bytes, or why there is none: it cannot be built,
-            or its export did not pass its check.
+        on_exported: Called with each module and the size of its part, 10^6 bytes, or with the error: the module cannot
+            be built, or its export did not pass its check.
     """
     here = ExportedParts((cache,))
     for spec in zoo_specs():
         try:
             found = here.find(spec)
-            tell(spec, found.takes_mb if found else export_module(spec, cache).manifest.nbytes / 1e6)
+            on_exported(spec, found.takes_mb if found else export_module(spec, cache).manifest.nbytes / 1e6)
         except S2M3Error as error:
-            tell(spec, error)
+            on_exported(spec, error)
 
 
 def export_module(spec: ModuleSpec, cache: PartCache) -> CachedPart:

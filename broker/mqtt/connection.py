@@ -118,7 +118,7 @@ class Connection:
         client.on_socket_close = self._on_socket_close
         client.on_socket_register_write = lambda *_: None  # keeps paho from writing at once; `_write` does
         client.on_connect = self._connack
-        client.on_disconnect = self._told_why  # `_on_socket_close` reports the loss
+        client.on_disconnect = self._on_disconnect  # `_on_socket_close` reports the loss
         client.on_message = self._paho_message
         client.on_subscribe = self._suback
         client.on_publish = self._puback
@@ -186,7 +186,7 @@ class Connection:
         self._connected = False
         self._loop.call(partial(self._events.down, self._refused))
 
-    def _told_why(
+    def _on_disconnect(
         self, _c: Client, _u: object, flags: DisconnectFlags, reason: ReasonCode, _p: Properties | None
     ) -> None:
         """Logs the reason of the broker's DISCONNECT; Mosquitto 2.0.11 and rumqttd close without one."""

@@ -249,7 +249,7 @@ class Dispatcher:
         self._execute(self._requests.on_route(task, doc, time.monotonic()))
 
     def _on_node_state(self, node: str, state: NodeState | None) -> None:
-        self._sender.saw(node, state)
+        self._sender.on_node_state(node, state)
         self._execute(self._requests.on_node_state(node, state, time.monotonic()))
         if self._forward_node_state is not None:
             self._forward_node_state(node, state)

@@ -80,8 +80,8 @@ class RoutingTable:
             return None
         return router.choose(self.backlog, lost=self.nodes.lost, avoid=pending.avoid | avoid, best=pending.rank)
 
-    def told(self, chosen: Chosen, options: Options, *, stream: bool) -> Route:
-        """Returns a chosen route with all that its agents are told: the request's options, and the task's tolerance."""
+    def with_options(self, chosen: Chosen, options: Options, *, stream: bool) -> Route:
+        """Returns a chosen route with the request's generation options and the task's tolerance at its steps."""
         route = with_tolerance(chosen.doc, chosen.route, self.nodes.protocol)
         return with_generation_options(chosen.doc, route, options, self.nodes.protocol, stream=stream)
 

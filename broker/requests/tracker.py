@@ -251,8 +251,8 @@ class RequestTracker:
         if doc is None:
             self._schedule(pending)
             return []
-        told: list[Action] = [TellDemand(pending.task)] if doc.asleep else []
-        return told + self._dispatch_along(pending, doc, now)
+        actions: list[Action] = [TellDemand(pending.task)] if doc.asleep else []
+        return actions + self._dispatch_along(pending, doc, now)
 
     def _dispatch_along(self, pending: Pending, doc: RouteDoc, now: float) -> list[Action]:
         if pending.deadline is None:
@@ -286,7 +286,7 @@ class RequestTracker:
         if pending.rank_ends == float("inf") and (reserve := self._table.reserve_s(pending, left)):
             pending.rank_ends = pending.deadline - reserve
         pending.attempt += 1
-        pending.route = self._table.told(chosen, options, stream=pending.streamed is not None)
+        pending.route = self._table.with_options(chosen, options, stream=pending.streamed is not None)
         pending.patience_ends = now + left * _PATIENCE_SHARE
         self._count(pending, +1)
         self._schedule(pending)

@@ -16,7 +16,7 @@ from s2m3.schemas.wire.work import Work
 
 __all__ = ["WorkSender", "send_stop", "send_work"]
 
-#: Streams and nodes of which it is known what was sent; of the others all is sent again.
+#: Most pairs of stream and node whose sent bytes are remembered; to another node all bytes are sent again.
 _MOST_STREAMS = 256
 
 
@@ -36,8 +36,8 @@ class WorkSender:
         #: (stream, module topic, the node's process) -> bytes sent
         self._sent: dict[tuple[bytes, str, str], int] = {}
 
-    def saw(self, node: str, state: NodeState | None) -> None:
-        """Takes note of a node's state."""
+    def on_node_state(self, node: str, state: NodeState | None) -> None:
+        """Notes whether a node keeps pieces of inputs, and its process."""
         if state is not None and state.protocol >= SINCE:
             self._keeping[node] = state.boot
         else:

@@ -11,7 +11,7 @@ from s2m3.planner.site.compute_time import expected_s
 from s2m3.planner.site.flapping import Flapping
 from s2m3.planner.site.load_failures import LoadFailures
 from s2m3.planner.site.part_sources import fetch_price_s, has_part, is_served_of_export
-from s2m3.planner.site.report_content import said
+from s2m3.planner.site.report_content import content_of
 from s2m3.planner.site.request_rates import Rates
 from s2m3.planner.site.run_times import Row, RunTimes
 from s2m3.planner.site.site_index import SiteIndex
@@ -284,7 +284,7 @@ class ClusterState:
         Progress, free memory, and times and sizes that are the same to two digits change neither.
         """
         before = self.reported.get(node)
-        return (before and said(before)) != (reported and said(reported))
+        return (before and content_of(before)) != (reported and content_of(reported))
 
     def take_report(self, node: str, reported: Reported | None, now: float) -> list[str]:
         """Sets a node's report (None removes it) and returns the modules that failed since its last report."""

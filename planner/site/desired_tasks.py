@@ -19,12 +19,12 @@ class DesiredTasks:
     once more.
 
     Args:
-        say: Publishes the retained document of a task; an empty payload clears it.
+        publish: Publishes the retained document of a task; an empty payload clears it.
     """
 
-    say: Callable[[str, bytes], object]
+    publish: Callable[[str, bytes], object]
     #: task -> payload of its document
-    said: dict[str, bytes] = field(default_factory=dict)
+    payloads: dict[str, bytes] = field(default_factory=dict)
     #: tasks whose document has not arrived since the last connect
     _unconfirmed: set[str] = field(default_factory=set)
     #: number of our own publications of each task that the broker has not delivered back to us yet; their payloads;
@@ -36,7 +36,7 @@ class DesiredTasks:
 
     def on_connected(self, now: float) -> None:
         """Handles a new connection: no task is confirmed by a retained document yet, no publication is in flight."""
-        self._unconfirmed = set(self.said)
+        self._unconfirmed = set(self.payloads)
         self._echoes.clear()
         self._news.clear()
         self._heard_at = now
@@ -48,7 +48,7 @@ class DesiredTasks:
     def on_repeated(self, task: str) -> None:
         """Notes that the document of a task was published again."""
         self._echoes[task] += 1
-        self._repeated[task] = self.said[task]
+        self._repeated[task] = self.payloads[task]
 
     def heard(self, task: str, payload: bytes, now: float) -> bool:
         """Handles a document (an empty payload removes the task); returns whether it is to be used."""
@@ -60,9 +60,9 @@ class DesiredTasks:
             elif self._is_overtaken(task):
                 return False
         if payload:
-            self.said[task] = payload
+            self.payloads[task] = payload
         else:
-            self.said.pop(task, None)
+            self.payloads.pop(task, None)
         return True
 
     def _is_overtaken(self, task: str) -> bool:
@@ -73,7 +73,7 @@ class DesiredTasks:
             self._news.pop(task, None)
         if news is None:
             return False
-        self.say(task, news)
+        self.publish(task, news)
         return True
 
     def wait_s(self, now: float) -> float:
@@ -84,6 +84,6 @@ class DesiredTasks:
         """Returns the tasks that were removed while the connection was down, and forgets them."""
         removed = sorted(self._unconfirmed)
         for task in removed:
-            del self.said[task]
+            del self.payloads[task]
         self._unconfirmed.clear()
         return removed

@@ -1,12 +1,12 @@
-"""What a node's report says that plans and routes are made of: a report that says the same makes no plan. Pure."""
+"""The part of a node's report that plans and routes are made of: an equal part needs no new plan. Pure."""
 
 from s2m3.schemas.messages import Reported
 
-__all__ = ["said"]
+__all__ = ["content_of"]
 
 
-def said(reported: Reported) -> tuple[object, ...]:
-    """Returns what a report says that plans and routes are made of."""
+def content_of(reported: Reported) -> tuple[object, ...]:
+    """Returns the values of a report that plans and routes depend on, numbers with two digits."""
     modules = {
         module: (report.state, report.runtime, report.fingerprint, _digits(report.memory_mb), _digits(report.ms))
         for module, report in reported.modules.items()
@@ -15,5 +15,5 @@ def said(reported: Reported) -> tuple[object, ...]:
 
 
 def _digits(value: float) -> float:
-    """Returns a number with two digits, as routes have it."""
+    """Returns a number rounded to two significant digits, as routes have it."""
     return float(f"{value:.2g}")

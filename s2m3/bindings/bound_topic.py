@@ -195,7 +195,7 @@ class Bound:
             if self.binding.each:
                 error = BusyError(f"{MOST_WAITING} messages of binding {self.name} wait: this one is not asked")
                 self._counts.last_error = ErrorBody(**error.as_dict())
-                self._tell(message.topic, new_request_id(), error)
+                self._report(message.topic, new_request_id(), error)
         self._go_on()
 
     def _found(self, message: Message) -> Found | None:
@@ -268,9 +268,9 @@ class Bound:
     def _failed(self, topic: str, request: bytes, error: S2M3Error) -> None:
         """Counts and tells a failure that the bridge does not know of."""
         self._note(error)
-        self._tell(topic, request, error)
+        self._report(topic, request, error)
 
-    def _tell(self, topic: str, request: bytes, error: S2M3Error) -> None:
+    def _report(self, topic: str, request: bytes, error: S2M3Error) -> None:
         if self._errors.take(time.monotonic()):
             self._hub.failed(self._asked(topic), request, error)
             self._publish_error(topic, request, error)

@@ -14,7 +14,7 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
-from s2m3.history.entries import Told
+from s2m3.history.entries import AnswerRecord
 from s2m3.history.plain_requests import PlainRequests, picture_in
 from s2m3.homeassistant.announcer import Announcer
 from s2m3.homeassistant.answers import failure, of_plain, of_result, steps_of_plain
@@ -51,7 +51,7 @@ class Requests:
         view: View,
         announcer: Announcer,
         *,
-        record: Callable[[Told], None],
+        record: Callable[[AnswerRecord], None],
         binding_changed: Callable[[], None],
     ) -> None:
         self._link = link
@@ -71,7 +71,9 @@ class Requests:
                 asked = replace(asked, picture=picture_of(inputs, self.kinds(asked.task)))
             steps = {step: m.StepTiming(**timing.as_dict()) for step, timing in result.timings.items()}
             boxes, answer = boxes_in(result.outputs) or (), of_result(asked, result, _now())
-            self._told(Told(asked, answer, self._whole(asked.task, inputs), boxes, steps, self._model(asked.task)))
+            self._publish_record(
+                AnswerRecord(asked, answer, self._whole(asked.task, inputs), boxes, steps, self._model(asked.task))
+            )
             if result.error is not None:
                 self._tell_failure(asked.task, result.request, result.error)
             done(result)
@@ -80,7 +82,7 @@ class Requests:
 
     def failed(self, asked: Asked, request: bytes, error: S2M3Error) -> None:
         """Tells of a failure that came before or after a request."""
-        self._told(Told(asked, failure(asked, error, _now()), model=self._model(asked.task)))
+        self._publish_record(AnswerRecord(asked, failure(asked, error, _now()), model=self._model(asked.task)))
         self._tell_failure(asked.task, request, error)
 
     def refuse(self, asked: Asked, error: S2M3Error) -> None:
@@ -114,7 +116,7 @@ class Requests:
         steps, boxes = steps_of_plain(message.payload), boxes_in(answer.outputs) or ()
         known = replace(asked, picture=picture_in(inputs, kinds))
         whole = self._whole(task, inputs) if inputs else {}
-        self._record(Told(known, answer, whole, boxes, steps, self._model(task)))
+        self._record(AnswerRecord(known, answer, whole, boxes, steps, self._model(task)))
 
     def _on_request(self, path: topics.TopicPath, message: Message) -> None:
         """Takes a plain request that somebody else answers: its picture belongs to its answer.
@@ -139,10 +141,10 @@ class Requests:
         kinds, now = self.kinds(task), time.monotonic()
         self._plain.asked(task, request.transaction, request.inputs, kinds, deadline_s=deadline_s, now=now)
 
-    def _told(self, told: Told) -> None:
-        if told.asked.task in self._view.tasks:
-            self._announcer.answered(told.asked.task, told.answer, told.asked.picture, told.boxes)
-            self._record(told)
+    def _publish_record(self, record: AnswerRecord) -> None:
+        if record.asked.task in self._view.tasks:
+            self._announcer.answered(record.asked.task, record.answer, record.asked.picture, record.boxes)
+            self._record(record)
 
     def _whole(self, task: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns the inputs of a request with the task's own for those that it does not give."""

@@ -179,14 +179,14 @@ class Bridge:
         """The broker may have forgotten what we retain, or Home Assistant has just started."""
         self._tell_state("online")
         self._announcer.repeat()
-        self._history.tell()
+        self._history.publish_state()
 
     def _answer_roll_call(self) -> None:
         """Not the pictures, and nothing outside the root: whoever asks reads neither."""
         if self._settled and self._link.connected and not self.superseded.is_set():
             self._tell_state("online")
             self._announcer.repeat_documents()
-            self._history.tell()
+            self._history.publish_state()
             self._reports = {}
             self._tell_reports()
 
@@ -323,7 +323,7 @@ class Bridge:
         if self._settled and self._link.connected:
             self._tell_state("online")
             self._history.look(self._view.routes)
-            self._history.tell(again=False)
+            self._history.publish_state(again=False)
 
     def _tell_state(self, state: str) -> None:
         if state == "online" and self.superseded.is_set():

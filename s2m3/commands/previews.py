@@ -1,4 +1,4 @@
-"""`task add --dry-run`: what a task would cost, as the planner says it. Adds nothing."""
+"""`task add --dry-run`: prints the memory and the nodes that the planner expects of a task. Adds nothing."""
 
 import typer
 
@@ -7,6 +7,7 @@ from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.ids import check_id
 from s2m3.schemas.preview import TaskPreview
+from s2m3.schemas.protocol import FROM_THE_BUS
 from s2m3.snapshot import Site
 
 __all__ = ["say_preview"]
@@ -21,7 +22,7 @@ def say_preview(site: Site, name: str, spec: m.TaskSpec) -> None:
     """
     check_id(name, "task")
     response = order(site, topics.PREVIEW, None, task=name, spec=spec.model_dump(mode="json", by_alias=True))
-    found = TaskPreview.model_validate(response.data)
+    found = TaskPreview.model_validate(response.data, context=FROM_THE_BUS)
     stand_in = ", a stand-in" if found.rank else ""
     typer.echo(f"{name} would be answered by {found.model}{stand_in}; {found.added_mb:g} MB more memory:")
     for module in found.modules:

@@ -58,17 +58,17 @@ def weights(
 
 
 def _export(into: Path | None) -> dict[str, object]:
-    """Exports the shipped modules, telling of each on stderr; returns module -> MB, or why there is no export."""
+    """Exports the shipped modules, and prints a line for each on stderr; returns module -> MB, or the error."""
     from s2m3.agents.exports import exports_cache  # noqa: PLC0415  # a device that only asks has none of what it imports
     from s2m3.agents.zoo.export import export_zoo  # noqa: PLC0415
 
     cache, found = exports_cache(into), dict[str, object]()
 
-    def tell(spec: ModuleSpec, result: float | S2M3Error) -> None:
+    def on_exported(spec: ModuleSpec, result: float | S2M3Error) -> None:
         found[spec.id] = result.as_dict() if isinstance(result, S2M3Error) else round(result, 1)
-        said = f"stays with torch: {result}" if isinstance(result, S2M3Error) else f"{result:.0f} MB"
-        typer.echo(f"{spec.id}: {said}", err=True)
+        text = f"stays with torch: {result}" if isinstance(result, S2M3Error) else f"{result:.0f} MB"
+        typer.echo(f"{spec.id}: {text}", err=True)
 
     typer.echo(f"exports for agents without torch, in {cache.folder}", err=True)
-    export_zoo(cache, tell)
+    export_zoo(cache, on_exported)
     return found

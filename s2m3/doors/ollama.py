@@ -112,10 +112,10 @@ class _Ollama:
         body = await read_json(request)
         conversation = words.conversation(body.get("messages"), body.get("tools"))
 
-        def said(text: str, calls: list[JsonObject]) -> JsonObject:
+        def keys_of(text: str, calls: list[JsonObject]) -> JsonObject:
             return {"message": {"role": "assistant", "content": text, **({"tool_calls": calls} if calls else {})}}
 
-        return await self._write(request, body, conversation, said)
+        return await self._write(request, body, conversation, keys_of)
 
     async def generate(self, request: Request) -> Response | JsonObject:
         """Answers a prompt; without one, says whether the task is there."""
@@ -123,12 +123,12 @@ class _Ollama:
         return await self._write(request, body, words.prompt(body), lambda text, _: {"response": text})
 
     async def _write(
-        self, request: Request, body: JsonObject, conversation: Conversation, said: words.Said
+        self, request: Request, body: JsonObject, conversation: Conversation, keys_of: words.AnswerKeys
     ) -> Response | JsonObject:
         task = served(task_of(self._client, body.get("model")), "completion")
         if body.get("think"):
             raise BadInputError(f"the model {task.name} does not support thinking")
-        writing = _Writing(self._client, task, str(body["model"]), said)
+        writing = _Writing(self._client, task, str(body["model"]), keys_of)
         if not conversation.messages and not conversation.pictures:
             return writing.ended("load", time.monotonic_ns(), "")
         inputs = conversation.inputs(task)
@@ -170,8 +170,8 @@ async def _once(part: JsonObject) -> AsyncGenerator[JsonObject, None]:
 class _Writing:
     """One text and its parts in Ollama's words."""
 
-    def __init__(self, client: Client, task: ServedTask, model: str, said: words.Said) -> None:
-        self._client, self._task, self._model, self._said = client, task, model, said
+    def __init__(self, client: Client, task: ServedTask, model: str, keys_of: words.AnswerKeys) -> None:
+        self._client, self._task, self._model, self._keys_of = client, task, model, keys_of
 
     async def whole(self, request: Request, inputs: JsonObject, options: JsonObject, names: set[str]) -> JsonObject:
         """Returns the whole answer, with the calls of tools of these names in it."""
@@ -187,14 +187,14 @@ class _Writing:
         began = time.monotonic_ns()
         stream = self._client.stream(self._task.name, options=options or None, **inputs)
         async for piece in appended(stream):
-            yield {**self._stamp(), **self._said(piece, []), "done": False}
+            yield {**self._stamp(), **self._keys_of(piece, []), "done": False}
         yield self.ended(str(stream.result().outputs.get("finished", "stop")), began, "")
 
     def ended(self, why: str, began: int, text: str, calls: list[Any] | None = None) -> JsonObject:
         """Returns the last part, or the only one."""
         took = time.monotonic_ns() - began
         times = {"total_duration": took, "load_duration": 0, "eval_duration": took}
-        return {**self._stamp(), **self._said(text, calls or []), "done": True, "done_reason": why, **times}
+        return {**self._stamp(), **self._keys_of(text, calls or []), "done": True, "done_reason": why, **times}
 
     def _stamp(self) -> JsonObject:
         return {"model": self._model, "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z")}

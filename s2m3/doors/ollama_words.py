@@ -9,10 +9,10 @@ from s2m3.doors.tools import function_tools
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.base64_text import decode_base64
 
-__all__ = ["Said", "conversation", "details", "options", "prompt"]
+__all__ = ["AnswerKeys", "conversation", "details", "options", "prompt"]
 
-#: (text, calls of tools) -> the keys of a part of the answer.
-Said = Callable[[str, list[dict[str, Any]]], dict[str, Any]]
+#: Returns the keys that a text and calls of tools have in a part of an answer.
+AnswerKeys = Callable[[str, list[dict[str, Any]]], dict[str, Any]]
 _ROLES = ("system", "user", "assistant", "tool")
 #: Ollama's options that are ours, under our name.
 _OPTIONS = {

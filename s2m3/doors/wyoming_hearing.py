@@ -23,7 +23,7 @@ class Utterance:
     def __init__(self, stream: EventStream, transcript: LiveTranscript) -> None:
         self._stream, self._transcript = stream, transcript
         self.size = 0
-        self._telling = asyncio.create_task(self._tell())
+        self._sending = asyncio.create_task(self._send_pieces())
 
     @property
     def held_bytes(self) -> int:
@@ -38,8 +38,8 @@ class Utterance:
             OSError: The connection is lost.
         """
         await self._transcript.room()
-        if self._telling.done():
-            self._telling.result()
+        if self._sending.done():
+            self._sending.result()
         self.size += len(data)
         self._transcript.write(data)
 
@@ -51,19 +51,19 @@ class Utterance:
             OSError: The connection is lost.
         """
         self._transcript.end()
-        await self._telling
+        await self._sending
         language = self._transcript.language or None
         await self._stream.write(Transcript(text=self._transcript.text, language=language))
         await self._stream.write(TranscriptStop())
 
     async def close(self) -> None:
         """Ends what is under way."""
-        self._telling.cancel()
+        self._sending.cancel()
         with suppress(asyncio.CancelledError, S2M3Error, OSError):
-            await self._telling
+            await self._sending
         await self._transcript.close()
 
-    async def _tell(self) -> None:
+    async def _send_pieces(self) -> None:
         await self._stream.write(TranscriptStart())
         async for piece in self._transcript.pieces():
             await self._stream.write(TranscriptChunk(text=piece))

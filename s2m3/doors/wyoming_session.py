@@ -151,7 +151,7 @@ class Session:
             case "transcribe" | "audio-start" | "audio-chunk" | "audio-stop":
                 await self._listen(event)
             case "synthesize" | "synthesize-start" | "synthesize-chunk" | "synthesize-stop":
-                await self._say(event)
+                await self._synthesize(event)
 
     async def _listen(self, event: Event) -> None:
         match event.type:
@@ -165,7 +165,7 @@ class Session:
             case _:
                 await self._write_down()
 
-    async def _say(self, event: Event) -> None:
+    async def _synthesize(self, event: Event) -> None:
         match event.type:
             case "synthesize-start":
                 self._voice, self._text = _mapping(event.data.get("voice")), ""

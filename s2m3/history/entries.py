@@ -1,4 +1,4 @@
-"""What the bridge was told, as an answer of the history. Pure: no I/O."""
+"""Makes entries of the history from answers that the bridge publishes. Pure: no I/O."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,47 +11,47 @@ from s2m3.schemas.bridge import BridgeAnswer
 from s2m3.schemas.history import HistoryBox, HistoryEntry
 from s2m3.schemas.messages import StepTiming
 
-__all__ = ["Told", "asked_in_words", "entry_of"]
+__all__ = ["AnswerRecord", "asked_in_words", "entry_of"]
 
 #: Inputs of one request that are kept as text, characters of each, and boxes.
 _MOST_INPUTS, _LONGEST_INPUT, _MOST_BOXES = 16, 500, 60
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """An answer as the bridge tells it, and what else is known of it."""
+class AnswerRecord:
+    """An answer as the bridge publishes it, with the request that it belongs to."""
 
     asked: Asked
     answer: BridgeAnswer
-    #: the inputs, by name; files among them are passed over
+    #: input name -> value; files are not kept
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    #: of a detector, as the kind `boxes` has them (schemas/wire/values.py)
+    #: the boxes of a detector, as values of the kind `boxes` (schemas/wire/values.py)
     boxes: Sequence[Mapping[str, Any]] = ()
     #: step -> its time
     steps: Mapping[str, StepTiming] = field(default_factory=dict)
-    #: of its task, where the answer does not say which model it was
+    #: the model of the task, for an answer that does not name its model
     model: str | None = None
 
 
-def entry_of(entry_id: int, told: Told, picture: SmallPicture | None) -> HistoryEntry:
-    """Returns an answer of the history.
+def entry_of(entry_id: int, record: AnswerRecord, picture: SmallPicture | None) -> HistoryEntry:
+    """Returns the history's entry for an answer.
 
     Args:
-        entry_id: Its id.
-        told: The answer.
+        entry_id: The id of the entry.
+        record: The answer.
         picture: The picture that the history keeps with it; None if there is none.
     """
     size = picture.size if picture is not None else None
     return HistoryEntry(
         id=entry_id,
-        task=told.asked.task,
-        at_ms=int(datetime.fromisoformat(told.answer.at).timestamp() * 1000),
-        answer=told.answer,
-        model=told.answer.model or told.model,
-        rank=told.answer.rank,
-        asked=asked_in_words(told.inputs),
-        boxes=[] if size is None else [_part_of(box, size) for box in told.boxes[:_MOST_BOXES]],
-        steps=dict(told.steps),
+        task=record.asked.task,
+        at_ms=int(datetime.fromisoformat(record.answer.at).timestamp() * 1000),
+        answer=record.answer,
+        model=record.answer.model or record.model,
+        rank=record.answer.rank,
+        asked=asked_in_words(record.inputs),
+        boxes=[] if size is None else [_part_of(box, size) for box in record.boxes[:_MOST_BOXES]],
+        steps=dict(record.steps),
         picture=picture is not None,
     )
 

@@ -1,4 +1,4 @@
-"""The history at work: keeps what the bridge was told, answers queries on `history/wanted/<asker>`, clears on order.
+"""The history service: keeps answers, replies to queries on `history/wanted/<asker>`, and clears all on an order.
 
 SQLite and Pillow work in a thread of their own: the bridge's loop neither decodes nor waits for a disk.
 """
@@ -17,7 +17,7 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.history.cipher import Cipher, read_key
 from s2m3.history.embedder import Embedder
-from s2m3.history.entries import Told, entry_of
+from s2m3.history.entries import AnswerRecord, entry_of
 from s2m3.history.finder import Finder, Vector, best
 from s2m3.history.pictures import small_picture
 from s2m3.history.store import HistoryStore
@@ -74,7 +74,7 @@ class History:
         self._stopped = False
         self._not_kept = 0
         self._is_refused = False
-        self._told: h.HistoryState | None = None
+        self._published: h.HistoryState | None = None
 
     def start(self) -> None:
         """Begins to answer queries and orders."""
@@ -99,28 +99,28 @@ class History:
         self._finder.look(routes)
         self._state = self._state.model_copy(update={"search": self._finder.task})
 
-    def tell(self, *, again: bool = True) -> None:
-        """Publishes what is kept, and where; without `again` only if it has changed."""
-        if again or self._told != self._state:
-            self._told = self._state
+    def publish_state(self, *, again: bool = True) -> None:
+        """Publishes the state of the history: how much is kept, and where; without `again` only if it has changed."""
+        if again or self._published != self._state:
+            self._published = self._state
             self._publish(Outgoing(topics.HISTORY_STATE.at(self._link.root), self._state.encode(), retain=True))
 
-    def record(self, told: Told) -> None:
-        """Keeps an answer, and tells of it on `history/new/<task>`."""
+    def record(self, record: AnswerRecord) -> None:
+        """Keeps an answer, and publishes it on `history/new/<task>`."""
         self._last_id = max(self._last_id + 1, int(time.time() * 1000))
-        if not self._do(partial(self._keep, self._last_id, told)):
+        if not self._do(partial(self._keep, self._last_id, record)):
             self._not_kept += 1
             if self._not_kept == 1:
                 _log.warning("answers_not_kept", because=f"{_MOST_WAITING} wait")
 
     # ---- in the thread --------------------------------------------------------------------------------------------
 
-    def _keep(self, entry_id: int, told: Told) -> None:
-        picture = small_picture(told.asked.picture) if told.asked.picture and self._keeps_pictures else None
-        entry = entry_of(entry_id, told, picture)
+    def _keep(self, entry_id: int, record: AnswerRecord) -> None:
+        picture = small_picture(record.asked.picture) if record.asked.picture and self._keeps_pictures else None
+        entry = entry_of(entry_id, record, picture)
         self._store.add(entry, None if picture is None else picture.file)
         self._count()
-        self._say(Outgoing(topics.HISTORY_NEW.at(self._link.root, task=entry.task), entry.encode()))
+        self._publish_later(Outgoing(topics.HISTORY_NEW.at(self._link.root, task=entry.task), entry.encode()))
         if picture is not None and self._embeds:
             self._loop.call(partial(self._embedder.add, entry_id))
 
@@ -156,24 +156,24 @@ class History:
         root = self._link.root
         for task, some in _in_messages(entries):
             document = h.HistoryKept(transaction=wanted.transaction, entries=some)
-            self._say(Outgoing(topics.HISTORY_KEPT.at(root, asker=asker, task=task), document.encode()))
+            self._publish_later(Outgoing(topics.HISTORY_KEPT.at(root, asker=asker, task=task), document.encode()))
         for one in wanted.pictures:
             if (found := self._store.picture(one)) is not None:
                 topic = topics.HISTORY_PICTURE.at(root, asker=asker, task=found[0], entry=str(one))
-                self._say(Outgoing(topic, found[1]))
+                self._publish_later(Outgoing(topic, found[1]))
         done = h.HistoryDone(transaction=wanted.transaction, more=more, missing=missing)
-        self._say(Outgoing(topics.HISTORY_DONE.at(root, asker=asker), done.encode()))
+        self._publish_later(Outgoing(topics.HISTORY_DONE.at(root, asker=asker), done.encode()))
 
     def _clear(self, order: m.ControlRequest) -> None:
         kept = self._store.count()
         self._store.clear()
         self._count()
-        self._loop.call(self.tell)
+        self._loop.call(self.publish_state)
         response = m.ControlResponse(status="ok", data={"deleted": kept}, transaction=order.transaction)
-        self._say(Outgoing(topics.CONTROL_RESPONSE.at(self._link.root, verb=CLEAR_VERB), response.encode()))
+        self._publish_later(Outgoing(topics.CONTROL_RESPONSE.at(self._link.root, verb=CLEAR_VERB), response.encode()))
         _log.info("history_cleared", answers=kept)
 
-    def _say(self, message: Outgoing) -> None:
+    def _publish_later(self, message: Outgoing) -> None:
         self._loop.call(partial(self._publish, message))
 
     # ---- in the loop ----------------------------------------------------------------------------------------------

@@ -99,9 +99,9 @@ def _state(boot: str, state: str = "ready") -> NodeState:
 def test_a_late_last_will_and_probes_are_no_conflict() -> None:
     conflict = NameConflict("pi", "m")
     for state in [_state("z"), _state("z", "lost"), None, _state("m"), _state("z", "lost"), _state("m"), _state("z")]:
-        conflict.saw(state)
+        conflict.on_state(state)
     for probe in range(20):
-        conflict.saw(_state(f"probe-{probe}", "lost"))
+        conflict.on_state(_state(f"probe-{probe}", "lost"))
     assert conflict.error is None
 
 
@@ -110,9 +110,9 @@ def test_the_smaller_boot_id_ends_first_and_the_larger_where_the_other_never_doe
     mine: str, foreign: str, most: int
 ) -> None:
     conflict = NameConflict("pi", mine)
-    conflict.saw(_state(mine))
+    conflict.on_state(_state(mine))
     for seen in range(1, most + 1):
         assert conflict.error is None, seen
-        conflict.saw(_state(foreign, "lost"))
+        conflict.on_state(_state(foreign, "lost"))
     assert conflict.error is not None
     assert "node pi" in str(conflict.error)

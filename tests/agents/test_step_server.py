@@ -118,7 +118,7 @@ def test_an_input_that_grows_is_sent_once_and_repeated_where_it_was_lost(bench: 
     assert watching.wait(WAIT_S)
     bench.module.gate.set()
     sender, refused = WorkSender(bench.requester), lambda error: pytest.fail(str(error))
-    sender.saw("a", NodeState(state="ready", boot="b", protocol=1))
+    sender.on_node_state("a", NodeState(state="ready", boot="b", protocol=1))
     sound = bytes(300_000)
     for number, size in enumerate((100_000, 200_000, 300_000)):
         sender.send(bench.work(bytes([49 + number]), Growing.of(b"s" * 16, sound[:size])), refused)
@@ -136,6 +136,6 @@ def test_an_input_that_grows_is_sent_once_and_repeated_where_it_was_lost(bench: 
 def test_an_older_agent_gets_an_input_that_grows_whole(bench: Bench) -> None:
     bench.module.gate.set()
     sender = WorkSender(bench.requester)
-    sender.saw("a", NodeState(state="ready", boot="b"))
+    sender.on_node_state("a", NodeState(state="ready", boot="b"))
     sender.send(bench.work(b"1", Growing.of(b"s" * 16, bytes(70_000))), lambda error: pytest.fail(str(error)))
     assert _answer(bench).outputs == {"y": 70_000}

@@ -1,4 +1,4 @@
-"""One caller that takes all it can get: issue 12, numbers 37 and 41. Others are answered meanwhile."""
+"""One caller that takes all it can get. Others are answered meanwhile."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Code that keeps Python's lock for ever: no thread of the agent runs any more, and only its keeper can end it."""
+"""Code that keeps Python's lock for ever: no thread of the agent runs any more, and only its supervisor can end it."""
 
 import time
 from pathlib import Path
@@ -14,13 +14,13 @@ from tests.chaos.conftest import Say
 from tests.frozen import agent_of
 from tests.guard.conftest import FaultyCluster, ready
 
-#: The keeper ends what has stood still for a minute; it looks each second.
+#: The supervisor ends an agent whose loop has stood still for a minute; it looks each second.
 _ENDED_S = 60.0
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.long
-def test_an_agent_whose_module_keeps_pythons_lock_is_ended_by_its_keeper_and_serves_again(
+def test_an_agent_whose_module_keeps_pythons_lock_is_ended_by_its_supervisor_and_serves_again(
     kind: BrokerKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Say
 ) -> None:
     monkeypatch.setenv("FAULTY_MODULES", "1")

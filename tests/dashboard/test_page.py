@@ -112,7 +112,7 @@ def test_what_cannot_be_used_is_said_in_plain_words(page: Page) -> None:
 def test_a_person_has_a_camera_watched_for_something_new_and_finds_its_pictures(
     up: Up, page: Page, open_page: Open
 ) -> None:
-    """Three screens, with the first answer within a minute (issue 19)."""
+    """Three screens, with the first answer within a minute."""
     page.close()  # it has waited until all tasks are ready
     page = open_page(up.url, view="home", viewport={"width": 390, "height": 844})
     began = time.monotonic()

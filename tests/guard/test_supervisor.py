@@ -1,4 +1,4 @@
-"""A module that hangs or crashes takes its process with it; the keeper starts it again, and it learns from that."""
+"""A module that hangs or crashes takes its process with it; the supervisor starts it again, and the process learns."""
 
 import json
 import signal
@@ -127,7 +127,7 @@ def test_a_module_whose_loading_crashes_is_told_as_failed_and_the_rest_of_the_no
     assert client.ask("faulty", left=1, right=2).value == [1, 2]
 
 
-def test_whoever_kills_the_keeper_has_killed_the_agent(lone: FaultyCluster) -> None:
+def test_the_agent_dies_with_its_supervisor(lone: FaultyCluster) -> None:
     agent = agent_of(lone.processes["a"])
     with Site(lone.settings) as site:
         lone.kill("a")

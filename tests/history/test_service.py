@@ -18,7 +18,7 @@ from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.broker.servers.launch import Broker
-from s2m3.history.entries import Told
+from s2m3.history.entries import AnswerRecord
 from s2m3.history.finder import Finder, Raw, Vector
 from s2m3.history.service import History
 from s2m3.schemas.bridge import BridgeAnswer
@@ -68,9 +68,11 @@ def _picture(size: tuple[int, int] = (1_600, 1_200)) -> bytes:
     return file.getvalue()
 
 
-def _told(task: str = "porch", state: str = "a cat", **more: Any) -> Told:
+def _told(task: str = "porch", state: str = "a cat", **more: Any) -> AnswerRecord:
     answer = BridgeAnswer(event_type="answered", state=state, at=NOW, source="binding:porch", topic="cam/porch")
-    return Told(Asked(task, "binding:porch", topic="cam/porch", picture=more.pop("picture", None)), answer, **more)
+    return AnswerRecord(
+        Asked(task, "binding:porch", topic="cam/porch", picture=more.pop("picture", None)), answer, **more
+    )
 
 
 def _until(caller: PlainCaller, kind: str) -> dict[str, list[bytes]]:
@@ -135,7 +137,7 @@ def test_without_a_file_nothing_is_written(
     history = start()
     loop.call(partial(history.record, _told(picture=_picture((64, 64)))))
     _until(caller, "new")
-    loop.call(history.tell)
+    loop.call(history.publish_state)
     state = json.loads(_until(caller, "state")["state"][-1])
     assert (state["kept"], state["limit_s"]) == ("memory", 600.0)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""docs/protocol.md lists the formats that are read; each is made by ffmpeg or Pillow and tried (issue 12, proof 2)."""
+"""docs/protocol.md lists the formats that are read; each is made by ffmpeg or Pillow and tried."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""What may be decoded follows from a header's figures alone (issue 12: 35)."""
+"""What may be decoded follows from a header's figures alone."""
 
 import numpy as np
 import pillow_heif

@@ -1,4 +1,4 @@
-"""Pictures as cameras and phones send them, and what is refused before it is decoded (issue 12: 12, 13, 17, 19, 35)."""
+"""Pictures as cameras and phones send them, and what is refused before it is decoded."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""Sound as phones, recorders and voice satellites send it, and sound without speech (issue 12: 13 to 16, 18, 19)."""
+"""Sound as phones, recorders and voice satellites send it, and sound without speech."""
 
 import base64
 import io

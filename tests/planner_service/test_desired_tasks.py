@@ -5,7 +5,7 @@ from s2m3.planner.site.desired_tasks import DesiredTasks
 
 def make(*tasks: str) -> tuple[DesiredTasks, list[tuple[str, bytes]]]:
     said: list[tuple[str, bytes]] = []
-    desired = DesiredTasks(say=lambda task, payload: said.append((task, payload)))
+    desired = DesiredTasks(publish=lambda task, payload: said.append((task, payload)))
     for task in tasks:
         assert desired.heard(task, task.encode(), 0.0)
     return desired, said
@@ -14,7 +14,7 @@ def make(*tasks: str) -> tuple[DesiredTasks, list[tuple[str, bytes]]]:
 def test_what_is_said_again_is_what_was_said() -> None:
     desired, _ = make("one")
     desired.heard("one", b'{"model":"m","a-newer-key":1}', 1.0)
-    assert desired.said == {"one": b'{"model":"m","a-newer-key":1}'}
+    assert desired.payloads == {"one": b'{"model":"m","a-newer-key":1}'}
 
 
 def test_what_the_broker_does_not_name_again_was_removed_meanwhile() -> None:
@@ -22,7 +22,7 @@ def test_what_the_broker_does_not_name_again_was_removed_meanwhile() -> None:
     desired.on_connected(10.0)
     desired.heard("two", b"two", 10.1)
     assert desired.take_removed() == ["one"]
-    assert set(desired.said) == {"two"}
+    assert set(desired.payloads) == {"two"}
     assert desired.take_removed() == []
 
 
@@ -49,7 +49,7 @@ def test_a_task_removed_before_our_own_word_reached_the_broker_is_cleared_again(
     assert desired.heard("one", b"", 1.0)
     assert not desired.heard("one", b"one", 1.1)
     assert said == [("one", b"")]
-    assert desired.said == {}
+    assert desired.payloads == {}
 
 
 def test_a_task_changed_before_our_own_word_reached_the_broker_is_said_as_it_was_changed() -> None:
@@ -59,7 +59,7 @@ def test_a_task_changed_before_our_own_word_reached_the_broker_is_said_as_it_was
     assert not desired.heard("one", b"one", 1.1)
     assert said == [("one", b"changed")]
     assert desired.heard("one", b"changed", 1.2)
-    assert desired.said == {"one": b"changed"}
+    assert desired.payloads == {"one": b"changed"}
 
 
 def test_our_own_word_that_comes_back_alone_changes_nothing() -> None:
@@ -69,7 +69,7 @@ def test_our_own_word_that_comes_back_alone_changes_nothing() -> None:
     assert desired.heard("one", b"one", 1.0)
     assert desired.heard("one", b"one", 1.1)
     assert desired.heard("one", b"changed", 1.2)
-    assert (said, desired.said) == ([], {"one": b"changed"})
+    assert (said, desired.payloads) == ([], {"one": b"changed"})
 
 
 def test_a_task_removed_after_our_own_word_may_be_added_again() -> None:
@@ -115,4 +115,4 @@ def test_once_all_of_ours_are_back_no_earlier_news_is_said_again() -> None:
 def test_a_task_that_was_never_said_may_be_removed() -> None:
     desired, said = make("one")
     assert desired.heard("other", b"", 1.0)
-    assert (said, desired.said) == ([], {"one": b"one"})
+    assert (said, desired.payloads) == ([], {"one": b"one"})

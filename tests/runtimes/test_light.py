@@ -35,7 +35,7 @@ from tests.zoo.samples import sample
 
 SPECS = shipped_catalogue().modules
 EXPORTED = ("efficientnet-lite0", "imagenet-linear", "minilm")
-#: Most memory of an agent that serves `retrieval`, and of its supervisor, 10^6 bytes (issue 14).
+#: Most memory of an agent that serves `retrieval`, and of its supervisor, 10^6 bytes.
 _MOST_MB = 260.0
 TEXTS = ["a cat looking at you", "a cup of coffee on a table", "a rocket taking off"]
 

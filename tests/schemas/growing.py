@@ -12,7 +12,7 @@ import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-__all__ = ["Path", "at", "closed_lists", "full", "levels", "without"]
+__all__ = ["Path", "at", "closed_lists", "full", "levels", "models_in", "without"]
 
 #: Where something is in a JSON document: keys and indices.
 Path = tuple[str | int, ...]
@@ -71,6 +71,11 @@ def _simple(annotation: Any, marks: Any) -> Any:
 def levels(model: type[BaseModel], document: Any) -> list[Path]:
     """Returns where the keys of a document are those of a model."""
     return [path for annotation, path in _places(model, document) if _is_model(annotation)]
+
+
+def models_in(model: type[BaseModel]) -> set[type[BaseModel]]:
+    """Returns a model and those of its levels."""
+    return {annotation for annotation, _ in _places(model, full(model)) if _is_model(annotation)}
 
 
 def closed_lists(model: type[BaseModel], document: Any) -> list[Path]:

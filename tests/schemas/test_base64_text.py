@@ -1,4 +1,4 @@
-"""Base64 as tools, browsers and devices write it (issue 12, item 3), and as it cannot be read."""
+"""Base64 as tools, browsers and devices write it, and as it cannot be read."""
 
 import base64
 import textwrap

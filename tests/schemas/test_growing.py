@@ -3,7 +3,10 @@
 The documents and the places in them are found by walking the models, so that a later one is covered too.
 """
 
+import importlib
 import json
+import pkgutil
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -12,13 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+import s2m3.schemas
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
+from s2m3.schemas.document import Document
 from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.preview import ModelList, TaskPreview
 from s2m3.schemas.specs import ModuleSpec
-from tests.schemas.growing import Path, at, closed_lists, full, levels, without
+from tests.schemas.growing import Path, at, closed_lists, full, levels, models_in, without
 
-DOCUMENTS: list[topics.Topic[Any]] = [path for path in topics.ALL if isinstance(path, topics.Topic)]
+#: Documents in the `data` of a ControlResponse, read as those of topics are.
+IN_RESPONSES = [topics.Topic(f"data: {model.__name__}", "", document=model) for model in (TaskPreview, ModelList)]
+DOCUMENTS: list[topics.Topic[Any]] = [*(p for p in topics.ALL if isinstance(p, topics.Topic)), *IN_RESPONSES]
 LEVELS = [(topic, path) for topic in DOCUMENTS for path in levels(topic.document, full(topic.document))]
 LISTS = [(topic, path) for topic in DOCUMENTS for path in closed_lists(topic.document, full(topic.document))]
 _NEWER = "a-newer-value"
@@ -91,6 +99,20 @@ def _strict_levels(model: type[BaseModel], document: dict[str, Any]) -> list[Pat
         except ValidationError:
             found.append(path)
     return found
+
+
+def documents_of_the_package() -> Iterator[type[Document]]:
+    for found in pkgutil.walk_packages(s2m3.schemas.__path__, "s2m3.schemas."):
+        if found.name != "s2m3.schemas.json_schema":  # describes plain payloads, which schemas/wire/plain.py reads
+            module = importlib.import_module(found.name)
+            kinds = (value for value in vars(module).values() if isinstance(value, type))
+            yield from (kind for kind in kinds if issubclass(kind, Document) and kind.__module__ == found.name)
+
+
+def test_no_document_is_left_out() -> None:
+    """A later document that no topic carries is to be added to those above, with how it is read."""
+    walked = {model for topic in DOCUMENTS for model in models_in(topic.document)}
+    assert set(documents_of_the_package()) <= walked
 
 
 def test_the_walk_finds_the_documents_their_levels_and_their_lists() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from s2m3.agents.serving.joins import Joins
 from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.parts import PieceRequest
 from s2m3.schemas.wire.codec import (
     CONTENT_TYPE,
     decode_answer,
@@ -22,6 +23,7 @@ from s2m3.schemas.wire.codec import (
 )
 from s2m3.schemas.wire.generation import Options, Piece
 from s2m3.schemas.wire.packing import pack_map, values_of
+from s2m3.schemas.wire.part_pieces import decode_part_piece, encode_part_piece
 from s2m3.schemas.wire.work import Answer, Hop, Timing, Work
 
 REQUEST = bytes(range(16))
@@ -135,6 +137,14 @@ def test_answers_errors_and_pieces_are_read_with_unknown_keys(key: str, value: A
     payload, user = encode_piece(Piece(REQUEST, "rank", 1, 0, 4, "text"))
     piece = {**msgpack.unpackb(payload), key: value}
     assert decode_piece(msgpack.packb(piece), request=REQUEST, user={**dict(user), key: "x"}).text == "text"
+
+
+@given(key=st.text(min_size=1, max_size=8).map(lambda text: f"new-{text}"), value=values)
+def test_a_piece_of_a_part_is_read_with_an_unknown_key_and_an_unknown_refusal(key: str, value: Any) -> None:
+    request = PieceRequest(part="0" * 64, file=1, piece=2)
+    piece = msgpack.unpackb(encode_part_piece(request, b"bytes"))
+    found = decode_part_piece(msgpack.packb({**piece, key: value, "refused": "a-newer-reason"}))
+    assert (found.data, found.refused) == (b"bytes", "a-newer-reason")
 
 
 @pytest.mark.parametrize("given_type", [None, CONTENT_TYPE, CONTENT_TYPE.upper(), f"{CONTENT_TYPE}; q=1"])

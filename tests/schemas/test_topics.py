@@ -56,6 +56,12 @@ def test_every_topic_of_the_contract_is_there_with_its_retained_flag_and_qos() -
     assert {pattern: kind for pattern, kind in ours.items() if not pattern.startswith(("bind/", "bridge/"))} == CONTRACT
 
 
+def test_every_topic_that_is_defined_is_among_all() -> None:
+    """So a new topic without a writer, a reader, or a row in docs/protocol.md fails a test."""
+    defined = [value for value in vars(topics).values() if isinstance(value, topics.TopicPath)]
+    assert sorted(t.pattern for t in topics.ALL) == sorted(t.pattern for t in defined)
+
+
 def test_every_topic_says_what_it_is_for() -> None:
     assert all(t.meaning for t in topics.ALL)
 

@@ -1,4 +1,4 @@
-"""Home Assistant OS: its Mosquitto app joined to a secured site by the shipped connection (issue 12, number 28)."""
+"""Home Assistant OS: its Mosquitto app joined to a secured site by the shipped connection."""
 
 import json
 import os

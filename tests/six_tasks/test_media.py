@@ -1,4 +1,4 @@
-"""What devices send, on the plain door and through bindings, over both brokers (issue 12: 12 to 18)."""
+"""What devices send, on the plain door and through bindings, over both brokers."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Bindings on both brokers, fed as buttons, doorbells and attackers really do: issue 12, by its numbers."""
+"""Bindings on both brokers, fed as buttons, doorbells and attackers really do."""
 
 import json
 import queue

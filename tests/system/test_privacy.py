@@ -1,4 +1,4 @@
-"""What stays on the broker of pictures and answers, and for how long, on both brokers: issue 12, number 43."""
+"""What stays on the broker of pictures and answers, and for how long, on both brokers."""
 
 import json
 import signal

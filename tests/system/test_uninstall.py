@@ -1,4 +1,4 @@
-"""`s2m3 uninstall` on both brokers: what a site has left is cleared, and nothing else: issue 12, number 25."""
+"""`s2m3 uninstall` on both brokers: what a site has left is cleared, and nothing else."""
 
 import json
 import signal

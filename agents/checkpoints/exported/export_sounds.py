@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from s2m3.agents.checkpoints.exported.networks import output_network, samples
-from s2m3.agents.checkpoints.exported.sounds import HearingSettings, SpellingSettings
+from s2m3.agents.checkpoints.exported.sound_modules import HearingSettings, SpellingSettings
 from s2m3.agents.checkpoints.networks.loading import build_network
 from s2m3.agents.checkpoints.networks.outputs import Asked
 from s2m3.agents.checkpoints.sounds.features import heard
