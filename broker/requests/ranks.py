@@ -60,8 +60,7 @@ class RankedRouter:
             avoid: Nodes that failed this request before; they are used only if no other node has the module.
             best: The best rank to use. Better ones are used only if no other has a route.
         """
-        known = self._routers
-        for router in (*(r for r in known if r.doc.rank >= best), *(r for r in known if r.doc.rank < best)):
+        for router in sorted(self._routers, key=lambda router: router.doc.rank < best):  # stable: the best ranks first
             route = router.choose(backlog, lost=lost, avoid=avoid)
             if route is not None:
                 return Chosen(router.doc, route)

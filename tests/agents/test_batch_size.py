@@ -1,14 +1,8 @@
 """How many items run together: what pays, what deadlines leave, what fits into a device's memory."""
 
-from collections.abc import Mapping, Sequence
-
 import pytest
-import torch
 
 from s2m3.agents.serving.batch_size import BatchSize
-from s2m3.schemas.wire.values import Value
-from tests.agents.test_runner import Bench, Upper
-from tests.conftest import WAIT_S
 
 
 def run(size: BatchSize, items: int, ms_of_one: float, times: int = 3) -> None:
@@ -68,34 +62,6 @@ def test_what_did_not_fit_into_memory_is_not_tried_again() -> None:
     assert size.limit == 4
 
 
-class Large(Upper):
-    """A module on a device with memory for two items."""
-
-    def run(self, batch: Sequence[str], wanted: frozenset[str]) -> list[dict[str, Value]]:
-        outputs = super().run(batch, wanted)
-        if len(batch) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return outputs
-
-    def prepare(self, inputs: Mapping[str, Value]) -> str:
-        return super().prepare(inputs)
-
-
-def test_a_full_device_makes_batches_smaller_and_loses_nothing() -> None:
-    bench, module = Bench(bound=20), Large()
-    bench.runner.add("upper", module)
-    module.gate.clear()
-    bench.submit("running")
-    assert module.began.acquire(timeout=WAIT_S)
-    for number in range(8):
-        bench.submit(f"text {number}")
-    module.gate.set()
-    assert sorted(bench.texts(9)) == sorted(["RUNNING", *(f"TEXT {number}" for number in range(8))])
-    assert max(module.batches[2:]) <= 2
-    assert bench.failed.empty()
-    bench.runner.stop()
-
-
 @pytest.mark.parametrize("said", [2, 8])
 def test_a_batch_is_never_larger_than_sixty_four(said: int) -> None:
     size = BatchSize(said)
@@ -105,3 +71,82 @@ def test_a_batch_is_never_larger_than_sixty_four(said: int) -> None:
         ms /= 4
         run(size, size.limit, ms)
     assert size.limit == 64
+
+
+def test_a_size_that_pays_by_a_tenth_is_kept_and_one_that_pays_less_is_not() -> None:
+    pays = BatchSize(8)
+    run(pays, 4, 10.0)
+    run(pays, 8, 8.99)
+    assert pays.limit == 16
+    barely = BatchSize(8)
+    run(barely, 4, 10.0)
+    run(barely, 8, 9.0)
+    assert barely.limit == 8
+
+
+def test_a_size_is_judged_by_three_batches_of_both_sizes() -> None:
+    size = BatchSize(8)
+    run(size, 4, 10.0, times=2)
+    run(size, 8, 5.0, times=9)
+    assert size.limit == 8
+    size.measured(4, 40.0)
+    assert size.limit == 8  # it is judged when a batch of the largest size has run
+    size.measured(8, 40.0)
+    assert size.limit == 16
+
+
+def test_a_batch_of_five_milliseconds_is_long_enough_to_be_judged_by() -> None:
+    size = BatchSize(8)
+    run(size, 4, 10.0)
+    for _ in range(3):
+        size.measured(8, 4.9)
+    assert size.limit == 8
+    size.measured(8, 5.0)
+    assert size.limit == 16
+
+
+def test_times_are_averaged_so_that_one_slow_batch_decides_nothing() -> None:
+    """Of 10, 10 and 20 ms the average is 13 ms an item: 0.7 of what was, 0.3 of what is new."""
+    for second, limit in ((11.6, 16), (11.8, 8)):
+        size = BatchSize(8)
+        for ms in (10.0, 10.0, 20.0):
+            size.measured(4, 4 * ms)
+        run(size, 8, second)
+        assert size.limit == limit, second
+
+
+def test_a_larger_size_that_stops_paying_is_given_up_for_good() -> None:
+    size = BatchSize(8)
+    run(size, 4, 10.0)
+    run(size, 8, 5.0)
+    run(size, 16, 5.0)
+    assert size.limit == 8
+    run(size, 8, 1.0, times=20)
+    assert size.limit == 8
+
+
+def test_memory_for_one_item_leaves_batches_of_one() -> None:
+    size = BatchSize(8)
+    size.out_of_memory(1)
+    assert size.limit == 1
+    assert size.within([1.0, 1.0], 0.0) == 1
+
+
+def test_what_fitted_before_is_not_made_larger_by_a_batch_that_did_not_fit() -> None:
+    size = BatchSize(4)
+    size.out_of_memory(32)
+    assert size.limit == 4
+    run(size, 2, 10.0)
+    run(size, 4, 5.0)
+    run(size, 8, 2.5)
+    assert size.limit == 16
+    run(size, 16, 1.2)
+    assert size.limit == 16
+
+
+def test_the_first_item_runs_whatever_is_left_and_the_others_within_half_of_it() -> None:
+    size = BatchSize(8)
+    assert size.within([], 100.0) == 0
+    assert size.within([0.0, 5.0], 100.0) == 1
+    assert size.within([0.4, 0.4, 0.4], 100.0) == 2  # exactly half
+    assert size.within([1.0] * 3, 1.0) == 3

@@ -1,7 +1,7 @@
-"""A generator on a device whose memory is full: fewer texts at once, none lost, none told twice."""
+"""A device whose memory is full: fewer texts and smaller batches at once, none lost, none told twice."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from queue import Queue
 from typing import Any
 
@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from s2m3.schemas.wire.generation import Options
+from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Work
 from tests.agents.test_continuous_batching import Desk, Gated
+from tests.agents.test_runner import Bench, Upper
 from tests.conftest import WAIT_S
 
 
@@ -116,3 +118,31 @@ def test_a_text_that_does_not_fit_alone_fails_and_the_next_one_is_written(desk: 
     desk.submit("two")
     desk.let(2)
     assert desk.text() == "two"
+
+
+class Large(Upper):
+    """A module on a device with memory for two items."""
+
+    def run(self, batch: Sequence[str], wanted: frozenset[str]) -> list[dict[str, Value]]:
+        outputs = super().run(batch, wanted)
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return outputs
+
+    def prepare(self, inputs: Mapping[str, Value]) -> str:
+        return super().prepare(inputs)
+
+
+def test_a_full_device_makes_batches_smaller_and_loses_nothing() -> None:
+    bench, module = Bench(bound=20), Large()
+    bench.runner.add("upper", module)
+    module.gate.clear()
+    bench.submit("running")
+    assert module.began.acquire(timeout=WAIT_S)
+    for number in range(8):
+        bench.submit(f"text {number}")
+    module.gate.set()
+    assert sorted(bench.texts(9)) == sorted(["RUNNING", *(f"TEXT {number}" for number in range(8))])
+    assert max(module.batches[2:]) <= 2
+    assert bench.failed.empty()
+    bench.runner.stop()

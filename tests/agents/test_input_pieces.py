@@ -109,3 +109,69 @@ def test_work_that_refers_to_nothing_is_refused(growing: dict[str, GrowingInput]
     payload, user = encode_work(replace(WORK, growing=growing))
     with pytest.raises(BadInputError):
         decode_work(payload, request=WORK.request, reply_to=WORK.reply_to, user=dict(user))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "left"), [((4, 6), 2), ((4, 7), 1), ((11,), 0)], ids=["exactly", "more", "one alone"]
+)
+def test_all_streams_together_have_a_bound(sizes: tuple[int, ...], left: int) -> None:
+    made = pieces(*(InputPiece(bytes([n]) * 16, 0, bytes(size)) for n, size in enumerate(sizes)), most=10)
+    assert len(made) == left
+    assert made.waiting_bytes() == sum(sizes[len(sizes) - left :])
+
+
+def test_a_piece_that_overlaps_what_is_there_adds_what_is_new() -> None:
+    made = pieces(InputPiece(ONE, 0, b"abcd"), InputPiece(ONE, 3, b"def"), InputPiece(ONE, 6, b"g"))
+    assert made.waiting_bytes() == 7
+    assert made.whole(replace(WORK, growing={"x": GrowingInput(ONE, 7)}), 3).inputs == {"x": b"abcdefg"}
+
+
+def test_a_piece_behind_a_gap_of_a_stream_that_is_not_known_begins_none() -> None:
+    assert len(pieces(InputPiece(ONE, 1, b"b"))) == 0
+
+
+def test_a_stream_is_kept_for_a_minute_after_its_last_piece_and_after_its_last_work() -> None:
+    made = InputPieces(100, "n")
+    made.put(InputPiece(ONE, 0, b"abc"), 0.0)
+    made.put(InputPiece(OTHER, 0, b"abcdef"), 0.0)
+    made.put(InputPiece(ONE, 3, b"def"), 30.0)
+    made.expire(89.9)
+    assert (len(made), made.waiting_bytes()) == (1, 6)
+    assert made.whole(WORK, 89.0).inputs == {"x": b"abcdef"}
+    made.expire(148.9)
+    assert len(made) == 1
+    made.expire(149.0)
+    assert len(made) == 0
+
+
+def test_a_piece_that_is_repeated_keeps_its_stream_too() -> None:
+    made = pieces(InputPiece(ONE, 0, b"abc"))
+    made.put(InputPiece(ONE, 0, b"abc"), 50.0)
+    made.expire(100.0)
+    assert (len(made), made.waiting_bytes()) == (1, 3)
+
+
+def test_work_with_all_its_bytes_is_left_as_it_is() -> None:
+    whole = replace(WORK, inputs={"x": b"abc"}, growing={})
+    assert pieces().whole(whole, 0.0) is whole
+
+
+def test_inputs_that_came_with_the_work_stay_beside_those_of_pieces() -> None:
+    work = replace(WORK, inputs={"y": "a"}, growing={"x": GrowingInput(ONE, 2), "z": GrowingInput(OTHER, 1)})
+    made = pieces(InputPiece(ONE, 0, b"abc"), InputPiece(OTHER, 0, b"z"))
+    assert made.whole(work, 1).inputs == {"y": "a", "x": b"ab", "z": b"z"}
+    assert work.inputs == {"y": "a"}
+
+
+def test_the_error_of_missing_pieces_names_step_and_node_and_is_retried() -> None:
+    with pytest.raises(NotReadyError) as missing:
+        pieces().whole(WORK, 0.0)
+    error = missing.value
+    assert (error.step, error.node, error.detail) == ("s", "n", "pieces of the input are missing here")
+
+
+def test_a_stream_that_is_dropped_leaves_the_others_and_dropping_it_again_changes_nothing() -> None:
+    made = pieces(InputPiece(ONE, 0, b"abc"), InputPiece(OTHER, 0, b"de"))
+    for _ in range(2):
+        made.drop(ONE)
+        assert (len(made), made.waiting_bytes()) == (1, 2)

@@ -7,48 +7,8 @@ import pytest
 
 from s2m3.agents.gateway import gateway as gateway_module
 from s2m3.agents.gateway import lookout as lookout_module
-from s2m3.agents.gateway.heard_requests import HeardRequests
-from s2m3.broker.mqtt.message import Message
 from tests.agents.test_gateway import REQUEST, RESPONSE, Desk
 from tests.recorders import LinkFactory, RecordedLink
-
-
-def request(text: str, correlation: bytes | None = None) -> Message:
-    return Message("request/t", text.encode(), correlation=correlation)
-
-
-def test_what_listeners_heard_and_the_session_did_not_bring_is_missing_once() -> None:
-    heard = HeardRequests()
-    for listener in (0, 1):
-        heard.heard(listener, request("came"), 0.0)
-        heard.heard(listener, request("waited"), 0.0)
-    assert not heard.came(request("came"), 0.0)
-    assert heard.take_missing(-0.1) == []  # the session may bring it yet
-    assert [(number, message.payload) for number, message in heard.take_missing(0.0)] == [(0, b"waited")]
-    assert heard.take_missing(0.0) == []
-    assert heard.came(request("waited"), 1.0)  # the session brings it after all: it was answered
-    assert not heard.came(request("waited"), 2.0)  # another caller asks the same
-
-
-def test_equal_requests_count_each_and_one_that_a_broker_that_died_did_not_show_counts_too() -> None:
-    heard = HeardRequests()
-    heard.heard(0, request("same"), 0.0)
-    for _ in range(3):
-        heard.heard(1, request("same"), 0.0)
-    heard.heard(1, request("same", b"another's"), 0.0)
-    assert not heard.came(request("same"), 0.0)
-    missing = heard.take_missing(0.0)
-    assert [(number, message.correlation) for number, message in missing] == [(1, None), (1, None), (1, b"another's")]
-
-
-def test_requests_are_remembered_for_half_a_minute_and_within_a_bound() -> None:
-    heard = HeardRequests()
-    heard.heard(0, request("old"), 0.0)
-    heard.heard(0, request("new"), 31.0)
-    assert [message.payload for _, message in heard.take_missing(31.0)] == [b"new"]
-    for n in range(4):
-        heard.heard(0, Message("request/t", bytes([n]) * 6_000_000), 40.0)
-    assert len(heard.take_missing(40.0)) == 3  # of 6 MB each: the oldest beyond 16 MB were forgotten
 
 
 @pytest.fixture

@@ -20,6 +20,20 @@ def test_the_first_roll_call_is_answered_within_a_second(chance: float) -> None:
     assert 0.1 <= delay < 1
 
 
+@pytest.mark.parametrize(("chance", "delay"), [(0.0, 0.1), (0.25, 0.3), (1.0, 0.9)])
+def test_the_delay_grows_evenly_with_chance(chance: float, delay: float) -> None:
+    assert AnswerTimes().asked(100.0, chance) == pytest.approx(delay)
+
+
+@pytest.mark.parametrize(("now", "is_given"), [(15.0, True), (15.25, False)])
+def test_an_answer_up_to_two_seconds_late_is_given(*, now: float, is_given: bool) -> None:
+    times = AnswerTimes()
+    times.asked(8.0, 0.0)
+    assert times.take_due(8.0)
+    assert times.asked(9.0, 0.0) == 4.0
+    assert times.take_due(now) is is_given
+
+
 def test_owners_are_spread_by_chance() -> None:
     delays = {AnswerTimes().asked(100.0, chance / 10) for chance in range(11)}
     assert len(delays) == 11

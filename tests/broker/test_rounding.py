@@ -2,9 +2,10 @@
 
 import pytest
 
+from s2m3.broker.requests.rounding import pays, with_tolerance
 from s2m3.broker.requests.routing import Backlog, Router
 from s2m3.schemas.messages import NodeState, Replica, RouteDoc, RouteStep
-from s2m3.schemas.wire.work import Route
+from s2m3.schemas.wire.work import Hop, Route
 from tests.broker.asked import ID, requests, sent
 
 
@@ -61,6 +62,25 @@ def test_nothing_is_rounded_over_a_link_that_is_faster_than_rounding() -> None:
 @pytest.mark.parametrize("protocols", [{"a": 0, "b": 1}, {"a": 1, "b": 0}, {}])
 def test_an_agent_of_an_older_release_is_told_of_no_tolerance(protocols: dict[str, int]) -> None:
     assert not any(hop.tolerance for hop in told(document(), **protocols).values())
+
+
+@pytest.mark.parametrize(("mbps", "does"), [(1.0, True), (1_000.0, True), (1_000.1, False)])
+def test_rounding_pays_up_to_a_gigabit_a_second(*, mbps: float, does: bool) -> None:
+    assert pays(mbps) is does
+
+
+def test_a_link_that_nobody_has_measured_counts_as_a_slow_one() -> None:
+    """The route of a request may name a node that the newest document does not."""
+    doc = document(mbps=5_000.0)
+    head = doc.steps["head"].model_copy(update={"replicas": [Replica(node="b", ms=10, mbps=5_000.0)]})
+    doc = doc.model_copy(update={"steps": {**doc.steps, "head": head}})
+    route = {
+        "encode": Hop("e", "gone", {"x": "input.x"}, ("code",)),
+        "head": Hop("h", "b", {"c": "encode.code"}, ("out",)),
+    }
+    found = with_tolerance(doc, route, lambda _: 1)
+    assert {step: hop.tolerance for step, hop in found.items()} == {"encode": 0.0005, "head": 0.0}
+    assert not route["encode"].tolerance
 
 
 def test_half_the_bytes_are_expected_to_arrive_sooner() -> None:
