@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
-from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.errors import BadInputError
 
 __all__ = [
     "BATCH_ITEMS",
@@ -115,10 +115,10 @@ def serve(host: str, port: int) -> int:
     """Serves the metrics over HTTP from a new thread; returns the port (0 picks a free one).
 
     Raises:
-        S2M3Error: The port is in use, or the address is not one of this machine.
+        BadInputError: The port is in use, or the address is not one of this machine.
     """
     try:
         server, _ = start_http_server(port, addr=host)
     except OSError as error:
-        raise S2M3Error(f"metrics cannot be served on {host}:{port}: {error}") from error
+        raise BadInputError(f"metrics cannot be served on {host}:{port}: {error}") from error
     return int(server.server_port)

@@ -12,7 +12,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from s2m3.broker.servers.websocket import PageDoor
-from s2m3.schemas.errors import BadInputError, NotInstalledError, S2M3Error
+from s2m3.schemas.errors import BadInputError, NotInstalledError
 
 __all__ = ["HOW_TO_BUILD", "PageServer", "page_is_built"]
 
@@ -65,9 +65,8 @@ class PageServer:
         door: Login for the page at a broker that we started. It is served on loopback addresses only.
 
     Raises:
-        BadInputError: The url is not one of a websocket.
+        BadInputError: The url is not one of a websocket, or the address cannot be listened on.
         NotInstalledError: The page is not built.
-        S2M3Error: The address cannot be listened on.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class PageServer:
         try:
             self._server = ThreadingHTTPServer((bind, port), handler)
         except OSError as error:
-            raise S2M3Error(f"the page cannot be served on {bind}:{port}: {error.strerror}") from error
+            raise BadInputError(f"the page cannot be served on {bind}:{port}: {error.strerror}") from error
         self._server.daemon_threads = True
         self.url = f"http://{bind}:{self._server.server_port}/"
         self._thread = threading.Thread(target=self._server.serve_forever, name="page", daemon=True)

@@ -24,7 +24,7 @@ def start(settings: ServiceSettings, service: str, instance: str) -> None:
         instance: The instance's name, e.g. the node.
 
     Raises:
-        S2M3Error: The metrics' port is in use.
+        BadInputError: The metrics' port is in use.
     """
     if settings.metrics_port is not None:
         port = metrics.serve(settings.metrics_host, settings.metrics_port)

@@ -1,8 +1,8 @@
 """A large house on one page: 100 nodes, 300 tasks, 50 requests a second, 10,000 kept answers with pictures.
 
 `python -m pytest -n 0 tests/dashboard/test_large_house.py --long -s` prints the figures, writes bench/results/page.json
-and fails beyond the limits of docs/dashboard.md: first paint under 2 s, 5 pictures a second, flat memory over five minutes, a search in
-under 300 ms with all processes but the browser on one core.
+and fails beyond the limits of docs/dashboard.md: first paint under 2 s, 5 pictures a second, flat memory over five
+minutes, a search in under 300 ms with all processes but the browser on one core.
 """
 
 import contextlib

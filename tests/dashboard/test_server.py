@@ -14,7 +14,7 @@ import pytest
 from s2m3.broker.servers.launch import Broker, BrokerKind
 from s2m3.broker.servers.websocket import PageDoor
 from s2m3.page_server import PageServer
-from s2m3.schemas.errors import BadInputError, S2M3Error
+from s2m3.schemas.errors import BadInputError
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_port_in_use_is_said_in_one_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(S2M3Error, match=f"cannot be served on 127.0.0.1:{port}"):
+        with pytest.raises(BadInputError, match=f"cannot be served on 127.0.0.1:{port}"):
             PageServer("ws://hub:9001/", root="s2m3/v1", port=port)
         done = subprocess.run(
             [sys.executable, "-m", "s2m3", "dashboard", "--port", str(port)],
@@ -91,7 +91,7 @@ def test_a_port_in_use_is_said_in_one_line() -> None:
             text=True,
             check=False,
         )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
 
 

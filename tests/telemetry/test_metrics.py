@@ -112,7 +112,7 @@ def test_what_a_closed_client_left_open_is_no_longer_under_way(settings: BrokerS
 
 def test_a_port_that_is_taken_is_said() -> None:
     port = metrics.serve("127.0.0.1", 0)
-    with pytest.raises(S2M3Error, match=str(port)):
+    with pytest.raises(BadInputError, match=str(port)):
         metrics.serve("127.0.0.1", port)
 
 
