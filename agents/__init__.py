@@ -1,1 +1,1 @@
-"""Who works: loaders, module runners, batching, joins, gateway, the agent service. Only this package imports torch."""
+"""The agent: loaders, module runners, batching, joins, gateway, the service. Only this package imports torch."""

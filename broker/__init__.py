@@ -1,1 +1,1 @@
-"""How it is said: one MQTT v5 link class, request dispatch (routing, retry, dedupe), broker launchers."""
+"""Communication over MQTT: one link class for v5, request dispatch (routing, retry, dedupe), broker launchers."""

@@ -24,7 +24,7 @@ def ask_who_is_there(link: Link, asker: str, on_refused: Callable[[S2M3Error], N
 
     Args:
         link: The connection.
-        asker: Who asks, for people.
+        asker: The name of this process, for people who read the message.
         on_refused: Called if the login has no right to ask.
     """
     try:

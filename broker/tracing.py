@@ -1,7 +1,7 @@
 """Optional OpenTelemetry traces: one trace per request, one span per step; messages carry the `traceparent`.
 
-Only the API is used here: without an SDK, no spans are made and a caller's traceparent is passed on. Who configures an
-SDK has imported the API, so it is taken from the imported modules: a process without traces has no need of it.
+Only the API is used here: without an SDK, no spans are made and a caller's traceparent is passed on. A program that
+configures an SDK has imported the API, so it is taken from the imported modules: other processes never import it.
 """
 
 import sys

@@ -1,1 +1,1 @@
-"""Where modules live: cost model, placement algorithms (pure), plan state (pure), the planner service."""
+"""Placement of modules: cost model and algorithms (pure), the state of the site (pure), the planner service."""

@@ -1,4 +1,4 @@
-"""Documents that people own and the planner keeps: tasks and nodes' settings. A broker that forgot them gets them."""
+"""Keeps the documents of people, which are tasks and nodes' settings, and restores them on a broker that lost them."""
 
 import time
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class DesiredDocuments(Generic[D]):
         self._desired.on_connected(time.monotonic())
 
     def wait_s(self) -> float:
-        """Returns for how many seconds retained documents may still arrive."""
+        """Returns the seconds within which retained documents may still arrive."""
         return self._desired.wait_s(time.monotonic())
 
     def drop_removed(self) -> None:

@@ -51,7 +51,7 @@ class Leadership:
         self.is_known = False
         #: nodes that get no modules for now -> reason
         self.held: Mapping[str, str] = {}
-        #: sleeping nodes that can be woken -> what is done about it
+        #: sleeping nodes that can be woken -> the state of waking, a text for people
         self.asleep: Mapping[str, str] = {}
         self._topic = topics.PLANNER_STATE.at(settings.root)
         self._loop = loop
@@ -93,7 +93,7 @@ class Leadership:
             self.publish_state()
 
     def set_asleep(self, asleep: Mapping[str, str]) -> None:
-        """Sets what is done about sleeping nodes; publishes our state if it changed."""
+        """Sets the text about each sleeping node; publishes our state if one changed."""
         if asleep != self.asleep:
             self.asleep = asleep
             self.publish_state()

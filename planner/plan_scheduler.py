@@ -1,4 +1,4 @@
-"""When plans are made, and how thorough they are: what is lost is placed at once, second copies follow."""
+"""Decides when plans are made and how thorough they are: lost modules are placed at once, second copies follow."""
 
 import threading
 import time
@@ -23,13 +23,12 @@ _THOROUGH_AFTER_S, _REST = 0.3, 4.0
 
 
 class PlanScheduler:
-    """Makes plans of the newest facts, one after another, in a thread of their own.
+    """Makes plans of the newest cluster state, one after another, in a thread of their own.
 
-    A quick plan places what has no copy, and leaves second copies where they are. A thorough one follows: it decides
-    anew about second copies and, if asked, about better places. While changes go on, most plans are quick, so that the
-    cost of a large site's thorough plans does not delay what users wait for; a change ends a thorough plan, but not two
-    in a row. All methods run in the loop's thread,
-    except `start` and `stop`.
+    A quick plan places modules without a copy, and leaves second copies where they are. A thorough plan follows: it
+    decides anew about second copies and, if asked, about better places. While changes go on, most plans are quick, so
+    that the thorough plans of a large site do not delay the changes that users wait for; a change ends a thorough plan,
+    but not two in a row. All methods run in the loop's thread, except `start` and `stop`.
 
     Args:
         loop: The planner's event loop.

@@ -22,17 +22,17 @@ _log = structlog.get_logger(__name__)
 
 
 class PlanInterrupted(Exception):  # noqa: N818  # nothing went wrong
-    """Raised while a thorough plan is made, to end it: something has changed that should not wait for it."""
+    """Raised while a thorough plan is made, to end it: a change of the site should not wait for the plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanInputs:
-    """What a plan is made of: a snapshot of the site, and how modules and further copies are placed."""
+    """The inputs of a plan: a snapshot of the site, and the functions that place modules and further copies."""
 
     snapshot: ClusterState
     solve: Solve
     fill: Fill | None
-    #: places modules in less time, to find out what fits
+    #: places modules in less time, to find out which models fit
     fits: Solve
 
 

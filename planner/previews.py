@@ -1,4 +1,4 @@
-"""Answers `control/preview`: what a task would cost, and which models there are. Computed beside the planner's loop."""
+"""Answers `control/preview`: the cost of a task, and the list of models. Computed in a thread beside the loop."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ __all__ = ["Previews"]
 _log = structlog.get_logger(__name__)
 #: Previews that wait for the thread; more are refused.
 _MOST_WAITING = 8
-#: An order to a planner that does not lead yet waits so long, and is then left to another one; seconds.
+#: An order to a planner that does not lead yet waits this long, seconds, and is then left to another planner.
 _LEADS_S, _LOOK_S = 6.0, 0.2
 
 

@@ -1,7 +1,7 @@
 """Clears retained plain requests, which fill the broker's memory and disk: no access list can forbid them.
 
 MQTT has one right to publish, retained or not, and the names of request topics have no bound. A plain request is never
-retained (docs/protocol.md), so whatever is retained there is a mistake or an attack.
+retained (docs/protocol.md), so a retained message there is a mistake or an attack.
 """
 
 import secrets
@@ -33,7 +33,7 @@ _RECEIVE_MAXIMUM = 4
 class RetainedRequests:
     """Subscribes to all plain requests for a moment, again and again, and clears those that are retained.
 
-    It has a connection of its own, so that megabytes of them do not delay the planner's documents. All methods run in
+    The connection is its own, so that megabytes of requests do not delay the planner's documents. All methods run in
     the loop's thread, except `start` and `stop`.
 
     Args:
@@ -43,7 +43,7 @@ class RetainedRequests:
 
     def __init__(self, settings: BrokerSettings, loop: Loop) -> None:
         self._loop = loop
-        #: where everybody may write everything, clearing requests protects nothing
+        #: without logins everybody may retain anything anywhere, so clearing requests protects nothing
         self._is_secured = settings.tls_ca is not None or settings.username is not None
         self._link = Link(
             settings,

@@ -293,7 +293,7 @@ class Planner:
             self._plans.soon()
 
     def _improve_if_changed(self) -> None:
-        """Looks for better places: what was measured since, or is asked now, may make others better."""
+        """Looks for better places: new measurements, or other request rates, may make other places better."""
         if self._plans.has_changed or self._cluster.rates.has_any(time.monotonic()):
             self._plans.improve_now()
 
@@ -309,7 +309,7 @@ class Planner:
         return True
 
     def _adopt(self, placement: Placement, decision: Decision) -> None:
-        """Publishes a plan. What changed while it was made is planned next."""
+        """Publishes a plan. Changes that happened while it was made are planned next."""
         if not (self._synchronised and self.link.connected) or self.superseded.is_set():
             return  # `_republish` plans after the reconnect
         decision = decision.without_removed(self._cluster.tasks.keys())

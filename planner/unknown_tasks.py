@@ -1,4 +1,4 @@
-"""Answers plain requests to tasks that nobody has added: no session of a task takes them, so only the planner can."""
+"""Answers plain requests to tasks that nobody has added: no task session receives them, so only the planner can."""
 
 import re
 import secrets
@@ -24,9 +24,9 @@ from s2m3.schemas.wire.reply_topics import check_reply_topic
 __all__ = ["UnknownTasks"]
 
 _log = structlog.get_logger(__name__)
-#: A request is answered so long after it came: a new task's document arrives over another connection.
+#: Delay of an answer, seconds: the document of a new task arrives over another connection.
 _GRACE_S = 2.0
-#: Most requests that wait for that; further ones are not answered.
+#: Most requests that wait for their answer; further ones are not answered.
 _MOST_WAITING = 1_000
 #: Of larger requests only the beginning is kept, bytes.
 _KEPT_BYTES = 1_000_000
@@ -42,15 +42,15 @@ class _Asked:
 
 
 class UnknownTasks:
-    """Hears all plain requests, at QoS 0, and answers those to unknown tasks. One planner leads: one answer.
+    """Subscribes to all plain requests, at QoS 0, and answers those to unknown tasks; only the leader answers.
 
-    It has a connection of its own: neither a large request nor a Response Topic that the broker refuses may cost the
-    planner its connection.
+    The connection is its own: neither a large request nor a Response Topic that the broker refuses may end the
+    planner's connection.
 
     Args:
         settings: Where the broker is.
         loop: The planner's event loop.
-        cluster: Knows the desired tasks.
+        cluster: The cluster state, with the desired tasks.
         leads: Whether this planner leads and knows all tasks.
         on_known: Called with the task of each request that is left to its gateway.
     """
@@ -112,7 +112,7 @@ class UnknownTasks:
             self._publish(answer, lambda _: self._answer_all(asked.task, payload))
 
     def _unknown(self, name: str) -> str:
-        """Returns the error's text; it offers the task that differs in capitals, blanks and underscores alone."""
+        """Returns the text of the error; it names a task that differs only in capitals, blanks and underscores."""
         near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         return f"no task {name!r} is known" + (f"; did you mean {near!r}?" if near in self._cluster.tasks else "")
 
@@ -125,7 +125,7 @@ class UnknownTasks:
         return None if topic is not None and topics.RESPONSE_VALUE.ids(self._root, topic) is not None else topic
 
     def _answer_all(self, task: str, payload: bytes) -> None:
-        """Answers where the callers of a task listen; without v5 properties, for 3.1.1 clients (docs/protocol.md)."""
+        """Answers on the task's shared response topic; without v5 properties, for 3.1.1 clients (docs/protocol.md)."""
         if task and len(task) <= _LONGEST_NAME:
             self._publish(Outgoing(f"{self._root}/response/{task}", payload), _drop)
 

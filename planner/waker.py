@@ -1,4 +1,4 @@
-"""Has sleeping nodes woken for requests that want them, by magic packets that other nodes send."""
+"""Wakes sleeping nodes for requests that need them, by orders to other nodes to send magic packets."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -55,7 +55,7 @@ class Waker:
         self._waking = Waking(settings.wake_interval_s)
         #: task -> sleeping nodes that would serve it better
         self._wanted: Mapping[str, list[str]] = {}
-        #: task -> when a request was heard of
+        #: task -> time of its newest request
         self._requested: dict[str, float] = {}
 
     def start(self) -> None:
@@ -65,7 +65,7 @@ class Waker:
         self._loop.every(_LOOK_S, self._look)
 
     def adopt(self, wanted: Mapping[str, list[str]]) -> None:
-        """Takes over which sleeping nodes a new plan wants, by task."""
+        """Sets the sleeping nodes that a new plan wants, by task."""
         self._wanted = wanted
         since = time.monotonic() - _RECENT_S
         self._requested = {task: at for task, at in self._requested.items() if at > since}
@@ -79,7 +79,7 @@ class Waker:
             self._want(task)
 
     def wake(self, node: str) -> None:
-        """Wakes a sleeping node because somebody said so, also one that was given up."""
+        """Wakes a sleeping node by order of a person, also one that was given up."""
         self._waking.want(node, "somebody who asked for it", time.monotonic(), afresh=True)
         self._look()
 

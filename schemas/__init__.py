@@ -1,1 +1,1 @@
-"""What is said on the bus: ids, topics, messages, codec, errors, settings, model definitions."""
+"""The vocabulary of the bus: ids, topics, messages, codec, errors, settings, model definitions."""

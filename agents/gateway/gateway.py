@@ -70,7 +70,7 @@ class Gateway:
         may_return: Reads the agent's plan again; if it still names us, the agent calls `connect`.
         publish_event: Publishes an event.
         watchdog: Marks which request is read, and knows those that ended this node's process several times.
-        room: What waiting payloads may take.
+        room: The memory for payloads that wait.
         clock: Returns monotonic seconds.
     """
 
@@ -164,7 +164,7 @@ class Gateway:
         self._broker_was_away = True
 
     def give_up(self) -> None:
-        """Drops all orphans: our node was declared lost, so the next gateway has received them."""
+        """Drops all orphans: this node was declared lost, so the next gateway has received them."""
         self._drop(self._orphans)
 
     def _on_session_lost(self) -> None:

@@ -30,7 +30,7 @@ class Gateways:
         self._over: tuple[str, ...] = ()
 
     def follow(self, tasks: Sequence[str]) -> None:
-        """Has gateways of these tasks, the first ones if an older planner names too many."""
+        """Keeps gateways of exactly these tasks; of the first ones if an older planner names too many."""
         taken = tasks[: self.most]
         for task in [task for task in self._gateways if task not in taken]:
             self._gateways.pop(task).close()
@@ -49,16 +49,16 @@ class Gateways:
         return next((gateway.refused for gateway in list(self._gateways.values()) if gateway.refused), None)
 
     def broker_lost(self) -> None:
-        """Tells all that the agent's own connection was lost."""
+        """Notifies all gateways that the agent's own connection was lost."""
         for gateway in self._gateways.values():
             gateway.broker_lost()
 
     def give_up(self) -> None:
-        """Has all drop their orphans: our node was declared lost."""
+        """Drops the orphans of all gateways: this node was declared lost."""
         for gateway in self._gateways.values():
             gateway.give_up()
 
     def close(self) -> None:
-        """Closes all."""
+        """Closes all gateways."""
         for gateway in list(self._gateways.values()):
             gateway.close()

@@ -1,4 +1,4 @@
-"""Which plain requests the brokers of a cluster carried, and which of them a task's session never brought. Pure."""
+"""Finds plain requests that a broker of a cluster carried and that the task's session never delivered. Pure."""
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -7,16 +7,16 @@ from s2m3.broker.mqtt.message import Message
 
 __all__ = ["HeardRequests"]
 
-#: Topic, payload, Response Topic, Correlation Data: what equal requests have in common.
+#: Topic, payload, Response Topic, Correlation Data: equal for equal requests.
 _Key = tuple[str, bytes, str | None, bytes | None]
 
-#: For so long, seconds, and of so many bytes of payload together, requests are remembered.
+#: Time for which requests are remembered, seconds, and most bytes of their payloads together.
 _MEMORY_S, _MEMORY_BYTES = 30.0, 16_000_000
 
 
 @dataclass(slots=True)
 class _Kind:
-    """Equal requests: how often each listener heard one, and how often one came from the session or was taken."""
+    """Equal requests: how often each listener heard one, and how many the session delivered or a listener replaced."""
 
     message: Message
     #: when a listener heard one last, monotonic seconds
@@ -31,12 +31,12 @@ class _Kind:
 
     @property
     def listener(self) -> int:
-        """The listener that heard most of them."""
+        """The listener that heard the most of these requests."""
         return max(self.heard, key=self.heard.__getitem__)
 
 
 class HeardRequests:
-    """Counts equal requests by who heard them: a session that dies with its broker takes along what waited in it.
+    """Counts equal requests by listener, because requests that wait in a session are lost when its broker dies.
 
     A request that two listeners heard counts once. Callers pass the time, monotonic seconds.
     """
@@ -53,7 +53,7 @@ class HeardRequests:
         kind.heard_at = now
 
     def came(self, message: Message, now: float) -> bool:
-        """Notes a request that the session brought; returns whether it was taken from a listener before."""
+        """Notes a request that the session delivered; returns whether it was taken from a listener before."""
         kind = self._kind(message, now)
         if kind.taken:
             kind.taken -= 1
@@ -63,10 +63,10 @@ class HeardRequests:
         return False
 
     def take_missing(self, until: float) -> list[tuple[int, Message]]:
-        """Returns the requests that listeners heard and the session never brought, and counts them as taken.
+        """Returns the requests that listeners heard and the session never delivered, and counts them as taken.
 
         Args:
-            until: What was heard later may still come from the session.
+            until: Requests heard later than this are left out: the session may still deliver them.
 
         Returns:
             Each request with a listener that heard it.

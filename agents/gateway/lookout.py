@@ -1,6 +1,6 @@
-"""Hears a task's plain requests at every broker of a cluster, beside the task's session, which lives at one of them.
+"""Listens to a task's plain requests at every broker of a cluster, beside the task's session at one of the brokers.
 
-A broker that dies takes along what waits in the session; one that is cut off sends the session nothing.
+Requests that wait in the session are lost when its broker dies, and are not delivered while it is cut off.
 """
 
 import secrets
@@ -18,7 +18,7 @@ from s2m3.schemas.settings import AgentSettings
 
 __all__ = ["Lookout"]
 
-#: The session has so long to bring what a listener heard, seconds; and the interval of looks.
+#: Time in which the session must deliver a request that a listener heard, and the interval of checks, seconds.
 _LATE_S, _LOOK_S = 2.0, 0.5
 
 
@@ -31,9 +31,9 @@ class Lookout:
         task: The task.
         settings: The agent's settings.
         loop: The agent's event loop.
-        may_take: Whether the session is connected, and further requests may be under way: else they wait in it.
-        on_missing: Called with each request that the session did not bring, which has no packet id, so that nothing
-            acknowledges it; and with the listener's link, for its answer.
+        may_take: Whether the session is connected and more requests may be open; otherwise they wait in the session.
+        on_missing: Called with each request that the session did not deliver (it has no packet id, and is not
+            acknowledged), and with the listener's link, for the answer.
         clock: Returns monotonic seconds.
     """
 
@@ -68,7 +68,7 @@ class Lookout:
             self._requests.heard(number, message, self._clock())
 
     def came(self, message: Message) -> bool:
-        """Notes a request that the session brought; returns whether it was answered from a listener already."""
+        """Notes a request that the session delivered; returns whether a listener's copy was taken before."""
         is_counted = bool(self._links) and bool(message.mid) and REQUEUED not in message.user
         return is_counted and self._requests.came(message, self._clock())
 

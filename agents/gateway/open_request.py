@@ -35,7 +35,7 @@ class OpenRequest:
     was_dropped: bool = False
     #: whether nothing is to be published any more: answered, or left to the next gateway
     closed: bool = False
-    #: the link of the listener that heard it, for its answer; None: the agent's own
+    #: the link of the listener that heard the request, for the answer; None: the agent's own link
     answers: Link | None = None
     #: how often it was requeued, and the earliest time of the next copy, monotonic seconds (`requeue`)
     copies: int = 0
@@ -63,7 +63,7 @@ def read_request(root: str, message: Message) -> PlainRequest:
     """Returns the request in a whole message of one of the request topics.
 
     Raises:
-        BadInputError: It is no request.
+        BadInputError: The message is no valid request.
     """
     levels = raw_levels(root, message.topic)
     if levels is None:

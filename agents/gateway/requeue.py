@@ -27,21 +27,21 @@ __all__ = ["REQUEUED", "Requeue"]
 _log = structlog.get_logger(__name__)
 #: User property of a copy: a random name, by which the gateway that requeued the request knows the copy.
 REQUEUED = "requeued"
-#: A request is requeued when so many behind it are answered.
+#: A request is requeued when this many requests behind it are answered.
 _ANSWERED_BEHIND = 8
 #: Least number of messages that a broker sends without a PUBACK. Mosquitto goes by Receive Maximum; others may not.
 _WINDOW = 20
-#: With fewer behind it is requeued when it has held them up so long, seconds; the time doubles with each of the first
-#: two copies.
+#: With fewer answered requests behind it, a request is requeued when it has held them up this long, seconds; the time
+#: doubles with each of the first two copies.
 _LOOK_S, _MOST_DOUBLINGS = 1.0, 2
-#: Of a broker that sends one message at a time: in so many seconds the copies of all open requests come round once, so
-#: that new requests between them are read; and the interval of looks while no further request may be open.
+#: For a broker that sends one message at a time: seconds in which the copies of all open requests are delivered once,
+#: so that new requests between them are read; and the interval of checks while no further request may be open.
 _ROUND_S, _FULL_S = 0.5, 0.05
 #: Payloads of more bytes are copied at most once in `_LARGE_S` seconds. A failed copy is tried again after that time.
 _LARGE, _LARGE_S = 64_000, 1.0
 #: How long no copies are published after the broker refused one, seconds: its access list may be replaced meanwhile.
 _FORBIDDEN_S = 600.0
-#: Most copies that are known again: of answered requests all together, and of one request that is not answered.
+#: Most copies whose names are remembered: of all answered requests together, and of one open request.
 _MOST_EXPECTED, _MOST_OF_ONE = 1_000, 64
 _RELEASED = Message("", b"")
 
@@ -64,7 +64,7 @@ class _Unacknowledged:
         return self.plain is None
 
     def release(self) -> None:
-        """Marks the message as one that holds up nothing, and drops its payload."""
+        """Marks the message as one that may be acknowledged, and drops its payload."""
         self.message, self.plain = _RELEASED, None
 
 
@@ -106,14 +106,14 @@ class Requeue:
         self._look()
 
     def passed(self, link: Link, message: Message) -> None:
-        """Acknowledges a message of the session that asks nothing; others may hold up its acknowledgement."""
+        """Acknowledges a message of the session that is no request, once the messages before it are acknowledged."""
         link.ack(message)
         if message.mid:
             self._messages.append(_Unacknowledged(_RELEASED, None, link))
             self._look()
 
     def finished(self, plain: OpenRequest) -> None:
-        """Acknowledges the messages of an answered request. Its copies are known further on."""
+        """Acknowledges the messages of an answered request. The names of its copies stay remembered."""
         self._acknowledge_all(plain)
         self._look()
 
@@ -169,7 +169,7 @@ class Requeue:
         self._copy(held, plain)
 
     def _look(self) -> None:
-        """Requeues the first request if it holds up enough others; looks again in a while if it holds up any."""
+        """Requeues the first request if it holds up enough others; checks again later if it holds up any."""
         while self._messages and self._messages[0].done:
             self._messages.popleft()
         behind = sum(held.done for held in self._messages)
@@ -203,7 +203,7 @@ class Requeue:
         return len(self._messages) >= self._window and self._stands_still()
 
     def _stands_still(self) -> bool:
-        """Whether all behind the unanswered heads are answered, or known as slow: a full window would stay full."""
+        """Whether all requests behind the open first ones are answered or slow: a full window would stay full."""
         behind_heads = itertools.dropwhile(lambda held: not held.done, self._messages)
         return all(held.plain is None or held.plain.copies for held in behind_heads)
 
@@ -260,7 +260,7 @@ class Requeue:
         self._expected.pop(name, None)
 
     def _refused(self, held: _Unacknowledged, name: str, error: S2M3Error) -> None:
-        """Requeues no more for a while: the access list is of a release whose agents did not publish requests."""
+        """Pauses requeueing: the access list is of a release whose agents did not publish requests."""
         self._dropped(name)
         held.copying = False
         self._forbidden_until = self._clock() + _FORBIDDEN_S

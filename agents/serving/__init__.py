@@ -1,1 +1,1 @@
-"""The data plane of an agent: steps taken off the bus, joined, batched, run, and their outputs sent on."""
+"""The data plane of an agent: receives work, joins and batches it, runs modules, and sends outputs on."""

@@ -1,6 +1,7 @@
-"""How many items of a module run together: as many as pay, within what their deadlines leave. Pure.
+"""Chooses the number of a module's items that run together: as many as pay, within their deadlines. Pure.
 
-A module says up to how many were measured to pay on a CPU. Where twice as many turn out cheaper, twice as many run.
+A module states the size up to which batching was measured to pay on a CPU. The size doubles where twice as many items
+turn out cheaper per item.
 """
 
 from collections.abc import Iterable
@@ -9,9 +10,9 @@ __all__ = ["BatchSize"]
 
 #: Most items of a batch.
 _MOST = 64
-#: An item of a batch that is twice as large has to take this part of the time at most; else the smaller one is kept.
+#: Most time per item in a batch twice as large, as a part of the time in the smaller one; else the smaller is kept.
 _PAYS = 0.9
-#: Batches of a size that are needed to judge it, and the least milliseconds of one: below, noise decides.
+#: Batches of a size that are needed to judge it, and the least milliseconds of one: shorter times are mostly noise.
 _NEEDED, _LEAST_MS = 3, 5.0
 #: Weight of a new measurement.
 _SMOOTHING = 0.3
@@ -34,7 +35,7 @@ class BatchSize:
         self.limit = said
 
     def measured(self, items: int, ms: float) -> None:
-        """Takes in what a batch took, milliseconds, and changes the limit where that says so."""
+        """Takes the time of a batch, milliseconds, and changes the limit if the measurements call for it."""
         count, average = self._measured.get(items, (0, 0.0))
         per_item = ms / items
         self._measured[items] = count + 1, per_item if not count else average + _SMOOTHING * (per_item - average)
@@ -54,7 +55,7 @@ class BatchSize:
         return self._measured.get(items, (0, 0.0))[0] >= _NEEDED
 
     def out_of_memory(self, items: int) -> None:
-        """Notes that so many items did not fit into the device's memory: half as many at most from now on."""
+        """Notes that a batch did not fit into the device's memory: at most half its size from now on."""
         self._most = max(1, items // 2)
         self.limit = min(self.limit, self._most)
 
@@ -62,8 +63,8 @@ class BatchSize:
         """Returns how many of the first items may run together, at least one.
 
         Args:
-            seconds_left: Of each item's deadline, in their order.
-            ms: What one item takes in a batch, milliseconds; 0 if that is not known.
+            seconds_left: Remaining time of each item's deadline, in the order of the items.
+            ms: Time of one item in a batch, milliseconds; 0 if it is not known.
         """
         least, count = float("inf"), 0
         for left in seconds_left:

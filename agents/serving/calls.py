@@ -1,4 +1,4 @@
-"""Calls into modules: each is watched, looks at its deadline between slices, and its errors become S2M3Errors."""
+"""Calls into modules: each is watched, checks its deadline between slices, and its errors become S2M3Errors."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ class ModuleCalls:
             raise RequestTimeoutError("the deadline passed while it was being computed")
 
     def long_running(self) -> dict[tuple[bytes, str], Item]:
-        """Returns the items, by key, of the calls that have lasted for a second and get on."""
+        """Returns the items, by key, of the calls that have lasted for a second and are not hung."""
         calls = list(self._under_way.values())
         return {i.key: i for call, items in calls if self.watchdog.gets_on(call, TELL_S) for i in items}
 

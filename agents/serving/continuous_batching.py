@@ -21,13 +21,13 @@ __all__ = ["BatcherCallbacks", "ContinuousBatcher", "seeded", "write_all"]
 
 
 class BatcherCallbacks(Protocol):
-    """What the runner does for a batcher."""
+    """The functions of the runner that a batcher calls."""
 
     def call_module(self, work: Work, call: Callable[[], Any]) -> Any:
         """Returns the call's result; an error that it raises is returned as an S2M3Error."""
 
     def finish(self, item: Item, outputs: Mapping[str, Value], timing: Timing) -> None:
-        """Hands the outputs on to the next steps or the requester."""
+        """Sends the outputs to the next steps or the requester."""
 
     def fail(self, item: Item, error: S2M3Error) -> None:
         """Answers with an error."""
@@ -105,7 +105,7 @@ class ContinuousBatcher:
         return {waiting.item.key for waiting in list(self._waiting)}
 
     def written_since(self, until: float) -> list[Item]:
-        """Returns the items whose text has been written since a time, monotonic seconds, or for longer."""
+        """Returns the items whose text began at a time, monotonic seconds, or earlier."""
         return [a.item for a in list(self._active) if a.began <= until and not a.item.dropped]
 
     @property
@@ -206,7 +206,7 @@ class ContinuousBatcher:
             self._callbacks.fail(active.item, ModuleFailedError(error.detail))
 
     def _begin_again(self, most: int) -> None:
-        """Has all texts begin again, fewer at once: which of them have got the token that did not fit is not known."""
+        """Begins all texts again, fewer at once: it is unknown which of them got their token before memory ran out."""
         self._most = most
         begun = [active.waited for active in self._active]
         for waited in begun:

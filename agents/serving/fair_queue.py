@@ -1,7 +1,7 @@
-"""Which waiting item runs next: fair queueing of the worker's time by task, and within a task by requester. Pure.
+"""Chooses the waiting item that runs next: fair queueing of the worker by task, and within a task by requester. Pure.
 
 Start-time fair queueing: each flow has a virtual time, the milliseconds that it was given; of the flows with work, the
-one with the least goes first. A flow that had nothing to do begins at the time of those served now: no time is saved.
+one with the least time goes first. A flow without work gains no credit: it begins again at the time of those served.
 """
 
 import itertools
@@ -32,7 +32,7 @@ T = TypeVar("T", bound=Queued)
 
 
 class _VirtualTimes:
-    """The virtual times of flows that share something, milliseconds."""
+    """The virtual times of flows that share a worker, milliseconds."""
 
     def __init__(self) -> None:
         self._given: dict[str, float] = {}
@@ -42,15 +42,15 @@ class _VirtualTimes:
         return len(self._given)
 
     def start(self, name: str) -> float:
-        """Returns a flow's virtual time; a flow that is not known begins at that of those served now."""
+        """Returns a flow's virtual time; an unknown flow begins at the time of the flows served now."""
         return max(self._given.get(name, 0.0), self._now)
 
     def serve(self, name: str) -> None:
-        """Notes that the worker takes an item of a flow, which has the least time of those that wait."""
+        """Notes that the worker takes an item of a flow, the one with the least time of the waiting flows."""
         self._now = max(self._now, self.start(name))
 
     def charge(self, name: str, ms: float) -> None:
-        """Adds what a flow was given; less than 0 corrects an estimate."""
+        """Adds milliseconds that a flow was given; less than 0 corrects an estimate."""
         self._given[name] = self.start(name) + ms
         if len(self._given) > _PRUNE_AT:
             self._now = max(self._now, sorted(self._given.values())[_PRUNE_AT // 2])
@@ -79,9 +79,9 @@ class Shares:
         return times.start(flow[1]) if times is not None else 0.0
 
     def serve(self, flow: Flow, ms: float) -> None:
-        """Notes that the worker takes an item of a flow, which is going to take some milliseconds (an estimate).
+        """Notes that the worker takes an item of a flow, with an estimate of its milliseconds.
 
-        Not for items that do not wait their turn: flows that begin later begin at the time of what the worker took.
+        Not for items that run outside the order: flows that begin later begin at the time of the flow taken here.
         """
         self._tasks.serve(flow[0])
         self._times(flow[0]).serve(flow[1])
@@ -102,7 +102,7 @@ class FairQueue(Generic[T]):
     """The items that wait for one module; in order of arrival within a flow.
 
     Args:
-        shares: What each flow was given, on all modules of the node.
+        shares: The virtual times of all flows, on all modules of the node.
     """
 
     def __init__(self, shares: Shares) -> None:
@@ -128,7 +128,7 @@ class FairQueue(Generic[T]):
         return self._next()[1][0]
 
     def turn(self) -> tuple[float, float]:
-        """Returns how soon the next item is due against those of other modules: less is sooner."""
+        """Returns the order of the next item among those of other modules: the least is due first."""
         flow, items = self._next()
         return self._shares.start_of(flow[0]), items[0].arrived
 
@@ -147,7 +147,7 @@ class FairQueue(Generic[T]):
             flow: The flow of the item that there is no room for.
 
         Returns:
-            The item; None if no task has more items than the flow's own, and no requester of that task.
+            The item; None if no other task, and no other requester of that task, has more items than the flow.
         """
         task, requester = flow
         sizes = {name: sum(map(len, flows.values())) for name, flows in self._flows.items()}
@@ -173,7 +173,7 @@ class FairQueue(Generic[T]):
                 self._removed((task, requester), len(items) - len(kept))
 
     def _next(self) -> tuple[Flow, deque[T]]:
-        """Returns the flow whose turn it is; of equal ones that which has had work for longest."""
+        """Returns the flow that is served next; of equal flows the one that has had work for longest."""
         task = _only(self._flows) or min(self._flows, key=self._shares.start_of)
         flows = self._flows[task]
         requester = _only(flows) or min(flows, key=lambda name: self._shares.start_within((task, name)))

@@ -1,6 +1,6 @@
 """Inputs that arrive in pieces, before the work that refers to them. Pure: callers pass the time.
 
-What is kept is bounded, and may be dropped at any time: work whose pieces are gone is answered `not_ready`, and its
+The kept bytes are bounded, and may be dropped at any time: work whose pieces are gone is answered `not_ready`, and its
 requester sends it again with all bytes.
 """
 
@@ -13,7 +13,7 @@ from s2m3.schemas.wire.work import Work
 __all__ = ["InputPieces"]
 
 _MOST_STREAMS = 256
-#: A stream is dropped so long after its last piece, or the last work that referred to it, seconds.
+#: A stream is dropped this long after its last piece, or after the last work that referred to it, seconds.
 _KEPT_S = 60.0
 
 
@@ -27,13 +27,13 @@ class InputPieces:
     """The streams of one agent.
 
     Args:
-        most_bytes: Of all streams together; the one that was used longest ago makes room.
+        most_bytes: Most bytes of all streams together; the least recently used stream is dropped first.
         node: The node's name, for errors.
     """
 
     def __init__(self, most_bytes: int, node: str) -> None:
         self._most, self._node = most_bytes, node
-        #: the one that was used last at the end
+        #: the most recently used stream at the end
         self._streams: dict[bytes, _Stream] = {}
         self._nbytes = 0
 
@@ -45,7 +45,7 @@ class InputPieces:
         return self._nbytes
 
     def put(self, piece: InputPiece, now: float) -> None:
-        """Adds a piece. What is there already is passed over; a piece behind a gap ends its stream."""
+        """Adds a piece. Bytes that are there already are ignored; a piece behind a gap drops its stream."""
         stream = self._streams.get(piece.stream)
         have = len(stream.data) if stream is not None else 0
         if piece.at > have:
@@ -65,15 +65,15 @@ class InputPieces:
         return stream
 
     def drop(self, name: bytes) -> None:
-        """Forgets a stream."""
+        """Drops a stream; no effect on an unknown one."""
         if (stream := self._streams.pop(name, None)) is not None:
             self._nbytes -= len(stream.data)
 
     def whole(self, work: Work, now: float) -> Work:
-        """Returns work with the bytes in it that it refers to.
+        """Returns work with the bytes of the pieces that it refers to.
 
         Raises:
-            NotReadyError: They are not here, or not all of them.
+            NotReadyError: Some of these bytes are not here.
         """
         if not work.growing:
             return work
@@ -87,6 +87,6 @@ class InputPieces:
         return replace(work, inputs=inputs, growing={})
 
     def expire(self, now: float) -> None:
-        """Forgets streams that nothing has been heard of for a minute."""
+        """Drops streams without a piece or work for a minute."""
         for name in [name for name, stream in self._streams.items() if stream.until <= now]:
             self.drop(name)

@@ -10,7 +10,7 @@ from s2m3.schemas.wire.work import Work
 
 __all__ = ["NOT_PREPARED", "Item", "prepared_bytes"]
 
-#: What an item has as `prepared` until its module has prepared the inputs.
+#: The value of `prepared` until the module has prepared the inputs of an item.
 NOT_PREPARED: Any = object()
 
 
@@ -21,15 +21,15 @@ class Item:
     work: Work
     arrived: float
     deadline: float
-    #: its result is not needed any more
+    #: whether the result is not needed any more
     dropped: bool = False
-    #: of its inputs
+    #: bytes of the inputs
     nbytes: int = 0
-    #: what the module's `prepare` returned
+    #: the value that the module's `prepare` returned
     prepared: Any = NOT_PREPARED
-    #: of `prepared`
+    #: bytes of `prepared`
     prepared_bytes: int = 0
-    #: its inputs' content (once_per_content.py); None if its module computes equal inputs more than once
+    #: the hash of the inputs (once_per_content.py); None if the module is not repeatable
     content: bytes | None = None
     #: items of equal inputs, which are answered with the outputs of this one
     followers: list["Item"] = field(default_factory=list)
@@ -42,12 +42,12 @@ class Item:
         self.work, self.deadline, self.nbytes = work, deadline, payload_bytes(work.inputs)
 
     def set_prepared(self, prepared: Any) -> None:
-        """Sets what the module's `prepare` returned."""
+        """Sets the value that the module's `prepare` returned."""
         self.prepared, self.prepared_bytes = prepared, prepared_bytes(prepared)
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of its inputs, of what was prepared, and of the inputs of its followers."""
+        """Bytes of the inputs, of the prepared value, and of the inputs of followers."""
         return self.nbytes + self.prepared_bytes + sum(follower.nbytes for follower in self.followers)
 
     @property

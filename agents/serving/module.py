@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 
-#: `prepares_at_once` of a module whose `prepare` reads only what no call changes.
+#: `prepares_at_once` of a module whose `prepare` reads only state that no call changes.
 MANY = 64
 
 

@@ -1,4 +1,4 @@
-"""Equal inputs to a module: what identifies their content, and the outputs that are remembered by it. Pure."""
+"""Computes equal inputs to a module once: the hash of inputs, and a cache of outputs by that hash. Pure."""
 
 import hashlib
 from collections.abc import Collection, Mapping
@@ -12,9 +12,9 @@ from s2m3.schemas.wire.values import Value
 
 __all__ = ["RememberedOutputs", "content_of_inputs"]
 
-#: Bytes of the outputs of one item that are still remembered: hidden states of a sound or of a whole picture are not.
+#: Most bytes of one item's outputs in the cache: hidden states of a sound or of a whole picture are larger.
 _MOST_OF_ONE = 512_000
-#: Bytes that an output without tensors, and the bookkeeping of any entry, count for.
+#: Bytes that each entry counts for beside its outputs.
 _ENTRY = 500
 
 

@@ -1,4 +1,4 @@
-"""What becomes of items: outputs and errors are handed on, to those of equal inputs too, and outputs are remembered."""
+"""Passes outputs and errors of items on, also to items of equal inputs, and caches outputs."""
 
 import threading
 import time
@@ -21,11 +21,11 @@ Failed = Callable[[Work, S2M3Error], None]
 
 
 class Outcomes:
-    """Hands on outputs and errors. Its methods are called without the runner's lock.
+    """Passes outputs and errors on. Its methods are called without the runner's lock.
 
     Args:
         node: The node's name, for timings and errors.
-        lock: The runner's lock, which guards all that is served.
+        lock: The runner's lock, which guards the state of all served modules.
         remembered: The outputs of finished items.
         done: Called with the outputs of an item.
         failed: Called with the error of an item.
@@ -50,7 +50,7 @@ class Outcomes:
         self._queued = queued
 
     def finish(self, item: Item, outputs: Mapping[str, Value], timing: Timing) -> None:
-        """Hands on the outputs that the route asks for."""
+        """Passes on the outputs that the route asks for."""
         wanted = item.work.hop.outputs
         if missing := [name for name in wanted if name not in outputs]:
             self.fail(item, ModuleFailedError(f"{item.work.hop.module} gave no output {missing[0]!r}"))
@@ -59,14 +59,14 @@ class Outcomes:
         self._done(item.work, {name: outputs[name] for name in wanted}, timing, ms_left)
 
     def fail(self, item: Item, error: S2M3Error) -> None:
-        """Hands on an error, with this step and node unless it names others."""
+        """Passes on an error, with this step and node unless it names others."""
         error.step = error.step or item.work.step
         error.node = error.node or self._node
         metrics.MODULE_FAILURES.labels(item.work.hop.module, error.code).inc()
         self._failed(item.work, error)
 
     def finish_all(self, served: Served, item: Item, outputs: Mapping[str, Value], timing: Timing) -> None:
-        """Hands on the outputs of an item, for those of equal inputs too, and remembers them."""
+        """Passes on the outputs of an item, for items of equal inputs too, and caches them."""
         with self._lock:
             followers = served.leave(item)
             if item.content is not None:
@@ -77,7 +77,7 @@ class Outcomes:
             self.finish(other, outputs, Timing(self._node, max(0.0, queued_ms), timing.run_ms, timing.batch))
 
     def fail_all(self, served: Served, item: Item, error: S2M3Error) -> None:
-        """Hands on an error, for those of equal inputs too; where only the deadline of one has passed, they go on."""
+        """Passes on an error, for items of equal inputs too; after a time-out these are queued again instead."""
         with self._lock:
             served.settle(item)
             followers = served.leave(item)
@@ -95,7 +95,7 @@ class Outcomes:
 
         Args:
             served: The module.
-            item: An item that nobody else works on.
+            item: An item that no other thread works on.
             now: Monotonic seconds.
 
         Returns:

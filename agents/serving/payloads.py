@@ -11,8 +11,8 @@ from s2m3.schemas.wire.values import Value
 __all__ = ["PayloadRoom", "payload_bytes", "payload_limit"]
 
 _MB = 1_000_000
-#: Payloads may take this much of a budget that modules fill, and never less (10^6 bytes). Of a budget that has more
-#: free, as much is left for the outputs and packets that come of them.
+#: The part of the budget that payloads may always take, also if modules fill it, and the least of it, 10^6 bytes. If
+#: more is free, the same part is left for the outputs and packets that result from payloads.
 _PART, _LEAST_MB = 0.125, 32.0
 
 
@@ -44,7 +44,7 @@ def payload_limit(budget_mb: float, rss_mb: float, waiting: int) -> int:
 
 
 class PayloadRoom:
-    """What payloads may take in one agent, whoever holds them. All calls are in the loop's thread.
+    """The memory for payloads in one agent, for all holders together. All calls are in the loop's thread.
 
     Args:
         budget_mb: The agent's memory budget, 10^6 bytes.

@@ -25,9 +25,9 @@ class Preparer:
 
     Args:
         threads: Number of its threads.
-        lock: The runner's lock, which guards all that is served.
+        lock: The runner's lock, which guards the state of all served modules.
         calls: The calls into modules.
-        outcomes: What becomes of the items that are not prepared.
+        outcomes: Passes on the errors of items, and the outputs of equal ones.
         due: Returns the module whose item is to be prepared next, and may be now; holding the lock.
         prepared: Called with the lock held when an item is prepared, or answered.
     """

@@ -23,7 +23,7 @@ def rounded(outputs: Mapping[str, Value], tolerance: float) -> Mapping[str, Valu
 
     Args:
         outputs: Input name of the next step -> value.
-        tolerance: How far a tensor's numbers may be from what they were, as a share of its largest (at least 1).
+        tolerance: Largest change of a tensor's numbers, as a share of its largest magnitude (or of 1, if that is more).
     """
     return {name: _rounded(value, tolerance) for name, value in outputs.items()} if tolerance else outputs
 

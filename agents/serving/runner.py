@@ -117,7 +117,7 @@ class Runner:
     def submit(self, work: Work, now: float) -> None:
         """Queues work whose inputs are complete. A newer attempt of queued work replaces it, so that it runs once.
 
-        In a full queue, work of a requester with few items takes the place of the newest item of who has most.
+        In a full queue, work of a requester with few items replaces the newest item of the requester with most.
 
         Raises:
             NotReadyError: The module is not served here.
@@ -155,7 +155,7 @@ class Runner:
         """Removes and returns the item whose place another one takes in a full queue.
 
         Raises:
-            BusyError: Who sends the other one has most items already, or as many as others.
+            BusyError: The requester of the other item has the most items already, or as many as others.
         """
         evicted = served.queue.make_room(item.flow) if served.queue else None
         if evicted is None:
@@ -185,7 +185,7 @@ class Runner:
         return {module_id: n for module_id, n in counts.items() if n}
 
     def working(self) -> list[Work]:
-        """Returns the works that have been computed for a second, by calls that get on: others would do no better.
+        """Returns the works that have been computed for a second, by calls that are not hung.
 
         Text is written in many short calls: one for each token.
         """
@@ -342,9 +342,9 @@ class Runner:
             )
 
     def finish(self, item: Item, outputs: Mapping[str, Value], timing: Timing) -> None:
-        """Hands on the outputs that the route asks for."""
+        """Passes on the outputs that the route asks for."""
         self._outcomes.finish(item, outputs, timing)
 
     def fail(self, item: Item, error: S2M3Error) -> None:
-        """Hands on an error, with this step and node unless it names others."""
+        """Passes on an error, with this step and node unless it names others."""
         self._outcomes.fail(item, error)

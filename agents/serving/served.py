@@ -1,4 +1,4 @@
-"""A module that the runner serves: what waits for it, what is prepared, and what runs next."""
+"""A module that the runner serves: its waiting and prepared items, and the next batch."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ def average(old: float, new: float) -> float:
 
 @dataclass(slots=True)
 class Served:
-    """A module, its queue, and what is measured of it. Whoever calls a method holds the runner's lock."""
+    """A module, its queue, and its measurements. Callers of all methods hold the runner's lock."""
 
     module: Module
     #: items that nobody has begun to prepare
@@ -124,7 +124,7 @@ class Served:
         return item
 
     def end_preparing(self, item: Item) -> None:
-        """Hands on what is prepared. Items of one flow stay in order: one waits for those that were begun before it."""
+        """Moves prepared items to the worker's queue. Items of one flow stay in order: each waits for earlier ones."""
         if item.prepared is NOT_PREPARED:  # it is answered, or follows another item
             self.preparing.remove(item)
         held: set[Flow] = set()
@@ -139,7 +139,7 @@ class Served:
     # ---- running ------------------------------------------------------------------------------------------------
 
     def turn(self, shares: Shares, watchdog: Watchdog) -> tuple[float, float] | None:
-        """Returns how soon work that can run now is due against that of other modules; None if there is none."""
+        """Returns the order of runnable work among that of other modules, the least first; None if there is none."""
         turns = []
         if self.batcher.free_slots > 0 if self.batcher else not self.running:
             if self.prepared:

@@ -61,7 +61,7 @@ class StepServer:
         link: The agent's connection.
         loop: The agent's event loop; everything but the modules' calls happens in its thread.
         watchdog: Watches the modules' calls.
-        room: What waiting payloads may take.
+        room: The memory for payloads that wait.
         preparing: Number of threads that prepare inputs beside the worker.
     """
 
@@ -193,7 +193,7 @@ class StepServer:
             self._answer_error(late.work, late.error)
 
     def _tell_working(self) -> None:
-        """Tells requesters that their long works are under way, so that no second node is asked as well."""
+        """Notifies requesters that their long works are under way, so that they send them to no second node."""
         for work in self.runner.working():
             if not self._link.has_room:
                 return

@@ -242,7 +242,7 @@ class Link:
             message = replace(message, generation=self._generation)
             self._unacknowledged.came(message.mid)
         if not self._handlers.handle(message) and self._manual_ack:
-            self.ack(message)  # of a subscription that the session has from another release; it would hold up others
+            self.ack(message)  # of a subscription that another release made; without the PUBACK it would block others
 
     def subscribe(
         self,

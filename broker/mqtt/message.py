@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["Message", "Outgoing", "Will"]
 
-#: Characters of topic and properties up to which their bytes are not counted, and the most bytes of one in UTF-8.
+#: Characters of topic and properties up to which bytes are not counted, and the most bytes of one character in UTF-8.
 _SHORT, _MOST_BYTES = 200, 4
 
 

@@ -216,7 +216,7 @@ class Outbox:
         self._held.extendleft(reversed(self._suspects))
         self._suspects.clear()
 
-    # ---- what became of them ------------------------------------------------------------------------------------
+    # ---- losses and acknowledgements ----------------------------------------------------------------------------
 
     def connection_lost(self, now: float, *, was_up: bool) -> None:
         """Has everything without a PUBACK sent again, except QoS 0 messages and poison messages.

@@ -113,7 +113,7 @@ def bounded(message: Message, size: int, limit: int) -> Message:
 def may_expire(connack: Any) -> bool:
     """Returns whether what is retained for everybody may carry an expiry, by the CONNACK's properties.
 
-    rumqttd 0.20 throws all its MQTT 3.1.1 clients off when one of them is to be given a message with a v5 property.
+    rumqttd 0.20 disconnects all its MQTT 3.1.1 clients when one of them is to receive a message with a v5 property.
     """
     return getattr(connack, "TopicAliasMaximum", None) != _RUMQTTD_ALIASES
 
@@ -121,13 +121,14 @@ def may_expire(connack: Any) -> bool:
 def sends_one_by_one(connack: Any) -> bool:
     """Returns whether a broker sends a QoS 1 message only when the one before is acknowledged, by its CONNACK.
 
-    ejabberd 23.01 does, whatever Receive Maximum says; of the brokers here it alone has no shared subscriptions.
+    ejabberd 23.01 does so, whatever Receive Maximum says. It is the only supported broker without shared subscriptions,
+    which is how it is recognised.
     """
     return getattr(connack, "SharedSubscriptionAvailable", None) == 0
 
 
 def bearable(message: Outgoing, *, can_expire: bool) -> Outgoing:
-    """Returns a message without the expiry that a broker cannot bear on what is retained (`may_expire`)."""
+    """Returns a message as a broker takes it: a retained one without its expiry where the broker fails with it."""
     return replace(message, expiry_s=None) if message.retain and not can_expire else message
 
 

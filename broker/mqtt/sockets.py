@@ -16,7 +16,7 @@ _SILENT_REFUSALS = 3
 #: Broker and login of every connection that was ever accepted. For these, a close before CONNACK is no refusal but a
 #: network fault, a starting broker, or a proxy or container port that accepts connections while the broker is away.
 _let_in: set[tuple[object, ...]] = set()
-#: The brokers of a cluster -> the one that let one of this process's connections in last: where new ones begin.
+#: The brokers of a cluster -> the one that accepted a login of this process last: new connections begin there.
 _last_there: dict[tuple[tuple[str, int], ...], tuple[str, int]] = {}
 #: CONNACK reasons that are permanent: another attempt would fail too.
 _FOR_GOOD = frozenset(
@@ -29,11 +29,11 @@ _FOR_GOOD = frozenset(
         "Unsupported protocol version",
     }
 )
-#: Those of them that a client without a user name is given where every name is let in (ejabberd with anonymous logins);
-#: and the user name and password that are tried then.
+#: Reasons that a broker which accepts any user name (ejabberd with anonymous logins) gives to a client without one; and
+#: the user name and password that are tried then.
 _MAY_WANT_A_NAME = frozenset({"Bad user name or password", "Not authorized"})
 _ANY_NAME = ("s2m3", "s2m3")
-#: Addresses of brokers that let us in with that name, and not without.
+#: Addresses of brokers that accepted that user name, and refused a login without one.
 _want_a_name: set[tuple[str, int]] = set()
 #: Linux only; on other systems packets are sent one by one
 _TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
@@ -115,7 +115,7 @@ class ConnectFailures:
     def address(self) -> tuple[str, int]:
         """Host and port of the broker to try next: each failure leads to the next one of the cluster.
 
-        The first is where another connection of this process was let in last.
+        The first is the broker that accepted another connection of this process last.
         """
         return self._addresses[0]
 
@@ -166,7 +166,7 @@ class ConnectFailures:
     def with_reason(self, reason: str) -> UnauthorisedError | None:
         """Returns the error for a CONNACK reason, in the words of MQTT 5; None if another attempt may succeed.
 
-        That is so if the reason is temporary, or is one for which a user name is tried where none is set.
+        Another attempt may succeed after a temporary reason, and with a user name where none is set.
         """
         if reason not in _FOR_GOOD:
             return None

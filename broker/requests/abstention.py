@@ -1,4 +1,4 @@
-"""None of these: an answer whose score is below its task's threshold is no answer. Pure."""
+"""Abstention: an answer whose score is below the task's threshold becomes None ("none of these"). Pure."""
 
 from collections.abc import Mapping
 

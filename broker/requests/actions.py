@@ -59,7 +59,7 @@ class EmitDelta:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tell the node of this work to stop generating: its result is not needed any more."""
+    """Send the node of this work an order to stop generating: the result is not needed any more."""
 
     work: Work
 

@@ -38,7 +38,7 @@ class Pending:
     route: Route | None = None
     #: the rank of the newest attempt: the request does not go to a better one by itself
     rank: int = 0
-    #: until when this rank is tried again though its queues are full, and when the next rank takes over
+    #: until when this rank is retried while its queues are full, and when the next rank takes over
     busy_until: float = float("inf")
     rank_ends: float = float("inf")
     patience_ends: float = float("inf")
@@ -126,8 +126,8 @@ class Pending:
     def is_answered_by(self, answer: Answer) -> bool:
         """Whether an answer is of an attempt and a step that was sent, and a result of the route's last step and node.
 
-        Somebody who may send work and knows the id of another's request could have an agent answer it. The time of a
-        step, which each agent adds, names the node.
+        A login that may send work, and knows the id of another's request, could make an agent answer that request. The
+        timing that each agent adds names the node.
         """
         route = self.sent_along.get(answer.attempt, {})
         hop = route.get(answer.step)

@@ -1,4 +1,4 @@
-"""Routes of a task with stand-ins: the best of its models that has one, and when a request goes down a rank. Pure."""
+"""Routes of a task with stand-ins: the best model that has a route, and when a request goes down a rank. Pure."""
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _TIMES, _LEAST_S, _MOST_SHARE = 4.0, 1.0, 0.5
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A route along one of a task's models, and what the route document says of that model alone."""
+    """A route along one of a task's models, and the route document reduced to that model (`RouteDoc.by_rank`)."""
 
     doc: RouteDoc
     route: Route
@@ -81,10 +81,10 @@ class RankedRouter:
 
 
 def may_go_down(error: S2M3Error, now: float, busy_until: float) -> bool:
-    """Returns whether an error is a reason to ask the next model: it is none of the request's own.
+    """Returns whether an error is a reason to ask the next model: not if the request itself is wrong.
 
     Args:
-        error: What a request at a rank got.
+        error: The error of a request at its rank.
         now: Monotonic seconds.
         busy_until: Until when a full queue is tried again at the same rank.
     """

@@ -1,4 +1,4 @@
-"""Which steps of a route may round their outputs: those that send them over a link where half the bytes pay. Pure."""
+"""Marks the steps of a route that may round their outputs: those that send them over a slow link. Pure."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +10,7 @@ __all__ = ["pays", "with_tolerance"]
 
 #: The number of the release whose agents round and widen tensors.
 _PROTOCOL = 1
-#: Mbit/s of the slower of two links up to which half the bytes take less than rounding, checking and widening.
+#: Mbit/s of the slower of two links. Up to it, halving the bytes saves more time than rounding and widening take.
 _PAYS_MBPS = 1_000.0
 
 
@@ -22,7 +22,7 @@ def pays(mbps: float) -> bool:
 def with_tolerance(doc: RouteDoc, route: Route, protocol_of: Callable[[str], int]) -> Route:
     """Returns the route with the task's tolerance at the steps that send outputs over a slow link.
 
-    Every agent of a route reads the whole route, so none has it if one of them would not understand it.
+    Every agent of a route reads the whole route, so no step gets the tolerance if one agent does not know the field.
 
     Args:
         doc: The route document of the model that the route is along: its links were measured by the nodes.

@@ -1,7 +1,8 @@
 """A requester's subscriptions: the routes of the tasks that it uses, and states and loads of the nodes that they name.
 
 On a large site a requester that subscribed to everything would receive every node's heartbeat, and keep every route.
-Clustered brokers may keep what is retained from clients of another node: what does not come is asked for by roll call.
+The brokers of a cluster may not deliver retained messages to clients of another broker of the cluster: a roll call asks
+for documents that do not arrive.
 """
 
 import time
@@ -25,19 +26,19 @@ from s2m3.schemas.messages import NodeLoad, NodeState, RouteDoc
 __all__ = ["RouteSubscriptions"]
 
 _log = structlog.get_logger(__name__)
-#: A route waits for the states of the nodes that it names; for one that the broker does not retain, so long.
+#: Longest time that a route waits for the states of the nodes that it names: the broker may not retain one of them.
 _STATE_S = 0.3
-#: What is retained comes right after the SUBACK: what has not come by then is looked for, again and again.
+#: Interval of the look for missing documents: retained messages arrive right after the SUBACK.
 _LOOK_S = 0.5
-#: Longest time between two roll calls for the same that is missing: the interval doubles up to this.
+#: Longest time between two roll calls for the same missing documents: the interval doubles up to this.
 _LONGEST_S = 300.0
 
 
 class RouteSubscriptions:
-    """Subscribes to what requests of some tasks need. All methods run in the loop's thread.
+    """Subscribes to the documents that requests of some tasks need. All methods run in the loop's thread.
 
-    A route is handed on once the states of its nodes are known: they tell which nodes are lost and what each
-    understands.
+    `on_route` gets a route once the states of its nodes are known, which say which nodes are lost and the protocol
+    number of each.
 
     Args:
         link: The requester's connection.
@@ -45,8 +46,8 @@ class RouteSubscriptions:
         on_route: Called with a task and its route; with None when the task was removed.
         on_state: Called with a node and its state; with None when it was cleared, or no route names the node any more.
         on_load: Called with a node and its load.
-        on_retained: Called with a task once all that the broker retains has come since its route was subscribed to.
-        probe: Sends a message to ourselves, and calls back when it arrives: after all that came before.
+        on_retained: Called with a task once all retained messages have arrived since its route was subscribed to.
+        probe: Sends a message to the own inbox, and calls back when it arrives: after all earlier messages.
         all_states: Whether to hear the states of all nodes, for an owner that needs them.
     """
 
@@ -68,7 +69,7 @@ class RouteSubscriptions:
         self._all_states = all_states
         #: task -> its topic filter
         self._tasks: dict[str, str] = {}
-        #: names of routes of the owner's own
+        #: names of the routes that the owner made (`put`)
         self._own: set[str] = set()
         #: task -> the nodes that its newest route names
         self._named: dict[str, frozenset[str]] = {}
@@ -80,7 +81,7 @@ class RouteSubscriptions:
         self._known: set[str] = set()
         #: task -> a route that waits for states
         self._waiting: dict[str, RouteDoc] = {}
-        #: whether the broker has given us a planner's retained state: then a task without a route does not exist
+        #: whether the planner's retained state has arrived: then a task without a route does not exist
         self._is_retaining = False
         self._is_looking = self._may_not_ask = False
         self._asked_for: frozenset[str] = frozenset()
@@ -140,7 +141,7 @@ class RouteSubscriptions:
                 self._unfollow_node(node)
 
     def _release(self, task: str, doc: RouteDoc) -> None:
-        """Hands a route on whose nodes' states did not all arrive."""
+        """Gives `on_route` a route although the states of some of its nodes did not arrive."""
         if self._waiting.get(task) is doc:
             del self._waiting[task]
             self._on_route(task, doc)
@@ -149,20 +150,20 @@ class RouteSubscriptions:
         self._is_retaining = self._is_retaining or message.retain
 
     def _came(self, task: str) -> None:
-        """All that the broker retains for us has come; what it does not retain comes as answer to a roll call."""
+        """Handles the end of the retained messages; other documents arrive as answers to a roll call."""
         if self._is_retaining or self._may_not_ask or task in self._named:
             self._on_retained(task)
         else:
             self._loop.after(EVERY_S + LATEST_S, partial(self._on_retained, task))
 
     def _refused(self, _: S2M3Error) -> None:
-        """Notes that this login may not ask for a roll call: what has not come does not come."""
+        """Notes that this login may not ask for a roll call: missing documents will not arrive."""
         self._may_not_ask = True
         for task in self._tasks.keys() - self._named.keys():
             self._on_retained(task)
 
     def _missing(self) -> frozenset[str]:
-        """Returns which documents have not come: states of nodes in use, and routes that there may be."""
+        """Returns the missing documents: states of nodes in use, and routes of tasks that may exist."""
         routes = () if self._is_retaining else (f"route/{task}" for task in self._tasks if task not in self._named)
         return frozenset(routes).union(f"node/{node}/state" for node in self._nodes if node not in self._known)
 
@@ -172,7 +173,7 @@ class RouteSubscriptions:
             self._loop.after(_LOOK_S, self._look)
 
     def _look(self) -> None:
-        """Asks for a roll call if documents are missing that the broker would have given by now."""
+        """Asks for a roll call if documents are missing that the broker would have delivered by now."""
         self._is_looking = False
         missing, now = self._missing(), time.monotonic()
         if not missing:

@@ -1,4 +1,4 @@
-"""What a requester knows of the site: routes of tasks, nodes, their load. It chooses the routes of requests. Pure."""
+"""A requester's knowledge of the site (routes of tasks, states and loads of nodes), and the choice of routes. Pure."""
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -52,7 +52,7 @@ class RoutingTable:
         self.backlog.queued.clear()
 
     def take_node(self, node: str, state: NodeState | None) -> tuple[bool, bool]:
-        """Takes a node's state; returns whether it says something new, and whether the process known before is gone."""
+        """Takes a node's state; returns whether the state is new, and whether the node's earlier process is gone."""
         boot = self.nodes.boot(node)
         if not self.nodes.update(node, state) or state is None:
             return False, False
@@ -69,7 +69,7 @@ class RoutingTable:
         self.backlog.queued = kept | {(node, module): items for module, items in queues.items()}
 
     def choose(self, pending: Pending, *, avoid: AbstractSet[str] = frozenset()) -> Chosen | None:
-        """Returns a route for a request, at its rank or below, or, if there is none, above; None without any.
+        """Returns a route for a request: at its rank or below, else above it; None if no model has one.
 
         Args:
             pending: The request.

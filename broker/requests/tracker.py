@@ -23,7 +23,7 @@ __all__ = ["Action", "Finish", "RequestTracker", "Result", "Send"]
 
 #: Part of the remaining time after which the request is sent to other replicas or, without any, once more to the same.
 _PATIENCE_SHARE = 0.5
-#: A node that says that it computes a request (it does so each second) is left alone with it for so long.
+#: A request is sent nowhere else for this long after its node reported, as it does each second, that it computes it.
 _WORKING_S = 3.0
 #: The retry delay is random, up to a bound that doubles with each failure of the request.
 _BACKOFF_S, _BACKOFF_MAX_S = 0.05, 1.0
@@ -103,7 +103,7 @@ class RequestTracker:
         return any(pending.task == task for pending in self._pending.values())
 
     def on_retained(self, task: str, now: float) -> None:
-        """Handles that all that the broker retains has come since a task's route was subscribed to."""
+        """Handles the end of the retained messages that followed the subscription to a task's route."""
         self.awaited.confirmed(task, now)
         for pending in [pending for pending in self._pending.values() if pending.task == task]:
             self._schedule(pending)

@@ -1,4 +1,4 @@
-"""Since when a task's route would have come if there were one: only then may the task count as unknown. Pure."""
+"""The time by which a task's route would have arrived if there were one; a task is unknown only after it. Pure."""
 
 from dataclasses import dataclass, field
 
@@ -28,11 +28,11 @@ class RoutesAwaited:
         self._confirmed.pop(task, None)
 
     def since(self, task: str, up_since: float | None) -> float | None:
-        """Returns since when a task's route would have come; None if it could not come yet.
+        """Returns the time by which a task's route would have arrived; None if it could not arrive yet.
 
         Args:
             task: The task.
-            up_since: Since when there is a connection; None without one.
+            up_since: Time at which the connection was made; None without one.
         """
         if up_since is None or task in self._awaited:
             return None

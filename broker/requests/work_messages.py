@@ -21,7 +21,7 @@ _MOST_STREAMS = 256
 
 
 class WorkSender:
-    """Publishes a requester's work; of inputs that grow only what a node lacks, in pieces ahead of the work.
+    """Publishes a requester's work. A node gets the bytes of growing inputs that it lacks, in pieces ahead of the work.
 
     A node that has lost pieces answers `not_ready`. The next attempt then carries all bytes, as any other input.
 

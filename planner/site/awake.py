@@ -1,4 +1,4 @@
-"""Which sleeping nodes would serve a task better than it is served now: placements as if they were awake. Pure."""
+"""Finds the sleeping nodes that would serve a task better than it is served now, by placements with them. Pure."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ _NONE = float("inf")
 
 
 def with_wanted_sleepers(cluster: ClusterState, placement: Placement, solve: Solve, now: float) -> Placement:
-    """Returns the placement with the sleeping nodes that tasks want awake: those without a model, or on a stand-in.
+    """Returns the placement with the sleeping nodes that tasks without a model, or on a stand-in, want awake.
 
     Each sleeping node is tried alone, those of greater weight first, and all together where no single one brings the
     best model. A task wants the nodes that its best model that can be had so lies on.
@@ -47,7 +47,7 @@ def _rank(placement: Placement, task: str) -> float:
 
 
 def _used(awake: ClusterState, found: Placement, task: str, rank: int, nodes: list[str]) -> list[str]:
-    """Returns those of some nodes on which a task's model lies."""
+    """Returns the given nodes that hold a module of a task's model."""
     model = awake.model_of(task, rank)
     holders = {node for module in model.module_ids for node in found.modules.get(module, ())} if model else set()
     return [node for node in nodes if node in holders]

@@ -1,4 +1,4 @@
-"""Which model answers each task now, and how tasks on a stand-in change over to the placed model. Pure."""
+"""Finds the model that answers each task now, and the change of tasks on a stand-in to the placed model. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ __all__ = ["answering_rank", "change_to", "changing_tasks", "why_stuck"]
 
 
 def answering_rank(cluster: ClusterState, task: str, now: float) -> int | None:
-    """Returns the rank that answers a task now: the best of which all is ready, of the steady ones if any is."""
+    """Returns the rank that answers a task now: the best rank whose modules are all ready, a steady one if possible."""
     complete = [
         rank
         for rank, model in enumerate(cluster.ranks_of(task))

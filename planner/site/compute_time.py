@@ -1,4 +1,4 @@
-"""How long a module takes on a node where it has not run: by the speeds that profiles tell, and what any call takes."""
+"""Estimates the time of a module on a node where it has not run: by the speeds in profiles, and a time of any call."""
 
 from collections.abc import Iterable
 from statistics import median_high, median_low
@@ -10,8 +10,8 @@ __all__ = ["Pace", "expected_s", "pace_of"]
 
 #: Part of a matrix product's throughput that models reach (measured on the zoo: 0.2 to 0.5).
 _EFFICIENCY = 0.3
-#: Seconds that any item takes: on a CPU; on an accelerator, which is told of each layer, and to and from which tensors
-#: are copied. So a small module is expected to be faster on the CPU of the same host, until it has been measured.
+#: Seconds that any item takes on a CPU, and on an accelerator, where each layer is launched and tensors are copied. So
+#: a small module is expected to be faster on the CPU of the same host, until it has been measured.
 _LEAST_S, _LEAST_ON_ACCELERATOR_S = 0.0001, 0.003
 
 

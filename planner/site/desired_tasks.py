@@ -77,7 +77,7 @@ class DesiredTasks:
         return True
 
     def wait_s(self, now: float) -> float:
-        """Returns for how many seconds retained documents of unconfirmed tasks may still arrive; 0 if none can."""
+        """Returns the seconds within which retained documents of unconfirmed tasks may still arrive; 0 if none can."""
         return max(0.0, self._heard_at + _QUIET_S - now) if self._unconfirmed else 0.0
 
     def take_removed(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Finds nodes without a heartbeat that the broker still reports as present: frozen, cut off, or lost silently. Pure."""
+"""Finds nodes without a heartbeat that the broker still reports as present: frozen or disconnected nodes. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

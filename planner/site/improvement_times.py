@@ -1,13 +1,13 @@
-"""When better places are looked for although nobody asked: seldom, and not while changes go on. Pure."""
+"""Decides when a plan looks for better places without an order: seldom, and not while changes go on. Pure."""
 
 from dataclasses import dataclass
 
 __all__ = ["ImprovementTimes"]
 
-#: At most once in so many times what a thorough plan takes: 2 % of a core.
+#: Least interval, as a multiple of the time of a thorough plan: 2 % of a core.
 _EVERY = 50.0
-#: After so long without a change, seconds, so that a loss changes the routes that it must and no others; and when
-#: changes have gone on for so long, in any case.
+#: Seconds without a change before a plan may look, so that a loss changes only the routes that it must; and seconds of
+#: changes in a row after which one looks in any case.
 _QUIET_S, _AT_LATEST_S = 20.0, 300.0
 
 

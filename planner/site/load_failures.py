@@ -54,7 +54,7 @@ class LoadFailures:
     def reason(self, module: str) -> ErrorBody | None:
         """Returns the reason of a module's newest failure on any node; None if the module failed on none.
 
-        A node's report says it only until the node's plan, which does not name the module during the back-off, arrives.
+        A node's report has the reason only until the next plan arrives, which does not name the module in its back-off.
         """
         failed = [failures for (_, name), failures in self._of.items() if name == module]
         return max(failed, key=lambda failures: failures.noted).reason if failed else None

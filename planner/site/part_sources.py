@@ -1,4 +1,4 @@
-"""From which nodes a node that lacks a part of a checkpoint can get the part, and what that costs. Pure."""
+"""Finds the nodes from which another node can fetch a part of a checkpoint, and the cost of the transfer. Pure."""
 
 from collections import defaultdict
 from collections.abc import Mapping

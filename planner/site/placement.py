@@ -31,11 +31,11 @@ class Placement:
     ranks: Mapping[str, int] = field(default_factory=dict)
     #: task -> rank of a better model -> why that is not placed
     missed: Mapping[str, Mapping[int, S2M3Error]] = field(default_factory=dict)
-    #: copies from which tasks are answered while their better model is loaded, module -> nodes
+    #: module -> nodes that hold copies which answer tasks while a better model is loaded
     transit: Mapping[str, list[str]] = field(default_factory=dict)
-    #: the tasks whose model gives way where memory is waited for, once another model of theirs is ready
+    #: the tasks whose model is unloaded to free memory, once another model of theirs is ready
     yielding: Collection[str] = frozenset()
-    #: whether tasks for which a lower rank is placed may be without an answer until that is loaded
+    #: whether tasks for which a lower rank is placed may be without an answer until that rank is loaded
     breaks: bool = False
     #: copies of stand-ins in spare memory, module -> nodes
     stand_ins: Mapping[str, list[str]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Placement:
 
     @property
     def shortfall(self) -> tuple[int, int]:
-        """By how much the placement falls short: tasks without a model, and ranks of all models together."""
+        """The shortfall of the placement: the number of tasks without a model, and the sum of all ranks."""
         return len(self.errors), sum(self.ranks.values())
 
 
@@ -68,15 +68,15 @@ def place(
 ) -> Placement:
     """Returns a placement of the best model of each task if they fit, else of those that cost least to do without.
 
-    What it costs is in `choose_ranks`: a task without any model most, then each rank below the best. Of equal choices,
-    tasks that are placed now come first, then the order of names.
+    `choose_ranks` defines the cost: a task without any model costs most, then each rank below the best. Of equal
+    choices, tasks that are placed now come first, then the order of names.
 
     Args:
         cluster: The cluster state.
         solve: Places modules.
         now: Monotonic seconds.
         fill: Adds further copies in spare memory; None adds neither stand-ins nor second copies.
-        fits: Places modules in less time than `solve`, to find out what fits; None takes `solve`.
+        fits: Places modules in less time than `solve`, to find out which models fit; None takes `solve`.
 
     Returns:
         The placement. In the moments after a loss, tasks that do not fit have no error: the node may return. Nor has a
@@ -193,7 +193,7 @@ def _attempt(
     """Places the models of these ranks so that they can be loaded while all tasks keep an answer.
 
     Raises:
-        NoCapacityError: They do not fit, or fit only where models lie that answer meanwhile and fit nowhere else.
+        NoCapacityError: They do not fit, or only in the memory of models that answer meanwhile and fit nowhere else.
     """
     instance = nodes.of_units({task: (task, rank) for task, rank in ranks.items()})
     modules = solve(instance, nodes.current)
@@ -212,7 +212,7 @@ def _attempt(
 
 
 def _beside_answers(nodes: SiteInstances, instance: Instance, changing: Mapping[str, Changing]) -> Instance:
-    """Returns an instance without the memory that models take which answer until better ones do."""
+    """Returns an instance without the memory of the models that answer until better ones do."""
     known = {module.id for module in instance.modules}
     answering = {module for one in changing.values() for module in one.others[0] if module not in known}
     usable = nodes.memory_mb_by_node
@@ -226,7 +226,7 @@ def _choose(
     missed: Mapping[str, dict[int, S2M3Error]],
     attempt: Callable[[Mapping[str, int]], object],
 ) -> tuple[dict[str, int], dict[str, NoCapacityError]]:
-    """Returns the ranks to place where not all best models fit, and why tasks get none; notes what is missed."""
+    """Returns the ranks to place where not all best models fit, and why tasks get none; notes the missed ranks."""
 
     def why_not(ranks: Mapping[str, int]) -> NoCapacityError | None:
         try:

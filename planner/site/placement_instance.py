@@ -30,7 +30,7 @@ class SecondsByNode(Mapping[str, float]):
     def __init__(self, cluster: ClusterState, spec: ModuleSpec, nodes: MemoryByNode, now: float) -> None:
         self.cluster, self._spec, self._nodes, self._now = cluster, spec, nodes, now
         self._row = cluster.run_times_of(spec)
-        #: what these nodes take, or whether they can load it, changes with their reports
+        #: nodes whose time, or ability to load the module, changes with their reports
         self._special = cluster.concerned(spec.id)
         self._all: dict[str, float] | None = None
 

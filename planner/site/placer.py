@@ -10,7 +10,7 @@ from s2m3.schemas.instance import Instance
 
 __all__ = ["Placer", "placer", "second_copies_in_spare"]
 
-#: In each plan, so long may be spent on what second copies are worth under load.
+#: Longest time in each plan, seconds, for the worth of second copies under load.
 _COUNT_LOAD_S = 0.25
 #: (whether to search for improvements) -> the function that places modules
 Placer = Callable[[bool], Solve]

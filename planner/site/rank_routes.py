@@ -12,8 +12,8 @@ __all__ = ["rank_route", "step_name"]
 def step_name(step: str, rank: int) -> str:
     """Returns the name of a model's step in a task: a stand-in's is unlike those of the models above it.
 
-    Agents join the inputs of a step by request and name, from whichever attempt: a request that goes down a rank must
-    not find inputs of another model there.
+    Agents join the inputs of a step by request and name, from all attempts: a request that goes down a rank must not
+    be joined with inputs for another model.
     """
     return step if rank == 0 else f"{step}-rank{rank}"
 

@@ -1,6 +1,6 @@
-"""What run times were computed of each module on each node, kept from one plan to the next. Pure.
+"""A cache of the computed run times of each module on each node, from one plan to the next. Pure.
 
-Of a thousand nodes and three hundred modules, one plan after another needs all times, and hardly any of them changes.
+Each plan of a site of a thousand nodes and three hundred modules needs all times, of which hardly any has changed.
 """
 
 from collections.abc import Collection
@@ -32,12 +32,12 @@ class RunTimes:
     _kept: dict[str, _Kept] = field(default_factory=dict)
 
     def row(self, spec: ModuleSpec, pace: Pace | None, senders: list[Sender]) -> Row:
-        """Returns a module's row, to be read and filled in; it is empty if what all its times rest on has changed.
+        """Returns a module's row, to be read and filled in; it is empty after a change that concerns all its times.
 
         Args:
             spec: The module.
-            pace: What nodes that have run it measured.
-            senders: Who sends its part to nodes that lack it.
+            pace: The pace of the module on nodes that have run it.
+            senders: The nodes that send its part to nodes without it.
         """
         kept = self._kept.get(spec.id)
         if kept is None or (kept.pace, kept.senders) != (pace, senders) or not _is_same(kept.spec, spec):
@@ -45,7 +45,7 @@ class RunTimes:
         return kept.row
 
     def keep(self, modules: Collection[str], nodes: Collection[str]) -> None:
-        """Forgets the other modules, and nodes that are gone, once these are as many as those that are there."""
+        """Forgets the other modules, and absent nodes once they are as many as the present ones."""
         for module in [module for module in self._kept if module not in modules]:
             del self._kept[module]
         for kept in self._kept.values():

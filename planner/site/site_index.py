@@ -1,4 +1,4 @@
-"""What the documents of all nodes together say of each module, collected once for all questions of one plan. Pure."""
+"""An index of the documents of all nodes by module, made once for all questions of one plan. Pure."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class SiteIndex:
     def links(self) -> Mapping[str, tuple[float, float]]:
         """Host of usable nodes -> its link: latency, milliseconds, and Mbit/s.
 
-        Agents of one host share its link: each has measured the same one, the worse the busier it was just then.
+        Agents of one host share its link. Each has measured the same link, and a busy link measures worse.
         """
         found: dict[str, tuple[float, float]] = {}
         for profile in (self._profiles[node] for node in self.usable):

@@ -1,4 +1,4 @@
-"""Whether a model can stand in for another: where the values of its inputs come from, and what it answers. Pure."""
+"""Checks whether a model can stand in for another: the source of each of its inputs, the kind of its answer. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from s2m3.schemas.wire.values import Kind
 
 __all__ = ["fixed_inputs", "why_not_stand_in"]
 
-#: (what requests give, what a model takes): the value is used as it is, or alone in a list.
+#: (kind that requests give, kind that a model takes): the value is used as it is, or alone in a list.
 _ALSO: frozenset[tuple[Kind, Kind]] = frozenset({("text", "chat"), ("image", "images")})
 
 
@@ -20,10 +20,10 @@ def fixed_inputs(
     """Returns the inputs of a stand-in that do not come from the request -> their value; without one if there is none.
 
     Args:
-        best: What the task's best model takes: what requests give.
-        model: What the stand-in takes.
+        best: Input name -> kind of the task's best model, which is what requests give.
+        model: Input name -> kind of the stand-in.
         own: The stand-in's values, of the task.
-        defaults: The task's default inputs. One that the best model can read is its own, and not the stand-in's.
+        defaults: The task's default inputs. A default that the best model can read is not used for the stand-in.
     """
     values = {name: value for name, value in defaults.items() if name not in best or not _reads(best[name], value)}
     values |= own
@@ -40,8 +40,8 @@ def why_not_stand_in(
 ) -> str | None:
     """Returns why a model cannot stand in for a task's best one; None if it can.
 
-    What the best model takes and the stand-in does not is left out. What the stand-in lacks needs a value. The first
-    outputs, which are the answer, must be of one kind.
+    Inputs of the best model that the stand-in does not take are left out. Inputs of the stand-in that requests do not
+    give need a value. The first outputs, which are the answer, must be of one kind.
 
     Args:
         best: The task's best model.

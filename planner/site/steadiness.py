@@ -1,4 +1,4 @@
-"""Which models of tasks with stand-ins came back only a moment ago: these do not answer yet. Pure."""
+"""Finds models of tasks with stand-ins that were restored only a moment ago: these do not answer yet. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ __all__ = ["Steadiness"]
 class Steadiness:
     """Since when each model of a task has had a ready copy of each of its modules. Callers pass monotonic seconds.
 
-    A model that was lost and is back must stay for a while before it answers again, so that a node that comes and goes
-    does not change the answers each time. One that is there for the first time answers at once.
+    A model that was lost and is complete again must stay so for a while before it answers, so that a flapping node does
+    not change the answers each time. A model that is complete for the first time answers at once.
 
     Args:
-        steady_s: How long, seconds.
+        steady_s: Time for which a restored model must be complete, seconds.
     """
 
     steady_s: float

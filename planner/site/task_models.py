@@ -1,4 +1,4 @@
-"""The models of the desired tasks: definitions of files and those that tasks bring, as one catalogue. Pure."""
+"""The models of the desired tasks: definitions in files and definitions embedded in tasks, as one catalogue. Pure."""
 
 from collections.abc import Mapping
 
@@ -44,7 +44,7 @@ class TaskModels:
     def _checked(
         self, best: ModelSpec, model: ModelSpec | S2M3Error, spec: TaskSpec, rank: int
     ) -> ModelSpec | S2M3Error:
-        """Returns a stand-in, or why it is none."""
+        """Returns a stand-in, or the reason why the model cannot be one."""
         if isinstance(model, S2M3Error):
             return model
         own = spec.ranks[rank].inputs

@@ -1,4 +1,4 @@
-"""What a task would cost and where it would run, if it were added: a plan that is made and not published. Pure."""
+"""Previews a task: the memory and the nodes that it would take, by a plan that is made and not published. Pure."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ __all__ = ["known_models", "preview_task"]
 
 
 def preview_task(snapshot: ClusterState, task: str, spec: TaskSpec, solve: Solve, now: float) -> TaskPreview:
-    """Returns what would happen if a task were added, or changed to `spec`.
+    """Returns the outcome that adding a task, or changing it to `spec`, would have.
 
     Args:
         snapshot: A copy of the cluster state (`ClusterState.snapshot`); not changed.
@@ -27,7 +27,7 @@ def preview_task(snapshot: ClusterState, task: str, spec: TaskSpec, solve: Solve
 
     Raises:
         NoCapacityError: It does not fit beside the other tasks, or no node can load one of its modules.
-        NotReadyError: A node was lost a moment ago, and what fits is not known before it is back or given up.
+        NotReadyError: A node was lost a moment ago; the capacity is known once it is back or given up.
         S2M3Error: Its model is unknown or invalid.
     """
     without = replace(snapshot, run_times=RunTimes(), tasks=dict(snapshot.tasks))
@@ -54,7 +54,7 @@ def preview_task(snapshot: ClusterState, task: str, spec: TaskSpec, solve: Solve
 
 
 def known_models(snapshot: ClusterState, now: float) -> ModelList:
-    """Returns the models of the definitions in files, with what each needs beside what the site holds now."""
+    """Returns the models of the definitions in files, with the memory that each needs beside the modules held now."""
     cluster = replace(snapshot, run_times=RunTimes())
     held = _held(cluster)
     with cluster.indexed():

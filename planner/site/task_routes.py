@@ -57,7 +57,7 @@ class TaskRoutes:
         )
 
     def _doc(self, task: str, **of_model: Any) -> RouteDoc:
-        """Returns a route: what is the task's own whichever model answers, and what is given of that model."""
+        """Returns a route: the fields that belong to the task, and the given fields of the model that answers."""
         spec, best = self.cluster.tasks[task], self.cluster.model_of(task)
         return RouteDoc(
             epoch=0,
@@ -70,7 +70,7 @@ class TaskRoutes:
         )
 
     def _why_not(self, task: str) -> tuple[ErrorBody | None, list[str]]:
-        """Returns why a task cannot be served, and the sleeping nodes that would serve it better."""
+        """Returns the reason why a task cannot be served, and the sleeping nodes that would serve it better."""
         why_not, asleep = _body(self.placement.errors.get(task)), self.placement.asleep.get(task, [])
         if why_not is not None and asleep:
             sleeps = f"it would fit on {' and '.join(asleep)}, asleep: `s2m3 status` says what is done about it"

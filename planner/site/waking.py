@@ -1,4 +1,4 @@
-"""When sleeping nodes are woken, by which node, and when one is given up. Pure: callers pass the time, monotonic."""
+"""Decides when sleeping nodes are woken, by which node, and when one is given up. Pure: callers pass monotonic time."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ _ASLEEP = "asleep; it is woken when a request wants it"
 
 @dataclass(slots=True)
 class _Attempt:
-    """The magic packets that one want has led to."""
+    """The magic packets that one wish for a node has led to."""
 
     why: str
     packets: int = 0
@@ -54,7 +54,7 @@ class Waking:
         return list(self._attempts)
 
     def due(self, now: float) -> list[str]:
-        """Returns the nodes to which a magic packet is to be sent now, and gives up those that had enough of them."""
+        """Returns the nodes that a magic packet is to be sent to now; gives up nodes that got enough of them."""
         found = []
         for node, attempt in self._attempts.items():
             if attempt.given_up_until is not None or now < self._last.get(node, float("-inf")) + self.interval_s:
@@ -78,7 +78,7 @@ class Waking:
         return attempt.packets if attempt is not None else 0
 
     def text(self, node: str) -> str:
-        """Returns what is done about a sleeping node, for people."""
+        """Returns the state of waking a sleeping node, a text for people."""
         attempt = self._attempts.get(node)
         if attempt is None or not (attempt.packets or attempt.given_up_until):
             return _ASLEEP

@@ -34,7 +34,7 @@ class Paths:
     def through_s(self, task: TaskShape) -> list[Floats]:
         """Returns, for each step, a lower bound of the task's latency with that step on each device, s, [devices].
 
-        What preferences count against devices is in the bound as in the latency.
+        The price of preferences is part of the bound as of the latency.
         """
         problem = self.problem
         modules = problem.modules

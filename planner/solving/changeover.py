@@ -1,4 +1,4 @@
-"""How tasks change over to better models, and what is held meanwhile so that none is without an answer. Pure."""
+"""The change of tasks to better models, and the copies held meanwhile so that every task has an answer. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ Copy = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What can be held where.
+    """The memory of devices and modules, and the devices that can run each module.
 
     Args:
         room_mb: Memory of each device for modules, 10^6 bytes.
@@ -47,7 +47,7 @@ class ChangeOver:
 
     Args:
         transit: Copies to hold besides those of the goal until the placed models are loaded, module -> devices.
-        yielding: The tasks whose model gives way where memory is waited for, once another copy or model answers.
+        yielding: The tasks whose model is unloaded to free memory, once another copy or model answers.
         stuck: The tasks whose placed model cannot be loaded while all tasks keep an answer.
     """
 
@@ -59,18 +59,18 @@ class ChangeOver:
 def change_over(
     goal: Copies, ready: Copies, current: Copies, tasks: Mapping[str, Changing], memory: Memory
 ) -> ChangeOver:
-    """Returns what to hold until all tasks are answered by their placed models, and the tasks that cannot be.
+    """Returns the copies to hold until the placed models answer all tasks, and the tasks whose models cannot be loaded.
 
-    Copies of the goal are loaded where they fit beside the models that answer. Where all that is left waits for the
-    memory of a model that answers, that task is answered from other devices meanwhile: by the same model if that fits
-    anywhere, else by another of its models.
+    Copies of the goal are loaded where they fit beside the models that answer. If all remaining copies wait for the
+    memory of a model that answers a task, other devices answer the task meanwhile: with the same model if it fits
+    there, else with another of its models.
 
     Args:
         goal: The copies of all placed models.
         ready: The copies that serve requests now.
         current: The copies that devices hold or load now: of equal devices these are taken.
         tasks: The tasks that change over.
-        memory: What can be held where.
+        memory: The memory of devices and modules.
     """
     way = _Way(goal, ready, current, tasks, memory)
     found = ChangeOver(yielding=way.yielding)
@@ -83,14 +83,14 @@ def change_over(
         if transit is None:
             found.stuck = [task for task in tasks if task in way.waiting]
             return found
-        if touched.isdisjoint(device for _, device in transit):  # what is for later may find its memory taken now
+        if touched.isdisjoint(device for _, device in transit):  # later copies may find their memory taken now
             for module, device in transit:
                 found.transit.setdefault(module, []).append(device)
         touched.update(device for _, device in transit)
 
 
 class _Way:
-    """The copies as loads end and models cease to answer, in the order in which that happens."""
+    """The copies on all devices while loads end and models cease to answer, in the order of these events."""
 
     def __init__(
         self, goal: Copies, ready: Copies, current: Copies, tasks: Mapping[str, Changing], memory: Memory
@@ -111,7 +111,7 @@ class _Way:
         return {copy for copy in self._ready if copy[0] in modules}
 
     def settle(self) -> set[str]:
-        """Loads what fits, and lets go what no task waits for any more; returns the devices that changed."""
+        """Loads the copies that fit, and drops those that answer no task any more; returns the devices that changed."""
         changed: set[str] = set()
         while True:
             loaded = self._load()
@@ -159,7 +159,7 @@ class _Way:
         return free
 
     def next_transit(self) -> set[Copy] | None:
-        """Returns copies from which a task can be answered that is in the way of others; None if there are none."""
+        """Returns copies that can answer a task whose model occupies memory that others wait for; None without any."""
         full = {device for _, device in self._missing()}
         for task, modules in self._in_the_way(full):
             found = self._elsewhere(task, modules, full)
@@ -170,16 +170,16 @@ class _Way:
         return None
 
     def _in_the_way(self, full: Collection[str]) -> Iterator[tuple[str, Collection[str]]]:
-        """Yields each task that is answered from memory that is waited for, with each of its models."""
+        """Yields each task whose model occupies memory that others wait for, with each of the task's models."""
         for task, copies in self._kept.items():
             if any(device in full for _, device in copies):
                 for modules in self._tasks[task].others:
                     yield task, modules
 
     def _elsewhere(self, task: str, modules: Collection[str], full: Collection[str]) -> set[Copy] | None:
-        """Returns further copies from which a model can answer a task in the place of what it keeps; None without room.
+        """Returns further copies with which a model can answer a task instead of its current copies; None without room.
 
-        They fit beside all that is there now, and beside all that is to come once the task keeps nothing else.
+        They fit beside all present copies, and beside all coming copies once the task's current ones are dropped.
         """
         others = set[Copy]().union(*(copies for of, copies in self._kept.items() if of != task))
         now = self._free(self._held | others | self._kept[task])

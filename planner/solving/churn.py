@@ -23,8 +23,8 @@ from s2m3.schemas.instance import Instance, PlacedTask
 
 __all__ = ["POLICIES", "Policy", "Speeds", "simulate_churn"]
 
-#: `fixed`: a device that joins again loads what it held; nothing else moves. `replan`: what was lost is placed again.
-#: `copies`: and spare memory holds second copies.
+#: `fixed`: a device that joins again loads its earlier modules; nothing else moves. `replan`: lost modules are placed
+#: again. `copies`: as `replan`, and spare memory holds second copies.
 Policy = Literal["fixed", "replan", "copies"]
 POLICIES: tuple[Policy, ...] = ("fixed", "replan", "copies")
 #: Seconds by which the planner's clock advances at each look: its search ends after as many looks on any machine.
@@ -49,7 +49,7 @@ class Speeds:
 def simulate_churn(
     instance: Instance, trace: Trace, policy: Policy = "copies", speeds: Speeds | None = None
 ) -> ChurnResult:
-    """Returns what a trace does to the tasks of an instance.
+    """Returns the effect of a trace on the tasks of an instance.
 
     The trace begins with every device there and every module of the greedy's placement (improved, for `improve_s`)
     loaded. A task has no answer while one of its modules has no ready copy, and for `notice_s` after a device of its
@@ -58,7 +58,7 @@ def simulate_churn(
     Args:
         instance: Devices, modules, tasks. Stand-ins are left out: each task has its best model alone.
         trace: Losses and joins.
-        policy: What the planner does.
+        policy: The reaction of the planner.
         speeds: Times; None takes the defaults.
 
     Raises:
@@ -141,7 +141,7 @@ class _Site:
         self.at(noticed, "plan", device)
 
     def _plan(self, *, improve: bool) -> None:
-        """Decides what is to be where, as the running planner does after a change."""
+        """Decides the placement, as the running planner does after a change."""
         self.record.plans += 1
         if self.policy == "fixed":
             there = {module: sorted(devices & self.present) for module, devices in self.first.items()}
@@ -216,7 +216,7 @@ class _Site:
             self.record.load(self.size_mb[move.module])
             self.at(done, "loaded", move.device)
         if any(move.verb == "unload" for move in moves):
-            self._move()  # what waited for the memory
+            self._move()  # loads that waited for the memory
 
     def _route(self) -> None:
         """Routes every task over the ready copies of present devices, each where its latency is least."""

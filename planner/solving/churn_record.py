@@ -1,4 +1,4 @@
-"""What a simulation of churn counts: for each task the time without an answer, and the moves of all modules. Pure."""
+"""The counters of a churn simulation: for each task the time without an answer, and the moves of all modules. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ __all__ = ["ChurnResult", "Record", "TaskChurn"]
 
 @dataclass(frozen=True, slots=True)
 class TaskChurn:
-    """What a task met.
+    """The effect of a trace on one task.
 
     Args:
         availability: Part of the time in which the task had an answer.
@@ -30,7 +30,7 @@ class TaskChurn:
 
 @dataclass(frozen=True, slots=True)
 class ChurnResult:
-    """What a trace did to a site: tasks, plans made, copies loaded and unloaded, and 10^6 bytes loaded."""
+    """The effect of a trace on a site: its tasks, plans made, copies loaded and unloaded, and 10^6 bytes loaded."""
 
     policy: str
     until_s: float
@@ -120,7 +120,7 @@ class Record:
             self._now = now
 
     def interrupt(self, device: str, until_s: float) -> None:
-        """Tells of a lost device: the tasks whose route uses it have no answer until a time."""
+        """Counts a lost device: the tasks whose route uses it have no answer until a time."""
         for counts in self._counts.values():
             if device in counts.devices:
                 counts.blind_until = max(counts.blind_until, until_s)
@@ -135,7 +135,7 @@ class Record:
         self.loaded_mb += size_mb
 
     def result(self, policy: str, until_s: float) -> ChurnResult:
-        """Returns what was counted up to a time."""
+        """Returns the counters up to a time."""
         tasks = {}
         for name, counts in self._counts.items():
             served_s = until_s - counts.without_s

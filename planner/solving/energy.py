@@ -1,4 +1,4 @@
-"""Energy of one request: what the devices of its route draw while it lasts. Pure.
+"""Energy of one request: the power of the devices of its route times its duration. Pure.
 
 Links, the broker and a requester that runs no step are left out; docs/placement.md has the formula.
 """

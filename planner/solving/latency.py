@@ -1,6 +1,6 @@
 """The evaluator: the latency of one request on idle devices, given the device of each step (docs/placement.md).
 
-What preferences count against a device is part of every latency here: the search minimises one number.
+The price of preferences (preferences.py) is part of every latency here, so that the search minimises one number.
 
 It simulates one request exactly, for one route or for many routes at once, and does not search for routes.
 """
@@ -175,7 +175,7 @@ class Evaluator:
         return Problem(self.instance)
 
     def latency_s(self, task: PlacedTask, route: Mapping[str, str]) -> float:
-        """Returns the seconds from sending a request to its reply, with what preferences count against the route.
+        """Returns the seconds from sending a request to its reply, with the price of preferences of the route.
 
         Args:
             task: A task of the instance.

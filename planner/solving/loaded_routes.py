@@ -16,7 +16,7 @@ __all__ = ["LoadedRoutes"]
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """What a route that a task took has changed, as it was before."""
+    """The values before a task took a route, to undo that."""
 
     task: int
     route: Route

@@ -1,4 +1,4 @@
-"""What preferences count against devices: an order of devices per task, and a weight per device. Pure."""
+"""The price of preferences in seconds: an order of devices per task, and a weight per device. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,10 +6,10 @@ __all__ = ["prices_s"]
 
 
 def prices_s(weights: Mapping[str, float], order: Sequence[str], preference_s: float) -> dict[str, float]:
-    """Returns what a step of a task costs on each device beside its time, seconds; 0 on the most preferred.
+    """Returns the price of a task's step on each device beside its time, seconds; 0 on the most preferred device.
 
-    A device counts `preference_s` for each place behind the first of the task's order, and for each point of its weight
-    below the largest. Devices that the order does not name come behind its last one.
+    A device is charged `preference_s` for each place behind the first of the task's order, and for each point of its
+    weight below the largest. Devices that the order does not name come behind its last one.
 
     Args:
         weights: Device -> its weight.

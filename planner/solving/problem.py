@@ -49,7 +49,7 @@ class TaskShape:
     step_ids: tuple[str, ...]
     modules: tuple[int, ...]
     wiring: Wiring
-    #: what a step costs on each device because of preferences, seconds, [devices + 2]; None where that is 0 everywhere
+    #: price of preferences of a step on each device, seconds, [devices + 2]; None if it is 0 everywhere
     prices_s: Floats | None
 
 
@@ -126,7 +126,7 @@ class Problem:
         return {step: self.device_ids[device] for step, device in zip(task.step_ids, route, strict=True)}
 
     def price_s(self, task: TaskShape, route: Sequence[int]) -> float:
-        """Returns what preferences count against a route, seconds: it is part of the route's latency as evaluated."""
+        """Returns the price of preferences of a route, seconds: it is part of the route's latency as evaluated."""
         return 0.0 if task.prices_s is None else sum(task.prices_s.item(device) for device in route)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Which of its models each task gets where not all fit: first an answer for as many as can be, then the best. Pure."""
+"""Chooses a model for each task where not all best ones fit: first answers for most tasks, then better models. Pure."""
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ _LEFT_OUT = 1_000_000
 
 
 def cost_of(ranks: Ranks, weights: Mapping[str, float], lowest: int) -> Cost:
-    """Returns what a choice costs; costs are compared from the first number on.
+    """Returns the cost of a choice; costs are compared from the first number on.
 
     Args:
         ranks: The choice.
@@ -53,7 +53,7 @@ def choose_ranks(
         options: Task -> ranks of its models, the best first. Of equal choices the first tasks get the better ranks.
         weights: Task -> what it costs to leave the task out.
         size: Returns the memory of a task's model of a rank, 10^6 bytes.
-        why_not: Whether models fit together; what does not fit does not fit with more models either.
+        why_not: Whether models fit together; if they do not, more models do not fit either.
     """
     smallest = {task: min(ranks, key=lambda rank: (size(task, rank), rank)) for task, ranks in options.items()}
     chosen, left_out = _grown({}, list(options), smallest, why_not)

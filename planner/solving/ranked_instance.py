@@ -1,4 +1,4 @@
-"""Instances whose tasks have stand-ins: which model of each is placed, which are held warm, and what answers a loss."""
+"""Plans instances whose tasks have stand-ins: the model placed for each task, warm stand-ins, answers after a loss."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

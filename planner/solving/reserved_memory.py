@@ -1,4 +1,4 @@
-"""Memory of the second copies that exist, until each is placed again: without need, no other copy takes it. Pure."""
+"""Reserves the memory of existing second copies until each is placed again; others take it only if need be. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 
@@ -16,7 +16,7 @@ _NOWHERE = -1
 
 
 class ReservedMemory:
-    """Which existing second copies may stay, and the room that is left beside them.
+    """The existing second copies that may stay, and the memory that is left beside them.
 
     A copy that exists may take all of its device's memory; a new one leaves the part `keep_free` free.
 

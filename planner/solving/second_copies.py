@@ -1,4 +1,4 @@
-"""Warm second copies in spare memory, for the modules whose loss or queue costs most latency. Pure."""
+"""Chooses warm second copies in spare memory, for the modules whose loss or queue costs most latency. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Spare:
 
 @dataclass(slots=True)
 class _Site:
-    """What offers are made for: the copies so far, and what a copy is worth."""
+    """The copies so far, and the values that the worth of a further copy depends on."""
 
     layout: Layout
     spare: Spare
@@ -84,7 +84,7 @@ def second_copies(
     A copy that exists moves only to a device where it is worth `sticky` times as much, or where a copy that is worth
     `sticky` times as much per MB needs its memory and finds none elsewhere.
 
-    Preferences never make a copy worthless: its worth is divided by 1 + what they count against the device, seconds.
+    Preferences never make a copy worthless: its worth is divided by 1 + the price of the device, seconds.
 
     Args:
         instance: Devices, modules, tasks.
@@ -122,7 +122,7 @@ def second_copies(
 
 
 def _prices_s(problem: Problem) -> dict[int, Floats]:
-    """Returns what preferences count against each device for each module's steps, the most of its tasks', seconds."""
+    """Returns the price of preferences of each device for each module's steps, the largest of its tasks', seconds."""
     found: dict[int, Floats] = {}
     for module, users in problem.users.items():
         prices = [price for t in users if (price := problem.tasks[t].prices_s) is not None]

@@ -38,7 +38,7 @@ class TaskPlan:
     latency_s: float
     route: Mapping[str, str]
     energy: Energy | None = None
-    #: what preferences count against the route, seconds: part of the objective, not of the latency
+    #: price of preferences of the route, seconds: part of the objective, not of the latency
     preference_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:

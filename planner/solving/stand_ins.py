@@ -1,7 +1,7 @@
 """Warm stand-ins in spare memory: which further models of tasks are held ready, and where. Pure.
 
-What a stand-in is for is the loss of a device: so its copies lie on other devices than those whose loss takes the
-better model away, wherever some are able to hold them.
+A stand-in serves after the loss of a device. So its copies lie, where possible, on other devices than those whose loss
+takes the better model away.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ class StandIns:
 
 
 def absence_s(task: RankedTask, size_mb: Mapping[str, float], spare: Spare) -> float:
-    """Returns what a task without a warm stand-in costs, seconds: until one is loaded, times the probability of a loss.
+    """Returns the cost of a task without a warm stand-in, seconds: the time to load one, times the chance of a loss.
 
     It is the time to notice the loss and to load the smallest model below the one that answers.
     """
@@ -75,24 +75,24 @@ def stand_ins(
 ) -> StandIns:
     """Returns the stand-ins to hold in the memory that a placement leaves.
 
-    Each task first gets one: the choice leaves out what costs least (`absence_s`), then prefers the best ranks. Then
-    come the tasks for which that must lie on the devices of the better model (of a model that is spread over all
-    devices, the stand-in lies on as few as possible), further ranks, and those that are left for losses that none of
-    the others outlives.
+    Each task first gets one stand-in: the choice leaves out the cheapest tasks (`absence_s`), then prefers the best
+    ranks. Then follow the tasks whose stand-in must lie on devices of the better model (if that is spread over all
+    devices, the stand-in lies on as few as possible), further ranks, and stand-ins for losses that the others do not
+    outlive.
 
     Args:
         instance: Devices, and the modules of the placement and of all models of the tasks.
         placement: Module -> devices of the models that answer.
         tasks: The tasks with more than one model.
         current: Module -> devices now; a copy that exists is kept where that is as good.
-        spare: What a loss costs; None takes the defaults.
+        spare: The parameters of the cost of a loss; None takes the defaults.
     """
     spare, current = spare or Spare(), current or {}
     size_mb = {module.id: module.memory_mb for module in instance.modules}
     held = {module: set(devices) for module, devices in placement.items()}
     found = StandIns()
     room = _Room(instance, held, current)
-    # who is warm now comes first: of equal choices the first tasks are served
+    # tasks with a warm stand-in come first: of equal choices the first tasks are served
     worth = {task: absence_s(one, size_mb, spare) for task, one in tasks.items() if one.lower}
     order = sorted(worth, key=lambda task: (-worth[task], not _is_held(tasks[task], current), task))
     for strict in (True, False):
@@ -194,9 +194,9 @@ class _Room:
             self.added.setdefault(module, []).append(device)
 
     def places(self, needs: Sequence[_Need]) -> list[tuple[str, str]] | None:
-        """Returns the copies, (module, device) each, that give every need a place; None if none were found.
+        """Returns the copies, (module, device) each, that satisfy every need; None if none were found.
 
-        Each need in turn takes its best device; where that leads to nothing and the needs are few, others are tried.
+        Each need in turn takes its best device; if that leads to no solution and the needs are few, others are tried.
         """
         branches = _MOST_BRANCHES if len(needs) <= _MOST_SEARCHED else len(needs) + 1
         free, copies = dict(self._free), list[tuple[str, str]]()
