@@ -83,7 +83,7 @@ class ModuleCalls:
 
 
 def outputs_of(module: Module, ready: Sequence[Item]) -> list[dict[str, Value]]:
-    """Returns the outputs of prepared items, in their order: all that the next step of one of them takes.
+    """Returns the outputs of prepared items, in their order: all outputs that the next step of any item takes.
 
     Raises:
         ModuleFailedError: The module gave another number of outputs, or something that is none.

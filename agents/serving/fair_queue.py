@@ -189,6 +189,6 @@ class FairQueue(Generic[T]):
 
 
 def _only(names: Iterable[str]) -> str | None:
-    """Returns the name if there is one alone, as in most queues."""
+    """Returns the name if there is only one, as in most queues."""
     first, *others = itertools.islice(names, 2)
     return None if others else first

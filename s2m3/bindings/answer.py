@@ -1,4 +1,4 @@
-"""What becomes of a binding's answer: whether it is published, and as which bytes. Pure."""
+"""Decides whether a binding's answer is published, and encodes it. Pure."""
 
 from s2m3.broker.requests.actions import Result
 from s2m3.schemas.bridge import Binding
@@ -10,10 +10,10 @@ __all__ = ["error_payload", "payload_of", "wanted"]
 
 
 def wanted(binding: Binding, result: Result) -> bool:
-    """Returns whether an answer meets the binding's condition; one of boxes does where any of them does.
+    """Returns whether an answer meets the binding's condition; an answer of boxes does if any box does.
 
     Raises:
-        BadInputError: It asks for a score, and the task's answers have none.
+        BadInputError: The condition needs a score, and the task's answers have none.
     """
     boxes = result.outputs.get(result.answer[0])
     if boxes and is_boxes(boxes):
@@ -50,5 +50,5 @@ def payload_of(binding: Binding, result: Result, topic: str) -> bytes:
 
 
 def error_payload(binding: Binding, error: S2M3Error, request: bytes, topic: str) -> bytes | None:
-    """Returns the bytes of an error; None where only values are published: a caption stays a caption."""
+    """Returns the bytes of an error; None for bindings that publish values alone: readers expect a value there."""
     return encode_plain_error(error, request=request, transaction=topic) if binding.form == "json" else None

@@ -1,4 +1,4 @@
-"""All bindings of a site: those wanted are started, changed and ended; one that may not run says why."""
+"""All bindings of a site: starts, changes and ends them; a binding that is refused has the reason in its report."""
 
 from collections.abc import Iterable
 
@@ -17,19 +17,19 @@ from s2m3.schemas.settings import BrokerSettings
 __all__ = ["Bindings"]
 
 _log = structlog.get_logger(__name__)
-#: Each has a connection of its own.
+#: Most bindings: each has a connection of its own.
 _MOST = 200
 
 
 class Bindings:
-    """What is wanted, and what runs. In the loop's thread.
+    """The desired bindings, and the running ones. All methods but `stop` are called in the loop's thread.
 
     Args:
-        settings: Of the bridge.
-        loop: Ours.
+        settings: The settings of the bridge.
+        loop: The bridge's loop.
         hub: The bridge.
-        process: Its name among those there may be.
-        answers_s: How long a retained answer stays (`Bound`).
+        process: The name of this process, which is part of the client ids.
+        answers_s: Time for which a retained answer stays, seconds (`Bound`).
     """
 
     def __init__(self, settings: BrokerSettings, loop: Loop, hub: Hub, process: str, *, answers_s: float) -> None:
@@ -41,11 +41,11 @@ class Bindings:
         self.wanted: dict[str, Binding] = {}
         self._running: dict[str, Bound] = {}
         self._refused: dict[str, S2M3Error] = {}
-        #: retained answers that a bridge before us has left, by binding; those of a binding that runs are its own
+        #: binding that does not run -> topics of the retained answers that an earlier bridge left
         self._left: dict[str, list[str]] = {}
 
     def adopt(self, name: str, topics: Iterable[str]) -> None:
-        """Takes over retained answers of a bridge before us: they go with their binding."""
+        """Takes over retained answers of an earlier bridge: they are cleared with their binding."""
         left = [topic for topic in topics if may_hold_answer(topic, self._settings.root)]
         if name in self._running:
             self._running[name].adopt(left)
@@ -53,7 +53,7 @@ class Bindings:
             self._left[name] = left
 
     def left_by(self, name: str) -> list[str]:
-        """Returns, once, the topics of retained answers that a binding which does not run has left."""
+        """Returns and forgets the topics of retained answers that a binding left which does not run."""
         return self._left.pop(name, [])
 
     def task_gone(self, task: str) -> None:
@@ -63,7 +63,7 @@ class Bindings:
                 bound.clear()
 
     def update(self, name: str, binding: Binding | None) -> None:
-        """Takes in a binding as it is wanted now; None removes it."""
+        """Sets a desired binding; None removes it."""
         if binding is None:
             self.wanted.pop(name, None)
         elif self.wanted.get(name) == binding:
@@ -80,7 +80,7 @@ class Bindings:
                 self._start(other, theirs)
 
     def reports(self) -> dict[str, BindingReport]:
-        """Returns what became of each that listens or is refused."""
+        """Returns the report of each binding that listens, is paused or is refused."""
         found = {name: report for name, bound in self._running.items() if (report := bound.report) is not None}
         for name, error in self._refused.items():
             found[name] = BindingReport(state="refused", error=ErrorBody(**error.as_dict()))
@@ -90,10 +90,10 @@ class Bindings:
         return found
 
     def stop(self, *, clear: bool) -> None:
-        """Ends all; not in the loop's thread.
+        """Ends all bindings. Must not be called in the loop's thread.
 
         Args:
-            clear: Retained answers that are not kept for good, too.
+            clear: Whether to clear the retained answers that do not outlive the bridge.
         """
         for bound in self._running.values():
             if clear:
@@ -110,7 +110,7 @@ class Bindings:
             return
         self._running[name] = bound
         bound.adopt(self.left_by(name))
-        self._loop.call(bound.start)  # behind the goodbye of the one before, which has the same client id
+        self._loop.call(bound.start)  # after the DISCONNECT of the earlier connection with the same client id
         _log.info("binding_active", binding=name, task=binding.task, source=binding.source)
 
     def _find_wrong(self) -> dict[str, S2M3Error]:

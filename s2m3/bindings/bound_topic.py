@@ -1,4 +1,4 @@
-"""One binding at work: listens to its topic, asks what its messages ask, publishes the answers. Its link is its own."""
+"""One active binding: listens to its topic, sends requests, publishes the answers, on a connection of its own."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -29,40 +29,40 @@ from s2m3.schemas.wire.values import Kind
 __all__ = ["Asked", "Bound", "Hub", "picture_of"]
 
 _log = structlog.get_logger(__name__)
-#: Errors of one binding that are told: at once, and then per second. All are counted.
+#: Errors of one binding that are published at once, and then per second. All are counted.
 _ERRORS, _ERRORS_PER_S = 10, 1.0
-#: Topics that hold a retained answer of one binding: what its wildcards stand for is somebody else's choice.
+#: Most topics with a retained answer of one binding: other parties choose the topics that its wildcards match.
 _MOST_RETAINED = 256
 _LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that somebody made through the bridge."""
+    """A request that was made through the bridge."""
 
     task: str
     #: binding:<name>, question, or plain
     source: str
     topic: str | None = None
     question: str | None = None
-    #: the picture file that it was about
+    #: the picture file among its inputs
     picture: bytes | None = None
 
 
 class Hub(Protocol):
-    """What a binding needs of the bridge."""
+    """The functions of the bridge that a binding uses."""
 
     def ask(self, asked: Asked, inputs: Mapping[str, Any], done: Callable[[Result], None]) -> None:
         """Asks a task; `done` is called once, in the loop's thread."""
 
     def failed(self, asked: Asked, request: bytes, error: S2M3Error) -> None:
-        """Tells of a failure that came before or after a request."""
+        """Publishes a failure before or after a request."""
 
     def kinds(self, task: str) -> Mapping[str, Kind]:
-        """Returns what a task takes; nothing while that is not known."""
+        """Returns input name -> kind of a task; {} while the task's route is unknown."""
 
     def binding_changed(self) -> None:
-        """One listens, or has been refused: worth a report."""
+        """Called when a binding listens, or has been refused: its report has changed."""
 
 
 @dataclass(slots=True)
@@ -84,13 +84,13 @@ class Bound:
     twice. So each has a connection of its own.
 
     Args:
-        name: Of the binding.
-        binding: Checked (`check_topics`).
-        settings: Where the broker is.
-        loop: The bridge's.
+        name: The binding's name.
+        binding: The binding, checked by `check_topics`.
+        settings: The broker's address, and the login.
+        loop: The bridge's loop.
         hub: The bridge.
-        client_id: Of its connection.
-        answers_s: How long a retained answer stays; 0: none is retained, infinite: until it is replaced.
+        client_id: The client id of the connection.
+        answers_s: Seconds for which a retained answer stays; 0: none is retained, infinite: until it is replaced.
 
     Raises:
         BadInputError: A path is not JMESPath.
@@ -120,7 +120,7 @@ class Bound:
         self._timer: Timer | None = None
         self._counts = _Counts()
         self._ended = False
-        #: the broker has confirmed: what is published from now on is heard
+        #: whether the broker has confirmed the subscription
         self._listening = False
         self._link = Link(settings, client_id, loop, on_ended=hub.binding_changed)
         self._link.subscribe(binding.source, self._on_message, on_subscribed=self._on_subscribed)
@@ -130,10 +130,10 @@ class Bound:
         self._link.begin()
 
     def stop(self, *, clear: bool = True) -> None:
-        """Ends; answers that still come are dropped.
+        """Ends the binding; answers that arrive later are dropped.
 
         Args:
-            clear: Its retained answers too: it is not wanted any more.
+            clear: Whether to clear its retained answers, because the binding was removed.
         """
         self._ended = True
         for timer in (self._timer, self._looking):
@@ -144,13 +144,13 @@ class Bound:
         self._link.stop(timeout_s=1.0)
 
     def adopt(self, topics: Iterable[str]) -> None:
-        """Takes over retained answers of a bridge before this one; they stay as long as those of this one."""
+        """Takes over retained answers of an earlier bridge; they stay as long as those of this one."""
         for topic in topics:
             if len(self._kept) < _MOST_RETAINED and topic not in self._kept:
                 self._keep(topic)
 
     def clear(self, topics: Iterable[str] | None = None) -> None:
-        """Clears retained answers: all, or these."""
+        """Clears retained answers: all of them, or those on the given topics."""
         for topic in list(self._kept.topics if topics is None else topics):
             self._kept.drop(topic)
             self._send(Outgoing(topic, b"", retain=True))
@@ -165,7 +165,7 @@ class Bound:
 
     @property
     def report(self) -> BindingReport | None:
-        """What became of it so far; None while it is not known whether it may listen."""
+        """The state and counters; None until the broker has confirmed or denied the subscription."""
         counts, refused = self._counts, self._link.refused
         if refused is not None:
             return BindingReport(state="refused", error=ErrorBody(**refused.as_dict()))
@@ -185,7 +185,7 @@ class Bound:
         )
 
     def _on_message(self, message: Message) -> None:
-        if message.retain or self._ended:  # said before we listened: acted upon already, or long out of date
+        if message.retain or self._ended:  # a message from before the subscription was handled before, or is too old
             return
         self._counts.received += 1
         if (found := self._found(_as_file(self.binding, message))) is None:
@@ -199,19 +199,19 @@ class Bound:
         self._go_on()
 
     def _found(self, message: Message) -> Found | None:
-        """Returns what a message asks; None where it asks nothing, or is wrong: no slot is taken, no clock started."""
+        """Returns the inputs in a message; None if it asks nothing or is wrong: then it takes no place in the gate."""
         is_read = False
         try:
             found = self._extract.find(message.payload)
             if isinstance(found, Found):
-                self._target(message.topic)  # an answer that could go nowhere is not asked for
+                self._target(message.topic)  # raises if there is no topic for the answer
             is_read = True
         except S2M3Error as error:
             is_read = True
             self._failed(message.topic, new_request_id(), error)
             return None
         finally:
-            if not is_read:  # a mistake of ours: it is counted all the same
+            if not is_read:  # an error in this program is counted, too
                 self._counts.failed += 1
         if isinstance(found, PassedOver):
             self._counts.passed += 1
@@ -240,7 +240,7 @@ class Bound:
         except S2M3Error as error:
             self._failed(topic, new_request_id(), error)
         finally:
-            if not is_asked:  # whatever was wrong: the topic is free again
+            if not is_asked:  # after any error the topic is free again
                 self._next(topic)
 
     def _asked(self, topic: str, picture: bytes | None = None) -> Asked:
@@ -266,7 +266,7 @@ class Bound:
             self._failed(topic, result.request, error)
 
     def _failed(self, topic: str, request: bytes, error: S2M3Error) -> None:
-        """Counts and tells a failure that the bridge does not know of."""
+        """Counts and publishes a failure that the bridge does not know of."""
         self._note(error)
         self._report(topic, request, error)
 
@@ -302,7 +302,7 @@ class Bound:
         is_new = target not in self._kept
         self._keep(target)
         if is_new:
-            self._hub.binding_changed()  # the report names it: should this bridge be killed, the next clears it
+            self._hub.binding_changed()  # the report names the topic, so that the next bridge can clear it
         message = Outgoing(target, payload, retain=True)
         dated = self._kept.dated(message, time.monotonic())
         self._link.publish(dated, on_refused=self._note)
@@ -319,18 +319,18 @@ class Bound:
             _log.warning("not_published", binding=self.name, topic=message.topic, error=str(unsent))
 
     def _next(self, topic: str) -> None:
-        """Not from within `_go_on`: a flood of messages that fail at once must not go deeper and deeper."""
+        """Frees a topic. `_go_on` runs later in the loop: many messages that fail at once must not recurse."""
         self._gate.done(topic)
         self._loop.call(self._go_on)
 
 
 def _as_file(binding: Binding, message: Message) -> Message:
-    """Returns a message whose payload is a file: raw samples get a header, as the message or the binding says."""
+    """Returns a message whose payload is a file: raw samples get a header, by the content type of message or binding."""
     if binding.input is None or not message.payload:
         return message
     try:
         return replace(message, payload=as_file(message.payload, message.content_type or binding.content_type))
-    except BadInputError as error:  # the task says what it cannot read
+    except BadInputError as error:  # the task's own error says more about a payload that it cannot read
         _log.warning("content_type_passed_over", task=binding.task, topic=message.topic, error=str(error))
         return message
 

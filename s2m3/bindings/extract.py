@@ -1,4 +1,4 @@
-"""What a bound message says: a payload becomes a task's inputs, as it is or by JMESPath. Pure."""
+"""Extracts a task's inputs from a bound message's payload, as a whole or by JMESPath. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ __all__ = ["Extract", "Found", "PassedOver"]
 
 _FILES: frozenset[Kind] = frozenset({"image", "images", "audio"})
 _TEXTS: frozenset[Kind] = frozenset({"text", "texts", "chat"})
-#: Levels of a JSON payload: what devices send has fewer than ten, and what follows (JSON, msgpack) recurses.
+#: Most levels of a JSON payload: devices send fewer than ten, and later encoders (JSON, msgpack) recurse.
 _DEEPEST = 64
 _MOST_VALUES = 100_000
-#: Digits of a number that every reader of msgpack takes; longer ones stay text.
+#: Most digits of a number that every reader of msgpack takes; longer numbers stay text.
 _MOST_DIGITS = 18
 
 
@@ -30,10 +30,10 @@ class PassedOver:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a message asks: values by input, before they are made what the task takes."""
+    """The inputs in a message: input name -> value as it was found, not yet converted to the task's kinds."""
 
     values: Mapping[str, Any]
-    #: of the payload, in bytes
+    #: size of the payload, bytes
     size: int
 
     def __len__(self) -> int:
@@ -41,10 +41,10 @@ class Found:
 
 
 class Extract:
-    """Makes inputs of payloads.
+    """Makes inputs from payloads.
 
     Args:
-        binding: Which payloads, which inputs.
+        binding: The binding, whose paths and constants are used.
 
     Raises:
         BadInputError: A path is not JMESPath.
@@ -57,13 +57,13 @@ class Extract:
         self._where = None if binding.where is None else Expression(binding.where)
 
     def find(self, payload: bytes) -> Found | PassedOver:
-        """Returns what a message asks, or why it asks nothing.
+        """Returns the inputs in a message, or the reason why it asks nothing.
 
         A message asks nothing when it is empty (a retained topic that is cleared), when `where` is not true of it, or
         when there is nothing at a path: missing, null or empty.
 
         Raises:
-            BadInputError: The payload is not JSON though paths look into it, or it is more than can be looked into.
+            BadInputError: The payload is not JSON although there are paths, or it is too large or too deep for them.
         """
         if not payload.strip():
             return PassedOver("it is empty")
@@ -86,8 +86,8 @@ class Extract:
         """Returns a request's inputs.
 
         Args:
-            found: In a message.
-            kinds: What the task takes; empty while that is not known.
+            found: The inputs in a message.
+            kinds: Input name -> kind of the task; {} while it is unknown.
         """
         if self._input is not None:
             return {**self._inputs, **found.values}
@@ -100,10 +100,10 @@ class Extract:
 
 
 def _json(payload: bytes) -> Any:
-    """Reads a payload.
+    """Parses a payload.
 
     Raises:
-        BadInputError: It is not JSON, has too many values, or is nested too deep.
+        BadInputError: The payload is not JSON, has too many values, or is nested too deep.
     """
     if sum(payload.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
         raise BadInputError(f"the payload has more than {_MOST_VALUES:,} values")
@@ -127,7 +127,7 @@ def _no_number(word: str) -> NoReturn:
 
 
 def _is_deep(value: Any) -> bool:
-    """Goes level by level, not value by value: it does not recurse."""
+    """Whether a value has too many levels. It goes level by level and does not recurse."""
     level = [value]
     for _ in range(_DEEPEST + 1):
         level = [item for found in level if isinstance(found, list | dict) for item in _items(found)]
@@ -141,12 +141,12 @@ def _items(found: "list[Any] | dict[str, Any]") -> list[Any]:
 
 
 def _true(value: Any) -> bool:
-    """JMESPath's own truth: 0 is true, what is empty or missing is not."""
+    """Whether a value is true by JMESPath's rules: 0 is true, empty and missing values are not."""
     return value is True or (value is not False and value is not None and value not in ("", [], {}))
 
 
 def _is_nothing(value: Any) -> bool:
-    """Whether a value is missing or empty; of several that are wanted together, one is enough."""
+    """Whether a value, or any item of a list, is missing or empty."""
     if isinstance(value, str):
         return not value.strip() or (value[:5].lower() == "data:" and value.endswith(","))
     if isinstance(value, list):
@@ -157,10 +157,10 @@ def _is_nothing(value: Any) -> bool:
 
 
 def _check(name: str, value: Any) -> None:
-    """Refuses what could not travel.
+    """Checks that a value can be encoded.
 
     Raises:
-        BadInputError: Nested too deep, or half a character (JSON can spell a lone surrogate).
+        BadInputError: It is nested too deep, or a text has half a character (JSON can spell a lone surrogate).
     """
     if _is_deep(value):
         raise BadInputError(f"input {name!r} is nested more than {_DEEPEST} levels deep")
@@ -186,7 +186,7 @@ def _is_text(found: str) -> bool:
 
 
 def _of_kind(kind: Kind | None, value: Any) -> Any:
-    """A string is a file's base64 where the task takes a file; a number is its digits where it takes text."""
+    """Returns a value of the task's kind: a string becomes a file's base64, a number becomes its digits as text."""
     if isinstance(value, list):
         return [_of_kind(kind, item) for item in value]
     if kind in _FILES and isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Lets a binding's messages through: per topic one at a time, at a limited rate, the newest or each in order. Pure."""
+"""Limits a binding's requests: per topic one at a time and at a limited rate, of the newest or each message. Pure."""
 
 from collections import deque
 from collections.abc import Sized
@@ -7,11 +7,11 @@ from typing import Generic, TypeVar
 
 __all__ = ["MOST_WAITING", "Allowance", "Gate"]
 
-#: A filter like `#` must not make us keep a message for every topic in the house.
+#: Most topics with a waiting message: a filter like `#` matches every topic of the house.
 _MOST_TOPICS = 64
 _MOST_UNDER_WAY = 8
 _MOST_BYTES = 64_000_000
-#: Of a binding that asks each message, over all its topics.
+#: Most waiting messages of a binding that asks each message, over all topics.
 MOST_WAITING = 256
 M = TypeVar("M", bound=Sized)
 
@@ -20,16 +20,16 @@ M = TypeVar("M", bound=Sized)
 class _Topic(Generic[M]):
     waiting: deque[M] = field(default_factory=deque)
     under_way: bool = False
-    #: when the next may start
+    #: when the next request may start
     free_at: float = float("-inf")
 
 
 class Gate(Generic[M]):
-    """Which message is asked next. A message's length is its size in bytes.
+    """Chooses the message that is asked next. The length of a message is its size in bytes.
 
     Args:
-        every_s: Seconds between two starts of one topic, at least.
-        each: Asks every message, in the order of its topic, up to a bound; else only the newest of each topic.
+        every_s: Least time between two requests of one topic, seconds.
+        each: Whether every message is asked, in order per topic and up to a bound; else the newest of each topic.
     """
 
     def __init__(self, every_s: float, *, each: bool = False) -> None:
@@ -38,12 +38,12 @@ class Gate(Generic[M]):
         self._most_topics = MOST_WAITING if each else _MOST_TOPICS
         self._topics: dict[str, _Topic[M]] = {}
         self._under_way = 0
-        #: messages and bytes that wait
+        #: number and bytes of the waiting messages
         self._messages = 0
         self._bytes = 0
 
     def offer(self, topic: str, message: M, now: float) -> bool:
-        """Takes a message in; returns whether none was given up for it: an older one, or itself."""
+        """Adds a message; returns False if a message was dropped: an older one, or this one."""
         known = self._topics.get(topic)
         if known is None:
             if len(self._topics) >= self._most_topics and not self._forget_one(now):
@@ -62,7 +62,7 @@ class Gate(Generic[M]):
         return first
 
     def take(self, now: float) -> list[tuple[str, M]]:
-        """Returns the messages to ask now; each is under way until `done`. Topics take turns."""
+        """Returns the messages to ask now; each is under way until `done`. Topics alternate."""
         taken = []
         for topic, known in list(self._topics.items()):
             if self._under_way >= _MOST_UNDER_WAY:
@@ -79,14 +79,14 @@ class Gate(Generic[M]):
         return taken
 
     def done(self, topic: str) -> None:
-        """A message taken has its answer."""
+        """Ends the request of a topic: the next one may start."""
         known = self._topics.get(topic)
         if known is not None and known.under_way:
             known.under_way = False
             self._under_way -= 1
 
     def next_due(self) -> float | None:
-        """Returns when `take` may have something that it has not now; None: not before `offer` or `done`."""
+        """Returns the time at which `take` may return more messages; None: not before `offer` or `done`."""
         waiting = [k.free_at for k in self._topics.values() if k.waiting and not k.under_way]
         return min(waiting, default=None) if self._under_way < _MOST_UNDER_WAY else None
 
@@ -99,11 +99,11 @@ class Gate(Generic[M]):
 
 
 class Allowance:
-    """How many errors of a binding are told: its messages may be wrong faster than anybody wants to read.
+    """Limits the errors that a binding publishes, as its messages may all be wrong.
 
     Args:
-        burst: At once.
-        per_s: From then on.
+        burst: Errors that are published at once.
+        per_s: Errors a second from then on.
     """
 
     def __init__(self, burst: float, per_s: float) -> None:
@@ -113,7 +113,7 @@ class Allowance:
         self._at = float("-inf")
 
     def take(self, now: float) -> bool:
-        """Returns whether one more may be told now."""
+        """Returns whether one more error may be published now."""
         self._left = min(self._burst, self._left + (now - self._at) * self._per_s)
         self._at = now
         if self._left < 1:

@@ -1,6 +1,6 @@
 """JMESPath with a bound on the work of one message: an expression can build lists and texts that double with each step.
 
-The bound counts what an expression looks at (values and characters), so that it does not depend on the machine. Pure.
+The bound counts the values and characters that an expression visits, so it does not depend on the machine. Pure.
 """
 
 from typing import Any
@@ -15,21 +15,21 @@ from s2m3.schemas.errors import BadInputError
 __all__ = ["Budget", "Expression"]
 
 _LONGEST_EXPRESSION = 1_000
-#: Levels of one expression: evaluating it recurses as deep, and Python's own limit depends on who calls.
+#: Most levels of one expression: evaluating it recurses as deep, and Python's own limit depends on the caller.
 _DEEPEST_EXPRESSION = 200
 _LONGEST_SAID = 300
-#: Values that the expressions of one message may look at; a device's message has a few hundred.
+#: Most values that the expressions of one message may visit; a device's message has a few hundred.
 _MOST_STEPS = 30_000
-#: Characters, besides eight times those of the payload: a picture's base64 may be looked at, and joined to a prefix.
+#: Most characters, besides eight times those of the payload: a picture's base64 may be read, and joined to a prefix.
 _MOST_CHARACTERS = 1_000_000
 _TIMES_THE_PAYLOAD = 8
 
 
 class Budget:
-    """What the expressions of one message may still look at.
+    """The values and characters that the expressions of one message may still visit.
 
     Args:
-        size: Of the payload, in bytes.
+        size: Size of the payload, bytes.
     """
 
     def __init__(self, size: int) -> None:
@@ -37,10 +37,10 @@ class Budget:
         self._characters = _MOST_CHARACTERS + _TIMES_THE_PAYLOAD * size
 
     def charge(self, steps: int, characters: int = 0) -> None:
-        """Takes some of it.
+        """Takes from the budget.
 
         Raises:
-            BadInputError: Nothing is left.
+            BadInputError: The budget is used up.
         """
         self._steps -= steps
         self._characters -= characters
@@ -48,10 +48,10 @@ class Budget:
             raise BadInputError("the expressions are too much work for this payload")
 
     def charge_whole(self, value: Any) -> None:
-        """Takes what it costs to look at a value with all that is in it, as often as it is in it.
+        """Takes the cost of a value with all values in it; values that occur several times count each time.
 
         Raises:
-            BadInputError: Nothing is left.
+            BadInputError: The budget is used up.
         """
         waiting = [value]
         while waiting:
@@ -70,10 +70,10 @@ class Expression:
     """One JMESPath expression.
 
     Args:
-        text: As it was written.
+        text: The expression.
 
     Raises:
-        BadInputError: It is not JMESPath, or too long.
+        BadInputError: The text is not JMESPath, or the expression is too deep.
     """
 
     def __init__(self, text: str) -> None:
@@ -88,10 +88,10 @@ class Expression:
             raise BadInputError(f"path {text[:40]!r}… is nested more than {_DEEPEST_EXPRESSION} levels deep")
 
     def search(self, document: Any, budget: Budget) -> Any:
-        """Returns what the expression finds in a document; None for nothing.
+        """Returns the value that the expression finds in a document; None if there is none.
 
         Raises:
-            BadInputError: A function does not take what it was given, or the budget is used up.
+            BadInputError: A function got an argument of a wrong type, or the budget is used up.
         """
         try:
             found = _Interpreter(budget).visit(self._parsed, document)
@@ -102,7 +102,7 @@ class Expression:
 
 
 def _depth(parsed: Any) -> int:
-    """Returns how many levels a parsed expression has, without recursion: it may have a thousand."""
+    """Returns the number of levels of a parsed expression, without recursion: there may be a thousand."""
     deepest, waiting = 0, [(parsed, 1)]
     while waiting:
         node, depth = waiting.pop()
@@ -118,7 +118,7 @@ def _said(error: Exception) -> str:
 
 
 class _Functions(Functions):
-    """JMESPath's functions, which charge for all that they are given and all that they return."""
+    """JMESPath's functions, which charge the budget for their arguments and results."""
 
     def __init__(self, budget: Budget) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class _Functions(Functions):
 
 
 class _Interpreter(TreeInterpreter):
-    """Charges for each value that is found, and for the whole of what is built or compared."""
+    """An interpreter that charges the budget for each value found, and for each value built or compared, as a whole."""
 
     def __init__(self, budget: Budget) -> None:
         super().__init__(Options(custom_functions=_Functions(budget)))
@@ -150,7 +150,7 @@ class _Interpreter(TreeInterpreter):
         return self._built(super().visit_multi_select_dict(node, value))
 
     def visit_comparator(self, node: Any, value: Any) -> Any:
-        """Compares; a text and a number have no order: JMESPath's word for that is null, jmespath.py raises."""
+        """Compares two values; between a text and a number it returns null, as JMESPath says and jmespath.py does not."""
         left, right = (self._built(self.visit(child, value)) for child in node["children"])
         try:
             compared: Any = {**node, "children": [{"type": "literal", "value": side} for side in (left, right)]}

@@ -1,4 +1,4 @@
-"""Topic filters and templates of bindings: what wildcards stood for, where answers go, and loops. Pure."""
+"""Topic filters and templates of bindings: the text that wildcards matched, topics of answers, loops. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -13,10 +13,11 @@ _FIELD = re.compile(r"\{(\w*)\}")
 
 
 def check_topics(binding: Binding, root: str) -> None:
-    """Checks source and result topic.
+    """Checks the source and the result topic of a binding.
 
     Raises:
-        BadInputError: No topic filter, an unknown field, a topic under our own root, or the binding would hear itself.
+        BadInputError: The source is no topic filter, a field is unknown, a topic is under the site's root, or the
+            binding would receive its own answers.
     """
     source, publish = binding.source, binding.publish
     if not _is_filter(source):
@@ -35,7 +36,7 @@ def check_topics(binding: Binding, root: str) -> None:
 
 
 def captures(topic_filter: str, topic: str) -> tuple[str, ...]:
-    """Returns what each wildcard of a filter stands for in a topic that it matches."""
+    """Returns the text that each wildcard of a filter matches in a topic."""
     wanted, levels = topic_filter.split("/"), topic.split("/")
     found = [levels[i] for i, want in enumerate(wanted) if want == "+"]
     if wanted[-1] == "#":
@@ -44,10 +45,10 @@ def captures(topic_filter: str, topic: str) -> tuple[str, ...]:
 
 
 def result_topic(name: str, binding: Binding, topic: str) -> str:
-    """Returns where the answer to a message on this topic goes.
+    """Returns the topic of the answer to a message on a topic.
 
     Raises:
-        BadInputError: What the wildcards stand for makes it no topic that may be published on.
+        BadInputError: With the texts that the wildcards matched it is no topic that may be published on.
     """
     values = {"task": binding.task, "binding": name}
     values |= {str(i): value for i, value in enumerate(captures(binding.source, topic), 1)}
@@ -55,10 +56,10 @@ def result_topic(name: str, binding: Binding, topic: str) -> str:
 
 
 def check_result_topic(topic: str) -> str:
-    """Returns a topic that a binding may publish on; that none is under our own root `check_topics` sees to.
+    """Returns the topic if a binding may publish on it; `check_topics` refuses topics under the site's root.
 
     Raises:
-        BadInputError: It is empty, too long, the broker's own, or has characters that no topic has.
+        BadInputError: The topic is empty, too long, the broker's own, or has characters that no topic has.
     """
     why = why_not_publishable(topic)
     if why is not None:
@@ -67,7 +68,7 @@ def check_result_topic(topic: str) -> str:
 
 
 def may_hold_answer(topic: str, root: str) -> bool:
-    """Returns whether a binding may have published on a topic: one that a report of a bridge before us names."""
+    """Returns whether a binding may have published on a topic that the report of an earlier bridge names."""
     try:
         check_result_topic(topic)
     except BadInputError:
@@ -81,7 +82,7 @@ def overlap(one: str, other: str) -> bool:
     for i in range(max(len(left), len(right))):
         a = left[i] if i < len(left) else None
         b = right[i] if i < len(right) else None
-        if "#" in (a, b):  # stands for all that follow, and for nothing
+        if "#" in (a, b):  # matches all further levels, and none
             return True
         if a is None or b is None or ("+" not in (a, b) and a != b):
             return False
@@ -89,7 +90,7 @@ def overlap(one: str, other: str) -> bool:
 
 
 def loops(bindings: Mapping[str, Binding]) -> dict[str, tuple[str, ...]]:
-    """Returns, for each binding whose answers come back to it through others, one such way round."""
+    """Returns, for each binding whose answers return to it through other bindings, one such cycle."""
     heard_by = {
         name: [other for other, theirs in bindings.items() if overlap(_reach(binding), theirs.source)]
         for name, binding in bindings.items()
@@ -112,7 +113,7 @@ def _way_back(start: str, heard_by: Mapping[str, list[str]]) -> tuple[str, ...]:
 
 
 def _reach(binding: Binding) -> str:
-    """The filter of all topics that a binding may publish to.
+    """Returns the filter of all topics that a binding may publish on.
 
     Raises:
         BadInputError: The template has a field that the source does not fill.
