@@ -1,7 +1,7 @@
-"""What a task's scores are worth: the threshold between its answers and none of these, from examples. Pure statistics.
+"""Calibration: the score threshold between a task's answers and "none of these", from examples. Pure statistics.
 
-A third of the examples is held back: the threshold comes from the others, and the error is stated on what it has not
-seen. The error is balanced: the mean of two rates, so that it does not depend on how many examples there are of each.
+A third of the examples is held back: the threshold comes from the others, and the stated error from those held back.
+The error is balanced: the mean of two rates, so that it does not depend on the number of examples of each kind.
 """
 
 from collections import defaultdict
@@ -24,7 +24,7 @@ _HALVINGS = 50
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One example: what it shows (None: none of these), and the task's best label with its score."""
+    """One example: its true label (None: none of these), and the task's best label with its score."""
 
     label: str | None
     answer: str

@@ -278,7 +278,7 @@ class Client:
 
     @property
     def refused(self) -> UnauthorisedError | None:
-        """Why the broker refuses the login; None while it does not."""
+        """The error with which the broker refused the login; None if it did not."""
         return self._link.refused
 
     @property
@@ -289,7 +289,7 @@ class Client:
     def tasks(self) -> dict[str, RouteDoc]:
         """Returns the tasks that the planner has published: name -> inputs, answer, steps and their ready copies.
 
-        The first call subscribes to the routes of all tasks and waits until those are known that there are.
+        The first call subscribes to the routes of all tasks and waits until the retained ones have arrived.
 
         Raises:
             UnauthorisedError: The broker has revoked the login's rights.

@@ -91,9 +91,9 @@ def run(named: str, context: "ProcessContext | None" = None) -> None:
 
     Args:
         named: The first word that is no option: only this command's code is imported.
-        context: What an agent's supervisor hands to the agent; commands find it in typer's context, as `obj`.
+        context: The process context of an agent under a supervisor; commands find it in typer's context, as `obj`.
     """
-    gc.disable()  # most of what imports make stays: to look for garbage in it costs a tenth of a command's start
+    gc.disable()  # most objects of imports stay: to search them for garbage costs a tenth of a command's start
     app = command_line([named] if named in {*_COMMANDS, *_GROUPS} else {**_COMMANDS, **_GROUPS})
     gc.freeze()
     gc.enable()

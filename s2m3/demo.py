@@ -62,7 +62,7 @@ class Case:
     shown: str
 
     def wrong(self, answer: Answer) -> str | None:
-        """Returns what differs from the expected outputs; None if nothing does."""
+        """Returns the difference from the expected outputs; None if there is none."""
         for name, wanted in self.expect.items():
             if answer.outputs.get(name) != wanted:
                 return f"{name} is {answer.outputs.get(name)!r}, not {wanted!r}"

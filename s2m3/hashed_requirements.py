@@ -1,6 +1,6 @@
 """`python -m s2m3.hashed_requirements`: pip's installation report as requirements with hashes, for further devices.
 
-What one device tried is what the next ones get, byte for byte. It downloads nothing and installs nothing.
+Further devices get the same packages as the first one, byte for byte. It downloads nothing and installs nothing.
 """
 
 import json
@@ -24,7 +24,7 @@ def hashed_lines(report: Any) -> list[str]:
             checkout) has no hash, and becomes a comment.
 
     Raises:
-        BadInputError: It is no such report, or a package has no SHA-256.
+        BadInputError: The text is no such report, or a package has no SHA-256.
     """
     try:
         if report["version"] != "1":

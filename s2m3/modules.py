@@ -1,4 +1,4 @@
-"""What a module class of another package is written with (docs/models.md): these names stay.
+"""The interface for module classes of other packages (docs/models.md): these names stay.
 
 A package declares its classes as entry points of the group `s2m3.modules`; each is a function
 `load(spec: ModuleSpec, source: ModuleSource) -> Module`.

@@ -1,4 +1,4 @@
-"""What a site's documents say of tasks with stand-ins: which model answers, and why no better one does."""
+"""Tasks with stand-ins in a site's documents: the model that answers, and the reasons why no better one does."""
 
 from typing import Any
 

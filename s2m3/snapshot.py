@@ -42,7 +42,7 @@ class Site:
         settings: The broker's address, and the login.
         roll_call: The name under which to ask for a roll call, at the start and when documents are missing; None asks
             for none and shows what the broker has retained.
-        with_node_settings: Whether to read what the operator says of nodes, which no other login may read.
+        with_node_settings: Whether to read the operator's settings of nodes, which no other login may read.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Site:
         self.planner: m.PlannerState | None = None
         self.nodes = NodeStates()
         self.profiles: dict[str, m.NodeProfile] = {}
-        #: what the operator says of nodes, if it was asked for
+        #: node -> the operator's settings, if they were requested
         self.settings: dict[str, sleep.NodeSettings] = {}
         self.reported: dict[str, m.Reported] = {}
         self.loads: dict[str, m.NodeLoad] = {}

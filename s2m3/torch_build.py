@@ -1,10 +1,11 @@
-"""Installs torch in the build that this machine has a use for: `python -m s2m3.torch_build`.
+"""Installs the build of torch that suits this machine: `python -m s2m3.torch_build`.
 
-The usual index carries torch for Linux with CUDA, gigabytes of it (x86-64 always, aarch64 from 2.11 on). Where no
-NVIDIA device is, this takes a build for the CPU, and fetches nothing rather than CUDA. What pip would take is asked of
-pip (`--dry-run`), so an index or a folder of wheels in pip's own configuration counts. Two variables decide otherwise:
+The default index has torch for Linux with CUDA, gigabytes of it (x86-64 always, aarch64 from 2.11 on). On a machine
+without an NVIDIA device this module installs a build for the CPU, and rather nothing than CUDA. It asks pip which
+packages it would install (`--dry-run`), so an index or a folder of wheels in pip's configuration counts. Two variables
+change the choice:
 
-- TORCH_BUILD: cpu or cuda; without it the machine is looked at.
+- TORCH_BUILD: cpu or cuda; without it, the machine's devices decide.
 - TORCH_INDEX: an index with CPU builds, such as the one that PyTorch's installation page names.
 """
 
@@ -28,19 +29,19 @@ from s2m3.schemas.errors import BadInputError, NotInstalledError, S2M3Error
 
 __all__ = ["Choice", "Machine", "choices", "cuda_packages", "install", "main", "tested_releases", "this_machine"]
 
-#: The first pip whose dry run reads metadata alone; an older one fetches the wheels to tell what it would fetch.
+#: The first pip whose dry run reads metadata alone; an older one downloads the wheels even in a dry run.
 _PIP = (23, 3)
 _CUDA = re.compile(r"nvidia-|cuda-|triton$")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What decides which build is of use.
+    """The facts that the choice of a build depends on.
 
     Args:
-        system: As `platform.system()` says.
-        machine: As `platform.machine()` says.
-        nvidia: Whether an NVIDIA device is there.
+        system: The value of `platform.system()`.
+        machine: The value of `platform.machine()`.
+        nvidia: Whether the machine has an NVIDIA device.
     """
 
     system: str
@@ -50,14 +51,14 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One way to get torch.
+    """One way to install torch.
 
     Args:
-        says: What it is, for the person who waits.
-        tool: Which installer.
-        words: What it is told besides the requirement and the constraints.
-        tested: Whether the release is the one that was tested (constraints.txt), or any that will do.
-        checked: Whether pip is asked first what it would fetch; CUDA rules the choice out.
+        says: A description for people.
+        tool: The installer.
+        words: Arguments of the installer besides the requirement and the constraints.
+        tested: Whether to install the tested release (constraints.txt), or any that meets the requirement.
+        checked: Whether a dry run of pip decides: a build with CUDA rules the choice out.
     """
 
     says: str
@@ -68,15 +69,15 @@ class Choice:
 
 
 def choices(machine: Machine, build: str | None, index: str | None) -> Iterator[Choice]:
-    """Yields the ways to get torch, best first.
+    """Yields the ways to install torch, best first.
 
     Args:
-        machine: Where it is to run.
-        build: `cpu` or `cuda`, whatever the machine; None: by the machine.
-        index: One with CPU builds.
+        machine: The machine.
+        build: `cpu` or `cuda`; None: by the machine.
+        index: An index with CPU builds.
 
     Raises:
-        BadInputError: There is no such build.
+        BadInputError: The build is neither of them.
     """
     if build not in (None, "cpu", "cuda"):
         raise BadInputError(f"TORCH_BUILD is cpu or cuda, not {build!r}")
@@ -95,7 +96,7 @@ def choices(machine: Machine, build: str | None, index: str | None) -> Iterator[
 
 
 def this_machine() -> Machine:
-    """Returns what this machine is."""
+    """Returns the facts about this machine."""
     nvidia = Path("/dev/nvidia0").exists() or Path("/proc/driver/nvidia/version").exists()
     return Machine(platform.system(), platform.machine(), nvidia or shutil.which("nvidia-smi") is not None)
 
@@ -107,12 +108,12 @@ def cuda_packages(report: Mapping[str, Any]) -> list[str]:
 
 
 def install() -> None:
-    """Installs torch, and says on stderr which build.
+    """Installs torch, and prints its build on stderr.
 
     Raises:
         BadInputError: TORCH_BUILD is no build.
-        NotInstalledError: There is no build without CUDA to be had here; none was fetched.
-        S2M3Error: The installer failed; it has said why.
+        NotInstalledError: No build without CUDA is available here; nothing was downloaded.
+        S2M3Error: The installer failed, and has printed the reason.
     """
     if (there := _installed()) is not None:
         _say(f"torch {there} is there already")
@@ -141,7 +142,7 @@ def install() -> None:
 
 
 def _would_bring(choice: Choice, wanted: Sequence[str], tools: Path) -> list[str] | None:
-    """Returns the packages of CUDA that pip would fetch, by their metadata alone; None where pip finds no torch."""
+    """Returns the packages of CUDA that pip would install, by a dry run; None if pip finds no torch."""
     report = tools / "report.json"
     words = ["install", "--dry-run", "--quiet", "--report", str(report), *choice.words, *wanted]
     command = [sys.executable, "-m", "pip", *words]
@@ -150,7 +151,7 @@ def _would_bring(choice: Choice, wanted: Sequence[str], tools: Path) -> list[str
 
 
 def _run(choice: Choice, wanted: Sequence[str], tools: Path) -> bool:
-    """Installs a choice; returns whether that went well."""
+    """Installs a choice; returns whether that succeeded."""
     if choice.tool == "pip":
         command = [sys.executable, "-m", "pip", "install", *choice.words, *wanted]
     else:
@@ -162,7 +163,7 @@ def _run(choice: Choice, wanted: Sequence[str], tools: Path) -> bool:
 
 
 def _recent_pip(tools: Path) -> dict[str, str]:
-    """Returns an environment in which `python -m pip` is one whose dry run fetches no wheels."""
+    """Returns environment variables with which `python -m pip` is a pip whose dry run downloads no wheels."""
     try:
         recent = tuple(int(part) for part in version("pip").split(".")[:2]) >= _PIP
     except PackageNotFoundError as error:
@@ -176,7 +177,7 @@ def _recent_pip(tools: Path) -> dict[str, str]:
 
 
 def _fetched(tool: str, tools: Path, release: str = "") -> Path | None:
-    """Installs a tool into a folder that is removed afterwards; returns its program, or None if it cannot be had."""
+    """Installs a tool into a folder that is removed afterwards; returns its program, or None after a failure."""
     folder = tools / tool
     if not folder.exists():
         words = ["install", "--quiet", "--disable-pip-version-check", "--target", str(folder), f"{tool}{release}"]
@@ -186,7 +187,7 @@ def _fetched(tool: str, tools: Path, release: str = "") -> Path | None:
 
 
 def _variable(name: str) -> str | None:
-    """An empty one (a build argument that was not given) is none."""
+    """Returns an environment variable; None if it is unset or empty, as a build argument that was not given."""
     return os.environ.get(name) or None
 
 
@@ -198,12 +199,12 @@ def _installed() -> str | None:
 
 
 def _requirement() -> str:
-    """What the extra `agent` asks of torch."""
+    """Returns the requirement on torch of the extra `agent`."""
     return next(line.split(";")[0].strip() for line in requires("s2m3") or [] if re.match(r"torch\b", line))
 
 
 def tested_releases() -> list[str]:
-    """Returns the release that was tested, for each kind of machine, with a marker that says for which."""
+    """Returns the tested release of torch for each kind of machine, with an environment marker."""
     lines = files("s2m3").joinpath("constraints.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if re.match(r"torch==", line)]
 
@@ -213,7 +214,7 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    """Entry of `python -m s2m3.torch_build`; exit codes as `s2m3` has them."""
+    """Entry point of `python -m s2m3.torch_build`; exit codes as of `s2m3`."""
     try:
         install()
     except S2M3Error as error:

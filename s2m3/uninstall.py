@@ -1,4 +1,4 @@
-"""What a site has left retained on a broker: found, told apart from what is others', and cleared."""
+"""Finds the retained messages of a site on a broker, distinguishes them from those of others, and clears them."""
 
 import json
 import secrets
@@ -19,11 +19,11 @@ from s2m3.schemas.settings import BrokerSettings
 __all__ = ["Retained", "is_own_device", "is_own_topic"]
 
 _CONFIRM_S = 10.0
-#: After the broker has confirmed, retained messages come at once; this long without one more, and all are here.
+#: Retained messages arrive right after the SUBACK: if none arrives for this long, all have arrived.
 _QUIET_S = 0.5
-#: Services that still run tell again what they own: what is cleared is looked at for so long.
+#: Services that still run publish their documents again: cleared topics are watched for this long.
 _LOOK_AGAIN_S = 1.5
-#: The first levels below the root that a site uses; others may be somebody else's.
+#: The first levels below the root that a site uses; other levels may belong to others.
 _OURS = frozenset(path.pattern.split("/")[0] for path in topics.ALL)
 
 
@@ -33,7 +33,7 @@ def is_own_topic(topic: str, root: str) -> bool:
 
 
 def is_own_device(topic: str, payload: bytes, root: str) -> bool:
-    """Returns whether a discovery document is of this site: by its name, its origin, and the topics it names."""
+    """Returns whether a discovery document is of this site, by its name, its origin, and the topics in it."""
     device = topic.split("/")[-2] if "/" in topic else ""
     if not device.startswith(f"{site_id(root)}-"):
         return False
@@ -47,11 +47,11 @@ def is_own_device(topic: str, payload: bytes, root: str) -> bool:
 
 
 class Retained:
-    """What is retained, kept up to date while it is looked at.
+    """The retained messages of a broker, kept up to date while the context manager is open.
 
     Args:
-        settings: Where the broker is.
-        prefix: Of Home Assistant's discovery.
+        settings: The broker's address, and the login.
+        prefix: First levels of Home Assistant's discovery topics.
     """
 
     def __init__(self, settings: BrokerSettings, prefix: str) -> None:
@@ -84,7 +84,7 @@ class Retained:
 
     @property
     def own(self) -> list[str]:
-        """The site's own topics: Home Assistant's documents first, for they name the rest."""
+        """The site's own topics: the discovery documents first, because they name the others."""
         with self._changed:
             found = dict(self._found)
         devices = [t for t, payload in found.items() if self._is_device(t) and is_own_device(t, payload, self.root)]
@@ -93,13 +93,13 @@ class Retained:
 
     @property
     def others(self) -> list[str]:
-        """Topics below the root that are none of a site's."""
+        """Topics below the root that do not belong to a site."""
         with self._changed:
             return sorted(t for t in self._found if t.startswith(f"{self.root}/") and not is_own_topic(t, self.root))
 
     @property
     def running(self) -> list[str]:
-        """The services that say that they run: they would tell again what is cleared."""
+        """The services whose state says that they run: they would publish cleared documents again."""
         with self._changed:
             found = dict(self._found)
         names = []
@@ -111,7 +111,7 @@ class Retained:
         return names
 
     def clear(self, cleared: list[str]) -> list[S2M3Error]:
-        """Clears topics; returns what the broker did not let us.
+        """Clears topics; returns the errors of those that the broker did not let us clear.
 
         Raises:
             S2M3Error: The broker did not acknowledge in time.
@@ -129,8 +129,8 @@ class Retained:
                 raise S2M3Error(f"the broker did not acknowledge {topic} in {_CONFIRM_S:g} s")
         return refused
 
-    def told_again(self) -> list[str]:
-        """Returns what is there again, or still, some time after it was cleared."""
+    def published_again(self) -> list[str]:
+        """Returns the topics that have a retained message again, or still, some time after they were cleared."""
         deadline = time.monotonic() + _LOOK_AGAIN_S
         with self._changed:
             while (left := deadline - time.monotonic()) > 0:
@@ -158,7 +158,7 @@ class Retained:
             self._changed.notify_all()
 
     def _is_retained(self, topic: str) -> bool:
-        """Whether what is said there now is retained too: the broker says so only to those who come later."""
+        """Whether the newest message on a topic is retained: the broker marks it so only for later subscribers."""
         return self._is_device(topic) or any(p.retain and p.ids(self.root, topic) is not None for p in topics.ALL)
 
     def _is_device(self, topic: str) -> bool:
@@ -172,7 +172,7 @@ class Retained:
 
 
 def _report_of(root: str, found: tuple[str, bytes]) -> list[str]:
-    """The topics of retained answers that the report of a binding names."""
+    """Returns the topics of retained answers that the report of a binding names."""
     topic, payload = found
     if topics.BRIDGE_BINDING.ids(root, topic) is None:
         return []

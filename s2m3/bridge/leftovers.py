@@ -1,4 +1,4 @@
-"""What a bridge before this one has left retained: pictures and answers, which end as this one's own do."""
+"""Finds the pictures and answers that an earlier bridge left retained; they expire as those of this bridge do."""
 
 from functools import partial
 
@@ -16,12 +16,12 @@ _PATHS = (topics.BRIDGE_ANSWER, topics.BRIDGE_PICTURE)
 
 
 class Leftovers:
-    """Hands over what it finds. In the loop's thread.
+    """Passes the retained topics of an earlier bridge on. All methods run in the loop's thread.
 
     Args:
-        link: The bridge's.
-        announcer: Takes pictures and answers.
-        bindings: Take the topics that their reports name.
+        link: The bridge's connection.
+        announcer: Takes over pictures and answers.
+        bindings: Takes over the topics that reports of bindings name.
     """
 
     def __init__(self, link: Link, announcer: Announcer, bindings: Bindings) -> None:
@@ -30,17 +30,17 @@ class Leftovers:
         self._bindings = bindings
 
     def listen(self) -> None:
-        """Begins to look; retained messages come once the link is connected."""
+        """Subscribes; the retained messages arrive once the link is connected."""
         for path in _PATHS:
             self._link.subscribe(path.all(self._link.root), partial(self._on_left, path))
 
     def stop_listening(self) -> None:
-        """Ends looking: what the bridge itself publishes came back meanwhile."""
+        """Ends the subscriptions: from now on they would deliver the bridge's own publications."""
         for path in _PATHS:
             self._link.unsubscribe(path.all(self._link.root))
 
     def of_report(self, binding: str, payload: bytes) -> None:
-        """Takes the report of a binding as a bridge before us told it."""
+        """Takes the report of a binding that an earlier bridge published."""
         try:
             report = topics.BRIDGE_BINDING.decode(payload)
         except S2M3Error:

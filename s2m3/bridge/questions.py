@@ -1,4 +1,4 @@
-"""Questions in words on `bridge/ask/<task>`: each goes to the task's one text input, about the picture it saw last."""
+"""Questions as text on `bridge/ask/<task>`: each becomes a request with the text and the task's last picture."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,14 +16,14 @@ _MOST = 8
 
 
 class Questions:
-    """Takes questions in, a few at a time. In the loop's thread.
+    """Sends the requests of questions, a few at a time. All methods run in the loop's thread.
 
     Args:
-        root: Of the topics.
-        kinds: Returns what a task takes.
-        last_picture: Returns the picture that a task analysed last.
-        ask: Asks a task; calls back once.
-        refuse: Tells that a question was not asked, and why.
+        root: First levels of the site's topics.
+        kinds: Returns input name -> kind of a task.
+        last_picture: Returns the last picture that was an input of a task.
+        ask: Sends a request; its callback is called once.
+        refuse: Publishes why a question was not asked.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class Questions:
         self._under_way = 0
 
     def take(self, message: Message) -> None:
-        """Asks what a message says, or tells why not."""
+        """Sends the request of a question, or publishes why there is none."""
         task = (topics.BRIDGE_ASK.ids(self._root, message.topic) or {}).get("task")
-        if task is None or message.retain or not message.payload.strip():  # a text that is cleared asks nothing
+        if task is None or message.retain or not message.payload.strip():  # an empty payload clears a topic
             return
         kinds = self._kinds(task)
         question = message.payload.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What the bridge asks, and what it tells of it: every answer to the house, every failure as an event."""
+"""The requests of the bridge: sends them, publishes every answer for the house, and every failure as an event."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -33,13 +33,13 @@ _log = structlog.get_logger(__name__)
 
 
 class Requests:
-    """Asks for bindings and questions. In the loop's thread.
+    """Sends the requests of bindings and questions. All methods run in the loop's thread.
 
     Args:
-        link: The bridge's.
-        dispatcher: Asks.
-        view: What the bridge has heard.
-        announcer: Tells answers to the house.
+        link: The bridge's connection.
+        dispatcher: Sends the requests.
+        view: The documents that the bridge has received.
+        announcer: Publishes answers.
         record: Keeps an answer in the history.
         binding_changed: Called when a binding listens, or has been refused.
     """
@@ -67,7 +67,7 @@ class Requests:
 
         def settle(result: Result) -> None:
             nonlocal asked
-            if asked.picture is None:  # the first request of a new task: its kinds of inputs are known only now
+            if asked.picture is None:  # at the first request of a new task its kinds of inputs were not known
                 asked = replace(asked, picture=picture_of(inputs, self.kinds(asked.task)))
             steps = {step: m.StepTiming(**timing.as_dict()) for step, timing in result.timings.items()}
             boxes, answer = boxes_in(result.outputs) or (), of_result(asked, result, _now())
@@ -75,37 +75,37 @@ class Requests:
                 AnswerRecord(asked, answer, self._whole(asked.task, inputs), boxes, steps, self._model(asked.task))
             )
             if result.error is not None:
-                self._tell_failure(asked.task, result.request, result.error)
+                self._publish_failure(asked.task, result.request, result.error)
             done(result)
 
         self._dispatcher.submit(asked.task, inputs, None, settle)
 
     def failed(self, asked: Asked, request: bytes, error: S2M3Error) -> None:
-        """Tells of a failure that came before or after a request."""
+        """Publishes a failure before or after a request."""
         self._publish_record(AnswerRecord(asked, failure(asked, error, _now()), model=self._model(asked.task)))
-        self._tell_failure(asked.task, request, error)
+        self._publish_failure(asked.task, request, error)
 
     def refuse(self, asked: Asked, error: S2M3Error) -> None:
-        """Tells that a request is not made, and why."""
+        """Publishes why a request is not made."""
         self.failed(asked, new_request_id(), error)
 
     def kinds(self, task: str) -> Mapping[str, Kind]:
-        """Returns what a task takes; nothing while that is not known."""
+        """Returns input name -> kind of a task; {} while its route is unknown."""
         return self._view.kinds(task)
 
     def binding_changed(self) -> None:
-        """One listens, has been refused, or holds an answer on another topic: worth a report."""
+        """Called when a binding listens, has been refused, or retains an answer on a further topic."""
         self._binding_changed()
 
     def listen(self, *, pictures: bool) -> None:
-        """Begins to hear answers to the plain requests of others and, if wanted, the pictures that these are about."""
+        """Subscribes to answers to other callers' plain requests and, if wanted, to the requests for the pictures."""
         self._link.subscribe(topics.RESPONSE.all(self._link.root), self._on_response)
         for path in (topics.REQUEST, topics.REQUEST_INPUT, topics.REQUEST_TRANSACTION) if pictures else ():
             # not required: an access list that an earlier release wrote does not grant them
             self._link.subscribe(path.all(self._link.root), partial(self._on_request, path), required=False)
 
     def _on_response(self, message: Message) -> None:
-        """Takes an answer that somebody else got on `response/<task>`."""
+        """Handles an answer on `response/<task>`, which is another caller's."""
         task = (topics.RESPONSE.ids(self._link.root, message.topic) or {}).get("task")
         answer = None if task is None else of_plain(task, message.payload, _now())
         if task is None or answer is None or task not in self._view.tasks:
@@ -119,7 +119,7 @@ class Requests:
         self._record(AnswerRecord(known, answer, whole, boxes, steps, self._model(task)))
 
     def _on_request(self, path: topics.TopicPath, message: Message) -> None:
-        """Takes a plain request that somebody else answers: its picture belongs to its answer.
+        """Handles another caller's plain request: its picture belongs to its answer.
 
         Args:
             path: The family of its topic.
@@ -135,7 +135,7 @@ class Requests:
         else:
             try:
                 request = parse_plain(message.payload)
-            except BadInputError:  # it is answered, too
+            except BadInputError:  # such a request gets an answer, too
                 request = PlainRequest(transaction=transaction_of(message.payload))
         deadline_s = request.deadline_s or self._view.routes[task].deadline_s
         kinds, now = self.kinds(task), time.monotonic()
@@ -147,7 +147,7 @@ class Requests:
             self._record(record)
 
     def _whole(self, task: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Returns the inputs of a request with the task's own for those that it does not give."""
+        """Returns the inputs of a request, with the task's defaults for missing ones."""
         doc = self._view.routes.get(task)
         return {**(doc.defaults if doc else {}), **inputs}
 
@@ -155,7 +155,7 @@ class Requests:
         doc = self._view.routes.get(task)
         return doc.model if doc else None
 
-    def _tell_failure(self, task: str, request: bytes, error: S2M3Error) -> None:
+    def _publish_failure(self, task: str, request: bytes, error: S2M3Error) -> None:
         detail = f"{error.code}: {error.detail}"
         event = m.Event(event="request_failed", task=task, request=shown_id(request), detail=detail)
         topic = topics.EVENT.at(self._link.root)

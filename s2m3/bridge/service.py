@@ -1,6 +1,6 @@
-"""The bridge between a house and the site: runs the bindings, answers questions, and shows what there is.
+"""The bridge service: runs the bindings, answers questions, and publishes the site for home automation.
 
-A service of its own: the planner is not on the data path, and with the bridge dead all else goes on.
+It is a service of its own: without the bridge, requests and planning go on.
 """
 
 import secrets
@@ -39,19 +39,19 @@ __all__ = ["Bridge"]
 
 _log = structlog.get_logger(__name__)
 _REPORT_S = 1.0
-#: A bridge that stands by takes over when it has not heard this for 2.5 times as long (broker/leader_election.py).
+#: Interval of the state. A bridge that stands by takes over after 2.5 intervals without it (broker/leader_election).
 _BEAT_S = 5.0
-#: After the broker has confirmed, retained documents come at once: what has not come by then, it does not have.
+#: Retained documents arrive right after the SUBACK: the broker has no others if they have not arrived by then.
 _SETTLED_S = 1.0
 D = TypeVar("D")
 
 
 class Bridge:
-    """The one bridge of a site. Its state belongs to its loop's thread.
+    """The bridge of a site. All state belongs to its loop's thread.
 
     Args:
-        settings: Of this process.
-        epoch: The newest seen of a bridge before us; 0: none.
+        settings: The settings of this process.
+        epoch: The newest epoch seen of another bridge; 0 if none.
     """
 
     def __init__(self, settings: BridgeSettings, epoch: int = 0) -> None:
@@ -61,7 +61,7 @@ class Bridge:
         self._epoch = next_epoch(epoch)
         self._process = secrets.token_hex(4)
         self._stopping = False
-        #: since the last connect we have heard what the broker remembers, and that nobody has taken over
+        #: whether the retained documents have arrived since the last connect, and no other bridge has taken over
         self._settled = False
         self.superseded, self.newest = threading.Event(), epoch
         offline = b.BridgeState(state="offline", epoch=self._epoch)
@@ -79,7 +79,7 @@ class Bridge:
         retention = Retention(settings.pictures, settings.answers)
         devices = Devices(self._root, prefix, version("s2m3"), pictures=settings.pictures > 0)
         shown = devices if settings.homeassistant else None
-        self._announcer = Announcer(self._link, self._loop, self._view, shown, self._tell_again, retention=retention)
+        self._announcer = Announcer(self._link, self._loop, self._view, shown, self._republish, retention=retention)
         self._history = History(self._link, self._loop, settings, Finder(self._dispatcher))
         self._requests = asks = Requests(
             self._link,
@@ -87,26 +87,26 @@ class Bridge:
             self._view,
             self._announcer,
             record=self._history.record,
-            binding_changed=self._tell_reports,
+            binding_changed=self._publish_reports,
         )
         shows = self._announcer.last_picture
         self._questions = Questions(self._root, kinds=asks.kinds, last_picture=shows, ask=asks.ask, refuse=asks.refuse)
         self._bindings = Bindings(settings, self._loop, asks, self._process, answers_s=settings.answers)
         self._leftovers = Leftovers(self._link, self._announcer, self._bindings)
         self._reports: dict[str, b.BindingReport] = {}
-        #: what was known, or retained, and has not been told again since the last connect
-        self._unheard: set[tuple[str, str]] = set()
-        #: the bindings as they were said: a newer release may have said more than we read
-        self._said: dict[str, bytes] = {}
-        #: whether the broker told of any bridge since the last connect: else it has forgotten everything
+        #: (kind, name) of documents that were known or retained, and have not arrived since the last connect
+        self._unconfirmed: set[tuple[str, str]] = set()
+        #: binding -> payload of its document, as a newer release may have written keys that this one does not know
+        self._payloads: dict[str, bytes] = {}
+        #: whether the state of any bridge has arrived since the last connect; if not, the broker has lost its documents
         self._is_known = False
-        #: of the last connect
+        #: timers of the last connect
         self._timers: list[Timer] = []
 
-    # ---- life -----------------------------------------------------------------------------------------------------
+    # ---- start and stop -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Connects, and takes up what is retained.
+        """Connects, and reads the retained documents.
 
         Raises:
             UnauthorisedError: The broker refused the login.
@@ -129,24 +129,24 @@ class Bridge:
         link.subscribe(topics.BRIDGE_ASK.all(self._root), self._questions.take)
         self._leftovers.listen()
         self._history.start()
-        for path in (topics.BRIDGE_TASK, topics.BRIDGE_NODE, topics.BRIDGE_BINDING):  # of a bridge before us
+        for path in (topics.BRIDGE_TASK, topics.BRIDGE_NODE, topics.BRIDGE_BINDING):  # of an earlier bridge
             link.subscribe(path.all(self._root), partial(self._on_left, path))
         self._dispatcher.start()
         self._asking.start()
         link.start()
-        self._loop.every(_REPORT_S, self._tell_reports)
+        self._loop.every(_REPORT_S, self._publish_reports)
         self._loop.every(_BEAT_S, self._beat)
         _log.info("bridge_up", epoch=self._epoch, homeassistant=self._settings.homeassistant)
 
     def stop(self) -> None:
-        """Says that the bridge is gone, and ends."""
+        """Publishes that the bridge is offline, and disconnects."""
         self._stopping = True
-        is_ours = not self.superseded.is_set()  # else another bridge tells now what is retained
+        is_ours = not self.superseded.is_set()  # else the retained documents are another bridge's
         self._bindings.stop(clear=is_ours)
         if is_ours:
             self._loop.call(self._announcer.end)
             self._history.forget_state()
-            self._tell_state("offline")
+            self._publish_state("offline")
         self._history.stop()
         self._asking.stop(timeout_s=1.0)
         self._link.stop()
@@ -155,15 +155,15 @@ class Bridge:
 
     @property
     def refused(self) -> UnauthorisedError | None:
-        """Why the broker will not have us; None while it does."""
+        """The error with which the broker refused one of the bridge's connections; None if it did not."""
         return self._link.refused or self._asking.refused
 
     def _on_connected(self) -> None:
         if self.superseded.is_set():
             return
         view = self._view
-        self._unheard |= {("node", n) for n in view.nodes.present | view.nodes.lost}
-        self._unheard |= {("task", task) for task in view.tasks} | {("binding", n) for n in self._bindings.wanted}
+        self._unconfirmed |= {("node", n) for n in view.nodes.present | view.nodes.lost}
+        self._unconfirmed |= {("task", task) for task in view.tasks} | {("binding", n) for n in self._bindings.wanted}
         self._settled = self._is_known = False
         self._announcer.hold()
         self._announcer.changed("planner")
@@ -171,49 +171,49 @@ class Bridge:
             timer.cancel()
         self._timers = [
             self._loop.after(_SETTLED_S, self._settle),
-            self._loop.after(self._settings.forget_s, self._forget_unheard),
+            self._loop.after(self._settings.forget_s, self._forget_unconfirmed),
         ]
         self._reports = {}
 
-    def _tell_again(self) -> None:
-        """The broker may have forgotten what we retain, or Home Assistant has just started."""
-        self._tell_state("online")
+    def _republish(self) -> None:
+        """Publishes all retained documents: the broker may have lost them, or Home Assistant has just started."""
+        self._publish_state("online")
         self._announcer.repeat()
         self._history.publish_state()
 
     def _answer_roll_call(self) -> None:
-        """Not the pictures, and nothing outside the root: whoever asks reads neither."""
+        """Publishes the documents that askers of roll calls read: no pictures, and none outside the root."""
         if self._settled and self._link.connected and not self.superseded.is_set():
-            self._tell_state("online")
+            self._publish_state("online")
             self._announcer.repeat_documents()
             self._history.publish_state()
             self._reports = {}
-            self._tell_reports()
+            self._publish_reports()
 
     def _settle(self) -> None:
-        """A broker that forgot everything is told what is wanted; a node that it does not know is not there."""
+        """Handles the end of the retained documents: restores bindings that the broker lost, notes absent nodes."""
         if self.superseded.is_set() or not self._link.connected:
             return
         self._settled = True
         self._announcer.release()
-        self._tell_again()
+        self._republish()
         if not self._is_known:
-            for name, payload in self._said.items():
-                if ("binding", name) in self._unheard:
+            for name, payload in self._payloads.items():
+                if ("binding", name) in self._unconfirmed:
                     self._retain(topics.BIND.at(self._root, binding=name), payload)
-        self._view.silent = {name for kind, name in self._unheard if kind == "node"}
+        self._view.silent = {name for kind, name in self._unconfirmed if kind == "node"}
         for node in self._view.silent:
             self._announcer.changed("node", node)
         self._all_tasks_changed()
 
-    def _forget_unheard(self) -> None:
+    def _forget_unconfirmed(self) -> None:
         if not self._link.connected:
             return
         for path in (topics.BRIDGE_TASK, topics.BRIDGE_NODE, topics.BRIDGE_BINDING):
             self._link.unsubscribe(path.all(self._root))
         self._leftovers.stop_listening()
-        unheard, self._unheard = self._unheard, set()
-        for kind, name in unheard:
+        unconfirmed, self._unconfirmed = self._unconfirmed, set()
+        for kind, name in unconfirmed:
             _log.info("forgotten", kind=kind, name=name)
             if kind == "node":
                 self._on_node_state(name, None)
@@ -222,7 +222,7 @@ class Bridge:
             else:
                 self._on_binding(name, None)
 
-    # ---- what comes in --------------------------------------------------------------------------------------------
+    # ---- incoming documents ---------------------------------------------------------------------------------------
 
     def _on_bridge_state(self, _: str, state: b.BridgeState | None) -> None:
         if state is None or self._stopping:
@@ -232,8 +232,8 @@ class Bridge:
             _log.warning("superseded", epoch=self._epoch, by=state.epoch)
             self.newest = state.epoch
             self.superseded.set()
-        elif state.epoch < self._epoch or state.state == "offline":  # one that thawed, or an old will that came late
-            self._tell_state("online")
+        elif state.epoch < self._epoch or state.state == "offline":  # of a bridge that was frozen, or a late last will
+            self._publish_state("online")
 
     def _on_left(self, path: topics.TopicPath, message: Message) -> None:
         kind, name = next(iter((path.ids(self._root, message.topic) or {"": ""}).items()))
@@ -242,7 +242,7 @@ class Bridge:
             self._leftovers.of_report(name, message.payload)
         known = {"node": nodes.present | nodes.lost, "task": self._view.tasks, "binding": self._bindings.wanted}
         if message.retain and name and name not in known[kind]:
-            self._unheard.add((kind, name))
+            self._unconfirmed.add((kind, name))
 
     def _on_planner(self, _: str, state: m.PlannerState | None) -> None:
         asleep = self._view.asleep
@@ -252,7 +252,7 @@ class Bridge:
         self._announcer.changed("planner")
 
     def _on_task(self, task: str, spec: m.TaskSpec | None) -> None:
-        self._unheard.discard(("task", task))
+        self._unconfirmed.discard(("task", task))
         if spec is None:
             self._view.tasks.pop(task, None)
             self._announcer.forget("task", task)
@@ -276,7 +276,7 @@ class Bridge:
                 self._announcer.changed("planner")
 
     def _on_node_state(self, node: str, state: m.NodeState | None) -> None:
-        self._unheard.discard(("node", node))
+        self._unconfirmed.discard(("node", node))
         self._view.silent.discard(node)
         self._view.nodes.update(node, state)
         if state is None:
@@ -301,37 +301,37 @@ class Bridge:
             self._announcer.changed(kind, name)
 
     def _keep_binding(self, name: str, payload: bytes) -> bool:
-        self._said[name] = payload
+        self._payloads[name] = payload
         return True
 
     def _on_binding(self, name: str, binding: b.Binding | None) -> None:
-        self._unheard.discard(("binding", name))
+        self._unconfirmed.discard(("binding", name))
         before = self._bindings.wanted.get(name)
         self._bindings.update(name, binding)
-        self._reports.pop(name, None)  # told again even if nothing changed: whoever published it waits to hear
+        self._reports.pop(name, None)  # published again even without a change: the binding's publisher waits for it
         if binding is None:
-            self._said.pop(name, None)
+            self._payloads.pop(name, None)
             self._retain(topics.BRIDGE_BINDING.at(self._root, binding=name), b"")
             self._announcer.forget_binding(name, before.task if before is not None else None)
             for topic in self._bindings.left_by(name):
                 self._retain(topic, b"")
-        self._tell_reports()
+        self._publish_reports()
 
-    # ---- what goes out --------------------------------------------------------------------------------------------
+    # ---- outgoing documents ---------------------------------------------------------------------------------------
 
     def _beat(self) -> None:
         if self._settled and self._link.connected:
-            self._tell_state("online")
+            self._publish_state("online")
             self._history.look(self._view.routes)
             self._history.publish_state(again=False)
 
-    def _tell_state(self, state: str) -> None:
+    def _publish_state(self, state: str) -> None:
         if state == "online" and self.superseded.is_set():
             return
         document = b.BridgeState.model_validate({"state": state, "epoch": self._epoch})
         self._retain(topics.BRIDGE_STATE.at(self._root), document.encode())
 
-    def _tell_reports(self) -> None:
+    def _publish_reports(self) -> None:
         if not self._settled:
             return
         reports = self._bindings.reports()

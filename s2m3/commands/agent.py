@@ -1,4 +1,4 @@
-"""`s2m3 agent`: the options of an agent. It imports nothing of the other services: its memory is a small device's."""
+"""`s2m3 agent`: the options of an agent. It imports nothing of the other services, as small devices lack memory."""
 
 from pathlib import Path
 from typing import Annotated

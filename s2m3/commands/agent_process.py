@@ -1,4 +1,4 @@
-"""The agent's process, from its settings to its end: `s2m3 agent`."""
+"""Runs the agent's process, from its settings to its end: `s2m3 agent`."""
 
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.devices import open_device
@@ -14,7 +14,7 @@ from s2m3.schemas.settings import AgentSettings
 
 __all__ = ["run_agent"]
 
-#: How long an agent that was told to end gently waits for other nodes to take its modules over, seconds.
+#: Time that an agent that ends gently waits for other nodes to take its modules over, seconds.
 _DRAIN_S = 20.0
 
 
@@ -22,8 +22,8 @@ def run_agent(settings: AgentSettings, context: ProcessContext | None) -> None:
     """Runs an agent until a signal ends it, or, without a supervisor, again after each sleep of its machine.
 
     Args:
-        settings: Of the agent.
-        context: What its supervisor hands to it; None where there is none.
+        settings: The agent's settings.
+        context: The supervisor's interface to this process; None without a supervisor.
     """
     own = own_architectures(settings.architectures)
     runtimes = (settings.runtime,) if settings.runtime else installed_runtimes()

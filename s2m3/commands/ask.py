@@ -66,11 +66,11 @@ def ask(
 
 
 class _Drawing:
-    """What `--draw` does: the boxes of the answer on the picture that was sent, in a file.
+    """The option `--draw`: draws the boxes of the answer on the picture that was sent, into a file.
 
     Raises:
-        NotInstalledError: There is no Pillow.
-        BadInputError: Not one picture is sent, or the file has no suffix of a picture.
+        NotInstalledError: Pillow is not installed.
+        BadInputError: Not exactly one picture is sent, or the file has no suffix of a picture.
     """
 
     def __init__(self, path: Path, sent: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""The commands about bindings: bind a topic to a task, take that back, and list what there is."""
+"""The commands about bindings: bind a topic to a task, remove a binding, and list the bindings."""
 
 import json
 import re
@@ -78,12 +78,12 @@ def bind(
 
 
 def _check(site: Site, name: str, binding: Binding) -> None:
-    """Refuses what the bridge would refuse, before it is retained.
+    """Checks a binding as the bridge does, before it is published.
 
     Raises:
-        BadInputError: A topic, a path, or a loop.
-        UnknownTaskError: No such task, or it does not take the input.
-        NotInstalledError: What paths need is not installed.
+        BadInputError: A topic or a path is wrong, or answers would return to the binding.
+        UnknownTaskError: There is no such task, or it does not take the input.
+        NotInstalledError: The package for paths is not installed.
     """
     extras.require("bridge", "a binding")
     from s2m3.bindings.extract import Extract  # noqa: PLC0415  # only who binds has JMESPath
@@ -152,7 +152,7 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 
 
 def _constants(given: list[str]) -> dict[str, Any]:
-    """Several values of one input make a list; @FILE is a file's bytes."""
+    """Returns input name -> value: several values of one input make a list; @FILE is a file's bytes."""
     found: dict[str, list[Any]] = {}
     for name, text in (_pair(item, "--set") for item in given):
         found.setdefault(name, []).append(

@@ -1,4 +1,4 @@
-"""The command `calibrate`: asks a task about pictures of one's own, and keeps the threshold that they give."""
+"""The command `calibrate`: asks a task about the user's own pictures, and keeps the threshold that they give."""
 
 import json
 import re
@@ -25,7 +25,7 @@ __all__ = ["calibrate"]
 _READY_S, _TAKEN_S = 30.0, 15.0
 #: Files that are asked about at once, and most of one folder.
 _AT_ONCE, _MOST = 4, 1_000
-#: A balanced error from which a threshold is not kept: half as bad as chance.
+#: Balanced error from which on a threshold is not kept: half as bad as chance.
 _USELESS = 0.25
 
 
@@ -120,7 +120,7 @@ def _ask_all(settings: BrokerSettings, task: str, name: str, files: Mapping[Path
 
 
 def _ranking(path: Path, answer: Answer) -> tuple[tuple[str, float], ...]:
-    """Returns the labels with their scores, whatever threshold the task has now; empty where it saw nothing."""
+    """Returns the labels with their scores, regardless of the task's present threshold; empty without any."""
     ranking: Any = answer.outputs.get("ranking")
     if not isinstance(ranking, list):
         raise BadInputError(f"{path.name}: the task's answers have no ranking of labels with scores")

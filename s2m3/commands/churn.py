@@ -1,4 +1,4 @@
-"""The command `churn`: what devices that come and go do to a site, offline, by the planner's own rules."""
+"""The command `churn`: simulates devices that leave and join a site, offline, by the planner's own rules."""
 
 import csv
 import json

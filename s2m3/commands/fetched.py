@@ -1,4 +1,4 @@
-"""What `status` and `task add` say of parts that come from other nodes: how much of how much, and from where."""
+"""Texts of `status` and `task add` about parts that are fetched from other nodes: progress and sender."""
 
 from collections.abc import Collection
 
@@ -9,7 +9,7 @@ __all__ = ["fetched_text", "fetches_of", "refused_texts"]
 
 
 def fetched_text(progress: PartProgress) -> str:
-    """Returns how far a part is: `fetching 120 of 346 MB from laptop`."""
+    """Returns the progress of a part as text: `fetching 120 of 346 MB from laptop`."""
     if not progress.of and progress.nodes:
         return f"{', '.join(progress.nodes)} makes its part ready"
     if not progress.of:
@@ -36,7 +36,7 @@ def fetches_of(site: Site, modules: Collection[str]) -> list[str]:
 
 
 def refused_texts(site: Site) -> list[str]:
-    """Returns a text for each node from which nothing more is taken, because what it sent was wrong."""
+    """Returns a text for each sender whose pieces are refused, because it sent wrong ones."""
     return [
         f"{node} takes nothing more of {module} from {sender}: {why}"
         for node, module, progress in _fetches(site, "loading", "ready")

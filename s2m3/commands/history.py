@@ -1,4 +1,4 @@
-"""The commands about the history: what the bridge keeps, and its deletion."""
+"""The commands about the history: the amount that the bridge keeps, and its deletion."""
 
 import json
 import threading

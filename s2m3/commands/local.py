@@ -1,4 +1,4 @@
-"""The commands `up` and `demo`: a local cluster, kept running or taken through its paces."""
+"""The commands `up` and `demo`: run a local cluster, or demonstrate one with a node that is killed."""
 
 import shlex
 import signal
@@ -91,10 +91,10 @@ def up(
 
 
 def _port(given: int | None, usual: int, flag: str, who: str) -> int:
-    """Returns the port to listen on: the one that was asked for, the usual one, or a free one where that is taken.
+    """Returns the port to listen on: the given one, the usual one, or a free one if the usual one is taken.
 
     Raises:
-        BadInputError: The one that was asked for is taken.
+        BadInputError: The given port is taken.
     """
     if given is not None:
         if given and not port_is_free(given):
@@ -109,7 +109,7 @@ def _port(given: int | None, usual: int, flag: str, who: str) -> int:
 
 @contextmanager
 def _page(cluster: Cluster, port: int) -> Iterator[str]:
-    """Serves the page where it is built; yields what to tell about it."""
+    """Serves the page if it is built; yields the line to print about it."""
     door = cluster.broker.page
     if door is None or not page_is_built():
         yield f"is not there: {HOW_TO_BUILD}"
@@ -119,7 +119,7 @@ def _page(cluster: Cluster, port: int) -> Iterator[str]:
 
 
 def _how(cluster: Cluster, page: str) -> str:
-    """Returns how to talk to a cluster, in commands that can be copied: their paths exist."""
+    """Returns commands for the cluster that can be copied: their paths exist."""
     chelsea, visitor = (shlex.quote(str(sample(name))) for name in ("chelsea.jpg", "astronaut.jpg"))
     broker, s2m3, port = cluster.broker, extras.own_command(), cluster.broker.port
     return f"""\

@@ -22,7 +22,7 @@ def with_options(definition: Definition | None, given: Sequence[str]) -> Definit
     Args:
         definition: Of a checkpoint; None where a file defines the model.
         given: NAME=VALUE; `true`, `false` and numbers are JSON's, anything else is a text. They are for the one module,
-            or for the one that writes a text.
+            or for the one that generates a text.
 
     Raises:
         BadInputError: The model has no such module or a definition of its own, something is no NAME=VALUE, or a folder
@@ -55,7 +55,7 @@ def with_options(definition: Definition | None, given: Sequence[str]) -> Definit
 
 
 def _module(definition: Definition | None) -> ModuleSpec | None:
-    """Returns the module that options are for; None if there is no one such module."""
+    """Returns the module that options are for; None unless there is exactly one."""
     if definition is None:
         return None
     modules = definition.modules
@@ -72,14 +72,14 @@ def _json_or_text(value: str) -> Any:
 
 
 def check_task_prompt(folder: Path, definition: Definition) -> None:
-    """Checks that a checkpoint whose texts begin with a task's own prompt has been given one.
+    """Checks that a checkpoint whose texts begin with a prompt of the task has one.
 
     Args:
         folder: The checkpoint's folder.
-        definition: What is to be added.
+        definition: The checkpoint's definition.
 
     Raises:
-        UnsupportedCheckpointError: It has not; the text says how to give one.
+        UnsupportedCheckpointError: It has no prompt; the text says how to give one.
     """
     example = _TASK_PROMPTS.get(processor_class_name(folder) or "")
     if example is None or any("prompt" in module.config for module in definition.modules):

@@ -25,7 +25,7 @@ app = typer.Typer(help="Nodes: preferences, and machines that sleep.", no_args_i
 
 _OFF = "off"
 _Node = Annotated[str, typer.Argument(help="of a node", show_default=False)]
-#: For the modules of a node that is to sleep, as for SIGTERM, and a margin.
+#: Time for a node that is to sleep to hand over its modules, as after SIGTERM, and a margin.
 _ASLEEP_S = 30.0
 
 
@@ -166,7 +166,7 @@ def _mac(text: str) -> str:
 
 
 def _where(text: str) -> dict[str, Any]:
-    """Returns the fields of where magic packets go."""
+    """Returns the settings' fields for the address of magic packets."""
     if text == _OFF:
         return {"wake_address": None, "wake_port": DISCARD_PORT}
     address, colon, digits = text.partition(":")
@@ -190,7 +190,7 @@ def _minutes(text: str) -> float:
 
 
 def _line(found: NodeSettings) -> str:
-    """Returns settings in words."""
+    """Returns settings as a line of text."""
     address = found.wake_address or "broadcast"
     wake = f"woken at {found.wake} ({address}, port {found.wake_port})" if found.wake else "never woken"
     idle = f"sleeps after {found.idle_minutes:g} idle minutes" if found.idle_minutes else "does not sleep by itself"
@@ -198,7 +198,7 @@ def _line(found: NodeSettings) -> str:
 
 
 def _say_what_lacks(site: Site, node: str, found: NodeSettings) -> None:
-    """Says on stderr what else is needed for settings to have an effect."""
+    """Prints on stderr what else is needed for settings to have an effect."""
     profile = site.profiles.get(node)
     if found.idle_minutes is not None and profile is not None and not profile.sleeps:
         typer.echo(f"{node} has no sleep command: start its agent with --sleep-command", err=True)

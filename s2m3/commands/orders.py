@@ -16,12 +16,12 @@ _ANSWER_S = 10.0
 
 
 def order(site: Site, verb: str, node: str | None, owner: str = "planner", **more: Any) -> m.ControlResponse:
-    """Gives an order and returns the response of the service that carries it out.
+    """Publishes a control request and returns the response of the service that carries it out.
 
     Args:
         site: The site.
-        verb: The order: `control/<verb>`.
-        node: The node that it is about.
+        verb: The verb: `control/<verb>`.
+        node: The node that the request is about.
         owner: The name of that service, for the error.
         **more: Further fields of the request.
 

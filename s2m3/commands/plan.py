@@ -34,7 +34,7 @@ _COMPARED = "methods beside each other: auto,exact,greedy,greedy:memory,random,s
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What is to be placed by which methods, and in which form it is printed."""
+    """The methods and sweeps of a comparison, and the form of the output."""
 
     methods: tuple[str, ...]
     sweeps: tuple[Sweep, ...]
@@ -174,7 +174,7 @@ def _one(case: "Case") -> dict[str, Any]:
 
 
 def _cases(document: Mapping[str, Any], where: str, wanted: _Wanted) -> Iterator["Case"]:
-    """Yields all cases; many take long, so that a terminal shows how far they are."""
+    """Yields all cases; a terminal shows the progress of many."""
     from rich.console import Console  # noqa: PLC0415  # as in _place
     from rich.progress import track  # noqa: PLC0415
 

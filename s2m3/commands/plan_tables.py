@@ -1,4 +1,4 @@
-"""What `s2m3 plan` prints for people: one plan, or plans beside each other."""
+"""Tables of `s2m3 plan` for people: one plan, or plans beside each other."""
 
 from collections.abc import Sequence
 
@@ -94,6 +94,6 @@ def _plan(case: Case) -> Solution:
 
 
 def _joules(plan: Solution) -> str:
-    """Returns the joules of one request of each task, or a dash where a device does not say what it draws."""
+    """Returns the joules of one request of each task, or a dash if a device states no power."""
     energies = [task.energy for task in plan.tasks.values()]
     return "-" if None in energies else f"{sum(energy.joules for energy in energies if energy):.2f}"

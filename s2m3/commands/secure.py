@@ -1,4 +1,4 @@
-"""The commands `secure init`, `add`, `revoke`, `ls`: who may do what on your Mosquitto. They talk to no broker."""
+"""The commands `secure init`, `add`, `revoke`, `ls`: logins and rights on your Mosquitto. They connect to no broker."""
 
 import json
 import re
@@ -196,7 +196,7 @@ def list_logins(folder: _Folder, *, as_json: options.Json = False) -> None:
 
 
 def _rights(login: Login) -> str:
-    """What a login may besides what its role says."""
+    """Returns the rights of a login besides those of its role."""
     words = (("asks", login.tasks), ("reads", login.reads), ("writes", login.writes))
     named = [f"{verb} {', '.join(rights)}" for verb, rights in words if rights]
     return "; ".join(named) or "has the rights of its role, and no others"

@@ -57,7 +57,7 @@ def planned(folder: Path, *, root: str, first_port: int | None) -> "Registry":
     """Returns the settings of the folder's site, or of the one that would be made there.
 
     Raises:
-        BadInputError: The site that is there has other ports.
+        BadInputError: The existing site has other ports.
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
@@ -84,10 +84,10 @@ def planned(folder: Path, *, root: str, first_port: int | None) -> "Registry":
 
 
 def looked_at(registry: "Registry", mosquitto: Path | None) -> "Joining | None":
-    """Returns what joining the site to this machine's Mosquitto would do; None where there is no Mosquitto.
+    """Returns the changes that join the site to this machine's Mosquitto; None without a Mosquitto.
 
     Raises:
-        BadInputError: It cannot be joined, or the file that was named is not there.
+        BadInputError: The site cannot be joined, or the named file is not there.
     """
     from s2m3.secured import installing  # noqa: PLC0415  # cryptography: an extra
 
@@ -97,7 +97,7 @@ def looked_at(registry: "Registry", mosquitto: Path | None) -> "Joining | None":
 
 
 def say(found: "Joining | None") -> None:
-    """Prints what joining means, a line for each."""
+    """Prints the notes of a joining, a line each."""
     if found is None:
         typer.echo("no Mosquitto is configured here: --mosquitto names its configuration file")
         return

@@ -1,4 +1,4 @@
-"""`s2m3 serve`: the doors through which other programs ask, in Ollama's and OpenAI's words."""
+"""`s2m3 serve`: HTTP servers with Ollama's and OpenAI's API, and Wyoming, for other programs."""
 
 from pathlib import Path
 from typing import Annotated

@@ -75,13 +75,13 @@ def planner(settings: PlannerSettings) -> None:
 
 
 class _Elected(Protocol):
-    """What the planner and the bridge have in common: a site has one of each at work."""
+    """The common interface of planner and bridge, of which a site has one leader each."""
 
     superseded: threading.Event
 
     @property
     def newest(self) -> int:
-        """The newest epoch it knows of another."""
+        """The newest epoch seen of another instance."""
 
     @property
     def refused(self) -> UnauthorisedError | None: ...
@@ -90,12 +90,12 @@ class _Elected(Protocol):
 
 
 def _when_elected(election: Election, settings: BrokerSettings, make: Callable[[int], _Elected]) -> None:
-    """Stands by, works, and stands by again when a newer one has come, until a signal.
+    """Stands by, leads, and stands by again when a newer instance leads, until a signal.
 
     Args:
-        election: Of which service.
-        settings: Where the broker is.
-        make: Of the newest epoch seen: what is to be started.
+        election: The election of the service.
+        settings: The broker's address, and the login.
+        make: Makes the service, given the newest epoch seen.
     """
     signals = Signals()
     newest = 0

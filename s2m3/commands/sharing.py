@@ -1,4 +1,4 @@
-"""Finds which parts of a checkpoint the site's tasks hold already, by what the parts compute, and makes them one."""
+"""Finds the parts of a checkpoint that modules of the site's tasks already compute, so that they can be shared."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

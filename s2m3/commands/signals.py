@@ -1,4 +1,4 @@
-"""How a service ends by a signal: at once, or gently."""
+"""Ends a service by a signal: at once, or gently."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ class Signals:
     """SIGINT ends at once, SIGTERM gently; a second one of either ends at once.
 
     Args:
-        context: Of an agent, which gets its signals through its supervisor.
+        context: The process context of an agent, whose supervisor forwards signals; None for other services.
     """
 
     def __init__(self, context: ProcessContext | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The command `split`: the parts of checkpoints, and what sharing saves. Of one checkpoint it reads only headers."""
+"""The command `split`: the parts of checkpoints, and the savings of sharing. One checkpoint takes its headers alone."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The models of `s2m3 task add --or`: they are read like the first one, and refused where they cannot stand in."""
+"""The models of `s2m3 task add --or`: reads them like the first model, and refuses those that cannot stand in."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +31,7 @@ def check_stand_ins(name: str, spec: TaskSpec) -> None:
     A model that only the planner's own files define is checked by the planner (`refused_model`).
 
     Raises:
-        BadInputError: One cannot; the text says what it lacks, or how its answer differs.
+        BadInputError: A model cannot; the text says which input it lacks, or how its answer differs.
     """
     models = TaskModels(shipped_catalogue(), {name: spec}).ranks(name, spec)
     for model in models[1:] if isinstance(models[0], ModelSpec) else ():
@@ -40,6 +40,6 @@ def check_stand_ins(name: str, spec: TaskSpec) -> None:
 
 
 def refused_model(doc: RouteDoc) -> S2M3Error | None:
-    """Returns why the planner cannot use one of a task's models at all; None if it can use each."""
+    """Returns the reason why the planner cannot use one of a task's models; None if it can use each."""
     errors = (one.error for one in doc.ranks if one.error is not None and not one.steps)
     return next((error_from_code(error.code, error.detail) for error in errors), None)

@@ -40,9 +40,9 @@ __all__ = ["add", "add_task", "app", "checkpoint_definition", "list_tasks", "rem
 app = typer.Typer(help="Tasks: named, running uses of a model.", no_args_is_help=True)
 
 _READY_S = 60.0
-#: A task that can be asked by clients gets a gateway, for plain requests, right after.
+#: Longest wait for the gateway of a task, which follows when clients can already ask the task, seconds.
 _GATEWAY_S = 5.0
-#: How often what is shown while a task is not ready is brought up to date.
+#: Interval at which the progress of a task that is not ready is printed, seconds.
 _SHOWN_S = 0.5
 
 
@@ -169,7 +169,7 @@ def checkpoint_definition(
         source: The source that its modules name; None for the folder's path.
         dtype: The dtype of its weights; None for each agent's setting.
         own: Architectures that it may have besides the shipped ones.
-        use: What it is used for; None for what its folder says.
+        use: The use of the model; None for the use that its folder states.
 
     Raises:
         BadInputError: The folder does not exist or has no checkpoint that can be served (UnsupportedCheckpointError),
@@ -196,7 +196,7 @@ def _defaults(texts: Sequence[str] | None, pictures: Sequence[Path] | None) -> d
 
 
 def _sharing(site: Site, task: str, definition: Definition, folder: Path, own: Sequence[Architecture]) -> Definition:
-    """Returns a checkpoint's definition with the parts that the site's other tasks hold, and says which these are."""
+    """Returns a checkpoint's definition with the parts that the site's other tasks hold, and prints these."""
     from s2m3.commands.sharing import say_shared, served_later, shared_with  # noqa: PLC0415  # numpy, and more where it reads
 
     others = {name: other for name, other in site.tasks.items() if name != task}

@@ -1,4 +1,4 @@
-"""The command that clears what a site has left on the broker, for whoever leaves."""
+"""The command `uninstall`: clears the retained messages of a site on the broker."""
 
 import json
 from typing import Annotated
@@ -42,7 +42,7 @@ def uninstall(
         again: list[str] = []
         if own and not dry_run:
             refused = site.clear(own)
-            again = site.told_again()
+            again = site.published_again()
     cleared = [] if dry_run else [topic for topic in own if topic not in again]
     if as_json:
         typer.echo(json.dumps({"found": own, "cleared": cleared, "again": again, "running": running, "others": others}))

@@ -1,4 +1,4 @@
-"""The command `weights`: brings the pretrained weights of the shipped modules into the environment that it runs in."""
+"""The command `weights`: installs the pretrained weights of the shipped modules into the current environment."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who may ask at the HTTP doors, and how much: host, origin, token, size, time and number. In front of the application.
+"""Admission to the HTTP doors, in front of the application: checks host, origin, token, size, time and number.
 
 DNS rebinding: a web page whose name is made to point to this machine sends that name as `Host`, and is refused.
 """
@@ -23,7 +23,7 @@ from s2m3.schemas.settings import DoorSettings
 __all__ = ["Admission", "read_token"]
 
 _log = structlog.get_logger(__name__)
-#: Names that no public DNS answers for.
+#: Top-level names that public DNS does not resolve.
 _LOCAL = ("localhost", ".localhost", ".local", ".internal", ".home.arpa", ".lan")
 _LEAST_TOKEN = 16
 #: Bodies in memory at once, as a multiple of the largest.
@@ -50,21 +50,21 @@ def read_token(settings: DoorSettings) -> str | None:
 
 
 class _RefusedError(HTTPException):
-    """A request that is not let in: status and one line. Inside the application it becomes the application's answer."""
+    """A request that is refused: status and one line. Inside the application it becomes the application's answer."""
 
     @property
     def refusal(self) -> Refusal:
-        """The same in HTTP's words."""
+        """The refusal as an HTTP answer."""
         return Refusal(self.status_code, self.detail)
 
 
 class Admission:
-    """An ASGI application in front of another: lets in what is allowed, counts bodies as they arrive.
+    """An ASGI application in front of another: passes allowed requests on, and counts bodies as they arrive.
 
     Args:
         app: The application.
         settings: The limits.
-        token: What callers must send; None lets in all.
+        token: The token that callers must send; None admits all.
     """
 
     def __init__(self, app: ASGIApp, settings: DoorSettings, token: str | None) -> None:
@@ -148,7 +148,7 @@ class Admission:
         """Counts bytes of a body that are in memory.
 
         Raises:
-            _RefusedError: The body is too large, or there are too many.
+            _RefusedError: The body is too large, or all bodies together are.
         """
         if of_body + size > self._most_body:
             raise _RefusedError(413, f"the body is larger than {self._settings.max_body_mb:g} MB")
@@ -158,7 +158,7 @@ class Admission:
 
     @property
     def body_s(self) -> float:
-        """Longest time of a body, seconds."""
+        """Longest time in which a body may arrive, seconds."""
         return self._settings.body_s
 
 
@@ -170,11 +170,11 @@ class _Body:
         self._deadline = asyncio.get_running_loop().time() + admission.body_s
         self._arrived = 0
         self._complete = False
-        #: bytes that are counted: as many as the header announces, or as many as have arrived
+        #: bytes that are counted: those that the header announces, or those that have arrived
         self.size = 0
 
     def announced(self, length: str | None) -> None:
-        """Counts what the header announces, before a byte of it is read."""
+        """Counts the bytes that the header announces, before any is read."""
         if length is not None and length.isdecimal():
             self._count(int(length[:15]))
 
@@ -183,7 +183,7 @@ class _Body:
         self.size += size
 
     async def receive(self) -> Message:
-        """Returns the next part.
+        """Returns the next part of the body.
 
         Raises:
             _RefusedError: The body is too large, or takes too long.
@@ -206,7 +206,7 @@ def _headers(scope: Scope) -> dict[str, str]:
     """Returns the headers.
 
     Raises:
-        _RefusedError: Several Host headers, or Host and another header that says where to.
+        _RefusedError: There are several Host headers, or another header names a host, too.
     """
     given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
     if sum(name == "host" for name, _ in given) != 1:
@@ -215,7 +215,7 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def _token_of(headers: Mapping[str, str]) -> bytes:
-    """Returns the token of a request: of `Bearer`, or the password of `Basic`; empty if there is none."""
+    """Returns the token of a request, from `Bearer` or as the password of `Basic`; empty if there is none."""
     kind, _, rest = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return rest.strip().encode()

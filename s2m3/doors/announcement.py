@@ -1,4 +1,4 @@
-"""Tells the network where the Wyoming door is (mDNS, `_wyoming._tcp.local.`), so that Home Assistant finds it."""
+"""Announces the Wyoming door on the network (mDNS, `_wyoming._tcp.local.`), so that Home Assistant finds it."""
 
 import ipaddress
 import socket
@@ -13,12 +13,12 @@ __all__ = ["announced"]
 
 _log = structlog.get_logger(__name__)
 _TYPE = "_wyoming._tcp.local."
-#: Multicast DNS's group: the address from which it is reached is the one that is told. Nothing is sent there.
+#: Multicast DNS's group: the local address of the route to it is announced. Nothing is sent there.
 _GROUP = ("224.0.0.251", 5353)
 
 
 def _own_address(bind: str) -> str:
-    """Returns the address that others reach: that of the way out where all addresses are listened on."""
+    """Returns the address that others reach: the local address of the outgoing route if the door listens on all."""
     if not ipaddress.ip_address(bind).is_unspecified:
         return bind
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -29,7 +29,7 @@ def _own_address(bind: str) -> str:
 
 @asynccontextmanager
 async def announced(bind: str, port: int) -> AsyncGenerator[None, None]:
-    """Announces the door as long as the context lasts; a network without multicast is told in the log.
+    """Announces the door as long as the context lasts; logs it if the network has no multicast.
 
     Args:
         bind: The address that the door listens on.

@@ -1,4 +1,4 @@
-"""A question of a door on the bus: its inputs, its text as far as that can only grow, and its end with the caller's."""
+"""Requests of a door on the bus: their inputs, the stable part of their text, and their end when the caller leaves."""
 
 import asyncio
 import json
@@ -15,9 +15,9 @@ from s2m3.schemas.wire.plain import plain_value
 
 __all__ = ["CallerGoneError", "Conversation", "answer_text", "answered", "appended", "read_json"]
 
-#: Most characters of a word that is held back: its spelling may change with the next token.
+#: Most characters of a word that is held back, because its spelling may change with the next token.
 _HELD_BACK = 16
-#: The JSON values of a request may be nested so deep.
+#: Most levels of the JSON values of a request.
 _DEEPEST = 64
 
 
@@ -27,7 +27,7 @@ class CallerGoneError(Exception):
 
 @dataclass
 class Conversation:
-    """What a caller said, in the words of our input kind `chat`.
+    """The messages of a caller as a value of the input kind `chat`.
 
     Args:
         messages: Maps of `role` and `content`, a text or blocks.
@@ -74,7 +74,7 @@ async def read_json(request: Request) -> dict[str, Any]:
     """Returns the body of a request.
 
     Raises:
-        BadInputError: It is no JSON object, or is nested too deep.
+        BadInputError: The body is no JSON object, or is nested too deep.
     """
     try:
         found = json.loads(await request.body() or b"{}")
@@ -96,7 +96,7 @@ def _depth(value: object) -> int:
 
 
 async def answered(reply: Reply, request: Request) -> Answer:
-    """Waits for an answer; ends the request on the bus when its caller is gone.
+    """Waits for an answer; cancels the request on the bus when its caller is gone.
 
     Raises:
         S2M3Error: The request failed.
@@ -120,13 +120,13 @@ async def _is_gone(request: Request) -> None:
 
 
 async def appended(stream: Stream) -> AsyncIterator[str]:
-    """Yields what is added to a streamed text, never what a later delta may take back.
+    """Yields the additions to a streamed text that no later delta replaces.
 
-    The last word is held back until the next one begins. After a node's death another one writes the text again: as a
-    rule the same, and nothing of it is sent twice.
+    The last word is held back until the next one begins. After a node is lost another node writes the text again, as a
+    rule the same text, of which nothing is sent twice.
 
     Raises:
-        ModuleFailedError: Another text came of it, than that which was sent already.
+        ModuleFailedError: The text differs from the part that was sent already.
         S2M3Error: The request failed.
     """
     sent = shown = ""
@@ -145,7 +145,7 @@ async def appended(stream: Stream) -> AsyncIterator[str]:
 
 
 def answer_text(answer: Answer) -> str:
-    """Returns an answer as text: a text as it is, none of the labels as an empty one, anything else as JSON."""
+    """Returns an answer as text: a text unchanged, an answer of no label as an empty text, anything else as JSON."""
     if answer.value is None:
         return ""
     plain = plain_value(answer.value)

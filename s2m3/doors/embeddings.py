@@ -13,7 +13,7 @@ from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
 __all__ = ["MOST_TEXTS", "embeddings"]
 
-#: Texts of one request, as OpenAI's.
+#: Most texts of one request, as in OpenAI's API.
 MOST_TEXTS = 2048
 
 

@@ -1,4 +1,4 @@
-"""What our error codes mean at the HTTP doors: a status, and the body that each API's clients read. docs/doors.md."""
+"""Maps error codes to HTTP: a status, and the body that each API's clients read (docs/doors.md)."""
 
 import re
 from collections.abc import Mapping
@@ -30,12 +30,12 @@ _UNAUTHORISED, _UNAVAILABLE = 401, 503
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error in HTTP's words.
+    """An error as an HTTP answer.
 
     Args:
         status: The HTTP status.
         message: One line for people.
-        code: Our code; None for what the door itself refuses.
+        code: The error's code; None for a refusal of the door itself.
     """
 
     status: int
@@ -44,7 +44,7 @@ class Refusal:
 
 
 def refusal_of(error: S2M3Error) -> Refusal:
-    """Returns an error in HTTP's words."""
+    """Returns an error as an HTTP answer."""
     status, _ = _MEANINGS.get(error.code, (_SERVER, ""))
     return Refusal(status, str(error), error.code)
 
@@ -63,9 +63,9 @@ def error_response(path: str, refusal: Refusal, *, close: bool = False) -> JSONR
     """Returns the answer to a refused request.
 
     Args:
-        path: The request's path, which says whose clients read it.
-        refusal: Why.
-        close: Whether the connection ends with it.
+        path: The request's path, which says which API's clients read the answer.
+        refusal: The refusal.
+        close: Whether the connection is closed after the answer.
     """
     headers = {"connection": "close"} if close else {}
     if refusal.status == _UNAUTHORISED:

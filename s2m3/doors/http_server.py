@@ -32,9 +32,9 @@ _log = structlog.get_logger(__name__)
 _HEADER_BYTES = 16_384
 #: Seconds that an idle connection is kept for its next request.
 _KEEP_ALIVE_S = 30
-#: No such path, no such method.
+#: Statuses for an unknown path and an unknown method.
 _NOT_THERE = (404, 405)
-#: Seconds that answers under way have when the process ends.
+#: Seconds for answers under way when the process ends.
 _GRACE_S = 5
 
 
@@ -60,7 +60,7 @@ class _LimitedProtocol(H11Protocol):
         self._await_header()
 
     def data_received(self, data: bytes) -> None:
-        """Reads data; a header that has begun has to be complete in time, however slowly its bytes come."""
+        """Reads data; a header that has begun has to be complete in time, even if its bytes arrive slowly."""
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._header_came()
@@ -115,7 +115,7 @@ class HttpDoor:
 
     @property
     def url(self) -> str:
-        """Where the door listens."""
+        """The URL of the door."""
         host, port = self._socket.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -155,7 +155,7 @@ class HttpDoor:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Answers a path or a method that there is not, and a body that Admission stops."""
+    """Answers an unknown path or method, and a body that Admission refuses."""
     path = request.url.path
     if isinstance(error, HTTPException) and error.status_code not in _NOT_THERE:
         return error_response(path, Refusal(error.status_code, error.detail), close=True)
@@ -164,7 +164,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """Answers what nobody expected; uvicorn logs the traceback."""
+    """Answers after an unexpected error; uvicorn logs the traceback."""
     _log.error("request_failed", path=request.url.path[:100], error=repr(error)[:300])
     return error_response(request.url.path, Refusal(500, "the door failed: its log says how"))
 

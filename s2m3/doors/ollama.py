@@ -1,4 +1,4 @@
-"""Ollama's API: models, chats, texts and embeddings, with tasks as its models. docs/doors.md names what is left out."""
+"""Ollama's API: models, chats, texts and embeddings, with tasks as its models. docs/doors.md lists the omissions."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -46,7 +46,7 @@ def routes(client: Client) -> list[Route]:
 
 
 async def _running(_request: Request) -> Response:
-    """Returns the text by which Ollama's clients see that it is there."""
+    """Returns the text by which Ollama's clients recognise the server."""
     return PlainTextResponse("Ollama is running")
 
 
@@ -60,11 +60,11 @@ class _Ollama:
     # ---- models ---------------------------------------------------------------------------------------------------
 
     async def tags(self, _request: Request) -> JsonObject:
-        """All tasks."""
+        """Lists all tasks."""
         return {"models": [self._listed(task) for task in tasks_of(self._client).values()]}
 
     async def ps(self, _request: Request) -> JsonObject:
-        """The tasks whose modules are all loaded."""
+        """Lists the tasks whose modules are all loaded."""
         ready = [task for task in tasks_of(self._client).values() if task.is_ready]
         return {
             "models": [{**self._listed(task), "expires_at": "0001-01-01T00:00:00Z", "size_vram": 0} for task in ready]
@@ -76,11 +76,11 @@ class _Ollama:
         return {**listed, "details": words.details(task)}
 
     async def version(self, _request: Request) -> JsonObject:
-        """The release of Ollama whose API this is."""
+        """Returns the release of Ollama whose API this is."""
         return {"version": _VERSION}
 
     async def show(self, request: Request) -> JsonObject:
-        """One task, and what it can be asked."""
+        """Describes one task, with its capabilities."""
         body = await read_json(request)
         task = task_of(self._client, body.get("model") or body.get("name"))
         return {
@@ -94,7 +94,7 @@ class _Ollama:
         }
 
     async def pull(self, request: Request) -> Response | JsonObject:
-        """Nothing is fetched: a task that is there is there."""
+        """Answers success for an existing task; nothing is fetched."""
         body = await read_json(request)
         task_of(self._client, body.get("model") or body.get("name"))
         if not body.get("stream", True):
@@ -108,7 +108,7 @@ class _Ollama:
     # ---- texts ----------------------------------------------------------------------------------------------------
 
     async def chat(self, request: Request) -> Response | JsonObject:
-        """Answers a chat; without messages, says whether the task is there."""
+        """Answers a chat; without messages, answers whether the task exists."""
         body = await read_json(request)
         conversation = words.conversation(body.get("messages"), body.get("tools"))
 
@@ -118,7 +118,7 @@ class _Ollama:
         return await self._write(request, body, conversation, keys_of)
 
     async def generate(self, request: Request) -> Response | JsonObject:
-        """Answers a prompt; without one, says whether the task is there."""
+        """Answers a prompt; without one, answers whether the task exists."""
         body = await read_json(request)
         return await self._write(request, body, words.prompt(body), lambda text, _: {"response": text})
 
@@ -142,7 +142,7 @@ class _Ollama:
     # ---- vectors --------------------------------------------------------------------------------------------------
 
     async def embed(self, request: Request) -> JsonObject:
-        """The vectors of texts."""
+        """Returns the vectors of texts."""
         body, began = await read_json(request), time.monotonic_ns()
         given = body.get("input")
         task = served(task_of(self._client, body.get("model")), "embedding")
@@ -156,7 +156,7 @@ class _Ollama:
         }
 
     async def embeddings(self, request: Request) -> JsonObject:
-        """The vector of one text, in the older form."""
+        """Returns the vector of one text, in the older form."""
         body = await read_json(request)
         task = served(task_of(self._client, body.get("model")), "embedding")
         (vector,) = await embeddings(self._client, task, [body.get("prompt")], request)
@@ -168,7 +168,7 @@ async def _once(part: JsonObject) -> AsyncGenerator[JsonObject, None]:
 
 
 class _Writing:
-    """One text and its parts in Ollama's words."""
+    """One answer, whole or in parts, in Ollama's format."""
 
     def __init__(self, client: Client, task: ServedTask, model: str, keys_of: words.AnswerKeys) -> None:
         self._client, self._task, self._model, self._keys_of = client, task, model, keys_of
@@ -191,7 +191,7 @@ class _Writing:
         yield self.ended(str(stream.result().outputs.get("finished", "stop")), began, "")
 
     def ended(self, why: str, began: int, text: str, calls: list[Any] | None = None) -> JsonObject:
-        """Returns the last part, or the only one."""
+        """Returns the last part of an answer, or the whole one."""
         took = time.monotonic_ns() - began
         times = {"total_duration": took, "load_duration": 0, "eval_duration": took}
         return {**self._stamp(), **self._keys_of(text, calls or []), "done": True, "done_reason": why, **times}

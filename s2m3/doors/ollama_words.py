@@ -1,4 +1,4 @@
-"""What Ollama's clients say, in our words: messages with pictures, options, the form of an answer. Pure."""
+"""Converts requests of Ollama's clients: messages with pictures, options, the format of an answer. Pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["AnswerKeys", "conversation", "details", "options", "prompt"]
 #: Returns the keys that a text and calls of tools have in a part of an answer.
 AnswerKeys = Callable[[str, list[dict[str, Any]]], dict[str, Any]]
 _ROLES = ("system", "user", "assistant", "tool")
-#: Ollama's options that are ours, under our name.
+#: Ollama's name of an option -> the name of the generation option.
 _OPTIONS = {
     "temperature": "temperature",
     "seed": "seed",
@@ -110,7 +110,7 @@ def _is_text(item: object) -> bool:
 
 
 def options(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns our generation options of a request; what Ollama has and we do not is ignored.
+    """Returns the generation options of a request; other options of Ollama are ignored.
 
     Raises:
         BadInputError: `options` or `format` is not in Ollama's form.
@@ -120,8 +120,8 @@ def options(body: Mapping[str, Any]) -> dict[str, Any]:
         raise BadInputError("options is an object")
     found = {ours: given[name] for name, ours in _OPTIONS.items() if given.get(name) is not None}
     if isinstance(seed := found.get("seed"), int) and seed < 0:
-        del found["seed"]  # any
-    if isinstance(most := given.get("num_predict"), int) and most > 0:  # others are no limit
+        del found["seed"]  # a negative seed stands for any
+    if isinstance(most := given.get("num_predict"), int) and most > 0:  # 0 and below stand for no limit
         found["max_tokens"] = most
     if (wanted := body.get("format")) not in (None, ""):
         found["format"] = wanted

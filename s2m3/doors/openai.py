@@ -46,18 +46,18 @@ class _OpenAI:
         self._since = int(time.time())
 
     async def models(self, _request: Request) -> JsonObject:
-        """All tasks."""
+        """Lists all tasks."""
         return {"object": "list", "data": [self._listed(task) for task in tasks_of(self._client).values()]}
 
     async def model(self, request: Request) -> JsonObject:
-        """One task."""
+        """Describes one task."""
         return self._listed(task_of(self._client, request.path_params["model"]))
 
     def _listed(self, task: ServedTask) -> JsonObject:
         return {"id": task.name, "object": "model", "created": self._since, "owned_by": "s2m3"}
 
     async def chat(self, request: Request) -> Response | JsonObject:
-        """Answers a chat, whole or as it is written."""
+        """Answers a chat, whole or as a stream."""
         body = await read_json(request)
         task = served(task_of(self._client, body.get("model")), "completion")
         conversation = words.conversation(body)
@@ -71,7 +71,7 @@ class _OpenAI:
         return await server_sent_events(asked.at_once(await answered(asked.submit(), request)))
 
     async def embeddings(self, request: Request) -> JsonObject:
-        """The vectors of texts, as numbers or as base64 of float32."""
+        """Returns the vectors of texts, as numbers or as base64 of float32."""
         body = await read_json(request)
         given, encoding = body.get("input"), body.get("encoding_format") or "float"
         if encoding not in ("float", "base64"):
@@ -89,7 +89,7 @@ class _OpenAI:
 
 
 class _Completion:
-    """One answer to a chat in OpenAI's words."""
+    """One answer to a chat in OpenAI's format."""
 
     def __init__(
         self, client: Client, task: ServedTask, inputs: Mapping[str, Any], options: Mapping[str, Any], names: set[str]
@@ -134,7 +134,7 @@ class _Completion:
         yield self._part({}, _why(stream.result()))
 
     async def at_once(self, answer: Answer) -> AsyncGenerator[JsonObject, None]:
-        """Yields an answer that is there already."""
+        """Yields the parts of a complete answer."""
         text, calls, why = self._read(answer)
         indexed = [{"index": index, **call} for index, call in enumerate(calls)]
         yield self._part({"role": "assistant", "content": text, **({"tool_calls": indexed} if calls else {})})

@@ -1,4 +1,4 @@
-"""OpenAI's API for sounds: transcriptions, whole or as they are written, and speech."""
+"""OpenAI's API for sounds: transcriptions, whole or as a stream, and speech."""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -20,9 +20,9 @@ from s2m3.schemas.errors import BadInputError, ModuleFailedError
 __all__ = ["OpenAIAudio"]
 
 _FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
-#: Fields of a form, and files.
+#: Most fields of a form, and most files.
 _MOST_FIELDS, _MOST_FILES = 20, 1
-#: Status of a form that is none.
+#: Status of the answer to an invalid form.
 _UNREADABLE = 400
 
 
@@ -33,7 +33,7 @@ class OpenAIAudio:
         self._client = client
 
     async def transcriptions(self, request: Request) -> Response | JsonObject:
-        """What is said in a sound file."""
+        """Returns the transcript of a sound file."""
         sound, fields = await _form(request)
         task = served(task_of(self._client, fields.get("model")), "transcription")
         form = fields.get("response_format", "json")
@@ -70,7 +70,7 @@ class OpenAIAudio:
             await live.close()
 
     async def speech(self, request: Request) -> Response:
-        """A text, spoken, as a WAV file."""
+        """Returns a spoken text as a WAV file."""
         body = await read_json(request)
         task = served(task_of(self._client, body.get("model")), "speech")
         if body.get("response_format") not in (None, "wav"):
@@ -88,7 +88,7 @@ class OpenAIAudio:
 
 
 def _long(sound: bytes) -> Samples | None:
-    """Returns the samples of a WAV file that is too long to be heard at once; None of any other."""
+    """Returns the samples of a WAV file that is too long for one request; None for any other file."""
     found = samples_of(sound)
     return found if found is not None and found.seconds >= LONGEST_S else None
 
@@ -97,7 +97,7 @@ async def _form(request: Request) -> tuple[bytes, dict[str, str]]:
     """Returns the file and the fields of a form.
 
     Raises:
-        BadInputError: It is no form, or lacks its file.
+        BadInputError: The body is no form, or the form lacks its file.
     """
     try:
         async with request.form(max_files=_MOST_FILES, max_fields=_MOST_FIELDS) as form:

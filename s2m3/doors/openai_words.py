@@ -1,4 +1,4 @@
-"""What OpenAI's clients say, in our words: messages with pictures, options, the form of an answer. Pure."""
+"""Converts requests of OpenAI's clients: messages with pictures, options, the format of an answer. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from s2m3.schemas.wire.base64_text import decode_base64
 
 __all__ = ["conversation", "options"]
 
-#: OpenAI's roles -> ours.
+#: OpenAI's role -> role of the kind `chat`.
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 _TEMPERATURES = ("temperature", "top_p")
 
@@ -61,7 +61,7 @@ def _block(part: object, found: Conversation) -> dict[str, Any]:
 
 
 def _picture(url: object) -> bytes:
-    """Returns the picture of a `data:` address. No other is fetched: a caller could name any inside the house."""
+    """Returns the picture of a `data:` URL. Other URLs are refused: a caller could name any server in the house."""
     if not isinstance(url, str) or not url.startswith("data:"):
         raise BadInputError("image_url has to be data:image/…;base64,…: no other address is fetched")
     try:
@@ -82,10 +82,10 @@ def _call(call: object) -> dict[str, Any]:
 
 
 def options(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns our generation options of a request.
+    """Returns the generation options of a request.
 
     Raises:
-        BadInputError: Several answers or probabilities are wanted, or `response_format` is not in OpenAI's form.
+        BadInputError: Several answers or probabilities are requested, or `response_format` is not in OpenAI's form.
     """
     if body.get("n") not in (None, 1):
         raise BadInputError("n is 1: a request has one answer")

@@ -1,4 +1,4 @@
-"""The tasks as models: what each can be asked at a door, told from the inputs and the answer that its route names."""
+"""The tasks as models of a door: the use of each, by the inputs and the answer that its route names."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from s2m3.schemas.messages import RouteDoc
 
 __all__ = ["ServedTask", "Use", "served", "task_of", "tasks_of"]
 
-#: What a task is for at a door; `other` cannot be asked there.
+#: The use of a task at a door; tasks of the use `other` are not served there.
 Use = Literal["completion", "embedding", "transcription", "speech", "other"]
 _TAG = ":latest"
 _PICTURES = ("image", "images")
@@ -27,7 +27,7 @@ class ServedTask:
 
     @cached_property
     def use(self) -> Use:
-        """What it is for."""
+        """The use of the task."""
         first = self.doc.answer[0] if self.doc.answer else ""
         kinds = self.doc.inputs.values()
         if not first or first == "image":
@@ -40,17 +40,17 @@ class ServedTask:
 
     @property
     def takes_pictures(self) -> bool:
-        """Whether it takes a picture, or several."""
+        """Whether the task takes a picture, or several."""
         return any(kind in _PICTURES for kind in self.doc.inputs.values())
 
     @property
     def takes_chats(self) -> bool:
-        """Whether it takes chat messages."""
+        """Whether the task takes chat messages."""
         return "chat" in self.doc.inputs.values()
 
     @property
     def streams(self) -> bool:
-        """Whether its answer is a text that is written token by token."""
+        """Whether the answer is a text that is generated token by token."""
         return any(self.doc.streams(step) for step in self.doc.steps)
 
     @property
@@ -60,7 +60,7 @@ class ServedTask:
 
     @property
     def capabilities(self) -> list[str]:
-        """What Ollama's clients ask for: completion, vision, tools, embedding."""
+        """The capabilities as Ollama names them: completion, vision, tools, embedding."""
         if self.use != "completion":
             return [self.use] if self.use != "other" else []
         return [
@@ -71,7 +71,7 @@ class ServedTask:
 
     @property
     def digest(self) -> str:
-        """64 hexadecimal digits that change when the modules of the task do."""
+        """64 hexadecimal digits that change with the modules of the task."""
         modules = "\n".join(f"{step} {hop.module}" for step, hop in sorted(self.doc.steps.items()))
         return hashlib.sha256(f"{self.doc.model}\n{modules}".encode()).hexdigest()
 
@@ -81,7 +81,7 @@ class ServedTask:
 
 
 def tasks_of(client: Client) -> Mapping[str, ServedTask]:
-    """Returns the tasks that a door can be asked for, by name."""
+    """Returns the tasks that doors serve, by name."""
     found = {name: ServedTask(name, doc) for name, doc in sorted(client.tasks().items())}
     return {name: task for name, task in found.items() if task.use != "other"}
 
@@ -90,7 +90,7 @@ def task_of(client: Client, model: object) -> ServedTask:
     """Returns the task that a request names as its model; Ollama's tag `:latest` is no part of the name.
 
     Raises:
-        BadInputError: It is no text.
+        BadInputError: The model is no text.
         UnknownTaskError: There is no such task.
     """
     if not isinstance(model, str) or not model:
@@ -103,10 +103,10 @@ def task_of(client: Client, model: object) -> ServedTask:
 
 
 def served(task: ServedTask, use: Use) -> ServedTask:
-    """Returns a task that is for a use.
+    """Returns the task if it is of this use.
 
     Raises:
-        BadInputError: It is for something else.
+        BadInputError: The task is of another use.
     """
     if task.use != use:
         raise BadInputError(f"the task {task.name} is not for {use}: it is for {task.use}")

@@ -15,15 +15,15 @@ from s2m3.schemas.settings import DoorSettings
 __all__ = ["Doors", "run"]
 
 _log = structlog.get_logger(__name__)
-#: How often the connection to the broker is looked at, seconds.
+#: Interval at which the connection to the broker is checked, seconds.
 _LOOK_S = 0.5
 
 
 class _Door(Protocol):
-    """What serves one protocol."""
+    """A server of one protocol."""
 
     async def serve(self, client: Client, stop: asyncio.Event) -> None:
-        """Serves until `stop`."""
+        """Serves until `stop` is set."""
 
 
 @dataclass(frozen=True)

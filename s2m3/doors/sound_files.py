@@ -1,4 +1,4 @@
-"""Samples of WAV files, as Wyoming's clients take them, and of which a stretch can be heard. Pure."""
+"""Samples of WAV files: as Wyoming's clients take them, and in stretches for transcription. Pure."""
 
 import struct
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Samples:
     """Raw samples.
 
     Args:
-        rate: A second.
-        width: Bytes of one, little-endian.
-        channels: Interleaved.
-        data: All of them.
+        rate: Samples of a channel per second.
+        width: Bytes of a sample, little-endian.
+        channels: Number of channels, interleaved.
+        data: The bytes of all samples.
     """
 
     rate: int
@@ -36,7 +36,7 @@ class Samples:
 
     @property
     def seconds(self) -> float:
-        """How long they last."""
+        """The duration in seconds."""
         return len(self.data) / (self.width * self.channels * self.rate)
 
 
@@ -44,7 +44,7 @@ def read_wav(data: bytes) -> Samples:
     """Returns a WAV file's samples; floats become 16 bits.
 
     Raises:
-        ModuleFailedError: It is no WAV file of integers or of 32-bit floats.
+        ModuleFailedError: The file is no WAV file of integers or of 32-bit floats.
     """
     try:
         form, raw = _chunk(data, b"fmt "), _chunk(data, b"data")
@@ -59,7 +59,7 @@ def read_wav(data: bytes) -> Samples:
 
 
 def samples_of(data: bytes) -> Samples | None:
-    """Returns a WAV file's samples, of which a stretch can be heard; None of any other file."""
+    """Returns a WAV file's samples, which can be transcribed in stretches; None for any other file."""
     try:
         (kind, *_) = _FORMAT.unpack_from(_chunk(data, b"fmt "))
         return read_wav(data) if data[:4] == b"RIFF" and kind in (_INTEGERS, _FLOAT) else None

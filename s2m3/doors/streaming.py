@@ -23,7 +23,7 @@ _CALLER_GONE = 499
 
 
 def endpoint(answer: Callable[[Request], Awaitable[Response | JsonObject]]) -> Endpoint:
-    """Returns an endpoint that answers with JSON, and with an error as its API has it."""
+    """Returns an endpoint that answers with JSON, and with errors in the format of its API."""
 
     @wraps(answer)
     async def found(request: Request) -> Response:
@@ -39,7 +39,7 @@ def endpoint(answer: Callable[[Request], Awaitable[Response | JsonObject]]) -> E
 
 
 class _Closing(StreamingResponse):
-    """A streamed response that ends its source when the caller is gone."""
+    """A streamed response that closes its source when the caller is gone."""
 
     body_iterator: AsyncGenerator[str, None]
 
@@ -50,7 +50,7 @@ class _Closing(StreamingResponse):
 
 
 async def json_lines(parts: AsyncGenerator[JsonObject, None]) -> Response:
-    """Returns a stream of JSON objects, a line each, as Ollama's.
+    """Returns a stream of JSON objects, a line each, as in Ollama's API.
 
     Raises:
         S2M3Error: The request failed before its first part.
@@ -61,7 +61,7 @@ async def json_lines(parts: AsyncGenerator[JsonObject, None]) -> Response:
 async def server_sent_events(
     parts: AsyncGenerator[JsonObject, None], *, end: Literal["", "data: [DONE]\n\n"] = "data: [DONE]\n\n"
 ) -> Response:
-    """Returns a stream of JSON objects as server-sent events, as OpenAI's.
+    """Returns a stream of JSON objects as server-sent events, as in OpenAI's API.
 
     Raises:
         S2M3Error: The request failed before its first part.

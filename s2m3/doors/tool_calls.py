@@ -26,11 +26,11 @@ class ToolCall:
 
 
 def tool_calls(text: str, names: Collection[str]) -> tuple[str, list[ToolCall]]:
-    """Returns what a text says beside its calls, and the calls.
+    """Returns the text without its calls, and the calls.
 
     Args:
-        text: What the model wrote.
-        names: Functions that the request described; calls of others are text.
+        text: The text that the model wrote.
+        names: Functions that the request described; calls of others are left in the text.
     """
     if tagged := _TAGGED.findall(text):
         calls = [call for inner in tagged for call in _read(inner, names)]
@@ -40,7 +40,7 @@ def tool_calls(text: str, names: Collection[str]) -> tuple[str, list[ToolCall]]:
 
 
 def _read(text: str, names: Collection[str]) -> list[ToolCall]:
-    """Returns the calls of a text that is the JSON of one or of several; none if anything of it is no call."""
+    """Returns the calls of a text that is the JSON of one or of several calls; none if a part of it is no call."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

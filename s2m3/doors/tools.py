@@ -1,4 +1,4 @@
-"""Descriptions of tools that a request brings, checked. Pure."""
+"""Checks the descriptions of tools in a request. Pure."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -30,10 +30,10 @@ class WyomingDoor:
     """Listens, counts connections, and ends them.
 
     Args:
-        settings: Of the doors.
+        settings: The settings of the doors.
 
     Raises:
-        BadInputError: An address that is none, or languages that cannot be read.
+        BadInputError: The address is invalid, or the languages cannot be read.
     """
 
     def __init__(self, settings: DoorSettings) -> None:
@@ -48,7 +48,7 @@ class WyomingDoor:
             raise BadInputError(f"--wyoming-bind is an address, not {settings.wyoming_bind[:80]!r}") from error
 
     async def serve(self, client: Client, stop: asyncio.Event) -> None:
-        """Serves until `stop`.
+        """Serves until `stop` is set.
 
         Raises:
             BadInputError: The port is taken.
@@ -85,7 +85,7 @@ class WyomingDoor:
         task.add_done_callback(lambda _: writer.close())
 
     async def _connection(self, client: Client, stream: EventStream) -> None:
-        """Serves one connection until its end, or until something is wrong with it."""
+        """Serves one connection until its end or its first error."""
         session = Session(client, stream, self._settings, self._languages, self._budget)
         try:
             await session.serve()
@@ -99,7 +99,7 @@ class WyomingDoor:
 
 
 def _may_ask(peer: object) -> bool:
-    """Returns whether an address is of this machine or of a private network."""
+    """Returns whether an address belongs to this machine or a private network."""
     if not isinstance(peer, tuple):
         return False
     address = ipaddress.ip_address(str(peer[0]).split("%")[0])

@@ -1,4 +1,4 @@
-"""Wyoming's events on a connection, read within bounds: wyoming's own reader believes any length that a peer names.
+"""Wyoming's events on a connection, read within bounds: wyoming's own reader accepts any length that a peer names.
 
 One event is a line of JSON, then so many bytes of JSON, then so many bytes of sound, as the line says.
 """
@@ -13,36 +13,36 @@ from s2m3.schemas.errors import BadInputError, RequestTimeoutError, TooLargeErro
 
 __all__ = ["LONGEST_LINE", "EventStream"]
 
-#: Bytes of the line, and of the JSON behind it.
+#: Most bytes of the line, and of the JSON behind it.
 LONGEST_LINE, _MOST_DATA = 65_536, 1_000_000
-#: Bytes of sound that are read at once: an event with more becomes several, each counted before the next is read.
+#: Most bytes of sound that are read at once: an event with more becomes several, each counted before the next is read.
 _AT_ONCE = 65_536
 
 
 class EventStream:
-    """One connection.
+    """The events of one connection.
 
     Args:
-        reader: Made with a limit of LONGEST_LINE.
-        writer: Of the same connection.
-        most: Bytes of the sound of one event.
+        reader: The connection's reader, made with a limit of LONGEST_LINE.
+        writer: The connection's writer.
+        most: Most bytes of the sound of one event.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int) -> None:
         self._reader, self._writer, self._most = reader, writer, most
-        #: an event whose sound is not read to its end, and the bytes that are left of it
+        #: an event whose sound is not read completely, and the number of its remaining bytes
         self._begun: tuple[Event, int] | None = None
 
     async def read(self, within: float) -> Event | None:
-        """Returns the next event, or the next part of a sound that is long; None at the end.
+        """Returns the next event, or the next part of a long sound; None at the end.
 
         Args:
-            within: Seconds until all of the event has arrived.
+            within: Seconds in which all of the event has to arrive.
 
         Raises:
-            BadInputError: It is no event.
-            TooLargeError: It is larger than is read.
-            RequestTimeoutError: It did not arrive in time.
+            BadInputError: The data is no event.
+            TooLargeError: The event is over a limit.
+            RequestTimeoutError: The event did not arrive in time.
         """
         try:
             async with asyncio.timeout(within):
@@ -78,7 +78,7 @@ class EventStream:
         return Event(event.type, event.data, await self._reader.readexactly(taken))
 
     async def write(self, event: Eventable) -> None:
-        """Sends an event; waits while the peer does not read."""
+        """Sends an event; waits until the peer reads."""
         await async_write_event(event.event(), self._writer)
 
 

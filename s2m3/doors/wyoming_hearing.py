@@ -1,4 +1,4 @@
-"""A sound at the Wyoming door: it is heard while it comes, and what is certain of its transcript is told at once."""
+"""A sound at the Wyoming door: it is transcribed while it arrives, and the certain part of its text is sent at once."""
 
 import asyncio
 from contextlib import suppress
@@ -13,11 +13,11 @@ __all__ = ["Utterance"]
 
 
 class Utterance:
-    """A sound that is coming.
+    """A sound that is arriving.
 
     Args:
-        stream: Where its transcript goes.
-        transcript: Of the sound, from its beginning.
+        stream: The connection that gets the transcript.
+        transcript: The transcript of the sound, from its beginning.
     """
 
     def __init__(self, stream: EventStream, transcript: LiveTranscript) -> None:
@@ -27,14 +27,14 @@ class Utterance:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the sound that are kept."""
+        """Bytes of the sound in memory."""
         return self._transcript.held_bytes
 
     async def write(self, data: bytes) -> None:
         """Adds samples, once there is room for them.
 
         Raises:
-            S2M3Error: What came before could not be written down.
+            S2M3Error: The earlier sound could not be transcribed.
             OSError: The connection is lost.
         """
         await self._transcript.room()
@@ -44,10 +44,10 @@ class Utterance:
         self._transcript.write(data)
 
     async def end(self) -> None:
-        """Tells the whole transcript.
+        """Sends the whole transcript.
 
         Raises:
-            S2M3Error: It could not be written down.
+            S2M3Error: The sound could not be transcribed.
             OSError: The connection is lost.
         """
         self._transcript.end()
@@ -57,7 +57,7 @@ class Utterance:
         await self._stream.write(TranscriptStop())
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Cancels the requests under way."""
         self._sending.cancel()
         with suppress(asyncio.CancelledError, S2M3Error, OSError):
             await self._sending

@@ -1,4 +1,4 @@
-"""What Wyoming's clients are told of a site: which tasks write speech down, which speak, and in which languages."""
+"""The description of a site for Wyoming's clients: tasks that transcribe, tasks that speak, and their languages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -13,9 +13,9 @@ from s2m3.schemas.errors import BadInputError, NotReadyError, UnknownTaskError
 __all__ = ["chosen_task", "described", "languages_of", "read_languages"]
 
 _ATTRIBUTION = Attribution(name="S2M3", url="https://arxiv.org/abs/2508.04271")
-#: Model -> the languages in which it was tried and came out right or nearly so.
+#: Model -> the languages in which tests found it right or nearly so.
 _TRIED = {"speech": ("en", "de", "es")}
-#: Whisper's languages, of a task that finds the language of a sound by itself.
+#: Whisper's languages, for a task that detects the language of a sound.
 _WHISPER = (
     "en", "zh", "de", "es", "ru", "ko", "fr", "ja", "pt", "tr", "pl", "ca", "nl", "ar", "sv", "it", "id", "hi", "fi",
     "vi", "he", "uk", "el", "ms", "cs", "ro", "da", "hu", "ta", "no", "th", "ur", "hr", "bg", "lt", "la", "mi", "ml",
@@ -30,7 +30,7 @@ def read_languages(text: str) -> dict[str, tuple[str, ...]]:
     """Returns task -> codes of languages, from `speech=en,de say=en`.
 
     Raises:
-        BadInputError: It is written otherwise.
+        BadInputError: The text has another form.
     """
     found = {}
     for part in text.split():
@@ -42,7 +42,7 @@ def read_languages(text: str) -> dict[str, tuple[str, ...]]:
 
 
 def languages_of(task: ServedTask, told: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns the codes of a task's languages: those that the settings tell, else what is known of its model."""
+    """Returns the codes of a task's languages: those in the settings, else the known ones of its model."""
     if task.name in told:
         return list(told[task.name])
     if task.doc.model in _TRIED:
@@ -51,13 +51,13 @@ def languages_of(task: ServedTask, told: Mapping[str, Sequence[str]]) -> list[st
 
 
 def _of_use(client: Client, use: Use) -> list[ServedTask]:
-    """Returns the tasks of a use: those that find the language first, then by name."""
+    """Returns the tasks of a use: those that detect the language first, then by name."""
     found = [task for task in tasks_of(client).values() if task.use == use]
     return sorted(found, key=lambda task: ("language" not in task.doc.answer, task.name))
 
 
 def described(client: Client, told: Mapping[str, Sequence[str]]) -> Info:
-    """Returns what is told of the tasks that are ready."""
+    """Returns the description of the tasks that are ready."""
     models = [
         AsrModel(**_artifact(task.name, _shown(task)), languages=languages_of(task, told))
         for task in _of_use(client, "transcription")
@@ -93,7 +93,7 @@ def chosen_task(
     """Returns the task that a request means: the one it names, else the first of its language, ready ones first.
 
     Raises:
-        UnknownTaskError: There is none of that name.
+        UnknownTaskError: There is no task of that name.
         NotReadyError: No task is of that use.
     """
     tasks = _of_use(client, use)

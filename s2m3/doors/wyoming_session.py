@@ -1,4 +1,4 @@
-"""One connection of a Wyoming client: what it asks, one after the other, and what is answered."""
+"""One connection of a Wyoming client: its requests, one after the other, and their answers."""
 
 import asyncio
 import re
@@ -25,28 +25,28 @@ from s2m3.schemas.settings import DoorSettings
 
 __all__ = ["Budget", "Session"]
 
-#: Bytes of the sound of one event that is sent.
+#: Most bytes of the sound of one event that is sent.
 _CHUNK = 8_192
-#: Characters of a text that is to be spoken.
+#: Most characters of a text that is to be spoken.
 _MOST_TEXT = 20_000
-#: Up to the end of the last whole sentence of a text that grows.
+#: Matches up to the end of the last whole sentence of a growing text.
 _SENTENCES = re.compile(r".*(?:[.!?…]['\")\]]*\s|[\u3002\uff01\uff1f\n])", re.DOTALL)
 
 
 @dataclass
 class Budget:
-    """What all connections together may hold and ask.
+    """The limits of all connections together.
 
     Args:
-        sounds: Bytes of the sounds that are not written down yet.
-        requests: Requests at once.
+        sounds: Most bytes of sounds that are not transcribed yet.
+        requests: Most requests at once.
     """
 
     sounds: int
     requests: int
 
     def take(self, size: int) -> None:
-        """Counts bytes that are held.
+        """Counts bytes of a sound.
 
         Raises:
             BusyError: There is no room for them.
@@ -72,14 +72,14 @@ class Budget:
 
 
 class Session:
-    """One connection.
+    """The requests of one connection.
 
     Args:
-        client: Asks the tasks.
+        client: Sends the requests.
         stream: The connection.
         settings: Limits of size and time.
-        languages: Task -> languages, as the settings tell.
-        budget: Of all connections.
+        languages: Task -> languages, from the settings.
+        budget: The limits of all connections together.
     """
 
     def __init__(
@@ -94,16 +94,16 @@ class Session:
         self._languages, self._budget = languages, budget
         self._asked: Mapping[str, Any] = {}
         self._sound: Utterance | None = None
-        #: bytes of its sound that are counted in the budget
+        #: bytes of the sound that are counted in the budget
         self._counted = 0
         self._voice: Mapping[str, Any] | None = None
         self._text = ""
 
     async def serve(self) -> None:
-        """Answers events until the connection's end, which ends what is under way, too.
+        """Answers events until the end of the connection, which cancels requests under way.
 
         Raises:
-            S2M3Error: A request failed, or what came is no request.
+            S2M3Error: A request failed, or an event is no valid request.
             OSError: The connection is lost.
             TimeoutError: The peer did not read its answer in time.
         """
@@ -118,20 +118,20 @@ class Session:
             await self._drop_sound()
 
     def _patience(self, event: Event) -> float:
-        """Returns how long the event behind this one may take, seconds: less within a sound."""
+        """Returns the seconds within which the next event has to arrive: fewer within a sound."""
         begins = event.type in ("audio-start", "audio-chunk")
         within = begins or (self._sound is not None and event.type != "audio-stop")
         return self._settings.body_s if within else self._settings.request_s
 
     async def _drop_sound(self) -> None:
-        """Gives back what a sound holds, and ends what is under way for it."""
+        """Frees the memory of a sound, and cancels its requests."""
         if (sound := self._sound) is not None:
             self._sound = None
             await sound.close()
         self._count(0)
 
     def _count(self, held: int) -> None:
-        """Counts what is held of the sound now, instead of what was.
+        """Replaces the counted bytes of the sound by the present ones.
 
         Raises:
             BusyError: There is no room for it.
@@ -142,7 +142,7 @@ class Session:
         self._counted = held
 
     async def _handle(self, event: Event) -> None:
-        """Answers one event; unknown ones are passed over, as Wyoming asks."""
+        """Answers one event; unknown ones are ignored, as Wyoming prescribes."""
         match event.type:
             case "describe":
                 await self._stream.write(described(self._client, self._languages))
@@ -173,7 +173,7 @@ class Session:
                 await self._speak_sentences(_text(event))
             case "synthesize-stop":
                 await self._speak_rest()
-            case _ if self._voice is None:  # behind synthesize-start it repeats the text for old servers
+            case _ if self._voice is None:  # after synthesize-start, `synthesize` repeats the text for old servers
                 await self._speak(_text(event), _mapping(event.data.get("voice")))
 
     def _begin(self, event: Event) -> Utterance:
@@ -190,7 +190,7 @@ class Session:
         return self._sound
 
     async def _hear(self, event: Event) -> None:
-        """Takes what came of a sound; waits while it comes faster than it is written down."""
+        """Takes samples of a sound; waits while they arrive faster than they are transcribed."""
         sound = self._sound or self._begin(event)
         piece = event.payload or b""
         if sound.size + len(piece) > self._settings.max_body_mb * 1e6:
@@ -206,7 +206,7 @@ class Session:
         await self._drop_sound()
 
     async def _speak_sentences(self, text: str) -> None:
-        """Speaks the sentences that are whole, of a text that is still coming."""
+        """Speaks the whole sentences of a text that is still arriving."""
         if self._voice is None:
             raise BadInputError("synthesize-chunk without synthesize-start before it")
         self._text += text
@@ -222,7 +222,7 @@ class Session:
         await self._stream.write(SynthesizeStopped())
 
     async def _speak(self, text: str, voice: Mapping[str, Any]) -> None:
-        """Answers a text with its sound; an empty one with nothing."""
+        """Answers a text with its sound; an empty text with nothing."""
         if not text.strip():
             return
         if len(text) > _MOST_TEXT:
@@ -259,7 +259,7 @@ def _text(event: Event) -> str:
 
 
 def _form(event: Event) -> Form:
-    """Returns how the samples of a sound are to be read, which its first event says."""
+    """Returns the form of the samples of a sound, from its first event."""
     rate, width, channels = (event.data.get(name) for name in ("rate", "width", "channels"))
     if not (isinstance(rate, int) and isinstance(width, int) and isinstance(channels, int)):
         raise BadInputError(f"{event.type} has rate, width and channels")
@@ -272,7 +272,7 @@ async def _unless_gone(answering: Coroutine[Any, Any, None], reading: asyncio.Ta
 
     Args:
         answering: The answer.
-        reading: Reads the event behind it; that there is none tells the end.
+        reading: Reads the next event; None means the end of the connection.
 
     Raises:
         S2M3Error: The request failed.

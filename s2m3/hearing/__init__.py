@@ -1,1 +1,1 @@
-"""Speech that is still coming, written down while it comes: windows of the sound, and what readings of it agree on."""
+"""Transcription of speech while it arrives: windows of the sound, and agreement of successive transcripts."""

@@ -1,4 +1,4 @@
-"""Which words of a transcript stay, while the sound goes on: those on which two readings agree. Pure.
+"""Finds the words of a growing sound's transcript that will stay: those on which two transcripts agree. Pure.
 
 The policy is LocalAgreement-2 (Macháček et al., "Turning Whisper into a real-time transcription system", 2023).
 """
@@ -15,7 +15,7 @@ _MARKS = " \t\n.,;:!?\u2026\"'()[]-\u00ab\u00bb\u201c\u201d\u201e\u2018\u2019\u3
 
 
 class Agreement:
-    """The words of one window that were shown, and its reading before."""
+    """The words of one window that were shown, and its previous transcript."""
 
     def __init__(self) -> None:
         self._shown: list[str] = []
@@ -27,9 +27,9 @@ class Agreement:
         return "".join(self._shown)
 
     def read(self, text: str) -> str:
-        """Returns what a new reading adds to the text shown: words that the reading before had, too.
+        """Returns the addition of a new transcript to the text shown: words that the previous one had, too.
 
-        The last word of a reading is never shown: the sound may have ended within it.
+        The last word of a transcript is never shown: the sound may have ended within it.
         """
         words = _words(text)
         agreed = _common(words[:-1], self._before)
@@ -37,12 +37,12 @@ class Agreement:
         return self._show(words, agreed)
 
     def follow(self, text: str) -> str:
-        """Returns what the last reading adds, of which `text` is the beginning: all its words but the last one."""
+        """Returns the addition of the final transcript, which begins with `text`: all words of it but the last one."""
         words = _words(text)
         return self._show(words, len(words) - 1)
 
     def end(self, text: str) -> str:
-        """Returns what the whole of the last reading adds; nothing if it does not begin with what was shown."""
+        """Returns the addition of the complete final transcript; nothing if it does not begin with the text shown."""
         words = _words(text)
         return self._show(words, len(words))
 
@@ -59,7 +59,7 @@ def _words(text: str) -> list[str]:
 
 
 def _common(one: list[str], other: list[str]) -> int:
-    """Returns the number of words with which both begin, whatever their marks and capitals."""
+    """Returns the number of words with which both begin; marks and capitals do not count."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if _bare(a) != _bare(b)), min(len(one), len(other)))
 

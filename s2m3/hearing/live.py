@@ -1,4 +1,4 @@
-"""A transcript of a sound that is still coming, by ordinary requests about what has come of it."""
+"""A transcript of a sound that is still arriving, by ordinary requests with the sound so far."""
 
 import asyncio
 from collections import deque
@@ -17,25 +17,25 @@ from s2m3.schemas.errors import S2M3Error
 __all__ = ["Hearing", "LiveTranscript"]
 
 _log = structlog.get_logger(__name__)
-#: Most seconds between two looks at a sound, where each of them fails.
+#: Longest time between two interim requests if they fail, seconds.
 _REST_MAX_S = 30.0
-#: A sound that comes in less than this part of its length is not being spoken.
+#: A sound that arrives in less than this part of its duration is a file, not live speech.
 _SPOKEN = 0.7
-#: Windows that have ended and wait to be written down, beyond which a sound is not read on.
+#: Ended windows that wait for their transcript; with more, no further samples are taken.
 _MOST_WAITING = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """How sounds are heard.
+    """The settings of a live transcript.
 
     Args:
-        task: The task that writes speech down.
-        audio: Its input.
-        streams: Whether it writes its text token by token.
-        options: Of each request.
-        every_s: Seconds of new sound after which the sound so far is heard; 0: only at the end.
-        admit: Counts a request while it is under way; raises BusyError where there are too many.
+        task: The task that transcribes speech.
+        audio: The name of its sound input.
+        streams: Whether its text is generated token by token.
+        options: The generation options of each request.
+        every_s: Seconds of new sound between interim requests; 0: only the request at the end.
+        admit: Counts a request while it is under way; raises BusyError if there are too many.
     """
 
     task: str
@@ -47,17 +47,17 @@ class Hearing:
 
 
 class LiveTranscript:
-    """One sound. `write` what comes of it, `end` it, and read `pieces` meanwhile.
+    """The transcript of one sound: `write` samples as they arrive, `end` the sound, and read `pieces` meanwhile.
 
-    While the sound comes, each look at it is a request about the window so far, whose bytes a node gets once. Of its
-    text that is shown on which two looks agree. No look is sent while another is under way, and none for as long as the
-    last one took: at most half of a node's time goes into them. A window that has ended, by its length or the sound's
-    end, is asked for once more, and what its text adds to what was shown is shown.
+    While the sound arrives, interim requests ask for a transcript of the window so far, whose bytes a node gets once.
+    The text on which two interim transcripts agree is shown. No interim request is sent while another is under way, nor
+    for as long as the last one took: they take at most half of a node's time. A window that has ended, by its length or
+    the sound's end, is requested once more, and the rest of its text is shown.
 
     Args:
         client: Sends the requests.
-        hearing: How.
-        form: Of the samples.
+        hearing: The settings.
+        form: The form of the samples.
     """
 
     def __init__(self, client: Client, hearing: Hearing, form: Form) -> None:
@@ -66,20 +66,20 @@ class LiveTranscript:
         self._began = asyncio.get_running_loop().time()
         self._ended_windows: deque[Window] = deque()
         self._has_ended = False
-        #: set when something has come, or the sound has ended
+        #: set when samples have arrived, or the sound has ended
         self._changed = asyncio.Event()
-        #: set when a window has ended: a look at it is not waited for
+        #: set when a window has ended: its interim request is not waited for
         self._is_urgent = asyncio.Event()
-        #: set while there is room for more sound, and in the end
+        #: set while more samples may be taken, and at the end
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._agreement = Agreement()
         self._looked_s = self._rest_until = self._rest_s = 0.0
-        #: the answer to the last look at the open window, and the bytes that it is about
+        #: the answer to the last interim request of the open window, and the bytes that it covers
         self._looked: tuple[int, Answer] | None = None
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
         self._texts: list[str] = []
-        #: of the first window in which somebody spoke
+        #: the language of the first window with speech
         self.language = ""
         self._running = asyncio.create_task(self._run())
 
@@ -90,11 +90,11 @@ class LiveTranscript:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the windows that are kept."""
+        """Bytes of the windows in memory."""
         return sum(len(window.samples) for window in (*self._ended_windows, self._windows.open))
 
     async def room(self) -> None:
-        """Waits while the sound comes faster than it is written down."""
+        """Waits while the sound arrives faster than it is transcribed."""
         await self._has_room.wait()
 
     def write(self, data: bytes) -> None:
@@ -108,22 +108,22 @@ class LiveTranscript:
         self._changed.set()
 
     def end(self) -> None:
-        """Says that nothing more comes."""
+        """Ends the sound: no more samples follow."""
         self._has_ended = True
         self._is_urgent.set()
         self._changed.set()
 
     async def close(self) -> None:
-        """Cancels what is under way."""
+        """Cancels the requests under way."""
         self._running.cancel()
         with suppress(asyncio.CancelledError, S2M3Error):
             await self._running
 
     async def pieces(self) -> AsyncIterator[str]:
-        """Yields what is added to the text shown, until the end.
+        """Yields the additions to the text shown, until the end.
 
         Raises:
-            S2M3Error: The request about a window that has ended failed.
+            S2M3Error: The request for a window that has ended failed.
         """
         while (piece := await self._pieces.get()) is not None:
             yield piece
@@ -152,21 +152,21 @@ class LiveTranscript:
             await self._changed.wait()
 
     def _is_look_due(self) -> bool:
-        """Returns whether there is enough new of the sound, and it comes as it is spoken, not as a file at once."""
+        """Returns whether there is enough new sound, and the sound arrives live and not as a file."""
         every_s, now = self._hearing.every_s, asyncio.get_running_loop().time()
         is_new = every_s > 0 and self._windows.open.seconds - self._looked_s >= every_s
         is_spoken = now - self._began >= _SPOKEN * self._windows.seconds
         return is_new and is_spoken and now >= self._rest_until
 
     async def _look(self, window: Window) -> None:
-        """Hears the window so far, unless it ends meanwhile."""
+        """Sends an interim request for the window so far, unless the window ends meanwhile."""
         loop, self._looked_s, nbytes = asyncio.get_running_loop(), window.seconds, len(window.samples)
         began = loop.time()
         self._is_urgent.clear()
         try:
             with self._hearing.admit():
                 answer = await self._unless_urgent(self._ask(window), nbytes)
-        except S2M3Error as error:  # what is shown early is extra: the window is asked for at its end
+        except S2M3Error as error:  # interim transcripts are optional: the window is requested again at its end
             _log.debug("look_failed", task=self._hearing.task, error=str(error))
             self._rest_s = min(2 * self._rest_s + self._hearing.every_s, _REST_MAX_S)
             self._rest_until = loop.time() + self._rest_s
@@ -178,7 +178,7 @@ class LiveTranscript:
             self._show(self._agreement.read(_text_of(answer)))
 
     async def _unless_urgent(self, reply: Reply, nbytes: int) -> Answer | None:
-        """Returns the answer to a look; None if its window has ended with more than the look is about."""
+        """Returns the answer to an interim request; None if the window has ended with more bytes than it covers."""
         urgent: asyncio.Future[Any] = asyncio.create_task(self._is_urgent.wait())
         waiting: asyncio.Future[Any] = asyncio.wrap_future(reply)
         try:
@@ -192,7 +192,7 @@ class LiveTranscript:
             waiting.cancel()  # and with it the request
 
     def _is_all(self, nbytes: int) -> bool:
-        """Returns whether the sound has ended with so many bytes in its open window."""
+        """Returns whether the sound has ended and its open window has this many bytes."""
         return self._has_ended and not self._ended_windows and len(self._windows.open.samples) == nbytes
 
     def _ask(self, window: Window) -> Reply:
@@ -204,7 +204,7 @@ class LiveTranscript:
         return dict(self._hearing.options) if self._hearing.options else None
 
     async def _finish(self, window: Window) -> None:
-        """Writes down a window that has ended, and shows what is new in it."""
+        """Transcribes a window that has ended, and shows the rest of its text."""
         if not window.samples:
             return
         if self._looked is not None and self._is_all(self._looked[0]):
@@ -219,7 +219,7 @@ class LiveTranscript:
         self._agreement = Agreement()
 
     async def _heard(self, window: Window) -> Answer:
-        """Hears a whole window, and shows its text as it is written."""
+        """Requests the transcript of a whole window, and shows its text while it is generated."""
         if not self._hearing.streams:
             answer: Answer = await asyncio.wrap_future(self._ask(window))
             return answer
@@ -232,7 +232,7 @@ class LiveTranscript:
             return stream.result()
 
     def _joined(self, text: str) -> str:
-        """Returns a window's text as it goes on behind the windows before it."""
+        """Returns a window's text as the continuation of the earlier windows' text."""
         return f" {text}" if text and self.text else text
 
     def _show(self, piece: str) -> None:

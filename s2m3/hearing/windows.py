@@ -1,4 +1,4 @@
-"""A sound that is still coming, cut into windows that a speech model hears at once. Pure.
+"""Cuts a sound that is still arriving into windows for a speech model. Pure.
 
 A window that grows too long is cut where it is quietest, so that no word is cut.
 """
@@ -15,8 +15,8 @@ from s2m3.schemas.wire.input_pieces import Growing
 
 __all__ = ["LONGEST_S", "Form", "Window", "Windows"]
 
-#: Seconds of a window that is cut (models hear 30 s at once), of the part of it in which no cut is made, and of the
-#: stretches that are compared.
+#: Seconds after which a window is cut (models take 30 s at once), of its first part, in which no cut is made, and of
+#: the stretches whose loudness is compared.
 LONGEST_S, _WHOLE_S, _STRETCH_S = 28.0, 14.0, 0.2
 _ENDLESS = 0xFFFF_FFFF
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
@@ -24,12 +24,12 @@ _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How samples are to be read.
+    """The form of samples.
 
     Args:
-        rate: A second.
-        width: Bytes of one, little-endian; one byte has no sign.
-        channels: Interleaved.
+        rate: Samples of a channel per second.
+        width: Bytes of a sample, little-endian; one byte is unsigned.
+        channels: Number of channels, interleaved.
     """
 
     rate: int
@@ -38,15 +38,15 @@ class Form:
 
     @property
     def frame(self) -> int:
-        """Bytes of the samples of one moment."""
+        """Bytes of one sample of all channels."""
         return self.width * self.channels
 
     def seconds(self, nbytes: int) -> float:
-        """Returns how long so many bytes last."""
+        """Returns the duration of so many bytes, seconds."""
         return nbytes / self.frame / self.rate
 
     def header(self) -> bytes:
-        """Returns the beginning of a WAV file whose end is not known: its samples reach to the end of the file."""
+        """Returns the header of a WAV file of unknown length: its samples reach to the end of the file."""
         rate = self.rate * self.frame
         form = (16, 1, self.channels, self.rate, rate, self.frame, 8 * self.width)
         return _HEADER.pack(b"RIFF", _ENDLESS, b"WAVE", b"fmt ", *form, b"data", _ENDLESS)
@@ -66,7 +66,7 @@ class Window:
 
     @property
     def seconds(self) -> float:
-        """Its length so far."""
+        """The duration so far."""
         return self.form.seconds(len(self.samples))
 
     def file(self) -> Growing:
@@ -89,7 +89,7 @@ class Windows:
     """The windows of one sound: `open` is the one that grows.
 
     Args:
-        form: Of the samples.
+        form: The form of the samples.
     """
 
     def __init__(self, form: Form) -> None:
@@ -98,11 +98,11 @@ class Windows:
 
     @property
     def seconds(self) -> float:
-        """Length of the sound so far."""
+        """The duration of the sound so far."""
         return self.open.form.seconds(self._nbytes)
 
     def add(self, data: bytes) -> list[Window]:
-        """Adds samples; returns the windows that they have ended, in order."""
+        """Adds samples; returns the windows that ended with them, in order."""
         ended, second = [], self.open.form.frame * self.open.form.rate
         self._nbytes += len(data)
         for at in range(0, len(data), second):
@@ -114,7 +114,7 @@ class Windows:
 
 
 def _loudness(samples: bytes, form: Form, stretch: int) -> npt.NDArray[np.float64]:
-    """Returns the mean square of each stretch of so many moments, of the first channel."""
+    """Returns the mean square of each stretch of so many samples of the first channel."""
     values = _values(samples[: len(samples) // form.frame * form.frame], form.width)[:: form.channels]
     whole = values[: len(values) // stretch * stretch].reshape(-1, stretch).astype(np.float64)
     loud: npt.NDArray[np.float64] = np.square(whole - whole.mean(axis=1, keepdims=True)).mean(axis=1)

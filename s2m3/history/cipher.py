@@ -1,4 +1,4 @@
-"""Encrypts what the history keeps: AES-256-GCM, with a key in a file that its owner alone can read."""
+"""Encrypts the values of the history: AES-256-GCM, with a key in a file that only its owner can read."""
 
 import os
 import secrets
@@ -18,7 +18,7 @@ _KEY_BYTES, _NONCE_BYTES = 32, 12
 
 
 class Cipher:
-    """Encrypts values, each bound to its column and row: one cannot stand in another's place.
+    """Encrypts values, each bound to its column and row, so that none can be moved to another place.
 
     Args:
         key: 32 bytes.

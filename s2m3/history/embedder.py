@@ -1,4 +1,4 @@
-"""Gives kept pictures their embeddings, by which searches find them: the newest first, a few at once."""
+"""Embeds the kept pictures, so that searches find them: the newest first, a few at once."""
 
 from collections import deque
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from s2m3.schemas.history import HistoryWanted
 __all__ = ["Embedder"]
 
 _log = structlog.get_logger(__name__)
-#: Requests at once: searches are rare, and what the house asks comes first.
+#: Most requests at once: searches are rare, and requests of the house come first.
 _AT_ONCE = 4
-#: Pictures that wait; of more, the oldest ones wait for a later search.
+#: Most pictures that wait; the oldest of more are left to a later search.
 _MOST_WAITING = 2_000
-#: How long a search waits for pictures that have no embedding yet, seconds.
+#: Longest wait of a search for pictures without an embedding, seconds.
 _PATIENCE_S = 5.0
 
 
@@ -28,9 +28,9 @@ class Embedder:
 
     Args:
         loop: The bridge's loop.
-        finder: Asks the site's encoders.
+        finder: Sends requests to the site's encoders.
         store: The history; used in its thread.
-        in_thread: Has the store's thread do something.
+        in_thread: Runs a function in the store's thread.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Embedder:
         self._searches: list[tuple[Timer, Callable[[int], None]]] = []
 
     def add(self, entry: int) -> None:
-        """Embeds the picture of a new answer, when it is its turn."""
+        """Queues the picture of a new answer for embedding."""
         self._queue.appendleft(entry)
         self._go_on()
 
     def catch_up(self, wanted: HistoryWanted, done: Callable[[int], None]) -> None:
-        """Embeds the pictures that a search looks at and that have no embedding yet.
+        """Embeds the pictures of a search that have no embedding yet.
 
         Args:
             wanted: The search.
@@ -92,7 +92,7 @@ class Embedder:
                 timer.cancel()
                 done(0)
 
-    # ---- in the store's thread: reading, and what is made of the encoder's output (the ConSE table is read there) ----
+    # ---- in the store's thread, which also reads the table of ConSE -------------------------------------------------
 
     def _read(self, entry: int) -> None:
         found = self._store.picture(entry)

@@ -1,4 +1,4 @@
-"""Which encoders of a site compare pictures with texts, and the routes that lead to their embeddings alone. Pure."""
+"""Finds the encoders of a site that compare pictures with texts, and the routes to their embeddings alone. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from s2m3.schemas.messages import RouteDoc, RouteStep
 
 __all__ = ["Encoders", "encoders_of"]
 
-#: The head that makes a picture's vector of class logits, in the space of the text encoder (agents/zoo/conse.py).
+#: Class of the head that converts class logits into a vector in the text encoder's space (agents/zoo/conse.py).
 _CONSE = "conse"
 
 
@@ -35,7 +35,7 @@ class Encoders:
 
 
 def encoders_of(routes: Mapping[str, RouteDoc]) -> Encoders | None:
-    """Returns the encoders of the first task, by name, that has a pair; those trained together before others."""
+    """Returns the encoders of the first task, by name, that has a pair; pairs that were trained together come first."""
     found = [pair for task in sorted(routes) if (pair := _pair(task, routes[task])) is not None]
     return min(found, key=lambda pair: pair.is_conse, default=None)
 

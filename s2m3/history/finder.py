@@ -1,4 +1,4 @@
-"""Embeds pictures and texts by the encoders that the site serves anyway, and finds the pictures that fit best."""
+"""Embeds pictures and texts by the encoders of the site's tasks, and finds the pictures that fit best."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ __all__ = ["Finder", "Raw", "Vector", "best", "packed", "unit_vector"]
 
 Vector = npt.NDArray[np.float32]
 _log = structlog.get_logger(__name__)
-#: Names of the requests; no task of a site is called so.
+#: Task names of these requests; no task of a site can have them.
 _PICTURE, _TEXT = "history-picture", "history-text"
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """What an encoder says of a picture: its embedding, or class logits (1, D), and the space of the former."""
+    """The output of an encoder for a picture: the embedding, or class logits (1, D), and the space of embeddings."""
 
     space: str
     value: Vector
@@ -42,7 +42,7 @@ class Finder:
     """The encoders of a site, for searching pictures. Its methods are called in the loop's thread.
 
     Args:
-        dispatcher: Asks the encoders.
+        dispatcher: Sends the requests.
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
@@ -68,7 +68,7 @@ class Finder:
             self._dispatcher.routes.put(_TEXT, found.text if found else None)
 
     def embed_picture(self, picture: bytes, done: Callable[[Raw | S2M3Error], None]) -> None:
-        """Embeds a picture; `done` gets what the encoder says (see `unit_vector`), or why there is nothing."""
+        """Embeds a picture; `done` gets the encoder's output (see `unit_vector`), or the error."""
         if (encoders := self._encoders) is None:
             done(_none_ready())
             return
@@ -83,7 +83,7 @@ class Finder:
         self._dispatcher.submit(_PICTURE, {encoders.picture_input: picture}, None, settle)
 
     def embed_text(self, text: str, done: Callable[[str, Vector | S2M3Error], None]) -> None:
-        """Embeds a text; `done` gets the space, and the unit vector or why there is none."""
+        """Embeds a text; `done` gets the space, and the unit vector or the error."""
         if (encoders := self._encoders) is None:
             done("", _none_ready())
             return
@@ -100,7 +100,7 @@ def unit_vector(raw: Raw) -> Vector:
     """Returns the unit vector (D,) of a picture. It reads the table of ConSE once, so not in the loop's thread.
 
     Raises:
-        ModuleFailedError: That table is not installed.
+        ModuleFailedError: The table of ConSE is not installed.
     """
     return _unit(_conse().vectors(raw.value) if raw.is_conse else raw.value)
 
@@ -121,7 +121,7 @@ def _unit(value: Vector) -> Vector:
 
 @cache
 def _conse() -> "Conse":
-    """Returns the head that makes pictures' vectors of class logits, with its table.
+    """Returns the head that converts class logits into vectors of pictures, with its table.
 
     Raises:
         ModuleFailedError: The table is not installed.
@@ -141,7 +141,7 @@ def best(store: HistoryStore, wanted: HistoryWanted, space: str, vector: Vector)
 
     Args:
         store: The history; in its thread.
-        wanted: Which answers are looked at, and how many are wanted.
+        wanted: The query: the answers to search, and the number of results.
         space: The space of the vector.
         vector: The unit vector (D,).
     """

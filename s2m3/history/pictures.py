@@ -1,4 +1,4 @@
-"""Pictures of the history: small JPEGs, with the size of the picture that was sent."""
+"""Pictures of the history: small JPEGs, with the size of the original picture."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,8 @@ from s2m3.schemas.errors import BadInputError
 __all__ = ["SmallPicture", "small_picture"]
 
 _log = structlog.get_logger(__name__)
-#: Pixels of the longer side, and bytes: enough for a phone, and less than Mosquitto 2.0.11 holds back from a websocket.
+#: Most pixels of the longer side, and most bytes: enough for a phone, and Mosquitto 2.0.11 delays larger messages on a
+#: websocket.
 _SIDE, _BYTES = 800, 56_000
 
 

@@ -1,4 +1,4 @@
-"""What plain requests asked, held until their answers come on `response/<task>`. Pure: no I/O, no clock."""
+"""The inputs of plain requests, kept until their answers arrive on `response/<task>`. Pure: no I/O, no clock."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from s2m3.schemas.wire.values import Kind
 
 __all__ = ["PlainRequests", "picture_in"]
 
-#: Seconds after its deadline that an answer may take to come here.
+#: Seconds after the deadline within which an answer may still arrive here.
 _MARGIN_S = 30.0
-#: Of all requests that wait; the inputs of the oldest ones are let go.
+#: Most bytes of the inputs of all waiting requests; the inputs of the oldest are dropped first.
 _LIMIT_BYTES = 24_000_000
 _MOST_OF_A_TASK = 256
-#: Kinds of inputs that the history shows; sounds are not among them.
+#: Kinds of inputs that the history shows; sounds are not shown.
 _SHOWN: tuple[Kind, ...] = ("image", "images", "text", "texts", "number")
 
 
 @dataclass(slots=True)
 class _Asked:
-    """One request; its inputs are None once it is not known any more which of several it is."""
+    """One request; its inputs are None once it cannot be told from other requests."""
 
     at: float
     until: float
@@ -34,8 +34,8 @@ class _Asked:
 class PlainRequests:
     """The plain requests of a site that wait for their answers.
 
-    An answer names its request by its transaction. Without one, an answer is that of the only request that waits;
-    while several wait, nothing is known of any of them: no picture is better than a wrong one.
+    An answer names its request by its transaction. An answer without one belongs to the only waiting request; while
+    several requests wait, none of them gets an answer's picture: no picture is better than a wrong one.
     """
 
     def __init__(self) -> None:
@@ -55,14 +55,14 @@ class PlainRequests:
         deadline_s: float,
         now: float,
     ) -> None:
-        """Holds a request.
+        """Keeps a request.
 
         Args:
             task: Its task.
             transaction: The caller's own id; None if the request has none.
             inputs: Name -> value, in plain form or as bytes.
             kinds: Name -> kind, of the task.
-            deadline_s: Seconds that it may take.
+            deadline_s: The request's deadline, seconds.
             now: Monotonic seconds.
         """
         self._forget_old(now)
@@ -81,7 +81,7 @@ class PlainRequests:
             self._let_go_of_oldest()
 
     def answered(self, task: str, transaction: Transaction | None) -> Mapping[str, Any]:
-        """Returns the inputs of the request that an answer is to; empty if that is not known."""
+        """Returns the inputs of the request that an answer belongs to; {} if that is unknown."""
         if transaction is not None:
             found = self._named.pop((task, transaction), None)
             inputs = found.inputs if found is not None else None

@@ -31,11 +31,11 @@ __all__ = ["CLEAR_VERB", "History"]
 
 _log = structlog.get_logger(__name__)
 CLEAR_VERB = "clear-history"
-#: Of a history in memory: most megabytes, and seconds.
+#: Most megabytes of a history in memory, and the time that it keeps answers, seconds.
 _MEMORY_MB, _MEMORY_S = 8.0, 600.0
-#: Answers and queries that wait for the thread; of more, answers are not kept and queries are refused.
+#: Most answers and queries that wait for the thread; further answers are not kept, and further queries are refused.
 _MOST_WAITING = 64
-#: Bytes of one message with answers: Mosquitto 2.0.11 holds larger ones back from a websocket.
+#: Most bytes of one message with answers: Mosquitto 2.0.11 delays larger ones on a websocket.
 _LARGEST_MESSAGE = 48_000
 _DAY_S = 86_400.0
 _EXPIRE_S = 60.0
@@ -47,11 +47,11 @@ class History:
     Args:
         link: The bridge's connection.
         loop: The bridge's loop.
-        settings: Where the history is kept, and how much of it.
+        settings: The file of the history, and its limits.
         finder: Embeds pictures and texts, for searches.
 
     Raises:
-        S2M3Error: The file cannot be opened, or not with this key.
+        S2M3Error: The file cannot be opened, or needs another key.
     """
 
     def __init__(self, link: Link, loop: Loop, settings: BridgeSettings, finder: Finder) -> None:
@@ -63,7 +63,7 @@ class History:
         limit_mb, limit_s = (settings.history_mb, settings.history_days * _DAY_S) if path else (_MEMORY_MB, _MEMORY_S)
         self._state = h.HistoryState(kept="disk" if path else "memory", limit_mb=limit_mb, limit_s=limit_s)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
-        #: of the thread
+        #: used in the thread only
         cipher = Cipher(read_key(settings.history_key)) if path and settings.history_key else None
         self._store = self._thread.submit(HistoryStore, path, int(limit_mb * 1e6), limit_s, cipher).result()
         self._last_id = self._thread.submit(self._store.last_id).result()
@@ -85,17 +85,17 @@ class History:
         self._do(self._count)
 
     def forget_state(self) -> None:
-        """Clears the retained state: nobody answers queries any more."""
+        """Clears the retained state: queries are not answered any more."""
         self._publish(Outgoing(topics.HISTORY_STATE.at(self._link.root), b"", retain=True))
 
     def stop(self) -> None:
-        """Writes what waits, and closes the file."""
+        """Writes the waiting answers, and closes the file."""
         self._stopped = True
         self._thread.submit(self._store.close)
         self._thread.shutdown()
 
     def look(self, routes: Mapping[str, m.RouteDoc]) -> None:
-        """Takes the routes of the site as they are now: by their encoders pictures are found."""
+        """Takes the present routes of the site, whose encoders searches use."""
         self._finder.look(routes)
         self._state = self._state.model_copy(update={"search": self._finder.task})
 
@@ -138,7 +138,7 @@ class History:
     def _answer_search(
         self, asker: str, wanted: h.HistoryWanted, space: str, vector: Vector | None, missing: int
     ) -> None:
-        """Answers a search by a vector, or by the picture of an answer; `missing` pictures could not be looked at."""
+        """Answers a search by a vector, or by an answer's picture; `missing` is the number of pictures not searched."""
         if vector is None and (kept := self._store.vector(wanted.like or 0, space)) is not None:
             vector = np.frombuffer(kept, "<f2").astype(np.float32)
         entries = [] if vector is None else best(self._store, wanted, space, vector)
@@ -179,15 +179,15 @@ class History:
     # ---- in the loop ----------------------------------------------------------------------------------------------
 
     def _do(self, work: Callable[[], None]) -> bool:
-        """Has the thread do something; False if too much waits."""
+        """Runs a function in the thread; returns False if too many wait."""
         if self._waiting >= _MOST_WAITING:
             return False
         self._always(work)
         return True
 
     def _always(self, work: Callable[[], None]) -> None:
-        """Has the thread do something that is bounded by itself."""
-        if not self._stopped:  # an embedding may still come
+        """Runs a function in the thread, without a bound: the number of these is bounded elsewhere."""
+        if not self._stopped:  # an embedding may still arrive
             self._waiting += 1
             self._thread.submit(self._logged, work)
 

@@ -22,13 +22,13 @@ CREATE TABLE IF NOT EXISTS pictures (id INTEGER PRIMARY KEY, file BLOB NOT NULL)
 CREATE TABLE IF NOT EXISTS embeddings (id INTEGER PRIMARY KEY, space TEXT NOT NULL, vector BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS sealed (sample BLOB NOT NULL);
 """
-#: What an encrypted history holds encrypted, to know its key by.
+#: The text that an encrypted history holds encrypted, to check a key with.
 _SAMPLE = b"s2m3 history"
 _VERSION = 1
-#: Bytes of the log of changes (WAL) beside the file, and of what is kept free for them in the limit.
+#: Most bytes of the log of changes (WAL) beside the file, for which the limit leaves room.
 _LOG_BYTES = 1_000_000
 _ROOM_BYTES = 3 * _LOG_BYTES
-#: Of all answers, the part that is deleted at once where the limit is reached.
+#: When the limit is reached, the oldest of all answers are deleted at once: one part of this many.
 _AT_ONCE = 50
 _BATCH = 1_000
 
@@ -36,14 +36,14 @@ _BATCH = 1_000
 class HistoryStore:
     """The history, newest answers last. All methods run in one thread: the one that opened it.
 
-    What is deleted is overwritten with zeros (`secure_delete`).
+    Deleted data is overwritten with zeros (`secure_delete`).
 
     Args:
         path: The file, made readable for its owner alone; None keeps everything in memory.
         limit_bytes: Most bytes of the file and of its log of changes; the oldest answers go first.
         limit_s: Longest time that an answer is kept, seconds.
         cipher: Encrypts answers, pictures and embeddings; tasks, times and sizes stay readable. None: nothing is.
-        clears: Whether all is to be deleted and nothing read: that needs no key.
+        clears: Whether the store is opened only to delete everything, which needs no key.
 
     Raises:
         S2M3Error: The file cannot be opened, is not a history, or is encrypted with another key or not at all.
@@ -88,7 +88,7 @@ class HistoryStore:
             self._compact()
 
     def _check_key(self) -> None:
-        """Checks that what is kept can be read with the key; an empty history takes any key, or none."""
+        """Checks that the kept data can be read with the key; an empty history takes any key, or none."""
         db, cipher = self._db, self._cipher
         db.create_function("opened", 3, self._opened_text, deterministic=True)
         sample = db.execute("SELECT sample FROM sealed").fetchone()
@@ -136,7 +136,7 @@ class HistoryStore:
         return int(self._db.execute("SELECT count(*) FROM answers").fetchone()[0])
 
     def used_bytes(self) -> int:
-        """Returns the bytes of what is kept."""
+        """Returns the bytes of the kept data."""
         return self._pages("page_count") - self._pages("freelist_count")
 
     def _pages(self, pragma: str) -> int:
@@ -147,7 +147,7 @@ class HistoryStore:
         """Keeps an answer, and deletes the oldest ones beyond the limits.
 
         Raises:
-            S2M3Error: It cannot be written, e.g. because the disk is full.
+            S2M3Error: The answer cannot be written, e.g. because the disk is full.
         """
         texts = {"source": _source(entry), "words": _words(entry), "entry": entry.model_dump_json()}
         row = (entry.id, entry.at_ms, entry.task, *(self._sealed_text(t, c, entry.id) for c, t in texts.items()))
@@ -197,7 +197,7 @@ class HistoryStore:
         self._compact()
 
     def _compact(self) -> None:
-        """Gives pages that hold nothing back to the file system, and empties the log of changes."""
+        """Returns empty pages to the file system, and empties the log of changes."""
         self._db.execute("VACUUM")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

@@ -55,7 +55,7 @@ class Announcer:
         loop: The event loop.
         view: The documents that the bridge has received.
         devices: Makes the discovery documents; None publishes none.
-        tell_again: Publishes all retained documents of the bridge; called after Home Assistant has started.
+        republish: Publishes all retained documents of the bridge; called after Home Assistant has started.
         retention: How long pictures and answers stay retained.
     """
 
@@ -65,7 +65,7 @@ class Announcer:
         loop: Loop,
         view: View,
         devices: Devices | None,
-        tell_again: Callable[[], None],
+        republish: Callable[[], None],
         *,
         retention: Retention,
     ) -> None:
@@ -74,7 +74,7 @@ class Announcer:
         self._kept = Kept()
         self._pictures: dict[str, _Picture] = {}
         self._drawing = Drawing(loop)
-        self._tell_again = tell_again
+        self._republish = republish
         self._link = link
         self._loop = loop
         self._view = view
@@ -222,7 +222,7 @@ class Announcer:
         if self._is_online and not message.retain:
             wait = random.uniform(*_BIRTH_S)  # noqa: S311  # jitter
             _log.info("homeassistant_started", repeat_in_s=round(wait, 1))
-            self._loop.after(wait, self._tell_again)
+            self._loop.after(wait, self._republish)
             self._loop.after(wait, self._remove_missed)
 
     def _remove_missed(self) -> None:

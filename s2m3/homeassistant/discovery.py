@@ -20,7 +20,7 @@ Component = dict[str, Any]
 _NONE = "default('None')"
 #: The message as JSON; {} for an empty payload, which clears a topic and is no JSON.
 _JSON = "(value_json | default({}))"
-#: Attributes of the entity that says where a node computes.
+#: Attributes of the entity that shows the device that a node computes on.
 _HOST_MEMORY = "{{ {'memory_mb': value_json.memory_mb, 'host_mb': value_json.host_mb | default(none)} | tojson }}"
 _MEASUREMENT = {"p": "sensor", "stat_cla": "measurement"}
 _MEGABYTES = {**_MEASUREMENT, "dev_cla": "data_size", "unit_of_meas": "MB", "sug_dsp_prc": 0}

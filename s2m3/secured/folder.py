@@ -175,16 +175,16 @@ class SecuredFolder:
         """Gives a login further rights and takes others from it, by name; its certificate or password stays.
 
         Args:
-            role: Its role.
-            name: Of the login.
-            tasks: It may ask these too.
-            reads: Topics outside ours that it may read too.
-            writes: Topics outside ours that it may write too.
-            without: Topics outside ours that it may not read and write any more.
-            without_tasks: It may not ask these any more.
+            role: The login's role.
+            name: The login's name.
+            tasks: Further tasks that it may send requests to.
+            reads: Further topic filters outside the root that it may read.
+            writes: Further topic filters outside the root that it may write.
+            without: Topic filters outside the root that it may not read and write any more.
+            without_tasks: Tasks that it may not send requests to any more.
 
         Raises:
-            BadInputError: There is none of this name and role, it does not have what is to be taken, or the rights
+            BadInputError: There is no login of this name and role, it lacks a right that is to be taken, or the rights
                 cannot be given.
         """
         old = self.registry.logins.get(name)
@@ -201,10 +201,10 @@ class SecuredFolder:
         return login
 
     def _check(self, name: str, login: Login) -> None:
-        """Refuses rights that cannot be given, before anything is written.
+        """Checks that the rights of a login can be given, before anything is written.
 
         Raises:
-            BadInputError: Topics inside ours, or no topics.
+            BadInputError: A filter reaches into the root, or is no topic filter.
         """
         self.registry.model_copy(update={"logins": {name: login}}).rights()
 

@@ -1,4 +1,4 @@
-"""Writes what joins a site to the Mosquitto on this machine, and takes it back. It starts and stops no broker."""
+"""Writes and removes the files that join a site to the Mosquitto on this machine. It starts and stops no broker."""
 
 import os
 import shutil
@@ -13,20 +13,20 @@ from s2m3.secured.registry import Registry
 
 __all__ = ["MOSQUITTO", "install", "look", "uninstall"]
 
-#: Where Debian keeps it.
+#: Mosquitto's configuration on Debian.
 MOSQUITTO = Path("/etc/mosquitto/mosquitto.conf")
 
 
 def look(registry: Registry, main: Path, *, strict: bool = True) -> Joining:
-    """Returns what `install` would do; writes nothing.
+    """Returns the changes that `install` would make; writes nothing.
 
     Args:
         registry: The site's settings.
         main: The file that Mosquitto is started with.
-        strict: Whether a port that another program has now is an error; else it is noted.
+        strict: Whether a port that another program uses now is an error; otherwise it is a note.
 
     Raises:
-        BadInputError: The site cannot be joined to this Mosquitto; the text says why, and what to do.
+        BadInputError: The site cannot be joined to this Mosquitto; the text has the reason and a remedy.
     """
     own = Path(registry.at) / "mosquitto.conf"
     there = read_configuration(main, own)
@@ -45,7 +45,7 @@ def look(registry: Registry, main: Path, *, strict: bool = True) -> Joining:
 
 
 def install(registry: Registry, main: Path) -> Joining:
-    """Joins the site to this Mosquitto, which has to be restarted then; returns what was done.
+    """Joins the site to this Mosquitto, which has to be restarted then; returns the changes.
 
     Raises:
         BadInputError: The site cannot be joined, or a file cannot be written.
@@ -62,7 +62,7 @@ def install(registry: Registry, main: Path) -> Joining:
 
 
 def uninstall(registry: Registry, main: Path, *, dry_run: bool) -> list[str]:
-    """Takes a site out of this Mosquitto, and makes the household's files what they were; returns what is done.
+    """Removes a site from this Mosquitto, and restores the household's files; returns the changes.
 
     Raises:
         BadInputError: A file cannot be read or written.

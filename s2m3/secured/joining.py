@@ -1,7 +1,7 @@
-"""Joins a secured site's listeners to an existing Mosquitto without changing what its own listeners let in. Pure.
+"""Joins a secured site's listeners to an existing Mosquitto without changing who may use its own listeners. Pure.
 
-The site's file needs `per_listener_settings true`, which changes what the household's settings mean. They are written
-so that each of its listeners keeps them: below the listener, with the access list that keeps the site's topics away.
+The site's file needs `per_listener_settings true`, which changes the scope of the household's settings. They are moved
+below each of its listeners, so that each keeps them, with an access list that excludes the site's topics.
 """
 
 from collections.abc import Iterable
@@ -13,10 +13,10 @@ from s2m3.secured.existing import Configuration, Line, block, commented_out
 
 __all__ = ["LOCAL_FILE", "OWN_FILE", "Joining", "join"]
 
-#: The names of the files in Mosquitto's `include_dir`: the link to the site's file, and what was the broker's own
-#: listener for this machine alone.
+#: The names of the files in Mosquitto's `include_dir`: the link to the site's file, and the listener for this machine
+#: alone, which a Mosquitto without any listener has by default.
 OWN_FILE, LOCAL_FILE = "00-s2m3.conf", "01-s2m3-local.conf"
-#: Options of the whole broker -> the least value that the site wants (0 is no limit), and what less means.
+#: Options of the whole broker -> the least value that the site needs (0 is no limit), and the effect of less.
 _LEAST = {
     "max_packet_size": (33_000_000, "larger pictures and sounds are refused"),
     "message_size_limit": (33_000_000, "larger pictures and sounds are dropped"),
@@ -30,12 +30,12 @@ _ON = {
 
 @dataclass(slots=True)
 class Joining:
-    """What is to be written, and what it means.
+    """The files to write, with notes for people.
 
     Args:
         link: The path of the link to the site's file.
-        files: File -> its lines from then on.
-        notes: One line for people each: what is done and why, and what to know.
+        files: File -> its new lines.
+        notes: One line each about a change, its reason, or a consequence.
     """
 
     link: Path
@@ -50,7 +50,7 @@ class Joining:
 
 
 def join(there: Configuration, at: str, root: str, ports: Iterable[int], *, has_ipv6: bool) -> Joining:
-    """Returns what joins a site to an existing Mosquitto.
+    """Returns the changes that join a site to an existing Mosquitto.
 
     Args:
         there: The Mosquitto's configuration.
@@ -60,7 +60,7 @@ def join(there: Configuration, at: str, root: str, ports: Iterable[int], *, has_
         has_ipv6: Whether this machine can listen on ::1.
 
     Raises:
-        BadInputError: The site's listeners cannot be joined; the text says why, and what to do.
+        BadInputError: The site's listeners cannot be joined; the text has the reason and a remedy.
     """
     if there.folder is None:
         raise BadInputError(
@@ -162,7 +162,7 @@ def _keeps_its_list(listener: Line, acl: Line) -> str:
 
 
 def _settle_default(default: Line, there: Configuration, edits: _Edits, others: str) -> None:
-    """The listener of `port` or `bind_address` keeps the settings outside of listeners, which stay where they are."""
+    """Leaves the settings outside of listeners in place, for the listener of `port` or `bind_address`."""
     loose = [line for line in there.affected if line.listener is None]
     acl = next((line for line in loose if line.option == "acl_file"), None)
     inside = [] if there.is_per_listener else [line for line in there.affected if line.listener is not None]
@@ -174,7 +174,7 @@ def _settle_default(default: Line, there: Configuration, edits: _Edits, others: 
 
 
 def _settle_loose(there: Configuration, edits: _Edits, others: str) -> None:
-    """Settings outside of listeners, beside listeners: every listener has got its copy of them."""
+    """Comments out the settings outside of listeners, of which every listener has got its copy."""
     loose = [line for line in there.affected if line.listener is None]
     if not there.is_per_listener:
         edits.move(loose)
@@ -191,7 +191,7 @@ def _keep_local(
     *,
     has_ipv6: bool,
 ) -> None:
-    """Without any listener Mosquitto serves this machine alone, on port 1883; with the site's it would not."""
+    """Adds a listener for this machine alone on port 1883, which Mosquitto has only while it has no other listener."""
     edits.move(line for line in there.affected)
     lines = [line.text for line in (settings or {line.option: line for line in there.affected}).values()]
     if not any(line.startswith("allow_anonymous ") for line in lines):

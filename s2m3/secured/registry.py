@@ -41,15 +41,15 @@ class Login(_Frozen):
     password: str | None = None
 
     def with_rights(self, *, tasks: Iterable[str], reads: Iterable[str], writes: Iterable[str]) -> "Login":
-        """Returns it with further rights; what it has already is not added twice."""
+        """Returns the login with further rights; present ones are not added twice."""
         given = {"tasks": (*self.tasks, *tasks), "reads": (*self.reads, *reads), "writes": (*self.writes, *writes)}
         return self.model_copy(update={name: tuple(dict.fromkeys(rights)) for name, rights in given.items()})
 
     def without_rights(self, *, tasks: Iterable[str], reads: Iterable[str], writes: Iterable[str]) -> "Login":
-        """Returns it without these.
+        """Returns the login without these rights.
 
         Raises:
-            BadInputError: It does not have one of them.
+            BadInputError: The login lacks one of them.
         """
         update: dict[str, tuple[str, ...]] = {}
         for name, had, gone in (
