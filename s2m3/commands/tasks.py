@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from s2m3.commands import options
+from s2m3.commands import options, task_options
 from s2m3.commands.fetched import fetches_of
 from s2m3.commands.module_options import check_task_prompt, with_options
 from s2m3.commands.previews import say_preview
@@ -50,46 +50,29 @@ _SHOWN_S = 0.5
 @options.with_settings(CheckpointSettings, architectures=options.Architectures)
 def add(
     settings: CheckpointSettings,
-    name: Annotated[str, typer.Argument(help="of the task")],
-    model: Annotated[str, typer.Option("--model", help="see `s2m3 models`; or the folder of a checkpoint")],
+    name: task_options.Name,
+    model: task_options.Model,
     *,
-    or_: Annotated[
-        list[str] | None,
-        typer.Option("--or", help="a model that answers while those before it cannot; repeat, the best first"),
-    ] = None,
-    or_input: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=TEXT for an input of --or models that requests do not give them; repeat for several"),
-    ] = None,
-    text: Annotated[list[str] | None, typer.Option("--text", help="default text; repeat for several")] = None,
-    image: Annotated[list[Path] | None, typer.Option("--image", help="default picture; repeat for several")] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(help="a checkpoint's name in the agents' folders, where its path is another there"),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="of a checkpoint's weights: fp32, bf16, fp16, int8; default: as each agent chooses"),
-    ] = None,
-    use: Annotated[
-        str | None, typer.Option(help="of a text model: embedding, similarity, ranking, pair, zero-shot; see the docs")
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", help="of a checkpoint's one part, or of the one that writes: NAME=VALUE; repeat"),
-    ] = None,
+    or_: task_options.OrModels = None,
+    or_input: task_options.OrInputs = None,
+    text: task_options.Texts = None,
+    image: task_options.Pictures = None,
+    source: task_options.Source = None,
+    dtype: task_options.Dtype = None,
+    use: task_options.Use = None,
+    option: task_options.PartOptions = None,
     max_tokens: options.MaxTokens = None,
     stop: options.StopTexts = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
     threshold: options.Threshold = None,
     tolerance: options.Tolerance = 0.0,
-    share: Annotated[bool, typer.Option(help="parts that other tasks hold already, found by their weights")] = True,
-    prefer: Annotated[str | None, typer.Option(help="nodes in order of preference: desktop,laptop")] = None,
-    replicas: Annotated[int, typer.Option(help="copies of a module at most")] = 1,
-    deadline: Annotated[float, typer.Option(help="seconds a request may take")] = 30.0,
-    wait: Annotated[bool, typer.Option(help="until it can be asked; if it cannot, take it back")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it costs, and where it would run")] = False,
+    share: task_options.Share = True,
+    prefer: task_options.Prefer = None,
+    replicas: task_options.Replicas = 1,
+    deadline: task_options.Deadline = 30.0,
+    wait: task_options.Wait = True,
+    dry_run: task_options.DryRun = False,
 ) -> None:
     """Add a task, or change it. `s2m3 task add porch --model retrieval --text "a cat" --text "a person"`.
 
