@@ -237,14 +237,14 @@ class Presence:
         try:
             self._link.publish(Outgoing(topics.EVENT.at(self._link.root), event.encode()))
         except S2M3Error as error:
-            _log.warning("not_told", node=self._node, topic="event", error=str(error))
+            _log.warning("not_published", node=self._node, topic="event", error=str(error))
 
     def _publish(self, path: topics.TopicPath, document: Document) -> None:
         try:
             topic = path.at(self._link.root, node=self._node)
             self._link.publish(Outgoing(topic, document.encode(), qos=path.qos, retain=path.retain))
         except S2M3Error as error:
-            _log.warning("not_told", node=self._node, topic=path.pattern, error=str(error))
+            _log.warning("not_published", node=self._node, topic=path.pattern, error=str(error))
 
 
 def _version() -> str:

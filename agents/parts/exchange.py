@@ -289,7 +289,7 @@ class PartExchange:
         try:
             self._link.publish(Outgoing(topic, payload, qos=qos), on_refused=self._refused)
         except S2M3Error as error:  # it is asked again
-            _log.warning("not_told", node=self._node, topic=topic, error=str(error))
+            _log.warning("not_published", node=self._node, topic=topic, error=str(error))
 
     def _refused(self, error: S2M3Error) -> None:
         for fetch in list(self._fetches.values()):

@@ -191,7 +191,7 @@ class Holder:
         try:
             self._link.publish(Outgoing(topic, offer.encode()), on_refused=self._refused)
         except S2M3Error as error:
-            _log.warning("not_told", node=self._node, topic="part/offer", error=str(error))
+            _log.warning("not_published", node=self._node, topic="part/offer", error=str(error))
 
     def _refused(self, error: S2M3Error) -> None:
         _log.warning("part_not_offered", node=self._node, error=error.detail)
@@ -277,4 +277,4 @@ class Holder:
         try:
             self._link.publish(Outgoing(topic, encode_part_piece(request, data, refused), qos=topics.PART_PIECE.qos))
         except S2M3Error as error:  # it is asked again
-            _log.warning("not_told", node=self._node, topic="part/piece", error=str(error))
+            _log.warning("not_published", node=self._node, topic="part/piece", error=str(error))

@@ -298,7 +298,7 @@ class Dispatcher:
             try:
                 self._link.publish(Outgoing(topics.DEMAND.at(self._link.root, task=task), Demand().encode(), qos=0))
             except S2M3Error as error:  # the next request tells it
-                _log.debug("demand_not_told", task=task, error=str(error))
+                _log.debug("demand_not_published", task=task, error=str(error))
 
     def _on_send_failed(self, work: Work, error: S2M3Error) -> None:
         answer = Answer(work.request, work.step, work.attempt, error=error)

@@ -246,11 +246,11 @@ class History:
         try:
             self._link.publish(message, on_refused=partial(self._refused, message.topic))
         except S2M3Error as error:
-            _log.warning("not_told", topic=message.topic, error=str(error))
+            _log.warning("not_published", topic=message.topic, error=str(error))
 
     def _refused(self, topic: str, error: S2M3Error) -> None:
         if not self._is_refused:  # once: an access list that an earlier release wrote refuses each of them
-            _log.warning("not_told", topic=topic, error=str(error))
+            _log.warning("not_published", topic=topic, error=str(error))
         self._is_refused = True
 
 

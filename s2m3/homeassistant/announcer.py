@@ -291,7 +291,7 @@ class Announcer:
         try:
             self._link.publish(self._kept.dated(message, time.monotonic()))
         except S2M3Error as error:  # published again after the next connect
-            _log.warning("not_told", topic=message.topic, error=str(error))
+            _log.warning("not_published", topic=message.topic, error=str(error))
 
 
 def _json(document: dict[str, Any]) -> bytes:
