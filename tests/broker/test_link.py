@@ -562,4 +562,4 @@ def test_a_command_finds_the_broker_that_is_left(loop: Loop, shared_broker: Brok
     link.stop()
     nobody = BrokerSettings(port=free_port(), fallback=f"127.0.0.1:{free_port()}")
     with pytest.raises(S2M3Error, match="nothing listens"):
-        Link(nobody, "finds-none", loop).start(patient=False)
+        Link(nobody, "finds-none", loop).start(timeout_s=3_600.0, patient=False)  # at once, not after this time

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -184,15 +183,13 @@ def test_a_wrong_instance_file_names_the_file_and_the_key(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("words", ["ask retrieval --text a", "status", "task ls", "drain pi5", "bindings"])
-def test_26_a_broker_that_is_not_there_is_said_at_once(words: str) -> None:
-    """Not after the ten seconds that a service waits for one."""
+def test_26_a_broker_that_is_not_there_is_said_in_one_line(words: str) -> None:
+    """That a command does not wait for one is shown on the link (tests/broker/test_link.py)."""
     port = free_port()
-    began = time.monotonic()
     done = s2m3_here(*words.split(), port=port)
     assert done.returncode == 1
     assert f"nothing listens on port {port} of 127.0.0.1 (connection refused)" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert time.monotonic() - began < 9
 
 
 def test_26_a_host_that_has_no_address_is_said_at_once() -> None:
