@@ -5,6 +5,7 @@ from typing import Any
 
 from s2m3.agents.gateway.plain_stream import PlainStream
 from s2m3.broker.requests.stream_assembler import TextDelta
+from s2m3.schemas.ids import shown_id
 
 REQUEST = bytes(range(16))
 
@@ -34,7 +35,7 @@ def test_each_piece_has_its_number_and_what_is_new() -> None:
     stream.take(TextDelta(10, " table"))
     assert caller.said == [(0, 0, "a cat"), (1, 5, " on a"), (2, 10, " table")]
     assert stream.pieces_sent == 3
-    assert {(piece["request"], piece["transaction"]) for piece in caller.pieces} == {(REQUEST.hex(), "mine")}
+    assert {(piece["request"], piece["transaction"]) for piece in caller.pieces} == {(shown_id(REQUEST), "mine")}
 
 
 def test_what_could_not_be_sent_goes_with_the_next_piece() -> None:
