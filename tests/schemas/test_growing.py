@@ -112,7 +112,7 @@ def documents_of_the_package() -> Iterator[type[Document]]:
 def test_no_document_is_left_out() -> None:
     """A later document that no topic carries is to be added to those above, with how it is read."""
     walked = {model for topic in DOCUMENTS for model in models_in(topic.document)}
-    assert set(documents_of_the_package()) <= walked
+    assert set(documents_of_the_package()) - {Document} <= walked
 
 
 def test_the_walk_finds_the_documents_their_levels_and_their_lists() -> None:
