@@ -116,7 +116,7 @@ def test_nothing_is_remembered_where_there_is_no_room(most: int) -> None:
 def test_tensors_are_remembered_at_any_depth_as_they_were_and_cannot_be_changed() -> None:
     remembered = RememberedOutputs(1_000_000)
     large = np.zeros((100, 4), np.float32)
-    given = {"states": large[:2], "parts": [{"inner": large[2:3]}], "own": TENSOR.copy(), "text": "a"}
+    given: dict[str, Any] = {"states": large[:2], "parts": [{"inner": large[2:3]}], "own": TENSOR.copy(), "text": "a"}
     remembered.keep("m", ONE, given)
     large += 1
     given["own"] += 1
