@@ -15,7 +15,7 @@ from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.broker.servers.launch import Broker, BrokerKind
-from s2m3.history.entries import Told
+from s2m3.history.entries import AnswerRecord
 from s2m3.history.finder import Finder
 from s2m3.history.service import History
 from s2m3.page_server import PageServer
@@ -59,7 +59,9 @@ class House:
         )
         asked = Asked(task, answer.source, topic=topic, picture=more.pop("picture", PICTURE))
         steps = {"left": StepTiming(node="node-01", queued_ms=1, run_ms=80, batch=1)}
-        told_ = replace(Told(asked, answer, {"text": ["a cat", "a dog"]}, steps=steps, model="recorded"), **more)
+        told_ = replace(
+            AnswerRecord(asked, answer, {"text": ["a cat", "a dog"]}, steps=steps, model="recorded"), **more
+        )
         self.loop.call(partial(self.history.record, told_))
 
 
@@ -234,7 +236,7 @@ def test_the_page_can_be_installed(house: House, page: Page) -> None:
 def test_everything_is_deleted_after_a_second_question(house: House, page: Page) -> None:
     house.say("to be deleted")
     expect(_card(page, "to be deleted")).to_be_visible()
-    house.loop.call(house.history.tell)
+    house.loop.call(house.history.publish_state)
     page.get_by_role("button", name="Delete all of them").click()
     page.get_by_role("button", name="Yes, remove").click()
     expect(page.locator(".kept")).to_contain_text("Deleted:")

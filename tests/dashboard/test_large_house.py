@@ -30,7 +30,7 @@ from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.cluster import Cluster
-from s2m3.history.entries import Told as ToldAnswer
+from s2m3.history.entries import AnswerRecord
 from s2m3.history.finder import Finder, packed
 from s2m3.history.service import History
 from s2m3.history.store import HistoryStore
@@ -91,7 +91,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         asking.start()
         link.start()
         loop.call(partial(history.look, routes))
-        loop.call(history.tell)
+        loop.call(history.publish_state)
         telling = Telling(site, teller)
         telling.start()
         with PageServer(cluster.broker.page.url, root=ROOT, door=cluster.broker.page) as server:
@@ -196,7 +196,7 @@ def _record(house: House) -> None:
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     answer = b.BridgeAnswer(event_type="answered", state="a cat", at=at, source="binding:porch", topic="cam/porch")
     asked = Asked("task-00", answer.source, topic=answer.topic, picture=_picture(int(time.time())))
-    house.history.record(ToldAnswer(asked, answer))
+    house.history.record(AnswerRecord(asked, answer))
 
 
 def _search_on_one_core(house: House) -> dict[str, float]:
