@@ -22,6 +22,8 @@ __all__ = ["TELL_S", "ModuleCalls", "OutOfMemoryError", "outputs_of"]
 _log = structlog.get_logger(__name__)
 #: Time after which requesters are told that their work is under way.
 TELL_S = 1.0
+#: The name of what a panic in Rust (tokenizers, safetensors) raises: a BaseException of no module that can be imported.
+_RUST_PANIC = "PanicException"
 T = TypeVar("T")
 
 
@@ -75,7 +77,9 @@ class ModuleCalls:
             return call()
         except S2M3Error as error:
             return error
-        except Exception as error:  # noqa: BLE001  # the only broad except: a module's bug must not end the agent
+        except BaseException as error:  # the only broad except: a module's bug must not end its thread
+            if not isinstance(error, Exception) and type(error).__name__ != _RUST_PANIC:
+                raise
             if is_out_of_memory(error):
                 return OutOfMemoryError(f"{type(error).__name__}: {error}"[:300])
             _log.exception("module_raised", node=self._node, module=work.hop.module, request=work.request.hex())

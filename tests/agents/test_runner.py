@@ -392,3 +392,25 @@ def test_an_item_that_runs_at_once_puts_no_other_task_on_a_level_with_its_own(be
     bench.submit("a", "light", task="busy")
     assert shares.start_of("busy") > 1_000.0
     assert shares.start_of("other") == 0.0
+
+
+class PanicException(BaseException):  # noqa: N818  # the name that Rust's bindings give it
+    """What a panic in tokenizers raises."""
+
+
+class Panics(Upper):
+    """Panics at 'panic'."""
+
+    def run(self, batch: Sequence[str], wanted: frozenset[str]) -> list[dict[str, Value]]:
+        if "PANIC" in (found := super().run(batch, wanted))[0].values():
+            raise PanicException("called `Option::unwrap()` on a `None` value")
+        return found
+
+
+def test_a_panic_in_rust_fails_that_item_and_the_worker_goes_on(bench: Bench) -> None:
+    bench.runner.add("upper", Panics())
+    bench.submit("panic")
+    work, error = bench.failed.get(timeout=WAIT_S)
+    assert (work.inputs["text"], error.code) == ("panic", "module_failed")
+    bench.submit("next")
+    assert bench.texts(1) == ["NEXT"]
