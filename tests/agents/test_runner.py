@@ -394,7 +394,7 @@ def test_an_item_that_runs_at_once_puts_no_other_task_on_a_level_with_its_own(be
     assert shares.start_of("other") == 0.0
 
 
-class PanicException(BaseException):  # noqa: N818  # the name that Rust's bindings give it
+class PanicException(BaseException):  # the name that Rust's bindings give it
     """What a panic in tokenizers raises."""
 
 
