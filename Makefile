@@ -25,8 +25,8 @@ coverage: $(VENV)/.dev mosquitto
 	$(BIN)/python -m pytest -q -n $(JOBS) --cov --cov-report=term --cov-report=html:build/coverage $(IN_PROCESS)
 IN_PROCESS := tests/agents tests/bindings tests/broker tests/planner tests/planner_service tests/schemas
 
-# How many changes of the pure modules the fast tests notice: at least 90 %, else it fails. All 9,200 take about an hour
-# and a half on two free cores (--resume goes on with a run that was ended).
+# How many changes of the pure modules the fast tests notice: at least 90 %, else it fails. All 10,000 take one
+# to two hours on two free cores (--resume goes on with a run that was ended).
 # `make mutation ARGS="--share 0.05 s2m3.broker.*"` takes a twentieth of some modules' mutants, --show prints survivors.
 mutation: $(VENV)/.dev
 	$(BIN)/python bench/mutation.py $(ARGS)

@@ -125,6 +125,15 @@ def test_a_larger_size_that_stops_paying_is_given_up_for_good() -> None:
     assert size.limit == 8
 
 
+def test_an_odd_size_is_judged_against_the_half_below() -> None:
+    size = BatchSize(3)
+    run(size, 1, 10.0)
+    run(size, 3, 5.0)
+    assert size.limit == 6
+    size.out_of_memory(5)
+    assert size.limit == 2
+
+
 def test_memory_for_one_item_leaves_batches_of_one() -> None:
     size = BatchSize(8)
     size.out_of_memory(1)

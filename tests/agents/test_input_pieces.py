@@ -52,6 +52,7 @@ def test_pieces_that_are_repeated_change_nothing() -> None:
 
 def test_a_gap_ends_a_stream_until_it_is_repeated_from_its_beginning() -> None:
     made = pieces(InputPiece(ONE, 0, b"ab"), InputPiece(ONE, 4, b"ef"))
+    assert (len(made), made.waiting_bytes()) == (0, 0)
     with pytest.raises(NotReadyError, match="missing"):
         made.whole(WORK, 2)
     made.put(InputPiece(ONE, 0, b"abcdef"), 3)
