@@ -9,16 +9,20 @@ __all__ = ["NodeStates"]
 
 @dataclass(slots=True)
 class NodeStates:
-    """The state of each node, from its retained `node/<node>/state`."""
+    """The state of each node, from its retained `node/<node>/state`.
+
+    One thread updates it. Others may read `lost`, `ready` and `present` meanwhile.
+    """
 
     _state: dict[str, NodeState] = field(default_factory=dict)
     _unseen: set[str] = field(default_factory=set)
-    #: lost, ready and present nodes; None after a change
-    _by_state: tuple[frozenset[str], frozenset[str], frozenset[str]] | None = None
+    #: number of changes; with the lost, ready and present nodes: how many changes these are of
+    _changes: int = 0
+    _by_state: tuple[int, frozenset[str], frozenset[str], frozenset[str]] | None = None
 
     def copy(self) -> "NodeStates":
         """Returns an independent copy."""
-        return NodeStates(dict(self._state), set(self._unseen), self._by_state)
+        return NodeStates(dict(self._state), set(self._unseen), self._changes, self._by_state)
 
     def update(self, node: str, state: NodeState | None) -> bool:
         """Sets a node's state; returns whether it changed.
@@ -27,20 +31,23 @@ class NodeStates:
         None (the retained message was cleared) removes the node.
         """
         known = self._state.get(node)
-        self._by_state = None
-        self._unseen.discard(node)
-        if state is None:
-            return self._state.pop(node, None) is not None
-        if state.state == "lost" and known is not None and known.boot != state.boot:
+        if node in self._unseen:
+            self._unseen.discard(node)
+            self._changes += 1
+        if known == state or _is_late_will(known, state):
             return False
-        self._state[node] = state
-        return known != state
+        if state is None:
+            del self._state[node]
+        else:
+            self._state[node] = state
+        self._changes += 1
+        return True
 
     def forget(self) -> None:
         """Counts every node as lost until its state arrives again; to be called when the connection is lost."""
         self._unseen |= self._state.keys()
         self._state.clear()
-        self._by_state = None
+        self._changes += 1
 
     def boot(self, node: str) -> str | None:
         """Returns the boot id of the node's current process."""
@@ -65,22 +72,28 @@ class NodeStates:
     @property
     def lost(self) -> frozenset[str]:
         """Nodes whose state is lost, or has not arrived since `forget`."""
-        return self._sorted_out()[0]
+        return self._sorted_out()[1]
 
     @property
     def ready(self) -> frozenset[str]:
         """Nodes whose state is ready: they accept new work."""
-        return self._sorted_out()[1]
+        return self._sorted_out()[2]
 
     @property
     def present(self) -> frozenset[str]:
         """Nodes whose state is ready, draining, or one that only a newer release knows."""
-        return self._sorted_out()[2]
+        return self._sorted_out()[3]
 
-    def _sorted_out(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-        if self._by_state is None:
-            states = {node: state.state for node, state in self._state.items()}
+    def _sorted_out(self) -> tuple[int, frozenset[str], frozenset[str], frozenset[str]]:
+        found, changes = self._by_state, self._changes  # before the states: what changes meanwhile is sorted out again
+        if found is None or found[0] != changes:
+            unseen, states = frozenset(self._unseen), {node: state.state for node, state in self._state.copy().items()}
             lost = frozenset(node for node, state in states.items() if state == "lost")
             ready = frozenset(node for node, state in states.items() if state == "ready")
-            self._by_state = lost | self._unseen, ready, frozenset(states) - lost
-        return self._by_state
+            found = self._by_state = changes, lost | unseen, ready, frozenset(states) - lost
+        return found
+
+
+def _is_late_will(known: NodeState | None, state: NodeState | None) -> bool:
+    """Whether a state is the last will of an earlier process than the node's current one."""
+    return known is not None and state is not None and state.state == "lost" and known.boot != state.boot

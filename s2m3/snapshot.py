@@ -33,6 +33,8 @@ _CONFIRM_S = 5.0
 _EVENTS = 99
 #: Retained messages arrive right after the SUBACK: if none arrives for this long, all have arrived.
 _QUIET_S = 0.15
+#: On a large site documents change all the time: after this long, seconds, what is there is taken as it is.
+_SETTLED_S = 5.0
 
 
 class Site:
@@ -83,7 +85,7 @@ class Site:
         if self._with_node_settings:
             listen(self.link, topics.NODE_SETTINGS, partial(self._store, self.settings))
         listen(self.link, topics.NODE_REPORTED, partial(self._store, self.reported))
-        listen(self.link, topics.NODE_LOAD, partial(self._store, self.loads))
+        listen(self.link, topics.NODE_LOAD, self._on_load)
         listen(self.link, topics.TASK, partial(self._store, self.tasks))
         listen(self.link, topics.PLAN, partial(self._store, self.plans))
         listen(self.link, topics.ROUTE, partial(self._store, self.routes))
@@ -99,9 +101,7 @@ class Site:
         if self._asker is not None:
             self._ask_times.asked(time.monotonic())
             ask_who_is_there(self.link, self._asker)
-        with self._changed:
-            while (left := self._last + _QUIET_S - time.monotonic()) > 0:
-                self._changed.wait(left)
+        self._wait_until_quiet()
         if self._asker is not None:
             self.wait(lambda site: not site.missing(), LATEST_S + _QUIET_S)
         return self
@@ -132,6 +132,12 @@ class Site:
         """Waits until a condition holds; returns whether it holds, at the latest after the time-out."""
         with self._changed:
             return self._changed.wait_for(lambda: until(self), timeout_s)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Has no document change as long as the context lasts: for readers of several documents, or of many."""
+        with self._changed:
+            yield
 
     def _wait_for(self, event: threading.Event, what: str) -> None:
         if not self.link.wait_for(event, _CONFIRM_S):
@@ -167,12 +173,20 @@ class Site:
         doc = self.routes.get(task)
         return None if doc is None else doc.rank_on(self.nodes.present)
 
+    def _wait_until_quiet(self) -> None:
+        """Waits until no document has come for a moment. Telemetry does not count: on a large site it never ceases."""
+        settled = time.monotonic() + _SETTLED_S
+        with self._changed:
+            while (left := min(self._last + _QUIET_S, settled) - time.monotonic()) > 0:
+                self._changed.wait(left)
+
     def _store(self, documents: dict[str, D], key: str, document: D | None) -> None:
         with self._change():
-            if document is None:
-                documents.pop(key, None)
-            else:
-                documents[key] = document
+            _set(documents, key, document)
+
+    def _on_load(self, node: str, load: m.NodeLoad | None) -> None:
+        with self._change(is_telemetry=True):
+            _set(self.loads, node, load)
 
     def _on_state(self, node: str, state: m.NodeState | None) -> None:
         with self._change():
@@ -187,12 +201,20 @@ class Site:
             self.bridge = state
 
     def _on_event(self, _: str, event: m.Event | None) -> None:
-        with self._change():
+        with self._change(is_telemetry=True):
             self.events = [*self.events[-_EVENTS:], *([event] if event else [])]
 
     @contextmanager
-    def _change(self) -> Iterator[None]:
+    def _change(self, *, is_telemetry: bool = False) -> Iterator[None]:
         with self._changed:
             yield
-            self._last = time.monotonic()
+            if not is_telemetry:
+                self._last = time.monotonic()
             self._changed.notify_all()
+
+
+def _set(documents: dict[str, D], key: str, document: D | None) -> None:
+    if document is None:
+        documents.pop(key, None)
+    else:
+        documents[key] = document

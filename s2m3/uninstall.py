@@ -21,6 +21,8 @@ __all__ = ["Retained", "is_own_device", "is_own_topic"]
 _CONFIRM_S = 10.0
 #: Retained messages arrive right after the SUBACK: if none arrives for this long, all have arrived.
 _QUIET_S = 0.5
+#: On a site that runs, documents change all the time: after this long, seconds, what is there is taken as it is.
+_SETTLED_S = 10.0
 #: Services that still run publish their documents again: cleared topics are watched for this long.
 _LOOK_AGAIN_S = 1.5
 #: The first levels below the root that a site uses; other levels may belong to others.
@@ -145,16 +147,20 @@ class Retained:
                 raise S2M3Error(f"the broker did not confirm our subscriptions in {_CONFIRM_S:g} s")
         with self._changed:
             self._last = time.monotonic()
-            while (left := self._last + _QUIET_S - time.monotonic()) > 0:
+            settled = self._last + _SETTLED_S
+            while (left := min(self._last + _QUIET_S, settled) - time.monotonic()) > 0:
                 self._changed.wait(left)
 
     def _take(self, message: Message) -> None:
+        is_retained = message.retain or self._is_retained(message.topic)
         with self._changed:
+            if not (is_retained or message.topic in self._found):
+                return  # telemetry and requests, which never cease on a large site that runs
             self._last = time.monotonic()
-            if not message.payload:
-                self._found.pop(message.topic, None)
-            elif message.retain or self._is_retained(message.topic):
+            if message.payload:
                 self._found[message.topic] = message.payload
+            else:
+                self._found.pop(message.topic, None)
             self._changed.notify_all()
 
     def _is_retained(self, topic: str) -> bool:

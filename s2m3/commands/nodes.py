@@ -76,7 +76,7 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """Show what is set of nodes, and what is done about those that sleep. `s2m3 node show`."""
-    with Site(settings, with_node_settings=True) as site:
+    with Site(settings, with_node_settings=True) as site, site.still():
         if node is not None:
             _check_known(site, node)
         found = {name: site.settings.get(name, NodeSettings()) for name in ([node] if node else sorted(site.settings))}

@@ -29,7 +29,7 @@ _NOTHING = "no planner or agent was here yet, or this login may not read it (a b
 @options.with_settings(BrokerSettings)
 def status(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
     """Show nodes, modules and tasks: who holds what, and why something is not ready. `s2m3 status`."""
-    with Site(settings, roll_call="status") as site:
+    with Site(settings, roll_call="status") as site, site.still():
         if site.planner is None and not _nodes(site) and not site.tasks:
             typer.echo(f"nothing is told under {site.root}/: {_NOTHING}", err=True)
         if as_json:
@@ -41,12 +41,18 @@ def status(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
 @options.with_settings(BrokerSettings)
 def watch(settings: BrokerSettings) -> None:
     """Show the same live, with what happens. Ends with Ctrl-C. `s2m3 watch`."""
-    with Site(settings, roll_call="watch") as site, Live(_as_tables(site)) as live:
+    with Site(settings, roll_call="watch") as site, Live(_now(site)) as live:
         while True:
             time.sleep(_REFRESH_S)
             site.look_for_missing()
-            events = [Text(_event_line(event.model_dump(exclude_none=True)), style="dim") for event in site.events[-8:]]
-            live.update(Group(_as_tables(site), *events))
+            live.update(_now(site))
+
+
+def _now(site: Site) -> RenderableType:
+    """Returns the site as it is now, and the last events."""
+    with site.still():
+        events = [Text(_event_line(event.model_dump(exclude_none=True)), style="dim") for event in site.events[-8:]]
+        return Group(_as_tables(site), *events)
 
 
 def _event_line(event: dict[str, Any]) -> str:

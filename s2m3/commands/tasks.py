@@ -312,7 +312,7 @@ def remove(
 @options.with_settings(BrokerSettings)
 def list_tasks(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
     """List the tasks and whether they can be asked. `s2m3 task ls`."""
-    with Site(settings) as site:
+    with Site(settings) as site, site.still():
         rows = [(name, site.tasks[name].model, _state_of(site, name)) for name in sorted(site.tasks)]
     if as_json:
         typer.echo(json.dumps([{"task": task, "model": model, "state": state} for task, model, state in rows]))

@@ -1,5 +1,7 @@
 """Which nodes are there: a last will that comes late takes nobody down."""
 
+from typing import Any
+
 from s2m3.broker.node_states import NodeStates
 from s2m3.schemas.messages import NodeState
 
@@ -76,3 +78,20 @@ def test_after_a_lost_connection_no_node_is_there_until_it_is_heard_of_again() -
     assert (set(nodes.lost), set(nodes.ready)) == ({"cam"}, {"pi5"})
     nodes.update("cam", None)
     assert set(nodes.lost) == set()
+
+
+def test_a_state_that_comes_while_another_thread_sorts_the_nodes_is_seen_by_the_next_reader() -> None:
+    class Overtaken(dict[str, NodeState]):
+        """States that change as soon as they are read once."""
+
+        def items(self) -> Any:
+            found = list(super().items())
+            nodes.update("pi5", lost("b1"))
+            return found
+
+        def copy(self) -> dict[str, NodeState]:
+            return dict(self.items())
+
+    nodes = NodeStates(Overtaken(pi5=ready("b1")))
+    assert nodes.present == {"pi5"}
+    assert (set(nodes.present), set(nodes.lost)) == (set(), {"pi5"})
