@@ -12,7 +12,6 @@ import structlog
 
 from s2m3.broker import metrics, tracing
 from s2m3.broker.event_loop import Loop, Timer
-from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.broker.requests.actions import Action, EmitDelta, Finish, Result, Send, Stop, TellDemand
@@ -89,8 +88,6 @@ class Dispatcher:
             probe=self._probe_inbox,
             all_states=on_node_state is not None,
         )
-        #: all tasks' routes, once `list_tasks` was called
-        self._listed: dict[str, RouteDoc] = {}
         #: when it fires (monotonic seconds), and the timer
         self._timer: tuple[float, Timer] | None = None
 
@@ -131,17 +128,7 @@ class Dispatcher:
 
     def list_tasks(self, on_listed: Callable[[], None]) -> None:
         """Subscribes to all tasks' routes, from any thread; `on_listed` is called once those retained are known."""
-        self._loop.call(partial(self._list_tasks, on_listed))
-
-    def _list_tasks(self, on_listed: Callable[[], None]) -> None:
-        probe = partial(self._probe_inbox, on_listed)
-        listen(self._link, topics.ROUTE, self._on_listed, on_subscribed=probe)
-
-    def _on_listed(self, task: str, doc: RouteDoc | None) -> None:
-        if doc is None:
-            self._listed.pop(task, None)
-        else:
-            self._listed[task] = doc
+        self._loop.call(partial(self.routes.list_all, on_listed))
 
     def submit(
         self,
@@ -191,7 +178,7 @@ class Dispatcher:
 
     def tasks(self) -> dict[str, RouteDoc]:
         """Returns the newest route document of each known task, from any thread: all tasks after `list_tasks`."""
-        return self._listed | self._requests.routes
+        return self.routes.listed | self._requests.routes
 
     def _submit(
         self,

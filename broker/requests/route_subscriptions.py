@@ -67,6 +67,9 @@ class RouteSubscriptions:
         self._on_route, self._on_state, self._on_load = on_route, on_state, on_load
         self._on_retained, self._probe = on_retained, probe
         self._all_states = all_states
+        #: all tasks' routes, once `list_all` was called
+        self.listed: dict[str, RouteDoc] = {}
+        self._is_listing = False
         #: task -> its topic filter
         self._tasks: dict[str, str] = {}
         #: names of the routes that the owner made (`put`)
@@ -98,10 +101,26 @@ class RouteSubscriptions:
         """Subscribes to a task's route; returns False if that has been done, or if no task can have this name."""
         if task not in self._tasks and task not in self._own and is_id(task):
             came = partial(self._probe, partial(self._came, task))
-            self._tasks[task] = listen(self._link, topics.ROUTE, self._route, on_subscribed=came, task=task)
+            self._tasks[task] = listen(self._link, topics.ROUTE, self._on_followed, on_subscribed=came, task=task)
             self._look_later()
             return True
         return False
+
+    def list_all(self, on_listed: Callable[[], None]) -> None:
+        """Subscribes to all tasks' routes; `on_listed` is called once those that the broker retains are known."""
+        self._is_listing = True
+        listen(self._link, topics.ROUTE, self._list, on_subscribed=partial(self._probe, on_listed))
+
+    def _list(self, task: str, doc: RouteDoc | None) -> None:
+        if doc is None:
+            self.listed.pop(task, None)
+        else:
+            self.listed[task] = doc
+
+    def _on_followed(self, task: str, doc: RouteDoc | None) -> None:
+        if self._is_listing:  # a message on a topic that has a handler of its own is given to no other one
+            self._list(task, doc)
+        self._route(task, doc)
 
     def put(self, name: str, doc: RouteDoc | None) -> None:
         """Takes a route of the owner's own, e.g. a part of a task's, under a name that no task has; None removes it.

@@ -171,3 +171,16 @@ def test_a_login_that_may_not_ask_does_not_wait(made: Requester) -> None:
     made.followed.follow("attic")
     made.link.connect()
     assert made.retained == ["porch", "attic"]
+
+
+def test_a_list_of_all_tasks_follows_those_that_were_asked_too(made: Requester) -> None:
+    made.followed.list_all(lambda: None)
+    made.link.connect()
+    for task in ("porch", "attic"):
+        made.route(task, "a")
+    made.followed.follow("porch")
+    made.route("porch", "b")
+    assert {task: doc.nodes for task, doc in made.followed.listed.items()} == {"porch": {"b"}, "attic": {"a"}}
+    for task in ("porch", "attic"):
+        made.link.deliver(f"home/route/{task}", b"")
+    assert made.followed.listed == {}
