@@ -34,6 +34,13 @@ class ManualLoop:
         heapq.heappush(self._timers, (self.now + seconds, next(self._order), timer))
         return timer
 
+    def every(self, seconds: float, call: Callable[[], None]) -> Timer:
+        def again() -> None:
+            self.after(seconds, again)
+            call()
+
+        return self.after(seconds, again)
+
     def advance(self, seconds: float) -> None:
         """Runs what is due within the next seconds, in order."""
         end = self.now + seconds

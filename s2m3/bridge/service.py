@@ -204,7 +204,7 @@ class Bridge:
         self._view.silent = {name for kind, name in self._unconfirmed if kind == "node"}
         for node in self._view.silent:
             self._announcer.changed("node", node)
-        self._all_tasks_changed()
+            self._announcer.changed("presence", node)
 
     def _forget_unconfirmed(self) -> None:
         if not self._link.connected:
@@ -277,22 +277,21 @@ class Bridge:
 
     def _on_node_state(self, node: str, state: m.NodeState | None) -> None:
         self._unconfirmed.discard(("node", node))
+        is_news = self._view.nodes.update(node, state) or node in self._view.silent
         self._view.silent.discard(node)
-        self._view.nodes.update(node, state)
         if state is None:
-            for kept in (self._view.profiles, self._view.reported, self._view.loads, self._view.plans):
+            self._on_plan(node, None)
+            for kept in (self._view.profiles, self._view.reported, self._view.loads):
                 kept.pop(node, None)
             self._announcer.forget("node", node)
-            self._announcer.changed("planner")
-        else:
+        elif is_news:
             self._announcer.changed("node", node)
-        self._all_tasks_changed()
-
-    def _all_tasks_changed(self) -> None:
-        for task in self._view.tasks:
-            self._announcer.changed("task", task)
+        if is_news:
+            self._announcer.changed("presence", node)
 
     def _keep(self, kept: dict[str, D], name: str, document: D | None, kind: str = "node") -> None:
+        if kept.get(name) == document:
+            return  # a heartbeat of an idle node, or a document that answers a roll call
         if document is None:
             kept.pop(name, None)
         else:

@@ -103,7 +103,10 @@ class Announcer:
             self._publish(message)
 
     def changed(self, kind: str, name: str = "") -> None:
-        """Schedules the publication of a node, a task or the planner after it has changed."""
+        """Schedules the publication of a node, a task or the planner after it has changed.
+
+        The kind `presence` is that of a node which has come or gone: tasks are published that depend on it.
+        """
         self._changed.add((kind, name))
         if not self._is_scheduled:
             self._is_scheduled = True
@@ -240,11 +243,15 @@ class Announcer:
     def _publish_changes(self) -> None:
         self._is_scheduled = False
         changed, self._changed = self._changed, set()
+        moved = {name for kind, name in changed if kind == "presence"}
+        changed |= {("task", task) for task in self._view.tasks_on(moved)}
         for kind, name in sorted(changed):  # the planner's device first: the others refer to it (via_device)
             if kind == "node":
                 self._publish_node(name)
             elif kind == "task" and name in self._view.tasks:
                 self._publish_task(name)
+        if all(kind == "node" for kind, _ in changed):
+            return  # loads and reports, which no count of the planner's document depends on
         document = self._view.planner_document()
         self._announce("planner", "", self._devices.planner() if self._devices else None)
         self._retain_if_changed(topics.BRIDGE_PLANNER.at(self._link.root), document.encode())

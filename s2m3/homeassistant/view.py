@@ -1,6 +1,7 @@
 """The state of the site for dashboards: one small document per node and task. Pure: documents in, documents out."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from s2m3.broker.node_states import NodeStates
@@ -31,7 +32,7 @@ class View:
     @property
     def present(self) -> frozenset[str]:
         """The present nodes."""
-        return self.nodes.present - self.silent
+        return self.nodes.present - self.silent if self.silent else self.nodes.present
 
     @property
     def asleep(self) -> frozenset[str]:
@@ -75,11 +76,20 @@ class View:
         problem = None if ready else self._why(doc)
         return b.BridgeTask(ready=ready, model=self.tasks[task].model, problem=problem, answers=answers, rank=rank or 0)
 
+    def tasks_on(self, nodes: AbstractSet[str]) -> set[str]:
+        """Returns the tasks whose documents depend on some nodes: a route names one, or one is the gateway."""
+        gateways = {task for node in nodes & self.plans.keys() for task in self.plans[node].gateways}
+        named = {task for task, doc in self.routes.items() if not doc.nodes.isdisjoint(nodes)} if nodes else set()
+        return (gateways | named) & self.tasks.keys()
+
     def planner_document(self) -> b.BridgePlanner:
         """Returns the planner's document."""
-        ready = sum(self._answers(task) for task in self.tasks)
+        present = self.present
+        gateways = {task for node in present & self.plans.keys() for task in self.plans[node].gateways}
+        routes = (self.routes.get(task) for task in self.tasks if task in gateways)
+        ready = sum(1 for doc in routes if doc is not None and doc.ready_on(present))
         online = self.planner is not None and self.planner.state == "online"
-        return b.BridgePlanner(online=online, nodes=len(self.present), tasks=len(self.tasks), ready=ready)
+        return b.BridgePlanner(online=online, nodes=len(present), tasks=len(self.tasks), ready=ready)
 
     def _answers(self, task: str) -> bool:
         doc, present = self.routes.get(task), self.present

@@ -50,3 +50,11 @@ def test_a_node_that_sleeps_and_can_be_woken_is_sleeping_until_it_is_there_again
     ]
     view.nodes.update("desktop", m.NodeState(state="ready", boot="2"))
     assert (view.node("desktop").state, view.asleep) == ("ready", frozenset())
+
+
+def test_a_node_concerns_the_tasks_that_it_answers_and_those_whose_gateway_it_is() -> None:
+    view = _view()
+    view.tasks["attic"] = view.tasks["cellar"] = m.TaskSpec(model="vqa")
+    view.plans["b"] = m.Plan(epoch=1, revision=1, gateways=["attic", "of-a-task-that-is-removed"])
+    assert [view.tasks_on({node}) for node in ("a", "b", "c")] == [{"porch"}, {"attic"}, set()]
+    assert view.tasks_on({"a", "b"}) == {"porch", "attic"}
