@@ -74,13 +74,14 @@ class TaskSessions:
         self._opening.discard(task)
         if refused is not None:
             self.refused = refused
-        elif task in self._cluster.tasks:
-            if worked:
-                self._cluster.sessions.add(task)
-                self._changed()
-            else:
-                self._resting.add(task)
-                self._loop.after(_RETRY_S, partial(self._rested, task))
+        elif task not in self._cluster.tasks:
+            self.close(task)  # removed meanwhile; `close` may have ended the session before it was open
+        elif worked:
+            self._cluster.sessions.add(task)
+            self._changed()
+        else:
+            self._resting.add(task)
+            self._loop.after(_RETRY_S, partial(self._rested, task))
         self.open_all()
 
     def _rested(self, task: str) -> None:

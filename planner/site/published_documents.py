@@ -78,6 +78,11 @@ class Documents:
         return self._plans.get(node)
 
     @property
+    def tasks(self) -> set[str]:
+        """The tasks that have a route, of ours or of an earlier planner."""
+        return set(self._routes)
+
+    @property
     def plans(self) -> dict[str, m.Plan]:
         """The plans as published, node -> plan."""
         return {node: plan for node, plan in self._plans.items() if plan is not None}

@@ -109,9 +109,14 @@ def test_a_task_that_was_removed_while_its_session_opened_has_none(site: Callabl
     made = site("one")
     made.sessions.open_all()
     del made.cluster.tasks["one"]
-    made.link("one").connect()
+    made.sessions.close("one")
+    made.loop.advance(1.0)
+    ended = len(made.links.made)
+    opening = made.links.made[0]
+    opening.connect()
     made.loop.advance(60.0)
     assert (made.changes, made.cluster.sessions) == (0, set())
+    assert [link.options.get("session_expiry_s") for link in made.links.made[ended:]] == [None]  # it is ended again
 
 
 def test_a_removed_tasks_session_is_ended_a_second_later_by_a_clean_start_and_a_goodbye(
