@@ -65,6 +65,7 @@ class SimulatedNode:
         self._name, self._settings, self._loop, self._offer = name, settings, loop, offer
         self._rng = random.Random(name)  # noqa: S311  # the same node is the same in each run
         self._gflops = self._rng.choice(_GFLOPS)
+        self._latency_ms, self._mbps = round(self._rng.uniform(0.3, 4.0), 2), self._rng.choice((50.0, 100.0, 1000.0))
         self._boot = ""
         self._plan = m.Plan(epoch=0, revision=0)
         self._modules: dict[str, m.ModuleReport] = {}
@@ -117,8 +118,8 @@ class SimulatedNode:
             memory_mb=self._offer.memory_mb,
             runtime_mb=0.0,
             gflops=self._gflops,
-            latency_ms=round(self._rng.uniform(0.3, 4.0), 2),
-            mbps=self._rng.choice((50.0, 100.0, 1000.0)),
+            latency_ms=self._latency_ms,
+            mbps=self._mbps,
             keepalive_s=self._settings.keepalive_s,
             sources=list(self._offer.sources),
             classes=list(self._offer.classes),

@@ -21,9 +21,9 @@ _log = structlog.get_logger(__name__)
 
 
 class OnChange(Protocol):
-    """Called when a new plan is needed: `improve` if modules may move to better places, `now` for no settle time."""
+    """Called when a new plan is needed: `improve` if modules may move to better places, `lost` if a node is lost."""
 
-    def __call__(self, *, improve: bool = False, now: bool = False) -> None: ...
+    def __call__(self, *, improve: bool = False, lost: bool = False) -> None: ...
 
 
 class NodeListener:
@@ -36,6 +36,7 @@ class NodeListener:
         publish: Publishes a message, given topic, payload and whether it is retained.
         on_change: Called when a new plan is needed.
         is_settled: Whether all retained documents have arrived. Only changes after that are published as events.
+        is_retaining: Whether the broker still has what it retained before the last connect.
         on_requests: Called with each task of which requests have finished.
     """
 
@@ -48,6 +49,7 @@ class NodeListener:
         publish: Callable[[str, bytes, bool], object],
         on_change: OnChange,
         is_settled: Callable[[], bool],
+        is_retaining: Callable[[], bool],
         on_requests: Callable[[str], object],
     ) -> None:
         self._link = link
@@ -55,9 +57,11 @@ class NodeListener:
         self._missing = missing
         self._publish = publish
         self._on_change = on_change
-        self._is_settled = is_settled
+        self._is_settled, self._is_retaining = is_settled, is_retaining
         self._on_requests = on_requests
         self._heartbeats = HeartbeatMonitor()
+        #: nodes whose state has arrived since the last connect
+        self._confirmed: set[str] = set()
 
     def start(self, on_subscribed: Callable[[], object]) -> None:
         """Subscribes to all topics of nodes; `on_subscribed` is called at the SUBACK of the last one."""
@@ -66,17 +70,34 @@ class NodeListener:
         listen(self._link, topics.NODE_LOAD, self._on_load)
         listen(self._link, topics.NODE_STATE, self._on_state, on_subscribed=on_subscribed)
 
+    def on_connected(self) -> None:
+        """Handles a new connection: the retained documents come again."""
+        self._confirmed.clear()
+
     def look_for_silent(self) -> None:
-        """Publishes `lost` for nodes without a heartbeat; a node that is alive publishes its own state again."""
+        """Publishes `lost` for nodes without a heartbeat; a node that is alive publishes its own state again.
+
+        A node whose state the broker does not have any more was forgotten while the connection was down: it stays so.
+        """
         keepalives = self._cluster.keepalives() if self._is_settled() and self._link.connected else {}
         for node in self._heartbeats.look(keepalives, time.monotonic()):
+            if node not in self._confirmed and self._is_retaining():
+                self._forget(node)
+                continue
             _log.warning("node_silent", node=node)
             boot, protocol = self._cluster.nodes.boot(node) or "", self._cluster.nodes.protocol(node)
             lost = m.NodeState(state="lost", boot=boot, protocol=protocol)
             self._publish(topics.NODE_STATE.at(self._link.root, node=node), lost.encode(), True)  # noqa: FBT003
 
+    def _forget(self, node: str) -> None:
+        _log.info("node_forgotten", node=node)
+        self._cluster.take_profile(node, None)
+        self._cluster.take_report(node, None, time.monotonic())
+        self._on_state(node, None)
+
     def _on_state(self, node: str, state: m.NodeState | None) -> None:
         self._heartbeats.heard(node, time.monotonic())
+        self._confirmed.add(node)
         nodes = self._cluster.nodes
         boot, was = nodes.boot(node), nodes.state(node)
         if not nodes.update(node, state):
@@ -88,7 +109,7 @@ class NodeListener:
         if state is not None and state.state == "lost":
             metrics.NODES_LOST.labels(node).inc()
             self._record("node_lost", node, asleep=state.asleep)
-            self._on_change(now=True)
+            self._on_change(lost=True)
             return
         has_joined = was in (None, "lost") and state is not None
         if has_joined:

@@ -94,6 +94,17 @@ class PlanScheduler:
             self._improve = True
             self.now(thorough=True, follows=True)
 
+    def lost(self) -> None:
+        """Plans at once what was lost; better places are looked for only when nothing has changed for a while.
+
+        So a loss changes the routes that name the node, and no others, whatever was asked for a moment before. What
+        somebody ordered is done all the same.
+        """
+        if self._is_follow_up or not self._is_thorough_due:
+            self._improve = False
+        self._is_improving = False
+        self.now()
+
     def soon(self) -> None:
         """Plans after the settle time, so that several changes in a row are planned once."""
         self._improvement_times.changed(time.monotonic())

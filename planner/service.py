@@ -123,6 +123,7 @@ class Planner:
             publish=lambda topic, payload, retain: self._publish(topic, payload, retain=retain),
             on_change=self._on_change,
             is_settled=rebuilt,
+            is_retaining=lambda: self._leadership.is_known,
             on_requests=self._waker.requested,
         )
 
@@ -188,6 +189,7 @@ class Planner:
             self._leadership.publish_state()
         if self._retry is not None:
             self._retry.cancel()
+        self._nodes.on_connected()
         self._desired.on_connected()
         self._settings_of.on_connected()
         self._leadership.ask(self._restore)
@@ -238,7 +240,10 @@ class Planner:
             self._loop.after(_POLL_S, partial(self._rebuild, deadline))
             return
         self._rebuilt = self._synchronised = True
-        self._cluster.sessions |= self._cluster.tasks_with_gateway()
+        tasks, with_gateway = self._cluster.tasks.keys(), self._cluster.tasks_with_gateway()
+        for task in (with_gateway | self._documents.tasks) - tasks:
+            self._task_sessions.close(task)  # removed while there was no planner
+        self._cluster.sessions |= with_gateway & tasks
         if not self._cluster.plans:  # a change of leader alone is no reason to move modules
             self._plans.improve()
         self._plans.now(thorough=True)
@@ -284,13 +289,10 @@ class Planner:
         self._plans.now(thorough=True)
         return {"epoch": self._epoch, "revision": revision}
 
-    def _on_change(self, *, improve: bool = False, now: bool = False) -> None:
+    def _on_change(self, *, improve: bool = False, lost: bool = False) -> None:
         if improve:
             self._plans.improve()
-        if now:
-            self._plans.now()
-        else:
-            self._plans.soon()
+        (self._plans.lost if lost else self._plans.soon)()
 
     def _improve_if_changed(self) -> None:
         """Looks for better places: new measurements, or other request rates, may make other places better."""

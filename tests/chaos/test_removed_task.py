@@ -1,5 +1,6 @@
-"""A task that was removed while the planner was away stays removed: it believes a broker that has not forgotten all."""
+"""What was removed while the planner was away stays removed: it believes a broker that has not forgotten all."""
 
+import paho.mqtt.client as paho
 import pytest
 
 from s2m3.client import Client
@@ -9,6 +10,7 @@ from s2m3.snapshot import Site
 from tests.chaos import WAIT_S
 from tests.chaos.conftest import Build
 from tests.chaos.rig import Rig
+from tests.system.plain import PlainCaller
 
 
 def _cut_off(rig: Rig, site: Site) -> None:
@@ -39,6 +41,22 @@ def test_a_task_removed_while_the_planner_was_away_stays_removed(build: Build) -
     assert "broker_forgot_everything" not in rig.log("planner")
 
 
+@pytest.mark.short_on("mosquitto")
+def test_a_node_forgotten_while_the_planner_was_away_stays_forgotten(build: Build) -> None:
+    rig = build(behind=("planner",), keepalive_s=1)
+    with Site(rig.settings) as site:
+        assert site.wait(lambda s: s.nodes.ready == set(s.plans) == {"a", "b", "c"}, WAIT_S), rig.log("planner")
+        _cut_off(rig, site)
+        rig.kill("c")
+        assert site.wait(lambda s: "c" in s.nodes.lost, WAIT_S)
+        for left in (topics.NODE_STATE, topics.NODE_REPORTED, topics.NODE_PROFILE):
+            site.publish(left, b"", node="c")
+        _restored(rig, site)
+        assert site.wait(lambda s: "c" not in s.plans, WAIT_S), rig.log("planner")
+        with Site(rig.settings) as newcomer:
+            assert (newcomer.nodes.state("c"), set(newcomer.plans)) == (None, {"a", "b"})
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("way", ["frozen", "ended"])
 def test_a_task_removed_while_the_planner_was_frozen_or_ended_stays_removed(build: Build, way: str) -> None:
@@ -63,6 +81,26 @@ def test_a_task_removed_while_the_planner_was_frozen_or_ended_stays_removed(buil
         assert not site.wait(lambda s: "goes" in s.tasks or "goes" in s.routes, 3.0)  # nor does it come back
         with Site(rig.settings, roll_call="test") as newcomer:
             assert set(newcomer.tasks) == {"stays"}
+
+
+@pytest.mark.short_on("mosquitto")
+def test_a_task_removed_while_no_planner_ran_leaves_no_session_that_collects_requests(build: Build) -> None:
+    rig = build()
+    request, response = (f"{rig.settings.root}/{name}/goes" for name in ("request", "response"))
+    with Site(rig.settings) as site, PlainCaller(rig.broker.port_v3, paho.MQTTv311, (response,)) as caller:
+        rig.add(site, "goes", m.TaskSpec(model="noop"))
+        rig.processes["planner"].terminate()
+        assert site.wait(lambda s: s.planner is not None and s.planner.state == "offline", WAIT_S)
+        site.publish(topics.TASK, b"", task="goes")
+        rig.start_planner()
+        assert site.wait(lambda s: "goes" not in s.routes and set(s.plans) == {"a", "b", "c"}, WAIT_S)
+        caller.send(request, b'{"transaction": 1, "inputs": {"left": 1, "right": 2}}')
+        refused = caller.answer()
+        assert (refused["transaction"], refused["error"]["code"]) == (1, "unknown_task")
+        rig.add(site, "goes", m.TaskSpec(model="noop"))
+        caller.send(request, b'{"transaction": 2, "inputs": {"left": 3, "right": 4}}')
+        answer = caller.answer()
+    assert answer["transaction"] == 2, answer  # and not the first one, once more
 
 
 @pytest.mark.short_on("embedded")

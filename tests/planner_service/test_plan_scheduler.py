@@ -166,3 +166,44 @@ def test_a_change_ends_a_thorough_plan_that_follows_but_not_two_in_a_row(loop: L
         made.let_go()
         assert made.plan().spare.keys() == {*NOOP}
     assert made.improved[:4] == [False, True, False, True]
+
+
+def test_a_loss_puts_off_the_search_for_better_places_that_was_to_follow(loop: Loop, cluster: ClusterState) -> None:
+    with scheduled(loop, cluster) as made:
+        loop.call(made.scheduler.improve)
+        loop.call(made.scheduler.now)
+        loop.call(made.scheduler.lost)
+        while not (plan := made.plan()).spare:
+            assert plan.modules.keys() == {*NOOP}
+    assert not any(made.improved)
+    assert made.scheduler.has_changed  # it is looked for when nothing changes any more
+
+
+def test_a_loss_ends_a_search_for_better_places_that_follows_and_the_next_plan_does_not_search(
+    loop: Loop, cluster: ClusterState
+) -> None:
+    with scheduled(loop, cluster) as made:
+        made.holds = True
+        loop.call(made.scheduler.improve)
+        loop.call(made.scheduler.now)
+        made.plan()
+        made.wait_until_held()
+        loop.call(made.scheduler.lost)
+        made.let_go()
+        while not made.plan().spare:
+            continue
+    assert made.improved == [False, True, False, False]
+
+
+def test_a_search_for_better_places_that_was_ordered_is_made_in_spite_of_a_loss(
+    loop: Loop, cluster: ClusterState
+) -> None:
+    with scheduled(loop, cluster) as made:
+        made.may_plan = False
+        loop.call(made.scheduler.improve)
+        loop.call(lambda: made.scheduler.now(thorough=True))
+        loop.call(made.scheduler.lost)
+        loop.call(lambda: setattr(made, "may_plan", True))
+        loop.call(made.scheduler.soon)
+        made.plan()
+    assert made.improved == [True]
