@@ -123,6 +123,7 @@ class Agent:
             on_failed=self._on_outcome,
             on_progress=self._reports.__setitem__,
             is_busy=lambda: bool(self._step_server.runner.queues()),
+            states=self._dispatcher.routes,
         )
 
     def start(self) -> None:
@@ -138,6 +139,7 @@ class Agent:
         self._step_server.start()
         self._loader.start()
         self._dispatcher.start()
+        self._loop.call(partial(self._dispatcher.routes.watch, self._node))
         self.link.on_connection_change(on_disconnect=self._on_connection_lost)
         self._loop.every(_LOAD_S, self._publish_load)
         self._loop.every(self._settings.keepalive_s * m.HEARTBEAT, partial(self._publish_load, idle_too=True))
@@ -192,8 +194,7 @@ class Agent:
         With our boot id, other nodes have taken over our work; with another, it is an earlier process's late last will.
         """
         if node != self._node:
-            if state is None or state.state == "lost":
-                self._parts.on_lost(node)
+            self._parts.on_state(node, state)
             return
         self._name.on_state(state)
         if state is None or state.state != "lost" or self._presence.state == "lost":
@@ -210,8 +211,7 @@ class Agent:
 
     def _end_if_hung(self) -> None:
         """Ends the process if a module call hangs, as nothing else can stop it; the broker publishes the last will."""
-        hung = self._watchdog.check()
-        if hung is not None:
+        if (hung := self._watchdog.check()) is not None:
             _log.error("hung", node=self._node, why=hung)
             os._exit(HUNG)
 

@@ -27,6 +27,7 @@ from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
+from s2m3.broker.requests.route_subscriptions import RouteSubscriptions
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.checkpoints.adapters import ADAPTER
@@ -79,6 +80,7 @@ class PartExchange:
         on_failed: Called with a module whose part could not be fetched, and the reason.
         on_progress: Called with what the node reports of a module whose part is fetched.
         is_busy: Whether requests wait at this node.
+        states: Subscribes to the states of the nodes that parts come from.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class PartExchange:
         on_failed: Callable[[ModuleSpec, S2M3Error], None],
         on_progress: Callable[[str, m.ModuleReport], None],
         is_busy: Callable[[], bool],
+        states: RouteSubscriptions,
     ) -> None:
         self._node, self._link, self._loop, self._sources = settings.node, link, loop, sources
         self._dtype = settings.dtype
@@ -112,6 +115,9 @@ class PartExchange:
             is_busy=is_busy,
             is_connected=lambda: link.connected,
         )
+        self._states = states
+        #: nodes that have offered parts while some are fetched
+        self._watched: set[str] = set()
         self._queue: deque[ModuleSpec] = deque()
         self._fetches: dict[str, Fetch] = {}
         #: module -> how its part came
@@ -246,6 +252,9 @@ class PartExchange:
         now = time.monotonic()
         for fetch in list(self._fetches.values()):
             fetch.tick(now)
+        if not self._fetches:
+            while self._watched:
+                self._states.unwatch(self._watched.pop())
 
     def _report(self) -> None:
         for name, fetch in self._fetches.items():
@@ -256,13 +265,16 @@ class PartExchange:
 
     # ---- messages ---------------------------------------------------------------------------------------------------
 
-    def on_lost(self, node: str) -> None:
-        """Takes it that a node is gone."""
-        for fetch in list(self._fetches.values()):
+    def on_state(self, node: str, state: m.NodeState | None) -> None:
+        """Takes a node's state: nothing comes from one that is lost or forgotten."""
+        for fetch in list(self._fetches.values()) if state is None or state.state == "lost" else ():
             fetch.on_lost(node)
 
     def _on_offer(self, holder: str, offer: PartOffer | None) -> None:
         if offer is not None:
+            if self._fetches and holder not in self._watched and holder != self._node:
+                self._watched.add(holder)
+                self._states.watch(holder)
             for fetch in list(self._fetches.values()):
                 fetch.on_offer(holder, offer)
 

@@ -53,9 +53,8 @@ class Dispatcher:
         link: The requester's connection.
         loop: The event loop that runs the link's handlers.
         client: The requester's name: answers arrive at `client/<client>/in`.
-        on_node_state: Called with the states of all nodes. The owner must not subscribe to them itself: with two
-            subscriptions to the same topics the broker would deliver each state twice. None: only states of nodes that
-            requests may use are subscribed to.
+        on_node_state: Called with the states of nodes that routes name, and of those that the owner watches
+            (`RouteSubscriptions.watch`). The owner must not subscribe to them itself: a topic has one handler.
     """
 
     def __init__(
@@ -86,7 +85,6 @@ class Dispatcher:
             on_load=self._on_load,
             on_retained=self._on_retained,
             probe=self._probe_inbox,
-            all_states=on_node_state is not None,
         )
         #: when it fires (monotonic seconds), and the timer
         self._timer: tuple[float, Timer] | None = None

@@ -48,7 +48,6 @@ class RouteSubscriptions:
         on_load: Called with a node and its load.
         on_retained: Called with a task once all retained messages have arrived since its route was subscribed to.
         probe: Sends a message to the own inbox, and calls back when it arrives: after all earlier messages.
-        all_states: Whether to hear the states of all nodes, for an owner that needs them.
     """
 
     def __init__(
@@ -61,12 +60,10 @@ class RouteSubscriptions:
         on_load: Callable[[str, NodeLoad | None], None],
         on_retained: Callable[[str], None],
         probe: Callable[[Callable[[], None]], None],
-        all_states: bool,
     ) -> None:
         self._link, self._loop = link, loop
         self._on_route, self._on_state, self._on_load = on_route, on_state, on_load
         self._on_retained, self._probe = on_retained, probe
-        self._all_states = all_states
         #: all tasks' routes, once `list_all` was called
         self.listed: dict[str, RouteDoc] = {}
         self._is_listing = False
@@ -78,8 +75,10 @@ class RouteSubscriptions:
         self._named: dict[str, frozenset[str]] = {}
         #: node -> number of tasks whose route names it
         self._users: Counter[str] = Counter()
-        #: node -> the topic filters of its state and load
-        self._nodes: dict[str, list[str]] = {}
+        #: node -> the topic filter of its load
+        self._nodes: dict[str, str] = {}
+        #: nodes whose state the owner needs, whether or not a route names them
+        self._watched: set[str] = set()
         #: nodes whose state has arrived
         self._known: set[str] = set()
         #: task -> a route that waits for states
@@ -91,11 +90,23 @@ class RouteSubscriptions:
         self._asked_at, self._wait_s = float("-inf"), EVERY_S
 
     def start(self) -> None:
-        """Subscribes to the planner's state, and to the states of all nodes for an owner that needs them."""
+        """Subscribes to the planner's state."""
         planner = topics.PLANNER_STATE.at(self._link.root)
         self._link.subscribe(planner, self._planner, required=False)  # a client's login need not be able to read it
-        if self._all_states:
-            listen(self._link, topics.NODE_STATE, self._state)
+
+    def watch(self, node: str) -> None:
+        """Subscribes to a node's state until `unwatch`, for an owner that needs it."""
+        if node not in self._watched:
+            self._watched.add(node)
+            if node not in self._nodes:
+                listen(self._link, topics.NODE_STATE, self._state, node=node)
+
+    def unwatch(self, node: str) -> None:
+        """Ends what `watch` began."""
+        if node in self._watched:
+            self._watched.discard(node)
+            if node not in self._nodes:
+                self._forget_state(node)
 
     def follow(self, task: str) -> bool:
         """Subscribes to a task's route; returns False if that has been done, or if no task can have this name."""
@@ -206,19 +217,22 @@ class RouteSubscriptions:
         self._look_later()
 
     def _follow_node(self, node: str) -> None:
-        load = listen(self._link, topics.NODE_LOAD, self._on_load, node=node)
-        own = [] if self._all_states else [listen(self._link, topics.NODE_STATE, self._state, node=node)]
-        self._nodes[node] = [load, *own]
+        self._nodes[node] = listen(self._link, topics.NODE_LOAD, self._on_load, node=node)
+        if node not in self._watched:
+            listen(self._link, topics.NODE_STATE, self._state, node=node)
         self._look_later()
 
     def _unfollow_node(self, node: str) -> None:
         del self._users[node]
-        for topic_filter in self._nodes.pop(node, ()):
-            self._link.unsubscribe(topic_filter)
-        if not self._all_states:
-            self._known.discard(node)
-            self._on_state(node, None)
+        self._link.unsubscribe(self._nodes.pop(node))
+        if node not in self._watched:
+            self._forget_state(node)
         self._on_load(node, None)
+
+    def _forget_state(self, node: str) -> None:
+        self._link.unsubscribe(topics.NODE_STATE.at(self._link.root, node=node))
+        self._known.discard(node)
+        self._on_state(node, None)
 
     def _state(self, node: str, state: NodeState | None) -> None:
         self._known.add(node)

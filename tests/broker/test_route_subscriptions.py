@@ -20,7 +20,7 @@ def route(*nodes: str) -> RouteDoc:
 class Requester:
     """Subscriptions on a link whose broker is the test; what was handed on."""
 
-    def __init__(self, *, all_states: bool = False) -> None:
+    def __init__(self) -> None:
         self.loop = ManualLoop()
         self.link = RecordedLink(BrokerSettings(root="home"), "client", self.loop, connected=True)
         self.heard: list[tuple[str, str, bool]] = []
@@ -33,7 +33,6 @@ class Requester:
             on_load=lambda node, load: self.heard.append(("load", node, load is not None)),
             on_retained=self.retained.append,
             probe=lambda came: came(),
-            all_states=all_states,
         )
         self.followed.start()
 
@@ -109,16 +108,30 @@ def test_a_node_is_followed_as_long_as_any_route_names_it(made: Requester) -> No
     assert made.heard[-2:] == [("state", "a", False), ("load", "a", False)]  # what was known of it is out of date soon
 
 
-def test_an_owner_that_needs_all_states_hears_each_once() -> None:
-    made = Requester(all_states=True)
-    made.followed.follow("porch")
+def test_a_node_that_the_owner_watches_is_heard_of_whether_or_not_a_route_names_it(made: Requester) -> None:
+    made.followed.watch("a")
+    made.followed.watch("a")
+    assert made.filters == {"home/node/a/state"}
     made.state("a")
+    made.followed.follow("porch")
     made.route("porch", "a")
     assert made.heard == [("state", "a", True), ("route", "porch", True)]
-    assert made.filters == {"home/node/+/state", "home/route/porch", "home/node/a/load"}
+    assert made.filters == {"home/route/porch", "home/node/a/state", "home/node/a/load"}
     made.route("porch", "b")
     made.route("porch", "a")
-    assert made.heard[-2:] == [("route", "porch", True), ("load", "b", False)]  # the state of a is known still
+    assert made.heard[-3:] == [("route", "porch", True), ("state", "b", False), ("load", "b", False)]  # a stays
+
+
+def test_a_node_that_is_not_watched_any_more_is_heard_of_while_a_route_names_it(made: Requester) -> None:
+    made.followed.follow("porch")
+    made.route("porch", "a")
+    made.followed.watch("a")
+    made.followed.unwatch("a")
+    assert "home/node/a/state" in made.filters
+    made.followed.watch("b")
+    made.state("b")
+    made.followed.unwatch("b")
+    assert (made.heard[-1], "home/node/b/state" in made.filters) == (("state", "b", False), False)
 
 
 def test_a_name_that_no_task_can_have_is_not_subscribed_to(made: Requester) -> None:

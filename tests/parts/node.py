@@ -12,8 +12,10 @@ from s2m3.agents.resources import Resources
 from s2m3.agents.speed import LinkSpeed
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
+from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.messages import NodeState
 from s2m3.schemas.parts import part_key
 from s2m3.schemas.settings import AgentSettings, BrokerSettings
 
@@ -53,6 +55,7 @@ class Node:
             on_failed=lambda spec, error: self.failed.put((spec, error)),
             on_progress=lambda *_: None,
             is_busy=lambda: self.is_busy,
+            states=Dispatcher(self.link, self.loop, name, on_node_state=self._on_state).routes,
         )
         self.loop.start()
         self.link.start()
@@ -63,6 +66,9 @@ class Node:
             sources=sources or CheckpointSources(), parts=self.parts.cache,
         )  # fmt: skip
         self.parts.start()
+
+    def _on_state(self, node: str, state: NodeState | None) -> None:
+        self.parts.on_state(node, state)
 
     def put(self, spec: ModuleSpec, weights: bytes = WEIGHTS) -> str:
         """Puts a part into its cache; returns the digest."""

@@ -20,7 +20,7 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.commands.tasks import checkpoint_definition
 from s2m3.schemas import topics
-from s2m3.schemas.messages import ModuleReport
+from s2m3.schemas.messages import ModuleReport, NodeState
 from s2m3.schemas.parts import PartOffer, PartWanted, part_key
 from s2m3.schemas.settings import BrokerSettings
 from tests.conftest import WAIT_S
@@ -278,3 +278,33 @@ def test_nothing_on_these_topics_ends_a_node(node: Callable[..., Node], settings
     receiver.fetch(SPEC)
     assert receiver.loaded.get(timeout=WAIT_S).id == SPEC.id
     link.stop()
+
+
+def test_a_node_that_is_lost_while_its_part_is_fetched_is_asked_no_more(
+    node: Callable[..., Node], observer: "Queue[Message]", settings: BrokerSettings, loop: Loop
+) -> None:
+    """Its state is heard although no route names it."""
+    part, asker = node("a"), node("b")
+    opened = part.parts.cache.open(part.put(SPEC))
+    assert opened is not None
+    opened.close()
+    part.stop()
+    asker.fetch(SPEC)
+    gone = Link(settings, f"{settings.root.replace('/', '-')}-gone", loop)
+    gone.start()
+    offer = Outgoing(
+        topics.PART_OFFER.at(settings.root, holder="gone", asker="b"),
+        PartOffer(key=part_key(SPEC), manifest=opened.manifest).encode(),
+    )
+    offering = loop.every(0.1, lambda: gone.publish(offer))
+    request = observer.get(timeout=WAIT_S)
+    offering.cancel()
+    assert topics.PART_REQUEST.ids(settings.root, request.topic) == {"asker": "b", "holder": "gone"}
+    lost = NodeState(state="lost", boot="1").encode()
+    gone.publish(Outgoing(topics.NODE_STATE.at(settings.root, node="gone"), lost, retain=True))
+    deadline = time.monotonic() + WAIT_S
+    while (progress := asker.parts.progress(SPEC.id)) is not None and progress.nodes:
+        assert time.monotonic() < deadline, progress
+        threading.Event().wait(0.01)
+    assert progress is not None
+    gone.stop()
