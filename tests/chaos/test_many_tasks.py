@@ -110,15 +110,17 @@ def test_twenty_of_sixty_nodes_killed_one_after_another_cost_no_request(
             Plain(rig.broker.port_v3, rig.settings.root, tasks, rig.history) as plain,
             Load([direct, direct, plain], questions, count=None, per_s=200.0, rng=rng) as load,
         ):
+            began = time.monotonic()
             load.lasts(5.0)
             for victim in rng.sample(nodes, _KILLED):
                 rig.kill(victim)
                 load.lasts(2.0)
             assert site.wait(lambda s: all(s.answers(task) for task in tasks), WAIT_S), rig.log("planner")
             load.stop()
+            per_s = load.asked / (time.monotonic() - began)
             rig.history.wait_until_all_answered(WAIT_S)
     verdict = rig.history.verdict()
-    say(f"{rig.broker.kind}: {_KILLED} of {_NODES} nodes killed, {_TASKS} tasks; {verdict}")
+    say(f"{rig.broker.kind}: {_KILLED} of {_NODES} nodes killed, {_TASKS} tasks, {per_s:.0f} requests/s; {verdict}")
     assert verdict.asked == load.asked
     assert verdict.holds, verdict
     assert not verdict.errors, verdict
