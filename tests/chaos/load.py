@@ -5,6 +5,7 @@ import json
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -185,8 +186,10 @@ class Load:
             return self._asked.wait_for(lambda: self.asked >= count, timeout_s)
 
     def _run(self) -> None:
+        due = time.monotonic()
         for number, question in enumerate(self._questions):
-            if self._stopping.wait(1 / self._per_s):
+            due = max(due + 1 / self._per_s, time.monotonic())  # what is late is not made up for
+            if self._stopping.wait(due - time.monotonic()):
                 return
             self._rng.choice(self._ways).ask(f"{self._prefix}{number}", question)
             with self._asked:
