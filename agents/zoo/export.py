@@ -9,7 +9,7 @@ from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.parts.cache import CachedPart, PartCache
 from s2m3.agents.registry.exported import EXPORTABLE
 from s2m3.agents.runtimes.export import export_part
-from s2m3.agents.runtimes.exported import ExportedParts
+from s2m3.agents.runtimes.exported import ExportedPart, ExportedParts
 from s2m3.agents.runtimes.network import TORCH
 from s2m3.agents.zoo.wheels import wheel_folder
 from s2m3.schemas.definitions import ModuleSpec, shipped_catalogue
@@ -28,7 +28,7 @@ def zoo_specs() -> list[ModuleSpec]:
 
 
 def export_zoo(cache: PartCache, on_exported: Callable[[ModuleSpec, float | S2M3Error], None]) -> None:
-    """Exports each shipped module that is not in a cache yet.
+    """Exports each shipped module that is not in a cache yet; an export of other weights than the wheel's is removed.
 
     Args:
         cache: Where the parts are kept.
@@ -38,10 +38,21 @@ def export_zoo(cache: PartCache, on_exported: Callable[[ModuleSpec, float | S2M3
     here = ExportedParts((cache,))
     for spec in zoo_specs():
         try:
-            found = here.find(spec)
+            found = _current(spec, here)
             on_exported(spec, found.takes_mb if found else export_module(spec, cache).manifest.nbytes / 1e6)
         except S2M3Error as error:
             on_exported(spec, error)
+
+
+def _current(spec: ModuleSpec, here: ExportedParts) -> ExportedPart | None:
+    """Returns a module's export, if it is of the weights in the installed wheel; removes one of other weights."""
+    found = here.find(spec)
+    if found is None or found.content == _content(spec):
+        return found
+    digest = here.digest(spec)
+    for cache in here.caches if digest else ():
+        cache.evict(str(digest))
+    return None
 
 
 def export_module(spec: ModuleSpec, cache: PartCache) -> CachedPart:

@@ -190,3 +190,21 @@ def test_float16_is_kept_where_it_ranks_the_same_and_takes_half(tmp_path: Path, 
     said = json.loads((made.folder / MODULE_FILE).read_text())["distance"]["items"]
     assert 0 < distance < 1e-3
     assert 0 < said < 1e-3, "the distance is stated"
+
+
+def test_an_export_of_weights_that_another_wheel_replaced_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, cache, told = SPECS["imagenet-linear"], exports_cache(tmp_path / "exports"), list[str]()
+    with monkeypatch.context() as patch:
+        patch.setattr(zoo_export, "_content", lambda _: "0" * 64)
+        zoo_export.export_module(spec, cache)
+    here = ExportedParts((cache,))
+    assert (stale := here.find(spec)) is not None
+    monkeypatch.setattr(zoo_export, "zoo_specs", lambda: [spec])
+    zoo_export.export_zoo(cache, lambda one, _: told.append(one.id))
+    assert (made := here.find(spec)) is not None
+    assert (made.content != stale.content, told) == (True, ["imagenet-linear"])
+    assert (made.folder != stale.folder, stale.folder.exists()) == (True, False)
+    zoo_export.export_zoo(cache, lambda one, _: told.append(one.id))  # this one is current
+    assert here.find(spec) == made
