@@ -151,7 +151,7 @@ def test_what_never_fits_is_bad_input() -> None:
     desk.runner.stop()
 
 
-def test_a_text_that_has_been_written_for_a_second_is_told_while_its_words_come(
+def test_36_a_text_that_has_been_written_for_a_second_is_told_while_its_words_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each word is a short call of its own. A text that waits for room in the cache is not being written."""

@@ -35,14 +35,14 @@ def test_items_of_one_flow_keep_their_order() -> None:
     assert len(made) == 0
 
 
-def test_a_task_does_not_wait_for_what_others_have_queued() -> None:
+def test_41_a_task_does_not_wait_for_what_others_have_queued() -> None:
     made = queue(flood=1_000)
     made.take(5.0)
     made.append(Waiting(("other", "r")))
     assert "other" in [made.take(5.0).flow[0] for _ in range(2)]
 
 
-def test_a_requester_does_not_wait_for_what_others_of_its_task_have_queued() -> None:
+def test_41_a_requester_does_not_wait_for_what_others_of_its_task_have_queued() -> None:
     made: FairQueue[Waiting] = FairQueue(Shares())
     for _ in range(100):
         made.append(Waiting(("t", "greedy")))
@@ -51,7 +51,7 @@ def test_a_requester_does_not_wait_for_what_others_of_its_task_have_queued() -> 
     assert "modest" in [made.take(5.0).flow[1] for _ in range(2)]
 
 
-def test_many_requesters_of_one_task_have_together_no_more_than_one_of_another() -> None:
+def test_41_many_requesters_of_one_task_have_together_no_more_than_one_of_another() -> None:
     made: FairQueue[Waiting] = FairQueue(Shares())
     for n in range(150):
         for _ in range(10):
@@ -61,7 +61,7 @@ def test_many_requesters_of_one_task_have_together_no_more_than_one_of_another()
     assert Counter(made.take(5.0).flow[0] for _ in range(100)) == {"flood": 50, "other": 50}
 
 
-def test_time_is_shared_not_the_number_of_items() -> None:
+def test_41_time_is_shared_not_the_number_of_items() -> None:
     shares = Shares()
     made = queue(shares, slow=100, quick=100)
     taken: Counter[str] = Counter()
@@ -72,7 +72,7 @@ def test_time_is_shared_not_the_number_of_items() -> None:
     assert taken["slow"] * 10 == pytest.approx(taken["quick"], abs=10)
 
 
-def test_a_task_whose_last_step_runs_at_once_gets_no_more_time_than_another() -> None:
+def test_41_a_task_whose_last_step_runs_at_once_gets_no_more_time_than_another() -> None:
     shares = Shares()
     made = queue(shares, long=100, short=1_000)
     spent: Counter[str] = Counter()
@@ -84,7 +84,7 @@ def test_a_task_whose_last_step_runs_at_once_gets_no_more_time_than_another() ->
     assert spent["long"] == pytest.approx(spent["short"], abs=200)
 
 
-def test_the_share_is_of_all_modules_together() -> None:
+def test_41_the_share_is_of_all_modules_together() -> None:
     shares = Shares()
     one, other = queue(shares, flood=100), queue(shares, modest=1)
     one.take(50.0)
@@ -100,7 +100,7 @@ def test_a_task_that_had_nothing_to_do_saves_nothing_up() -> None:
     assert Counter(made.take(5.0).flow[0] for _ in range(100)) == {"busy": 50, "late": 50}
 
 
-def test_in_a_full_queue_the_newest_item_of_the_longest_flow_makes_room() -> None:
+def test_41_in_a_full_queue_the_newest_item_of_the_longest_flow_makes_room() -> None:
     made: FairQueue[Waiting] = FairQueue(Shares())
     items = [Waiting(("flood", requester), n) for n, requester in enumerate(("a", "b", "b", "b", "a"))]
     for item in items:
@@ -109,13 +109,13 @@ def test_in_a_full_queue_the_newest_item_of_the_longest_flow_makes_room() -> Non
     assert len(made) == 4
 
 
-def test_who_has_as_much_as_the_others_makes_no_room_for_itself() -> None:
+def test_41_who_has_as_much_as_the_others_makes_no_room_for_itself() -> None:
     assert queue(one=3).make_room(("one", "r")) is None
     assert queue(one=3, other=3).make_room(("one", "r")) is None
     assert queue(one=3, other=2).make_room(("other", "r")) is None
 
 
-def test_within_a_task_a_modest_requester_gets_the_place_of_a_greedy_one() -> None:
+def test_41_within_a_task_a_modest_requester_gets_the_place_of_a_greedy_one() -> None:
     made: FairQueue[Waiting] = FairQueue(Shares())
     for _ in range(3):
         made.append(Waiting(("t", "greedy")))
@@ -133,30 +133,30 @@ def flows(**counts: int) -> FairQueue[Waiting]:
     return made
 
 
-def test_the_task_with_the_most_items_makes_room_whatever_its_name() -> None:
+def test_41_the_task_with_the_most_items_makes_room_whatever_its_name() -> None:
     evicted = queue(z=2, a=5, m=3).make_room(("other", "r"))
     assert evicted is not None
     assert evicted.flow == ("a", "r")
 
 
 @pytest.mark.parametrize("asking", [("other", "r"), ("t", "new")])
-def test_the_requester_with_the_most_items_makes_room_whatever_its_name(asking: Flow) -> None:
+def test_41_the_requester_with_the_most_items_makes_room_whatever_its_name(asking: Flow) -> None:
     evicted = flows(z=1, a=4, m=2).make_room(asking)
     assert evicted is not None
     assert evicted.flow == ("t", "a")
 
 
-def test_two_items_make_room_for_a_task_without_any_and_one_item_does_not() -> None:
+def test_41_two_items_make_room_for_a_task_without_any_and_one_item_does_not() -> None:
     assert queue(one=2).make_room(("other", "r")) is not None
     assert queue(one=1).make_room(("other", "r")) is None
 
 
-def test_room_is_made_where_two_items_more_wait() -> None:
+def test_41_room_is_made_where_two_items_more_wait() -> None:
     assert flows(a=3, b=1).make_room(("t", "b")) is not None
     assert flows(a=2, b=1).make_room(("t", "b")) is None
 
 
-def test_flows_begin_at_the_time_of_what_is_served() -> None:
+def test_41_flows_begin_at_the_time_of_what_is_served() -> None:
     shares = Shares()
     assert shares.start_of("t") == shares.start_within(("t", "r")) == 0.0
     shares.serve(("t", "r"), 10.0)

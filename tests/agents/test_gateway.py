@@ -160,7 +160,7 @@ def test_an_answer_without_a_response_topic_has_no_properties(desk: Callable[...
 
 
 @pytest.mark.parametrize("topic", ["home/plan/a", "home/response/other", "home", "/".join("a" * 201), "a" * 5_000, ""])
-def test_a_topic_that_is_no_place_for_an_answer_is_refused_where_everybody_listens(
+def test_29_30_a_topic_that_is_no_place_for_an_answer_is_refused_where_everybody_listens(
     desk: Callable[..., Desk], topic: str
 ) -> None:
     made = desk()
@@ -177,7 +177,7 @@ def test_a_topic_that_is_no_place_for_an_answer_is_refused_where_everybody_liste
     assert made.session.acknowledged == [message]
 
 
-def test_a_caller_may_name_its_own_tasks_response_topic_and_an_inbox(desk: Callable[..., Desk]) -> None:
+def test_30_a_caller_may_name_its_own_tasks_response_topic_and_an_inbox(desk: Callable[..., Desk]) -> None:
     made = desk()
     for mid, topic in enumerate((RESPONSE, "home/client/me/in"), 1):
         made.ask("hello", mid=mid, reply_to=topic, correlation=b"7")
@@ -277,7 +277,7 @@ def test_a_caller_whose_topic_the_broker_refuses_is_told_so_where_everybody_list
     assert made.last().on_refused is None  # a refusal there ends the agent's link
 
 
-def test_an_answer_that_ends_every_connection_becomes_an_error_where_everybody_listens(
+def test_29_an_answer_that_ends_every_connection_becomes_an_error_where_everybody_listens(
     desk: Callable[..., Desk],
 ) -> None:
     made = desk()
@@ -292,7 +292,7 @@ def test_an_answer_that_ends_every_connection_becomes_an_error_where_everybody_l
     assert [acknowledged.mid for acknowledged in made.session.acknowledged] == [message.mid]
 
 
-def test_a_request_whose_error_cannot_be_sent_either_is_acknowledged_and_not_brought_again(
+def test_29_a_request_whose_error_cannot_be_sent_either_is_acknowledged_and_not_brought_again(
     desk: Callable[..., Desk],
 ) -> None:
     made = desk()
@@ -306,7 +306,7 @@ def test_a_request_whose_error_cannot_be_sent_either_is_acknowledged_and_not_bro
     assert [acknowledged.mid for acknowledged in made.session.acknowledged] == [message.mid]
 
 
-def test_what_is_dropped_after_another_gateway_got_the_request_is_not_answered_here(
+def test_29_what_is_dropped_after_another_gateway_got_the_request_is_not_answered_here(
     desk: Callable[..., Desk],
 ) -> None:
     made = desk()
@@ -328,7 +328,7 @@ def _id_of(made: Desk, text: str) -> bytes:
     return made.work[-1].request
 
 
-def test_a_request_that_the_session_brings_to_another_gateway_has_an_id_of_the_same_content(
+def test_29_a_request_that_the_session_brings_to_another_gateway_has_an_id_of_the_same_content(
     desk: Callable[..., Desk],
 ) -> None:
     first, again, other = _id_of(desk(), "hello"), _id_of(desk(), "hello"), _id_of(desk(), "other")
@@ -336,11 +336,11 @@ def test_a_request_that_the_session_brings_to_another_gateway_has_an_id_of_the_s
     assert first != again
 
 
-def test_ids_do_not_tell_what_was_asked_to_who_has_no_key(desk: Callable[..., Desk]) -> None:
+def test_29_ids_do_not_tell_what_was_asked_to_who_has_no_key(desk: Callable[..., Desk]) -> None:
     assert content_of(_id_of(desk(key="one" * 8), "hello")) != content_of(_id_of(desk(key="two" * 8), "hello"))
 
 
-def test_what_ended_this_nodes_process_several_times_is_refused_and_acknowledged(
+def test_29_what_ended_this_nodes_process_several_times_is_refused_and_acknowledged(
     desk: Callable[..., Desk],
 ) -> None:
     content = content_of(_id_of(desk(), "hello"))
@@ -588,7 +588,7 @@ def test_a_text_is_told_while_it_is_written_and_what_finds_no_room_goes_with_the
     assert (final["status"], final["seq"], final["final"], final["answer"]) == ("ok", 2, True, "one two three")
 
 
-def test_plain_payloads_that_do_not_fit_the_budget_are_answered_with_busy(desk: Callable[..., Desk]) -> None:
+def test_37_plain_payloads_that_do_not_fit_the_budget_are_answered_with_busy(desk: Callable[..., Desk]) -> None:
     made = desk(inflight=64)
     for mid in range(1, 8):
         made.session.deliver(f"{REQUEST}/x", b"a" * 8_000_000, mid=mid)

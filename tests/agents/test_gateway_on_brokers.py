@@ -62,7 +62,7 @@ def _passed(why: str) -> float:
     return REGISTRY.get_sample_value("s2m3_plain_passed_total", {"why": why}) or 0.0
 
 
-def test_an_empty_message_is_nobodys_request(door: Door, caller: Ask) -> None:
+def test_6_an_empty_message_is_nobodys_request(door: Door, caller: Ask) -> None:
     request, before = f"{door.settings.root}/request/t", _passed("empty")
     door.open()
     with caller("response/t") as device:
@@ -74,7 +74,7 @@ def test_an_empty_message_is_nobodys_request(door: Door, caller: Ask) -> None:
     assert door.events == []
 
 
-def test_a_request_that_is_published_retained_is_answered_once_and_not_by_the_next_gateway(
+def test_7_a_request_that_is_published_retained_is_answered_once_and_not_by_the_next_gateway(
     door: Door, caller: Ask
 ) -> None:
     request = f"{door.settings.root}/request/t"
@@ -94,7 +94,7 @@ def test_a_request_that_is_published_retained_is_answered_once_and_not_by_the_ne
             device.client.publish(topic, b"", qos=1, retain=True).wait_for_publish(WAIT_S)
 
 
-def test_raw_bytes_carry_their_transaction_in_the_topic(door: Door, caller: Ask) -> None:
+def test_8_raw_bytes_carry_their_transaction_in_the_topic(door: Door, caller: Ask) -> None:
     request = f"{door.settings.root}/request/t/x"
     door.open()
     with caller("response/t") as device:
@@ -112,7 +112,7 @@ def test_raw_bytes_carry_their_transaction_in_the_topic(door: Door, caller: Ask)
         assert answer["answer"] == "none"
 
 
-def test_a_small_device_hears_the_answer_alone_and_of_a_failure_nothing(door: Door, caller: Ask) -> None:
+def test_9_a_small_device_hears_the_answer_alone_and_of_a_failure_nothing(door: Door, caller: Ask) -> None:
     request = f"{door.settings.root}/request/t"
     door.open()
     with caller("response/t/value") as small, caller("response/t") as other:
@@ -129,7 +129,9 @@ def test_a_small_device_hears_the_answer_alone_and_of_a_failure_nothing(door: Do
         assert small.message().payload == b"short again"  # what is long for a small device was not sent to it
 
 
-def test_a_v5_caller_has_the_answer_alone_by_its_response_topic_and_a_failure_in_full(door: Door, caller: Ask) -> None:
+def test_9_a_v5_caller_has_the_answer_alone_by_its_response_topic_and_a_failure_in_full(
+    door: Door, caller: Ask
+) -> None:
     request, value = f"{door.settings.root}/request/t", f"{door.settings.root}/response/t/value"
     door.open()
     with (
@@ -147,7 +149,7 @@ def test_a_v5_caller_has_the_answer_alone_by_its_response_topic_and_a_failure_in
         assert small.answers.empty()
 
 
-def test_a_request_over_the_agents_limit_is_answered_with_a_code(
+def test_38_a_request_over_the_agents_limit_is_answered_with_a_code(
     door: Door, caller: Ask, others: Callable[[], AbstractContextManager[None]]
 ) -> None:
     """Mosquitto delivers nothing over a client's own Maximum Packet Size, and tells nobody."""
@@ -171,7 +173,9 @@ def test_a_request_over_the_agents_limit_is_answered_with_a_code(
         assert len(device.answer()["answer"]) == 50_000
 
 
-def test_an_answer_over_the_limit_keeps_the_transaction_in_the_error_that_replaces_it(door: Door, caller: Ask) -> None:
+def test_38_an_answer_over_the_limit_keeps_the_transaction_in_the_error_that_replaces_it(
+    door: Door, caller: Ask
+) -> None:
     door.open()
     with caller("response/t") as device:
         for topic, payload in (("request/t", question("slow", 7)), ("request/t/x/cam", b"slow")):
@@ -182,7 +186,7 @@ def test_an_answer_over_the_limit_keeps_the_transaction_in_the_error_that_replac
     assert [answer["transaction"] for answer in answers] == [7, "cam"]
 
 
-def test_a_slow_request_stops_nobody_and_is_answered_once(
+def test_32_a_slow_request_stops_nobody_and_is_answered_once(
     door: Door, caller: Ask, others: Callable[[], AbstractContextManager[None]]
 ) -> None:
     request = f"{door.settings.root}/request/t"
@@ -200,7 +204,7 @@ def test_a_slow_request_stops_nobody_and_is_answered_once(
         assert door.held.empty()
 
 
-def test_a_slow_request_is_the_next_gateways_when_the_first_one_ends(door: Door, caller: Ask) -> None:
+def test_32_a_slow_request_is_the_next_gateways_when_the_first_one_ends(door: Door, caller: Ask) -> None:
     request = f"{door.settings.root}/request/t"
     door.open()
     with caller("response/t") as device:

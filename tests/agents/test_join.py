@@ -252,7 +252,7 @@ def test_the_parts_timings_come_together() -> None:
     assert set(whole.timings) == {"vision", "text"}
 
 
-def test_the_bytes_of_what_waits_are_counted_once_until_it_runs_is_dropped_or_is_late() -> None:
+def test_37_the_bytes_of_what_waits_are_counted_once_until_it_runs_is_dropped_or_is_late() -> None:
     joins = Joins(10, "c")
     for request in (b"1", b"2", b"3"):
         joins.add(part({"x": bytes(100)}, request=request * 16), 0.0)

@@ -44,7 +44,7 @@ def _running(settings: AgentSettings) -> Iterator[Agent]:
         agent.stop()
 
 
-def test_a_second_agent_of_the_name_is_told_so_and_what_to_do_and_the_first_stays(pi: AgentSettings) -> None:
+def test_23_a_second_agent_of_the_name_is_told_so_and_what_to_do_and_the_first_stays(pi: AgentSettings) -> None:
     with _running(pi) as first:
         with pytest.raises(NameTakenError, match=r"another agent runs as node 'raspberrypi'.*--node NAME") as told:
             check_name_is_free(pi)
@@ -56,7 +56,7 @@ def test_a_second_agent_of_the_name_is_told_so_and_what_to_do_and_the_first_stay
 
 
 @pytest.mark.parametrize("state", ["ready", "draining", "lost"])
-def test_a_name_whose_agent_does_not_answer_is_free(pi: AgentSettings, loop: Loop, state: str) -> None:
+def test_23_a_name_whose_agent_does_not_answer_is_free(pi: AgentSettings, loop: Loop, state: str) -> None:
     """Its connection lingers on the broker: the device lost its power, or its cable."""
     left = NodeState.model_validate({"state": state, "boot": "frozen"})
     with linked(pi, loop, node_client_id(pi, pi.node), reconnect=False) as frozen:
@@ -66,7 +66,7 @@ def test_a_name_whose_agent_does_not_answer_is_free(pi: AgentSettings, loop: Loo
             assert agent.link.connected
 
 
-def test_a_name_is_free_as_soon_as_the_last_will_of_its_agent_comes(
+def test_23_a_name_is_free_as_soon_as_the_last_will_of_its_agent_comes(
     pi: AgentSettings, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s2m3.agents.node_name._ANSWER_S", WAIT_S)
@@ -81,7 +81,7 @@ def test_a_name_is_free_as_soon_as_the_last_will_of_its_agent_comes(
 
 @pytest.mark.skipif(not has_mosquitto(), reason="mosquitto is not installed")
 @pytest.mark.parametrize("kind", ["mosquitto"], scope="session")
-def test_of_two_agents_that_take_each_other_over_one_ends_with_the_error(pi: AgentSettings) -> None:
+def test_23_of_two_agents_that_take_each_other_over_one_ends_with_the_error(pi: AgentSettings) -> None:
     """Both were started at once, or one came back from a broken network."""
     with _running(pi) as one, _running(pi) as other:
         assert reached(lambda: one.refused is not None or other.refused is not None)

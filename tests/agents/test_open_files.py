@@ -28,13 +28,13 @@ def _asked(hard: int) -> tuple[int, int, int]:
     return before, after, soft
 
 
-def test_as_many_gateways_as_the_open_files_allow_beside_what_else_is_open() -> None:
+def test_40_as_many_gateways_as_the_open_files_allow_beside_what_else_is_open() -> None:
     before, after, soft = _asked(64)
     assert 0 < before < 48 - 20
     assert (after, soft) == (before + 16, 64)
 
 
-def test_where_there_is_no_room_there_is_no_gateway() -> None:
+def test_40_where_there_is_no_room_there_is_no_gateway() -> None:
     script = _ASKED.format(hard=48).replace("(48,", "(20,").replace(" 48)", " 20)")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=60)
     assert json.loads(done.stdout)[:2] == [0, 0]
@@ -68,14 +68,14 @@ class Made:
 
 
 @pytest.mark.parametrize("most", [2, None])
-def test_of_a_plan_that_names_too_many_the_first_are_taken(most: int | None) -> None:
+def test_40_of_a_plan_that_names_too_many_the_first_are_taken(most: int | None) -> None:
     made = Made()
     gateways = Gateways("a", made.make, most)
     gateways.follow(["x", "y", "z"])
     assert made.took() == ["connect x", "connect y"] + ["connect z"] * (most is None)
 
 
-def test_one_that_is_taken_from_the_plan_makes_room_for_the_next() -> None:
+def test_40_one_that_is_taken_from_the_plan_makes_room_for_the_next() -> None:
     made = Made()
     gateways = Gateways("a", made.make, 2)
     gateways.follow(["x", "y", "z"])

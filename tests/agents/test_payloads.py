@@ -24,7 +24,7 @@ def test_files_texts_and_tensors_count_at_any_depth() -> None:
     assert payload_bytes(value) == 10 + 5 + 3 + 24
 
 
-def test_sixty_four_pictures_of_20_mb_do_not_fit_an_agent_of_900_mb() -> None:
+def test_37_sixty_four_pictures_of_20_mb_do_not_fit_an_agent_of_900_mb() -> None:
     admitted, size, refusals = 0, 20 * MB, []
     for _ in range(64):
         refusal = room(900.0, 850.0 + admitted * 20, admitted * size).refusal(size)
@@ -35,18 +35,18 @@ def test_sixty_four_pictures_of_20_mb_do_not_fit_an_agent_of_900_mb() -> None:
     assert refusals[0].detail == "payloads of 100 MB wait here; of 112 MB at most"
 
 
-def test_what_modules_leave_of_the_budget_may_be_taken_by_payloads() -> None:
+def test_37_what_modules_leave_of_the_budget_may_be_taken_by_payloads() -> None:
     assert room(900.0, 400.0, 300 * MB).refusal(20 * MB) is None
     assert room(900.0, 800.0, 300 * MB).refusal(120 * MB) is not None
 
 
-def test_a_single_payload_is_admitted_however_large() -> None:
+def test_37_a_single_payload_is_admitted_however_large() -> None:
     assert room(100.0, 200.0).refusal(500 * MB) is None
     assert room(100.0, 200.0, 0, 0).refusal(500 * MB) is None
     assert room(100.0, 200.0, 0, 1).refusal(500 * MB) is not None
 
 
-def test_all_holders_count_together_until_they_leave() -> None:
+def test_37_all_holders_count_together_until_they_leave() -> None:
     made = room(100.0, 200.0, 20 * MB, 10 * MB)
     assert made.refusal(5 * MB) is not None
     made.count("holder 1", None)

@@ -70,7 +70,7 @@ def acknowledged(desk: Desk) -> list[int]:
     return [message.mid for message in desk.session.acknowledged]
 
 
-def test_the_ninth_is_not_waited_for_and_the_copy_is_what_the_caller_sent(desk: Callable[..., Desk]) -> None:
+def test_32_the_ninth_is_not_waited_for_and_the_copy_is_what_the_caller_sent(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("slow", mid=1, reply_to="callers/1", correlation=b"7", user={"traceparent": TRACE})
     answered_behind(made, 7)
@@ -86,7 +86,7 @@ def test_the_ninth_is_not_waited_for_and_the_copy_is_what_the_caller_sent(desk: 
     assert acknowledged(made)[-1] == 1
 
 
-def test_fewer_are_held_up_for_a_second_then_for_twice_as_long(desk: Callable[..., Desk]) -> None:
+def test_32_fewer_are_held_up_for_a_second_then_for_twice_as_long(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("slow", mid=1)
     made.loop.advance(60.0)
@@ -106,7 +106,7 @@ def test_fewer_are_held_up_for_a_second_then_for_twice_as_long(desk: Callable[..
 
 
 @pytest.mark.parametrize("comes_first", [True, False], ids=["before its PUBACK", "after its PUBACK"])
-def test_a_copy_continues_the_request_and_is_acknowledged_with_its_answer(
+def test_32_a_copy_continues_the_request_and_is_acknowledged_with_its_answer(
     desk: Callable[..., Desk],
     comes_first: bool,  # noqa: FBT001  # a parameter
 ) -> None:
@@ -231,7 +231,7 @@ def test_the_messages_of_a_connection_that_is_gone_are_forgotten(desk: Callable[
     assert acknowledged(made) == []
 
 
-def test_a_copy_over_which_every_connection_is_lost_is_forgotten_and_others_are_requeued(
+def test_29_a_copy_over_which_every_connection_is_lost_is_forgotten_and_others_are_requeued(
     desk: Callable[..., Desk],
 ) -> None:
     made = desk()
@@ -255,7 +255,7 @@ def test_a_copy_over_which_every_connection_is_lost_is_forgotten_and_others_are_
 
 
 @pytest.mark.parametrize("retain", [True, False], ids=["retained", "empty"])
-def test_messages_that_ask_nothing_are_held_up_too_and_count_behind_a_slow_one(
+def test_32_messages_that_ask_nothing_are_held_up_too_and_count_behind_a_slow_one(
     desk: Callable[..., Desk],
     retain: bool,  # noqa: FBT001  # a parameter
 ) -> None:
@@ -268,7 +268,7 @@ def test_messages_that_ask_nothing_are_held_up_too_and_count_behind_a_slow_one(
     assert acknowledged(made) == [*range(2, 21), 1]
 
 
-def test_a_copy_that_comes_after_its_answer_counts_behind_a_slow_one(desk: Callable[..., Desk]) -> None:
+def test_32_a_copy_that_comes_after_its_answer_counts_behind_a_slow_one(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("first", mid=1)
     first = made.work[0]
@@ -285,7 +285,7 @@ def test_a_copy_that_comes_after_its_answer_counts_behind_a_slow_one(desk: Calla
 # ---- when a request is copied again --------------------------------------------------------------------------------
 
 
-def test_the_wait_for_another_copy_ends_at_four_seconds(desk: Callable[..., Desk]) -> None:
+def test_32_the_wait_for_another_copy_ends_at_four_seconds(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("slow", mid=1)
     waits = []
@@ -338,7 +338,9 @@ class Broker:
 
 
 @pytest.mark.parametrize("slow", [1, 7, 12, 13, 16, 19])
-def test_as_many_slow_requests_as_the_brokers_window_less_one_stop_nobody(desk: Callable[..., Desk], slow: int) -> None:
+def test_32_as_many_slow_requests_as_the_brokers_window_less_one_stop_nobody(
+    desk: Callable[..., Desk], slow: int
+) -> None:
     made = desk()
     broker = Broker(made)
     for _ in range(slow):
@@ -351,7 +353,7 @@ def test_as_many_slow_requests_as_the_brokers_window_less_one_stop_nobody(desk: 
     assert broker.copies <= slow * (60 // room + 1)
 
 
-def test_slow_requests_among_fast_ones_stop_nobody(desk: Callable[..., Desk]) -> None:
+def test_32_slow_requests_among_fast_ones_stop_nobody(desk: Callable[..., Desk]) -> None:
     made = desk()
     broker = Broker(made)
     for n in range(90):
@@ -363,7 +365,7 @@ def test_slow_requests_among_fast_ones_stop_nobody(desk: Callable[..., Desk]) ->
     assert answered == 75
 
 
-def test_with_a_window_of_ten_the_clock_moves_all_slow_ones_at_once(desk: Callable[..., Desk]) -> None:
+def test_32_with_a_window_of_ten_the_clock_moves_all_slow_ones_at_once(desk: Callable[..., Desk]) -> None:
     made = desk()
     broker = Broker(made, window=10)
     for _ in range(8):
@@ -378,7 +380,7 @@ def test_with_a_window_of_ten_the_clock_moves_all_slow_ones_at_once(desk: Callab
     assert answered == 6
 
 
-def test_a_large_payload_is_copied_once_a_second_at_most(desk: Callable[..., Desk]) -> None:
+def test_32_a_large_payload_is_copied_once_a_second_at_most(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("slow" * 20_000, mid=1)
     for n in range(3):
@@ -396,7 +398,7 @@ def test_a_large_payload_is_copied_once_a_second_at_most(desk: Callable[..., Des
         made.loop.advance(5.0)  # nobody is held up
 
 
-def test_a_small_payload_is_copied_whenever_eight_are_answered(desk: Callable[..., Desk]) -> None:
+def test_32_a_small_payload_is_copied_whenever_eight_are_answered(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("slow", mid=1)
     for n in range(5):
@@ -409,7 +411,7 @@ def test_a_small_payload_is_copied_whenever_eight_are_answered(desk: Callable[..
 # ---- what a copy is ------------------------------------------------------------------------------------------------
 
 
-def test_a_message_that_was_cut_is_refused_at_once_and_never_copied(desk: Callable[..., Desk]) -> None:
+def test_32_a_message_that_was_cut_is_refused_at_once_and_never_copied(desk: Callable[..., Desk]) -> None:
     made = desk(inflight=9)
     for mid in range(1, 10):
         made.ask("slow", mid=mid)
@@ -424,7 +426,7 @@ def test_a_message_that_was_cut_is_refused_at_once_and_never_copied(desk: Callab
     assert copies(made) == []
 
 
-def test_only_what_a_gateway_reads_is_copied_of_the_user_properties(desk: Callable[..., Desk]) -> None:
+def test_32_only_what_a_gateway_reads_is_copied_of_the_user_properties(desk: Callable[..., Desk]) -> None:
     made = desk()
     user = {"long": "x" * 60_000, "traceparent": TRACE}
     made.ask("slow", mid=1, user=user, user_properties=tuple(user.items()))
@@ -433,7 +435,7 @@ def test_only_what_a_gateway_reads_is_copied_of_the_user_properties(desk: Callab
     assert [name for name, _ in sent.message.user] == ["traceparent", "requeued"]
 
 
-def test_a_copy_that_failed_does_not_count_and_is_tried_again_while_nothing_else_comes(
+def test_32_a_copy_that_failed_does_not_count_and_is_tried_again_while_nothing_else_comes(
     desk: Callable[..., Desk],
 ) -> None:
     made = desk()
@@ -452,7 +454,7 @@ def test_a_copy_that_failed_does_not_count_and_is_tried_again_while_nothing_else
     assert len(copies(made)) == 2
 
 
-def test_a_copy_expires_when_its_request_would_have(desk: Callable[..., Desk]) -> None:
+def test_32_a_copy_expires_when_its_request_would_have(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("slow", mid=1, expiry_s=60)
     made.ask("slow too", mid=2, expiry_s=5)
@@ -467,7 +469,7 @@ def test_a_copy_expires_when_its_request_would_have(desk: Callable[..., Desk]) -
 
 
 @pytest.mark.parametrize("is_answered", [True, False])
-def test_a_copy_that_a_lost_session_brings_twice_is_answered_once(
+def test_32_a_copy_that_a_lost_session_brings_twice_is_answered_once(
     desk: Callable[..., Desk],
     is_answered: bool,  # noqa: FBT001  # a parameter
 ) -> None:
@@ -495,7 +497,7 @@ def test_a_copy_that_a_lost_session_brings_twice_is_answered_once(
     assert acknowledged(made)[-1] == 2
 
 
-def test_another_message_under_a_copys_name_is_a_request_of_its_own(desk: Callable[..., Desk]) -> None:
+def test_32_another_message_under_a_copys_name_is_a_request_of_its_own(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("slow", mid=1)
     answered_behind(made, 8)
@@ -504,7 +506,7 @@ def test_another_message_under_a_copys_name_is_a_request_of_its_own(desk: Callab
     assert [work.inputs["x"] for work in made.work[-1:]] == ["other"]
 
 
-def test_of_the_copies_of_one_request_the_newest_are_known(desk: Callable[..., Desk]) -> None:
+def test_32_of_the_copies_of_one_request_the_newest_are_known(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("slow", mid=1)
     for n in range(70):
@@ -519,7 +521,7 @@ def test_of_the_copies_of_one_request_the_newest_are_known(desk: Callable[..., D
 
 
 @pytest.mark.parametrize("behind", [1, 7, 8])
-def test_a_closed_gateway_copies_nothing(desk: Callable[..., Desk], behind: int) -> None:
+def test_32_a_closed_gateway_copies_nothing(desk: Callable[..., Desk], behind: int) -> None:
     made = desk()
     made.ask("slow", mid=1)
     answered_behind(made, behind)
@@ -540,7 +542,7 @@ def test_a_closed_gateway_copies_nothing(desk: Callable[..., Desk], behind: int)
     assert made.loop.waiting == []
 
 
-def test_after_ten_minutes_or_a_new_connection_what_was_forbidden_is_tried_again(
+def test_32_after_ten_minutes_or_a_new_connection_what_was_forbidden_is_tried_again(
     desk: Callable[..., Desk],
 ) -> None:
     made = desk()
@@ -570,7 +572,7 @@ def held(made: Desk) -> tuple[int, int, int]:
     return len(messages), len(known), answers + sum(len(message.message.payload) for message in messages)
 
 
-def test_an_answered_request_keeps_no_payload(desk: Callable[..., Desk]) -> None:
+def test_32_an_answered_request_keeps_no_payload(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("slow", mid=1)
     slow = made.work[0]
@@ -586,7 +588,7 @@ def test_an_answered_request_keeps_no_payload(desk: Callable[..., Desk]) -> None
     assert held(made)[1:] == (0, 0)
 
 
-def test_what_is_answered_behind_a_slow_request_keeps_no_payload(desk: Callable[..., Desk]) -> None:
+def test_32_what_is_answered_behind_a_slow_request_keeps_no_payload(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("slow", mid=1)
     answered_behind(made, 7)

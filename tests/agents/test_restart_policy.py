@@ -85,7 +85,7 @@ AGAIN = ONE[:8] + b"another8"
 
 
 @pytest.mark.parametrize("poison", [True, False], ids=["crash", "sigkill"])
-def test_a_content_that_was_run_alone_at_two_deaths_is_poison_under_every_id(*, poison: bool) -> None:
+def test_29_a_content_that_was_run_alone_at_two_deaths_is_poison_under_every_id(*, poison: bool) -> None:
     policy = RestartPolicy()
     history = after(policy, Mark(WORKER, "m", (ONE,)), poison=poison)
     assert history.poison_contents == {}
@@ -94,7 +94,7 @@ def test_a_content_that_was_run_alone_at_two_deaths_is_poison_under_every_id(*, 
     assert history.poison_contents == {ONE[:8]: "m did not survive this input 2 times: killed by signal 11"}
 
 
-def test_a_content_of_a_batch_is_run_alone_and_is_not_poison() -> None:
+def test_29_a_content_of_a_batch_is_run_alone_and_is_not_poison() -> None:
     policy = RestartPolicy()
     for now in (0.0, 100.0, 200.0):
         history = after(policy, Mark(WORKER, "m", (ONE, TWO)), now=now)
@@ -102,7 +102,7 @@ def test_a_content_of_a_batch_is_run_alone_and_is_not_poison() -> None:
     assert history.suspect_contents == {ONE[:8], TWO[:8]}
 
 
-def test_deaths_longer_ago_than_ten_minutes_do_not_count_against_a_content() -> None:
+def test_29_deaths_longer_ago_than_ten_minutes_do_not_count_against_a_content() -> None:
     policy = RestartPolicy()
     after(policy, Mark(WORKER, "m", (ONE,)))
     history = after(policy, Mark(WORKER, "m", (AGAIN,)), now=600.0)

@@ -210,7 +210,7 @@ def test_the_module_whose_item_waits_longest_is_next(bench: Bench) -> None:
     assert bench.texts(3) == ["X", "SECOND", "THIRD"]
 
 
-def test_another_task_is_in_the_next_batch_whatever_one_task_has_queued() -> None:
+def test_41_another_task_is_in_the_next_batch_whatever_one_task_has_queued() -> None:
     bench, module = Bench(bound=100), Upper()
     module.max_batch = 2
     bench.runner.add("upper", module)
@@ -223,7 +223,7 @@ def test_another_task_is_in_the_next_batch_whatever_one_task_has_queued() -> Non
     assert "OTHER" in bench.texts(4)
 
 
-def test_another_modules_task_is_next_whatever_one_task_has_queued(bench: Bench) -> None:
+def test_41_another_modules_task_is_next_whatever_one_task_has_queued(bench: Bench) -> None:
     flooded, quiet = Upper(), Upper()
     bench.runner.add("flooded", flooded)
     bench.runner.add("quiet", quiet)
@@ -238,7 +238,7 @@ def test_another_modules_task_is_next_whatever_one_task_has_queued(bench: Bench)
     assert "OTHER" in bench.texts(2)
 
 
-def test_a_full_queue_takes_who_has_little_and_says_busy_to_who_has_most(bench: Bench) -> None:
+def test_41_a_full_queue_takes_who_has_little_and_says_busy_to_who_has_most(bench: Bench) -> None:
     module = Upper()
     bench.runner.add("upper", module)
     module.gate.clear()
@@ -335,7 +335,7 @@ class Sliced(Upper):
         return outputs
 
 
-def test_long_work_looks_at_its_deadline_between_slices(bench: Bench) -> None:
+def test_36_long_work_looks_at_its_deadline_between_slices(bench: Bench) -> None:
     module = Sliced()
     module.gate.clear()
     bench.runner.add("upper", module)
@@ -350,7 +350,7 @@ def test_long_work_looks_at_its_deadline_between_slices(bench: Bench) -> None:
     assert bench.texts(1) == ["NEXT"]
 
 
-def test_work_that_has_been_computed_for_a_second_is_told_until_it_ends(bench: Bench) -> None:
+def test_36_work_that_has_been_computed_for_a_second_is_told_until_it_ends(bench: Bench) -> None:
     module = occupied(bench)
     bench.submit("waits")
     assert bench.runner.working() == []
@@ -364,7 +364,7 @@ def test_work_that_has_been_computed_for_a_second_is_told_until_it_ends(bench: B
     assert bench.runner.working() == []
 
 
-def test_the_inputs_of_works_that_wait_or_run_are_counted(bench: Bench) -> None:
+def test_37_the_inputs_of_works_that_wait_or_run_are_counted(bench: Bench) -> None:
     module = occupied(bench)
     bench.submit("abc")
     bench.submit("de")
@@ -375,7 +375,7 @@ def test_the_inputs_of_works_that_wait_or_run_are_counted(bench: Bench) -> None:
     assert bench.runner.waiting_bytes() == 0
 
 
-def test_a_newer_attempt_with_other_inputs_is_counted_with_these(bench: Bench) -> None:
+def test_37_a_newer_attempt_with_other_inputs_is_counted_with_these(bench: Bench) -> None:
     module = occupied(bench)
     bench.submit("abc")
     bench.submit("a longer text", request="abc", attempt=2)
@@ -384,7 +384,7 @@ def test_a_newer_attempt_with_other_inputs_is_counted_with_these(bench: Bench) -
     assert bench.texts(2) == ["RUNNING", "A LONGER TEXT"]
 
 
-def test_an_item_that_runs_at_once_puts_no_other_task_on_a_level_with_its_own(bench: Bench) -> None:
+def test_41_an_item_that_runs_at_once_puts_no_other_task_on_a_level_with_its_own(bench: Bench) -> None:
     """The worker serves those that have been given less: its time goes on from theirs."""
     shares = bench.runner._shares  # noqa: SLF001
     bench.runner.add("light", Upper(light=True))

@@ -80,7 +80,7 @@ def bench(settings: BrokerSettings, loop: Loop) -> Iterator[Bench]:
     link.stop()
 
 
-def test_a_requester_is_told_that_its_long_work_is_under_way_and_then_gets_the_answer(bench: Bench) -> None:
+def test_36_a_requester_is_told_that_its_long_work_is_under_way_and_then_gets_the_answer(bench: Bench) -> None:
     bench.send(b"1", b"abc")
     notice = bench.heard.get(timeout=WAIT_S)
     assert (notice.payload, notice.correlation) == (b"", b"1" * 16)
@@ -91,7 +91,7 @@ def test_a_requester_is_told_that_its_long_work_is_under_way_and_then_gets_the_a
     assert decode_answer(last.payload, request=last.correlation, user=last.user).outputs == {"y": 3}
 
 
-def test_works_whose_payloads_do_not_fit_the_budget_are_busy_and_those_before_are_done(bench: Bench) -> None:
+def test_37_works_whose_payloads_do_not_fit_the_budget_are_busy_and_those_before_are_done(bench: Bench) -> None:
     for request in (b"1", b"2", b"3", b"4"):
         bench.send(request, bytes(10_000_000))
     outcomes: dict[bytes, str | None] = {}

@@ -139,7 +139,7 @@ def test_a_request_that_killed_a_process_is_refused_with_the_reason_and_no_other
     watchdog.refuse_poison(b"2" * 16)
 
 
-def test_requests_of_a_poison_content_are_refused_and_those_of_a_suspected_one_are_suspected() -> None:
+def test_29_requests_of_a_poison_content_are_refused_and_those_of_a_suspected_one_are_suspected() -> None:
     content, same = ONE[:8], ONE[:8] + b"another8"
     watchdog = Watchdog(crash_history=CrashHistory(poison_contents={content: "m did not survive this input 2 times"}))
     with pytest.raises(ModuleFailedError, match="2 times"):
@@ -156,7 +156,7 @@ def test_a_request_of_a_batch_that_killed_a_process_is_suspected_and_no_other_is
     assert not Watchdog().is_suspected(ONE)
 
 
-def test_a_call_hangs_only_if_none_of_its_slices_ends(clock: Clock) -> None:
+def test_36_a_call_hangs_only_if_none_of_its_slices_ends(clock: Clock) -> None:
     watchdog = Watchdog(hang_s=10.0, clock=clock)
     with watchdog.running(WORKER, "m", [ONE], 1.0) as call:
         for _ in range(5):
@@ -167,7 +167,7 @@ def test_a_call_hangs_only_if_none_of_its_slices_ends(clock: Clock) -> None:
         assert watchdog.check() == "running m has not ended after 56 s"
 
 
-def test_a_call_gets_on_after_a_second_and_until_it_takes_longer_than_is_usual(clock: Clock) -> None:
+def test_36_a_call_gets_on_after_a_second_and_until_it_takes_longer_than_is_usual(clock: Clock) -> None:
     watchdog = Watchdog(hang_s=10.0, clock=clock)
     with watchdog.running(WORKER, "m", [ONE], 600.0) as call:
         found: list[bool] = []

@@ -36,7 +36,7 @@ def test_an_answer_is_published_if_label_and_score_meet_the_condition(fields: di
 
 
 @pytest.mark.parametrize(("fields", "published"), [({}, True), ({"above": 0.1}, False), ({"labels": ["a cat"]}, False)])
-def test_none_of_these_meets_no_condition(fields: dict[str, Any], published: bool) -> None:  # noqa: FBT001
+def test_20_none_of_these_meets_no_condition(fields: dict[str, Any], published: bool) -> None:  # noqa: FBT001
     assert wanted(_binding(**fields), _result(None, 0.383)) == published
 
 

@@ -95,14 +95,14 @@ def test_a_payload_without_what_the_path_wants_says_so(payload: bytes, why: str)
         b'{"battery": 97}',
     ],
 )
-def test_nothing_at_a_path_is_nobody_s_question(payload: bytes) -> None:
+def test_2_nothing_at_a_path_is_nobody_s_question(payload: bytes) -> None:
     assert _extract(paths={"text": "action"}).inputs(payload, KINDS) is None
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [("0", "0"), ("false", "false"), ('"0"', "0"), ("12345678901234567890", None)]
 )
-def test_zero_and_false_are_values(value: str, text: str | None) -> None:
+def test_2_zero_and_false_are_values(value: str, text: str | None) -> None:
     inputs = _extract(paths={"text": "action"}).inputs(b'{"action": %s}' % value.encode(), KINDS)
     assert inputs == {"text": text or value}
 
@@ -110,7 +110,7 @@ def test_zero_and_false_are_values(value: str, text: str | None) -> None:
 @pytest.mark.parametrize(
     "fields", [{"input": "image"}, {"inputs": {"text": "x"}}, {"paths": {"text": "a"}}, {"where": "a"}]
 )
-def test_an_empty_payload_asks_nothing(fields: dict[str, Any]) -> None:
+def test_6_an_empty_payload_asks_nothing(fields: dict[str, Any]) -> None:
     for payload in (b"", b"\n"):
         assert _extract(**fields).inputs(payload, KINDS) is None
 
@@ -141,16 +141,16 @@ DOUBLED = "|".join(["[@,@]"] * 60)
         (b'{"action": "x"}', "!" * 900 + "action", "path"),
     ],
 )
-def test_what_is_too_deep_too_much_or_breaks_a_function_is_bad_input(payload: bytes, path: str, why: str) -> None:
+def test_33_what_is_too_deep_too_much_or_breaks_a_function_is_bad_input(payload: bytes, path: str, why: str) -> None:
     with pytest.raises(BadInputError, match=why):
         _extract(paths={"text": path}).inputs(payload, KINDS)
 
 
-def test_depth_that_devices_use_is_read() -> None:
+def test_33_depth_that_devices_use_is_read() -> None:
     assert _extract(paths={"text": ".".join(["action"] * 60)}).inputs(_nested(60), KINDS) == {"text": "x"}
 
 
-def test_a_picture_of_many_megabytes_may_be_put_together() -> None:
+def test_33_a_picture_of_many_megabytes_may_be_put_together() -> None:
     payload = b'{"a": "%s"}' % (b"A" * 8_000_000)
     found = _extract(paths={"image": "join('', ['data:image/jpeg;base64,', a])"}).inputs(payload, KINDS)
     assert found is not None
@@ -158,7 +158,7 @@ def test_a_picture_of_many_megabytes_may_be_put_together() -> None:
 
 
 @pytest.mark.parametrize("path", ["a" * 1_001, "(" * 900 + "a" + ")" * 90])
-def test_an_expression_is_bounded(path: str) -> None:
+def test_33_an_expression_is_bounded(path: str) -> None:
     with pytest.raises(BadInputError):
         _extract(paths={"text": path})
 

@@ -63,7 +63,7 @@ def test_a_topic_that_has_gone_quiet_makes_room() -> None:
     assert gate.offer("new", b"x", 1.5)
 
 
-def test_each_event_is_asked_in_order_one_at_a_time() -> None:
+def test_2_each_event_is_asked_in_order_one_at_a_time() -> None:
     gate: Gate[bytes] = Gate(every_s=0.0, each=True)
     assert all(gate.offer("button", b"%d" % i, 0.0) for i in range(3))
     assert gate.take(0.0) == [("button", b"0")]
@@ -75,7 +75,7 @@ def test_each_event_is_asked_in_order_one_at_a_time() -> None:
     assert gate.take(0.0) == []
 
 
-def test_a_pause_between_events_loses_none() -> None:
+def test_2_a_pause_between_events_loses_none() -> None:
     gate: Gate[bytes] = Gate(every_s=1.0, each=True)
     for i in range(2):
         gate.offer("button", b"%d" % i, 0.0)
@@ -86,7 +86,7 @@ def test_a_pause_between_events_loses_none() -> None:
     assert gate.take(1.0) == [("button", b"1")]
 
 
-def test_what_is_over_the_bound_is_given_up_and_the_older_stay() -> None:
+def test_2_what_is_over_the_bound_is_given_up_and_the_older_stay() -> None:
     gate: Gate[bytes] = Gate(every_s=0.0, each=True)
     taken = [gate.offer(f"button/{i % 2}", b"%d" % i, 0.0) for i in range(MOST_WAITING + 5)]
     assert taken == [True] * MOST_WAITING + [False] * 5

@@ -81,14 +81,14 @@ def test_a_wrong_or_endless_binding_is_refused_and_told_why(source: str, publish
         (["\x85"], "no topic"),
     ],
 )
-def test_what_wildcards_stand_for_makes_no_result_topic_that_a_broker_cuts(levels: list[str], why: str) -> None:
+def test_29_what_wildcards_stand_for_makes_no_result_topic_that_a_broker_cuts(levels: list[str], why: str) -> None:
     binding = _binding("in/#", "{1}")
     with pytest.raises(BadInputError, match=why):
         result_topic("b", binding, "in/" + "/".join(levels))
 
 
 @pytest.mark.parametrize(("source", "publish"), [("a/" * 60 + "b", "x"), ("x", "a/" * 60 + "b")])
-def test_a_binding_of_too_many_levels_is_refused(source: str, publish: str) -> None:
+def test_29_a_binding_of_too_many_levels_is_refused(source: str, publish: str) -> None:
     with pytest.raises(BadInputError, match="levels"):
         check_topics(_binding(source, publish), ROOT)
 

@@ -10,7 +10,7 @@ from tests.broker.asked import ID, requests, result, route
 OUTPUTS = {"label": "a person", "score": 0.383, "ranking": [{"label": "a person", "score": 0.383}]}
 
 
-def test_a_black_frame_is_none_of_these_and_the_caller_sees_what_it_would_have_been() -> None:
+def test_20_a_black_frame_is_none_of_these_and_the_caller_sees_what_it_would_have_been() -> None:
     assert with_abstention(OUTPUTS, "label", 0.45) == OUTPUTS | {"label": None}
 
 
@@ -34,7 +34,7 @@ def test_of_boxes_those_below_the_threshold_are_left_out() -> None:
     assert with_abstention(nothing, "boxes", 0.5) == nothing | {"boxes": None}
 
 
-def test_a_requester_abstains_by_the_threshold_in_the_route() -> None:
+def test_20_a_requester_abstains_by_the_threshold_in_the_route() -> None:
     made = requests()
     made.on_route("t", route("a", answer=["label", "score", "ranking"], threshold=0.45), 0.0)
     made.submit(ID, "t", {"x": "a"}, 10.0, 0.0)

@@ -256,7 +256,7 @@ def test_a_payload_over_the_limit_is_refused_before_it_is_sent(settings: BrokerS
         assert link.connected
 
 
-def test_a_message_that_ends_each_connection_is_dropped_and_told_and_the_others_arrive(
+def test_29_a_message_that_ends_each_connection_is_dropped_and_told_and_the_others_arrive(
     kind: BrokerKind, loop: Loop
 ) -> None:
     """Mosquitto cuts who publishes on more than 200 levels, the embedded broker who sends more than it takes."""
@@ -494,7 +494,7 @@ def test_what_is_retained_is_not_asked_for_where_it_is_not_wanted(
         a.publish(Outgoing(topic, b"", retain=True))
 
 
-def test_a_broker_that_says_why_it_disconnects_is_quoted(loop: Loop) -> None:
+def test_23_a_broker_that_says_why_it_disconnects_is_quoted(loop: Loop) -> None:
     """As brokers later than Mosquitto 2.0.11 say it to the loser of a takeover: DISCONNECT with reason code 0x8E."""
     connack, taken_over = b"\x20\x03\x00\x00\x00", b"\xe0\x02\x8e\x00"
     with (
@@ -513,7 +513,7 @@ def test_a_broker_that_says_why_it_disconnects_is_quoted(loop: Loop) -> None:
     warned.assert_called_once_with("disconnected_by_broker", client="loser", reason=reason)
 
 
-def test_sites_whose_names_run_together_do_not_end_each_other_s_connections(broker: Broker, loop: Loop) -> None:
+def test_39_sites_whose_names_run_together_do_not_end_each_other_s_connections(broker: Broker, loop: Loop) -> None:
     sites = [("garage", "pi"), ("s2m3/v1", "garage-pi"), ("a/b", "pi"), ("a-b", "pi")]
     links = []
     for root, node in sites:

@@ -254,7 +254,7 @@ def test_nothing_is_lost_of_what_other_threads_add_while_the_connection_is_away(
         assert [topic for topic in wire.topics if topic.startswith(name)] == [f"{name}/{n}" for n in range(500)]
 
 
-def test_a_queue_full_of_answers_takes_a_nodes_state_and_load_all_the_same() -> None:
+def test_41_a_queue_full_of_answers_takes_a_nodes_state_and_load_all_the_same() -> None:
     outbox, _ = made()
     for _ in range(2_000):
         outbox.add(message("answer"))

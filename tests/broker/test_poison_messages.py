@@ -64,7 +64,7 @@ class Broker:
         return True
 
 
-def test_a_message_that_ends_every_connection_is_dropped_told_and_the_others_arrive() -> None:
+def test_29_a_message_that_ends_every_connection_is_dropped_told_and_the_others_arrive() -> None:
     broker = Broker(hates={"poison"})
     for topic in ("a", "poison", "b", "c"):
         broker.add(topic)
@@ -78,7 +78,7 @@ def test_a_message_that_ends_every_connection_is_dropped_told_and_the_others_arr
     assert len(broker.outbox) == 0
 
 
-def test_many_such_messages_are_each_found_while_others_arrive() -> None:
+def test_29_many_such_messages_are_each_found_while_others_arrive() -> None:
     broker = Broker(hates={f"poison {n}" for n in range(10)})
     for n in range(10):
         broker.add(f"good {n}")

@@ -320,7 +320,7 @@ def _timed(node: str) -> dict[str, Timing]:
     ],
     ids=["node", "later-attempt", "no-attempt", "inner-step", "step", "step-of-error", "attempt-of-error"],
 )
-def test_an_answer_that_is_not_from_where_the_work_was_sent_is_dropped(forged: Answer) -> None:
+def test_31_an_answer_that_is_not_from_where_the_work_was_sent_is_dropped(forged: Answer) -> None:
     made = requests("a")
     made.submit(ID, "t", {"x": "hello"}, 10.0, 0.0)
     assert made.on_answer(forged, 1.0) == []
@@ -328,14 +328,14 @@ def test_an_answer_that_is_not_from_where_the_work_was_sent_is_dropped(forged: A
     assert result(made.on_answer(right, 2.0)).outputs == {"out": "yes"}
 
 
-def test_nothing_is_taken_before_work_was_sent() -> None:
+def test_31_nothing_is_taken_before_work_was_sent() -> None:
     made = requests()
     made.submit(ID, "t", {"x": "hello"}, 10.0, 0.0)
     assert made.on_answer(ok(), 1.0) == []
     assert len(made) == 1
 
 
-def test_the_result_of_an_earlier_attempt_counts_from_its_own_node() -> None:
+def test_31_the_result_of_an_earlier_attempt_counts_from_its_own_node() -> None:
     made = requests("a", "b")
     first = sent(made.submit(ID, "t", {"x": "hello"}, 10.0, 0.0)).route["head"].node
     assert sent(made.tick(5.0)).attempt == 2

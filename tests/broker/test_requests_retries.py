@@ -430,7 +430,7 @@ def test_a_refusal_at_once_says_why() -> None:
     assert failed(made.submit(b"x" * 16, "t", {"x": "a"}, None, 0.0)).detail == "10000 requests are under way"
 
 
-def test_a_request_is_not_sent_to_a_second_node_while_the_first_says_that_it_runs_it() -> None:
+def test_36_a_request_is_not_sent_to_a_second_node_while_the_first_says_that_it_runs_it() -> None:
     made = requests("a", "b")
     made.submit(ID, "t", {"x": "a"}, 30.0, 0.0)
     for second in range(1, 25):
@@ -440,7 +440,7 @@ def test_a_request_is_not_sent_to_a_second_node_while_the_first_says_that_it_run
     assert sent(made.tick(27.0)).attempt == 2, "the notices have ended"
 
 
-def test_a_request_that_nobody_says_to_run_is_sent_to_a_second_node_at_half_its_time() -> None:
+def test_36_a_request_that_nobody_says_to_run_is_sent_to_a_second_node_at_half_its_time() -> None:
     made = requests("a", "b")
     made.submit(ID, "t", {"x": "a"}, 30.0, 0.0)
     made.on_working(ID, 1, 2.0)

@@ -27,14 +27,14 @@ def drawn(label: str | None, mean: float, count: int, rng: random.Random) -> lis
     return shown(label, *(rng.gauss(mean, 0.05) for _ in range(count)))
 
 
-def test_the_threshold_lies_in_the_gap_between_what_is_a_label_and_what_is_none() -> None:
+def test_20_the_threshold_lies_in_the_gap_between_what_is_a_label_and_what_is_none() -> None:
     found = calibrate(shown("parcel", 0.6, 0.7, 0.8, 0.7, 0.65, 0.75) + shown(None, 0.1, 0.3, 0.2, 0.25, 0.15, 0.4))
     assert found.threshold == pytest.approx((0.3 + 0.6) / 2)  # 0.4 is held back
     assert found.held_back == Counts(answered=0, none=2, missed=0, labelled=2)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_on_synthetic_sets_the_threshold_is_right_on_examples_it_has_not_seen(seed: int) -> None:
+def test_20_on_synthetic_sets_the_threshold_is_right_on_examples_it_has_not_seen(seed: int) -> None:
     """Scores around 0.7 and 0.3, eight deviations apart; then a thousand new ones of each."""
     rng = random.Random(seed)  # noqa: S311  # draws examples
     found = calibrate(drawn("parcel", 0.7, 12, rng) + drawn(None, 0.3, 12, rng))
@@ -43,7 +43,7 @@ def test_on_synthetic_sets_the_threshold_is_right_on_examples_it_has_not_seen(se
     assert new.balanced < 0.02
 
 
-def test_the_error_that_is_stated_is_that_of_new_examples() -> None:
+def test_20_the_error_that_is_stated_is_that_of_new_examples() -> None:
     """Sets that overlap: the error on held-back examples, over many sets, is the error on fresh ones."""
     rng = random.Random(7)  # noqa: S311  # draws examples
     stated, true = [], []

@@ -36,7 +36,7 @@ def _neighbour(settings: BrokerSettings) -> subprocess.Popen[str]:
 
 
 @pytest.mark.short_on("mosquitto")
-def test_many_callers_of_one_task_do_not_hold_up_another_that_shares_its_modules(
+def test_41_many_callers_of_one_task_do_not_hold_up_another_that_shares_its_modules(
     build: Build, form: Form, bar: Bar, say: Say
 ) -> None:
     rig = build(nodes={"a": 150.0})
@@ -68,7 +68,7 @@ def test_many_callers_of_one_task_do_not_hold_up_another_that_shares_its_modules
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["mosquitto"], indirect=True)
-def test_sixty_four_payloads_of_20_mb_leave_an_agent_within_its_budget(build: Build, bar: Bar, say: Say) -> None:
+def test_37_sixty_four_payloads_of_20_mb_leave_an_agent_within_its_budget(build: Build, bar: Bar, say: Say) -> None:
     """Mosquitto alone: the embedded broker keeps the last 16 MB of each topic filter."""
     rig = build(nodes={"a": 900.0})
     payload = bytes(20_000_000)

@@ -45,7 +45,7 @@ def test_a_part_is_never_there_twice(
 
 
 @pytest.mark.long
-def test_a_part_of_two_thousand_million_parameters_peaks_at_its_own_bytes(tmp_path: Path, floor: int) -> None:
+def test_3_a_part_of_two_thousand_million_parameters_peaks_at_its_own_bytes(tmp_path: Path, floor: int) -> None:
     make_large(tmp_path / "large", 4_096, 9, torch.bfloat16, shards=2)
     numbers = sum(info.count for info in read_checkpoint(tmp_path / "large").tensors.values())
     assert numbers > 1.9e9

@@ -243,7 +243,7 @@ def add(site: Cluster, name: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_one_tower_serves_three_checkpoints_and_each_answers_as_the_whole(site: Cluster, shelf: Path) -> None:
+def test_5_one_tower_serves_three_checkpoints_and_each_answers_as_the_whole(site: Cluster, shelf: Path) -> None:
     assert "held already" not in add(site, "find", shelf / "clip")
     with Site(site.settings) as seen:
         before = {name: report.bytes for name, report in seen.reported["a"].modules.items()}

@@ -122,7 +122,7 @@ def test_folders_are_set_as_in_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("setting", ["checkpoints", "exports"])
-def test_a_folder_that_is_not_there_is_an_error_at_the_start(setting: str, tmp_path: Path) -> None:
+def test_27_a_folder_that_is_not_there_is_an_error_at_the_start(setting: str, tmp_path: Path) -> None:
     done = s2m3_here("agent", "--checkpoints", str(tmp_path), f"--{setting}", str(tmp_path / "gone"))
     assert done.returncode == 2
     assert f"setting {setting}: {tmp_path}/gone is not a folder" in done.stderr

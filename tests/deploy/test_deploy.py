@@ -47,7 +47,7 @@ def test_systemd_understands_the_unit_and_finds_it_hardened(unit: Path, tmp_path
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_with_the_drop_in_for_passwords_a_unit_is_given_one_settings_file_alone(tmp_path: Path) -> None:
+def test_28_with_the_drop_in_for_passwords_a_unit_is_given_one_settings_file_alone(tmp_path: Path) -> None:
     unit = unit_with_our_command(SERVICES[0], tmp_path)
     shutil.copytree(DEPLOY / "systemd" / "s2m3-.service.d", tmp_path / "s2m3-.service.d")
     verified = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)

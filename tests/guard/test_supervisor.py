@@ -70,7 +70,7 @@ def test_an_input_that_crashed_is_not_run_on_that_node_again(lone: FaultyCluster
     assert lone.log("a").count("agent_died") == 1
 
 
-def test_a_plain_request_that_ends_each_process_is_answered_and_not_brought_for_ever(
+def test_29_a_plain_request_that_ends_each_process_is_answered_and_not_brought_for_ever(
     pair: FaultyCluster, client: Client
 ) -> None:
     """Its gateway dies with its module: the session brings it to the next, under another id."""

@@ -32,7 +32,7 @@ def test_any_answer_fits_and_is_told(answer: Any, other: Any) -> None:
     assert document["question"] == "who?"
 
 
-def test_an_answer_that_is_null_is_shown_as_none_of_these() -> None:
+def test_20_an_answer_that_is_null_is_shown_as_none_of_these() -> None:
     told = of_result(ASKED, _result({"label": None, "score": 0.383}), "now")
     assert (told.event_type, told.state, told.answer, told.score) == ("answered", "none of these", None, 0.383)
 

@@ -71,7 +71,7 @@ def test_the_document_lists_what_is_tried_here_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_each_documented_picture_format_is_read(name: str) -> None:
+def test_13_each_documented_picture_format_is_read(name: str) -> None:
     for codec in PICTURES[name]:
         form = "apng" if codec == "apng" else "image2pipe"
         data = _made(FOLDER / "red-triangle.png", f"-frames:v 1 -c:v {codec} -f {form}")
@@ -80,18 +80,18 @@ def test_each_documented_picture_format_is_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BY_PILLOW)
-def test_each_documented_picture_format_that_ffmpeg_does_not_write_is_read(name: str) -> None:
+def test_13_each_documented_picture_format_that_ffmpeg_does_not_write_is_read(name: str) -> None:
     pillow_heif.register_heif_opener()
     assert decode_picture(file_of(picture(), BY_PILLOW[name]), 65_535).size == (403, 269)
 
 
 @pytest.mark.parametrize("name", SOUNDS)
-def test_each_documented_sound_format_is_read(name: str) -> None:
+def test_13_each_documented_sound_format_is_read(name: str) -> None:
     for words in SOUNDS[name]:
         data = _made(FOLDER / "kitchen-light.flac", words)
         assert len(decode_sound(data)) == pytest.approx(len(speech()), abs=3_000), words
 
 
-def test_amr_is_read() -> None:
+def test_13_amr_is_read() -> None:
     data = encoded(speech(), "amr", "libopencore_amrnb", 8_000)
     assert len(decode_sound(data)) == pytest.approx(len(speech()), abs=1_000)

@@ -24,7 +24,7 @@ MB = 1_000_000
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "HEIF"])
-def test_size_is_read_from_the_header_of_each_format(form: str) -> None:
+def test_35_size_is_read_from_the_header_of_each_format(form: str) -> None:
     pillow_heif.register_heif_opener()
     data = file_of(picture(), form)
     name = format_of(data)
@@ -35,13 +35,13 @@ def test_size_is_read_from_the_header_of_each_format(form: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 80}, {"quality": 80, "exif": b"Exif\0\0x"}])
-def test_each_kind_of_webp_says_its_size(options: dict[str, object]) -> None:
+def test_35_each_kind_of_webp_says_its_size(options: dict[str, object]) -> None:
     facts = picture_facts(file_of(picture(), "WEBP", **options), "WEBP")
     assert facts is not None
     assert (facts.width, facts.height) == (403, 269)
 
 
-def test_scans_and_coefficients_of_a_jpeg_are_counted() -> None:
+def test_35_scans_and_coefficients_of_a_jpeg_are_counted() -> None:
     plain, progressive = read_jpeg(jpeg()), read_jpeg(jpeg(progressive=True, subsampling=0))
     assert (plain.scans, plain.progressive, plain.samples, plain.ended) == (1, False, 1.5, True)
     assert (progressive.scans, progressive.progressive, progressive.samples) == (10, True, 3.0)
@@ -64,7 +64,7 @@ def test_scans_and_coefficients_of_a_jpeg_are_counted() -> None:
         (PictureFacts("WEBP", 5_000, 5_000), 448, "can be had"),
     ],
 )
-def test_too_much_is_refused(facts: PictureFacts, need: int, said: str) -> None:
+def test_35_too_much_is_refused(facts: PictureFacts, need: int, said: str) -> None:
     with pytest.raises(BadInputError, match=said):
         check_picture(facts, need, ROOM // 2)
 
@@ -83,7 +83,7 @@ def test_what_cameras_send_is_let_through(facts: PictureFacts) -> None:
     check_picture(facts, 448, ROOM)
 
 
-def test_the_memory_that_is_reckoned_grows_with_pixels_scans_and_need() -> None:
+def test_35_the_memory_that_is_reckoned_grows_with_pixels_scans_and_need() -> None:
     chance = np.random.default_rng(0)
     for _ in range(500):
         width, height, need = (int(n) for n in chance.integers(1, 9_000, 3))

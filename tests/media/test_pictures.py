@@ -35,7 +35,7 @@ JPEGS = {
 
 @pytest.mark.parametrize("missing", [1, 2])
 @pytest.mark.parametrize("name", JPEGS)
-def test_a_jpeg_without_its_end_marker_is_read(name: str, missing: int) -> None:
+def test_12_a_jpeg_without_its_end_marker_is_read(name: str, missing: int) -> None:
     whole = JPEGS[name]
     assert _difference(whole[:-missing], whole) == 0.0
 
@@ -57,7 +57,7 @@ def test_a_jpeg_without_its_end_marker_is_read(name: str, missing: int) -> None:
 )
 @pytest.mark.parametrize("behind", [b"", b"\r\n--frame--\r\n", bytes(512), b"junk" * 9, jpeg()[:99]])
 @pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
-def test_what_stands_before_and_behind_a_jpeg_is_passed_over(before: bytes, behind: bytes, end: bytes) -> None:
+def test_12_what_stands_before_and_behind_a_jpeg_is_passed_over(before: bytes, behind: bytes, end: bytes) -> None:
     whole = JPEGS["baseline"]
     assert _difference(before + whole[:-2] + end + behind, whole) == 0.0
 
@@ -65,20 +65,20 @@ def test_what_stands_before_and_behind_a_jpeg_is_passed_over(before: bytes, behi
 @pytest.mark.parametrize("behind", [b"", b"\r\n--frame--\r\n", bytes(4096), jpeg()])
 @pytest.mark.parametrize("part", [0.2, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("name", JPEGS)
-def test_a_jpeg_cut_in_the_middle_is_refused(name: str, part: float, behind: bytes) -> None:
+def test_12_a_jpeg_cut_in_the_middle_is_refused(name: str, part: float, behind: bytes) -> None:
     whole = JPEGS[name]
     with pytest.raises(BadInputError, match="truncated"):
         decode_picture(whole[: int(len(whole) * part)] + behind, WHOLE)
 
 
-def test_a_progressive_jpeg_that_ends_between_two_scans_is_refused() -> None:
+def test_12_a_progressive_jpeg_that_ends_between_two_scans_is_refused() -> None:
     whole = JPEGS["progressive"]
     with pytest.raises(BadInputError, match="scans of the JPEG are missing"):
         decode_picture(whole[: whole.rfind(b"\xff\xda")], WHOLE)
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
-def test_every_kind_of_picture_is_read_behind_headers_too(form: str) -> None:
+def test_13_every_kind_of_picture_is_read_behind_headers_too(form: str) -> None:
     pillow_heif.register_heif_opener()
     options = {} if form in ("GIF", "BMP", "TIFF", "PNG") else {"quality": 95}
     data = file_of(picture(), form, **options)
@@ -88,7 +88,7 @@ def test_every_kind_of_picture_is_read_behind_headers_too(form: str) -> None:
         assert np.abs(found - np.asarray(picture(), np.float32)).mean() < 12
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_13_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pillow_heif.register_heif_opener()
     data = file_of(picture(), "HEIF")
     monkeypatch.delitem(Image.OPEN, "HEIF")
@@ -102,14 +102,14 @@ def _large(width: int, height: int, **options: object) -> bytes:
 
 
 @pytest.mark.parametrize("need", [448, 2048])
-def test_a_picture_of_50_megapixels_is_read(need: int) -> None:
+def test_17_a_picture_of_50_megapixels_is_read(need: int) -> None:
     found = decode_picture(_large(8192, 6144), need)
     assert min(found.size) >= need
     assert found.width * found.height < 13_000_000
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_a_picture_of_200_megapixels_is_refused_in_words(form: str) -> None:
+def test_17_a_picture_of_200_megapixels_is_refused_in_words(form: str) -> None:
     data = jpeg() if form == "JPEG" else png_header(64, 64)
     at = data.index(b"\xff\xc0") + 5 if form == "JPEG" else 16
     size = b"".join(
@@ -123,13 +123,13 @@ def test_a_picture_of_200_megapixels_is_refused_in_words(form: str) -> None:
 @pytest.mark.parametrize(
     "data", [b"\xff\xd8\xff" + bytes(99), b"GIF89a" + bytes(99), b"II*\0" + bytes(99), b"", b"RIFF....WEBP"]
 )
-def test_no_error_of_a_picture_holds_an_address(data: bytes) -> None:
+def test_19_no_error_of_a_picture_holds_an_address(data: bytes) -> None:
     with pytest.raises(BadInputError) as caught:
         decode_picture(data, 448)
     assert "0x" not in str(caught.value)
 
 
-def test_a_small_png_of_many_pixels_takes_what_was_reckoned_and_no_more() -> None:
+def test_35_a_small_png_of_many_pixels_takes_what_was_reckoned_and_no_more() -> None:
     data = png_header(7_200, 6_900)
     assert len(data) < 250_000
     code = (
@@ -147,7 +147,7 @@ def test_a_small_png_of_many_pixels_takes_what_was_reckoned_and_no_more() -> Non
 
 
 @pytest.mark.parametrize("scans", [70, 400, 4_000])
-def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(scans: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_35_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(scans: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(*_: object, **__: object) -> None:
         raise AssertionError("it was decoded")
 
@@ -157,7 +157,7 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(scans: int, monkey
         decode_picture(data, 448)
 
 
-def test_a_picture_for_which_there_is_no_memory_is_refused_before_it_is_decoded(
+def test_35_a_picture_for_which_there_is_no_memory_is_refused_before_it_is_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = file_of(picture().resize((3000, 2000)), "PNG", compress_level=1)
@@ -201,7 +201,7 @@ def test_every_orientation_is_put_upright(orientation: int) -> None:
     assert (np.asarray(decode_picture(data, WHOLE)) == wanted).all()
 
 
-def test_what_decoding_may_take_is_part_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_36_what_decoding_may_take_is_part_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_budget", [])
     without = memory.decoding_room_bytes()
     monkeypatch.setattr(memory, "rss_mb", lambda: 390.0)

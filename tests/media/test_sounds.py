@@ -34,7 +34,7 @@ ENCODED = {
 
 @pytest.mark.parametrize("name", ENCODED)
 @pytest.mark.parametrize("before", [b"", b"\r\n", b"Content-Type: audio/mp4\r\n\r\n"], ids=["", "crlf", "mime"])
-def test_what_phones_record_is_read(name: str, before: bytes) -> None:
+def test_13_what_phones_record_is_read(name: str, before: bytes) -> None:
     container, codec, rate = ENCODED[name]
     samples = decode_sound(before + encoded(speech(), container, codec, rate))
     assert len(samples) / RATE == pytest.approx(len(speech()) / RATE, abs=0.15)
@@ -42,7 +42,7 @@ def test_what_phones_record_is_read(name: str, before: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["aac", "webm-opus", "flac"])
-def test_of_a_recording_that_was_cut_off_what_is_there_is_read(name: str) -> None:
+def test_13_of_a_recording_that_was_cut_off_what_is_there_is_read(name: str) -> None:
     whole = sample("kitchen-light.flac") if name == "flac" else encoded(speech(), *ENCODED[name])
     samples = decode_sound(whole[: len(whole) * 3 // 4])
     assert 0.5 * len(speech()) < len(samples) < len(speech())
@@ -57,13 +57,13 @@ def _likeness(heard: Samples, meant: Samples) -> float:
 
 
 @pytest.mark.parametrize("name", ENCODED)
-def test_too_long_a_recording_is_refused_by_its_header_or_on_the_way(name: str) -> None:
+def test_13_too_long_a_recording_is_refused_by_its_header_or_on_the_way(name: str) -> None:
     container, codec, rate = ENCODED[name]
     with pytest.raises(BadInputError, match="s of sound"):
         decode_sound(encoded(np.zeros(RATE * 40, np.float32), container, codec, rate))
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_13_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(speech(), "ipod", "aac")
     monkeypatch.setattr(containers, "find_spec", lambda _: None)
     with pytest.raises(BadInputError, match=r"MP4 .*package av .*pip install"):
@@ -82,30 +82,30 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("audio/x-raw; format=S16LE; rate=16000; channels=1", "<"),
     ],
 )
-def test_raw_pcm_is_read_by_its_content_type(content_type: str, order: str) -> None:
+def test_13_raw_pcm_is_read_by_its_content_type(content_type: str, order: str) -> None:
     np.testing.assert_allclose(decode_sound(as_file(pcm(speech(), order), content_type)), speech(), atol=1e-4)
 
 
-def test_raw_pcm_of_two_channels_and_another_rate_is_mixed_and_resampled() -> None:
+def test_13_raw_pcm_of_two_channels_and_another_rate_is_mixed_and_resampled() -> None:
     both = np.stack([speech(), speech()], 1).ravel()
     heard = decode_sound(as_file(pcm(both) + b"\0", "audio/L16; rate=8000; channels=2"))
     assert len(heard) == 2 * len(speech())
 
 
 @pytest.mark.parametrize("law", ["PCMU", "basic"])
-def test_mu_law_is_read(law: str) -> None:
+def test_13_mu_law_is_read(law: str) -> None:
     file = io.BytesIO()
     soundfile.write(file, speech()[::2], 8000, format="RAW", subtype="ULAW")
     assert len(decode_sound(as_file(file.getvalue(), f"audio/{law}"))) == pytest.approx(len(speech()), abs=2)
 
 
-def test_the_topic_may_say_the_rate() -> None:
+def test_13_the_topic_may_say_the_rate() -> None:
     assert input_and_type("audio;rate=16000;channels=1") == ("audio", "audio/L16;rate=16000;channels=1")
     assert input_and_type("audio") == ("audio", None)
 
 
 @pytest.mark.parametrize("content_type", ["audio/L16", "audio/L16; rate=7", "audio/L16; rate=16000; channels=99"])
-def test_raw_pcm_that_does_not_say_what_it_is_is_refused(content_type: str) -> None:
+def test_13_raw_pcm_that_does_not_say_what_it_is_is_refused(content_type: str) -> None:
     with pytest.raises(BadInputError, match="raw sound"):
         as_file(pcm(speech()), content_type)
 
@@ -116,13 +116,13 @@ def test_a_file_is_left_alone_whatever_its_content_type_says(content_type: str |
         assert as_file(data, content_type) == data
 
 
-def test_a_json_request_may_say_the_content_type() -> None:
+def test_13_a_json_request_may_say_the_content_type() -> None:
     given = {"audio": {"base64": base64.b64encode(pcm(speech())).decode(), "content_type": "audio/L16; rate=16000"}}
     found = read_inputs({"audio": "audio"}, given, {})
     np.testing.assert_allclose(decode_sound(found["audio"]), speech(), atol=1e-4)
 
 
-def test_flac_of_unknown_length_is_read() -> None:
+def test_14_flac_of_unknown_length_is_read() -> None:
     data = bytearray(sample("hello-world.flac"))
     at = data.index(b"fLaC") + 8
     data[at + 13] &= 0xF0
@@ -130,7 +130,7 @@ def test_flac_of_unknown_length_is_read() -> None:
     assert len(decode_sound(bytes(data))) == len(speech("hello-world.flac"))
 
 
-def test_flac_of_unknown_length_is_bounded() -> None:
+def test_14_flac_of_unknown_length_is_bounded() -> None:
     file = io.BytesIO()
     soundfile.write(file, np.zeros(40 * 8000, np.int16), 8000, format="FLAC")
     data = bytearray(file.getvalue())
@@ -148,7 +148,7 @@ def _with_length(data: bytes, length: int, riff: int | None = None) -> bytes:
 
 @pytest.mark.parametrize("length", [0, 0xFFFF_FFFF, 0x7FFF_FFFF, 2, 1_000, 1_024, 32_768, 0x7FFF_F000])
 @pytest.mark.parametrize("behind", [b"", b"LIST\x04\0\0\0INFO"], ids=["", "list"])
-def test_a_wav_whose_header_was_never_finished_is_read_to_its_end(length: int, behind: bytes) -> None:
+def test_15_a_wav_whose_header_was_never_finished_is_read_to_its_end(length: int, behind: bytes) -> None:
     whole = wav(speech())
     heard = decode_sound(_with_length(whole, length) + behind)
     np.testing.assert_array_equal(heard[: len(speech())], decode_sound(whole))
@@ -157,7 +157,7 @@ def test_a_wav_whose_header_was_never_finished_is_read_to_its_end(length: int, b
 
 @pytest.mark.parametrize("form", ["WAV", "WAVEX", "RF64"])
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "FLOAT", "ULAW", "ALAW"])
-def test_of_every_kind_of_wav(form: str, subtype: str) -> None:
+def test_15_of_every_kind_of_wav(form: str, subtype: str) -> None:
     file = io.BytesIO()
     soundfile.write(file, speech(), RATE, format=form, subtype=subtype)
     whole = file.getvalue()
@@ -170,23 +170,23 @@ def test_of_every_kind_of_wav(form: str, subtype: str) -> None:
 
 
 @pytest.mark.parametrize("behind", [b"", b"LIST\x04\0\0\0INFO", b"id3 \x02\0\0\0xx", b"LIST\x03\0\0\0abc\0"])
-def test_a_wav_whose_header_is_right_keeps_its_length(behind: bytes) -> None:
+def test_15_a_wav_whose_header_is_right_keeps_its_length(behind: bytes) -> None:
     whole = wav(speech())
     assert len(decode_sound(whole + behind)) == len(speech())
 
 
-def test_a_wav_without_samples_is_empty_still() -> None:
+def test_15_a_wav_without_samples_is_empty_still() -> None:
     with pytest.raises(BadInputError, match="empty"):
         decode_sound(wav(np.zeros(0, np.float32)))
 
 
 @pytest.mark.parametrize("seconds", [30.05, 30.5, 30.9])
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
-def test_a_little_more_than_30_s_is_cut(seconds: float, rate: int) -> None:
+def test_16_a_little_more_than_30_s_is_cut(seconds: float, rate: int) -> None:
     assert len(decode_sound(wav(np.zeros(int(seconds * rate), np.float32), rate))) == 30 * RATE
 
 
-def test_a_second_more_than_30_s_is_refused() -> None:
+def test_16_a_second_more_than_30_s_is_refused() -> None:
     with pytest.raises(BadInputError, match=r"31\.0 s of sound; at most 30 s"):
         decode_sound(wav(np.zeros(31 * RATE, np.float32)))
 
@@ -195,7 +195,7 @@ INTENTS = ["turn on the kitchen light", "play some music", "what is the weather"
 
 
 @pytest.mark.parametrize("kind", QUIET)
-def test_without_speech_there_is_no_text_and_no_intent(kind: str) -> None:
+def test_18_without_speech_there_is_no_text_and_no_intent(kind: str) -> None:
     data = wav(quiet(kind))
     assert run_model("transcription", {"audio": data}) == {"text": ""}
     answer = run_model("spoken-intent", {"audio": data, "text": INTENTS})
@@ -203,32 +203,32 @@ def test_without_speech_there_is_no_text_and_no_intent(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["silence", "noise"])
-def test_whisper_alone_tells_most_of_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_18_whisper_alone_tells_most_of_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaded("whisper-tiny-en-encoder"), "voice", None)
     assert run_model("transcription", {"audio": wav(quiet(kind))}) == {"text": ""}
     assert run_model("transcription", {"audio": sample("kitchen-light.flac")})["text"] == SAID
 
 
-def test_without_the_detectors_wheel_the_encoder_loads_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_18_without_the_detectors_wheel_the_encoder_loads_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert voice.load_voice_activity() is not None
     monkeypatch.setattr(voice, "wheel_folder", lambda _: None)
     assert voice.load_voice_activity() is None
 
 
-def test_other_weights_than_the_detectors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_18_other_weights_than_the_detectors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(voice, "read_safetensors", lambda *_: {})
     with pytest.raises(ModuleFailedError, match="silero-vad do not fit"):
         voice.load_voice_activity()
 
 
-def test_no_picture_is_shown_for_no_words() -> None:
+def test_18_no_picture_is_shown_for_no_words() -> None:
     answer = run_model("spoken-retrieval", {"audio": wav(quiet("silence")), "image": [sample("chelsea.jpg")]})
     assert answer["picture"] is None
     assert answer["pictures"] == []
 
 
 @pytest.mark.parametrize(("loudness", "pause"), [(1.0, 0), (0.02, 2)])
-def test_speech_is_heard_as_before(loudness: float, pause: int) -> None:
+def test_18_speech_is_heard_as_before(loudness: float, pause: int) -> None:
     samples = np.concatenate([np.zeros(pause * RATE, np.float32), loudness * speech()])
     answer = run_model("spoken-intent", {"audio": wav(samples), "text": INTENTS})
     assert answer["label"] == INTENTS[0]
@@ -240,7 +240,7 @@ def test_speech_is_heard_as_before(loudness: float, pause: int) -> None:
     ("text", "language"),
     [("ja", "de"), ("nein", "de"), ("Bitte mach das Licht aus", "de"), ("yes", "en"), ("stop", "en"), ("no", "en")],
 )
-def test_short_words_in_german_and_english_are_speech(text: str, language: str) -> None:
+def test_18_short_words_in_german_and_english_are_speech(text: str, language: str) -> None:
     samples: Samples = spoken(text, language)
     assert run_model("transcription", {"audio": wav(samples, 22_050)})["text"] != ""
 
@@ -256,13 +256,13 @@ def test_short_words_in_german_and_english_are_speech(text: str, language: str) 
         b"OggS" + bytes(99),
     ],
 )
-def test_no_error_of_a_sound_holds_an_address(data: bytes) -> None:
+def test_19_no_error_of_a_sound_holds_an_address(data: bytes) -> None:
     with pytest.raises(BadInputError) as caught:
         decode_sound(data)
     assert "0x" not in str(caught.value)
 
 
-def test_no_error_of_ours_holds_an_address() -> None:
+def test_19_no_error_of_ours_holds_an_address() -> None:
     error = BadInputError(f"cannot identify {io.BytesIO()!r}: {object()!r}")
     assert error.detail == "cannot identify _io.BytesIO: object"
     assert "0x" not in f"{error} {error.as_dict()} {error.args}"

@@ -25,7 +25,7 @@ def package(name: str, **download: Any) -> dict[str, Any]:
     return {"metadata": {"name": name, "version": "1.0"}, "download_info": download}
 
 
-def test_each_archive_has_its_hash_and_what_comes_from_a_folder_is_said() -> None:
+def test_42_each_archive_has_its_hash_and_what_comes_from_a_folder_is_said() -> None:
     archive, of_pip_23_0 = {"hashes": {"sha256": SHA}}, {"hash": f"sha256={SHA}"}
     found = hashed_lines(report(package("b", archive_info=archive), package("a", archive_info=of_pip_23_0)))
     assert found == [f"a==1.0 --hash=sha256:{SHA}", f"b==1.0 --hash=sha256:{SHA}"]
@@ -69,7 +69,7 @@ def pip(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_changed_archive_is_refused_by_pip_on_the_next_device(tmp_path: Path) -> None:
+def test_42_a_changed_archive_is_refused_by_pip_on_the_next_device(tmp_path: Path) -> None:
     made = wheel(tmp_path, "as tried")
     words = ["--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
     assert all(word in DOCUMENTED for word in words[1:])

@@ -277,13 +277,13 @@ def _limited(cluster: ClusterState, **most: int) -> dict[str, tuple[str, ...]]:
     return {node: a.gateways for node, a in decision.assignments.items() if a.gateways}
 
 
-def test_a_node_is_gateway_of_as_many_tasks_as_its_open_files_allow_and_the_rest_has_none() -> None:
+def test_40_a_node_is_gateway_of_as_many_tasks_as_its_open_files_allow_and_the_rest_has_none() -> None:
     cluster = make_facts("noop", "classification")
     assert _limited(cluster, a=0, b=1) == {"b": ("classification",)}
     assert _limited(cluster, a=1, b=1) == {"a": ("classification",), "b": ("noop",)}
 
 
-def test_a_node_whose_limit_is_lower_than_before_gives_the_last_ones_away() -> None:
+def test_40_a_node_whose_limit_is_lower_than_before_gives_the_last_ones_away() -> None:
     cluster = make_facts("noop", "classification")
     cluster.plans = {"b": Plan(epoch=1, revision=1, gateways=["classification", "noop"])}
     assert _limited(cluster, b=1) == {"a": ("noop",), "b": ("classification",)}

@@ -43,7 +43,7 @@ def asking(transaction: int) -> bytes:
     return json.dumps({"transaction": transaction, "inputs": {"x": 1}}).encode()
 
 
-def test_every_kind_of_plain_request_to_an_unknown_task_is_answered_once(root: str, shared_broker: Broker) -> None:
+def test_5_every_kind_of_plain_request_to_an_unknown_task_is_answered_once(root: str, shared_broker: Broker) -> None:
     mine = f"elsewhere/{root}"
     with (
         PlainCaller(shared_broker.port_v3, paho.MQTTv311, (f"{root}/response/+",)) as device,
@@ -68,7 +68,7 @@ def test_every_kind_of_plain_request_to_an_unknown_task_is_answered_once(root: s
         assert newer.answers.empty()
 
 
-def test_a_task_that_is_there_or_comes_meanwhile_is_never_called_unknown(root: str, shared_broker: Broker) -> None:
+def test_5_a_task_that_is_there_or_comes_meanwhile_is_never_called_unknown(root: str, shared_broker: Broker) -> None:
     """Its request waits in the task's session, for a gateway that is being moved or not there yet."""
     spec = TaskSpec(model="noop").encode()
     with PlainCaller(shared_broker.port_v3, paho.MQTTv311, (f"{root}/response/+", f"{root}/route/here")) as device:
@@ -112,7 +112,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Desk]:
     return lambda: Desk(links)
 
 
-def test_a_flood_is_answered_up_to_a_bound_and_later_ones_are_answered_again(desk: Callable[[], Desk]) -> None:
+def test_5_a_flood_is_answered_up_to_a_bound_and_later_ones_are_answered_again(desk: Callable[[], Desk]) -> None:
     made = desk()
     for _ in range(1_500):
         made.ask()
@@ -123,7 +123,7 @@ def test_a_flood_is_answered_up_to_a_bound_and_later_ones_are_answered_again(des
     assert len(made.link.published) == 1_001
 
 
-def test_a_name_that_differs_in_underscores_or_capitals_alone_is_offered(desk: Callable[[], Desk]) -> None:
+def test_10_a_name_that_differs_in_underscores_or_capitals_alone_is_offered(desk: Callable[[], Desk]) -> None:
     made = desk()
     made.cluster.tasks["front-door"] = TaskSpec(model="noop")
     for name in ("front_door", "Front Door", "frontdoor"):
@@ -133,7 +133,7 @@ def test_a_name_that_differs_in_underscores_or_capitals_alone_is_offered(desk: C
     assert ["did you mean 'front-door'?" in detail for detail in details] == [True, True, False]
 
 
-def test_a_planner_that_does_not_lead_answers_nothing(desk: Callable[[], Desk]) -> None:
+def test_5_a_planner_that_does_not_lead_answers_nothing(desk: Callable[[], Desk]) -> None:
     made = desk()
     made.leads = False
     made.ask()

@@ -36,18 +36,18 @@ TEXT = base64.b64encode(DATA).decode()
         *("quoted", "byte-order-mark", "certutil", "uuencode"),
     ],
 )
-def test_base64_as_tools_write_it_is_read(text: str) -> None:
+def test_3_base64_as_tools_write_it_is_read(text: str) -> None:
     assert decode_base64(text) == (DATA, None)
     assert read_inputs({"image": "image"}, {"image": text}, {}) == {"image": DATA}  # a string where a file is wanted
     assert read_inputs({"image": "image"}, {"image": text.encode()}, {}) == {"image": DATA}
 
 
 @pytest.mark.parametrize("head", ["data:image/jpeg;base64,", "DATA:image/jpeg;BASE64,"])
-def test_a_data_url_is_read_with_its_media_type(head: str) -> None:
+def test_3_a_data_url_is_read_with_its_media_type(head: str) -> None:
     assert decode_base64(head + TEXT) == (DATA, "image/jpeg")
 
 
-def test_a_data_url_keeps_the_parameters_of_its_media_type() -> None:
+def test_3_a_data_url_keeps_the_parameters_of_its_media_type() -> None:
     assert decode_base64("data:audio/L16;rate=16000;base64,AAA=") == (b"\0\0", "audio/L16;rate=16000")
     assert decode_base64("data:;base64,AAA=") == (b"\0\0", None)
     assert decode_base64("data:text/plain,a%20b-_") == (b"a b-_", "text/plain")
@@ -81,18 +81,18 @@ def test_raw_samples_of_a_data_url_get_the_header_of_a_file() -> None:
 
 
 @pytest.mark.parametrize("text", [TEXT, f" data:image/jpeg;base64,{TEXT}"])
-def test_base64_where_the_bytes_of_a_file_are_expected_is_read(text: str) -> None:
+def test_3_base64_where_the_bytes_of_a_file_are_expected_is_read(text: str) -> None:
     assert read_inputs({"image": "image"}, {"image": text.encode()}, {}) == {"image": DATA}
     assert read_inputs({"image": "images"}, {"image": [text.encode(), DATA]}, {}) == {"image": [DATA, DATA]}
     assert read_inputs({"image": "images"}, {"image": [text]}, {}) == {"image": [DATA]}
 
 
 @pytest.mark.parametrize("data", [DATA, b"\xff\xd8\xff\xe0" + TEXT.encode(), TEXT.encode() + b"\0", b"abcd", b"data:x"])
-def test_what_is_no_base64_from_beginning_to_end_is_the_file_itself(data: bytes) -> None:
+def test_3_what_is_no_base64_from_beginning_to_end_is_the_file_itself(data: bytes) -> None:
     assert read_inputs({"image": "image"}, {"image": data}, {}) == {"image": data}
 
 
-def test_a_text_that_could_be_base64_stays_a_text() -> None:
+def test_3_a_text_that_could_be_base64_stays_a_text() -> None:
     assert read_inputs({"text": "text", "any": "data"}, {"text": TEXT.encode(), "any": TEXT.encode()}, {}) == {
         "text": TEXT,
         "any": TEXT.encode(),

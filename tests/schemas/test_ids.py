@@ -54,7 +54,7 @@ def test_an_error_says_what_the_name_was_for() -> None:
 
 
 @given(st.text(max_size=80))
-def test_an_error_offers_the_nearest_id(name: str) -> None:
+def test_10_an_error_offers_the_nearest_id(name: str) -> None:
     if is_id(name):
         return
     with pytest.raises(BadInputError) as raised:
@@ -64,7 +64,7 @@ def test_an_error_offers_the_nearest_id(name: str) -> None:
         assert is_id(near.removesuffix(" would be one").strip("'"))
 
 
-def test_front_door_with_a_dash_is_offered() -> None:
+def test_10_front_door_with_a_dash_is_offered() -> None:
     with pytest.raises(BadInputError, match="'front-door' would be one"):
         check_id("front_door", "task")
 
@@ -83,7 +83,7 @@ def test_request_ids_are_16_bytes_and_differ() -> None:
     assert {len(request) for request in made} == {REQUEST_ID_BYTES} == {16}
 
 
-def test_request_ids_come_from_the_system_and_are_not_shared_with_a_forked_process() -> None:
+def test_31_request_ids_come_from_the_system_and_are_not_shared_with_a_forked_process() -> None:
     """A generator whose state could be worked out from some ids would tell the next ones."""
     new_request_id()  # the parent has ids that are drawn and not used
     reading, writing = os.pipe()
@@ -100,7 +100,7 @@ def test_request_ids_come_from_the_system_and_are_not_shared_with_a_forked_proce
     assert (len(there), len(ours), there & ours) == (200, 200, set())
 
 
-def test_from_156_ids_the_next_one_does_not_follow() -> None:
+def test_31_from_156_ids_the_next_one_does_not_follow() -> None:
     """They are 624 words: all of the state of a Mersenne Twister, which was what drew them."""
     drawn = b"".join(new_request_id() for _ in range(156))
     words = [_state_word(int.from_bytes(drawn[at : at + 4], "little")) for at in range(0, len(drawn), 4)]
@@ -122,7 +122,7 @@ def _state_word(drawn: int) -> int:
     return found
 
 
-def test_what_is_shown_of_an_id_does_not_tell_it_and_differs_from_that_of_another() -> None:
+def test_31_what_is_shown_of_an_id_does_not_tell_it_and_differs_from_that_of_another() -> None:
     made = {request: shown_id(request) for request in (new_request_id() for _ in range(100))}
     assert all(request.hex() != shown and len(shown) == 32 for request, shown in made.items())
     assert all(bytes.fromhex(shown)[8:] != request[8:] for request, shown in made.items())
@@ -130,7 +130,7 @@ def test_what_is_shown_of_an_id_does_not_tell_it_and_differs_from_that_of_anothe
     assert len(set(made.values())) == 100
 
 
-def test_ids_of_one_content_differ_in_their_second_half() -> None:
+def test_29_ids_of_one_content_differ_in_their_second_half() -> None:
     made = {request_id_of(b"content8") for _ in range(100)}
     assert len(made) == 100
     assert {content_of(request) for request in made} == {b"content8"}

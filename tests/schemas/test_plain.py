@@ -79,7 +79,7 @@ def test_anything_at_all_is_a_request_or_bad_input(payload: bytes) -> None:
     transaction_of(payload)
 
 
-def test_a_transaction_may_be_any_number() -> None:
+def test_4_a_transaction_may_be_any_number() -> None:
     assert parse_plain(b'{"transaction":1.5}').transaction == 1.5
     assert transaction_of(b'{"transaction":1.5,"inputs":[]}') == 1.5
 
@@ -92,7 +92,7 @@ def test_the_transaction_of_a_wrong_request_is_still_found() -> None:
 
 
 @given(st.text(max_size=20) | st.integers() | st.floats(allow_nan=False))
-def test_every_transaction_that_is_taken_can_be_sent_back(transaction: str | float) -> None:
+def test_4_every_transaction_that_is_taken_can_be_sent_back(transaction: str | float) -> None:
     payload = json.dumps({"transaction": transaction}).encode()
     try:
         taken = parse_plain(payload).transaction
@@ -112,7 +112,7 @@ def test_what_is_given_goes_before_the_default() -> None:
     assert read_inputs(KINDS, {"image": b"x", "text": "mine"}, {"text": "yours"})["text"] == ["mine"]
 
 
-def test_a_number_is_its_digits_where_a_text_is_taken() -> None:
+def test_10_a_number_is_its_digits_where_a_text_is_taken() -> None:
     assert read_inputs({"text": "texts"}, {"text": [1, "two", 2.5]}, {}) == {"text": ["1", "two", "2.5"]}
     assert read_inputs({"text": "text"}, {"text": 7}, {}) == {"text": "7"}
 

@@ -75,17 +75,17 @@ def test_a_plain_request_cannot_have_us_write_to_documents_or_to_no_topic_at_all
         ("a/\U0001ffff", "characters"),
     ],
 )
-def test_a_response_topic_that_a_broker_cuts_its_publisher_for_is_refused(topic: str, why: str) -> None:
+def test_29_a_response_topic_that_a_broker_cuts_its_publisher_for_is_refused(topic: str, why: str) -> None:
     with pytest.raises(BadInputError, match=why):
         check_reply_topic(ROOT, "porch", topic)
 
 
-def test_a_refusal_shows_a_bounded_part_of_the_topic() -> None:
+def test_29_a_refusal_shows_a_bounded_part_of_the_topic() -> None:
     with pytest.raises(BadInputError) as refused:
         check_reply_topic(ROOT, "porch", "a" * 60_000)
     assert len(refused.value.detail) < 200
 
 
-def test_a_caller_of_one_task_cannot_answer_for_another() -> None:
+def test_30_a_caller_of_one_task_cannot_answer_for_another() -> None:
     with pytest.raises(BadInputError, match="neither a client's inbox nor s2m3/v1/response/porch"):
         check_reply_topic(ROOT, "porch", "s2m3/v1/response/doorbell")

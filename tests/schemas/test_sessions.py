@@ -48,7 +48,7 @@ NAMES = st.from_regex(r"[a-c][a-c-]{0,6}", fullmatch=True)
 @example(one=("garage", "pi"), other=("s2m3/v1", "garage-pi"))
 @example(one=("a/b", "c"), other=("a-b", "c"))
 @example(one=("a", "b-c"), other=("a/b", "c"))
-def test_no_two_sites_share_a_client_id_whatever_their_roots_and_names(
+def test_39_no_two_sites_share_a_client_id_whatever_their_roots_and_names(
     one: tuple[str, str], other: tuple[str, str]
 ) -> None:
     for make in (node_client_id, task_client_id):

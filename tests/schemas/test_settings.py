@@ -118,7 +118,7 @@ def test_client_ids_cannot_be_guessed_without_the_sites_session_key() -> None:
 
 
 @pytest.mark.parametrize("command", [BrokerSettings, PlannerSettings, AgentSettings])
-def test_a_key_that_no_command_has_is_named_and_the_nearest_offered(
+def test_27_a_key_that_no_command_has_is_named_and_the_nearest_offered(
     config: Path, command: type[BrokerSettings]
 ) -> None:
     config.write_text('host = "hub"\nmemory_mib = 900\n')
@@ -132,14 +132,14 @@ def test_a_key_that_no_command_has_is_named_and_the_nearest_offered(
         command.load()
 
 
-def test_one_file_may_hold_the_settings_of_all_commands_also_by_their_older_names(config: Path) -> None:
+def test_27_one_file_may_hold_the_settings_of_all_commands_also_by_their_older_names(config: Path) -> None:
     config.write_text('memory_mb = 900\nfront = false\nspare = false\npictures = "off"\nbudget_s = 0.5\n')
     assert BrokerSettings.load().host == "127.0.0.1"
     assert PlannerSettings.load().spare is False
     assert (AgentSettings.load().memory_mb, AgentSettings.load().gateway) == (900, False)
 
 
-def test_a_variable_that_no_command_reads_is_told_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_27_a_variable_that_no_command_reads_is_told_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S2M3_MEMORY_MIB", "900")
     monkeypatch.setenv("S2M3_MEMORY_MB", "900")
     assert unknown_variables() == [

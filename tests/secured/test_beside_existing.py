@@ -68,7 +68,7 @@ def _site_lets_in(house: Household, monkeypatch: pytest.MonkeyPatch, loop: Loop,
 
 
 @pytest.mark.parametrize("house", VARIANTS.values(), ids=VARIANTS, indirect=True)
-def test_a_household_s_listeners_let_in_whom_they_did_before_during_and_after(
+def test_21_a_household_s_listeners_let_in_whom_they_did_before_during_and_after(
     house: Household, loop: Loop, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     variant: Variant = request.node.callspec.params["house"]
@@ -105,7 +105,7 @@ def _keeps_our_topics_away(house: Household, loop: Loop, variant: Variant) -> No
 
 
 @pytest.mark.parametrize("house", [VARIANTS["settings above the listener"]], indirect=True)
-def test_the_link_alone_takes_such_a_broker_down(house: Household) -> None:
+def test_21_the_link_alone_takes_such_a_broker_down(house: Household) -> None:
     """As it was documented, and why `secure install` does more: the passwords are those of a second listener on 1883.
 
     Where the household's own listener has that port (or another program does) the broker does not start at all.
@@ -124,7 +124,7 @@ def test_the_link_alone_takes_such_a_broker_down(house: Household) -> None:
     [Variant("password_file PASSWORDS\nlistener PORT\nlistener 9001\nprotocol websockets\nallow_anonymous false\n")],
     indirect=True,
 )
-def test_every_listener_keeps_the_settings_that_it_had(house: Household) -> None:
+def test_21_every_listener_keeps_the_settings_that_it_had(house: Household) -> None:
     _init(house)
     done = s2m3_here("secure", "install", str(house.site), "--mosquitto", str(house.main))
     text = (house.conf_d / "home.conf").read_text()
@@ -149,7 +149,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_joined_is_refused_before_anything_is_made(name: str, tmp_path: Path) -> None:
+def test_21_what_cannot_be_joined_is_refused_before_anything_is_made(name: str, tmp_path: Path) -> None:
     own, comment, why, what_to_do = REFUSED[name]
     house = Household(tmp_path, own)
     own_file = house.conf_d / "home.conf"
@@ -164,7 +164,7 @@ def test_what_cannot_be_joined_is_refused_before_anything_is_made(name: str, tmp
     assert (house.files(), house.site.exists()) == (before, False)
 
 
-def test_a_site_that_is_there_is_renewed_whatever_mosquitto_is_here(tmp_path: Path) -> None:
+def test_21_a_site_that_is_there_is_renewed_whatever_mosquitto_is_here(tmp_path: Path) -> None:
     """Its broker may be another machine's, or have the link from earlier releases."""
     house = Household(tmp_path, "listener PORT\n")
     _init(house)
@@ -177,7 +177,7 @@ def test_a_site_that_is_there_is_renewed_whatever_mosquitto_is_here(tmp_path: Pa
     assert f"has the ports from {house.first_port}" in other.stderr
 
 
-def test_a_dry_run_of_init_makes_nothing_and_says_what_it_finds(tmp_path: Path) -> None:
+def test_21_a_dry_run_of_init_makes_nothing_and_says_what_it_finds(tmp_path: Path) -> None:
     house = Household(tmp_path, "persistence false\nmax_packet_size 100000\nlistener PORT\nacl_file /etc/own\n")
     before = house.files()
     words = ("--host", "127.0.0.1", "--mosquitto", str(house.main), "--dry-run")

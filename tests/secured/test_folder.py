@@ -181,7 +181,7 @@ def _bridge(site: SecuredFolder) -> dict[str, list[str]]:
     return {"reads": found["reads"], "writes": found["writes"]}
 
 
-def test_rights_are_added_and_taken_by_name(site: SecuredFolder) -> None:
+def test_22_rights_are_added_and_taken_by_name(site: SecuredFolder) -> None:
     secure("add", site.folder, "bridge", "bridge", "--read", "frigate/#", "--write", "home/#")
     made = serial(site.folder / "logins" / "bridge")
     secure("add", site.folder, "bridge", "bridge", "--read", "doorbell/#")
@@ -196,7 +196,7 @@ def test_rights_are_added_and_taken_by_name(site: SecuredFolder) -> None:
     assert "doorbell/#" in secure("ls", site.folder).stdout
 
 
-def test_a_password_stays_when_rights_change(site: SecuredFolder) -> None:
+def test_22_a_password_stays_when_rights_change(site: SecuredFolder) -> None:
     site.add("device", "bell", "password", tasks=["porch"])
     before = (site.folder / "broker" / "passwords").read_text()
     secure("add", site.folder, "device", "bell", "--task", "garage")
@@ -217,7 +217,7 @@ def test_a_password_stays_when_rights_change(site: SecuredFolder) -> None:
         (["device", "other", "--no-read", "x"], "no device 'other'"),
     ],
 )
-def test_what_cannot_be_taken_or_given_changes_nothing(site: SecuredFolder, words: list[str], why: str) -> None:
+def test_22_what_cannot_be_taken_or_given_changes_nothing(site: SecuredFolder, words: list[str], why: str) -> None:
     site.add("device", "bell", "password", tasks=["porch"])
     before = (site.folder / "site.json").read_text()
     with pytest.raises(subprocess.CalledProcessError) as failed:

@@ -45,7 +45,7 @@ def app(running: SecuredSite, tmp_path: Path) -> Iterator[int]:
     ended(broker)
 
 
-def test_home_assistant_on_the_apps_broker_sees_the_site_and_asks_it(running: SecuredSite, app: int) -> None:
+def test_28_home_assistant_on_the_apps_broker_sees_the_site_and_asks_it(running: SecuredSite, app: int) -> None:
     heard = (DEVICE, "s2m3/v1/response/noop", "s2m3/v1/bridge/answered/noop", "home/porch")
     binding = Binding(source="frigate/+", task="noop", input="left", inputs={"right": "r"}, publish="home/{1}")
     with Site(running.settings("operator")) as site, PlainCaller(app, paho.MQTTv311, heard) as home:

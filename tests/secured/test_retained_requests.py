@@ -36,7 +36,7 @@ def _retained(link: Link) -> set[str]:
     return found
 
 
-def test_retained_requests_of_a_device_are_cleared_and_others_are_answered(
+def test_34_retained_requests_of_a_device_are_cleared_and_others_are_answered(
     running: SecuredSite, shared_loop: Loop
 ) -> None:
     before = len(running.told("planner"))

@@ -61,7 +61,7 @@ def _say(site: SecuredSite, loop: Loop, topic: str, answer: str) -> None:
         assert heard.wait(WAIT_S), f"{topic} was not answered on {answer}"
 
 
-def test_and_25_a_further_right_takes_none_away_and_a_login_for_leaving_clears_all(
+def test_22_and_25_a_further_right_takes_none_away_and_a_login_for_leaving_clears_all(
     site: _Running, shared_loop: Loop
 ) -> None:
     def typed(*words: str) -> None:

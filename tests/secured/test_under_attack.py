@@ -31,7 +31,7 @@ from tests.system.plain import reply_to
     ["/".join("a" * 300), "/" * 300, "a" * 60_000, f"{ROOT}/response/doorbell", f"{ROOT}/plan/a"],
     ids=["levels", "empty-levels", "long", "of-another-task", "plan"],
 )
-def test_a_response_topic_takes_no_node_down_and_is_refused_to_its_sender(
+def test_29_30_a_response_topic_takes_no_node_down_and_is_refused_to_its_sender(
     running: SecuredSite, shared_loop: Loop, topic: str
 ) -> None:
     """Mosquitto takes a Response Topic of 300 levels, and cuts the connection of the gateway that answers there."""
@@ -64,7 +64,7 @@ def _forged(request: bytes, node: str, inbox: str) -> Outgoing:
     return Outgoing(module, payload, reply_to=topic, correlation=request, content_type=CONTENT_TYPE, user=user)
 
 
-def test_a_client_that_sends_work_under_all_ids_it_is_shown_answers_nobody_elses_request(
+def test_31_a_client_that_sends_work_under_all_ids_it_is_shown_answers_nobody_elses_request(
     running: SecuredSite, shared_loop: Loop
 ) -> None:
     """An agent answers whoever the work says: what protects others is that no id under way can be known."""
@@ -98,7 +98,7 @@ def test_a_client_that_sends_work_under_all_ids_it_is_shown_answers_nobody_elses
 
 
 @pytest.mark.parametrize("prefix", ["../../../../etc/ssl", "/etc/passwd"])
-def test_a_task_whose_weights_lie_outside_is_loaded_by_nobody(running: SecuredSite, prefix: str) -> None:
+def test_42_a_task_whose_weights_lie_outside_is_loaded_by_nobody(running: SecuredSite, prefix: str) -> None:
     shipped = shipped_catalogue().modules["easy-vqa"]
     step = StepSpec(module="evil-part", inputs={name: f"input.{name}" for name in shipped.inputs})
     model = ModelSpec(id="evil", description="x", inputs=shipped.inputs, steps={"answer": step}, answer=["label"])

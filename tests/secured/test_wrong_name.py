@@ -3,7 +3,7 @@
 from tests.secured.secured import SecuredSite
 
 
-def test_a_wrong_name_in_the_brokers_certificate_is_said_in_words(site: SecuredSite) -> None:
+def test_26_a_wrong_name_in_the_brokers_certificate_is_said_in_words(site: SecuredSite) -> None:
     """127.1 is the address 127.0.0.1 in another form, which the certificate does not have."""
     said = site.run("alice", "status", S2M3_HOST="127.1")
     assert said.returncode == 1, said.stdout

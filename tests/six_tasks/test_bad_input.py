@@ -231,7 +231,7 @@ def _refusal(reply: Reply) -> str:
     ],
     ids=["many-long-texts", "many-scans", "large-once-decoded"],
 )
-def test_work_out_of_proportion_is_refused_and_others_are_answered_meanwhile(
+def test_35_36_work_out_of_proportion_is_refused_and_others_are_answered_meanwhile(
     zoo_client: Client, zoo_cluster: Cluster, task: str, given: dict[str, Any], said: str | None
 ) -> None:
     """The large picture is decoded where a node has the memory."""

@@ -71,7 +71,7 @@ def porch(zoo_cluster: Cluster) -> Iterator[Site]:
         site.publish(topics.TASK, b"", task="veranda")
 
 
-def test_the_threshold_that_is_kept_is_right_on_pictures_it_has_not_seen(
+def test_20_the_threshold_that_is_kept_is_right_on_pictures_it_has_not_seen(
     porch: Site, zoo_cluster: Cluster, zoo_client: Client, tmp_path: Path
 ) -> None:
     black = file_of(Image.new("RGB", (320, 240)), "PNG")
@@ -95,7 +95,7 @@ def test_the_threshold_that_is_kept_is_right_on_pictures_it_has_not_seen(
     assert all(answer.outputs["ranking"][0]["score"] == answer.outputs["score"] for answer in others)
 
 
-def test_pictures_that_the_scores_do_not_tell_apart_leave_the_task_as_it_is(
+def test_20_pictures_that_the_scores_do_not_tell_apart_leave_the_task_as_it_is(
     porch: Site, zoo_cluster: Cluster, tmp_path: Path
 ) -> None:
     given = [

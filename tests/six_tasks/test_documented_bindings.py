@@ -74,7 +74,7 @@ def test_every_documented_binding_is_taken_and_active(house: Cluster, tmp_path: 
     _type(house, line, tmp_path)
 
 
-def test_the_documented_doorbell_answers_a_ring_between_two_motions(house: Cluster, tmp_path: Path) -> None:
+def test_1_the_documented_doorbell_answers_a_ring_between_two_motions(house: Cluster, tmp_path: Path) -> None:
     _type(house, _of("doorbell/event"), tmp_path)
     motion = payloads.DOORBELL.replace(b'"ring"', b'"motion"')
     with PlainCaller(house.broker.port_v3, V3, ("home/door",)) as caller:
@@ -89,7 +89,7 @@ def test_the_documented_doorbell_answers_a_ring_between_two_motions(house: Clust
     assert (report.passed, report.dropped, report.failed, report.answered) == (2, 0, 0, 1)
 
 
-def test_the_documented_button_answers_each_press_and_nothing_else(house: Cluster, tmp_path: Path) -> None:
+def test_2_the_documented_button_answers_each_press_and_nothing_else(house: Cluster, tmp_path: Path) -> None:
     _type(house, _of("kitchen-button"), tmp_path)
     with PlainCaller(house.broker.port_v3, V3, ("home/button", "s2m3/v1/event")) as caller:
         for action in ("single", "double", "hold"):

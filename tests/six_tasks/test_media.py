@@ -98,13 +98,13 @@ def test_raw_bytes_on_the_plain_door_are_answered(zoo_cluster: Cluster, name: st
     assert answer["answer"] == sent.answer
 
 
-def test_raw_pcm_of_a_3_1_1_device_says_its_rate_in_the_topic(zoo_cluster: Cluster) -> None:
+def test_13_raw_pcm_of_a_3_1_1_device_says_its_rate_in_the_topic(zoo_cluster: Cluster) -> None:
     with PlainCaller(zoo_cluster.broker.port_v3, paho.MQTTv311, (f"{ROOT}/response/transcription",)) as caller:
         caller.send(f"{ROOT}/request/transcription/audio;rate=16000", pcm(speech()))
         assert caller.answer()["answer"] == SAID
 
 
-def test_silence_is_no_intent(zoo_cluster: Cluster) -> None:
+def test_18_silence_is_no_intent(zoo_cluster: Cluster) -> None:
     audio = {"base64": base64.b64encode(wav(quiet("silence"))).decode()}
     document = {"inputs": {"audio": audio, "text": ["turn on the light", "stop"]}}
     with PlainCaller(zoo_cluster.broker.port_v3, paho.MQTTv311, (f"{ROOT}/response/spoken-intent",)) as caller:

@@ -82,7 +82,7 @@ def _bell(event: str, number: int) -> bytes:
     return json.dumps({"event": event, "image": f"{event}-{number}"}).encode()
 
 
-def test_a_ring_between_two_motions_is_answered(house: Cluster, site: Site) -> None:
+def test_1_a_ring_between_two_motions_is_answered(house: Cluster, site: Site) -> None:
     _bind(site, "bell", "bell/+", "bell-said/{1}", paths={"left": "image"}, where="event == 'ring'")
     with _listener(house, "bell-said/+") as caller:
         for i in range(6):
@@ -94,7 +94,7 @@ def test_a_ring_between_two_motions_is_answered(house: Cluster, site: Site) -> N
     assert (report.passed, report.dropped, report.failed) == (12, 0, 0)
 
 
-def test_what_a_condition_passes_over_starts_no_clock(house: Cluster, site: Site) -> None:
+def test_1_what_a_condition_passes_over_starts_no_clock(house: Cluster, site: Site) -> None:
     """With an hour between requests, the one that is wanted is asked at once, however many came before it."""
     _bind(site, "rare", "rare/in", "rare/out", paths={"left": "image"}, where="event == 'ring'", every_s=3600)
     with _listener(house, "rare/out") as caller:
@@ -106,7 +106,7 @@ def test_what_a_condition_passes_over_starts_no_clock(house: Cluster, site: Site
         assert _asked(caller) == "ring-1"
 
 
-def test_the_release_after_a_press_and_a_battery_report_are_nobody_s_question(house: Cluster, site: Site) -> None:
+def test_2_the_release_after_a_press_and_a_battery_report_are_nobody_s_question(house: Cluster, site: Site) -> None:
     _bind(site, "button", "zigbee2mqtt/button", "button/said", paths={"left": "action"})
     with _listener(house, "button/said", EVENT) as caller:
         for action in ("single", "double"):
@@ -121,7 +121,7 @@ def test_the_release_after_a_press_and_a_battery_report_are_nobody_s_question(ho
     assert report.last_passed == "nothing at 'action'"
 
 
-def test_with_each_every_press_is_asked_in_order(house: Cluster, site: Site) -> None:
+def test_2_with_each_every_press_is_asked_in_order(house: Cluster, site: Site) -> None:
     _bind(site, "presses", "presses/in", "presses/out", paths={"left": "action"}, each=True)
     with _listener(house, "presses/out") as caller:
         for i in range(40):
@@ -131,7 +131,7 @@ def test_with_each_every_press_is_asked_in_order(house: Cluster, site: Site) -> 
     assert _settled(site, "presses", answered=40).dropped == 0
 
 
-def test_what_is_over_the_bound_of_each_is_counted_and_said(house: Cluster, site: Site) -> None:
+def test_2_what_is_over_the_bound_of_each_is_counted_and_said(house: Cluster, site: Site) -> None:
     _bind(site, "many", "many/in", "many/out", input="left", each=True, every_s=3600)
     with _listener(house, "many/out", EVENT) as caller:
         for i in range(1 + MOST_WAITING + 3):  # one is asked, the others wait for an hour
@@ -143,7 +143,7 @@ def test_what_is_over_the_bound_of_each_is_counted_and_said(house: Cluster, site
     assert _settled(site, "many", received=MOST_WAITING + 4).dropped == 3
 
 
-def test_a_retained_topic_that_is_cleared_asks_nothing(house: Cluster, site: Site) -> None:
+def test_6_a_retained_topic_that_is_cleared_asks_nothing(house: Cluster, site: Site) -> None:
     _bind(site, "whole", "whole/in", "whole/out", input="left", every_s=0.0)
     _bind(site, "trigger", "whole/in", "trigger/out", inputs={"left": "l", "right": "r"}, every_s=0.0)
     with _listener(house, "whole/out", "trigger/out", EVENT) as caller:
@@ -155,7 +155,7 @@ def test_a_retained_topic_that_is_cleared_asks_nothing(house: Cluster, site: Sit
         assert caller.answers.empty()
 
 
-def test_an_empty_question_is_none(house: Cluster) -> None:
+def test_6_an_empty_question_is_none(house: Cluster) -> None:
     with _listener(house, "s2m3/v1/bridge/answered/noop") as caller:
         for question in (b"", b" \n", b"what?"):
             caller.send("s2m3/v1/bridge/ask/noop", question)
@@ -164,7 +164,7 @@ def test_an_empty_question_is_none(house: Cluster) -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "value"])
-def test_a_message_that_no_request_can_be_made_of_is_told(house: Cluster, site: Site, form: str) -> None:
+def test_11_a_message_that_no_request_can_be_made_of_is_told(house: Cluster, site: Site, form: str) -> None:
     _bind(site, "told", "told/in", "told/out", paths={"left": "a"}, form=form)
     with _listener(house, EVENT, "s2m3/v1/bridge/answered/noop") as caller:
         caller.send("told/in", b"\xff\xd8 no JSON")
@@ -178,7 +178,7 @@ def test_a_message_that_no_request_can_be_made_of_is_told(house: Cluster, site: 
     assert site.wait(lambda s: s.reports["told"].failed == 1, WAIT_S)
 
 
-def test_a_flood_of_bad_messages_is_counted_and_told_a_few_times(house: Cluster, site: Site) -> None:
+def test_11_a_flood_of_bad_messages_is_counted_and_told_a_few_times(house: Cluster, site: Site) -> None:
     _bind(site, "flood", "flood/in", "flood/out", paths={"left": "a"})
     with _listener(house, "flood/out") as caller:
         for _ in range(200):
@@ -191,7 +191,7 @@ def test_a_flood_of_bad_messages_is_counted_and_told_a_few_times(house: Cluster,
     assert 10 <= len(told) - 1 < 100
 
 
-def test_a_topic_of_201_levels_does_not_deafen_a_binding(house: Cluster, site: Site, client: Client) -> None:
+def test_29_a_topic_of_201_levels_does_not_deafen_a_binding(house: Cluster, site: Site, client: Client) -> None:
     """Mosquitto takes the message, and cuts the connection that publishes the answer on two levels more."""
     _bind(site, "deep", "deep/#", "deeper/still/{1}", input="left", every_s=0.0)
     others = others_answered(lambda: client.ask("noop", left=1, right=2, deadline_s=WAIT_S))
@@ -207,7 +207,7 @@ def test_a_topic_of_201_levels_does_not_deafen_a_binding(house: Cluster, site: S
     assert "disconnected" not in house.log("bridge")
 
 
-def test_a_topic_too_long_to_answer_on_does_not_either(house: Cluster, site: Site) -> None:
+def test_29_a_topic_too_long_to_answer_on_does_not_either(house: Cluster, site: Site) -> None:
     _bind(site, "long", "long/#", "longer/{1}", input="left", every_s=0.0)
     with _listener(house, "longer/#", EVENT) as caller:
         caller.send("long/" + "x" * 3_000, b"attack")
@@ -229,7 +229,9 @@ ATTACKS = (
 
 
 @pytest.mark.parametrize("path", ["action", "ceil(action)", "action|" + "|".join(["[@,@]"] * 40) + "|to_string(@)"])
-def test_ten_topics_of_attacks_leave_a_binding_at_work(house: Cluster, site: Site, client: Client, path: str) -> None:
+def test_33_ten_topics_of_attacks_leave_a_binding_at_work(
+    house: Cluster, site: Site, client: Client, path: str
+) -> None:
     _bind(site, "nested", "nested/+", "nested-said/{1}", paths={"left": path}, form="value", every_s=0.0)
     _bind(site, "beside", "beside/in", "beside/out", paths={"left": "action"}, every_s=0.0)
     others = others_answered(lambda: client.ask("noop", left=1, right=2, deadline_s=WAIT_S))

@@ -183,7 +183,7 @@ def test_a_wrong_instance_file_names_the_file_and_the_key(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("words", ["ask retrieval --text a", "status", "task ls", "drain pi5", "bindings"])
-def test_a_broker_that_is_not_there_is_said_in_one_line(words: str) -> None:
+def test_26_a_broker_that_is_not_there_is_said_in_one_line(words: str) -> None:
     """That a command does not wait for one is shown on the link (tests/broker/test_link.py)."""
     port = free_port()
     done = s2m3_here(*words.split(), port=port)
@@ -192,13 +192,13 @@ def test_a_broker_that_is_not_there_is_said_in_one_line(words: str) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_host_that_has_no_address_is_said_at_once() -> None:
+def test_26_a_host_that_has_no_address_is_said_at_once() -> None:
     done = s2m3_here("status", "--host", "no-such-host.invalid")
     assert done.returncode == 1
     assert "the name 'no-such-host.invalid' cannot be resolved" in done.stderr
 
 
-def test_something_that_speaks_no_mqtt_is_told_from_a_broker_that_is_away() -> None:
+def test_26_something_that_speaks_no_mqtt_is_told_from_a_broker_that_is_away() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         done = s2m3_here("status", port=silent.getsockname()[1])
     assert done.returncode == 1

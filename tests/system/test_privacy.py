@@ -110,7 +110,7 @@ def _unbind(house: Cluster) -> None:
         assert site.wait(lambda s: not s.bindings and not s.reports, WAIT_S)
 
 
-def test_what_a_binding_brought_goes_with_it(house: Cluster) -> None:
+def test_43_what_a_binding_brought_goes_with_it(house: Cluster) -> None:
     _start(house)
     with (
         Client(settings=house.settings) as other,
@@ -123,7 +123,7 @@ def test_what_a_binding_brought_goes_with_it(house: Cluster) -> None:
 
 
 @pytest.mark.short_on("mosquitto")
-def test_what_a_binding_brought_goes_with_its_task(house: Cluster) -> None:
+def test_43_what_a_binding_brought_goes_with_its_task(house: Cluster) -> None:
     _start(house)
     _show(house)
     assert _until(lambda: _left(house) == ALL), _left(house)
@@ -133,7 +133,7 @@ def test_what_a_binding_brought_goes_with_its_task(house: Cluster) -> None:
 
 
 @pytest.mark.short_on("embedded")
-def test_what_others_asked_stays_when_a_binding_goes(house: Cluster) -> None:
+def test_43_what_others_asked_stays_when_a_binding_goes(house: Cluster) -> None:
     _start(house)
     _show(house)
     with PlainCaller(house.broker.port_v3, V3, ("s2m3/v1/bridge/answered/porch",)) as caller:
@@ -144,7 +144,7 @@ def test_what_others_asked_stays_when_a_binding_goes(house: Cluster) -> None:
 
 
 @pytest.mark.short_on("mosquitto")
-def test_an_answer_to_a_question_about_a_binding_s_picture_goes_with_the_binding(house: Cluster) -> None:
+def test_43_an_answer_to_a_question_about_a_binding_s_picture_goes_with_the_binding(house: Cluster) -> None:
     _start(house)
     _show(house)
     with PlainCaller(house.broker.port_v3, V3, ("s2m3/v1/bridge/answered/porch",)) as caller:
@@ -154,7 +154,7 @@ def test_an_answer_to_a_question_about_a_binding_s_picture_goes_with_the_binding
     assert _until(lambda: _left(house) == set()), _left(house)
 
 
-def test_nothing_outlives_a_bridge_that_ends(house: Cluster) -> None:
+def test_43_nothing_outlives_a_bridge_that_ends(house: Cluster) -> None:
     _start(house)
     _show(house)
     assert _until(lambda: _left(house) == ALL), _left(house)
@@ -162,7 +162,7 @@ def test_nothing_outlives_a_bridge_that_ends(house: Cluster) -> None:
     assert _left(house) == set()
 
 
-def test_kept_answers_outlive_it_and_go_with_the_binding_by_the_next_bridge(house: Cluster) -> None:
+def test_43_kept_answers_outlive_it_and_go_with_the_binding_by_the_next_bridge(house: Cluster) -> None:
     _start(house, "--answers", "keep")
     _show(house)
     assert _until(lambda: _left(house) == ALL), _left(house)
@@ -177,7 +177,7 @@ def test_kept_answers_outlive_it_and_go_with_the_binding_by_the_next_bridge(hous
 
 
 @pytest.mark.short_on("embedded")
-def test_a_binding_that_is_removed_while_no_bridge_runs_leaves_nothing_to_the_next(house: Cluster) -> None:
+def test_43_a_binding_that_is_removed_while_no_bridge_runs_leaves_nothing_to_the_next(house: Cluster) -> None:
     _start(house)
     _show(house)
     house.kill("bridge")
@@ -188,7 +188,7 @@ def test_a_binding_that_is_removed_while_no_bridge_runs_leaves_nothing_to_the_ne
 
 
 @pytest.mark.short_on("mosquitto")
-def test_off_keeps_nothing_and_announces_no_picture(house: Cluster) -> None:
+def test_43_off_keeps_nothing_and_announces_no_picture(house: Cluster) -> None:
     _start(house, "--pictures", "off", "--answers", "off")
     _show(house)
     assert _left(house) == set()
@@ -198,7 +198,7 @@ def test_off_keeps_nothing_and_announces_no_picture(house: Cluster) -> None:
 
 
 @pytest.mark.short_on("mosquitto")
-def test_after_so_many_seconds_nothing_is_left_though_the_bridge_runs(house: Cluster) -> None:
+def test_43_after_so_many_seconds_nothing_is_left_though_the_bridge_runs(house: Cluster) -> None:
     _start(house, "--pictures", "2", "--answers", "2")
     began = time.monotonic()
     _show(house)
@@ -208,7 +208,7 @@ def test_after_so_many_seconds_nothing_is_left_though_the_bridge_runs(house: Clu
         assert site.wait(lambda s: s.reports["cam"].retained == [], WAIT_S)
 
 
-def test_after_so_many_seconds_nothing_is_left_of_a_bridge_that_was_killed(house: Cluster) -> None:
+def test_43_after_so_many_seconds_nothing_is_left_of_a_bridge_that_was_killed(house: Cluster) -> None:
     """Mosquitto lets it expire. On the embedded broker, where none may be given, the next bridge clears."""
     _start(house, "--pictures", "2", "--answers", "2")
     _show(house)
@@ -218,7 +218,7 @@ def test_after_so_many_seconds_nothing_is_left_of_a_bridge_that_was_killed(house
     assert _until(lambda: _left(house) == set()), _left(house)
 
 
-def test_an_expiry_is_given_only_to_a_broker_that_can_bear_it(house: Cluster) -> None:
+def test_43_an_expiry_is_given_only_to_a_broker_that_can_bear_it(house: Cluster) -> None:
     """Every 3.1.1 client of rumqttd would be thrown off: this test's own are 3.1.1 (docs/protocol.md)."""
     _start(house)
     ended: list[object] = []
@@ -231,7 +231,7 @@ def test_an_expiry_is_given_only_to_a_broker_that_can_bear_it(house: Cluster) ->
 
 
 @pytest.mark.short_on("embedded")
-def test_settings_say_what_they_take(house: Cluster) -> None:
+def test_43_settings_say_what_they_take(house: Cluster) -> None:
     _start(house)
     for flag, value in (("--pictures", "keep"), ("--pictures", "-1"), ("--answers", "often"), ("--answers", "nan")):
         house.start_bridge(flag, value)

@@ -60,7 +60,7 @@ def _asked(settings: BrokerSettings, *words: str) -> subprocess.CompletedProcess
 
 
 @pytest.mark.short_on("mosquitto")
-def test_a_task_without_a_gateway_is_shown_with_the_reason(settings: BrokerSettings, loop: Loop) -> None:
+def test_40_a_task_without_a_gateway_is_shown_with_the_reason(settings: BrokerSettings, loop: Loop) -> None:
     with linked(settings, loop, "tells-a-site") as link:
         _site(link)
         shown = _asked(settings, "status")
@@ -91,7 +91,7 @@ class _FewFiles(Cluster):
 
 
 @pytest.mark.short_on("mosquitto")
-def test_an_agent_of_64_open_files_takes_what_it_can_of_70_tasks_and_the_rest_is_said(kind: BrokerKind) -> None:
+def test_40_an_agent_of_64_open_files_takes_what_it_can_of_70_tasks_and_the_rest_is_said(kind: BrokerKind) -> None:
     with (
         _FewFiles({"a": 150.0}, kind=kind) as cluster,
         Site(cluster.settings) as site,

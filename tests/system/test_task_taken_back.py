@@ -26,7 +26,7 @@ def _tasks(settings: BrokerSettings) -> dict[str, str]:
         return {name: spec.model for name, spec in site.tasks.items()}
 
 
-def test_a_task_that_nobody_places_is_taken_back(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_24_a_task_that_nobody_places_is_taken_back(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "_READY_S", 0.3)
     done = s2m3_here("task", "add", "porch", "--model", "noop", port=broker.port)
     assert done.returncode == 1
@@ -35,7 +35,7 @@ def test_a_task_that_nobody_places_is_taken_back(broker: Broker, monkeypatch: py
     assert _tasks(BrokerSettings(port=broker.port)) == {}
 
 
-def test_a_change_that_fails_leaves_the_task_as_it_was(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_24_a_change_that_fails_leaves_the_task_as_it_was(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = BrokerSettings(port=broker.port)
     with Site(settings) as site:
         site.publish(topics.TASK, m.TaskSpec(model="noop").encode(), task="porch")
@@ -46,13 +46,13 @@ def test_a_change_that_fails_leaves_the_task_as_it_was(broker: Broker, monkeypat
     assert _tasks(settings) == {"porch": "noop"}
 
 
-def test_without_waiting_it_is_added_and_stays(broker: Broker) -> None:
+def test_24_without_waiting_it_is_added_and_stays(broker: Broker) -> None:
     done = s2m3_here("task", "add", "porch", "--model", "noop", "--no-wait", port=broker.port)
     assert (done.returncode, done.stderr) == (0, "")
     assert _tasks(BrokerSettings(port=broker.port)) == {"porch": "noop"}
 
 
-def test_an_interrupted_wait_says_that_the_task_stays(broker: Broker) -> None:
+def test_24_an_interrupted_wait_says_that_the_task_stays(broker: Broker) -> None:
     command = [sys.executable, "-m", "s2m3", "task", "add", "porch", "--model", "noop", "--port", str(broker.port)]
     with Site(BrokerSettings(port=broker.port)) as site:
         process = subprocess.Popen(

@@ -72,7 +72,7 @@ def _stop(house: Cluster) -> None:
 
 
 @pytest.mark.short_on("mosquitto")
-def test_after_uninstall_nothing_of_the_site_is_left(house: Cluster) -> None:
+def test_25_after_uninstall_nothing_of_the_site_is_left(house: Cluster) -> None:
     running = _everything(house).keys()
     refused = command.s2m3("uninstall", port=house.settings.port)
     assert refused.returncode == 1
@@ -97,7 +97,7 @@ def test_after_uninstall_nothing_of_the_site_is_left(house: Cluster) -> None:
 
 
 @pytest.mark.short_on("embedded")
-def test_what_still_runs_tells_again_and_answers_of_a_bridge_that_was_killed_are_cleared(house: Cluster) -> None:
+def test_25_what_still_runs_tells_again_and_answers_of_a_bridge_that_was_killed_are_cleared(house: Cluster) -> None:
     forced = command.s2m3_here("uninstall", "--yes", port=house.settings.port)
     assert forced.returncode == 1
     assert "still running, they would tell it again: bridge, node a, planner" in forced.stderr
@@ -111,7 +111,7 @@ def test_what_still_runs_tells_again_and_answers_of_a_bridge_that_was_killed_are
 
 
 @pytest.mark.parametrize("root", ["s2m3/v1", "cabin/s2m3"])
-def test_a_device_is_known_by_its_own_topics(root: str) -> None:
+def test_25_a_device_is_known_by_its_own_topics(root: str) -> None:
     ours, other = (Devices(r, "homeassistant", "1") for r in (root, "attic/s2m3"))
     for document, topic in (
         (ours.planner(), ours.topic("planner")),

@@ -15,7 +15,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_a_secured_folder_of_the_release_before_is_kept_and_gets_the_rights_of_this_one(
+def test_26_a_secured_folder_of_the_release_before_is_kept_and_gets_the_rights_of_this_one(
     old: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "site"
