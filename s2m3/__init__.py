@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from s2m3.broker.requests.stream_assembler import TextDelta
     from s2m3.client import Answer, Client, Reply, Stream
     from s2m3.schemas.errors import (
         BadDefinitionError,
@@ -44,6 +45,7 @@ __all__ = [
     "RequestTimeoutError",
     "S2M3Error",
     "Stream",
+    "TextDelta",
     "TooLargeError",
     "UnauthorisedError",
     "UndeliverableError",
@@ -54,7 +56,7 @@ __all__ = [
 if not TYPE_CHECKING:  # else every misspelt name would be an Any to type checkers
     _HOMES = dict.fromkeys(("Answer", "Client", "Reply", "Stream"), "s2m3.client")
     _HOMES |= {name: "s2m3.schemas.errors" for name in __all__ if name.endswith("Error")}
-    _HOMES["BrokerSettings"] = "s2m3.schemas.settings"
+    _HOMES |= {"BrokerSettings": "s2m3.schemas.settings", "TextDelta": "s2m3.broker.requests.stream_assembler"}
 
     def __getattr__(name: str) -> object:
         home = _HOMES.get(name)

@@ -108,7 +108,8 @@ class BrokerSettings(BaseSettings):
             return cls(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            raise BadInputError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+            name, text = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+            raise BadInputError(f"setting {name}: {text}") from error
         except tomllib.TOMLDecodeError as error:  # its text names the line and column
             raise BadInputError(f"settings file {os.environ.get('S2M3_CONFIG')}: {error}") from error
 

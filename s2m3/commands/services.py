@@ -140,6 +140,10 @@ def bridge(settings: BridgeSettings) -> None:
     _when_elected(BRIDGE, settings, lambda epoch: Bridge(settings, epoch))
 
 
+#: How a drained node comes back.
+_AGAIN = "its agent, started again, takes work again"
+
+
 @options.with_settings(BrokerSettings)
 def drain(
     settings: BrokerSettings,
@@ -154,9 +158,10 @@ def drain(
         if not moved:
             held = ", ".join(spec.id for spec in site.plans[node].modules) if node in site.plans else "nothing"
             raise S2M3Error(
-                f"{node} takes no more work, but after {wait:g} s it still holds {held}: no other node can, or not yet"
+                f"{node} takes no more work, but after {wait:g} s it still holds {held}: no other node can, or not yet "
+                f"({_AGAIN})"
             )
-    typer.echo(f"{node} is drained: it holds no modules and can be switched off")
+    typer.echo(f"{node} is drained: it holds no modules and can be switched off ({_AGAIN})")
 
 
 @options.with_settings(BrokerSettings)

@@ -161,12 +161,17 @@ def _node_table(site: Site) -> Table:
     return table
 
 
+#: From so many milliseconds on, a time is shown without decimals.
+_LONG_MS = 100.0
+
+
 def _module_line(name: str, report: dict[str, Any]) -> str:
     if report["state"] == "loading" and report.get("fetched") is not None:
         return f"{name}: {fetched_text(PartProgress.model_validate(report['fetched']))}"
     if report["state"] != "ready":
         return f"{name}: {report['state']}"
-    speed = f", {report['ms']:.3g} ms" if report["ms"] else ""
+    digits = ".3g" if (report["ms"] or 0.0) < _LONG_MS else ".0f"
+    speed = f", {report['ms']:{digits}} ms" if report["ms"] else ""
     runtime = f", {report['runtime']}" if report.get("runtime") else ""
     return f"{name} ({report['bytes'] / 1e6:.1f}{speed}{runtime})"
 

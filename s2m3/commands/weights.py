@@ -66,9 +66,9 @@ def _export(into: Path | None) -> dict[str, object]:
 
     def on_exported(spec: ModuleSpec, result: float | S2M3Error) -> None:
         found[spec.id] = result.as_dict() if isinstance(result, S2M3Error) else round(result, 1)
-        text = f"stays with torch: {result}" if isinstance(result, S2M3Error) else f"{result:.0f} MB"
+        text = f"runs on torch: {result.detail}" if isinstance(result, S2M3Error) else f"{result:.0f} MB"
         typer.echo(f"{spec.id}: {text}", err=True)
 
-    typer.echo(f"exports for agents without torch, in {cache.folder}", err=True)
+    typer.echo(f"exporting modules for ONNX Runtime, once, into {cache.folder}", err=True)
     export_zoo(cache, on_exported)
     return found

@@ -239,9 +239,11 @@ def architecture_of(
     if PIPELINE in config:
         pipelines = ", ".join(name for known in families for name in known.names if name.endswith("Pipeline"))
         raise UnsupportedCheckpointError(f"{MODEL_INDEX}: {name} is not served; of diffusers' pipelines: {pipelines}")
-    names = ", ".join(name for known in families for name in known.names if name != "*")
+    names = ", ".join(sorted({name for known in families for name in known.names if name != "*"}))
     code = "; it needs code of its own, which is never run" if "auto_map" in config else ""
-    raise UnsupportedCheckpointError(f"config.json: architectures: {name!r} is not known{code}; known: {names}")
+    raise UnsupportedCheckpointError(
+        f"config.json: architectures: {name!r} is not known{code}; known: {names}; yours: --architectures FOLDER"
+    )
 
 
 def families_of(config: Mapping[str, Any], own: Sequence[Architecture] = ()) -> list[Architecture]:

@@ -63,7 +63,7 @@ def test_an_own_architecture_is_found_beside_the_shipped_ones(tmp_path: Path) ->
     assert "CLIPModel" in architecture_of({"architectures": ["CLIPModel"]}, own).names
     with pytest.raises(BadDefinitionError, match=r"'AcmeClassifier' is not known"):
         architecture_of({"architectures": ["AcmeClassifier"]})
-    with pytest.raises(BadDefinitionError, match=r"'Other' is not known; known: .*CLIPModel.*AcmeClassifier"):
+    with pytest.raises(BadDefinitionError, match=r"'Other' is not known; known: .*AcmeClassifier.*CLIPModel"):
         architecture_of({"architectures": ["Other"]}, own)
 
 
