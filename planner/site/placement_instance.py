@@ -189,7 +189,11 @@ class SiteInstances:
         row = SecondsByNode(cluster, spec, self.memory_mb_by_node, self.now)
         if not row:
             failed = cluster.failures.reason(module_id)
-            nobody = "" if cluster.has_source(spec) else ", which no node has (an agent on one machine that has it is enough)"
+            nobody = (
+                ""
+                if cluster.has_source(spec)
+                else ", which no node has (an agent on one machine that has it is enough)"
+            )
             needs = f"the class {spec.class_} and the source {spec.source}{nobody}"
             why = f"; it failed with {failed.code}: {failed.detail}" if failed else f"; it needs {needs}"
             raise NoCapacityError(f"no node that is ready can load {module_id}{why}")
