@@ -14,6 +14,11 @@ type Props = { site: Site; history: History; connection: Connection; like: (entr
 const TYPED_MS = 300;
 const HOURS = { all: 0, hour: 1, day: 24, week: 168 } as const;
 
+/** Whether it is known which answers are kept: until then the house is not called empty. */
+function isKnown(site: Site, history: History): boolean {
+  return history.listed?.done !== undefined || history.state?.answers === 0 || (site.settled && !history.state);
+}
+
 export function Home({ site, history, connection, like, setUp }: Props) {
   const [open, setOpen] = useState<number | null>(null);
   const filtered = history.filter !== EVERYTHING;
@@ -24,7 +29,7 @@ export function Home({ site, history, connection, like, setUp }: Props) {
       <h2 id="home-title">{t.home.title}</h2>
       <FilterBar site={site} history={history} connection={connection} />
       {!bridge && site.settled && <p class="quiet">{t.home.noBridge}</p>}
-      {history.entries.length === 0 && (
+      {history.entries.length === 0 && isKnown(site, history) && (
         <div class="empty">
           <p class="quiet">{filtered ? t.home.noneFits : t.home.none}</p>
           {!filtered && (

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from s2m3.broker.servers.launch import BrokerKind
 from s2m3.client import Client
 from s2m3.demo import DEMO_NODES, TASKS
+from tests.command import s2m3_here
 from tests.dashboard.conftest import Open
 from tests.dashboard.recorded import Teller
 from tests.dashboard.site import READY_S, SAMPLES, Up, assert_lost_in_time, watch_for_loss
@@ -113,6 +114,8 @@ def test_a_person_has_a_camera_watched_for_something_new_and_finds_its_pictures(
     up: Up, page: Page, open_page: Open
 ) -> None:
     """Three screens, with the first answer within a minute."""
+    cleared = s2m3_here("history", "clear", port=up.port)  # of the questions of other tests
+    assert cleared.returncode == 0, cleared.stderr
     page.close()  # it has waited until all tasks are ready
     page = open_page(up.url, view="home", viewport={"width": 390, "height": 844})
     began = time.monotonic()
