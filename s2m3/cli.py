@@ -25,15 +25,17 @@ def main() -> None:
 
 def _run(named: str, context: "ProcessContext | None") -> None:
     if context is not None:
-        _import_structlog_without_rich()
+        _import_structlog_alone()
     from s2m3.command_line import run  # noqa: PLC0415  # of an agent, in the child alone
 
     run(named, context)
 
 
-def _import_structlog_without_rich() -> None:
-    """Has structlog print tracebacks itself: an agent needs rich (3 MB) for `--help` and usage alone."""
-    sys.modules["rich"] = None  # type: ignore[assignment]
+def _import_structlog_alone() -> None:
+    """Imports structlog without what it uses where it is installed: rich (3 MB) for tracebacks, and greenlet (1 MB)."""
+    optional = [name for name in ("rich", "greenlet") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(optional))  # type: ignore[arg-type]
     import structlog  # noqa: F401, PLC0415  # of an agent, in the child alone
 
-    del sys.modules["rich"]
+    for name in optional:
+        del sys.modules[name]
