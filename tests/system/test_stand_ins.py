@@ -4,7 +4,9 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Self
 
 import paho.mqtt.client as paho
@@ -41,12 +43,12 @@ def site(house: Cluster) -> Iterator[Site]:
 
 
 class Load:
-    """Requests at a steady rate, and what became of each: (time of the answer, answer)."""
+    """Requests at a steady rate, and what became of each: (time asked, time of the answer, answer)."""
 
     def __init__(self, client: Client) -> None:
         self._client, self._ended = client, threading.Event()
         self._thread = threading.Thread(target=self._run)
-        self.answers: list[tuple[float, Answer]] = []
+        self.answers: list[tuple[float, float, Answer]] = []
         self.errors: list[BaseException] = []
         self.sent = 0
         self.changed = threading.Condition()
@@ -54,16 +56,17 @@ class Load:
     def _run(self) -> None:
         while not self._ended.wait(1 / RATE):
             self.sent += 1
+            asked = time.monotonic()
             reply = self._client.submit("porch", data=self.sent)
-            reply.add_done_callback(self._done)
+            reply.add_done_callback(partial(self._done, asked))
 
-    def _done(self, reply: "object") -> None:
+    def _done(self, asked: float, reply: Future[Answer]) -> None:
         with self.changed:
-            error = reply.exception()  # type: ignore[attr-defined]
+            error = reply.exception()
             if error is not None:
                 self.errors.append(error)
             else:
-                self.answers.append((time.monotonic(), reply.result()))  # type: ignore[attr-defined]
+                self.answers.append((asked, time.monotonic(), reply.result()))
             self.changed.notify_all()
 
     def wait(self, until: Callable[["Load"], bool]) -> bool:
@@ -71,8 +74,11 @@ class Load:
             return self.changed.wait_for(lambda: until(self), WAIT_S)
 
     def first(self, rank: int, after: float) -> float | None:
-        """When the first answer of a rank came after a time; None if none did."""
-        return next((at for at, answer in self.answers if at > after and answer.rank == rank), None)
+        """When the first answer of a rank came to what was asked after a time; None if none did.
+
+        Answers to what was asked before may come late, of a rank that answers no more.
+        """
+        return next((at for asked, at, answer in self.answers if asked > after and answer.rank == rank), None)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -118,7 +124,7 @@ def test_a_killed_best_is_answered_for_by_the_next_and_answers_again_when_steady
         back = asked.first(0, first) or 0.0
     assert asked.errors == []
     # The model between the two may be loaded again, and be steady, before the best is: it answers for a while then.
-    said = {(answer.rank, answer.model) for _, answer in asked.answers}
+    said = {(answer.rank, answer.model) for _, _, answer in asked.answers}
     assert {(0, "best"), (rank, MODELS[rank])} <= said <= {(one, MODELS[one]) for one in range(rank + 1)}
     assert back - first >= STEADY_S * 0.5  # it had to stay first
 
