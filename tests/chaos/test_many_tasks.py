@@ -108,7 +108,8 @@ def test_twenty_of_sixty_nodes_killed_one_after_another_cost_no_request(
         questions = [echo(number, task) for number, task in enumerate(tasks)]
         with (
             Plain(rig.broker.port_v3, rig.settings.root, tasks, rig.history) as plain,
-            Load([direct, direct, plain], questions, count=None, per_s=200.0, rng=rng) as load,
+            # At least 200 requests a second are wanted, and the load does not make up for what is late.
+            Load([direct, direct, plain], questions, count=None, per_s=250.0, rng=rng) as load,
         ):
             began = time.monotonic()
             load.lasts(5.0)
