@@ -50,7 +50,7 @@ def drawn(patterns: Sequence[str], share: float) -> list[str]:
 
 def run(names: Sequence[str], jobs: int) -> None:
     """Runs the tests against these mutants, or against all that have no result yet."""
-    subprocess.run(["mutmut", "run", "--max-children", str(jobs), *names], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", str(jobs), *names], cwd=ROOT, check=True)
 
 
 def results(names: Iterable[str]) -> dict[str, str]:
