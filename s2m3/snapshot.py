@@ -31,7 +31,8 @@ logs.quiet_by_default()
 D = TypeVar("D")
 _CONFIRM_S = 5.0
 _EVENTS = 99
-#: Retained messages arrive right after the SUBACK: if none arrives for this long, all have arrived.
+#: Retained messages arrive right after the SUBACK, many of them in parts: if none arrives for this long after it, all
+#: have arrived.
 _QUIET_S = 0.15
 #: On a large site documents change all the time: after this long, seconds, what is there is taken as it is.
 _SETTLED_S = 5.0
@@ -78,9 +79,8 @@ class Site:
     def __enter__(self) -> Self:
         self._loop.start()
         self.link.start(patient=False)
-        confirmed = threading.Event()
+        confirmed, all_sent = threading.Event(), threading.Event()
         listen(self.link, topics.PLANNER_STATE, self._on_planner)
-        listen(self.link, topics.EVENT, self._on_event)
         listen(self.link, topics.NODE_PROFILE, partial(self._store, self.profiles))
         if self._with_node_settings:
             listen(self.link, topics.NODE_SETTINGS, partial(self._store, self.settings))
@@ -95,6 +95,9 @@ class Site:
         listen(self.link, topics.NODE_STATE, self._on_state, on_subscribed=confirmed.set)
         try:
             self._wait_for(confirmed, "confirm our subscriptions")
+            # Nothing of this topic is retained: its SUBACK comes behind what is retained of the topics before.
+            listen(self.link, topics.EVENT, self._on_event, on_subscribed=all_sent.set)
+            self._wait_for(all_sent, "confirm our subscriptions")
         except S2M3Error:
             self.__exit__()
             raise
@@ -175,8 +178,9 @@ class Site:
 
     def _wait_until_quiet(self) -> None:
         """Waits until no document has come for a moment. Telemetry does not count: on a large site it never ceases."""
-        settled = time.monotonic() + _SETTLED_S
         with self._changed:
+            self._last = time.monotonic()
+            settled = self._last + _SETTLED_S
             while (left := min(self._last + _QUIET_S, settled) - time.monotonic()) > 0:
                 self._changed.wait(left)
 

@@ -59,16 +59,19 @@ class Reader:
     @property
     def devices(self) -> dict[str, dict[str, Any]]:
         start, end = f"{self._prefix}/device/", "/config"
+        with self._changed:
+            payloads = dict(self._payloads)
         return {
             topic[len(start) : -len(end)]: json.loads(payload)
-            for topic, payload in self._payloads.items()
+            for topic, payload in payloads.items()
             if topic.startswith(start) and topic.endswith(end)
         }
 
     @property
     def topics(self) -> set[str]:
         """Those with something retained."""
-        return set(self._payloads)
+        with self._changed:
+            return set(self._payloads)
 
     def payload(self, topic: str) -> bytes | None:
         return self._payloads.get(topic)

@@ -20,9 +20,7 @@ from tests.bindings import payloads
 from tests.conftest import WAIT_S
 from tests.others import others_answered
 from tests.system.plain import PlainCaller
-from tests.system.test_bindings import V3, _bridge_is
-
-EVENT = "s2m3/v1/event"
+from tests.system.test_bindings import EVENT, _bridge_is, _listener
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +29,7 @@ def house(kind: BrokerKind) -> Iterator[Cluster]:
     with Cluster({"a": 150.0}, kind=kind, threads=1, bridge=True) as cluster:
         with Site(cluster.settings) as site:
             add_task(site, "noop", m.TaskSpec(model="noop", deadline_s=10))
-            assert site.wait(lambda s: s.ready("noop") and _bridge_is(s, "online"), 3 * WAIT_S), cluster.log("bridge")
+            assert site.wait(lambda s: s.answers("noop") and _bridge_is(s, "online"), 3 * WAIT_S), cluster.log("bridge")
         yield cluster
 
 
@@ -55,10 +53,6 @@ def _bind(site: Site, name: str, source: str, publish: str, **fields: Any) -> No
     binding = Binding(source=source, task="noop", publish=publish, **fields)
     site.publish(topics.BIND, binding.encode(), binding=name)
     assert site.wait(lambda s: name in s.reports and s.reports[name].state == "active", WAIT_S)
-
-
-def _listener(house: Cluster, *names: str) -> PlainCaller:
-    return PlainCaller(house.broker.port_v3, V3, names)
 
 
 def _is_accounted(report: BindingReport) -> bool:

@@ -15,6 +15,9 @@ from tests.command import s2m3
 from tests.conftest import WAIT_S
 from tests.frozen import freeze
 from tests.system.plain import PlainCaller
+from tests.system.rest import planned, settled
+
+_ROLL_CALL = "s2m3/v1/rollcall"
 
 
 def _gateway(site: Site) -> str:
@@ -35,7 +38,7 @@ def test_a_killed_nodes_modules_come_back_elsewhere_and_waiting_requests_are_ans
     replies = [noop_client.submit("noop", left=i, right=i) for i in range(20)]
     assert [reply.result(WAIT_S).value for reply in replies] == [[i, i] for i in range(20)]
     assert victim not in {node for reply in replies for node in reply.result().route.values()}
-    assert noop_site.nodes.state(victim) == "lost"
+    assert noop_site.wait(lambda s: s.nodes.state(victim) == "lost", WAIT_S)
 
 
 @pytest.mark.short_on("embedded")
@@ -71,33 +74,11 @@ def test_requests_go_on_without_a_planner(noop_cluster: Cluster, noop_client: Cl
     assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
 
 
-def _held(site: Site) -> dict[str, list[str]]:
-    return {node: sorted(spec.id for spec in plan.modules) for node, plan in site.plans.items()}
-
-
-def _settled(site: Site) -> dict[str, list[str]]:
-    """What nodes hold, as they are to, once that has not changed for two seconds: second copies come last."""
-    assert site.wait(_is_loaded, WAIT_S)
-    held = _held(site)
-    changed = site.wait(lambda s: _held(s) != held, 2.0)
-    return _settled(site) if changed else held
-
-
-def _is_loaded(site: Site) -> bool:
-    """Whether every node has what its plan names: the planner plans again only for what is new."""
-    return all(
-        node in site.reported
-        and {spec.id for spec in plan.modules}
-        == {name for name, report in site.reported[node].modules.items() if report.state == "ready"}
-        for node, plan in site.plans.items()
-    )
-
-
 @pytest.mark.short_on("mosquitto")
 def test_a_new_planner_takes_over_what_it_finds_and_moves_nothing(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
 ) -> None:
-    before = _settled(noop_site)
+    before = settled(noop_site)
     old = noop_site.planner
     noop_cluster.kill("planner")
     noop_cluster.start_planner()
@@ -107,7 +88,7 @@ def test_a_new_planner_takes_over_what_it_finds_and_moves_nothing(
     )
     epoch = noop_site.planner.epoch if noop_site.planner else 0
     assert noop_site.wait(lambda s: all(plan.epoch == epoch for plan in s.plans.values()), WAIT_S)
-    assert _held(noop_site) == before
+    assert planned(noop_site) == before
     assert noop_client.ask("noop", left=1, right=2).value == [1, 2]
 
 
@@ -128,7 +109,7 @@ def test_plain_requests_that_wait_when_the_gateway_dies_are_answered_by_the_next
             assert answer["status"] == "ok", answer
             answered[answer["transaction"]] = answer["answer"]
     assert answered == {i: [i, i] for i in range(20)}
-    assert _gateway(noop_site) != gateway
+    assert noop_site.wait(lambda s: s.gateway("noop") not in (None, gateway), WAIT_S), noop_site.plans
 
 
 @pytest.mark.short_on("mosquitto")
@@ -152,8 +133,9 @@ def test_a_drained_node_gives_its_modules_away_without_failing_a_request(
     noop_cluster.processes[node].send_signal(signal.SIGTERM)
     replies += [noop_client.submit("noop", left=i, right=i) for i in range(100, 200)]
     assert [reply.result(WAIT_S).value for reply in replies] == [[i, i] for i in range(200)]
-    assert noop_cluster.processes[node].wait(30) == 0
-    assert noop_client.ask("noop", left=1, right=2).attempts == 1
+    assert noop_cluster.processes[node].wait(WAIT_S) == 0
+    with Client(settings=noop_cluster.settings) as late:  # it has the newest route, and the other perhaps not yet
+        assert late.ask("noop", left=1, right=2).attempts == 1
 
 
 @pytest.mark.short_on("mosquitto")
@@ -169,8 +151,9 @@ def test_a_removed_task_leaves_nothing_behind(noop_cluster: Cluster, noop_site: 
 def test_a_change_is_told_in_the_documents_concerned_and_no_other(noop_cluster: Cluster, noop_site: Site) -> None:
     """Under load, a lost node and a new one: whoever is not concerned hears nothing, nobody hears the same twice."""
     told: list[tuple[str, dict[str, Any]]] = []
+    topics_heard = ("s2m3/v1/plan/+", "s2m3/v1/route/+", _ROLL_CALL)
     with (
-        PlainCaller(noop_cluster.broker.port, paho.MQTTv5, ("s2m3/v1/plan/+", "s2m3/v1/route/+")) as listener,
+        PlainCaller(noop_cluster.broker.port, paho.MQTTv5, topics_heard) as listener,
         Client(settings=noop_cluster.settings) as client,
     ):
         victim = _holder(noop_site)
@@ -185,6 +168,9 @@ def test_a_change_is_told_in_the_documents_concerned_and_no_other(noop_cluster: 
             told.append((message.topic, json.loads(message.payload or b"{}")))
     last: dict[str, dict[str, Any]] = {}
     for topic, document in told:
+        if topic == _ROLL_CALL:  # somebody asked for all documents: a node that starts slowly is missed for a while
+            last.clear()
+            continue
         content = {key: value for key, value in document.items() if key not in ("epoch", "revision")}
         assert last.get(topic) != content, f"{topic} was told the same twice"
         last[topic] = content

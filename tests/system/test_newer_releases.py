@@ -197,6 +197,7 @@ def test_a_client_s_misspelt_option_is_refused(agents: tuple[Cluster, Site]) -> 
 
 def test_a_state_that_no_release_of_today_has_does_not_hide_the_node(agents: tuple[Cluster, Site]) -> None:
     _, site = agents
+    serve(site)
     site.publish(topics.NODE_STATE, b'{"state": "napping", "boot": "z", "since": 4}', node="z")
     assert site.wait(lambda s: s.nodes.state("z") == "unknown", WAIT_S)
     assert "z" in site.nodes.present

@@ -2,9 +2,8 @@
 
 import json
 import threading
-from collections import Counter
-from itertools import chain
 
+import paho.mqtt.client as paho
 import pytest
 
 from s2m3.broker.event_loop import Loop
@@ -16,6 +15,8 @@ from s2m3.schemas import topics
 from s2m3.snapshot import Site
 from tests.command import s2m3
 from tests.conftest import WAIT_S
+from tests.system.plain import PlainCaller
+from tests.system.rest import planned, settled
 
 
 @pytest.mark.short_on("mosquitto")
@@ -27,15 +28,18 @@ def test_status_shows_what_the_broker_has_lost(noop_cluster: Cluster, noop_site:
     document = json.loads(shown.stdout)
     assert document["planner"]["state"] == "online", shown.stderr
     assert document["tasks"]["noop"]["ready"]
-    assert noop_site.ready("noop"), "whoever else had lost it has it again"
+    assert noop_site.wait(lambda s: s.ready("noop"), WAIT_S), "whoever else had lost it has it again"
 
 
 @pytest.mark.short_on("embedded")
 def test_a_planner_asks_for_a_node_that_it_no_longer_knows(noop_cluster: Cluster, noop_site: Site) -> None:
     for _ in ("may be mended by the roll call of the planner's start", "is mended by one that the planner needs"):
-        for path in (topics.NODE_STATE, topics.NODE_PROFILE):
-            noop_site.publish(path, b"", node="b")
-        assert noop_site.wait(lambda s: s.nodes.state("b") is None, WAIT_S)
+        with PlainCaller(noop_cluster.broker.port, paho.MQTTv5, (topics.NODE_STATE.at(noop_site.root, node="b"),)) as b:
+            for path in (topics.NODE_STATE, topics.NODE_PROFILE):
+                noop_site.publish(path, b"", node="b")
+            while b.message().payload:  # what is retained comes first
+                pass
+            assert b.answer()["state"] == "ready"
         back = noop_site.wait(lambda s: s.nodes.state("b") == "ready" and "b" in s.profiles and s.ready("noop"), WAIT_S)
         assert back, noop_cluster.log("planner")
     assert "documents_missing" in noop_cluster.log("planner")
@@ -45,14 +49,7 @@ def test_a_planner_asks_for_a_node_that_it_no_longer_knows(noop_cluster: Cluster
 def test_a_planner_that_starts_without_the_nodes_waits_for_them_and_moves_nothing(
     noop_cluster: Cluster, noop_site: Site, noop_client: Client
 ) -> None:
-    def planned(site: Site) -> dict[str, list[str]]:
-        return {node: [spec.id for spec in plan.modules] for node, plan in site.plans.items()}
-
-    def copied(site: Site) -> bool:  # second copies come with the thorough plan, after the quick one
-        return set(Counter(chain(*planned(site).values())).values()) == {2}
-
-    assert noop_site.wait(copied, WAIT_S), planned(noop_site)
-    before = planned(noop_site)
+    before = settled(noop_site)
     noop_cluster.kill("planner")
     # its last will; and with it the nodes' own words are gone: a broker without a memory would have lost all of that
     assert noop_site.wait(lambda s: s.planner is not None and s.planner.state == "offline", 2 * WAIT_S)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import paho.mqtt.client as paho
 import pytest
@@ -126,7 +126,7 @@ def test_a_killed_best_is_answered_for_by_the_next_and_answers_again_when_steady
     # The model between the two may be loaded again, and be steady, before the best is: it answers for a while then.
     said = {(answer.rank, answer.model) for _, _, answer in asked.answers}
     assert {(0, "best"), (rank, MODELS[rank])} <= said <= {(one, MODELS[one]) for one in range(rank + 1)}
-    assert back - first >= STEADY_S * 0.5  # it had to stay first
+    assert back - killed >= STEADY_S * 0.5  # it had to stay first: another copy of it was ready only after the kill
 
 
 @pytest.mark.short_on("mosquitto")
@@ -147,7 +147,7 @@ def test_with_the_planner_dead_a_stand_in_answers_and_plain_callers_bindings_and
         assert asked.wait(lambda one: one.first(0, killed + STEADY_S / 2) is not None), house.log("planner")
         _see(caller, reader, "best", 0)
     assert asked.errors == []
-    assert site.rank("porch") == 0
+    assert site.wait(lambda s: s.rank("porch") == 0, WAIT_S)
 
 
 def _shown(port: int, model: str, rank: int) -> None:
@@ -166,14 +166,24 @@ def _shown(port: int, model: str, rank: int) -> None:
 
 def _see(caller: PlainCaller, reader: Reader, model: str, rank: int) -> None:
     """A caller of MQTT 3.1.1, who listens to a binding too, and Home Assistant see the model that answers."""
-    caller.send(REQUEST, json.dumps({"inputs": {"data": 1}}).encode())
-    plain = caller.answer()
-    assert (plain["model"], plain["rank"], plain["answer"]) == (model, rank, 1)
-    caller.send(BELL, b"ring")
-    bound = caller.answer()
-    assert (bound["model"], bound["rank"], bound["transaction"]) == (model, rank, BELL)
+    plain = _asked_until_by(caller, REQUEST, json.dumps({"inputs": {"data": 1}}).encode(), model)
+    assert (plain["rank"], plain["answer"]) == (rank, 1)
+    bound = _asked_until_by(caller, BELL, b"ring", model)
+    assert (bound["rank"], bound["transaction"]) == (rank, BELL)
     assert reader.wait(lambda r: TASK in r.devices and r.state(TASK, "stand-in") == ("ON" if rank else "OFF"), WAIT_S)
     assert reader.wait(lambda r: r.attributes(TASK, "answer").get("rank") == rank, WAIT_S)
     assert reader.attributes(TASK, "answer")["model"] == model
     told = reader.attributes(TASK, "stand-in")
     assert (told["answers"], told.get("rank", 0)) == (model, rank)
+
+
+def _asked_until_by(caller: PlainCaller, topic: str, payload: bytes, model: str) -> dict[str, Any]:
+    """Asks until a model answers: gateway and bridge hear of losses and routes on their own, a moment after others."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        caller.send(topic, payload)
+        answer = caller.answer()
+        assert answer["model"] == MODELS[answer["rank"]]
+        if answer["model"] == model:
+            return answer
+        assert time.monotonic() < deadline, answer

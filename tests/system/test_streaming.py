@@ -60,12 +60,13 @@ def _together(parts: Any) -> str:
 
 
 def test_a_client_reads_words_as_they_are_written_and_then_the_whole_answer(client: Client) -> None:
-    with client.stream("words", text=TEXT) as stream:
+    text = " ".join([TEXT] * 6)  # written for 3 s: not yet whole when the first word is read
+    with client.stream("words", text=text, deadline_s=WAIT_S) as stream:
         first = next(stream)
         assert not stream.done()
         rest = list(stream)
         answer = stream.result(WAIT_S)
-    assert _together([first, *rest]) == answer.value == TEXT
+    assert _together([first, *rest]) == answer.value == text
     assert len(rest) > 2
 
 
@@ -117,6 +118,7 @@ def test_a_task_that_writes_no_text_takes_no_options(client: Client) -> None:
 
 
 def test_a_stream_that_fails_raises_at_its_end(client: Client) -> None:
+    client.ask("words", text="the", deadline_s=WAIT_S)  # it knows the route
     stream = client.stream("words", text=TEXT * 20, deadline_s=0.5)
     with pytest.raises(RequestTimeoutError):
         list(stream)
@@ -137,7 +139,7 @@ def test_a_stream_goes_on_when_its_node_is_killed(noop_cluster: Cluster) -> None
     busy: Queue[str] = Queue()
     with Site(noop_cluster.settings) as site, Client(settings=noop_cluster.settings) as client:
         listen(site.link, topics.NODE_LOAD, lambda node, load: busy.put(node) if load and load.queues else None)
-        with client.stream("words", text=text, deadline_s=30) as stream:
+        with client.stream("words", text=text, deadline_s=WAIT_S) as stream:
             first = next(stream)
             noop_cluster.kill(busy.get(timeout=WAIT_S))
             parts = [first, *stream]

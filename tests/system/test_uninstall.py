@@ -1,8 +1,11 @@
 """`s2m3 uninstall` on both brokers: what a site has left is cleared, and nothing else."""
 
 import json
+import queue
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -43,12 +46,21 @@ def _furnish(house: Cluster) -> None:
         site.publish(topics.BIND, binding.encode(), binding="keep")
         assert site.wait(lambda s: "keep" in s.reports, WAIT_S)
         with PlainCaller(house.broker.port_v3, V3, ("out/+",)) as caller:
-            caller.send("in/door", b"x")
-            while caller.message().retain:
-                continue
+            _ring(caller)
             for topic, payload in OTHERS.items():
                 caller.client.publish(topic, payload, qos=1, retain=True).wait_for_publish(WAIT_S)
         assert site.wait(lambda s: s.reports["keep"].retained == ["out/door"], WAIT_S)
+
+
+def _ring(caller: PlainCaller) -> None:
+    """Rings until that is answered: the report of a binding may be of the one of its name that was removed."""
+    deadline, is_answered = time.monotonic() + WAIT_S, False
+    while not is_answered:
+        assert time.monotonic() < deadline
+        caller.send("in/door", b"x")
+        with suppress(queue.Empty):
+            while not is_answered:
+                is_answered = not caller.answers.get(timeout=1.0).retain
 
 
 @pytest.fixture
@@ -77,7 +89,7 @@ def test_25_after_uninstall_nothing_of_the_site_is_left(house: Cluster) -> None:
     refused = command.s2m3("uninstall", port=house.settings.port)
     assert refused.returncode == 1
     assert "still running, they would tell it again: bridge, node a, planner" in refused.stderr
-    assert _everything(house).keys() == running
+    assert running <= _everything(house).keys()
     _stop(house)
     before = _everything(house)
     assert {"s2m3/v1/planner/state", "s2m3/v1/bridge/state", "s2m3/v1/bridge/planner"} <= before.keys()
