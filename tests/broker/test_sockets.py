@@ -12,7 +12,8 @@ from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.secured.authority import Authority
 
-_ports = itertools.count(20_000)
+#: Below those of `free_port`: of a broker that this process has connected to, more is known.
+_ports = itertools.count(2_000)
 
 
 def settings(**changes: object) -> BrokerSettings:

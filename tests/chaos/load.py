@@ -46,7 +46,7 @@ class Direct:
     """Asks as a Client does. Under it is a Dispatcher in place of s2m3.Client: a future would hide a second answer."""
 
     def __init__(self, settings: BrokerSettings, history: History, name: str = "chaos") -> None:
-        self._history = history
+        self.history = history
         self._loop = Loop(name)
         self._link = Link(settings, f"s2m3-client-{name}", self._loop)
         self._dispatcher = Dispatcher(self._link, self._loop, name)
@@ -64,14 +64,14 @@ class Direct:
         self._loop.stop()
 
     def ask(self, request: str, question: Question) -> None:
-        self._history.asked(request, "direct", question.task, plain_value(question.expected), question.deadline_s)
+        self.history.asked(request, "direct", question.task, plain_value(question.expected), question.deadline_s)
         self._dispatcher.submit(question.task, question.inputs, question.deadline_s, self._recorder(request))
 
     def _recorder(self, request: str) -> Callable[[Result], None]:
         def done(result: Result) -> None:
             value = plain_value(result.outputs.get(result.answer[0])) if result.error is None else None
             code = result.error.code if result.error is not None else None
-            self._history.answered(request, value=value, code=code, attempts=result.attempts)
+            self.history.answered(request, value=value, code=code, attempts=result.attempts)
 
         return done
 
@@ -80,7 +80,7 @@ class Plain:
     """Asks over the plain door in MQTT 3.1.1, as Mosquitto's own tools do, and comes back when it is thrown off."""
 
     def __init__(self, port: int, root: str, tasks: Sequence[str], history: History) -> None:
-        self._history = history
+        self.history = history
         self._root = root
         self._subscribed = threading.Event()
         self._topics = [(topics.RESPONSE.at(root, task=task), 1) for task in tasks]
@@ -109,7 +109,7 @@ class Plain:
         assert self._subscribed.wait(WAIT_S)
 
     def ask(self, request: str, question: Question) -> None:
-        self._history.asked(request, "plain", question.task, plain_value(question.expected), question.deadline_s)
+        self.history.asked(request, "plain", question.task, plain_value(question.expected), question.deadline_s)
         inputs = plain_inputs(question.inputs)
         document = {"transaction": request, "inputs": inputs, "deadline_s": question.deadline_s}
         self._client.publish(topics.REQUEST.at(self._root, task=question.task), json.dumps(document), qos=1)
@@ -117,7 +117,7 @@ class Plain:
     def _record(self, payload: bytes) -> None:
         answer: dict[str, Any] = json.loads(payload)
         code = None if answer["status"] == "ok" else answer["error"]["code"]
-        self._history.answered(
+        self.history.answered(
             answer["transaction"], value=answer.get("answer"), code=code, attempts=answer.get("attempts", 1)
         )
 
@@ -134,6 +134,7 @@ class Load:
         questions: In order; taken round and round.
         count: How many to ask; None goes on until it is told to stop.
         per_s: Pace.
+        most_open: How many may be unanswered: the pace is less on a machine that cannot answer as many.
         rng: Picks the way.
         prefix: Of the requests' ids.
     """
@@ -147,11 +148,13 @@ class Load:
         per_s: float,
         rng: random.Random,
         prefix: str = "r",
+        most_open: int | None = None,
     ) -> None:
         self._prefix = prefix
         self._ways = ways
         self._questions = itertools.islice(itertools.cycle(questions), count)
         self._per_s = per_s
+        self._most_open = most_open
         self._rng = rng
         self.asked = 0
         self._stopping = threading.Event()
@@ -191,6 +194,8 @@ class Load:
             due = max(due + 1 / self._per_s, time.monotonic())  # what is late is not made up for
             if self._stopping.wait(due - time.monotonic()):
                 return
+            if (most := self._most_open) is not None:
+                self._ways[0].history.wait_until(lambda left, most=most: left < most, WAIT_S)  # type: ignore[misc]
             self._rng.choice(self._ways).ask(f"{self._prefix}{number}", question)
             with self._asked:
                 self.asked = number + 1

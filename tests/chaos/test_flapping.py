@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 from collections import defaultdict
 
 import paho.mqtt.client as paho
@@ -20,6 +19,7 @@ _NODES = {"a": 150.0, "b": 150.0}
 _SHORT_LIVES = 3
 #: What a planner has not heard yet, it cannot go by.
 _UNHEARD_S = 1.0
+_SETTLED = "marker/settled"
 
 
 def test_the_record_finds_a_last_copy_that_was_removed_and_none_where_another_was_ready() -> None:
@@ -41,8 +41,8 @@ class Record:
     """What plans took away from whom, by what nodes had said until then."""
 
     def __init__(self) -> None:
-        #: (when, node, its modules), each plan that came
-        self.plans: list[tuple[float, str, frozenset[str]]] = []
+        #: (node, its modules), each plan that came
+        self.plans: list[tuple[str, frozenset[str]]] = []
         #: (node, module): the last ready copy was taken away
         self.removed: list[tuple[str, str]] = []
         self._planned: dict[str, frozenset[str]] = {}
@@ -64,7 +64,7 @@ class Record:
                     if module in self._ready[node] and not self._is_elsewhere(module, node, now):
                         self.removed.append((node, module))
                 self._planned[node] = modules
-                self.plans.append((now, node, modules))
+                self.plans.append((node, modules))
 
     def _hold(self, node: str, ready: set[str], now: float) -> None:
         for module in self._ready[node] - ready:
@@ -86,8 +86,7 @@ def test_a_node_that_flaps_gets_nothing_soon_no_last_copy_is_removed_and_all_is_
 ) -> None:
     lives, up_s, down_s = (18, 5.0, 5.0) if form == "long" else (5, 0.5, 0.0)
     rig = build(nodes=_NODES)
-    heard = ("s2m3/v1/node/+/state", "s2m3/v1/node/+/reported", "s2m3/v1/plan/+")
-    settled = 0.0
+    heard = ("s2m3/v1/node/+/state", "s2m3/v1/node/+/reported", "s2m3/v1/plan/+", _SETTLED)
     with Site(rig.settings) as site, PlainCaller(rig.broker.port, paho.MQTTv5, heard) as listener:
         rig.add(site, "noop", m.TaskSpec(model="noop"))
         with (
@@ -102,17 +101,19 @@ def test_a_node_that_flaps_gets_nothing_soon_no_last_copy_is_removed_and_all_is_
                     assert site.wait(lambda s: s.nodes.state("b") == "lost", WAIT_S)
                     assert site.wait(lambda s: s.ready("noop"), WAIT_S), rig.log("planner")
                     if life + 1 == _SHORT_LIVES:
-                        settled = time.monotonic()
+                        listener.send(_SETTLED, b"")  # behind all that the broker has told until now
                     load.lasts(down_s)
                     rig.start_agent("b")
                     assert site.wait(lambda s: s.nodes.state("b") == "ready", WAIT_S), rig.log("b")
             assert rig.history.wait_until_all_answered(WAIT_S)
-    record = Record()
+    record, before = Record(), 0
     while not listener.answers.empty():
         message = listener.answers.get()
+        if message.topic == _SETTLED:
+            before = len(record.plans)
         record.take(message.topic.removeprefix("s2m3/v1/"), bytes(message.payload), message.timestamp)
     verdict = rig.history.verdict()
-    late = [(node, sorted(modules)) for when, node, modules in record.plans if when > settled]
+    late = [(node, sorted(modules)) for node, modules in record.plans[before:]]
     say(f"{rig.broker.kind}: {lives} lives, {len(record.plans)} plans, {len(late)} after the third life; {verdict}")
     assert record.removed == []
     assert [modules for node, modules in late if node == "b" and modules] == []

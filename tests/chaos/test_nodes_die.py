@@ -29,6 +29,7 @@ def test_requests_outlive_nodes_that_are_killed_at_random(
     build: Build, rng: random.Random, form: Form, say: Say
 ) -> None:
     count, half_s = (10_000, 5.0) if form == "long" else (400, 1.0)
+    most_open = None if form == "long" else 100
     kills = 0
     rig = build()
     tasks = ["noop", "slow"]
@@ -39,7 +40,7 @@ def test_requests_outlive_nodes_that_are_killed_at_random(
         with (
             Direct(rig.settings, rig.history) as direct,
             Plain(rig.broker.port_v3, rig.settings.root, tasks, rig.history) as plain,
-            Load([direct, direct, plain], questions, count=None, per_s=60.0, rng=rng) as load,
+            Load([direct, direct, plain], questions, count=None, per_s=60.0, rng=rng, most_open=most_open) as load,
         ):
             while kills < 2 or load.asked < count:  # the load goes on for as long as this takes
                 load.lasts(half_s)

@@ -34,7 +34,7 @@ def test_no_request_fails_when_the_planner_is_killed_and_the_standby_takes_over(
         with (
             Direct(rig.settings, rig.history) as direct,
             Plain(rig.broker.port_v3, rig.settings.root, ["noop"], rig.history) as plain,
-            Load([direct, plain], [echo(i) for i in range(200)], count=200, per_s=40.0, rng=rng) as load,
+            Load([direct, plain], [echo(i) for i in range(200)], count=200, per_s=40.0, rng=rng, most_open=100) as load,
         ):
             load.lasts(1.0)
             old = site.planner

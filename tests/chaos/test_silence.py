@@ -17,6 +17,7 @@ from tests.frozen import agent_of
 
 #: One and a half keepalives of 5 s.
 _SEEN_S = 7.5
+_ROUNDS = 4
 
 
 @pytest.mark.parametrize("how", ["frozen", pytest.param("cut off", marks=pytest.mark.long)])
@@ -65,7 +66,10 @@ def test_a_branch_that_never_answers_is_a_timeout_that_names_it_and_its_memory_i
         before = _rss_mb(rig, "head")
         rig.freeze("left")
         named: set[tuple[str | None, str | None]] = set()
-        for _ in range(4):
+        # Of a busy machine the caller's own deadline may be heard first, which names nobody.
+        for round_ in range(10):
+            if round_ >= _ROUNDS and ("left", "left") in named:
+                break
             replies = [client.submit("noop", left=1, right=b"x" * 1_000_000, deadline_s=3.5) for _ in range(10)]
             for reply in replies:
                 error = reply.exception(WAIT_S)
@@ -74,7 +78,7 @@ def test_a_branch_that_never_answers_is_a_timeout_that_names_it_and_its_memory_i
         after = _falls_below(rig, "head", before + 30)
     say(f"{rig.broker.kind}: the head's node had {before:.0f} MB, and {after:.0f} MB after four times 10 MB of joins")
     assert ("left", "left") in named
-    assert named <= {("left", "left"), (None, None)}  # of a busy machine the caller's own deadline is heard first
+    assert named <= {("left", "left"), (None, None)}
     assert after < before + 30
 
 

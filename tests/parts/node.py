@@ -1,6 +1,7 @@
 """A node that has and lacks parts, on a real broker: everything of an agent but the loading of modules."""
 
 import hashlib
+import threading
 from pathlib import Path
 from queue import Queue
 
@@ -12,12 +13,14 @@ from s2m3.agents.resources import Resources
 from s2m3.agents.speed import LinkSpeed
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Outgoing
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.messages import NodeState
 from s2m3.schemas.parts import part_key
 from s2m3.schemas.settings import AgentSettings, BrokerSettings
+from tests.conftest import WAIT_S
 
 #: Enough pieces for several holders, and for a cut in the middle.
 WEIGHTS = hashlib.shake_128(b"weights").digest(2_000_000)
@@ -66,6 +69,9 @@ class Node:
             sources=sources or CheckpointSources(), parts=self.parts.cache,
         )  # fmt: skip
         self.parts.start()
+        listening = threading.Event()  # what it publishes comes behind its subscriptions
+        self.link.publish(Outgoing(f"{settings.root}/event/listening", b"{}"), on_delivered=listening.set)
+        assert listening.wait(WAIT_S)
 
     def _on_state(self, node: str, state: NodeState | None) -> None:
         self.parts.on_state(node, state)

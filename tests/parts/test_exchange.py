@@ -14,6 +14,7 @@ from s2m3.agents.checkpoints.storage.content import WrongContentError
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.checkpoints.storage.identity import LIGHT, fingerprint
 from s2m3.agents.checkpoints.storage.part import open_part
+from s2m3.agents.parts import window
 from s2m3.agents.parts.torch_files import dtype_of, torch_files
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
@@ -44,6 +45,13 @@ def node(settings: BrokerSettings, tmp_path: Path) -> Iterator[Callable[..., Nod
     yield make
     for one in made:
         one.stop()
+
+
+@pytest.fixture
+def _no_piece_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read at a low priority: on a busy machine a piece may take seconds, and would be asked for again."""
+    monkeypatch.setattr(window, "_LEAST_TIMEOUT_S", WAIT_S)
+    monkeypatch.setattr(window, "_LONGEST_TIMEOUT_S", WAIT_S)
 
 
 @pytest.fixture
@@ -92,6 +100,7 @@ def test_a_part_of_a_folder_comes_whole_and_is_the_same_part(
     assert pi.parts.cache.keys(9) == [part_key(spec)]
 
 
+@pytest.mark.usefixtures("_no_piece_is_late")
 def test_several_holders_send_at_once_and_each_piece_is_asked_once(
     node: Callable[..., Node], observer: "Queue[Message]", settings: BrokerSettings
 ) -> None:
@@ -106,6 +115,7 @@ def test_several_holders_send_at_once_and_each_piece_is_asked_once(
     assert Counter(piece for _, piece in pieces) == Counter(range(-(-len(WEIGHTS) // 65_536)))
 
 
+@pytest.mark.usefixtures("_no_piece_is_late")
 def test_two_modules_of_one_part_are_loaded_of_one_download(
     node: Callable[..., Node], observer: "Queue[Message]", settings: BrokerSettings
 ) -> None:
@@ -119,6 +129,7 @@ def test_two_modules_of_one_part_are_loaded_of_one_download(
     assert set(Counter(asked(observer, settings.root)).values()) == {1}
 
 
+@pytest.mark.usefixtures("_no_piece_is_late")
 def test_a_holder_of_wrong_bytes_is_named_and_another_is_asked(node: Callable[..., Node]) -> None:
     liar, honest = node("liar"), node("honest")
     for holder in (liar, honest):
@@ -153,6 +164,7 @@ def test_a_part_that_is_not_what_it_was_said_to_be_is_dropped_and_its_senders_ar
     assert receiver.parts.banned == {("liar", digest)}
 
 
+@pytest.mark.usefixtures("_no_piece_is_late")
 def test_a_receiver_that_was_cut_off_asks_only_for_what_it_lacks(
     node: Callable[..., Node], observer: "Queue[Message]", settings: BrokerSettings
 ) -> None:

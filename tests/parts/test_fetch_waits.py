@@ -80,7 +80,7 @@ def waiting(tmp_path: Path, loop: Loop) -> Iterator[Waiting]:
 
 
 def test_without_a_piece_for_a_minute_it_fails(waiting: Waiting) -> None:
-    waiting.pass_s(55.0)
+    waiting.pass_s(40.0)
     assert waiting.ended.empty()
     waiting.pass_s(70.0)
     assert "nothing came for 60 s" in str(waiting.ended.get(timeout=WAIT_S))
