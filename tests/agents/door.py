@@ -25,7 +25,7 @@ from tests.conftest import WAIT_S
 
 STEP = RouteStep(module="m", inputs={"x": "input.x"}, outputs=["y"], replicas=[Replica(node="n", ms=1)])
 ROUTE = RouteDoc(
-    epoch=1, revision=1, model="m", inputs={"x": "text"}, answer=["y"], deadline_s=60, steps={"step": STEP}
+    epoch=1, revision=1, model="m", inputs={"x": "text"}, answer=["y"], deadline_s=600, steps={"step": STEP}
 )
 
 

@@ -305,7 +305,7 @@ def test_those_of_equal_inputs_are_computed_when_the_first_is_not_wanted_any_mor
     bench: Bench, decoder: Decoder, how: str
 ) -> None:
     hold_the_worker(bench, decoder)
-    bench.submit("same", request="leader", ms_left=200.0 if how == "late" else 60_000.0)
+    bench.submit("same", request="leader", ms_left=1_000.0 if how == "late" else 60_000.0)
     until(lambda: prepared(bench) == 1)
     bench.submit("same", request="follower")
     served = bench.runner._served["upper"]  # noqa: SLF001
@@ -313,7 +313,7 @@ def test_those_of_equal_inputs_are_computed_when_the_first_is_not_wanted_any_mor
     if how == "dropped":
         bench.runner.drop(b"leader".ljust(16), "step", 1)
     else:
-        threading.Event().wait(0.21)
+        threading.Event().wait(1.01)
     decoder.gate.set()
     done = [bench.done.get(timeout=WAIT_S)[0].request for _ in range(2)]
     assert done == [b"running".ljust(16), b"follower".ljust(16)]

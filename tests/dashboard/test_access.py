@@ -39,6 +39,7 @@ def _opened(busy: dict[str, Any], **context: object) -> Page:
     page: Page = busy["open"](busy["url"], **context)
     expect(page.locator("[data-node]")).to_have_count(len(busy["site"].names))
     busy["teller"].tell(*(busy["site"].answer() for _ in range(3)))
+    expect(page.locator(".requests li")).to_have_count(3)
     page.locator(".requests button").first.click()
     page.locator("[data-chip]").first.click()
     return page

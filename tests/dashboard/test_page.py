@@ -1,5 +1,6 @@
 """The page on `s2m3 up`, on both brokers: what a person sees when nodes work, when one dies, when the broker goes."""
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from tests.dashboard.conftest import Open
 from tests.dashboard.recorded import Teller
 from tests.dashboard.site import READY_S, SAMPLES, Up, assert_lost_in_time, watch_for_loss
 
-FIRST_ANSWER_S = 60.0
+#: Seconds until a rule has its first answer: `FIRST_ANSWER_S=60 pytest -k …` holds the minute, on an idle machine.
+FIRST_ANSWER_S = float(os.environ.get("FIRST_ANSWER_S", READY_S))
 pytestmark = pytest.mark.short_on("mosquitto")
 
 
@@ -45,7 +47,7 @@ def test_the_page_shows_each_node_with_its_modules_and_memory(page: Page) -> Non
 def test_a_module_says_which_tasks_share_it(page: Page) -> None:
     page.locator("[data-chip^='minilm@']").first.click()
     expect(page.locator(".caption")).to_contain_text("shared by 4 tasks: retrieval, spoken-intent")
-    assert page.locator(".task.uses").count() == 4
+    expect(page.locator(".task.uses")).to_have_count(4)
 
 
 def test_an_answer_appears_with_the_time_of_each_step(page: Page) -> None:

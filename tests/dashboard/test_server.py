@@ -15,6 +15,7 @@ from s2m3.broker.servers.launch import Broker, BrokerKind
 from s2m3.broker.servers.websocket import PageDoor
 from s2m3.page_server import PageServer
 from s2m3.schemas.errors import BadInputError
+from tests.conftest import WAIT_S
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def server() -> Iterator[PageServer]:
 def _get(
     server: PageServer, path: str, host: str | None = None, method: str = "GET"
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(server.url).port or 0, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(server.url).port or 0, timeout=WAIT_S)
     connection.request(method, path, headers={"Host": host} if host else {})
     response = connection.getresponse()
     return response, response.read()

@@ -109,7 +109,8 @@ def test_better_places_are_not_looked_for_right_after_a_change(loop: Loop, clust
         loop.call(lambda: made.scheduler.now(thorough=True))
         made.plan()
         assert made.scheduler.has_changed
-    assert made.improved == [True, False, False]
+    assert made.improved[0]
+    assert not any(made.improved[1:])  # two plans, or three where the one that follows by itself came before ours
 
 
 def test_a_change_while_a_plan_is_made_is_planned_next(loop: Loop, cluster: ClusterState) -> None:
@@ -170,9 +171,13 @@ def test_a_change_ends_a_thorough_plan_that_follows_but_not_two_in_a_row(loop: L
 
 def test_a_loss_puts_off_the_search_for_better_places_that_was_to_follow(loop: Loop, cluster: ClusterState) -> None:
     with scheduled(loop, cluster) as made:
-        loop.call(made.scheduler.improve)
-        loop.call(made.scheduler.now)
-        loop.call(made.scheduler.lost)
+
+        def lose() -> None:
+            made.scheduler.improve()
+            made.scheduler.now()
+            made.scheduler.lost()
+
+        loop.call(lose)
         while not (plan := made.plan()).spare:
             assert plan.modules.keys() == {*NOOP}
     assert not any(made.improved)

@@ -14,22 +14,25 @@ def planned(site: Site) -> dict[str, list[str]]:
     return {node: sorted(spec.id for spec in plan.modules) for node, plan in site.plans.items()}
 
 
-def is_at_rest(site: Site) -> bool:
-    """Whether the task `noop` is ready, and every node holds the modules that its plan names, no more."""
+def is_at_rest(site: Site, task: str = "noop") -> bool:
+    """Whether a task is ready, and every node holds the modules that its plan names, no more."""
     held = {
         node: sorted(name for name, state in reported.modules.items() if state.state == "ready")
         for node, reported in site.reported.items()
     }
-    return site.ready("noop") and planned(site) == held and any(held.values())
+    return site.ready(task) and planned(site) == held and any(held.values())
 
 
-def settled(site: Site) -> dict[str, list[str]]:
-    """Waits until each module has its second copy too, and no plan changes any more; returns what `planned` does."""
-    assert site.wait(lambda s: is_at_rest(s) and _is_copied(s), WAIT_S), planned(site)
+def settled(site: Site, task: str = "noop", *, copies: int = 2) -> dict[str, list[str]]:
+    """Waits until each module has its copies, and no plan changes any more; returns what `planned` does.
+
+    Second copies come with a thorough plan, after the quick one: two is for a planner that fills spare memory.
+    """
+    assert site.wait(lambda s: is_at_rest(s, task) and _copies(s) == {copies}, WAIT_S), planned(site)
     found = planned(site)
-    return settled(site) if site.wait(lambda s: planned(s) != found, 2.0) else found
+    changed = site.wait(lambda s: planned(s) != found, 2.0)
+    return settled(site, task, copies=copies) if changed else found
 
 
-def _is_copied(site: Site) -> bool:
-    """Whether each module is on two nodes: second copies come with a thorough plan, after the quick one."""
-    return set(Counter(chain(*planned(site).values())).values()) == {2}
+def _copies(site: Site) -> set[int]:
+    return set(Counter(chain(*planned(site).values())).values())
