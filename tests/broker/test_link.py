@@ -412,9 +412,10 @@ def _publish_until_busy(link: Link) -> int:
 
 
 def _wait_for(port: int) -> None:
-    for _ in range(2000):
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
         with socket.socket() as probe:
-            probe.settimeout(0.05)
+            probe.settimeout(1.0)
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
             threading.Event().wait(0.01)

@@ -11,6 +11,7 @@ from s2m3.commands.tasks import add_task
 from s2m3.demo import DEMO_NODES, TASKS
 from s2m3.schemas import messages as m
 from s2m3.snapshot import Site
+from tests.conftest import WAIT_S
 
 READY_S = 240.0
 
@@ -21,7 +22,7 @@ def zoo_cluster(kind: BrokerKind) -> Iterator[Cluster]:
     with Cluster(DEMO_NODES, kind=kind, threads=1, bridge=True) as cluster:
         with Site(cluster.settings) as site:
             for task in TASKS:
-                add_task(site, task, m.TaskSpec(model=task, deadline_s=30))
+                add_task(site, task, m.TaskSpec(model=task, deadline_s=WAIT_S))
             ready = site.wait(lambda s: all(s.ready(task) for task in TASKS), READY_S)
             assert ready, {name: cluster.log(name)[-1500:] for name in cluster.processes}
         yield cluster

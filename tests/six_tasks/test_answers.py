@@ -72,7 +72,7 @@ def test_many_requests_at_once_are_all_answered_and_batched(zoo_client: Client) 
     replies = [
         zoo_client.submit("retrieval", image=sample("coffee.jpg"), text=[f"a cup {i}", "a cat"]) for i in range(40)
     ]
-    answers: list[Answer] = [reply.result(60) for reply in replies]
+    answers: list[Answer] = [reply.result(WAIT_S) for reply in replies]
     assert all(answer.value.startswith("a cup") for answer in answers)
     assert max(timing.batch for answer in answers for timing in answer.steps.values()) > 1
 
@@ -129,7 +129,7 @@ def test_mosquitto_pub_asks_with_a_picture_file(zoo_cluster: Cluster) -> None:
 def test_mosquitto_rr_asks_with_json_and_prints_the_answer(zoo_cluster: Cluster) -> None:
     inputs = {"image": _as_json(sample("red-triangle.png")), "text": "what color is the shape?"}
     asked = ["mosquitto_rr", "-p", str(zoo_cluster.broker.port), "-V", "5", "-t", "s2m3/v1/request/vqa"]
-    asked += ["-e", "home/answer", "-m", json.dumps({"transaction": 7, "inputs": inputs}), "-W", "20"]
+    asked += ["-e", "home/answer", "-m", json.dumps({"transaction": 7, "inputs": inputs}), "-W", "100"]
     heard = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=WAIT_S)
     answer = json.loads(heard.stdout)
     assert (answer.get("transaction"), answer.get("answer")) == (7, "red"), answer

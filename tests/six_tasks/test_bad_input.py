@@ -172,7 +172,7 @@ def test_a_tensor_that_is_not_what_it_should_be_is_bad_input(
     route = {"classes": Hop("imagenet-linear", node, {"features": "input.features"}, ("label",))}
     tensor = {"dtype": "float32", "shape": shape, "bytes": bytes(length)}
     request = new_request_id()
-    work = Work(request, "classification", "classes", 1, 1, RawClient.INBOX, {"features": tensor}, route, 5000.0)
+    work = Work(request, "classification", "classes", 1, 1, RawClient.INBOX, {"features": tensor}, route, WAIT_S * 1000)
     payload, user = encode_work(work)
     with RawClient(zoo_cluster.broker.port) as raw:
         raw.work(topic, payload, request, list(user))

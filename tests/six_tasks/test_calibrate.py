@@ -65,7 +65,7 @@ def folder(path: Path, pictures: list[bytes]) -> Path:
 def porch(zoo_cluster: Cluster) -> Iterator[Site]:
     """The task `veranda` over modules that are there already."""
     with Site(zoo_cluster.settings) as site:
-        add_task(site, "veranda", m.TaskSpec(model="retrieval", inputs={"text": LABELS}))
+        add_task(site, "veranda", m.TaskSpec(model="retrieval", inputs={"text": LABELS}, deadline_s=WAIT_S))
         assert site.wait(lambda s: s.ready("veranda"), WAIT_S)
         yield site
         site.publish(topics.TASK, b"", task="veranda")

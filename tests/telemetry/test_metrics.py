@@ -23,6 +23,7 @@ from s2m3.schemas.messages import TaskSpec
 from s2m3.schemas.sessions import node_client_id
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.snapshot import Site
+from tests.broker.test_link import reached
 from tests.conftest import WAIT_S
 
 FOLDER = Path(__file__).parents[2]
@@ -67,9 +68,11 @@ def test_agent_and_planner_serve_what_happened(served: tuple[BrokerSettings, int
     with Client(settings=settings) as client:
         for i in range(5):
             client.ask("noop", left=i, right=i)
+    # An answer may come before what it was is counted, and a plan before what it is of.
+    counted = {"s2m3_module_run_seconds_count{module=noop-head}": 5, "s2m3_module_batch_items_sum{module=noop-left}": 5}
+    assert reached(lambda: counted.items() <= scraped(agent_port).items()), scraped(agent_port)
+    assert reached(lambda: {"s2m3_tasks{state=ready}": 1}.items() <= scraped(planner_port).items())
     agent, planner = scraped(agent_port), scraped(planner_port)
-    assert agent["s2m3_module_run_seconds_count{module=noop-head}"] == 5
-    assert agent["s2m3_module_batch_items_sum{module=noop-left}"] == 5
     assert agent["s2m3_module_queue_items{module=noop-head}"] == 0
     assert agent["s2m3_memory_budget_bytes{}"] == agent["s2m3_host_memory_budget_bytes{}"] == 200e6
     assert agent["s2m3_device_info{device=cpu,dtype=float32}"] == 1
@@ -77,7 +80,6 @@ def test_agent_and_planner_serve_what_happened(served: tuple[BrokerSettings, int
     assert agent[f"s2m3_broker_connected{{client={node_client_id(settings, 'a')}}}"] == 1
     assert agent["process_resident_memory_bytes{}"] > 1e6
     assert planner["s2m3_nodes{state=ready}"] == 1
-    assert planner["s2m3_tasks{state=ready}"] == 1
     assert planner["s2m3_plan_changes_total{node=a}"] >= 1
     assert planner["s2m3_plan_seconds_count{}"] >= 1
 

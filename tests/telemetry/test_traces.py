@@ -19,9 +19,11 @@ from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.messages import TaskSpec
 from s2m3.schemas.settings import AgentSettings, BrokerSettings, PlannerSettings
 from s2m3.snapshot import Site
+from tests.broker.test_link import reached
 from tests.conftest import WAIT_S
 from tests.system.plain import PlainCaller, reply_to
 
+NAMES = {"request noop", "step left", "step right", "step head"}
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -68,8 +70,8 @@ def test_one_request_is_one_trace_across_agents(exporter: InMemorySpanExporter, 
         replies = [client.submit("noop", left=i, right=i) for i in range(20)]
         answers = [reply.result(WAIT_S) for reply in replies]
     crossing = next(answer for answer in answers if len(set(answer.route.values())) == 2)
+    assert reached(lambda: set(spans_of(exporter, crossing.request)) == NAMES)  # a step may end after its answer came
     spans = spans_of(exporter, crossing.request)
-    assert set(spans) == {"request noop", "step left", "step right", "step head"}
     assert {span.context.trace_id for span in spans.values() if span.context} == {root.get_span_context().trace_id}
     request = spans["request noop"]
     assert request.context is not None
@@ -86,6 +88,7 @@ def test_a_failed_request_is_seen_as_such(exporter: InMemorySpanExporter, site_s
     exporter.clear()
     with Client(settings=site_settings) as client, pytest.raises(BadInputError):
         client.ask("noop", left=1)
+    assert reached(lambda: len(exporter.get_finished_spans()) > 0)
     (span,) = exporter.get_finished_spans()
     assert not span.status.is_ok
     assert (span.attributes or {})["s2m3.code"] == "bad_input"
@@ -100,6 +103,6 @@ def test_a_plain_callers_trace_goes_on_through_the_gateway(
     with PlainCaller(site_settings.port, paho.MQTTv5, ("test/reply",)) as caller:
         caller.send(f"{site_settings.root}/request/noop", b'{"inputs": {"left": 1, "right": 2}}', properties)
         assert caller.answer()["answer"] == [1, 2]
+    assert reached(lambda: {span.name for span in exporter.get_finished_spans()} == NAMES)
     spans = exporter.get_finished_spans()
-    assert {span.name for span in spans} == {"request noop", "step left", "step right", "step head"}
     assert {span.context.trace_id for span in spans if span.context} == {int(PARENT.split("-")[1], 16)}
