@@ -63,7 +63,7 @@ from s2m3.schemas.messages import TaskSpec
 from s2m3.snapshot import Site
 with Cluster({"a": 150.0}, threads=1) as cluster, Site(cluster.settings) as site:
     add_task(site, "noop", TaskSpec(model="noop"))
-    assert site.wait(lambda s: s.ready("noop"), 60), cluster.log("planner")
+    assert site.wait(lambda s: s.ready("noop"), 120), cluster.log("planner")
     with Client(settings=cluster.settings) as client:
         print(client.ask("noop", left=1, right=2).value, s2m3.__file__.startswith(sys.prefix))
 """

@@ -77,7 +77,7 @@ def test_a_site_without_torch_answers_as_torch_does(light_cluster: Cluster) -> N
     picture = sample("chelsea.jpg")
     with Site(light_cluster.settings) as site, Client(settings=light_cluster.settings) as client:
         for task in ("retrieval", "classification"):
-            add_task(site, task, m.TaskSpec(model=task, deadline_s=30))
+            add_task(site, task, m.TaskSpec(model=task, deadline_s=WAIT_S))
         assert site.wait(lambda s: s.ready("retrieval") and s.ready("classification"), WAIT_S), light_cluster.log(
             "light"
         )

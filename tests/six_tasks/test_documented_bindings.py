@@ -65,7 +65,7 @@ def _type(house: Cluster, line: str, folder: Path) -> None:
     """Types a line of the page in a folder that has the picture it names."""
     shutil.copy(SAMPLES / "chelsea.jpg", folder / "table.png")
     command = [sys.executable, "-m", *shlex.split(line), "--port", str(house.settings.port)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False, cwd=folder)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr
 
 
