@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from s2m3.page_server import PageServer
+from s2m3.snapshot import Site
 from tests.conftest import has_mosquitto
 from tests.dashboard.conftest import Open
 from tests.dashboard.recorded import ROOT
@@ -25,7 +26,10 @@ def secured() -> Iterator[SecuredSite]:
         site.start()
         processes = [site.spawn("planner", "planner"), site.spawn("a", "agent", "--memory-mb", "150")]
         try:
-            assert site.run("operator", "task", "add", "noop", "--model", "noop").returncode == 0
+            with Site(site.settings("operator")) as seen:
+                assert seen.wait(lambda s: s.nodes.ready == {"a"} and "a" in s.profiles, READY_S), site.told("a")
+            added = site.run("operator", "task", "add", "noop", "--model", "noop")
+            assert added.returncode == 0, added.stderr
             yield site
         finally:
             for process in processes:

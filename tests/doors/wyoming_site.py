@@ -33,6 +33,7 @@ def voice_house(folder: Path) -> Iterator[tuple[Cluster, int]]:
     (folder / "vits").mkdir()
     next(family for family in SPEECH if family.name == "vits").make(folder / "vits")
     with Cluster(NODES, threads=1, checkpoints=dict.fromkeys(NODES, folder)) as cluster, Site(cluster.settings) as site:
+        assert site.wait(lambda s: s.nodes.ready == set(NODES) == set(s.profiles), 180), site.nodes
         add_task(site, "transcription", m.TaskSpec(model="transcription", deadline_s=120))
         port = cluster.settings.port
         added = command.s2m3("task", "add", "say", "--model", str(folder / "vits"), port=port)

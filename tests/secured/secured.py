@@ -103,7 +103,7 @@ class SecuredSite:
         """Runs a command as the user of a login would."""
         command = [sys.executable, "-m", "s2m3", *words]
         env = self.environment(login, **changes)
-        return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=env)
+        return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False, env=env)
 
     def spawn(self, login: str, *words: str) -> subprocess.Popen[bytes]:
         with (self._own / f"{login}.log").open("ab") as log:

@@ -84,7 +84,8 @@ def test_a_planner_that_was_frozen_and_the_one_that_took_over_do_not_plan_both(
     freeze(noop_cluster.processes["planner"])
     assert noop_site.wait(lambda s: is_online(s, old), FROZEN_S)
     new = noop_site.planner.epoch if noop_site.planner else 0
-    assert noop_site.wait(lambda s: all(d.epoch == new for d in (*s.plans.values(), *s.routes.values())), WAIT_S)
+    assert noop_site.wait(lambda s: {plan.epoch for plan in s.plans.values()} == {new}, WAIT_S)
+    assert noop_site.wait(lambda s: {route.epoch for route in s.routes.values()} == {new}, WAIT_S)
     heard = ("s2m3/v1/plan/+", "s2m3/v1/route/+")
     with PlainCaller(noop_cluster.broker.port, paho.MQTTv5, heard) as listener:
         thaw(noop_cluster.processes["planner"])
