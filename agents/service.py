@@ -14,6 +14,7 @@ from s2m3.agents.gateway.gateway import Gateway
 from s2m3.agents.gateway.gateways import Gateways
 from s2m3.agents.loading import Loaded, Loader
 from s2m3.agents.memory import available_mb, device_mb, rss_mb, set_budget_mb
+from s2m3.agents.named_sources import NamedSources
 from s2m3.agents.node_name import NameConflict
 from s2m3.agents.open_files import most_gateways, raise_limit
 from s2m3.agents.orders import Orders
@@ -102,6 +103,8 @@ class Agent:
         )
         self._reports: dict[str, m.ModuleReport] = {}
         self._parts = self._make_parts()
+        holds, offer = self._loader.sources.holds, self._presence.offer
+        self._named_sources = NamedSources(self.link, self._loop, holds=holds, offer=offer)
         #: modules that crashed earlier processes -> reason; each is reported as failed once instead of being loaded
         self._crashing = dict(history.failed) if history else {}
         self._plan = m.Plan(epoch=0, revision=0)
@@ -147,7 +150,7 @@ class Agent:
         self._loop.every(_WATCH_S, self._end_if_hung)
         self._measure()
         self._orders.start()
-        listen(self.link, topics.TASK, self._on_task)
+        self._named_sources.start()
         listen(self.link, topics.PLAN, self._on_plan, node=self._node)
         self._parts.start()
         answer_roll_calls(self.link, self._loop, self._presence.tell_all)
@@ -242,11 +245,6 @@ class Agent:
     def _measure_again(self) -> None:
         with suppress(UnauthorisedError):  # the owner checks `refused`
             self._measure()
-
-    def _on_task(self, _: str, task: m.TaskSpec | None) -> None:
-        """Adds checkpoints that a task's embedded definitions name to the profile, if they are on this device."""
-        if task is not None and task.sources:
-            self._presence.offer({source for source in task.sources if self._loader.sources.holds(source)})
 
     def _start_draining(self) -> None:
         if self._presence.state == "ready":
