@@ -34,11 +34,15 @@ _USED = (0, 10, 100, 1_000)
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a site is. A quarter of the modules are heads, each shared by several tasks."""
+    """How large a site is. A quarter of the modules are heads, each shared by several tasks.
+
+    On a scarce site each node has room for one module: of more modules than nodes, those of some tasks do not fit.
+    """
 
     nodes: int
     tasks: int
     modules: int
+    is_scarce: bool = False
 
     @property
     def encoders(self) -> int:
@@ -47,7 +51,9 @@ class Size:
 
     @property
     def memory_mb(self) -> float:
-        """Memory of each node: three times what all modules take, and room for a few in any case."""
+        """Memory of each node: three times what all modules take, and room for a few in any case; unless scarce."""
+        if self.is_scarce:
+            return MODULE_MB * 1.5
         return MODULE_MB * (3 * self.modules / self.nodes + 6)
 
 
@@ -128,6 +134,7 @@ class Simulation:
             self._add(number)
         self._note("all_ready", self._seen.wait(lambda: self._seen.all_served(tasks), _WAIT_S))
         self.figures["all_ready_s"] = _since(began)
+        self.figures["not_placed"] = len(self._seen.without_room())
         self._settle(self._improved_s)
         self.figures["all_ready_cpu_s"] = round(self._cpu_s() - cpu, 2)
 
@@ -140,8 +147,10 @@ class Simulation:
 
     def add_one(self) -> None:
         """Adds one task more, of modules that the site holds."""
+        served = (number for number in range(self._size.tasks) if self._seen.served(f"t{number}"))
+        like = next(served) if self._size.is_scarce else None
         began, task = time.monotonic(), f"t{self._size.tasks}"
-        self._add(self._size.tasks)
+        self._add(self._size.tasks, like)
         self._note("one_task", self._seen.wait(lambda: task in self._seen.routes, _WAIT_S))
         self.figures["one_task_route_s"] = _since(began)
         self._note("one_task", self._seen.wait(lambda: self._seen.served(task), _WAIT_S))
@@ -198,8 +207,10 @@ class Simulation:
             "document_bytes": dict(self._seen.bytes),
         }
 
-    def _add(self, number: int) -> None:
-        spec = m.TaskSpec(model=f"m{number}", definition=definition(number, self._size.encoders))
+    def _add(self, number: int, like: int | None = None) -> None:
+        """Adds a task, of the modules of another one if that is given."""
+        model = number if like is None else like
+        spec = m.TaskSpec(model=f"m{model}", definition=definition(model, self._size.encoders))
         self._seen.publish(topics.TASK, spec.encode(), task=f"t{number}")
 
     def _are_all_served(self) -> bool:

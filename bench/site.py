@@ -15,6 +15,8 @@ by last will, and compute nothing), adds tasks that share modules, and measures 
 Of several sizes it prints a table at the end, with each figure of the largest site by that of the smallest, and what a
 unit of change costs the planner: a task that is added, a route that names a lost node. There 1 is linear growth.
 
+With `--scarce` each node has room for one module: of more modules than nodes (1000x1000x2000), some tasks do not fit.
+
 What it leaves out: agents' subscriptions among themselves, and requests. Writes bench/results/site.json.
 
 Run: python bench/site.py [--sizes 100x100x30,300x300x90,1000x1000x300] (nodes x tasks x modules)
@@ -40,12 +42,14 @@ def main() -> None:
     parser.add_argument("--sizes", default=_SIZES, help="nodes x tasks x modules, with commas")
     parser.add_argument("--reports", type=float, default=REPORTS_PER_S, help="reports without news per second")
     parser.add_argument("--idle-s", type=float, default=60.0, help="how long the planner is measured at rest")
+    parser.add_argument("--scarce", action="store_true", help="room for one module on each node: not all tasks fit")
     parser.add_argument("--json", type=Path, default=RESULTS, help="the file of results")
     options = parser.parse_args()
     logs.configure(verbose=False, quiet=True)
     rows = []
     for text in options.sizes.split(","):
-        size = Size(*map(int, text.split("x")))
+        nodes, tasks, modules = map(int, text.split("x"))
+        size = Size(nodes, tasks, modules, is_scarce=options.scarce)
         figures = measure(size, reports_per_s=options.reports, idle_s=options.idle_s)
         rows.append({"nodes": size.nodes, "tasks": size.tasks, "modules": size.modules, **figures})
         print(f"{size.nodes} nodes, {size.tasks} tasks, {size.modules} modules")

@@ -16,6 +16,7 @@ from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.broker.node_states import NodeStates
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
+from s2m3.schemas.errors import NoCapacityError
 from s2m3.schemas.settings import BrokerSettings
 
 __all__ = ["Observer"]
@@ -93,9 +94,15 @@ class Observer:
         return doc is not None and doc.ready_on(self.nodes.present) and task in self._with_gateway()
 
     def all_served(self, tasks: set[str]) -> bool:
-        """Whether plain requests of all these tasks would be answered."""
+        """Whether plain requests of all these tasks would be answered, but for those whose route says: no capacity."""
         present, gateways = self.nodes.present, self._with_gateway()
-        return tasks <= gateways and all(t in self.routes and self.routes[t].ready_on(present) for t in tasks)
+        placed = tasks - self.without_room()
+        return tasks <= gateways and all(t in self.routes and self.routes[t].ready_on(present) for t in placed)
+
+    def without_room(self) -> set[str]:
+        """Returns the tasks whose route says that their modules do not fit."""
+        codes = {task: doc.error.code for task, doc in self.routes.items() if doc.error is not None}
+        return {task for task, code in codes.items() if code == NoCapacityError.code}
 
     def naming(self, nodes: AbstractSet[str]) -> set[str]:
         """Returns the tasks whose route names one of these nodes."""

@@ -55,6 +55,8 @@ class PlanThread:
         self.busy = False
         #: seconds that the last plan took
         self.took_s = 0.0
+        #: task without a model in the last plan -> code of its error, which was logged
+        self._logged: dict[str, str] = {}
 
     def start(self) -> None:
         """Starts the thread."""
@@ -88,7 +90,13 @@ class PlanThread:
     def _finish(self, plan: tuple[Placement, Decision] | None, took_s: float) -> None:
         self.busy, self.took_s = False, took_s
         if plan is not None:
-            for task, error in plan[0].errors.items():
-                _log.warning("task_not_placed", task=task, error=str(error))
+            self._log_errors(plan[0])
             self._on_plan(*plan)
         self._on_idle()
+
+    def _log_errors(self, placement: Placement) -> None:
+        """Logs each task that is without a model for another reason than in the last plan."""
+        codes = {task: error.code for task, error in placement.errors.items()}
+        for task in [task for task, code in codes.items() if self._logged.get(task) != code]:
+            _log.warning("task_not_placed", task=task, error=str(placement.errors[task]))
+        self._logged = codes

@@ -1,23 +1,21 @@
 """From cluster state to a placement: the best models that fit, stand-ins, and second copies in spare memory. Pure."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from s2m3.planner.site.changing_tasks import change_to, changing_tasks, why_stuck
 from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.model_choice import ModelChoice, Solve
 from s2m3.planner.site.placement_instance import MemoryByNode, SiteInstances, full_memory
 from s2m3.planner.solving.changeover import ChangeOver, Changing
-from s2m3.planner.solving.rank_choice import choose_ranks
+from s2m3.planner.solving.fitting import Fitting
 from s2m3.planner.solving.stand_ins import RankedTask, stand_ins
-from s2m3.schemas.definitions import ModelSpec
 from s2m3.schemas.errors import NoCapacityError, S2M3Error
 from s2m3.schemas.instance import Instance
 
 __all__ = ["Fill", "Placement", "Solve", "joined", "place"]
 
-#: (instance, current placement) -> placement, module -> devices. Raises NoCapacityError.
-Solve = Callable[[Instance, Mapping[str, list[str]]], Mapping[str, list[str]]]
 #: (instance, new placement, current placement) -> further copies, module -> devices
 Fill = Callable[[Instance, Mapping[str, list[str]], Mapping[str, list[str]]], Mapping[str, list[str]]]
 
@@ -123,10 +121,18 @@ def _place_in(cluster: ClusterState, solvers: _Solvers, now: float, memory_mb_by
     errors = {task: missed[task][0] for task in sorted(cluster.tasks) if task not in options}
     if not options:
         return Placement(errors=errors)
-    found = _place_best(nodes, options, missed, solvers, breaks=False)
+    at_most = max(map(len, options.values()))
+    modules = frozenset[str]().union(
+        *(
+            nodes.modules_of({task: ranks[at] for task, ranks in options.items() if at < len(ranks)})
+            for at in range(at_most)
+        )
+    )
+    fitting = Fitting(nodes.of_modules(sorted(modules)), nodes.current)
+    found = _place_best(nodes, options, missed, solvers, fitting, breaks=False)
     if found.left_out and any(spec.stand_ins for spec in cluster.tasks.values()):
         # that a task gets an answer at all is worth that others are without one while a model below theirs is loaded
-        broken = _place_best(nodes, options, missed, solvers, breaks=True)
+        broken = _place_best(nodes, options, missed, solvers, fitting, breaks=True)
         found = broken if len(broken.left_out) < len(found.left_out) else found
     errors |= found.left_out
     if found.instance is None:
@@ -164,6 +170,7 @@ def _place_best(
     options: Mapping[str, Sequence[int]],
     missed: Mapping[str, Mapping[int, S2M3Error]],
     solvers: _Solvers,
+    fitting: Fitting,
     *,
     breaks: bool,
 ) -> _Placed:
@@ -173,18 +180,27 @@ def _place_best(
     def attempt(ranks: Mapping[str, int], solve: Solve) -> _Placed:
         return _attempt(nodes, options, ranks, solve, breaks=breaks)
 
-    try:
-        placed = attempt({task: found[0] for task, found in options.items()}, solvers.solve)
-    except NoCapacityError:
-        ranks, left_out = _choose(nodes, options, why_missed, lambda some: attempt(some, solvers.fits))
+    best = {task: found[0] for task, found in options.items()}
+    placed = _first(attempt, best, [solvers.solve]) if fitting.why_not(nodes.modules_of(best)) is None else None
+    if placed is None:
+        choice = ModelChoice(nodes, options, solvers.fits, fitting, lambda some, solve: attempt(some, solve).modules)
+        ranks, left_out = choice.made(why_missed)
         if not ranks:
             return _Placed(left_out=left_out)
-        try:
-            placed = attempt(ranks, solvers.solve)
-        except NoCapacityError:  # a better place, but no way there
-            placed = attempt(ranks, solvers.fits)
+        # the solvers may find no way to a better place, or no room for what just fits
+        placed = _first(attempt, ranks, [solvers.solve, solvers.fits]) or attempt(ranks, choice.packing)
         placed = replace(placed, left_out=left_out)
     return replace(placed, missed=why_missed, breaks=breaks)
+
+
+def _first(
+    attempt: Callable[[Mapping[str, int], Solve], _Placed], ranks: Mapping[str, int], solves: Sequence[Solve]
+) -> _Placed | None:
+    """Returns what the first function places that can place the models of these ranks; None if none can."""
+    for solve in solves:
+        with suppress(NoCapacityError):
+            return attempt(ranks, solve)
+    return None
 
 
 def _attempt(
@@ -218,40 +234,6 @@ def _beside_answers(nodes: SiteInstances, instance: Instance, changing: Mapping[
     usable = nodes.memory_mb_by_node
     held = {module: [node for node in nodes.cluster.ready_nodes(module) if node in usable] for module in answering}
     return _beside(instance, {}, held, {module: nodes.memory_mb(module) for module in answering})[0]
-
-
-def _choose(
-    nodes: SiteInstances,
-    options: Mapping[str, Sequence[int]],
-    missed: Mapping[str, dict[int, S2M3Error]],
-    attempt: Callable[[Mapping[str, int]], object],
-) -> tuple[dict[str, int], dict[str, NoCapacityError]]:
-    """Returns the ranks to place where not all best models fit, and why tasks get none; notes the missed ranks."""
-
-    def why_not(ranks: Mapping[str, int]) -> NoCapacityError | None:
-        try:
-            attempt(ranks)
-        except NoCapacityError as error:
-            return error
-        return None
-
-    order = sorted(options, key=partial(_priority, nodes))
-    choices, weights = {task: options[task] for task in order}, dict.fromkeys(order, 1.0)
-    ranks, left_out = choose_ranks(choices, weights, nodes.size_mb, why_not)
-    for task, rank in ranks.items():
-        for better in (one for one in options[task] if one < rank):
-            beside = NoCapacityError(f"{nodes.model(task, better).id} does not fit beside what other tasks need")
-            missed[task][better] = why_not({**ranks, task: better}) or beside
-    return ranks, left_out
-
-
-def _priority(nodes: SiteInstances, task: str) -> tuple[bool, int, bool, str]:
-    """Returns the key by which tasks get models: those placed now first, by rank; then names."""
-    models = [model for model in nodes.cluster.ranks_of(task) if isinstance(model, ModelSpec)]
-    placed = [all(nodes.current.get(module) for module in model.module_ids) for model in models]
-    served = any(nodes.cluster.is_ready(model) for model in models)
-    best = placed.index(True) if True in placed else len(placed)
-    return not (served or any(placed)), best, not served, task
 
 
 def _stand_ins(

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence, ValuesView
 from functools import cached_property
 
 from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.run_times import NodeSet
 from s2m3.schemas.definitions import ModelSpec, ModuleSpec
 from s2m3.schemas.errors import NoCapacityError, S2M3Error
 from s2m3.schemas.instance import Device, Instance, PlacedModule, PlacedStep, PlacedTask
@@ -25,14 +26,24 @@ class SecondsByNode(Mapping[str, float]):
         spec: The module.
         nodes: The nodes to use.
         now: Monotonic seconds.
+        node_set: What stands for the nodes, so that all times are those of an earlier plan if nothing changed.
     """
 
-    def __init__(self, cluster: ClusterState, spec: ModuleSpec, nodes: MemoryByNode, now: float) -> None:
+    def __init__(
+        self,
+        cluster: ClusterState,
+        spec: ModuleSpec,
+        nodes: MemoryByNode,
+        now: float,
+        node_set: NodeSet | None = None,
+    ) -> None:
         self.cluster, self._spec, self._nodes, self._now = cluster, spec, nodes, now
         self._row = cluster.run_times_of(spec)
         #: nodes whose time, or ability to load the module, changes with their reports
         self._special = cluster.concerned(spec.id)
-        self._all: dict[str, float] | None = None
+        is_kept = node_set is not None and not self._special and self._row.whole and self._row.whole[0] is node_set
+        self._all: Mapping[str, float] | None = self._row.whole[1] if is_kept and self._row.whole else None
+        self._node_set = node_set
 
     def _at(self, node: str) -> float | None:
         if node not in self._nodes:
@@ -48,10 +59,12 @@ class SecondsByNode(Mapping[str, float]):
         able = self.cluster.can_load(self._spec, node, self._now)
         return self.cluster.seconds(self._spec, node) if able else None
 
-    def _every(self) -> dict[str, float]:
+    def _every(self) -> Mapping[str, float]:
         if self._all is None:
             row = ((node, self._at(node)) for node in self._nodes)
             self._all = {node: seconds for node, seconds in row if seconds is not None}
+            if self._node_set is not None and not self._special:
+                self._row.whole = self._node_set, self._all
         return self._all
 
     def __getitem__(self, node: str) -> float:
@@ -95,7 +108,9 @@ class SiteInstances:
         self.cluster, self.now, self.memory_mb_by_node = cluster, now, memory_mb_by_node
         self._devices = tuple(_device(cluster, node, mb) for node, mb in memory_mb_by_node.items())
         self._rows: dict[str, SecondsByNode] = {}
+        self._modules_of: dict[tuple[str, int], tuple[str, ...]] = {}
         cluster.run_times.keep(cluster.catalogue.modules.keys(), cluster.profiles.keys())
+        self._node_set = cluster.run_times.node_set(memory_mb_by_node.keys(), cluster.profiles)
 
     @cached_property
     def current(self) -> Mapping[str, list[str]]:
@@ -173,6 +188,21 @@ class SiteInstances:
             max_replicas=max((cluster.tasks[task].max_replicas for task, _ in units.values()), default=1),
         )
 
+    def of_modules(self, modules: Collection[str]) -> Instance:
+        """Returns the instance (schemas/instance.py) of modules alone, one copy each, without tasks.
+
+        Raises:
+            NoCapacityError: No node can load one of the modules.
+        """
+        placed = tuple(self._module(module_id, []) for module_id in modules)
+        return Instance.model_construct(devices=self._devices, modules=placed, tasks=(), max_replicas=1)
+
+    def modules_of(self, ranks: Mapping[str, int]) -> frozenset[str]:
+        """Returns the modules of tasks' models of these ranks."""
+        for task, rank in ranks.items() - self._modules_of.keys():
+            self._modules_of[task, rank] = self.model(task, rank).module_ids
+        return frozenset[str]().union(*map(self._modules_of.__getitem__, ranks.items()))
+
     def check_loadable(self, module_id: str) -> None:
         """Checks that some node can load a module.
 
@@ -186,7 +216,7 @@ class SiteInstances:
             return self._rows[module_id]
         cluster = self.cluster
         spec = cluster.catalogue.modules[module_id]
-        row = SecondsByNode(cluster, spec, self.memory_mb_by_node, self.now)
+        row = SecondsByNode(cluster, spec, self.memory_mb_by_node, self.now, self._node_set)
         if not row:
             failed = cluster.failures.reason(module_id)
             nobody = (
@@ -206,7 +236,7 @@ class SiteInstances:
             id=module_id,
             memory_mb=self.cluster.memory_of(spec),
             input_kb=spec.input_kb,
-            output_kb=max(model.sent_kb(spec) for model in users),
+            output_kb=max((model.sent_kb(spec) for model in users), default=0.0),
             seconds=self._seconds(module_id),
         )
 

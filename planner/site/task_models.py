@@ -23,6 +23,8 @@ class TaskModels:
         self.catalogue = in_files
         #: (task, rank) -> the model of its embedded definition, or why that is invalid
         self._embedded: dict[tuple[str, int], ModelSpec | S2M3Error] = {}
+        #: task -> its document, and its models
+        self._ranks: dict[str, tuple[TaskSpec, tuple[ModelSpec | S2M3Error, ...]]] = {}
         for task, spec in sorted(tasks.items()):
             for rank, one in enumerate(spec.ranks):
                 if (why := spec.unreadable.get(rank)) is not None:
@@ -35,6 +37,12 @@ class TaskModels:
 
     def ranks(self, task: str, spec: TaskSpec) -> tuple[ModelSpec | S2M3Error, ...]:
         """Returns a task's models, the best first; in the place of one that cannot be used, the reason."""
+        known = self._ranks.get(task)
+        if known is None or known[0] is not spec:
+            known = self._ranks[task] = spec, self._found(task, spec)
+        return known[1]
+
+    def _found(self, task: str, spec: TaskSpec) -> tuple[ModelSpec | S2M3Error, ...]:
         found = [self._find(task, rank, one.model) for rank, one in enumerate(spec.ranks)]
         best = found[0]
         if isinstance(best, ModelSpec):

@@ -21,6 +21,8 @@ Route = tuple[int, ...]
 
 #: Position of a source elsewhere behind the broker, whose own link is not modelled.
 OUTSIDE = -1
+#: Part of a module that may lack where modules are counted that a device holds: memory sums have rounding errors.
+_COUNT_SLACK = 1e-6
 #: Device of a step that is left out of a route: it takes no time and has no transfers.
 ABSENT = -2
 
@@ -79,6 +81,7 @@ class Problem:
         self.max_replicas = min(instance.max_replicas, len(devices))
         self._rows: dict[int, Floats] = {}
         self._able: dict[int, Ints] = {}
+        self._held: dict[float, int] = {}
 
     @cached_property
     def tasks(self) -> tuple[TaskShape, ...]:
@@ -120,6 +123,13 @@ class Problem:
             fits = self.memory_mb + 1e-9 >= self.size_mb[module]
             able = self._able[module] = np.flatnonzero(np.isfinite(self.seconds(module)[:ABSENT]) & fits)
         return able
+
+    def holds(self, size_mb: float) -> int:
+        """Returns how many modules of a size, 10^6 bytes and more than none, all devices hold when empty."""
+        held = self._held.get(size_mb)
+        if held is None:
+            held = self._held[size_mb] = int(np.floor(np.maximum(self.memory_mb, 0.0) / size_mb + _COUNT_SLACK).sum())
+        return held
 
     def route_ids(self, task: TaskShape, route: Sequence[int]) -> dict[str, str]:
         """Returns a route as ids, step -> device."""

@@ -1,6 +1,7 @@
 """Finds memory for modules that the greedy left out: evictions, bin packing, a small exhaustive search. No latency."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -8,12 +9,14 @@ from s2m3.planner.solving.layout import SLACK_MB, Layout
 from s2m3.planner.solving.problem import Floats, Ints, Problem
 from s2m3.schemas.errors import NoCapacityError
 
-__all__ = ["make_room", "no_room", "pack"]
+__all__ = ["Effort", "is_too_much", "make_room", "no_room", "pack"]
 
 #: Devices tried per eviction, length of a chain of evictions, and branches of the exhaustive search, at most.
 _DEVICES_TRIED = 8
 _EVICTIONS_DEEP = 3
 _MOST_BRANCHES = 20_000
+#: A branch looks at every module without a place: of so many further ones it counts as one branch more.
+_MODULES_PER_BRANCH = 16
 
 
 def make_room(layout: Layout, module: int, *, deep: int = _EVICTIONS_DEEP) -> bool:
@@ -71,13 +74,41 @@ def _enough(modules: Sequence[int], size: Sequence[float], short: float) -> list
     return taken if short <= SLACK_MB else []
 
 
-def pack(problem: Problem) -> dict[int, int] | None:
+@dataclass(slots=True)
+class Effort:
+    """The branches that exhaustive searches may still take together."""
+
+    branches: int
+
+
+def is_too_much(problem: Problem, modules: Iterable[int]) -> bool:
+    """Returns whether modules certainly do not fit, one copy of each: a proof by sums and counts, not by a search.
+
+    They do not if they take more memory than all devices have, or if those of some size or above are more than the
+    devices hold of that size. False says nothing.
+    """
+    sizes = sorted(size for size in (problem.size_mb[m] for m in modules) if size > SLACK_MB)
+    if sum(sizes) > float((np.maximum(problem.memory_mb, 0.0) + SLACK_MB).sum()):
+        return True
+    firsts = {size: at for at, size in reversed(list(enumerate(sizes)))}
+    return any(len(sizes) - at > problem.holds(size) for size, at in firsts.items())
+
+
+def pack(problem: Problem, modules: Sequence[int] | None = None, effort: Effort | None = None) -> dict[int, int] | None:
     """Places one copy of each module by memory alone: best fit, most constrained module first, then a bounded search.
+
+    Args:
+        problem: The problem.
+        modules: The modules to place; None: all.
+        effort: What the search may take, which is subtracted; None: 20,000 branches.
 
     Returns:
         Module -> device, or None if no packing was found; for a small instance, none exists in nearly all such cases.
     """
-    order = sorted(range(len(problem.modules)), key=lambda m: (len(problem.able(m)), -problem.size_mb[m]))
+    modules = range(len(problem.modules)) if modules is None else modules
+    if is_too_much(problem, modules):
+        return None
+    order = sorted(modules, key=lambda m: (len(problem.able(m)), -problem.size_mb[m]))
     for attempt in (order, sorted(order, key=lambda m: -problem.size_mb[m])):
         room = problem.memory_mb.copy()
         places: dict[int, int] = {}
@@ -89,7 +120,7 @@ def pack(problem: Problem) -> dict[int, int] | None:
             room[candidates[0]] -= problem.size_mb[module]
         else:
             return places
-    return _search(problem)
+    return _search(problem, modules, effort)
 
 
 def _fitting(problem: Problem, room: Floats, module: int) -> Ints:
@@ -99,37 +130,62 @@ def _fitting(problem: Problem, room: Floats, module: int) -> Ints:
     return able[np.argsort(room[able], kind="stable")]
 
 
-def _search(problem: Problem) -> dict[int, int] | None:
-    """Depth-first search for a packing, the module with the fewest feasible devices next; bounded in branches."""
-    room = problem.memory_mb.copy()
+def _twins(problem: Problem, modules: Sequence[int]) -> list[int]:
+    """Returns a number for each device; devices that can run the same of these modules have the same number."""
+    can_run = np.zeros((len(modules), len(problem.device_ids)), dtype=bool)
+    for row, module in enumerate(modules):
+        can_run[row, problem.able(module)] = True
+    numbers: dict[bytes, int] = {}
+    return [numbers.setdefault(column.tobytes(), len(numbers)) for column in can_run.T]
+
+
+def _search(
+    problem: Problem, modules: Sequence[int] | None = None, effort: Effort | None = None
+) -> dict[int, int] | None:
+    """Depth-first search for a packing, the module with the fewest feasible devices next; bounded in branches.
+
+    Of devices that can run the same modules and have equal room, one is tried.
+    """
+    modules = range(len(problem.modules)) if modules is None else modules
+    effort = Effort(_MOST_BRANCHES) if effort is None else effort
+    room, twins = problem.memory_mb.copy(), _twins(problem, modules)
     places: dict[int, int] = {}
-    branches = 0
 
     def descend(left: frozenset[int]) -> bool:
-        nonlocal branches
         if not left:
             return True
         choices = {m: _fitting(problem, room, m) for m in left}
         module = min(left, key=lambda m: (len(choices[m]), -problem.size_mb[m], m))
         if sum(problem.size_mb[m] for m in left) > float(np.maximum(room, 0.0).sum()) + SLACK_MB:
             return False
-        for device in choices[module]:
-            branches += 1
-            if branches > _MOST_BRANCHES:
+        tried: set[tuple[int, float]] = set()
+        for device in choices[module].tolist():
+            if (twins[device], room[device]) in tried:
+                continue
+            tried.add((twins[device], float(room[device])))
+            effort.branches -= 1 + len(left) // _MODULES_PER_BRANCH
+            if effort.branches < 0:
                 return False
-            places[module] = int(device)
+            places[module] = device
             room[device] -= problem.size_mb[module]
             if descend(left - {module}):
                 return True
             room[device] += problem.size_mb[module]
         return False
 
-    return places if descend(frozenset(range(len(problem.modules)))) else None
+    return places if descend(frozenset(modules)) else None
 
 
-def no_room(layout: Layout, left_out: Iterable[int]) -> NoCapacityError:
-    """Returns the error that names the modules that did not fit and the memory that each lacks."""
+def no_room(layout: Layout, left_out: Iterable[int], modules: Iterable[int] | None = None) -> NoCapacityError:
+    """Returns the error that names the modules that did not fit and the memory that each lacks.
+
+    Args:
+        layout: The copies of the others.
+        left_out: The modules that did not fit.
+        modules: The modules that should fit together; None: all of the problem.
+    """
     problem = layout.problem
+    sizes = problem.size_mb if modules is None else [problem.size_mb[m] for m in modules]
     parts = []
     for module in left_out:
         size = problem.size_mb[module]
@@ -140,6 +196,6 @@ def no_room(layout: Layout, left_out: Iterable[int]) -> NoCapacityError:
             f"{problem.module_ids[module]} needs {size:g} MB; of the devices that can run it, "
             f"{problem.device_ids[most]} has the most room left, {room:.6g} MB: {size - room:.6g} MB too little"
         )
-    total, there = sum(problem.size_mb), float(problem.memory_mb.sum())
-    parts.append(f"all {len(problem.modules)} modules take {total:.6g} MB, the devices have {there:.6g} MB")
+    total, there = sum(sizes), float(problem.memory_mb.sum())
+    parts.append(f"all {len(sizes)} modules take {total:.6g} MB, the devices have {there:.6g} MB")
     return NoCapacityError("; ".join(parts))

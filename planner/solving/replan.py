@@ -83,7 +83,7 @@ def replan(
     if lost:
         layout = stay.copy()
         if not all(make_room(layout, module) for module in complete(layout, lost)):
-            layout = first_layout(problem)
+            layout = _with_best_fit(stay, lost) or first_layout(problem)
         layout.reroute()
         return _answer(layout, current, "lost")
     stay.reroute()
@@ -101,6 +101,16 @@ def replan(
         if is_reachable(named(stay), named(better), room_mb=room, size_mb=size, able=able):
             return _answer(better, current, "gain")
     return _answer(stay, current, "unchanged")
+
+
+def _with_best_fit(stay: Layout, lost: Sequence[int]) -> Layout | None:
+    """Returns a layout with the lost modules where least memory is left over, the largest first; None if one has none.
+
+    Where memory is short, an order by latency may leave out what fits beside the modules that stay.
+    """
+    layout = stay.copy()
+    by_size = sorted(lost, key=lambda m: -layout.problem.size_mb[m])
+    return layout if all(make_room(layout, module) for module in by_size) else None
 
 
 def _load_price_s(layout: Layout, stay: Layout, worth: Worth, module: int | None = None) -> float:

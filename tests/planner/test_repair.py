@@ -7,7 +7,7 @@ import pytest
 from s2m3.planner.solving import repair
 from s2m3.planner.solving.layout import SLACK_MB, Layout
 from s2m3.planner.solving.problem import Problem
-from s2m3.planner.solving.repair import _enough, _search, make_room, no_room, pack
+from s2m3.planner.solving.repair import Effort, _enough, _search, is_too_much, make_room, no_room, pack
 from tests.planner.test_search_parts import instance
 
 _BRANCHES = 13
@@ -135,7 +135,7 @@ def test_as_many_are_taken_as_are_needed(
 
 @pytest.fixture
 def without_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair, "_search", lambda _problem: None)
+    monkeypatch.setattr(repair, "_search", lambda *_: None)
 
 
 @pytest.mark.usefixtures("without_search")
@@ -217,3 +217,38 @@ def test_no_room_says_what_each_module_lacks() -> None:
         "y needs 7 MB; of the devices that can run it, b has the most room left, 6 MB: 1 MB too little; "
         "all 2 modules take 12 MB, the devices have 10 MB"
     )
+
+
+class TestIsTooMuch:
+    def test_more_than_all_memory_is(self) -> None:
+        given = problem({"a": 5, "b": 5}, {"x": (4, "a b"), "y": (4, "a b"), "z": (2, "a b"), "more": (0.5, "a b")})
+        assert not is_too_much(given, range(3))
+        assert is_too_much(given, range(4))
+
+    def test_more_large_ones_than_devices_hold_are(self) -> None:
+        given = problem({"a": 11, "b": 8}, {f"m{n}": (5 + n, "a b") for n in range(3)})
+        assert not is_too_much(given, [0, 1])
+        assert is_too_much(given, [1, 2, 2])
+
+    def test_exactly_as_many_are_not(self) -> None:
+        given = problem({"a": 0.3, "b": 0.7}, {"m": (0.1, "a b")})
+        assert not is_too_much(given, [0] * 10)
+        assert is_too_much(given, [0] * 11)
+
+    def test_modules_without_memory_count_for_nothing(self) -> None:
+        given = problem({"a": 1.0}, {"light": (0.0, "a"), "m": (1.0, "a")})
+        assert not is_too_much(given, [0, 0, 0, 1])
+        assert not is_too_much(given, [0])
+
+
+def test_of_equal_devices_the_search_tries_one() -> None:
+    everywhere = "a b c d e f g h i j k l"
+    given = problem(dict.fromkeys(everywhere.split(), 150.0), {f"m{n}": (100.0, everywhere) for n in range(13)})
+    effort = Effort(20_000)
+    assert _search(given, effort=effort) is None
+    assert effort.branches >= 20_000 - 13
+
+
+def test_devices_that_run_other_modules_are_not_equal() -> None:
+    given = problem({"a": 2, "b": 2}, {"x": (2, "a b"), "y": (2, "a")})
+    assert _search(given) == {0: 1, 1: 0}
