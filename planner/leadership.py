@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 
@@ -49,6 +50,8 @@ class Leadership:
         self.newest, self.is_outlived = seen, False
         #: whether the broker delivered any planner's state since `ask`; if not, it has lost its retained messages
         self.is_known = False
+        #: whether it is known since `ask` what state the broker retains
+        self.is_answered = False
         #: nodes that get no modules for now -> reason
         self.held: Mapping[str, str] = {}
         #: sleeping nodes that can be woken -> the state of waking, a text for people
@@ -71,8 +74,12 @@ class Leadership:
 
     def ask(self, on_answered: Callable[[], None]) -> None:
         """Reads the retained planner state on a new connection; `on_answered` is called when that is done."""
-        self.is_known = False
-        self._observer.ask(on_answered)
+        self.is_known = self.is_answered = False
+        self._observer.ask(partial(self._answered, on_answered))
+
+    def _answered(self, on_answered: Callable[[], None]) -> None:
+        self.is_answered = True
+        on_answered()
 
     def publish_state(self, *, online: bool = True) -> None:
         """Publishes our state, online or offline."""

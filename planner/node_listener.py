@@ -36,6 +36,7 @@ class NodeListener:
         publish: Publishes a message, given topic, payload and whether it is retained.
         on_change: Called when a new plan is needed.
         is_settled: Whether all retained documents have arrived. Only changes after that are published as events.
+        is_complete: Whether they have arrived on this connection too.
         is_retaining: Whether the broker still has what it retained before the last connect.
         on_requests: Called with each task of which requests have finished.
     """
@@ -49,6 +50,7 @@ class NodeListener:
         publish: Callable[[str, bytes, bool], object],
         on_change: OnChange,
         is_settled: Callable[[], bool],
+        is_complete: Callable[[], bool],
         is_retaining: Callable[[], bool],
         on_requests: Callable[[str], object],
     ) -> None:
@@ -57,7 +59,7 @@ class NodeListener:
         self._missing = missing
         self._publish = publish
         self._on_change = on_change
-        self._is_settled, self._is_retaining = is_settled, is_retaining
+        self._is_settled, self._is_complete, self._is_retaining = is_settled, is_complete, is_retaining
         self._on_requests = on_requests
         self._heartbeats = HeartbeatMonitor()
         #: nodes whose state has arrived since the last connect
@@ -79,7 +81,8 @@ class NodeListener:
 
         A node whose state the broker does not have any more was forgotten while the connection was down: it stays so.
         """
-        keepalives = self._cluster.keepalives() if self._is_settled() and self._link.connected else {}
+        is_known = self._is_settled() and self._is_complete() and self._link.connected
+        keepalives = self._cluster.keepalives() if is_known else {}
         for node in self._heartbeats.look(keepalives, time.monotonic()):
             if node not in self._confirmed and self._is_retaining():
                 self._forget(node)

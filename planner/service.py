@@ -14,6 +14,7 @@ from s2m3.broker.roll_call_times import AskTimes
 from s2m3.planner.control import listen_for_control
 from s2m3.planner.desired_documents import DesiredDocuments
 from s2m3.planner.earlier_planner import EarlierPlanner
+from s2m3.planner.health import Health
 from s2m3.planner.leadership import Leadership
 from s2m3.planner.node_listener import NodeListener
 from s2m3.planner.plan_scheduler import PlanScheduler
@@ -26,7 +27,7 @@ from s2m3.planner.site.placement import Placement
 from s2m3.planner.site.placer import Placer
 from s2m3.planner.site.published_documents import Documents
 from s2m3.planner.site.steadiness import Steadiness
-from s2m3.planner.site_metrics import count_changes, count_site, health_of
+from s2m3.planner.site_metrics import count_changes, count_site
 from s2m3.planner.task_sessions import TaskSessions
 from s2m3.planner.unknown_tasks import UnknownTasks
 from s2m3.planner.waker import Waker
@@ -41,7 +42,6 @@ from s2m3.schemas.sleep import NodeSettings
 __all__ = ["Planner"]
 
 _log = structlog.get_logger(__name__)
-_HEALTH_S = 10.0
 #: Retained documents arrive right after the SUBACK. The first plan is made this long after it.
 _REBUILD_S = 0.25
 #: If documents are missing then, the first plan waits for answers to the roll call, at most this long.
@@ -95,10 +95,11 @@ class Planner:
             will=self._leadership.will,
             on_connected=self._on_connected,
         )
-        self._desired = DesiredDocuments(self.link, topics.TASK, self._publish_retained, self._on_task)
-        self._settings_of = DesiredDocuments(
-            self.link, topics.NODE_SETTINGS, self._publish_retained, self._on_settings, required=False
-        )
+        self._health = Health(self.link, self._loop, self._cluster, self._documents, self._restore)
+        told, probe = self._publish_retained, self._health.probe
+        self._desired = DesiredDocuments(self.link, topics.TASK, told, self._on_task, probe=probe)
+        settings_path, on_settings = topics.NODE_SETTINGS, self._on_settings
+        self._settings_of = DesiredDocuments(self.link, settings_path, told, on_settings, probe=probe, required=False)
         self._waker = Waker(
             settings,
             self.link,
@@ -123,6 +124,7 @@ class Planner:
             publish=lambda topic, payload, retain: self._publish(topic, payload, retain=retain),
             on_change=self._on_change,
             is_settled=rebuilt,
+            is_complete=lambda: self._health.have_all_come,
             is_retaining=lambda: self._leadership.is_known,
             on_requests=self._waker.requested,
         )
@@ -148,11 +150,11 @@ class Planner:
         self._waker.start()
         answer_roll_calls(self.link, self._loop, self._answer_roll_call, asker=_ASKER)
         self._nodes.start(on_subscribed=self._ask_and_rebuild)
+        self._health.start()
         self._unknown_tasks.start()
         self.link.start()
         self._retained_requests.start()
         self._loop.every(_SILENCE_S, self._nodes.look_for_silent)
-        self._loop.every(_HEALTH_S, self._publish_health)
         self._loop.every(_IMPROVE_S, self._improve_if_changed)
         self._loop.every(_MISSING_S, self._ask_for_missing)
         _log.info("planner_up", epoch=self._epoch, models=len(self._cluster.catalogue.models))
@@ -189,18 +191,20 @@ class Planner:
             self._leadership.publish_state()
         if self._retry is not None:
             self._retry.cancel()
+        self._health.on_connected()
         self._nodes.on_connected()
         self._desired.on_connected()
         self._settings_of.on_connected()
         self._leadership.ask(self._restore)
 
     def _restore(self) -> None:
-        """Called when the retained planner state is known; if it is absent, the broker has lost its documents."""
-        if self.superseded.is_set() or self._synchronised or not self._rebuilt:
+        """Called when the retained planner state is known and all else has come; without it, the broker lost all."""
+        is_known = self._leadership.is_answered and self._health.have_all_come
+        if self.superseded.is_set() or self._synchronised or not (self._rebuilt and is_known):
             return
         if self._leadership.is_known:
-            if (wait_s := max(self._desired.wait_s(), self._settings_of.wait_s())) > 0:
-                self._retry = self._loop.after(wait_s, self._restore)
+            if not (self._desired.is_certain() and self._settings_of.is_certain()):
+                self._retry = self._loop.after(_POLL_S, self._restore)
                 return
             self._desired.drop_removed()
             self._settings_of.drop_removed()
@@ -236,12 +240,14 @@ class Planner:
 
     def _rebuild(self, deadline: float) -> None:
         """Makes the first plan, from the retained documents: an earlier planner's plans are kept where possible."""
-        if self._missing.find(self._cluster) and time.monotonic() < deadline:
+        tasks, with_gateway = self._cluster.tasks.keys(), self._cluster.tasks_with_gateway()
+        gone = (with_gateway | self._documents.tasks) - tasks
+        is_known = self._health.have_all_come and self._desired.has_asked_for(gone)
+        if not is_known or (self._missing.find(self._cluster) and time.monotonic() < deadline):
             self._loop.after(_POLL_S, partial(self._rebuild, deadline))
             return
         self._rebuilt = self._synchronised = True
-        tasks, with_gateway = self._cluster.tasks.keys(), self._cluster.tasks_with_gateway()
-        for task in (with_gateway | self._documents.tasks) - tasks:
+        for task in gone:
             self._task_sessions.close(task)  # removed while there was no planner
         self._cluster.sessions |= with_gateway & tasks
         if not self._cluster.plans:  # a change of leader alone is no reason to move modules
@@ -330,10 +336,6 @@ class Planner:
         self._retry = None if when is None else self._loop.after(when - now + 0.01, self._plans.now)
 
     # ---- outgoing documents ---------------------------------------------------------------------------------------
-
-    def _publish_health(self) -> None:
-        health = health_of(self._cluster, self._documents).encode()
-        self._publish(topics.PLANNER_HEALTH.at(self._root), health, qos=0)
 
     def _publish_retained(self, topic: str, payload: bytes) -> bool:
         return self._publish(topic, payload, retain=True)

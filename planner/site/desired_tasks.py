@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 
 __all__ = ["DesiredTasks"]
 
-#: Retained documents arrive right after the SUBACK: if none arrives for this long, all have arrived.
-_QUIET_S = 0.5
-
 
 @dataclass(slots=True)
 class DesiredTasks:
@@ -32,14 +29,12 @@ class DesiredTasks:
     _echoes: Counter[str] = field(default_factory=Counter)
     _repeated: dict[str, bytes] = field(default_factory=dict)
     _news: dict[str, bytes] = field(default_factory=dict)
-    _heard_at: float = float("-inf")
 
-    def on_connected(self, now: float) -> None:
+    def on_connected(self) -> None:
         """Handles a new connection: no task is confirmed by a retained document yet, no publication is in flight."""
         self._unconfirmed = set(self.payloads)
         self._echoes.clear()
         self._news.clear()
-        self._heard_at = now
 
     def is_on_its_way(self, task: str) -> bool:
         """Returns whether a publication of ours has not come back from the broker yet."""
@@ -50,9 +45,8 @@ class DesiredTasks:
         self._echoes[task] += 1
         self._repeated[task] = self.payloads[task]
 
-    def heard(self, task: str, payload: bytes, now: float) -> bool:
+    def heard(self, task: str, payload: bytes) -> bool:
         """Handles a document (an empty payload removes the task); returns whether it is to be used."""
-        self._heard_at = now
         self._unconfirmed.discard(task)
         if self._echoes[task]:
             if payload != self._repeated[task]:
@@ -76,12 +70,16 @@ class DesiredTasks:
         self.publish(task, news)
         return True
 
-    def wait_s(self, now: float) -> float:
-        """Returns the seconds within which retained documents of unconfirmed tasks may still arrive; 0 if none can."""
-        return max(0.0, self._heard_at + _QUIET_S - now) if self._unconfirmed else 0.0
+    @property
+    def unconfirmed(self) -> frozenset[str]:
+        """The tasks whose document has not arrived since the last connect."""
+        return frozenset(self._unconfirmed)
 
     def take_removed(self) -> list[str]:
-        """Returns the tasks that were removed while the connection was down, and forgets them."""
+        """Returns the tasks that were removed while the connection was down, and forgets them.
+
+        To be called when all retained documents have arrived.
+        """
         removed = sorted(self._unconfirmed)
         for task in removed:
             del self.payloads[task]

@@ -134,3 +134,24 @@ def test_what_a_task_says_in_keys_of_a_newer_release_outlives_a_broker_that_forg
             )
             assert newcomer.wait(lambda s: bool(heard) and s.ready("noop"), WAIT_S), rig.log("planner")
     assert set(heard) == {said}
+
+
+def test_tasks_whose_documents_come_late_after_a_reconnect_stay(build: Build) -> None:
+    """The cable lets one document pass in two seconds: a pause is no sign that the others were removed."""
+    rig = build(behind=("planner",), keepalive_s=60)
+    said = b'{"model": "noop", "voice": "%s"}' % (b"x" * 8_000)
+    names = ("one", "two", "goes")
+    with Site(rig.settings) as site:
+        for name in names:
+            rig.add(site, name, m.TaskSpec(model="noop"))
+            site.publish(topics.TASK, said, task=name)
+        _cut_off(rig, site)
+        site.publish(topics.TASK, b"", task="goes")
+        rig.proxies["planner"].throttle(4_000)
+        assert site.wait(lambda s: s.planner is not None and s.planner.state == "online", WAIT_S), rig.log("planner")
+        rig.proxies["planner"].mend()
+        assert site.wait(lambda s: "goes" not in s.routes, WAIT_S), rig.log("planner")
+        assert site.wait(lambda s: s.answers("one") and s.answers("two"), WAIT_S), rig.log("planner")
+    removed = [line for line in rig.log("planner").splitlines() if "task_removed" in line]
+    assert len(removed) == 1, removed
+    assert "goes" in removed[0]
