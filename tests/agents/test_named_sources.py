@@ -52,7 +52,12 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The payloads that are decoded."""
     seen: list[bytes] = []
     decode: Any = Topic.decode
-    monkeypatch.setattr(Topic, "decode", lambda path, payload: (seen.append(payload), decode(path, payload))[1])
+
+    def decoded(path: Topic[Any], payload: bytes) -> Any:
+        seen.append(payload)
+        return decode(path, payload)
+
+    monkeypatch.setattr(Topic, "decode", decoded)
     return seen
 
 
