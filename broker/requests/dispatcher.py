@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -71,8 +70,8 @@ class Dispatcher:
         self._requests = RequestTracker(self._reply_to, random.Random())  # noqa: S311  # spreads retries, keeps no secret
         self._callbacks: dict[bytes, _Callbacks] = {}
         self._sender = WorkSender(link)
-        #: called one after another as messages to our own inbox come back
-        self._probes: deque[Callable[[], None]] = deque()
+        #: correlation data of an empty message to our own inbox -> what is called when it comes back
+        self._probes: dict[bytes, Callable[[], None]] = {}
         self._forward_node_state = on_node_state
         #: task -> when the planner was told of demand
         self._demand_told: dict[str, float] = {}
@@ -103,12 +102,13 @@ class Dispatcher:
 
     def _probe_inbox(self, on_back: Callable[[], None]) -> None:
         """Sends an empty message to our own inbox; `on_back` is called when it arrives, after all that came before."""
+        probe = new_request_id()
         try:
-            self._link.publish(Outgoing(self._reply_to, b""))
+            self._link.publish(Outgoing(self._reply_to, b"", correlation=probe))
         except S2M3Error as error:  # the outgoing queue is full: `on_back` will not be called
             _log.warning("inbox_probe_not_sent", topic=self._reply_to, error=str(error))
             return
-        self._probes.append(on_back)
+        self._probes[probe] = on_back
 
     def follow(self, task: str) -> None:
         """Subscribes to a task's route, unless that has been done. In the loop's thread."""
@@ -205,18 +205,20 @@ class Dispatcher:
 
     def _on_disconnect(self) -> None:
         self._requests.on_link_down()
+        self.routes.link_down()
 
     def _on_reconnect(self) -> None:
         """Sends all requests again: answers were lost while our inbox was not subscribed."""
         self._execute(self._requests.on_link_up(time.monotonic()))
+        self.routes.link_up()
 
     def _on_answer(self, message: Message) -> None:
         if is_working(message.user):
             self._requests.on_working(message.correlation, attempt_of(message.user), time.monotonic())
             return
         if not message.payload:
-            if self._probes:
-                self._probes.popleft()()
+            if (on_back := self._probes.pop(message.correlation or b"", None)) is not None:
+                on_back()
             return
         try:
             request, user, content_type = message.correlation, message.user, message.content_type

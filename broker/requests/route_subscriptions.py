@@ -16,6 +16,7 @@ from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message
+from s2m3.broker.requests.removed_routes import RemovedRoutes
 from s2m3.broker.roll_call import ask_who_is_there
 from s2m3.broker.roll_call_times import EVERY_S, LATEST_S
 from s2m3.schemas import topics
@@ -88,11 +89,29 @@ class RouteSubscriptions:
         self._is_looking = self._may_not_ask = False
         self._asked_for: frozenset[str] = frozenset()
         self._asked_at, self._wait_s = float("-inf"), EVERY_S
+        self._removed = RemovedRoutes(
+            loop,
+            known=lambda: {*self._named, *self.listed} - self._own,
+            ask=self._ask_by_name,
+            end=self._end_asking,
+            removed=partial(self._on_followed, doc=None),
+            probe=probe,
+            is_retaining=lambda: self._is_retaining,
+        )
 
     def start(self) -> None:
         """Subscribes to the planner's state."""
         planner = topics.PLANNER_STATE.at(self._link.root)
         self._link.subscribe(planner, self._planner, required=False)  # a client's login need not be able to read it
+
+    def link_down(self) -> None:
+        """Handles a lost connection."""
+        self._is_retaining = False
+        self._removed.link_down()
+
+    def link_up(self) -> None:
+        """Handles a new connection, at the SUBACK: routes that were removed meanwhile will not arrive."""
+        self._removed.link_up()
 
     def watch(self, node: str) -> None:
         """Subscribes to a node's state until `unwatch`, for an owner that needs it."""
@@ -122,7 +141,19 @@ class RouteSubscriptions:
         self._is_listing = True
         listen(self._link, topics.ROUTE, self._list, on_subscribed=partial(self._probe, on_listed))
 
+    def _ask_by_name(self, tasks: list[str]) -> None:
+        for task in tasks:
+            if task in self._tasks:  # only a new subscription brings the retained message on every broker
+                self._link.unsubscribe(self._tasks[task])
+            listen(self._link, topics.ROUTE, self._on_followed, task=task)
+
+    def _end_asking(self, tasks: list[str]) -> None:
+        for task in tasks:
+            if task not in self._tasks:
+                self._link.unsubscribe(topics.ROUTE.at(self._link.root, task=task))
+
     def _list(self, task: str, doc: RouteDoc | None) -> None:
+        self._removed.heard(task)
         if doc is None:
             self.listed.pop(task, None)
         else:
@@ -131,7 +162,9 @@ class RouteSubscriptions:
     def _on_followed(self, task: str, doc: RouteDoc | None) -> None:
         if self._is_listing:  # a message on a topic that has a handler of its own is given to no other one
             self._list(task, doc)
-        self._route(task, doc)
+        if task in self._tasks:
+            self._removed.heard(task)
+            self._route(task, doc)
 
     def put(self, name: str, doc: RouteDoc | None) -> None:
         """Takes a route of the owner's own, e.g. a part of a task's, under a name that no task has; None removes it.
@@ -147,6 +180,7 @@ class RouteSubscriptions:
         """Ends the subscription to a task's route, and to nodes that no other route names."""
         if (topic_filter := self._tasks.pop(task, None)) is not None:
             self._link.unsubscribe(topic_filter)
+            self._removed.heard(task)
             self._route(task, None)
 
     def _route(self, task: str, doc: RouteDoc | None) -> None:

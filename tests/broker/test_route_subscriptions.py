@@ -1,5 +1,7 @@
 """A requester hears of what it uses alone: its tasks' routes, and states and loads of the nodes that they name."""
 
+from collections.abc import Callable
+
 import pytest
 
 from s2m3.broker.requests.route_subscriptions import RouteSubscriptions
@@ -25,16 +27,7 @@ class Requester:
         self.link = RecordedLink(BrokerSettings(root="home"), "client", self.loop, connected=True)
         self.heard: list[tuple[str, str, bool]] = []
         self.retained: list[str] = []
-        self.followed = RouteSubscriptions(
-            self.link,  # type: ignore[arg-type]
-            self.loop,  # type: ignore[arg-type]
-            on_route=lambda task, doc: self.heard.append(("route", task, doc is not None)),
-            on_state=lambda node, state: self.heard.append(("state", node, state is not None)),
-            on_load=lambda node, load: self.heard.append(("load", node, load is not None)),
-            on_retained=self.retained.append,
-            probe=lambda came: came(),
-        )
-        self.followed.start()
+        self.followed = subscriptions(self, probe=lambda came: came())
 
     def route(self, task: str, *nodes: str) -> None:
         self.link.deliver(f"home/route/{task}", route(*nodes).encode())
@@ -49,6 +42,20 @@ class Requester:
     @property
     def roll_calls(self) -> int:
         return sum(1 for published in self.link.published if published.message.topic == "home/rollcall")
+
+
+def subscriptions(of: Requester, probe: Callable[[Callable[[], None]], None]) -> RouteSubscriptions:
+    made = RouteSubscriptions(
+        of.link,  # type: ignore[arg-type]
+        of.loop,  # type: ignore[arg-type]
+        on_route=lambda task, doc: of.heard.append(("route", task, doc is not None)),
+        on_state=lambda node, state: of.heard.append(("state", node, state is not None)),
+        on_load=lambda node, load: of.heard.append(("load", node, load is not None)),
+        on_retained=of.retained.append,
+        probe=probe,
+    )
+    made.start()
+    return made
 
 
 @pytest.fixture
@@ -197,3 +204,89 @@ def test_a_list_of_all_tasks_follows_those_that_were_asked_too(made: Requester) 
     for task in ("porch", "attic"):
         made.link.deliver(f"home/route/{task}", b"")
     assert made.followed.listed == {}
+
+
+def reconnected(made: Requester, *, is_retaining: bool = True) -> None:
+    """The connection goes and comes again, to a broker that may have kept what it retained."""
+    made.followed.link_down()
+    if is_retaining:
+        state = PlannerState(state="online", epoch=1).encode()
+        made.link.deliver("home/planner/state", state, retain=True)
+    made.followed.link_up()
+
+
+def test_a_task_that_was_removed_while_the_connection_was_down_is_gone(made: Requester) -> None:
+    for task in ("porch", "attic"):
+        made.followed.follow(task)
+        made.route(task, "a")
+    made.state("a")
+    reconnected(made)
+    made.route("attic", "a")
+    made.heard.clear()
+    made.loop.advance(5.0)
+    assert made.heard == [("route", "porch", False)]
+    assert made.filters == {"home/route/porch", "home/route/attic", "home/node/a/state", "home/node/a/load"}
+    made.route("porch", "a")  # it is added again
+    assert made.heard[1:] == [("route", "porch", True)]
+
+
+def test_a_route_that_comes_when_it_is_asked_for_by_name_stays() -> None:
+    made = Requester()
+    back: list[Callable[[], None]] = []
+    made.followed = subscriptions(made, probe=back.append)
+    made.followed.follow("porch")
+    made.route("porch", "a")
+    made.state("a")
+    reconnected(made)
+    made.heard.clear()
+    made.loop.advance(5.0)
+    back.pop()()
+    made.route("porch", "a")
+    back.pop()()
+    assert made.heard == [("route", "porch", True)]
+    assert not back
+
+
+def test_a_broker_that_forgot_everything_removes_no_task(made: Requester) -> None:
+    """The planner's state comes, but it is not retained: the planner publishes all its routes again."""
+    made.followed.follow("porch")
+    made.route("porch", "a")
+    made.state("a")
+    made.heard.clear()
+    reconnected(made, is_retaining=False)
+    made.link.deliver("home/planner/state", PlannerState(state="online", epoch=1).encode())
+    made.loop.advance(60.0)
+    assert made.heard == []
+
+
+def test_a_listed_task_that_was_removed_while_the_connection_was_down_is_not_listed(made: Requester) -> None:
+    made.followed.list_all(lambda: None)
+    made.link.connect()
+    for number in range(120):
+        made.route(f"t{number}", "a")
+    reconnected(made)
+    for number in range(10):
+        made.route(f"t{number}", "a")
+    made.loop.advance(5.0)
+    assert made.followed.listed.keys() == {f"t{number}" for number in range(10)}
+    assert made.filters == {"home/route/+"}
+
+
+def test_what_was_asked_on_an_earlier_connection_counts_nothing() -> None:
+    made = Requester()
+    back: list[Callable[[], None]] = []
+    made.followed = subscriptions(made, probe=back.append)
+    made.followed.follow("porch")
+    made.route("porch", "a")
+    made.state("a")
+    reconnected(made)
+    made.heard.clear()
+    made.loop.advance(5.0)
+    back.pop()()
+    reconnected(made)
+    back.pop()()
+    assert made.heard == []
+    made.loop.advance(5.0)
+    back.pop()()
+    back.pop()()
+    assert made.heard[0] == ("route", "porch", False)

@@ -6,9 +6,11 @@ import pytest
 from s2m3.client import Client
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
+from s2m3.schemas.errors import UnknownTaskError
 from s2m3.snapshot import Site
 from tests.chaos import WAIT_S
 from tests.chaos.conftest import Build
+from tests.chaos.proxy import Proxy
 from tests.chaos.rig import Rig
 from tests.system.plain import PlainCaller
 
@@ -155,3 +157,23 @@ def test_tasks_whose_documents_come_late_after_a_reconnect_stay(build: Build) ->
     removed = [line for line in rig.log("planner").splitlines() if "task_removed" in line]
     assert len(removed) == 1, removed
     assert "goes" in removed[0]
+
+
+def test_a_task_removed_while_a_requester_was_away_is_unknown_to_it(build: Build) -> None:
+    rig = build()
+    with Proxy(rig.broker.port) as cable, Site(rig.settings) as site:
+        rig.add(site, "stays", m.TaskSpec(model="noop"))
+        rig.add(site, "goes", m.TaskSpec(model="noop"))
+        with Client(settings=rig.settings.model_copy(update={"port": cable.port})) as client:
+            assert client.ask("goes", left=1, right=2, deadline_s=WAIT_S).value == [1, 2]
+            assert client.tasks().keys() == {"stays", "goes"}
+            cable.cut()
+            site.publish(topics.TASK, b"", task="goes")
+            assert site.wait(lambda s: "goes" not in s.routes, WAIT_S), rig.log("planner")
+            cable.mend()
+            assert site.wait(lambda _: client.tasks().keys() == {"stays"}, WAIT_S)
+            with pytest.raises(UnknownTaskError):
+                client.ask("goes", left=1, right=2, deadline_s=WAIT_S)
+            assert client.ask("stays", left=1, right=2, deadline_s=WAIT_S).value == [1, 2]
+            rig.add(site, "goes", m.TaskSpec(model="noop"))
+            assert client.ask("goes", left=3, right=4, deadline_s=WAIT_S).value == [3, 4]
