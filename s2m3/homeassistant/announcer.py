@@ -80,7 +80,9 @@ class Announcer:
         self._view = view
         self._devices = devices
         self._retained: dict[str, bytes] = {}
+        #: topic -> the discovery document of a device; the same as published last, with the removal of entities
         self._documents: dict[str, dict[str, Any]] = {}
+        self._shown: dict[str, dict[str, Any]] = {}
         self._changed: set[tuple[str, str]] = set()
         self._is_scheduled = False
         self._is_online = False
@@ -121,12 +123,21 @@ class Announcer:
             if not self._is_online and len(self._removed_offline) < _MOST_REMOVED:
                 self._removed_offline[kind, name] = document
             self._clear(topic)
+            self._remember_removed(topic)
         paths: list[topics.TopicPath] = [topics.BRIDGE_NODE]
         if kind == "task":
             self._pictures.pop(name, None)
             paths = [topics.BRIDGE_ANSWER, topics.BRIDGE_PICTURE, topics.BRIDGE_TASK]
         for path in paths:
             self._clear(path.at(self._link.root, **{kind: name}))
+
+    def _remember_removed(self, topic: str) -> None:
+        """Keeps what was shown of a device that is gone: should it come back, other entities of it are removed."""
+        if (shown := self._shown.pop(topic, None)) is not None:
+            self._shown[topic] = shown
+        gone = [known for known in self._shown if known not in self._documents]
+        for known in gone[:-_MOST_REMOVED]:
+            del self._shown[known]
 
     def answered(
         self, task: str, answer: BridgeAnswer, picture: bytes | None, boxes: Sequence[Mapping[str, Any]] = ()
@@ -270,13 +281,13 @@ class Announcer:
         if self._devices is None or document is None:
             return
         topic = self._devices.topic(kind, name)
-        old = self._documents.get(topic)
-        if old == document:
+        if self._documents.get(topic) == document:
             return
         self._documents[topic] = document
-        if old is not None and (gone := without(old, document)) is not None:
-            self._retain_if_changed(topic, _json(gone))
-        self._retain_if_changed(topic, _json(document))
+        shown = self._shown.get(topic)
+        # of messages that wait on one topic the newest alone is sent: each removes all that is gone
+        self._shown[topic] = without(shown, document) if shown is not None else document
+        self._retain_if_changed(topic, _json(self._shown[topic]))
 
     def _retain_if_changed(self, topic: str, payload: bytes) -> None:
         if self._retained.get(topic) != payload:

@@ -6,6 +6,7 @@ Names are those of https://www.home-assistant.io/integrations/mqtt/#device-disco
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from s2m3.homeassistant.detections import detection_entities
@@ -16,6 +17,8 @@ from s2m3.schemas.sessions import site_id
 __all__ = ["Devices", "without"]
 
 Component = dict[str, Any]
+#: Most entities whose removal a document names.
+_MOST_REMOVALS = 200
 #: Home Assistant makes the text `None` an unknown state.
 _NONE = "default('None')"
 #: The message as JSON; {} for an empty payload, which clears a topic and is no JSON.
@@ -223,10 +226,13 @@ class Devices:
         return "-".join(filter(None, (site_id(self.root), kind, name)))
 
 
-def without(old: Mapping[str, Any], new: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the new document with the removal of entities that only the old one has; None if there are none."""
-    gone = {key: {"p": component["p"]} for key, component in old["cmps"].items() if key not in new["cmps"]}
-    return new | {"cmps": new["cmps"] | gone} if gone else None
+def without(old: Mapping[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Returns the new document with the removal of the entities that only the old one has, or removes too.
+
+    The removal of an entity that is not there does nothing. Of more than 200 those that were removed last are kept.
+    """
+    removed = ((key, {"p": component["p"]}) for key, component in old["cmps"].items() if key not in new["cmps"])
+    return new | {"cmps": new["cmps"] | dict(islice(removed, _MOST_REMOVALS))}
 
 
 def _value(topic: str, key: str) -> Component:

@@ -54,10 +54,21 @@ def test_a_task_has_a_score_a_picture_and_a_question_only_if_its_model_has() -> 
 def test_an_entity_that_a_task_no_longer_has_is_named_as_gone() -> None:
     old, new = DEVICES.task("porch", VQA), DEVICES.task("porch", WORDS)
     gone = without(old, new)
-    assert gone is not None
     assert gone["cmps"]["picture"] == {"p": "image"}
     assert gone["cmps"]["answer"] == new["cmps"]["answer"]
-    assert without(new, old) is None
+    assert without(new, old) == old
+    assert without(gone, new) == gone
+    assert without(gone, old) == old
+
+
+def test_of_many_entities_that_are_gone_those_that_went_last_are_named() -> None:
+    document = DEVICES.task("porch", None)
+    shown = document
+    for number in range(300):
+        more = document | {"cmps": document["cmps"] | {f"label-{number}": {"p": "sensor"}}}
+        shown = without(shown, more)
+    removed = without(shown, document)["cmps"].keys() - document["cmps"].keys()
+    assert removed == {f"label-{number}" for number in range(100, 300)}
 
 
 def test_two_sites_on_one_broker_have_devices_of_their_own() -> None:
