@@ -105,10 +105,10 @@ class _Way:
         #: the tasks that another model, or another copy, took over before the placed model did
         self.yielding: set[str] = set()
         #: task -> the copies of the model that answers it, which stay until another one does
-        self._kept = {task: self._copies_of(one.others[0]) - self._goal for task, one in tasks.items()}
-
-    def _copies_of(self, modules: Collection[str]) -> set[Copy]:
-        return {copy for copy in self._ready if copy[0] in modules}
+        self._kept = {
+            task: {(module, device) for module in one.others[0] for device in ready.get(module, ())} - self._goal
+            for task, one in tasks.items()
+        }
 
     def settle(self) -> set[str]:
         """Loads the copies that fit, and drops those that answer no task any more; returns the devices that changed."""

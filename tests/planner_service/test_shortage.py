@@ -1,7 +1,9 @@
 """A site whose tasks do not all fit: as many are served as can be, and a plan asks the solver a few times at most."""
 
+import random
 from collections.abc import Mapping
 from functools import partial
+from itertools import product
 from queue import Queue
 
 import pytest
@@ -12,6 +14,7 @@ from s2m3.planner.plan_thread import PlanInputs, PlanThread
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.placement import Placement, place
 from s2m3.planner.site.placer import placer
+from s2m3.planner.solving.rank_choice import cost_of
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.errors import NoCapacityError
 from s2m3.schemas.instance import Instance
@@ -164,3 +167,58 @@ def test_a_task_that_stays_without_room_is_logged_once() -> None:
         thread.stop()
         loop.stop()
     assert said == [["b", "c"], [], ["d"]]
+
+
+def ranked(name: str, *models: tuple[tuple[str, float], ...]) -> TaskSpec:
+    """A task with models of modules, the best first."""
+    best, *others = (
+        {"model": f"{name}-{at}", "definition": definition(f"{name}-{at}", *modules).model_dump(by_alias=True)}
+        for at, modules in enumerate(models)
+    )
+    return TaskSpec.model_validate({**best, "stand_ins": others})
+
+
+def packs(sizes: list[float], room: list[float]) -> bool:
+    """Whether modules fit on nodes, by trying every way."""
+    if not sizes:
+        return True
+    for at in range(len(room)):
+        if room[at] >= sizes[0]:
+            left = [*room[:at], room[at] - sizes[0], *room[at + 1 :]]
+            if packs(sizes[1:], left):
+                return True
+    return False
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_of_small_sites_with_stand_ins_nothing_costs_less_than_what_is_placed(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311  # a case, no secret
+    sizes = {f"{kind}{n}": float(chance.randint(2, 9)) for kind in ("first", "second") for n in range(4)}
+    room = {f"n{n}": float(chance.randint(4, 10)) for n in range(chance.randint(1, 3))}
+    models = {
+        f"t{n}": [
+            (f"first{chance.randrange(4)}", f"second{chance.randrange(4)}")[: chance.randint(1, 2)]
+            for _ in range(chance.randint(1, 3))
+        ]
+        for n in range(chance.randint(2, 4))
+    }
+    tasks = {
+        name: ranked(name, *(tuple((module, sizes[module]) for module in one) for one in ranks))
+        for name, ranks in models.items()
+    }
+    cluster = site(room, tasks)
+    found = place(cluster, CountingSolver(), _NOW)
+    check_memory(cluster, found)
+    assert found.ranks.keys() | found.errors.keys() == tasks.keys()
+    assert all(isinstance(error, NoCapacityError) for error in found.errors.values()), found.errors
+
+    def fits(ranks: Mapping[str, int]) -> bool:
+        needed = {module for name, rank in ranks.items() for module in models[name][rank]}
+        return packs([sizes[module] for module in needed], list(room.values()))
+
+    every = (
+        {name: rank for name, rank in zip(models, ranks, strict=True) if rank is not None}
+        for ranks in product(*([*range(len(one)), None] for one in models.values()))
+    )
+    weights = dict.fromkeys(models, 1.0)
+    assert cost_of(found.ranks, weights, 2) == min(cost_of(one, weights, 2) for one in every if fits(one))
