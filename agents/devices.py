@@ -14,7 +14,7 @@ from threading import local
 from types import FunctionType, ModuleType
 from typing import Any
 
-from s2m3.agents.memory import rss_mb
+from s2m3.agents.memory import recounted_rss_mb
 from s2m3.agents.transfers import Transfers
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.errors import NotInstalledError
@@ -64,9 +64,9 @@ class Device:
         return self.name.startswith("cuda")
 
     def taken_mb(self) -> float:
-        """Returns what this process takes of the device's memory, 10^6 bytes; on the CPU, its resident set."""
+        """Returns what this process takes of the device's memory, 10^6 bytes; on the CPU, as recounted_rss_mb."""
         if self.is_cpu:
-            return rss_mb()
+            return recounted_rss_mb()
         module = self._module()
         allocated = getattr(module, "memory_reserved", None) or getattr(module, "driver_allocated_memory", None)
         return float(allocated(*self._index())) / _MB if allocated is not None else 0.0

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from queue import SimpleQueue
@@ -13,7 +14,9 @@ import structlog
 from s2m3.agents import registry
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.devices import Device, is_out_of_memory, put_on
-from s2m3.agents.memory import available_mb, give_back, rss_mb
+from s2m3.agents.memory import available_mb, count_as_mapped, forget_mapped, give_back, recounted_rss_mb, rss_mb
+from s2m3.agents.parts.cache import OpenPart
+from s2m3.agents.registry.mapped import is_to_be_mapped, mapped_files, why_not_mapped
 from s2m3.agents.runtimes.network import ONNX, TORCH
 from s2m3.agents.serving.module import Module
 from s2m3.agents.supervision.watchdog import Watchdog
@@ -30,6 +33,8 @@ _log = structlog.get_logger(__name__)
 _TORCH_MB = 350.0
 #: Memory of importing ONNX Runtime, which is reserved where torch does not run (measured: 21 MB).
 _ONNX_MB = 25.0
+#: Speed of a disk that other work fills, from which the pages of mapped weights come, 10^6 bytes a second.
+_SLOW_DISK_MB_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class Loaded:
         memory_mb: Memory that it adds to the process, 10^6 bytes: measured when loading, plus its KV cache's limit.
         fingerprint: Identifies the content of its weights.
         runtime: What runs it.
+        mapped: Whether its weights are mapped from the disk.
     """
 
     spec: ModuleSpec
@@ -49,6 +55,7 @@ class Loaded:
     memory_mb: float
     fingerprint: str
     runtime: str
+    mapped: bool = False
 
     def report(self) -> ModuleReport:
         """Returns what the node reports of the module once it is served."""
@@ -60,6 +67,7 @@ class Loaded:
             memory_mb=memory_mb,
             fingerprint=self.fingerprint,
             runtime=self.runtime,
+            mapped=self.mapped,
         )
 
 
@@ -115,6 +123,8 @@ class Loader:
         expected_mb = _TORCH_MB if self.has_room_for_torch else _ONNX_MB if ONNX in sources.runtimes else 0.0
         self._expected_mb = expected_mb if in_budget else 0.0
         self._held_mb: dict[str, float] = {}
+        #: module -> its part, whose weights are mapped
+        self._mapped: dict[str, OpenPart] = {}
         metrics.DEVICE.labels(self._device.name, dtype).set(1)
         metrics.MEMORY_BUDGET.set(memory_mb * 1e6)
         metrics.MEMORY_FREE.set_function(lambda: self.free_mb * 1e6)
@@ -137,6 +147,8 @@ class Loader:
         if self._held_mb.pop(module_id, None) is not None:
             metrics.MODULE_MEMORY.remove(module_id)
         self._queue.put(self._give_back)
+        if (part := self._mapped.pop(module_id, None)) is not None:
+            self._queue.put(partial(_forget, part))
 
     def trim(self) -> None:
         """Queues a trim of the heap: unused memory is returned to the system."""
@@ -169,37 +181,68 @@ class Loader:
 
     def _load(self, spec: ModuleSpec) -> Loaded | S2M3Error:
         began = time.monotonic()
+        part: OpenPart | None = None
         try:
             dtype = spec.dtype or self._dtype
             spec = spec.model_copy(update={"dtype": dtype})
             self._import_code(spec)
-            needed = spec.weights_mb(dtype) + spec.cache_mb
-            if needed > self.free_mb:
-                raise NoCapacityError(  # noqa: TRY301
-                    f"{spec.id} needs {needed:.0f} MB, {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
-                )
+            runtime = registry.runtime_of(spec, self.sources)
+            is_mapped = self._is_to_be_mapped(spec, runtime, dtype)
             self._check_host(spec, dtype)
             fingerprint = registry.identify(spec, self.sources)
+            wanted = spec.model_copy(update={"map_weights": None})
+            if is_mapped:
+                found = mapped_files(spec, self.sources, runtime, fingerprint)
+                wanted, part = found.spec, found.part
+                count_as_mapped(part.folder)
             before = self._device.taken_mb()
-            runtime = registry.runtime_of(spec, self.sources)
-            module = registry.load(spec, self.sources)
+            module = registry.load(wanted, self.sources)
             if runtime == TORCH:
                 put_on(module, self._device)
+            if module.nbytes:
+                self._give_back()
+            took_mb = self._device.taken_mb() - before
+            if is_mapped:
+                self._check_mapped(spec, took_mb)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the loader's one broad except: a bad checkpoint, or a bad package, is a failed module
             known = _as_failure(spec, error).with_traceback(None)  # whose frames hold what was built
             known.node = self._node
+            if part is not None:
+                _forget(part)
             metrics.MODULE_FAILURES.labels(spec.id, known.code).inc()
             _log.warning("module_failed", node=self._node, module=spec.id, error=str(known))
             return known
-        if module.nbytes:
-            self._give_back()
-        memory_mb = max(self._device.taken_mb() - before, module.nbytes / 1e6) + spec.cache_mb
+        if part is not None:
+            self._mapped[spec.id] = part
+        # not hung for a slow disk; read into memory later, it is as quick as any
+        self._watchdog.allow(spec.id, module.nbytes / 1e6 / _SLOW_DISK_MB_S if is_mapped else 0.0)
+        memory_mb = max(took_mb, spec.mapped_mb(dtype) if is_mapped else module.nbytes / 1e6) + spec.cache_mb
         self._held_mb[spec.id] = memory_mb
         seconds = round(time.monotonic() - began, 2)
         metrics.LOAD_SECONDS.labels(spec.id).observe(seconds)
         metrics.MODULE_MEMORY.labels(spec.id).set(memory_mb * 1e6)
-        _log.info("module_loaded", node=self._node, module=spec.id, memory_mb=round(memory_mb, 1), seconds=seconds)
-        return Loaded(spec, module, memory_mb, fingerprint, runtime)
+        how = {"memory_mb": round(memory_mb, 1), "seconds": seconds, **({"mapped": True} if is_mapped else {})}
+        _log.info("module_loaded", node=self._node, module=spec.id, **how)
+        return Loaded(spec, module, memory_mb, fingerprint, runtime, is_mapped)
+
+    def _is_to_be_mapped(self, spec: ModuleSpec, runtime: str, dtype: Dtype) -> bool:
+        """Returns whether a module's weights are to be mapped; errors as of is_to_be_mapped."""
+        why_not = None
+        if spec.map_weights in ("if-needed", "always"):
+            why_not = why_not_mapped(spec, self.sources, runtime, self._device, dtype)
+        return is_to_be_mapped(spec, dtype, self.free_mb, self._memory_mb, why_not)
+
+    def _check_mapped(self, spec: ModuleSpec, took_mb: float) -> None:
+        """Checks that a module with mapped weights takes no more than is free.
+
+        Raises:
+            NoCapacityError: It does: its network makes others of the weights when it is built.
+        """
+        if took_mb + spec.cache_mb > self.free_mb:
+            raise NoCapacityError(
+                f"{spec.id} takes {took_mb + spec.cache_mb:.0f} MB beside its mapped weights, of which its network "
+                f"makes others; {self.free_mb:.0f} of {self._memory_mb:.0f} are free"
+            )
 
     def _check_host(self, spec: ModuleSpec, dtype: Dtype) -> None:
         """Checks that the host has room for weights on their way to an accelerator; else the system ends the agent.
@@ -213,7 +256,7 @@ class Loader:
 
     def _import_code(self, spec: ModuleSpec) -> None:
         """Imports the packages of a module class before the load, so that their memory counts as runtime memory."""
-        before = rss_mb()
+        before = recounted_rss_mb()
         registry.import_code(spec, self.sources)
         match registry.runtime_of(spec, self.sources):
             case "torch":
@@ -221,7 +264,13 @@ class Loader:
             case "onnx" if find_spec("onnxruntime") is not None:
                 import_module("s2m3.agents.runtimes.onnx").set_threads(self._threads)
         if self._device.is_cpu:
-            self._code_mb += max(0.0, rss_mb() - before)
+            self._code_mb += max(0.0, recounted_rss_mb() - before)
+
+
+def _forget(part: OpenPart) -> None:
+    """Takes it that nothing maps a part any more: it may be evicted, and its pages are nobody's weights."""
+    forget_mapped(part.folder)
+    part.close()
 
 
 def _as_failure(spec: ModuleSpec, error: BaseException) -> S2M3Error:

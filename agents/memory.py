@@ -10,15 +10,19 @@ from pathlib import Path
 
 import psutil
 
+from s2m3.agents.mapped_pages import MappedPages
 from s2m3.broker import metrics
 
 __all__ = [
     "available_mb",
+    "count_as_mapped",
     "decoding_room_bytes",
     "default_budget_mb",
     "device_mb",
+    "forget_mapped",
     "give_back",
     "keep_freed_memory",
+    "recounted_rss_mb",
     "reserved_for_decoding",
     "rss_mb",
     "set_budget_mb",
@@ -32,6 +36,8 @@ _DECODING_PART, _DECODING_MOST = 0.5, 512 * _MB
 _OVER, _OVER_LEAST = 0.25, 64 * _MB
 #: The process's memory budget, bytes; empty without one.
 _budget: list[float] = []
+#: The weights that are mapped from files.
+_mapped = MappedPages()
 #: glibc's numbers of two settings of malloc: from what size on it maps memory of its own for one piece, and how much
 #: that is free it keeps. What it keeps, so that a network's next run finds the pages of the run before, bytes: for
 #: pictures of one pass of a small network, and where the budget is large for four of them.
@@ -42,8 +48,26 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def rss_mb() -> float:
-    """Returns the resident set of this process, in 10^6 bytes."""
-    return psutil.Process().memory_info().rss / _MB
+    """Returns the resident set of this process without the pages of mapped weights, in 10^6 bytes."""
+    info = psutil.Process().memory_info()
+    return (info.rss - (_mapped.in_memory(info.shared) if _mapped else 0)) / _MB
+
+
+def recounted_rss_mb() -> float:
+    """Returns the same for measuring what a step of loading takes: pages of files that are no weights count anew."""
+    if _mapped:
+        _mapped.recount(psutil.Process().memory_info().shared)
+    return rss_mb()
+
+
+def count_as_mapped(folder: Path) -> None:
+    """Takes it that a module maps weights below a folder: their pages are not this process's memory."""
+    _mapped.add(folder, psutil.Process().memory_info().shared)
+
+
+def forget_mapped(folder: Path) -> None:
+    """Takes it that a module that mapped weights below a folder is gone."""
+    _mapped.remove(folder)
 
 
 def device_mb() -> float:
@@ -126,7 +150,8 @@ def _container_free() -> int:
     try:
         limit, taken = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
         stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        return limit - taken + int(stat.get("inactive_file", 0))
+        pages = ("inactive_file", "active_file") if _mapped else ("inactive_file",)
+        return limit - taken + sum(int(stat.get(name, 0)) for name in pages)
     except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
         return sys.maxsize
 

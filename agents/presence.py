@@ -10,6 +10,7 @@ from s2m3.agents import registry
 from s2m3.agents.checkpoints.storage.folders import CheckpointSources
 from s2m3.agents.parts.cache import PartCache
 from s2m3.agents.registry.exported import exported_for_others, served_of_exports
+from s2m3.agents.registry.mapped import mapped_classes
 from s2m3.agents.resources import Resources, host_id
 from s2m3.agents.speed import LinkSpeed
 from s2m3.agents.wake_on_lan import own_network
@@ -99,6 +100,7 @@ class Presence:
             host_memory_mb=0.0 if resources.device.is_cpu else resources.host_mb,
             runtimes=sorted(sources.runtimes),
             exported=served_of_exports(sources),
+            mapped=mapped_classes(sources, resources.device),
             parts=None if parts is None else self._stock(sources, sent, parts),
             network=own_network(),
             sleeps=sleeps,

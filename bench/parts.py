@@ -35,6 +35,8 @@ _READY_S, _WAIT_S = 60.0, 600.0
 _POLL_S = 0.02
 #: Width of the layers of the checkpoint, which is a ViT with as many layers as its size takes.
 _WIDTH = 768
+#: Standard deviation of its weights, as transformers starts them.
+_STD = np.float32(0.02)
 _LAYER_MB = 12 * _WIDTH * _WIDTH * 4 / 1e6
 
 
@@ -78,8 +80,9 @@ def checkpoint(folder: Path, megabytes: float) -> ModuleSpec:
             f"{at}.layernorm_{side}.{key}": (_WIDTH,) for side in ("before", "after") for key in ("weight", "bias")
         }
     chance = np.random.default_rng(7)
-    weights = {f"vit.{name}": chance.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
-    weights |= {"classifier.weight": np.zeros((2, _WIDTH), np.float32), "classifier.bias": np.zeros(2, np.float32)}
+    weights = {f"vit.{name}": _STD * chance.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    weights["classifier.weight"] = chance.standard_normal((2, _WIDTH), dtype=np.float32)
+    weights["classifier.bias"] = np.zeros(2, np.float32)
     folder.mkdir(parents=True)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config))

@@ -90,6 +90,8 @@ class NodeProfile(Document):
     runtimes: Annotated[list[str], Since(1)] = []
     #: module classes that it loads from exports alone, which it has or gets from other nodes; not in `classes`
     exported: Annotated[list[str], Since(1)] = []
+    #: module classes whose weights it can map from its disk
+    mapped: Annotated[list[str], Since(1)] = []
     #: what it sends to other nodes; absent: it neither sends parts of checkpoints nor fetches them
     parts: Annotated[PartStock | None, Since(1)] = None
     #: IPv4 network of its main interface, e.g. 192.168.1.0/24: who sends magic packets to whom; empty: not known
@@ -111,6 +113,8 @@ class ModuleReport(Document):
     fingerprint: str = ""
     #: what runs the module: `onnx`, `torch`, `numpy`; empty: not known
     runtime: Annotated[str, Since(1)] = ""
+    #: whether its weights are mapped from the disk; `memory_mb` is then what it takes beside the pages of the file
+    mapped: Annotated[bool, Since(1)] = False
     #: measured milliseconds per item; 0 until an item has run
     ms: float = 0.0
     reason: ErrorBody | None = None

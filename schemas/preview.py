@@ -20,6 +20,8 @@ class PreviewedModule(Document):
     nodes: list[Id] = Field(default_factory=list)
     #: whether no node holds it for another task now
     is_new: bool = True
+    #: whether its weights would be mapped from the disk; memory_mb is then what it takes beside them
+    mapped: bool = False
 
 
 class TaskPreview(Document):

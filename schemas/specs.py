@@ -11,18 +11,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from s2m3.schemas.dtypes import INT8_MATRIX, Dtype, DtypeName, share_of
 from s2m3.schemas.ids import Id
-from s2m3.schemas.protocol import ClosedList
+from s2m3.schemas.protocol import ClosedList, Since
 from s2m3.schemas.wire.values import Kind
 
-__all__ = ["Definition", "ModelSpec", "ModuleSpec", "Origin", "StepSpec", "is_hub_id", "read_spec"]
+__all__ = ["Definition", "MapWeights", "ModelSpec", "ModuleSpec", "Origin", "StepSpec", "is_hub_id", "read_spec"]
 
 #: The source of a step's input: `input.<name>` (an input of the request) or `<step>.<output>`.
 Ref = str
+#: Least memory that a module with mapped weights is counted with: a part of its weights, and so many 10^6 bytes.
+_MAPPED_PART, _MAPPED_MB = 0.1, 32.0
 #: Kinds of what is generated: texts token by token, anything else at once; a tensor is what a picture is made of.
 _GENERATED = ("text", "audio", "image", "tensor")
 
 
 Role = Annotated[Literal["vision-encoder", "text-encoder", "audio-encoder", "decoder", "head", "unknown"], ClosedList()]
+#: Whether an agent maps a module's weights from its disk: where they do not fit into memory, or anyway.
+MapWeights = Annotated[Literal["if-needed", "always", "unknown"], ClosedList()]
 
 
 class _Frozen(BaseModel):
@@ -79,6 +83,9 @@ class ModuleSpec(_Frozen):
     sends_kb: dict[str, float] = Field(default={}, description="output -> kB per item; empty: output_kb is for all")
     fingerprint: str = Field(default="", description="required hash of its content: an agent refuses any other")
     same_as: Id | None = Field(default=None, description="id of a module with the same weights: one copy serves both")
+    map_weights: Annotated[MapWeights | None, Since(1)] = Field(
+        default=None, description="set by the planner: whether weights are mapped from the disk; empty: they are read"
+    )
     also: list[Origin] = Field(default=[], description="set by the catalogue: the origins of modules declared the same")
 
     @model_validator(mode="after")
@@ -109,6 +116,15 @@ class ModuleSpec(_Frozen):
         if dtype != "int8" or self.linear_mb is None:
             return self.memory_mb * share_of(dtype)
         return self.memory_mb - self.linear_mb * (1 - INT8_MATRIX)
+
+    def mapped_mb(self, dtype: Dtype) -> float:
+        """Returns the memory that is counted for mapped weights in a dtype, 10^6 bytes; never more than for read ones.
+
+        The system keeps as many pages of the file as there is memory for. Below this, each run would wait for the disk
+        at each layer.
+        """
+        weights_mb = self.weights_mb(dtype)
+        return min(weights_mb, max(weights_mb * _MAPPED_PART, _MAPPED_MB))
 
     def kb_of(self, outputs: Iterable[str]) -> float:
         """Returns the size of some outputs together, kB per item on the wire."""

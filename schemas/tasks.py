@@ -41,6 +41,8 @@ class TaskSpec(Document):
     prefer: Annotated[list[Id], Since(1)] = []
     #: how far rounding between nodes may put a tensor's numbers, as a share of its largest (at least 1); 0: not at all
     tolerance: Annotated[float, Field(ge=0, le=1), Since(1)] = 0.0
+    #: whether the weights of its models may be mapped from the disk where they do not fit into memory: then it is slow
+    map_weights: Annotated[bool, Since(1)] = False
     #: further models, the best first: the best that can answers
     stand_ins: Annotated[list[StandIn], Since(1)] = []
     _unreadable: dict[int, str] = PrivateAttr(default_factory=dict)

@@ -19,7 +19,7 @@ from typing import IO, Self
 
 import structlog
 
-from s2m3.agents.parts.hashing import describe_file, read_chunks
+from s2m3.agents.parts.hashing import ChunkedFile, describe_file, nbytes_of, read_chunks
 from s2m3.schemas.errors import ModuleFailedError, NoCapacityError
 from s2m3.schemas.parts import MANIFEST_BYTES, PartFile, PartManifest, check_file_name
 
@@ -145,7 +145,7 @@ class PartCache:
 
     def put(
         self,
-        files: Mapping[str, Path],
+        files: Mapping[str, Path | ChunkedFile],
         *,
         content: str,
         runtime: str,
@@ -168,7 +168,7 @@ class PartCache:
         """
         for name in files:
             check_file_name(name)
-        self.make_room(sum(path.stat().st_size for path in files.values()))
+        self.make_room(sum(map(nbytes_of, files.values())))
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in self.folder.glob(f"{_PUT}*{PARTIAL}"):  # of a process that was killed
             self.evict(left.name)
@@ -176,7 +176,7 @@ class PartCache:
         try:
             with (made / MANIFEST).open("wb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                described = [_copy(name, path, made, place) for place, (name, path) in enumerate(sorted(files.items()))]
+                described = [_copy(name, file, made, place) for place, (name, file) in enumerate(sorted(files.items()))]
                 manifest = PartManifest(content=content, runtime=runtime, dtype=dtype, files=described)
                 return self.complete(made, manifest, keys)
         except OSError as error:
@@ -296,7 +296,7 @@ def _keys_of(path: Path) -> tuple[str, ...]:
     return tuple(key for key in found if isinstance(key, str)) if isinstance(found, list) else ()
 
 
-def _copy(name: str, source: Path, folder: Path, place: int) -> PartFile:
+def _copy(name: str, source: Path | ChunkedFile, folder: Path, place: int) -> PartFile:
     """Copies one file of a part into the folder of the part, with the list of its pieces' hashes."""
     target = folder / FILES / name
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -49,10 +49,11 @@ _STOP_S = 2.0
 
 
 def with_fetched(sources: CheckpointSources, settings: AgentSettings) -> CheckpointSources:
-    """Returns an agent's sources, with the exported parts that came from other nodes."""
+    """Returns an agent's sources with its cache of parts, in which are the exported ones that came from other nodes."""
     if settings.parts_mb == 0:
         return sources
-    return replace(sources, exports=ExportedParts((*sources.exports.caches, cache_of(settings))))
+    cache = cache_of(settings)
+    return replace(sources, exports=ExportedParts((*sources.exports.caches, cache)), cache=cache)
 
 
 def cache_of(settings: AgentSettings) -> PartCache:

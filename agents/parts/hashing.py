@@ -3,12 +3,24 @@
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 from s2m3.schemas.parts import PIECE_BYTES, PartFile
 
-__all__ = ["describe_file", "hash_pieces", "read_chunks"]
+__all__ = ["ChunkedFile", "describe_file", "hash_pieces", "nbytes_of", "read_chunks"]
 
 _READ_BYTES = 1 << 20
+
+
+class ChunkedFile(Protocol):
+    """A file whose bytes lie in pieces of others (torch_files.py)."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its length in bytes."""
+
+    def chunks(self) -> Iterable[bytes]:
+        """Yields all bytes in order."""
 
 
 def hash_pieces(chunks: Iterable[bytes], piece_bytes: int = PIECE_BYTES) -> tuple[int, str, bytes]:
@@ -37,8 +49,16 @@ def describe_file(name: str, chunks: Iterable[bytes], piece_bytes: int = PIECE_B
     return PartFile(name=name, bytes=length, sha256=whole, pieces_sha256=listed), pieces
 
 
-def read_chunks(path: Path) -> Iterable[bytes]:
-    """Yields a file's bytes, 1 MiB at a time."""
-    with path.open("rb") as file:
-        while chunk := file.read(_READ_BYTES):
+def nbytes_of(file: Path | ChunkedFile) -> int:
+    """Returns a file's length in bytes."""
+    return file.stat().st_size if isinstance(file, Path) else file.nbytes
+
+
+def read_chunks(file: Path | ChunkedFile) -> Iterable[bytes]:
+    """Yields a file's bytes, at most 1 MiB at a time."""
+    if not isinstance(file, Path):
+        yield from file.chunks()
+        return
+    with file.open("rb") as opened:
+        while chunk := opened.read(_READ_BYTES):
             yield chunk

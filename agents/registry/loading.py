@@ -22,6 +22,7 @@ from s2m3.schemas.errors import ModuleFailedError
 __all__ = [
     "can_load",
     "checkpoint_classes",
+    "exported_of",
     "identify",
     "import_code",
     "load",
@@ -50,7 +51,8 @@ def _missing(module_class: ModuleClass, spec: ModuleSpec, sources: CheckpointSou
     return module_class.missing_package() or module_class.missing_source(spec, sources)
 
 
-def _exported(spec: ModuleSpec, sources: CheckpointSources) -> ExportedPart | None:
+def exported_of(spec: ModuleSpec, sources: CheckpointSources) -> ExportedPart | None:
+    """Returns the exported part that a module is built of here; None if it is built of something else."""
     found = _class_of(spec.class_)
     with_torch = found is not None and _missing(found, spec, sources) is None
     return exported_part(spec, sources, with_torch=with_torch)
@@ -58,7 +60,7 @@ def _exported(spec: ModuleSpec, sources: CheckpointSources) -> ExportedPart | No
 
 def runtime_of(spec: ModuleSpec, sources: CheckpointSources) -> str:
     """Returns what will run a module here: `onnx` for one that is built of an exported part, `torch`, or `numpy`."""
-    if _exported(spec, sources) is not None:
+    if exported_of(spec, sources) is not None:
         return ONNX
     return TORCH if needs_torch(spec.class_) else NUMPY
 
@@ -88,7 +90,7 @@ def offered(checkpoints: CheckpointSources, *, with_torch: bool) -> tuple[list[s
         with_torch: Whether the memory budget has room for torch.
     """
     shipped = [spec for spec in shipped_catalogue().modules.values() if can_load(spec, checkpoints)]
-    light = {spec.id for spec in shipped if _exported(spec, checkpoints) is not None}
+    light = {spec.id for spec in shipped if exported_of(spec, checkpoints) is not None}
     own = {name: found for name, found in installed_classes().items() if _is_complete(found)}
     torch_too = with_torch and TORCH in checkpoints.runtimes
     exported = checkpoints.exports.offered(EXPORTABLE.keys() - OF_CHECKPOINTS)
@@ -110,12 +112,12 @@ def _is_complete(found: InstalledClass) -> bool:
 def can_load(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> bool:
     """Returns whether the class is known and its packages and weights are installed; none of them is imported."""
     found = _class_of(spec.class_)
-    return found is not None and (_exported(spec, sources) is not None or _missing(found, spec, sources) is None)
+    return found is not None and (exported_of(spec, sources) is not None or _missing(found, spec, sources) is None)
 
 
 def import_code(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> None:
     """Imports what the builder of a module needs (torch, transformers, ONNX Runtime, …) and builds nothing."""
-    if _exported(spec, sources) is not None:
+    if exported_of(spec, sources) is not None:
         EXPORTABLE[spec.class_].import_code()
         return
     found = _class_of(spec.class_)
@@ -137,7 +139,7 @@ def load(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> Modul
     if found is None:
         known = ", ".join(sorted({*SHIPPED, *installed_classes()}))
         raise ModuleFailedError(f"module {spec.id}: unknown class {spec.class_!r}; one of {known}")
-    if (part := _exported(spec, sources)) is not None:
+    if (part := exported_of(spec, sources)) is not None:
         return EXPORTABLE[spec.class_].build(part)
     if missing := _missing(found, spec, sources):
         raise ModuleFailedError(f"module {spec.id} needs {missing}, which is not installed")
@@ -151,7 +153,7 @@ def identify(spec: ModuleSpec, sources: CheckpointSources = NO_CHECKPOINTS) -> s
         ModuleFailedError: It is not what the definition says it is; both fingerprints are in the text.
     """
     found = _class_of(spec.class_)
-    if (exported := _exported(spec, sources)) is not None:
+    if (exported := exported_of(spec, sources)) is not None:
         return exported.content if spec.class_ in OF_CHECKPOINTS else ""
     if found is None or _missing(found, spec, sources):
         return ""  # `load` says what is missing

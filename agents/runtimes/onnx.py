@@ -1,4 +1,4 @@
-"""Networks run by ONNX Runtime. The weights of a file that is not compressed are mapped, not read."""
+"""Networks run by ONNX Runtime. It maps a file's weights, and makes copies of most of them for its operators."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
+from s2m3.agents.runtimes.exported import ExportedPart
 from s2m3.agents.runtimes.network import Array
 from s2m3.schemas.errors import ModuleFailedError
 
-__all__ = ["RAISED", "OnnxNetwork", "set_threads", "threads"]
+__all__ = ["RAISED", "OnnxNetwork", "exported_network", "set_threads", "threads"]
 
 #: Log only what ends a call: each warning of ONNX Runtime is about the graph, and nothing that a user can change.
 _ERRORS_ONLY = 3
@@ -33,17 +34,28 @@ def threads() -> int | None:
     return _threads[0] if _threads else None
 
 
+def exported_network(part: ExportedPart, name: str) -> "OnnxNetwork":
+    """Returns the network in a file of an exported part, with mapped weights if the part's module says so.
+
+    Raises:
+        ModuleFailedError: There is no such file, or it cannot be run.
+    """
+    return OnnxNetwork(part.file(name), mapped=part.spec.map_weights == "always")
+
+
 class OnnxNetwork:
     """A network from an ONNX file.
 
     Args:
         path: The file; external data lies beside it.
+        mapped: Whether its weights stay in the file's pages alone, which is slower: neither arranged anew for an
+            operator (prepacking) nor for operators that are joined (the graph's optimization).
 
     Raises:
         ModuleFailedError: It cannot be read, or is of an operator set that this ONNX Runtime does not have.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, mapped: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         options.enable_cpu_mem_arena = (
@@ -52,6 +64,9 @@ class OnnxNetwork:
         options.enable_mem_pattern = False  # shapes differ from request to request
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes have work too
+        if mapped:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         if _threads:
             options.intra_op_num_threads = _threads[0]
         try:

@@ -83,10 +83,10 @@ def load_exported(part: ExportedPart) -> VisionEncoder:
     Raises:
         ModuleFailedError: The file cannot be run.
     """
-    from s2m3.agents.runtimes.onnx import OnnxNetwork, threads  # noqa: PLC0415  # torch agents need not have it
+    from s2m3.agents.runtimes.onnx import exported_network, threads  # noqa: PLC0415  # torch agents need not have it
 
     config = read_config(part.spec, EfficientNetConfig)
-    encoder = VisionEncoder(OnnxNetwork(part.file("model.onnx")), config.pixels)
+    encoder = VisionEncoder(exported_network(part, "model.onnx"), config.pixels)
     if threads() == 1:
         encoder.rows_at_once = 1
     return encoder

@@ -16,7 +16,7 @@ from s2m3.agents.modules.sequences import DecodedSequence, Stop
 from s2m3.agents.modules.text_writer import TextWriter
 from s2m3.agents.runtimes.exported import ExportedPart
 from s2m3.agents.runtimes.network import Array, Network
-from s2m3.agents.runtimes.onnx import OnnxNetwork
+from s2m3.agents.runtimes.onnx import exported_network
 from s2m3.agents.serving.module import MANY
 from s2m3.agents.zoo.speech import NO_SPEECH_ABOVE, STATES, Marks, SpeechDecoderConfig, SpeechEncoder
 from s2m3.agents.zoo.voice_activity import VoiceActivity
@@ -159,8 +159,8 @@ def load_exported_encoder(part: ExportedPart) -> SpeechEncoder:
             filters = file["filters"]
     except (OSError, ValueError, KeyError) as error:
         raise ModuleFailedError(f"{path.name} of {part.spec.id} cannot be read: {error}"[:300]) from error
-    voice = VoiceActivity(OnnxNetwork(part.file("voice.onnx"))) if (part.folder / "voice.onnx").is_file() else None
-    return SpeechEncoder(OnnxNetwork(part.file("model.onnx")), LogMel(filters), part.note("width"), voice)
+    voice = VoiceActivity(exported_network(part, "voice.onnx")) if (part.folder / "voice.onnx").is_file() else None
+    return SpeechEncoder(exported_network(part, "model.onnx"), LogMel(filters), part.note("width"), voice)
 
 
 def load_exported_decoder(part: ExportedPart) -> ExportedSpeechDecoder:
@@ -174,7 +174,7 @@ def load_exported_decoder(part: ExportedPart) -> ExportedSpeechDecoder:
     languages = {int(token): code for token, code in said["languages"].items()}
     marks = Marks(**{**said, "behind": tuple(said["behind"]), "languages": languages})
     stop = Stop(frozenset({marks.end}), part.note("never"), part.note("never_first"))
-    step, crossing = OnnxNetwork(part.file("model.onnx")), OnnxNetwork(part.file("crossing.onnx"))
+    step, crossing = exported_network(part, "model.onnx"), exported_network(part, "crossing.onnx")
     return ExportedSpeechDecoder(
         crossing,
         _Texts(step, stop, part.note("shape")),

@@ -88,6 +88,6 @@ def load_exported(part: ExportedPart) -> SentenceEncoder:
     Raises:
         ModuleFailedError: A file is missing or cannot be run.
     """
-    from s2m3.agents.runtimes.onnx import OnnxNetwork  # noqa: PLC0415  # torch agents need not have it
+    from s2m3.agents.runtimes.onnx import exported_network  # noqa: PLC0415  # torch agents need not have it
 
-    return SentenceEncoder(OnnxNetwork(part.file("model.onnx")), read_tokenizer(part.file("tokenizer.json")))
+    return SentenceEncoder(exported_network(part, "model.onnx"), read_tokenizer(part.file("tokenizer.json")))

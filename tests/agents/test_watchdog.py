@@ -177,3 +177,17 @@ def test_36_a_call_gets_on_after_a_second_and_until_it_takes_longer_than_is_usua
         assert found == [False, True, True, False, False]
         watchdog.note_progress(call)
         assert watchdog.gets_on(call, 1.0)
+
+
+def test_a_module_that_is_allowed_longer_does_not_hang_before_and_others_do(clock: Clock) -> None:
+    watchdog = Watchdog(hang_s=10.0, clock=clock)
+    watchdog.allow("mapped", 60.0)
+    with watchdog.running(WORKER, "mapped", [ONE], 1.0):
+        clock.now += 59
+        assert watchdog.check() is None
+        clock.now += 2
+        assert watchdog.check() is not None
+    watchdog.allow("mapped", 0.0)
+    with watchdog.running(WORKER, "other", [ONE], 1.0):
+        clock.now += 11
+        assert watchdog.check() is not None

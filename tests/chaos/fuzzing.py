@@ -182,20 +182,31 @@ def documents() -> dict[str, Document]:
     catalogue = shipped_catalogue()
     model = catalogue.models["noop"]
     specs = [catalogue.modules[step.module] for step in model.steps.values()]
+    specs[0] = specs[0].model_copy(update={"map_weights": "always"})
     why = m.ErrorBody(code="no_capacity", detail="7 MB too little", node="pi")
     steps = {
         name: m.RouteStep(module=s.module, inputs=s.inputs, outputs=["code"], replicas=[m.Replica(node="pi", ms=1)])
         for name, s in model.steps.items()
     }
-    ready = m.ModuleReport(state="ready", bytes=7, memory_mb=1.5, ms=3.25)
+    ready = m.ModuleReport(state="ready", bytes=7, memory_mb=1.5, ms=3.25, mapped=True)
     made: list[Document] = [
         *_of_the_bridge(why),
         *_of_parts(),
         m.NodeState(state="ready", boot="b"),
-        m.NodeProfile(boot="b", version="1", memory_mb=9, runtime_mb=1, gflops=2, latency_ms=1, mbps=10, classes=["x"]),
+        m.NodeProfile(
+            boot="b",
+            version="1",
+            memory_mb=9,
+            runtime_mb=1,
+            gflops=2,
+            latency_ms=1,
+            mbps=10,
+            classes=["x"],
+            mapped=["x"],
+        ),
         m.Reported(boot="b", modules={"noop-left": ready, "vit": m.ModuleReport(state="failed", reason=why)}),
         m.NodeLoad(queues={"noop-left": 3}, finished={"noop": 5}),
-        m.TaskSpec(model="noop", inputs={"left": 1, "image": {"base64": "/9j/"}}),
+        m.TaskSpec(model="noop", inputs={"left": 1, "image": {"base64": "/9j/"}}, map_weights=True),
         m.Plan(epoch=1, revision=2, modules=specs, gateways=["noop"]),
         m.RouteDoc(epoch=1, revision=2, model="noop", inputs=model.inputs, answer=["echo"], deadline_s=3, steps=steps),
         m.PlannerState(state="online", epoch=3),

@@ -14,7 +14,7 @@ from s2m3.agents.modules.ranking import Floats, sigmoid, softmax
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.runtimes.exported import ExportedPart
 from s2m3.agents.runtimes.network import Array, Network
-from s2m3.agents.runtimes.onnx import OnnxNetwork
+from s2m3.agents.runtimes.onnx import exported_network
 from s2m3.agents.serving.module import MANY
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
@@ -114,5 +114,5 @@ def load_exported_detector(part: ExportedPart) -> ExportedObjectDetector:
     Raises:
         ModuleFailedError: A file is missing, or cannot be run.
     """
-    network = OnnxNetwork(part.file("model.onnx"))
+    network = exported_network(part, "model.onnx")
     return ExportedObjectDetector(network, part.settings("picture", PictureSteps), part.settings("boxes", BoxSettings))

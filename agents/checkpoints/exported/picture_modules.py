@@ -11,7 +11,7 @@ from s2m3.agents.modules.ports import port
 from s2m3.agents.modules.slices import between_slices
 from s2m3.agents.runtimes.exported import ExportedPart
 from s2m3.agents.runtimes.network import Array, Network
-from s2m3.agents.runtimes.onnx import OnnxNetwork
+from s2m3.agents.runtimes.onnx import exported_network
 from s2m3.agents.serving.module import MANY
 from s2m3.schemas.wire.values import Value
 
@@ -90,7 +90,7 @@ def load_exported_encoder(part: ExportedPart) -> ExportedImageEncoder:
     Raises:
         ModuleFailedError: A file is missing, or cannot be run.
     """
-    return ExportedImageEncoder(OnnxNetwork(part.file("model.onnx")), part.settings("picture", PictureSteps))
+    return ExportedImageEncoder(exported_network(part, "model.onnx"), part.settings("picture", PictureSteps))
 
 
 def load_exported_classifier(part: ExportedPart) -> ExportedImageClassifier:
@@ -99,5 +99,5 @@ def load_exported_classifier(part: ExportedPart) -> ExportedImageClassifier:
     Raises:
         ModuleFailedError: A file is missing, or cannot be run.
     """
-    network = OnnxNetwork(part.file("model.onnx"))
+    network = exported_network(part, "model.onnx")
     return ExportedImageClassifier(network, part.settings("picture", PictureSteps), noted_labels(part))

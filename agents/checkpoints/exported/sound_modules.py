@@ -9,7 +9,7 @@ from s2m3.agents.media.sounds import decode_sound
 from s2m3.agents.modules.ports import Config, port
 from s2m3.agents.runtimes.exported import ExportedPart
 from s2m3.agents.runtimes.network import Array, Network
-from s2m3.agents.runtimes.onnx import OnnxNetwork
+from s2m3.agents.runtimes.onnx import exported_network
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
 
@@ -105,7 +105,7 @@ def load_exported_recognizer(part: ExportedPart) -> ExportedSpeechRecognizer:
     Raises:
         ModuleFailedError: A file is missing, or cannot be run.
     """
-    network = OnnxNetwork(part.file("model.onnx"))
+    network = exported_network(part, "model.onnx")
     return ExportedSpeechRecognizer(
         network, part.settings("hearing", HearingSettings), part.settings("spelling", SpellingSettings)
     )

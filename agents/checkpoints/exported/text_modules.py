@@ -10,7 +10,7 @@ from s2m3.agents.modules.ports import text_port, texts_port
 from s2m3.agents.modules.ranking import Floats
 from s2m3.agents.runtimes.exported import ExportedPart
 from s2m3.agents.runtimes.network import Array, Network
-from s2m3.agents.runtimes.onnx import OnnxNetwork
+from s2m3.agents.runtimes.onnx import exported_network
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.wire.values import Value
 
@@ -96,7 +96,7 @@ def load_exported_encoder(part: ExportedPart) -> ExportedTextEncoder:
     Raises:
         ModuleFailedError: A file is missing, or cannot be run.
     """
-    return ExportedTextEncoder(OnnxNetwork(part.file("model.onnx")), _tokens_of(part), str(part.note("prompt")))
+    return ExportedTextEncoder(exported_network(part, "model.onnx"), _tokens_of(part), str(part.note("prompt")))
 
 
 def load_exported_classifier(part: ExportedPart) -> ExportedTextClassifier:
@@ -105,5 +105,5 @@ def load_exported_classifier(part: ExportedPart) -> ExportedTextClassifier:
     Raises:
         ModuleFailedError: A file is missing, or cannot be run.
     """
-    network = OnnxNetwork(part.file("model.onnx"))
+    network = exported_network(part, "model.onnx")
     return ExportedTextClassifier(network, _tokens_of(part), noted_labels(part), paired=bool(part.note("paired")))

@@ -46,7 +46,8 @@ def build_network(opened: CheckpointPart) -> Any:
             them.
     """
     if opened.part.network.startswith(_OPEN_CLIP):
-        model, read = opened.checkpoint.config["model_cfg"], _read(opened, _is_of_network(opened))
+        model, stored = opened.checkpoint.config["model_cfg"], stored_tensors(opened, _is_of_network(opened))
+        read = {name: tensor.to(dtype=torch.float32) for name, tensor in stored.items()}
         tower = build_tower(opened.part.network.removeprefix(_OPEN_CLIP), model, read, opened.spec.id)
         put_into(tower, opened.spec.dtype)
         return tower
@@ -149,10 +150,11 @@ def build_projector(opened: CheckpointPart) -> nn.Module | None:
 
 
 def stored_tensors(opened: CheckpointPart, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, StoredTensor]:
-    """Returns the part's wanted tensors by their names in the part, none of them read."""
+    """Returns the part's wanted tensors by their names in the part, none of them read; mapped if its module says so."""
     tensors = {inside: info for inside, info in opened.tensors().items() if wanted(inside)}
     known = known_digests(tensors)  # by what fingerprints have read; nothing is read for it
-    return {inside: StoredTensor(info, known.get(inside)) for inside, info in tensors.items()}
+    mapped = opened.spec.map_weights == "always"
+    return {inside: StoredTensor(info, known.get(inside), mapped=mapped) for inside, info in tensors.items()}
 
 
 def _is_of_network(opened: CheckpointPart) -> Callable[[str], bool]:

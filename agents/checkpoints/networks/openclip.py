@@ -250,9 +250,10 @@ def build_tower(name: str, model: Mapping[str, Any], state: Mapping[str, Tensor]
     try:
         has_stages = isinstance(model["vision_cfg"].get("layers"), list)
         vision = ModifiedResNet if has_stages else VisionTransformer
-        tower: nn.Module = {"VisionTower": vision, "TextTower": TextTower}[name](model)
+        with torch.device("meta"):  # it takes the tensors of the state themselves
+            tower: nn.Module = {"VisionTower": vision, "TextTower": TextTower}[name](model)
     except (KeyError, TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise ModuleFailedError(f"module {module_id}: open_clip_config.json: {error!r}"[:300]) from error
-    counts = {key: count for key, count in tower.state_dict().items() if key.endswith(_COUNT)}
+    counts = {key: torch.zeros((), dtype=torch.long) for key in tower.state_dict() if key.endswith(_COUNT)}
     fill(tower, counts | {key: tensor.float() for key, tensor in state.items() if not key.endswith(_COUNT)}, module_id)
     return tower

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from s2m3.agents.parts.cache import PartCache
 from s2m3.agents.runtimes.exported import NO_EXPORTS, ExportedParts
 from s2m3.agents.runtimes.network import installed_runtimes
 from s2m3.schemas import extras
@@ -37,6 +38,7 @@ class CheckpointSources:
         architectures: Architectures that count besides the shipped ones.
         runtimes: What may run networks here: all that is installed, or fewer.
         exports: The parts that were exported for ONNX Runtime.
+        cache: The agent's cache of parts; None without one.
     """
 
     folders: tuple[Path, ...] = ()
@@ -44,6 +46,7 @@ class CheckpointSources:
     architectures: tuple[Architecture, ...] = ()
     runtimes: tuple[str, ...] = field(default_factory=installed_runtimes)
     exports: ExportedParts = NO_EXPORTS
+    cache: PartCache | None = None
 
     def check(self) -> None:
         """Checks that every folder exists.

@@ -1,9 +1,11 @@
 """Opens one part of a checkpoint: its configuration, its tensors by their names in the part. numpy alone, no torch."""
 
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +34,11 @@ from s2m3.schemas.checkpoints.sentence_folders import dense_files
 from s2m3.schemas.definitions import ModuleSpec, is_hub_id
 from s2m3.schemas.errors import BadInputError, ModuleFailedError
 
-__all__ = ["CheckpointPart", "open_part", "read_floats", "read_raw"]
+__all__ = ["CheckpointPart", "map_raw", "open_part", "read_floats", "read_raw"]
 
 Floats = npt.NDArray[np.float32]
+#: Path, size, time of change and number of a file -> its mapping, as long as an array of this process holds it.
+_MAPPED: WeakValueDictionary[tuple[Path, int, int, int], mmap.mmap] = WeakValueDictionary()
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
 
@@ -160,6 +164,27 @@ def read_raw(tensor: TensorInfo) -> npt.NDArray[np.uint8]:
     if raw.nbytes != tensor.nbytes:
         raise ModuleFailedError(f"{tensor.file.name} was cut off while it was read")
     return raw
+
+
+def map_raw(tensor: TensorInfo) -> npt.NDArray[np.uint8]:
+    """Returns a tensor's bytes, mapped from the file: Linux reads its pages when they are needed, and drops them again.
+
+    Only for files that nobody changes, those of our own cache of parts: of one that becomes shorter, the next access
+    ends the process (SIGBUS). Nobody can write into the array: so it needs no memory that could be promised to it.
+
+    Raises:
+        ModuleFailedError: The file cannot be mapped, or has become shorter.
+    """
+    try:
+        with tensor.file.open("rb") as file:
+            stat = tensor.file.stat()
+            key = (tensor.file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+            whole = _MAPPED.get(key)
+            if whole is None:
+                whole = _MAPPED[key] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(whole, np.uint8, tensor.nbytes, tensor.begin)
+    except (OSError, ValueError) as error:
+        raise ModuleFailedError(f"{tensor.file.name} cannot be mapped: {error}") from error
 
 
 def read_floats(tensor: TensorInfo) -> Floats:

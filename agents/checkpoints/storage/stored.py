@@ -1,5 +1,6 @@
 """A tensor of a checkpoint's file, read only when it is asked for, and straight into the dtype that is asked for."""
 
+import warnings
 from types import EllipsisType
 from weakref import WeakValueDictionary
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from s2m3.agents.checkpoints.storage.part import read_raw
+from s2m3.agents.checkpoints.storage.part import map_raw, read_raw
 from s2m3.schemas.checkpoints.headers import TensorInfo
 from s2m3.schemas.errors import ModuleFailedError
 
@@ -32,8 +33,8 @@ _DTYPES = {
 }
 #: Numbers that are converted at once.
 _AT_ONCE = 1 << 22
-#: The least bytes of a tensor that is worth being found again.
-_LEAST = 4_096
+#: The least bytes of a tensor that is worth being found again, and of one that is worth being mapped.
+_LEAST, _LEAST_MAPPED = 4_096, 65_536
 Bytes = npt.NDArray[np.uint8]
 #: Hash of a tensor and dtype in memory -> its bytes, as long as a network of this process holds them.
 _HELD: WeakValueDictionary[tuple[str, torch.dtype], Bytes] = WeakValueDictionary()
@@ -48,10 +49,11 @@ class StoredTensor:
     Args:
         info: Where it is.
         digest: The hash of its numbers and shape; None if it is not known.
+        mapped: Whether it is mapped from the file instead, where the file has the dtype that is asked for.
     """
 
-    def __init__(self, info: TensorInfo, digest: str | None = None) -> None:
-        self._info, self._digest = info, digest
+    def __init__(self, info: TensorInfo, digest: str | None = None, *, mapped: bool = False) -> None:
+        self._info, self._digest, self._mapped = info, digest, mapped
 
     @property
     def shape(self) -> torch.Size:
@@ -75,11 +77,18 @@ class StoredTensor:
         stored = _DTYPES[self._info.dtype]
         key = (self._digest or "", dtype if dtype is not None and stored.is_floating_point else stored)
         held = _HELD.get(key) if self._digest else None
-        if held is None:
+        if held is None and self._mapped and _is_mappable(self._info, key[1]):
+            held = map_raw(self._info)  # not kept for others: their weights are to be in memory
+        elif held is None:
             held = _read(self._info, key[1])
             if self._digest and held.nbytes >= _LEAST:
                 _HELD[key] = held
         return _as_tensor(held, key[1]).reshape(self._info.shape)
+
+
+def _is_mappable(info: TensorInfo, wanted: torch.dtype) -> bool:
+    """Whether a tensor can be used as it lies in its file: in the wanted dtype, and where numbers of it may begin."""
+    return wanted == _DTYPES[info.dtype] and info.nbytes >= _LEAST_MAPPED and info.begin % wanted.itemsize == 0
 
 
 def read_tensor(info: TensorInfo, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -112,4 +121,8 @@ def _read(info: TensorInfo, wanted: torch.dtype) -> Bytes:
 
 def _as_tensor(raw: Bytes, dtype: torch.dtype) -> torch.Tensor:
     """Returns bytes as numbers; the tensor keeps the array alive."""
-    return torch.from_numpy(raw).view(dtype) if raw.nbytes else torch.empty(0, dtype=dtype)
+    if not raw.nbytes:
+        return torch.empty(0, dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # mapped: nobody writes into weights
+        return torch.from_numpy(raw).view(dtype)
