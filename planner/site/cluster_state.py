@@ -188,17 +188,18 @@ class ClusterState:
         profile, reported = self.profiles[node], self.reported.get(node)
         return reported.pressure_mb / share_of(profile.dtype) if reported and reported.boot == profile.boot else 0.0
 
-    def memory_of(self, spec: ModuleSpec) -> float:
-        """Returns a module's memory, in the unit of `memory_for_modules`.
+    def memory_of(self, spec: ModuleSpec, *, mapped: bool = False) -> float:
+        """Returns a module's memory, of one with `mapped` weights if so, in the unit of `memory_for_modules`.
 
         It is the largest measurement of any node, else the estimate. If nodes use different dtypes, the smallest
         estimate counts: an agent without enough memory refuses the load and the module is placed elsewhere, while too
         large an estimate would never be tried and corrected.
         """
         site = self._site()
-        if (measured := site.measured_mb.get(spec.id)) is not None:
+        if (measured := (site.mapped_mb if mapped else site.measured_mb).get(spec.id)) is not None:
             return measured
-        return min((spec.weights_mb(spec.dtype or dtype) + spec.cache_mb) / share_of(dtype) for dtype in site.dtypes)
+        weights_mb = spec.mapped_mb if mapped else spec.weights_mb
+        return min((weights_mb(spec.dtype or dtype) + spec.cache_mb) / share_of(dtype) for dtype in site.dtypes)
 
     def seconds(self, spec: ModuleSpec, node: str) -> float:
         """Returns seconds per item on a node.

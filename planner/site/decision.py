@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from s2m3.planner.site.changing_tasks import answering_rank
 from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.mapped_weights import asked_modules, with_mapping
 from s2m3.planner.site.placement import Placement, joined
 from s2m3.planner.site.task_routes import TaskRoutes
 from s2m3.schemas.definitions import ModelSpec, ModuleSpec
@@ -75,11 +76,17 @@ def _decide(cluster: ClusterState, placement: Placement, now: float) -> Decision
     gateways = _gateways(cluster, placement)
     told = cluster.nodes.present - (placement.held.keys() & cluster.nodes.ready)
     modules_of, gateways_of = _inverted(holders), _inverted({task: [node] for task, node in gateways.items()})
+    asked = asked_modules(cluster)
+
+    def modules(node: str) -> tuple[ModuleSpec, ...]:
+        fit = _modules_that_fit(
+            cluster, node, modules_of.get(node, []), wanted, placement, kept=kept, yielding=yielding - kept
+        )
+        return with_mapping(cluster, node, fit, placement.mapped, asked)
+
     assignments = {
         node: Assignment(
-            modules=_modules_that_fit(
-                cluster, node, modules_of.get(node, []), wanted, placement, kept=kept, yielding=yielding - kept
-            ),
+            modules=modules(node),
             gateways=tuple(gateways_of.get(node, ())),
             protocol=cluster.nodes.protocol(node),
         )
@@ -184,12 +191,14 @@ def _modules_that_fit(
         is_spare = spec.id in of if is_staying else any(node in copies.get(spec.id, ()) for copies in further)
         return 2 if is_spare and spec.id not in kept else 0
 
+    def size_mb(spec: ModuleSpec) -> float:
+        held = cluster.holds(node, spec.id)
+        return cluster.memory_of(spec, mapped=spec.id in placement.mapped or (held is not None and held.mapped))
+
     room = cluster.memory_for_modules(node)
     taken: set[str] = set()
-    for spec in sorted(
-        specs, key=lambda s: (gives_way(s), cluster.holds(node, s.id) is None, cluster.memory_of(s), s.id)
-    ):
-        size = cluster.memory_of(spec)
+    for spec in sorted(specs, key=lambda s: (gives_way(s), cluster.holds(node, s.id) is None, size_mb(s), s.id)):
+        size = size_mb(spec)
         if size <= room or (cluster.holds(node, spec.id) is not None and not gives_way(spec)):
             taken.add(spec.id)
             room -= size

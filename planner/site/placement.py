@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from s2m3.planner.site.changing_tasks import change_to, changing_tasks, why_stuck
 from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.mapped_weights import may_be_mapped, numbers_to_try
 from s2m3.planner.site.model_choice import ModelChoice, Solve
 from s2m3.planner.site.placement_instance import MemoryByNode, SiteInstances, full_memory
 from s2m3.planner.solving.changeover import ChangeOver, Changing
@@ -44,6 +45,8 @@ class Placement:
     held: Mapping[str, str] = field(default_factory=dict)
     #: task -> sleeping nodes that would serve it better than it is served now
     asleep: Mapping[str, list[str]] = field(default_factory=dict)
+    #: the modules that are counted with mapped weights
+    mapped: Collection[str] = frozenset()
 
     @property
     def shortfall(self) -> tuple[int, int]:
@@ -116,7 +119,25 @@ def _place_on_the_steady(cluster: ClusterState, solvers: _Solvers, now: float) -
 
 
 def _place_in(cluster: ClusterState, solvers: _Solvers, now: float, memory_mb_by_node: MemoryByNode) -> Placement:
-    nodes = SiteInstances(cluster, now, memory_mb_by_node)
+    """Places with all weights in memory; if not all tasks fit so, with as few mapped from the disk as let more fit."""
+    best = last = _place_mapping(cluster, solvers, now, memory_mb_by_node, frozenset())
+    modules = may_be_mapped(cluster, memory_mb_by_node) if any(best.shortfall) else []
+    for number in numbers_to_try(modules):
+        last = _place_mapping(cluster, solvers, now, memory_mb_by_node, frozenset(modules[:number]))
+        best = last if last.shortfall < best.shortfall else best
+        if not any(best.shortfall):
+            return best
+    return replace(best, errors={task: last.errors.get(task, error) for task, error in best.errors.items()})
+
+
+def _place_mapping(
+    cluster: ClusterState,
+    solvers: _Solvers,
+    now: float,
+    memory_mb_by_node: MemoryByNode,
+    mapped: Collection[str],
+) -> Placement:
+    nodes = SiteInstances(cluster, now, memory_mb_by_node, mapped)
     options, missed = nodes.loadable()
     errors = {task: missed[task][0] for task in sorted(cluster.tasks) if task not in options}
     if not options:
@@ -139,7 +160,14 @@ def _place_in(cluster: ClusterState, solvers: _Solvers, now: float, memory_mb_by
         return Placement(errors=errors)
     change = found.change
     placement = Placement(
-        found.modules, found.ranks, found.missed, change.transit, change.yielding, found.breaks, errors=errors
+        found.modules,
+        found.ranks,
+        found.missed,
+        change.transit,
+        change.yielding,
+        found.breaks,
+        errors=errors,
+        mapped=mapped,
     )
     if solvers.fill is None:
         return placement
@@ -148,7 +176,7 @@ def _place_in(cluster: ClusterState, solvers: _Solvers, now: float, memory_mb_by
         return replace(placement, stand_ins=warm)
     further = joined(change.transit, warm)
     size_mb = {module: nodes.memory_mb(module) for module in further}
-    rest, held = _beside(found.instance, found.modules, further, size_mb)
+    rest, held = _beside(_without_second_copies(found.instance, found.modules, mapped), found.modules, further, size_mb)
     return replace(placement, stand_ins=warm, spare=solvers.fill(rest, held, nodes.current))
 
 
@@ -163,6 +191,19 @@ class _Placed:
     left_out: Mapping[str, NoCapacityError] = field(default_factory=dict)
     missed: Mapping[str, Mapping[int, S2M3Error]] = field(default_factory=dict)
     breaks: bool = False
+
+
+def _without_second_copies(
+    instance: Instance, placement: Mapping[str, Sequence[str]], mapped: Collection[str]
+) -> Instance:
+    """Returns an instance in which mapped modules can be nowhere else: spare memory is better used for their pages."""
+    modules = [
+        one.model_copy(update={"seconds": {node: one.seconds[node] for node in placement[one.id]}})
+        if one.id in mapped
+        else one
+        for one in instance.modules
+    ]
+    return instance.model_copy(update={"modules": tuple(modules)})
 
 
 def _place_best(

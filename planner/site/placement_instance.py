@@ -16,6 +16,8 @@ __all__ = ["MemoryByNode", "SecondsByNode", "SiteInstances", "Units", "build_ins
 MemoryByNode = Mapping[str, float]
 #: name in the instance -> a task and the rank of one of its models
 Units = Mapping[str, tuple[str, int]]
+#: Speed at which pages of mapped weights are expected to come from a disk, 10^6 bytes a second: a good memory card's.
+_DISK_MB_S = 100.0
 
 
 class SecondsByNode(Mapping[str, float]):
@@ -90,6 +92,22 @@ class SecondsByNode(Mapping[str, float]):
         return self._every().values()
 
 
+class MappedSeconds(SecondsByNode):
+    """The same of a module whose weights are mapped, on the nodes that can map them.
+
+    Where a node has not run the module so, each run is expected to read from the disk what exceeds its memory.
+    """
+
+    def _at(self, node: str) -> float | None:
+        seconds = super()._at(node)
+        if seconds is None or self._spec.class_ not in self.cluster.profiles[node].mapped:
+            return None
+        lacks_mb = self.cluster.memory_of(self._spec) - self._nodes[node]
+        report = self.cluster.holds(node, self._spec.id)
+        is_measured = report is not None and report.mapped and report.ms > 0
+        return seconds if is_measured or lacks_mb <= 0 else seconds + lacks_mb / _DISK_MB_S
+
+
 def full_memory(cluster: ClusterState) -> MemoryByNode:
     """Returns the memory for modules of each usable node."""
     return {node: cluster.memory_for_modules(node) for node in cluster.usable()}
@@ -102,10 +120,13 @@ class SiteInstances:
         cluster: The cluster state, which must not change while the instances are used.
         now: Monotonic seconds.
         memory_mb_by_node: The nodes to use.
+        mapped: The modules whose weights are mapped from the disk.
     """
 
-    def __init__(self, cluster: ClusterState, now: float, memory_mb_by_node: MemoryByNode) -> None:
-        self.cluster, self.now, self.memory_mb_by_node = cluster, now, memory_mb_by_node
+    def __init__(
+        self, cluster: ClusterState, now: float, memory_mb_by_node: MemoryByNode, mapped: Collection[str] = frozenset()
+    ) -> None:
+        self.cluster, self.now, self.memory_mb_by_node, self.mapped = cluster, now, memory_mb_by_node, mapped
         self._devices = tuple(_device(cluster, node, mb) for node, mb in memory_mb_by_node.items())
         self._rows: dict[str, SecondsByNode] = {}
         self._modules_of: dict[tuple[str, int], tuple[str, ...]] = {}
@@ -150,7 +171,7 @@ class SiteInstances:
 
     def memory_mb(self, module_id: str) -> float:
         """Returns a module's memory, 10^6 bytes."""
-        return self.cluster.memory_of(self.cluster.catalogue.modules[module_id])
+        return self.cluster.memory_of(self.cluster.catalogue.modules[module_id], mapped=module_id in self.mapped)
 
     def size_mb(self, task: str, rank: int) -> float:
         """Returns the memory of a task's model of a rank, 10^6 bytes."""
@@ -216,7 +237,10 @@ class SiteInstances:
             return self._rows[module_id]
         cluster = self.cluster
         spec = cluster.catalogue.modules[module_id]
-        row = SecondsByNode(cluster, spec, self.memory_mb_by_node, self.now, self._node_set)
+        if module_id in self.mapped:
+            row: SecondsByNode = MappedSeconds(cluster, spec, self.memory_mb_by_node, self.now)
+        else:
+            row = SecondsByNode(cluster, spec, self.memory_mb_by_node, self.now, self._node_set)
         if not row:
             failed = cluster.failures.reason(module_id)
             nobody = (
@@ -234,7 +258,7 @@ class SiteInstances:
         spec = self.cluster.catalogue.modules[module_id]
         return PlacedModule.model_construct(
             id=module_id,
-            memory_mb=self.cluster.memory_of(spec),
+            memory_mb=self.memory_mb(module_id),
             input_kb=spec.input_kb,
             output_kb=max((model.sent_kb(spec) for model in users), default=0.0),
             seconds=self._seconds(module_id),

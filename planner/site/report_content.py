@@ -8,7 +8,10 @@ __all__ = ["content_of"]
 def content_of(reported: Reported) -> tuple[object, ...]:
     """Returns the values of a report that plans and routes depend on, numbers with two digits."""
     modules = {
-        module: (report.state, report.runtime, report.fingerprint, _digits(report.memory_mb), _digits(report.ms))
+        module: (
+            (report.state, report.runtime, report.mapped, report.fingerprint),
+            (_digits(report.memory_mb), _digits(report.ms)),
+        )
         for module, report in reported.modules.items()
     }
     return reported.boot, reported.epoch, _digits(reported.runtime_mb), _digits(reported.pressure_mb), modules

@@ -66,20 +66,28 @@ class SiteIndex:
     @cached_property
     def measured_mb(self) -> Mapping[str, float]:
         """Module -> the most memory that a ready copy takes on any node, 10^6 bytes, scaled to float32 weights."""
+        return self._most_mb(mapped=False)
+
+    @cached_property
+    def mapped_mb(self) -> Mapping[str, float]:
+        """The same of copies whose weights are mapped."""
+        return self._most_mb(mapped=True)
+
+    def _most_mb(self, *, mapped: bool) -> Mapping[str, float]:
         most: dict[str, float] = {}
         for node, reported in self._reported.items():
             profile = self._profiles.get(node)
             share = share_of(profile.dtype) if profile is not None else 1.0
             for module, report in reported.modules.items():
-                if report.state == "ready":
+                if report.state == "ready" and report.mapped == mapped:
                     most[module] = max(most.get(module, 0.0), report.memory_mb / share)
         return most
 
     def pace(self, spec: ModuleSpec) -> Pace | None:
-        """Returns the pace of a module on the nodes that have run it; None if none has."""
+        """Returns the pace of a module on the nodes that have run it with its weights in memory; None if none has."""
         if spec.id not in self._paces:
-            reports = self.held.get(spec.id, {}).items()
-            measured = [(self._profiles[node], report.ms / 1000) for node, report in reports if report.ms > 0]
+            reports = [one for one in self.held.get(spec.id, {}).items() if one[1].ms > 0 and not one[1].mapped]
+            measured = [(self._profiles[node], report.ms / 1000) for node, report in reports]
             self._paces[spec.id] = pace_of(spec, measured)
         return self._paces[spec.id]
 

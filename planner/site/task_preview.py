@@ -94,8 +94,15 @@ def _previewed(cluster: ClusterState, after: Placement, held: frozenset[str], mo
     nodes = list(after.modules.get(module, ()))
     # a module's memory is counted as of float32 weights, whatever the node's dtype (ClusterState.memory_for_modules)
     share = share_of(cluster.profiles[nodes[0]].dtype) if nodes else 1.0
-    memory_mb = round(cluster.memory_of(spec) * share, 1)
-    return PreviewedModule(id=module, role=spec.role, memory_mb=memory_mb, nodes=nodes, is_new=module not in held)
+    mapped = module in after.mapped
+    return PreviewedModule(
+        id=module,
+        role=spec.role,
+        memory_mb=round(cluster.memory_of(spec, mapped=mapped) * share, 1),
+        nodes=nodes,
+        is_new=module not in held,
+        mapped=mapped,
+    )
 
 
 def _displaced(before: Placement, after: Placement) -> dict[str, str]:

@@ -27,6 +27,7 @@ def say_preview(site: Site, name: str, spec: m.TaskSpec) -> None:
     typer.echo(f"{name} would be answered by {found.model}{stand_in}; {found.added_mb:g} MB more memory:")
     for module in found.modules:
         state = f"{module.memory_mb:g} MB" if module.is_new else "there already"
+        state += ", its weights mapped from the disk: slow" if module.mapped else ""
         typer.echo(f"  {module.id} on {', '.join(module.nodes) or 'no node'}: {state}")
     for task, why in found.displaced.items():
         typer.echo(f"  {task} would be served worse: {why}")

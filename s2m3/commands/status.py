@@ -173,7 +173,8 @@ def _module_line(name: str, report: dict[str, Any]) -> str:
     digits = ".3g" if (report["ms"] or 0.0) < _LONG_MS else ".0f"
     speed = f", {report['ms']:{digits}} ms" if report["ms"] else ""
     runtime = f", {report['runtime']}" if report.get("runtime") else ""
-    return f"{name} ({report['bytes'] / 1e6:.1f}{speed}{runtime})"
+    mapped = f", mapped: {report['memory_mb']:.0f} in memory" if report.get("mapped") else ""
+    return f"{name} ({report['bytes'] / 1e6:.1f}{speed}{runtime}{mapped})"
 
 
 def _task_table(site: Site) -> Table:

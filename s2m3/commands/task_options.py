@@ -9,6 +9,7 @@ __all__ = [
     "Deadline",
     "DryRun",
     "Dtype",
+    "MapWeights",
     "Model",
     "Name",
     "OrInputs",
@@ -54,5 +55,11 @@ Share = Annotated[bool, typer.Option(help="parts that other tasks hold already, 
 Prefer = Annotated[str | None, typer.Option(help="nodes in order of preference: desktop,laptop")]
 Replicas = Annotated[int, typer.Option(help="copies of a module at most")]
 Deadline = Annotated[float, typer.Option(help="seconds a request may take")]
+MapWeights = Annotated[
+    bool,
+    typer.Option(
+        "--map-weights", help="where a part does not fit into any memory, map it from a disk: slow, not refused"
+    ),
+]
 Wait = Annotated[bool, typer.Option(help="until it can be asked; if it cannot, take it back")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what it costs, and where it would run")]

@@ -70,6 +70,7 @@ def add(
     share: task_options.Share = True,
     prefer: task_options.Prefer = None,
     replicas: task_options.Replicas = 1,
+    map_weights: task_options.MapWeights = False,
     deadline: task_options.Deadline = 30.0,
     wait: task_options.Wait = True,
     dry_run: task_options.DryRun = False,
@@ -97,6 +98,7 @@ def add(
         deadline_s=deadline,
         threshold=threshold,
         tolerance=tolerance,
+        map_weights=map_weights,
         prefer=[check_id(node.strip(), "node") for node in prefer.split(",")] if prefer else [],
         stand_ins=stand_ins_of(further, options.named_texts(or_input or [], "--or-input")),
     )
