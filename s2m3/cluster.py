@@ -207,12 +207,13 @@ class Cluster:
                 raise S2M3Error(f"{name} ended with {process.returncode}: {self.log(name)[-800:]}")
 
     def stop(self) -> None:
-        """Stops all processes, the broker last."""
-        for process in self._started:
+        """Stops all processes, the broker last; also those that a subclass started in its own way."""
+        started = list(dict.fromkeys([*self._started, *self.processes.values()]))
+        for process in started:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
         deadline = time.monotonic() + _STOP_S
-        for process in self._started:
+        for process in started:
             try:
                 process.wait(max(0.05, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:

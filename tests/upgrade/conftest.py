@@ -36,6 +36,7 @@ def mixed(kind: BrokerKind, tmp_path: Path, old: Path) -> Iterator[Mixed]:
             add_task(site, "noop", m.TaskSpec(model="noop", max_replicas=2, deadline_s=30))
             assert site.wait(_is_whole, WAIT_S), running.words("planner", *NODES)
         yield running
+    assert [name for name, process in running.processes.items() if process.poll() is None] == []
 
 
 def _is_whole(site: Site) -> bool:
