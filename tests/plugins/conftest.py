@@ -5,10 +5,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
 
+from s2m3.agents.registry import entry_points as registered
 from s2m3.agents.registry import installed_classes, requirements
 from s2m3.broker.servers.launch import BrokerKind
 from s2m3.cluster import Cluster
@@ -125,11 +128,18 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A folder on this process's path: what is installed there is read anew."""
+    """A folder on this process's path: what is installed there is read anew, and what is elsewhere is left out."""
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registered, "entry_points", partial(_declared_in, tmp_path))
     _forget()
     yield tmp_path
     _forget()
+
+
+def _declared_in(folder: Path, *, group: str) -> list[EntryPoint]:
+    """The entry points of what is installed in a folder: a checkout's environment may hold packages of its user."""
+    found = [point for point in entry_points(group=group) if point.dist is not None]
+    return [point for point in found if point.dist and Path(str(point.dist.locate_file(""))) == folder]
 
 
 def _forget() -> None:

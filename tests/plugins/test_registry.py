@@ -96,6 +96,17 @@ def test_what_is_no_class_is_refused(on_path: Path, name: str, value: str, why: 
     assert installed_classes() == {}
 
 
+def test_what_a_user_has_installed_besides_does_not_count_in_these_tests(
+    on_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.syspath_prepend(str(elsewhere))
+    install(elsewhere, "acme-foreign", {"foreign": "acme_foreign:load", "cosine": "acme_foreign:load"}, MODULE)
+    install(on_path, "acme-echo", {"echo": "acme_echo:load"}, MODULE)
+    assert refusals() == []
+    assert list(installed_classes()) == ["echo"]
+
+
 @pytest.mark.parametrize(
     ("requires", "extra", "missing"),
     [
