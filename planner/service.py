@@ -136,7 +136,7 @@ class Planner:
 
         Raises:
             UnauthorisedError: The broker refused the login.
-            S2M3Error: No broker answered.
+            BrokerUnreachableError: No broker answered.
         """
         self._loop.start()
         self._plans.start()

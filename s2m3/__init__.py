@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from s2m3.schemas.errors import (
         BadDefinitionError,
         BadInputError,
+        BrokerUnreachableError,
         BusyError,
         ModuleFailedError,
         NameTakenError,
@@ -34,6 +35,7 @@ __all__ = [
     "BadDefinitionError",
     "BadInputError",
     "BrokerSettings",
+    "BrokerUnreachableError",
     "BusyError",
     "Client",
     "ModuleFailedError",

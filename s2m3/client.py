@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from s2m3 import logs
@@ -16,8 +15,10 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.broker.requests.stream_assembler import TextDelta
-from s2m3.schemas.errors import RequestTimeoutError, S2M3Error, UnauthorisedError
+from s2m3.python_inputs import in_words_of_python, with_files_read
+from s2m3.schemas.errors import RequestTimeoutError, S2M3Error, UnauthorisedError, UnknownTaskError
 from s2m3.schemas.messages import RouteDoc
+from s2m3.schemas.near_names import no_such
 from s2m3.schemas.request_ids import new_request_id
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.values import Value
@@ -143,11 +144,13 @@ class Client:
         host: Host of the broker; None for the settings (S2M3_HOST, …).
         port: Port of the broker; None for the settings.
         settings: All settings, instead of host and port.
-        patient: Whether to keep trying for 10 s if no broker answers; False makes that an error at once.
+        patient: Whether to keep trying for 10 s where nothing listens yet, as a service that may start before its
+            broker does. By default that is an error at once.
 
     Raises:
         UnauthorisedError: The broker refused the login.
-        S2M3Error: No broker answered.
+        BrokerUnreachableError: No broker answers at the address: at once where the connection is refused, the host has
+            no address or no route leads there; where nothing comes back, after 10 s.
 
     Example:
         >>> with Client() as client:
@@ -160,7 +163,7 @@ class Client:
         port: int | None = None,
         *,
         settings: BrokerSettings | None = None,
-        patient: bool = True,
+        patient: bool = False,
     ) -> None:
         settings = settings or BrokerSettings.load(host=host, port=port)
         unique = f"py-{secrets.token_hex(6)}"
@@ -202,7 +205,12 @@ class Client:
         Raises:
             S2M3Error: The request failed; the subclass, `code` and `detail` say why, and where.
         """
-        return self.submit(task, deadline_s=deadline_s, options=options, **inputs).result()
+        try:
+            return self.submit(task, deadline_s=deadline_s, options=options, **inputs).result()
+        except UnknownTaskError:
+            if task in (known := self.tasks()):
+                raise
+            raise UnknownTaskError(no_such("task", task, known)) from None
 
     def submit(
         self, task: str, *, deadline_s: float | None = None, options: Mapping[str, Any] | None = None, **inputs: Any
@@ -239,7 +247,7 @@ class Client:
     ) -> R:
         if self._link.refused is not None:
             raise self._link.refused
-        values = {name: _read(value) for name, value in inputs.items() if value is not None}
+        values = {name: with_files_read(value) for name, value in inputs.items() if value is not None}
         request = new_request_id()
         self._open.add(reply)
         reply.add_done_callback(lambda _: self._on_reply_done(reply, request))
@@ -258,7 +266,7 @@ class Client:
             if reply.done() or not reply.set_running_or_notify_cancel():  # cancelled, or the link ended first
                 return
             if result.error is not None:
-                reply.set_exception(result.error)
+                reply.set_exception(in_words_of_python(result.error))
                 return
             reply.set_result(
                 Answer(
@@ -301,6 +309,19 @@ class Client:
         self._link.wait_for(self._listed, _GRACE_S)
         return self._dispatcher.tasks()
 
+    def knows(self, task: str) -> bool:
+        """Returns whether there is a task, once its route has arrived, or all else that the broker retains.
+
+        Of a task that was added this moment, the planner may not have published the route. Where the broker delivers
+        nothing for 5 s, the answer is True: a request will tell.
+        """
+        found: Future[bool] = Future()
+        self._dispatcher.find(task, found.set_result)
+        try:
+            return found.result(_GRACE_S)
+        except TimeoutError:
+            return True
+
     def close(self) -> None:
         """Disconnects; requests without an answer fail."""
         self._dispatcher.close()
@@ -323,12 +344,3 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _read(value: Any) -> Value:
-    """Returns the value with files read; the dispatcher validates it against the task's inputs."""
-    if isinstance(value, Path):
-        return value.read_bytes()
-    if isinstance(value, list | tuple):
-        return [_read(item) for item in value]
-    return value

@@ -6,6 +6,7 @@ from typing import ClassVar
 __all__ = [
     "BadDefinitionError",
     "BadInputError",
+    "BrokerUnreachableError",
     "BusyError",
     "ModuleFailedError",
     "NameTakenError",
@@ -137,6 +138,12 @@ class NotInstalledError(S2M3Error):
     """A package, the weights or a program that is needed is not on this machine. The detail says what brings it."""
 
     code = "not_installed"
+
+
+class BrokerUnreachableError(S2M3Error):
+    """No broker answers at the address: nothing listens, the name has no address, or what listens speaks no MQTT v5."""
+
+    code = "broker_unreachable"
 
 
 class NameTakenError(S2M3Error):

@@ -117,7 +117,8 @@ class Link:
             patient: Whether to keep trying if no broker answers at the address; False makes that an error at once.
 
         Raises:
-            S2M3Error: No broker answered in time (the text says what did), or (UnauthorisedError) it refused the login.
+            BrokerUnreachableError: No broker answered in time; the text says what did.
+            UnauthorisedError: It refused the login.
         """
         self.begin()
         if not self.wait_for(self._connected, timeout_s, patient=patient):

@@ -5,7 +5,7 @@ import os
 import socket
 from dataclasses import dataclass
 
-from s2m3.schemas.errors import S2M3Error
+from s2m3.schemas.errors import BrokerUnreachableError
 
 __all__ = ["NoBroker", "does_not_answer", "error_of", "no_broker"]
 
@@ -50,7 +50,7 @@ def does_not_answer(seconds: float) -> NoBroker:
     return NoBroker(why, at_once=True)
 
 
-def error_of(where: str, waited_s: float, found: NoBroker | None) -> S2M3Error:
+def error_of(where: str, waited_s: float, found: NoBroker | None) -> BrokerUnreachableError:
     """Returns the error for the caller.
 
     Args:
@@ -59,4 +59,4 @@ def error_of(where: str, waited_s: float, found: NoBroker | None) -> S2M3Error:
         found: What the last attempt found; None if it has not ended yet.
     """
     why = f"nothing came back within {waited_s:g} s" if found is None else found.why
-    return S2M3Error(f"no MQTT v5 broker answers at {where}: {why}")
+    return BrokerUnreachableError(f"no MQTT v5 broker answers at {where}: {why}")

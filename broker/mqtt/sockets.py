@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from s2m3.broker.mqtt.no_broker import NoBroker, does_not_answer, error_of, no_broker
-from s2m3.schemas.errors import BadInputError, S2M3Error, UnauthorisedError
+from s2m3.schemas.errors import BadInputError, BrokerUnreachableError, UnauthorisedError
 from s2m3.schemas.settings import BrokerSettings
 
 __all__ = ["ConnectFailures", "cork", "no_delay", "tls_context"]
@@ -143,7 +143,7 @@ class ConnectFailures:
         self.forget()
         return None
 
-    def not_there(self, waited_s: float) -> S2M3Error:
+    def not_there(self, waited_s: float) -> BrokerUnreachableError:
         """Returns the error for a caller that has waited so long for the broker."""
         return error_of(f"{self._settings.host}:{self._settings.port}", waited_s, self.no_broker)
 

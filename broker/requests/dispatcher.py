@@ -124,6 +124,19 @@ class Dispatcher:
         self._requests.on_retained(task, time.monotonic())
         self._schedule_tick()
 
+    def find(self, task: str, on_found: Callable[[bool], None]) -> None:
+        """Calls back, in the loop's thread, with whether a task exists; as soon as that is known. From any thread."""
+        self._loop.call(partial(self._find, task, on_found))
+
+    def _find(self, task: str, on_found: Callable[[bool], None]) -> None:
+        def found(is_there: bool) -> None:  # noqa: FBT001  # the signature of the callback
+            if not is_there and not self._requests.is_asked(task):
+                self.unfollow(task)
+            on_found(is_there)
+
+        self.follow(task)
+        self.routes.find(task, found)
+
     def list_tasks(self, on_listed: Callable[[], None]) -> None:
         """Subscribes to all tasks' routes, from any thread; `on_listed` is called once those retained are known."""
         self._loop.call(partial(self.routes.list_all, on_listed))

@@ -65,6 +65,9 @@ class RouteSubscriptions:
         self._link, self._loop = link, loop
         self._on_route, self._on_state, self._on_load = on_route, on_state, on_load
         self._on_retained, self._probe = on_retained, probe
+        #: tasks whose route would have arrived by now, and task -> the callbacks of `find`
+        self._settled: set[str] = set()
+        self._finders: dict[str, list[Callable[[bool], None]]] = {}
         #: all tasks' routes, once `list_all` was called
         self.listed: dict[str, RouteDoc] = {}
         self._is_listing = False
@@ -136,6 +139,23 @@ class RouteSubscriptions:
             return True
         return False
 
+    def find(self, task: str, on_found: Callable[[bool], None]) -> None:
+        """Calls back with whether a followed task has a route, once that has arrived or all else that is retained."""
+        if task in self._named or task in self._settled or task not in self._tasks:
+            on_found(task in self._named)
+        else:
+            self._finders.setdefault(task, []).append(on_found)
+
+    def _found(self, task: str) -> None:
+        for on_found in self._finders.pop(task, ()):
+            on_found(task in self._named)
+
+    def _settle(self, task: str) -> None:
+        """Handles the arrival of everything that is retained since a task's route was subscribed to."""
+        self._settled.add(task)
+        self._on_retained(task)
+        self._found(task)
+
     def list_all(self, on_listed: Callable[[], None]) -> None:
         """Subscribes to all tasks' routes; `on_listed` is called once those that the broker retains are known."""
         self._is_listing = True
@@ -179,9 +199,11 @@ class RouteSubscriptions:
     def unfollow(self, task: str) -> None:
         """Ends the subscription to a task's route, and to nodes that no other route names."""
         if (topic_filter := self._tasks.pop(task, None)) is not None:
+            self._settled.discard(task)
             self._link.unsubscribe(topic_filter)
             self._removed.heard(task)
             self._route(task, None)
+            self._found(task)
 
     def _route(self, task: str, doc: RouteDoc | None) -> None:
         steps = doc.steps.values() if doc is not None else ()
@@ -190,6 +212,7 @@ class RouteSubscriptions:
         self._waiting.pop(task, None)
         if doc is not None:
             self._named[task] = named
+            self._found(task)
         self._users.update(named - before)
         for node in named - before:
             if self._users[node] == 1:
@@ -216,15 +239,15 @@ class RouteSubscriptions:
     def _came(self, task: str) -> None:
         """Handles the end of the retained messages; other documents arrive as answers to a roll call."""
         if self._is_retaining or self._may_not_ask or task in self._named:
-            self._on_retained(task)
+            self._settle(task)
         else:
-            self._loop.after(EVERY_S + LATEST_S, partial(self._on_retained, task))
+            self._loop.after(EVERY_S + LATEST_S, partial(self._settle, task))
 
     def _refused(self, _: S2M3Error) -> None:
         """Notes that this login may not ask for a roll call: missing documents will not arrive."""
         self._may_not_ask = True
         for task in self._tasks.keys() - self._named.keys():
-            self._on_retained(task)
+            self._settle(task)
 
     def _missing(self) -> frozenset[str]:
         """Returns the missing documents: states of nodes in use, and routes of tasks that may exist."""

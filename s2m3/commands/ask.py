@@ -9,9 +9,10 @@ import typer
 from s2m3.client import Answer, Client, Stream
 from s2m3.commands import options
 from s2m3.schemas import extras
-from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.errors import BadInputError, UnknownTaskError
+from s2m3.schemas.near_names import no_such
 from s2m3.schemas.settings import BrokerSettings
-from s2m3.schemas.wire.plain import plain_value
+from s2m3.schemas.wire.plain import NotAFileError, plain_value
 from s2m3.schemas.wire.values import Value, boxes_in, is_boxes
 
 __all__ = ["ask"]
@@ -29,15 +30,19 @@ def ask(
         list[str] | None, typer.Option("--input", help="a text for another input, NAME=TEXT; repeat for several")
     ] = None,
     deadline: Annotated[float | None, typer.Option(help="seconds to wait; default: the task's")] = None,
-    wait: Annotated[float | None, typer.Option(help="seconds to wait besides for a machine that sleeps [0]")] = None,
+    wait: Annotated[float | None, typer.Option(help="further seconds to wait for a machine that sleeps [0]")] = None,
     max_tokens: options.MaxTokens = None,
     stop: options.StopTexts = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
     timestamps: options.Timestamps = False,
     stream: Annotated[bool, typer.Option("--stream", help="print the text as it is written")] = False,
-    save: Annotated[Path | None, typer.Option("--save", help="file for an answer that is a sound or a picture")] = None,
-    draw: Annotated[Path | None, typer.Option("--draw", help="file for the picture with the boxes")] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", help="file to write an answer to that is a sound or a picture")
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option("--draw", help="file to write the picture to, with the boxes of the answer")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Ask a task. `s2m3 ask retrieval --image cat.jpg --text "a cat" --text "a dog"`."""
@@ -48,13 +53,18 @@ def ask(
     inputs: dict[str, Any] = {"text": text or None, "audio": _checked(audio)}
     inputs["image"] = [_checked(path) for path in image] if image else None
     inputs |= options.named_texts(other or [], "--input")
-    with Client(settings=settings, patient=False) as client:
-        if stream:
-            with client.stream(task, deadline_s=deadline, options=how, **inputs) as parts:
-                _print_parts(parts, as_json=as_json)
-                answer = parts.result()
-        else:
-            answer = client.ask(task, deadline_s=deadline, options=how, **inputs)
+    try:
+        with Client(settings=settings) as client:
+            if not client.knows(task):
+                raise UnknownTaskError(no_such("task", task, client.tasks()))
+            if stream:
+                with client.stream(task, deadline_s=deadline, options=how, **inputs) as parts:
+                    _print_parts(parts, as_json=as_json)
+                    answer = parts.result()
+            else:
+                answer = client.ask(task, deadline_s=deadline, options=how, **inputs)
+    except NotAFileError as error:
+        raise BadInputError(f"{error.name} is no text: --image FILE or --audio FILE sends a file") from error
     if save is not None:
         _save(answer, save)
     if drawn is not None:

@@ -48,7 +48,7 @@ def run(settings: DoorSettings, doors: Doors) -> None:
         from s2m3.doors.wyoming_door import WyomingDoor  # noqa: PLC0415  # its packages are an extra of their own
 
         opened.append(WyomingDoor(settings))
-    with Client(settings=settings) as client:
+    with Client(settings=settings, patient=True) as client:
         asyncio.run(_serve(client, opened))
 
 

@@ -17,6 +17,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from s2m3.schemas.errors import BadInputError
+from s2m3.schemas.near_names import among, no_such
 from s2m3.schemas.roles import Rights, Role, check_login_name
 from s2m3.secured import mosquitto
 from s2m3.secured.authority import Authority
@@ -189,7 +190,7 @@ class SecuredFolder:
         """
         old = self.registry.logins.get(name)
         if old is None or old.role != role:
-            there = ", ".join(n for n, login in self.registry.logins.items() if login.role == role) or "none"
+            there = among((n for n, login in self.registry.logins.items() if login.role == role), name)
             raise BadInputError(f"no {role} {name!r} whose rights could change; there are: {there}")
         gone = without or Rights()
         login = old.with_rights(tasks=tasks, reads=reads, writes=writes)
@@ -230,7 +231,7 @@ class SecuredFolder:
         logins = dict(self.registry.logins)
         revoked_login = logins.pop(name, None)
         if revoked_login is None:
-            raise BadInputError(f"no login {name!r}; there are: {', '.join(sorted(logins)) or 'none'}")
+            raise BadInputError(no_such("login", name, logins))
         now = datetime.now(UTC)
         revoked = (Revoked(serial=c.serial, name=name, when=now) for c in revoked_login.certificates)
         self._save(logins=logins, revoked=(*self.registry.revoked, *revoked))

@@ -20,6 +20,7 @@ from s2m3.schemas.wire.values import Kind, Value, check_kind
 from s2m3.schemas.wire.work import Timing
 
 __all__ = [
+    "NotAFileError",
     "PlainRequest",
     "Transaction",
     "encode_plain_error",
@@ -46,6 +47,14 @@ _LONGEST_DEADLINE_S = 86_400
 #: A transaction that is the first key of a JSON object, and the longest beginning in which one is looked for, bytes.
 _FIRST_TRANSACTION = re.compile(rb'\s*\{\s*"transaction"\s*:\s*("(?:[^"\\]|\\.)*"|[-+.0-9eE]+)\s*[,}]')
 _BEGINNING = 4_096
+
+
+class NotAFileError(BadInputError):
+    """The value `given` of the input `name` is no file in plain form. The Python client has other words for it."""
+
+    def __init__(self, name: str, given: object) -> None:
+        super().__init__(f'input {name!r} takes {{"base64": "…"}}')
+        self.name, self.given = name, given
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,8 @@ def _files_of(name: str, value: Any) -> Value:
 
 
 def _bytes_of(name: str, value: Any) -> bytes:
+    if isinstance(value, bytes):  # one of several, of a Python caller
+        return as_file(*file_in(value))
     if isinstance(value, str):
         given = value.encode(errors="replace")
         data, media_type = file_in(given)
@@ -139,7 +150,7 @@ def _bytes_of(name: str, value: Any) -> bytes:
             return as_file(data, media_type)
     text = value.get("base64") if isinstance(value, dict) else None
     if not isinstance(text, str):
-        raise BadInputError(f'input {name!r} takes {{"base64": "…"}}')
+        raise NotAFileError(name, value)
     try:
         data, media_type = decode_base64(text)
     except ValueError as error:

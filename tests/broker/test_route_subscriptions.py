@@ -141,6 +141,39 @@ def test_a_node_that_is_not_watched_any_more_is_heard_of_while_a_route_names_it(
     assert (made.heard[-1], "home/node/b/state" in made.filters) == (("state", "b", False), False)
 
 
+def test_a_task_is_found_as_soon_as_its_route_has_come(made: Requester) -> None:
+    found: list[bool] = []
+    made.followed.follow("porch")
+    made.followed.find("porch", found.append)
+    assert found == []
+    made.route("porch", "a")
+    made.followed.find("porch", found.append)
+    assert found == [True, True]
+
+
+def test_a_task_is_missed_as_soon_as_everything_else_that_is_retained_has_come(made: Requester) -> None:
+    found: list[bool] = []
+    state = PlannerState(state="online", epoch=1).encode()
+    made.link.deliver("home/planner/state", state, retain=True)
+    made.followed.follow("porch")
+    made.followed.find("porch", found.append)
+    assert found == []
+    made.link.connect()  # the SUBACK, after which a broker sends what it retains
+    assert found == [False], "no time has passed"
+    assert made.retained == ["porch"]
+    for name in ("porch", "My Task"):
+        made.followed.find(name, found.append)
+    assert found == [False] * 3
+
+
+def test_a_task_is_missed_when_its_subscription_ends(made: Requester) -> None:
+    found: list[bool] = []
+    made.followed.follow("porch")
+    made.followed.find("porch", found.append)
+    made.followed.unfollow("porch")
+    assert found == [False]
+
+
 def test_a_name_that_no_task_can_have_is_not_subscribed_to(made: Requester) -> None:
     for name in ("", "+", "#", "a/b", "My Task"):
         made.followed.follow(name)

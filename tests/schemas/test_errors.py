@@ -23,7 +23,7 @@ CLASSES = [
 
 def test_the_codes_are_those_of_the_contract() -> None:
     """Some are said to the person at this machine only."""
-    here = {"error", "not_installed", "name_taken", "unsupported_checkpoint"}
+    here = {"error", "broker_unreachable", "not_installed", "name_taken", "unsupported_checkpoint"}
     assert {cls.code for cls in CLASSES} - here == CODES
 
 

@@ -92,6 +92,13 @@ def test_inputs_that_are_not_what_the_task_takes_are_bad_input(zoo_client: Clien
         zoo_client.ask("classification", **given)
 
 
+def test_a_path_as_a_text_is_refused_with_what_python_gives(zoo_client: Client) -> None:
+    with pytest.raises(
+        errors.BadInputError, match=r"takes a file, as bytes or as a pathlib\.Path, not the text 'cat.jpg'"
+    ):
+        zoo_client.ask("classification", image="cat.jpg")
+
+
 def test_a_deadline_already_past_is_a_timeout(zoo_client: Client) -> None:
     with pytest.raises(errors.RequestTimeoutError):
         zoo_client.ask("classification", image=sample("chelsea.jpg"), deadline_s=0)
