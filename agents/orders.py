@@ -1,4 +1,4 @@
-"""Orders to this agent: to drain, to measure again, to put its machine to sleep, to wake another's; and idleness."""
+"""Orders to this agent: to drain, to take work again, to measure, to sleep, to wake another machine; and idleness."""
 
 import threading
 import time
@@ -28,6 +28,7 @@ class Orders:
         settings: The settings of this node.
         link: The agent's connection.
         drain: Called when the node is ordered to drain.
+        undrain: Called when the node is ordered to take work again.
         measure: Called, in a thread of its own, when the node is ordered to measure speed and link again.
     """
 
@@ -37,11 +38,12 @@ class Orders:
         link: Link,
         *,
         drain: Callable[[], None],
+        undrain: Callable[[], None],
         measure: Callable[[], None],
     ) -> None:
         self._link, self._node = link, settings.node
         self._may_sleep = settings.sleep_command is not None
-        self._drain, self._measure = drain, measure
+        self._drain, self._undrain, self._measure = drain, undrain, measure
         self._idle_s: float | None = None
         self._busy_at = time.monotonic()
         #: MAC address -> when the last magic packet was sent there
@@ -53,6 +55,7 @@ class Orders:
         """Subscribes. An access list of an older release lacks what is not required."""
         listen(self._link, topics.CONTROL, self._on_profile, verb="profile")
         listen(self._link, topics.CONTROL, self._on_drain, verb="drain")
+        listen(self._link, topics.CONTROL, self._on_undrain, verb="undrain", required=False)
         listen(self._link, topics.CONTROL, self._on_sleep, verb="sleep", required=False)
         listen(self._link, topics.NODE_SETTINGS, self._on_settings, node=self._node, required=False)
         listen(self._link, topics.WAKE, self._on_wake, helper=self._node, required=False)
@@ -81,6 +84,10 @@ class Orders:
     def _on_drain(self, _: str, request: m.ControlRequest | None) -> None:
         if request is not None and request.node == self._node:
             self._drain()
+
+    def _on_undrain(self, _: str, request: m.ControlRequest | None) -> None:
+        if request is not None and request.node == self._node:
+            self._undrain()
 
     def _on_profile(self, _: str, request: m.ControlRequest | None) -> None:
         if request is not None and request.node in (None, self._node):

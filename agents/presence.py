@@ -48,6 +48,7 @@ class Presence:
         self._link = link
         self._node = node
         self._state = m.NodeState(state="ready", boot=boot, protocol=PROTOCOL)
+        self._leaves = False
         self._reported = m.Reported(boot=boot)
         self._profile: m.NodeProfile | None = None
         #: sources that tasks named and that this node can load
@@ -155,7 +156,22 @@ class Presence:
         if self._profile is not None:
             self._publish(topics.NODE_STATE, self._state)
 
-    def change_state(self, state: Literal["draining", "lost"], *, left: bool = False, asleep: bool = False) -> None:
+    def drain(self, *, leaves: bool = False) -> None:
+        """Publishes that the node takes no new work; `leaves` if it then ends, which no order takes back."""
+        self._leaves = self._leaves or leaves
+        if self.state == "ready":
+            _log.info("draining", node=self._node)
+            self.change_state("draining")
+
+    def undrain(self) -> None:
+        """Publishes that the node takes work again, if an order had it drain and it is not ending."""
+        if self.state == "draining" and not self._leaves:
+            _log.info("undrained", node=self._node)
+            self.change_state("ready")
+
+    def change_state(
+        self, state: Literal["ready", "draining", "lost"], *, left: bool = False, asleep: bool = False
+    ) -> None:
         """Sets and publishes a new state; `left` if the node leaves in order, `asleep` if its machine goes to sleep."""
         self._state = self._state.model_copy(update={"state": state, "left": left, "asleep": asleep})
         self.tell_state()

@@ -110,7 +110,8 @@ class Agent:
         self._plan = m.Plan(epoch=0, revision=0)
         self._leaving: set[str] = set()
         self._losses = 0  # of the connection
-        self._orders = Orders(settings, self.link, drain=self._start_draining, measure=self._measure_again)
+        drain, undrain = self._presence.drain, self._presence.undrain
+        self._orders = Orders(settings, self.link, drain=drain, undrain=undrain, measure=self._measure_again)
         raise_limit()
         connections = 1 + (len(settings.addresses) if settings.fallback else 0)
         self._gateways = Gateways(self._node, self._make_gateway, most_gateways(connections))
@@ -134,7 +135,7 @@ class Agent:
 
         Raises:
             UnauthorisedError: The broker refused the login.
-            S2M3Error: No broker answered.
+            BrokerUnreachableError: No broker answered.
         """
         limit_threads(self._resources.threads)
         self._loop.start()
@@ -225,7 +226,7 @@ class Agent:
             timeout_s: Longest wait, seconds.
             unless: Ends the wait when set.
         """
-        self._loop.call(self._start_draining)
+        self._loop.call(partial(self._presence.drain, leaves=True))
         deadline = time.monotonic() + timeout_s
         while (self._plan.modules or self._plan.gateways or self._leaving) and time.monotonic() < deadline:
             if unless.wait(0.05):
@@ -245,11 +246,6 @@ class Agent:
     def _measure_again(self) -> None:
         with suppress(UnauthorisedError):  # the owner checks `refused`
             self._measure()
-
-    def _start_draining(self) -> None:
-        if self._presence.state == "ready":
-            _log.info("draining", node=self._node)
-            self._presence.change_state("draining")
 
     def _on_plan(self, _: str, plan: m.Plan | None) -> None:
         if plan is not None and (plan.epoch, plan.revision) < (self._plan.epoch, self._plan.revision):

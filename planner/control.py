@@ -9,11 +9,14 @@ from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.errors import BadInputError, S2M3Error
+from s2m3.schemas.near_names import among
 
 __all__ = ["handle_control", "listen_for_control"]
 
-#: The verbs of releases before nodes slept; an access list of theirs lacks the others.
+#: The verbs of the first release; its access list lacks the others.
 _REQUIRED = ("replan", "drain", "profile")
+#: Orders to a node, which it carries out itself: its new state is what causes a plan.
+_OF_THE_NODE = ("sleep", "undrain")
 
 
 def listen_for_control(
@@ -54,7 +57,7 @@ def handle_control(
     """Handles a control request, and returns the response; a bad request becomes an error response.
 
     Args:
-        verb: replan, drain, sleep, wake or profile.
+        verb: replan, drain, undrain, sleep, wake or profile.
         payload: The JSON request; empty for one without fields.
         cluster: The cluster state.
         plan_again: Replans and returns the response's `data`.
@@ -72,18 +75,26 @@ def handle_control(
     if verb == "wake" and request.node is not None:
         wake(request.node)
         return m.ControlResponse(status="ok", transaction=transaction)
-    # a node that is to sleep heard the order too, and says that it is draining
-    return m.ControlResponse(status="ok", data=plan_again() if verb != "sleep" else {}, transaction=transaction)
+    data = {} if verb in _OF_THE_NODE else plan_again()
+    return m.ControlResponse(status="ok", data=data, transaction=transaction)
 
 
 def _check_drain(cluster: ClusterState, node: str | None) -> None:
+    _check_present(cluster, node, "drain")
+
+
+def _check_undrain(cluster: ClusterState, node: str | None) -> None:
+    _check_present(cluster, node, "undrain")
+
+
+def _check_present(cluster: ClusterState, node: str | None, verb: str) -> None:
     if node not in cluster.nodes.present:
-        raise BadInputError(f"drain needs the name of a node that is there, not {node!r}")
+        there = among(cluster.nodes.present, node)
+        raise BadInputError(f"{verb} needs the name of a node that is there, not {node!r}; there are: {there}")
 
 
 def _check_sleep(cluster: ClusterState, node: str | None) -> None:
-    if node not in cluster.nodes.present:
-        raise BadInputError(f"sleep needs the name of a node that is there, not {node!r}")
+    _check_present(cluster, node, "sleep")
     profile = cluster.profiles.get(node or "")
     if profile is None or not profile.sleeps:
         raise BadInputError(f"{node} has no command that puts its machine to sleep: s2m3 agent --sleep-command")
@@ -91,8 +102,8 @@ def _check_sleep(cluster: ClusterState, node: str | None) -> None:
 
 def _check_wake(cluster: ClusterState, node: str | None) -> None:
     if node not in (sleeping := cluster.sleeping()):
-        known = ", ".join(sleeping) or "none"
+        known = among(sleeping, node)
         raise BadInputError(f"wake needs the name of a node that left in order and has a wake address ({known})")
 
 
-_CHECKS = {"drain": _check_drain, "sleep": _check_sleep, "wake": _check_wake}
+_CHECKS = {"drain": _check_drain, "undrain": _check_undrain, "sleep": _check_sleep, "wake": _check_wake}

@@ -36,7 +36,7 @@ _COMMANDS = {
     "bind": ("bind", "bind"),
     "unbind": ("bind", "unbind"),
     "bindings": ("bind", "list_bindings"),
-    "drain": ("services", "drain"),
+    "drain": ("drain", "drain"),
     "forget": ("services", "forget"),
     "replan": ("services", "replan"),
     "uninstall": ("uninstall", "uninstall"),

@@ -111,7 +111,7 @@ def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
         *(t.CLIENT_IN.at(root, client=f"{kind}-{name}") for kind in ("node", "probe")),
         *_all(root, t.PLANNER_STATE, t.TASK, t.ROUTE, t.NODE_STATE, t.NODE_LOAD, t.ROLLCALL),
         *_all(root, *_REQUESTS),  # this node may become the gateway of any task
-        *(t.CONTROL.at(root, verb=verb) for verb in ("drain", "profile", "sleep")),
+        *(t.CONTROL.at(root, verb=verb) for verb in ("drain", "undrain", "profile", "sleep")),
         *(t.NODE_SETTINGS.at(root, node=name), t.WAKE.at(root, helper=name)),
         *(t.PART_WANTED.all(root), t.PART_REQUEST.all(root, holder=name)),
         *(path.all(root, asker=name) for path in (t.PART_OFFER, t.PART_PIECE)),

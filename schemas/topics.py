@@ -141,7 +141,7 @@ WAKE = Topic("wake/{helper}", "order to an agent: send a magic packet to a sleep
 DEMAND = Topic("demand/{task}", "requests want a node that sleeps", qos=0, document=s.Demand)
 CONTROL = Topic(
     "control/{verb}",
-    "control request: replan, drain, sleep, wake, profile (measure again), preview, clear-history",
+    "control request: replan, drain, undrain, sleep, wake, profile (measure again), preview, clear-history",
     document=m.ControlRequest,
 )
 CONTROL_RESPONSE = Topic("control/{verb}/response", "response to a control request", document=m.ControlResponse)
@@ -169,7 +169,7 @@ HISTORY_PICTURE = Raw("history/picture/{asker}/{task}/{entry}", "the picture of 
 HISTORY_DONE = Topic("history/done/{asker}", "the end of what a query found", document=h.HistoryDone)
 
 #: The verbs of `control/{verb}`.
-VERBS = ("replan", "drain", "profile", "sleep", "wake")
+VERBS = ("replan", "drain", "undrain", "profile", "sleep", "wake")
 #: The verb that asks what a task would cost: a question, and operators' alone.
 PREVIEW = "preview"
 ALL: tuple[TopicPath, ...] = (

@@ -1,4 +1,4 @@
-// The devices of a site, and what can be ordered: take out, forget, put to sleep, wake, measure again, plan again.
+// The devices of a site, and what can be ordered: take out, bring back, forget, put to sleep, wake, measure again, plan again.
 import { useState } from "preact/hooks";
 import type { Connection } from "./connection";
 import { act } from "./orders";
@@ -73,6 +73,7 @@ function Device({ node, asleep, order, forget }: DeviceProps) {
     </button>
   );
   const ready = present(node) && node.state?.state === "ready";
+  const draining = node.state?.state === "draining";
   return (
     <li data-device={node.id}>
       <div>
@@ -82,6 +83,7 @@ function Device({ node, asleep, order, forget }: DeviceProps) {
         {asleep !== undefined && button("wake", t.setup.wake, t.setup.wakeWhat)}
         {ready && node.profile?.sleeps && button("sleep", t.setup.sleep, t.setup.sleepWhat)}
         {ready && button("drain", t.setup.drain, t.setup.drainWhat)}
+        {draining && button("undrain", t.setup.undrain, t.setup.undrainWhat)}
         {!present(node) && <Sure what={node.id} word={t.setup.forget} does={() => void forget(node.id)} />}
       </div>
     </li>

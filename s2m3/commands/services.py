@@ -1,4 +1,4 @@
-"""The commands that run one service each (broker, planner, bridge), and the orders to a site: drain, replan."""
+"""The commands that run one service each (broker, planner, bridge), and the orders to a site: forget, replan."""
 
 import json
 import socket
@@ -18,19 +18,20 @@ from s2m3.commands.signals import Signals
 from s2m3.schemas import extras, topics
 from s2m3.schemas.checkpoints.own_architectures import own_architectures
 from s2m3.schemas.errors import BadInputError, S2M3Error, UnauthorisedError
+from s2m3.schemas.near_names import no_such
 from s2m3.schemas.settings import BridgeSettings, BrokerSettings, PlannerSettings
 from s2m3.snapshot import Site
 
-__all__ = ["bridge", "broker", "drain", "forget", "planner", "replan"]
+__all__ = ["bridge", "broker", "forget", "planner", "replan"]
 
 _ANSWER_S = 10.0
 
 
 def broker(
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="for MQTT v5 (Mosquitto: 3.1.1 too)")] = 1883,
-    port_v3: Annotated[int, typer.Option(min=0, max=65_535, help="for MQTT 3.1.1 on the embedded broker")] = 1884,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="port for MQTT v5 (Mosquitto: 3.1.1 too)")] = 1883,
+    port_v3: Annotated[int, typer.Option(min=0, max=65_535, help="port for MQTT 3.1.1 on the embedded broker")] = 1884,
     port_ws: Annotated[
-        int | None, typer.Option(min=0, max=65_535, help="for the page: MQTT over websockets; default: none")
+        int | None, typer.Option(min=0, max=65_535, help="port for the page (MQTT over websockets); default: none")
     ] = None,
     kind: Annotated[str | None, typer.Option(help="mosquitto | embedded; default: Mosquitto where installed")] = None,
     *,
@@ -116,13 +117,18 @@ def _when_elected(election: Election, settings: BrokerSettings, make: Callable[[
     BridgeSettings,
     quiet=False,
     homeassistant=Annotated[bool | None, typer.Option(help="announce nodes and tasks to Home Assistant [yes]")],
-    discovery_prefix=Annotated[str | None, typer.Option(help="as set in Home Assistant [homeassistant]")],
-    forget_s=Annotated[float | None, typer.Option(help="what nobody tells again so long after a connect is gone [30]")],
+    discovery_prefix=Annotated[
+        str | None, typer.Option(help="prefix of discovery topics, as set in Home Assistant [homeassistant]")
+    ],
+    forget_s=Annotated[
+        float | None, typer.Option(help="seconds from a connect until what nobody has published again is gone [30]")
+    ],
     pictures=Annotated[
-        str | None, typer.Option(help="off, or seconds that a task's last picture stays on the broker [600]")
+        str | None,
+        typer.Option(help="seconds that a task's last picture stays on the broker, or off: none is published [600]"),
     ],
     answers=Annotated[
-        str | None, typer.Option(help="off, keep, or seconds that last answers stay on the broker [86400]")
+        str | None, typer.Option(help="seconds that last answers stay on the broker, or off, or keep: for ever [86400]")
     ],
     history=Annotated[
         Path | None, typer.Option(help="file that keeps answers and pictures for the page [in memory, 10 minutes]")
@@ -140,44 +146,17 @@ def bridge(settings: BridgeSettings) -> None:
     _when_elected(BRIDGE, settings, lambda epoch: Bridge(settings, epoch))
 
 
-#: How a drained node comes back.
-_AGAIN = "its agent, started again, takes work again"
-
-
 @options.with_settings(BrokerSettings)
-def drain(
-    settings: BrokerSettings,
-    node: Annotated[str, typer.Argument(help="the node to take out")],
-    *,
-    wait: Annotated[float, typer.Option(min=0, help="seconds that other nodes have to take its modules over")] = 20,
+def forget(
+    settings: BrokerSettings, node: Annotated[str, typer.Argument(help="name of the node that is gone")]
 ) -> None:
-    """Take a node out gently: its modules move first. `s2m3 drain pi5`, for large modules with `--wait 300`."""
-    with Site(settings) as site:
-        order(site, "drain", node)
-        moved = site.wait(lambda s: not _holds_anything(s, node), wait)
-        if not moved:
-            held = ", ".join(spec.id for spec in site.plans[node].modules) if node in site.plans else "nothing"
-            raise S2M3Error(
-                f"{node} takes no more work, but after {wait:g} s it still holds {held}: no other node can, or not yet "
-                f"({_AGAIN})"
-            )
-    typer.echo(f"{node} is drained: it holds no modules and can be switched off ({_AGAIN})")
-
-
-@options.with_settings(BrokerSettings)
-def forget(settings: BrokerSettings, node: Annotated[str, typer.Argument(help="the node that is gone")]) -> None:
     """Clear what a node that will not return has left on the broker. `s2m3 forget pi5`."""
     with Site(settings) as site:
         if site.nodes.state(node) is None and node not in site.profiles:
-            raise BadInputError(f"no node {node!r}; there are: {', '.join(sorted(site.profiles)) or 'none'}")
+            raise BadInputError(no_such("node", node, site.profiles))
         for left in (topics.NODE_STATE, topics.NODE_REPORTED, topics.NODE_PROFILE, topics.NODE_SETTINGS):
             site.publish(left, b"", node=node)
     typer.echo(f"{node} is forgotten; if it still runs it tells of itself again")
-
-
-def _holds_anything(site: Site, node: str) -> bool:
-    plan, reported = site.plans.get(node), site.reported.get(node)
-    return bool(plan and (plan.modules or plan.gateways)) or bool(reported and reported.modules)
 
 
 @options.with_settings(BrokerSettings)
@@ -187,7 +166,7 @@ def replan(
     measure: Annotated[bool, typer.Option(help="have the nodes measure their speed and link again first")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Have the planner look at everything afresh. `s2m3 replan --measure`."""
+    """Have the planner place all modules afresh. `s2m3 replan --measure`."""
     with Site(settings) as site:
         if measure:
             before = dict(site.profiles)

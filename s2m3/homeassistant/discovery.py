@@ -56,9 +56,9 @@ class Devices:
         return f"{self.prefix}/status"
 
     def node(self, node: str, version: str | None) -> dict[str, Any]:
-        """Returns a node's document: connectivity, memory, queue, latency, and a button to drain it."""
+        """Returns a node's document: connectivity, memory, queue, latency, and buttons to drain it and back."""
         state = topics.BRIDGE_NODE.at(self.root, node=node)
-        drain = topics.CONTROL.at(self.root, verb="drain")
+        drain, undrain = (topics.CONTROL.at(self.root, verb=verb) for verb in ("drain", "undrain"))
         components = {
             "connectivity": _connectivity(state, "value_json.connected") | {"avty": self._available()},
             "memory-free": _MEGABYTES | {"name": "Free memory", **_value(state, "free_mb")},
@@ -82,6 +82,7 @@ class Devices:
                 "json_attr_tpl": "{{ {'modules': value_json.modules} | tojson }}",
             },
             "drain": _button("Drain", drain, json.dumps({"node": node}), "mdi:tray-remove"),
+            "undrain": _button("Undo drain", undrain, json.dumps({"node": node}), "mdi:tray-plus"),
         }
         available = self._available(state, "value_json.connected")
         return self._device("node", node, components, available, model="node", version=version)

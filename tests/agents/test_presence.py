@@ -119,6 +119,32 @@ def test_a_new_state_is_told_and_told_again_with_all_the_rest(told: Told) -> Non
     assert NodeState.model_validate_json(told.link.at(STATE)[-1]).state == "draining"
 
 
+def test_an_order_to_drain_is_taken_back_and_the_end_of_the_agent_is_not(told: Told) -> None:
+    told.introduce()
+    told.all()
+    told.presence.undrain()
+    assert told.all() == [], "it takes work already"
+    told.presence.drain()
+    told.presence.drain()
+    told.presence.undrain()
+    states = [NodeState.model_validate_json(message.payload).state for message in told.all()]
+    assert states == ["draining", "ready"]
+    told.presence.drain()
+    told.presence.drain(leaves=True)
+    told.presence.undrain()
+    assert [NodeState.model_validate_json(message.payload).state for message in told.all()] == ["draining"]
+    assert told.presence.state == "draining"
+
+
+def test_a_node_that_is_lost_neither_drains_nor_comes_back(told: Told) -> None:
+    told.introduce()
+    told.presence.change_state("lost")
+    told.all()
+    told.presence.drain()
+    told.presence.undrain()
+    assert (told.presence.state, told.all()) == ("lost", [])
+
+
 def report(ms: float = 10.0, **changes: Any) -> Reported:
     module = ModuleReport(state="ready", ms=ms)
     return Reported(boot="boot-1", modules={"m": module}, **changes)

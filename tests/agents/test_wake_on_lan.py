@@ -74,7 +74,7 @@ class Node:
     """The orders of a node, with a clock of their own."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **settings: object) -> None:
-        self.now, self.drained = 100.0, 0
+        self.now, self.drained, self.undrained = 100.0, 0, 0
         self.sent: list[tuple[str, str | None, int]] = []
         monkeypatch.setattr(orders_module, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(orders_module, "send_magic_packet", self._send)
@@ -83,6 +83,7 @@ class Node:
             AgentSettings.load(node="desktop", root="home", **settings),
             self.link,  # type: ignore[arg-type]
             drain=self._drain,
+            undrain=self._undrain,
             measure=lambda: None,
         )
         self.orders.start()
@@ -93,6 +94,9 @@ class Node:
 
     def _drain(self) -> None:
         self.drained += 1
+
+    def _undrain(self) -> None:
+        self.undrained += 1
 
     def say(self, path: topics.TopicPath, payload: bytes, **ids: str) -> None:
         self.link.deliver(path.at("home", **ids), payload)
@@ -138,9 +142,10 @@ def test_an_idle_time_that_is_taken_back_does_not_count(monkeypatch: pytest.Monk
 
 def test_an_order_to_sleep_or_drain_is_for_the_node_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node(monkeypatch, sleep_command="true")
-    for verb in ("sleep", "drain"):
+    for verb in ("sleep", "drain", "undrain"):
         node.say(topics.CONTROL, ControlRequest(node="attic").encode(), verb=verb)
-    assert (node.orders.wants_sleep, node.drained) == (False, 0)
-    for verb in ("sleep", "drain"):
+        node.say(topics.CONTROL, ControlRequest().encode(), verb=verb)
+    assert (node.orders.wants_sleep, node.drained, node.undrained) == (False, 0, 0)
+    for verb in ("sleep", "drain", "undrain"):
         node.say(topics.CONTROL, ControlRequest(node="desktop").encode(), verb=verb)
-    assert (node.orders.wants_sleep, node.drained) == (True, 1)
+    assert (node.orders.wants_sleep, node.drained, node.undrained) == (True, 1, 1)

@@ -23,7 +23,7 @@ _WHERE = {
     "answer": ("client/node-a/in",),
     "plain request": ("request/noop",),
     "plan/{node}": ("plan/a",),
-    "control/{verb}": ("control/profile", "control/drain"),
+    "control/{verb}": ("control/profile", "control/drain", "control/undrain"),
     "node/{node}/load": ("node/z/load",),
     "node/{node}/state": ("node/z/state",),
 }

@@ -206,20 +206,26 @@ def test_the_picture_of_a_plain_request_is_with_its_answer(site: Cluster, page: 
         expect(page.locator("[data-entry=mirror] .card img")).to_have_count(3)
 
 
-def test_a_sleeping_device_can_be_woken_and_one_with_a_command_put_to_sleep(open_page: Open) -> None:
+def test_a_sleeping_device_is_woken_one_with_a_command_put_to_sleep_a_drained_one_brought_back(open_page: Open) -> None:
     with Broker(default_kind(), ws_port=0, page_role="operator") as broker, Teller(broker) as teller:
         assert broker.page is not None
-        teller.tell(*RecordedSite(nodes=2, modules=6, tasks=2).retained())
+        teller.tell(*RecordedSite(nodes=3, modules=6, tasks=2).retained())
         speeds = {"memory_mb": 1000, "runtime_mb": 400, "gflops": 50, "latency_ms": 1, "mbps": 100}
         teller.say("node/node-00/profile", {"boot": "b", "version": "0", "sleeps": True, **speeds})
         teller.say("node/node-01/state", {"state": "lost", "boot": "b", "left": True, "asleep": True})
+        teller.say("node/node-02/state", {"state": "draining", "boot": "b"})
         teller.say("planner/state", {"state": "online", "epoch": 1, "asleep": {"node-01": "asleep; can be woken"}})
         with (
             PlainCaller(broker.port_v3, paho.MQTTv311, (f"{ROOT}/control/+",)) as planner,
             PageServer(broker.page.url, root=ROOT, door=broker.page) as server,
         ):
             page = open_page(server.url, view="do")
-            for button, verb, node in (("Wake", "wake", "node-01"), ("Put to sleep", "sleep", "node-00")):
+            orders = (
+                ("Wake", "wake", "node-01"),
+                ("Put to sleep", "sleep", "node-00"),
+                ("Bring back", "undrain", "node-02"),
+            )
+            for button, verb, node in orders:
                 page.get_by_role("button", name=f"{button}: {node}").click()
                 while (message := planner.message()).topic != f"{ROOT}/control/{verb}":
                     pass

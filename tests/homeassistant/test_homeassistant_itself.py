@@ -84,6 +84,7 @@ def test_entities_appear_with_names_units_and_classes_that_make_sense(hass: Home
         "sensor.s2m3_node_laptop_modules": ("modules", None, "S2M3 node laptop Modules"),
         "binary_sensor.s2m3_node_laptop_connectivity": (None, "connectivity", "S2M3 node laptop Connectivity"),
         "button.s2m3_node_laptop_drain": (None, None, "S2M3 node laptop Drain"),
+        "button.s2m3_node_laptop_undo_drain": (None, None, "S2M3 node laptop Undo drain"),
         "sensor.s2m3_porch_answer": (None, None, "S2M3 porch Answer"),
         "sensor.s2m3_porch_score": (None, None, "S2M3 porch Score"),
         "sensor.s2m3_porch_latency": ("ms", "duration", "S2M3 porch Latency"),

@@ -49,14 +49,23 @@ def test_an_order_is_followed_once_and_the_response_says_what_came_of_it(
     assert planner.planned == 1
 
 
+@pytest.mark.parametrize("verb", ["drain", "undrain"])
 @pytest.mark.parametrize("payload", [b'{"transaction": 1}', b'{"transaction": 1, "node": "gone"}'])
-def test_a_drain_needs_a_node_that_is_there(payload: bytes) -> None:
+def test_a_drain_needs_a_node_that_is_there_and_says_which_are(verb: str, payload: bytes) -> None:
     planner = Planner()
-    response = planner.told("drain", payload)
+    response = planner.told(verb, payload)
     assert (response.status, response.transaction, planner.planned) == ("error", 1, 0)
     assert response.error is not None
     assert response.error.code == "bad_input"
-    assert response.error.detail.startswith("drain needs the name of a node that is there, not ")
+    assert response.error.detail.startswith(f"{verb} needs the name of a node that is there, not ")
+    assert response.error.detail.endswith("; there are: " + ", ".join(sorted(planner.cluster.nodes.present)))
+
+
+def test_a_node_takes_its_drain_back_itself() -> None:
+    planner = Planner()
+    response = planner.told("undrain", b'{"transaction": 1, "node": "a"}')
+    assert response == ControlResponse(status="ok", transaction=1)
+    assert planner.planned == 0, "its new state is what is planned for"
 
 
 def test_a_node_with_a_command_for_it_is_put_to_sleep_by_itself() -> None:

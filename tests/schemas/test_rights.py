@@ -9,8 +9,8 @@ from s2m3.schemas.roles import ROLES, Rights, Role, check_login_name, rights_of
 RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
     ("planner", ()): (
         """
-        home/control/drain home/control/profile home/control/replan home/control/sleep home/control/wake
-        home/control/preview
+        home/control/drain home/control/undrain home/control/profile home/control/replan home/control/sleep
+        home/control/wake home/control/preview
         home/demand/+ home/node/+/load home/node/+/profile home/node/+/settings
         home/node/+/reported home/node/+/state home/plan/+ home/planner/health home/planner/state
         home/request/+ home/request/+/+ home/request/+/+/+ home/rollcall home/route/+ home/task/+
@@ -23,8 +23,8 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
     ),
     ("agent", ()): (
         """
-        home/client/node-n1/in home/client/probe-n1/in home/control/drain home/control/profile home/control/sleep
-        home/node/n1/settings home/wake/n1
+        home/client/node-n1/in home/client/probe-n1/in home/control/drain home/control/undrain
+        home/control/profile home/control/sleep home/node/n1/settings home/wake/n1
         home/module/+/n1/in home/node/+/load home/node/+/state home/plan/n1 home/request/+ home/request/+/+
         home/part/offer/+/n1 home/part/piece/+/n1 home/part/request/+/n1 home/part/wanted/+ home/request/+/+/+
         home/rollcall home/planner/state home/route/+ home/task/+
@@ -56,7 +56,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         """,
         """
         home/control/clear-history home/control/preview home/history/wanted/+
-        home/bind/+ home/client/n1/in home/control/drain home/control/profile home/control/replan
+        home/bind/+ home/client/n1/in home/control/drain home/control/undrain home/control/profile home/control/replan
         home/control/sleep home/control/wake home/demand/+ home/node/+/settings
         home/module/+/+/in home/node/+/profile home/node/+/reported home/node/+/state home/request/+
         home/request/+/+ home/request/+/+/+ home/rollcall home/task/+
@@ -78,8 +78,8 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         homeassistant/#
         """,
         """
-        home/bridge/ask/+ home/control/drain home/control/profile home/control/replan home/control/sleep
-        home/control/wake home/request/+
+        home/bridge/ask/+ home/control/drain home/control/undrain home/control/profile home/control/replan
+        home/control/sleep home/control/wake home/request/+
         home/request/+/+ home/request/+/+/+ homeassistant/status
         """,
     ),

@@ -138,6 +138,8 @@ def test_a_task_s_session_goes_to_another_front_with_its_requests(running: Secur
         assert drained.returncode == 0, drained.stderr
         other = {"a": "b", "b": "a"}[gateway]
         assert seen.wait(lambda s: other in s.plans and "noop" in s.plans[other].gateways, WAIT_S)
+        undone = running.run("operator", "drain", gateway, "--undo", "--wait", f"{WAIT_S:g}")
+        assert (undone.returncode, undone.stdout) == (0, f"{gateway} takes work again\n"), undone.stderr
     device = Password(running, "bell", [f"{ROOT}/response/noop"])
     device.client.publish(f"{ROOT}/request/noop", b'{"inputs": {"left": 1, "right": 2}}', qos=1)
     answer = json.loads(device.messages.get(timeout=WAIT_S).payload)

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from s2m3.broker.servers.launch import BrokerKind
 from s2m3.client import Client
 from s2m3.cluster import Cluster
+from s2m3.commands.orders import order
 from s2m3.commands.tasks import add_task
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
@@ -140,6 +141,7 @@ def _use(cluster: Cluster) -> None:
     s2m3("replan", port=cluster.settings.port, check=True)
     s2m3("node", "set", "a", "--prefer", "2", port=cluster.settings.port, check=True)
     with Site(cluster.settings) as site:  # by now the bridge keeps what the door was answered
+        order(site, "undrain", "a")
         site.publish(topics.HISTORY_WANTED, HistoryWanted(transaction="t").encode(), asker="page")
 
 

@@ -168,7 +168,9 @@ def test_the_buttons_do_what_they_say(house: Cluster, reader: Reader) -> None:
         reader.press(NODE, "drain")
         assert site.wait(lambda s: s.nodes.state("a") == "draining", WAIT_S)
         assert site.wait(lambda s: s.routes["noop"].revision >= revision, WAIT_S)
-    assert reader.wait(lambda r: "draining" in (r.payload("s2m3/v1/bridge/node/a") or b"").decode(), WAIT_S)
+        assert reader.wait(lambda r: "draining" in (r.payload("s2m3/v1/bridge/node/a") or b"").decode(), WAIT_S)
+        reader.press(NODE, "undrain")
+        assert site.wait(lambda s: s.nodes.state("a") == "ready", WAIT_S)
     assert reader.state(NODE, "connectivity") == "ON"
     house.kill("a")
 

@@ -16,6 +16,7 @@ from s2m3.schemas.wire.codec import encode_work
 from s2m3.schemas.wire.generation import NO_OPTIONS, Options
 from s2m3.schemas.wire.work import Hop, Work
 from s2m3.snapshot import Site
+from tests.chaos import WAIT_S
 from tests.chaos.fuzzing import documents
 from tests.system.plain import PlainCaller
 from tests.upgrade.site import NEW, NODES, Mixed, run_in
@@ -115,6 +116,21 @@ def test_an_old_client_and_an_old_command_work_on_todays_site(upgraded: Mixed, o
     assert done.stdout.decode().split() == ["asked"], done.stderr.decode()[-2000:]
     shown = run_in(old, "-m", "s2m3", "status", "--json", "--port", port)
     assert json.loads(shown.stdout)["tasks"]["noop"]["ready"], shown.stderr
+
+
+def test_todays_undo_of_a_drain_says_that_an_old_agent_does_not_know_it(mixed: Mixed) -> None:
+    """The node is there, drained, serves no more, and takes work again as it did in the old release."""
+    port = str(mixed.settings.port)
+    with Site(mixed.settings) as site:
+        drained = run_in(NEW, "-m", "s2m3", "drain", "a", "--wait", f"{WAIT_S:g}", "--port", port)
+        assert drained.returncode == 0, drained.stderr
+        undone = run_in(NEW, "-m", "s2m3", "drain", "a", "--undo", "--wait", "1", "--port", port)
+        assert undone.returncode == 1
+        assert b"of an older release that does not know this order; started again, it takes work again" in undone.stderr
+        assert site.nodes.state("a") == "draining"
+        mixed.upgrade("a", site)
+        assert site.nodes.state("a") == "ready"
+    assert "bad_document" not in mixed.words("planner", *NODES)
 
 
 def test_todays_client_caller_and_command_work_on_an_old_site(mixed: Mixed) -> None:
