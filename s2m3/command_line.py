@@ -24,7 +24,7 @@ _COMMANDS = {
     "weights": ("weights", "weights"),
     "ask": ("ask", "ask"),
     "status": ("status", "status"),
-    "watch": ("status", "watch"),
+    "watch": ("watch", "watch"),
     "dashboard": ("dashboard", "dashboard"),
     "calibrate": ("calibrate", "calibrate"),
     "models": ("models", "models"),

@@ -69,7 +69,9 @@ class Site:
         self.bindings: dict[str, b.Binding] = {}
         self.reports: dict[str, b.BindingReport] = {}
         self.bridge: b.BridgeState | None = None
+        #: the last events, and the number of all that were heard
         self.events: list[m.Event] = []
+        self.events_heard = 0
         self._changed = threading.Condition()
         self._last = time.monotonic()
         name = f"view-{secrets.token_hex(6)}"
@@ -206,7 +208,8 @@ class Site:
 
     def _on_event(self, _: str, event: m.Event | None) -> None:
         with self._change(is_telemetry=True):
-            self.events = [*self.events[-_EVENTS:], *([event] if event else [])]
+            if event is not None:
+                self.events, self.events_heard = [*self.events[-_EVENTS:], event], self.events_heard + 1
 
     @contextmanager
     def _change(self, *, is_telemetry: bool = False) -> Iterator[None]:

@@ -17,33 +17,40 @@ __all__ = ["agent"]
     AgentSettings,
     quiet=False,
     node=Annotated[str | None, typer.Option(help="this device's name on the bus; default: its host name")],
-    memory_mb=Annotated[float | None, typer.Option(help="of the process, or of the device; default: by what is free")],
+    memory_mb=Annotated[
+        float | None, typer.Option(help="memory budget of the process, or of the accelerator; default: by what is free")
+    ],
     device=Annotated[str | None, typer.Option(help="where modules compute: cpu, cuda:N, mps, xpu:N, auto [cpu]")],
-    host_memory_mb=Annotated[float | None, typer.Option(help="beside a device's: of the process on the host")],
+    host_memory_mb=Annotated[
+        float | None, typer.Option(help="with an accelerator: memory budget of the process on the host")
+    ],
     threads=Annotated[int | None, typer.Option(help="compute threads; default: the cores over the agents here")],
-    dtype=Annotated[str | None, typer.Option(help="of weights: fp32, bf16, fp16, int8; default: fp32")],
+    dtype=Annotated[
+        str | None, typer.Option(help="dtype of weights, where a definition names none: fp32, bf16, fp16, int8 [fp32]")
+    ],
     checkpoints=Annotated[list[Path] | None, typer.Option(help="folder of checkpoints; repeat for several")],
     architectures=options.Architectures,
-    parts=Annotated[Path | None, typer.Option(help="folder of the parts of checkpoints that other nodes send")],
+    parts=Annotated[Path | None, typer.Option(help="folder to keep the parts of checkpoints in that other nodes send")],
     parts_mb=Annotated[
-        float | None, typer.Option(help="most it may hold [half of the free disk]; 0: no part is fetched or sent")
+        float | None,
+        typer.Option(help="most megabytes in --parts [half of the free disk]; 0: no part is fetched or sent"),
     ],
     download=Annotated[bool | None, typer.Option(help="fetch checkpoints from the model hub [no]")],
     runtime=Annotated[str | None, typer.Option(help="run networks with onnx or torch alone [the faster one]")],
-    exports=Annotated[Path | None, typer.Option(help="folder that `s2m3 weights --light` made")],
-    queue=Annotated[int | None, typer.Option(help="items that may wait per module before `busy`")],
+    exports=Annotated[Path | None, typer.Option(help="folder of exports that `s2m3 weights --light` made")],
+    queue=Annotated[int | None, typer.Option(help="items that may wait per module; more are refused as `busy` [64]")],
     gateway=Annotated[
         bool | None,
         typer.Option(
             "--gateway/--no-gateway",
             "--front/--no-front",
-            help="take plain requests; not behind a bridge between brokers [yes]",
+            help="whether to take plain requests of tasks; not behind a bridge between brokers [yes]",
         ),
     ],
     sleep_command=Annotated[
-        str | None, typer.Option(help="puts this machine to sleep when told or idle, e.g. 'systemctl suspend'")
+        str | None, typer.Option(help="command that puts this machine to sleep when told or idle: 'systemctl suspend'")
     ],
-    hang_s=Annotated[float | None, typer.Option(help="no batch is taken for hung before this many seconds [10]")],
+    hang_s=Annotated[float | None, typer.Option(help="least seconds after which a batch counts as hung [10]")],
     metrics_port=options.MetricsPort,
 )
 def agent(settings: AgentSettings, command: typer.Context) -> None:

@@ -7,14 +7,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from s2m3.commands import options
 from s2m3.commands.status import binding_table, site_document
+from s2m3.commands.terminal import console
 from s2m3.schemas import extras, topics
 from s2m3.schemas.bridge import Binding
 from s2m3.schemas.errors import BadInputError, S2M3Error, UnknownTaskError, error_from_code
 from s2m3.schemas.ids import check_id
+from s2m3.schemas.near_names import no_such
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.wire.plain import plain_value
 from s2m3.snapshot import Site
@@ -31,18 +32,35 @@ def bind(
     task: Annotated[str, typer.Option("--task", help="the task to ask")],
     publish: Annotated[str, typer.Option("--publish", help="topic of the answers, with {task}, {binding}, {1}, …")],
     *,
-    name: Annotated[str | None, typer.Option(help="of the binding; default: made of task and source")] = None,
-    whole: Annotated[str | None, typer.Option("--input", help="the input that the payload is, as it is")] = None,
-    content_type: Annotated[str | None, typer.Option(help="of raw sound: 'audio/L16; rate=16000; channels=1'")] = None,
-    path: Annotated[list[str] | None, typer.Option("--path", help="INPUT=JMESPATH into a JSON payload")] = None,
-    constant: Annotated[list[str] | None, typer.Option("--set", help="INPUT=TEXT or INPUT=@FILE; repeat")] = None,
-    where: Annotated[str | None, typer.Option(help="JMESPath that has to be true of the payload")] = None,
+    name: Annotated[str | None, typer.Option(help="name of the binding; default: made of task and source")] = None,
+    whole: Annotated[
+        str | None, typer.Option("--input", help="input of the task that takes the payload as it is")
+    ] = None,
+    content_type: Annotated[
+        str | None, typer.Option(help="format of raw sound: 'audio/L16; rate=16000; channels=1'")
+    ] = None,
+    path: Annotated[
+        list[str] | None, typer.Option("--path", help="INPUT=JMESPATH: input taken from a JSON payload; repeat")
+    ] = None,
+    constant: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="INPUT=TEXT or INPUT=@FILE: an input that is always the same; repeat"),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="JMESPath that has to be true of a JSON payload, else it is passed over")
+    ] = None,
     each: Annotated[bool, typer.Option("--each", help="ask every message, in order: events, not pictures")] = False,
     every: Annotated[float | None, typer.Option(help="seconds between requests of a topic [1; 0 with --each]")] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", help="publish only this answer; repeat")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="publish only answers that are this label; repeat")
+    ] = None,
     above: Annotated[float | None, typer.Option(help="publish only answers with a higher score")] = None,
-    value: Annotated[bool, typer.Option("--value/--full", help="publish the answer alone, or JSON")] = False,
-    retain: Annotated[bool, typer.Option("--retain", help="the broker keeps the last answer")] = False,
+    value: Annotated[
+        bool, typer.Option("--value/--full", help="publish the answer alone, or all of it as JSON")
+    ] = False,
+    retain: Annotated[
+        bool, typer.Option("--retain", help="publish retained: the broker keeps the last answer")
+    ] = False,
 ) -> None:
     """Make a topic the input of a task. `s2m3 bind 'frigate/+/person/snapshot' --task porch --input image --publish 'home/{1}/caption'`."""  # noqa: E501  # the example is one line
     form: Literal["json", "value"] = "value" if value else "json"
@@ -94,8 +112,7 @@ def _check(site: Site, name: str, binding: Binding) -> None:
     if way := loops({**site.bindings, name: binding}).get(name):
         raise BadInputError(f"its answers would come back to it: {' -> '.join(way)}")
     if binding.task not in site.tasks:
-        there = ", ".join(sorted(site.tasks)) or "none"
-        raise UnknownTaskError(f"no task {binding.task!r}; there are: {there}")
+        raise UnknownTaskError(no_such("task", binding.task, site.tasks))
     doc = site.routes.get(binding.task)
     given = {*([binding.input] if binding.input else []), *binding.paths, *binding.inputs}
     if doc is not None and doc.inputs:
@@ -121,11 +138,11 @@ def _wait_until_active(site: Site, name: str) -> None:
 
 
 @options.with_settings(BrokerSettings)
-def unbind(settings: BrokerSettings, name: Annotated[str, typer.Argument(help="of the binding")]) -> None:
-    """Take a binding back. `s2m3 unbind porch-frigate-person-snapshot`."""
+def unbind(settings: BrokerSettings, name: Annotated[str, typer.Argument(help="name of the binding")]) -> None:
+    """Remove a binding. `s2m3 unbind porch-frigate-person-snapshot`."""
     with Site(settings) as site:
         if name not in site.bindings:
-            raise BadInputError(f"no binding {name!r}; there are: {', '.join(sorted(site.bindings)) or 'none'}")
+            raise BadInputError(no_such("binding", name, site.bindings))
         site.publish(topics.BIND, b"", binding=name)
     typer.echo(f"{name} is removed")
 
@@ -137,7 +154,7 @@ def list_bindings(settings: BrokerSettings, *, as_json: options.Json = False) ->
         if as_json:
             typer.echo(json.dumps(site_document(site)["bindings"], ensure_ascii=False))
         else:
-            Console().print(binding_table(site))
+            console().print(binding_table(site))
 
 
 def _name_of(task: str, source: str) -> str:

@@ -17,6 +17,7 @@ from s2m3.commands import options
 from s2m3.commands.tasks import add_task
 from s2m3.schemas.errors import BadInputError, NotReadyError, UnknownTaskError
 from s2m3.schemas.messages import RouteDoc
+from s2m3.schemas.near_names import no_such
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.snapshot import Site
 
@@ -42,13 +43,15 @@ def calibrate(
     settings: BrokerSettings,
     task: Annotated[str, typer.Argument(help="name of the task")],
     folders: Annotated[
-        list[Path], typer.Option("--folder", help="of examples, named as their label; repeat for several")
+        list[Path], typer.Option("--folder", help="folder of example files, named as their label; repeat for several")
     ],
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be kept, and keep nothing")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Find the score below which the answer is none of these. `s2m3 calibrate porch --folder parcel --folder day`.
+    """Find a task's threshold: below this score, the answer is none of these.
+
+    `s2m3 calibrate porch --folder parcel --folder day`
 
     A folder that is named as one of the task's labels (parcel for "a parcel") holds examples of it, every other folder
     (an ordinary day) what the task should not answer. At least six of each kind, better thirty. A third is held back,
@@ -87,7 +90,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _route_of(site: Site, task: str) -> RouteDoc:
     if task not in site.tasks:
-        raise UnknownTaskError(f"no task {task!r}; there are: {', '.join(sorted(site.tasks)) or 'none'}")
+        raise UnknownTaskError(no_such("task", task, site.tasks))
     if not site.wait(lambda s: s.ready(task), _READY_S):
         raise NotReadyError(f"{task} is not ready after {_READY_S:g} s; see `s2m3 status`")
     return site.routes[task]

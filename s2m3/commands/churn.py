@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from s2m3 import figures, logs
 from s2m3.commands import options
+from s2m3.commands.terminal import Listing, console
 from s2m3.schemas.churn_trace import Trace, drawn_trace, load_trace
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.instance import Instance, load_instance
@@ -32,13 +30,13 @@ def churn(
     file: Annotated[Path, typer.Argument(help="devices, modules and tasks as JSON, as for `s2m3 plan`")],
     *,
     trace: Annotated[
-        Path | None, typer.Option(help="JSON file of losses and joins; none: drawn from the rates")
+        Path | None, typer.Option(help="JSON file of losses and joins; default: drawn from the rates")
     ] = None,
     lost_every: Annotated[float, typer.Option(help="mean seconds from a device's join to its loss")] = 2 * _HOUR_S,
     back_after: Annotated[float, typer.Option(help="mean seconds from a device's loss to its join")] = 600.0,
     until: Annotated[float, typer.Option(help="length of a drawn trace, seconds")] = _DAY_S,
-    seed: Annotated[int, typer.Option(help="of a drawn trace")] = 0,
-    policy: Annotated[str, typer.Option(help="of fixed, replan, copies, with commas between")] = "fixed,replan,copies",
+    seed: Annotated[int, typer.Option(help="seed of a drawn trace")] = 0,
+    policy: Annotated[str, typer.Option(help="policies to compare, separated by commas")] = "fixed,replan,copies",
     notice: Annotated[float, typer.Option(help="seconds from a loss or a join to the plan that follows")] = 0.3,
     load_mb_s: Annotated[float, typer.Option("--load-mb-s", help="MB a second at which a device loads")] = 100.0,
     write_trace: Annotated[Path | None, typer.Option(help="keep the drawn trace in this file")] = None,
@@ -47,7 +45,7 @@ def churn(
     plot: Annotated[Path | None, typer.Option(help="draw into this file: .svg, .png or .pdf")] = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Say what losses do to tasks: time without an answer, moves. `s2m3 churn home.json --lost-every 3600`.
+    """Simulate losses of devices: time without an answer, moves. `s2m3 churn home.json --lost-every 3600`.
 
     Each policy meets the same trace: `fixed` moves nothing, `replan` places again what was lost, `copies` also keeps
     second copies in spare memory.
@@ -119,20 +117,19 @@ def _write_csv(found: Sequence["ChurnResult"]) -> None:
 
 def _show(found: Sequence["ChurnResult"], events: Trace) -> None:
     lost = sum(event.kind == "lost" for event in events.events)
-    table = Table("policy", "task", box=box.SIMPLE)
-    for name in ("answered", "without", "longest", "times", "latency"):
-        table.add_column(name, justify="right")
+    numbers = ("answered", "without", "longest", "times", "latency")
+    table = Listing("policy", "task", *numbers, numbers=numbers)
     for result in found:
         for name, task in result.tasks.items():
             latency = "-" if task.latency_s is None else f"{task.latency_s * 1000:.1f} ms"
             times = f"{task.without_s:.1f} s", f"{task.longest_s:.1f} s", str(task.interruptions)
             table.add_row(result.policy, name, f"{100 * task.availability:.3f} %", *times, latency)
-    console = Console()
-    console.print(f"{lost} losses in {events.until_s:.0f} s", highlight=False)
-    console.print(table)
+    screen = console()
+    screen.print(f"{lost} losses in {events.until_s:.0f} s")
+    screen.print(table)
     for result in found:
         moved = f"{result.loads} loads ({result.loaded_mb:.0f} MB), {result.unloads} unloads"
-        console.print(f"{result.policy}: {moved}, {result.plans} plans", highlight=False)
+        screen.print(f"{result.policy}: {moved}, {result.plans} plans")
 
 
 def _draw(found: Sequence["ChurnResult"], path: Path) -> None:

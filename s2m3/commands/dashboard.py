@@ -18,7 +18,7 @@ def dashboard(
     broker: Annotated[
         str, typer.Option(help="the broker's websocket listener, as the browser reaches it")
     ] = "ws://127.0.0.1:9001/",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="of the page; 0 picks a free one")] = 8130,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="port of the page; 0 picks a free one")] = 8130,
     bind: Annotated[
         str, typer.Option(help="address to serve on; 0.0.0.0 lets phones on your network in")
     ] = "127.0.0.1",

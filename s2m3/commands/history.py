@@ -50,12 +50,14 @@ def show(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
 def clear(
     settings: BrokerSettings,
     *,
-    file: Annotated[Path | None, typer.Option(help="the file itself, where no bridge runs that has it open")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="file of the history, where no bridge runs that has it open")
+    ] = None,
 ) -> None:
     """Delete everything that the bridge keeps; the file holds nothing of it afterwards. `s2m3 history clear`."""
     if file is not None:
         if not file.is_file():
-            raise BadInputError(f"{file} is not there")
+            raise BadInputError(f"there is no file {file}")
         limits = BridgeSettings()
         with HistoryStore(file, int(limits.history_mb * 1e6), limits.history_days * 86_400, clears=True) as store:
             deleted = store.count()

@@ -24,7 +24,7 @@ from s2m3.snapshot import Site
 
 __all__ = ["demo", "up"]
 
-_Kind = Annotated[str | None, typer.Option("--broker", help="mosquitto | embedded [what is installed]")]
+_Kind = Annotated[str | None, typer.Option("--broker", help="mosquitto | embedded [the one that is installed]")]
 _PORT, _PAGE_PORT = 1883, 8130
 
 
@@ -50,13 +50,13 @@ def up(
     port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65_535, help="of the broker; 0 picks a free one [1883, or a free one where that is taken]"
+            min=0, max=65_535, help="port of the broker; 0 picks a free one [1883, or a free one where that is taken]"
         ),
     ] = None,
     page_port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65_535, help="of the page; 0 picks a free one [8130, or a free one where that is taken]"
+            min=0, max=65_535, help="port of the page; 0 picks a free one [8130, or a free one where that is taken]"
         ),
     ] = None,
     *,

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from s2m3.commands import options
+from s2m3.commands.terminal import Listing, console
 from s2m3.planner.catalogue import catalogue_of
 from s2m3.schemas.checkpoints.own_architectures import own_architectures
 from s2m3.schemas.settings import CheckpointSettings
@@ -18,7 +17,9 @@ __all__ = ["models"]
 
 
 def models(
-    folder: Annotated[Path | None, typer.Option("--models", help="folder of further definitions")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--models", help="folder of further model definitions (*.toml)")
+    ] = None,
     architectures: options.Architectures = None,
     *,
     as_json: options.Json = False,
@@ -32,19 +33,17 @@ def models(
     if as_json:
         typer.echo(json.dumps({name: model.model_dump() for name, model in catalogue.models.items()}))
         return
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("model", no_wrap=True)  # names are copied from here
-    for column in ("takes", "MB", "does, with these modules"):
-        table.add_column(column)
+    table = Listing("model", "takes", "MB", "does, with these modules")
     for name, model in catalogue.models.items():
         modules = catalogue.modules_of(name)
         size = f"{sum(spec.memory_mb for spec in modules):.0f}"
-        does = f"{model.description}\n[dim]{', '.join(spec.id for spec in modules)}[/dim]"
+        does = Text.assemble(model.description, "\n", (", ".join(spec.id for spec in modules), "dim"))
         table.add_row(name, ", ".join(model.inputs), size, does)
     from s2m3.agents.registry import installed_classes  # noqa: PLC0415  # no other command needs it
 
-    console = Console(highlight=False)
-    console.print(table)
+    screen = console()
+    screen.print(table)
     for name, found in installed_classes().items():
         missing = found.missing_package()
-        console.print(f"module class {name} of {found.origin}" + (f": it needs {missing}" if missing else ""))
+        line = f"module class {name} of {found.origin}" + (f": it needs {missing}" if missing else "")
+        screen.print(line)

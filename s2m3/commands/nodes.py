@@ -2,19 +2,18 @@
 
 import json
 import re
-from collections.abc import Iterable
 from ipaddress import IPv4Address
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from s2m3.commands import options
 from s2m3.commands.orders import order
+from s2m3.commands.terminal import Listing, console
 from s2m3.schemas import topics
 from s2m3.schemas.errors import BadInputError, RequestTimeoutError
+from s2m3.schemas.near_names import among, no_such
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.sleep import DISCARD_PORT, MAC_PATTERN, NodeSettings
 from s2m3.snapshot import Site
@@ -24,7 +23,7 @@ __all__ = ["app"]
 app = typer.Typer(help="Nodes: preferences, and machines that sleep.", no_args_is_help=True)
 
 _OFF = "off"
-_Node = Annotated[str, typer.Argument(help="of a node", show_default=False)]
+_Node = Annotated[str, typer.Argument(help="name of the node", show_default=False)]
 #: Time for a node that is to sleep to hand over its modules, as after SIGTERM, and a margin.
 _ASLEEP_S = 30.0
 
@@ -36,14 +35,14 @@ def set_node(
     node: _Node,
     *,
     prefer: Annotated[
-        float | None, typer.Option(min=0, max=100, help="weight among the nodes; a point is worth 1 s per step [1]")
+        float | None, typer.Option(min=0, max=100, help="preference for the node; a point is worth 1 s per step [1]")
     ] = None,
     wake: Annotated[str | None, typer.Option(help="MAC address for Wake-on-LAN; off: the node is never woken")] = None,
     wake_address: Annotated[
-        str | None, typer.Option(help="where magic packets go, ADDRESS[:PORT]; off [broadcast, port 9]")
+        str | None, typer.Option(help="ADDRESS[:PORT] of magic packets; off: the broadcast address, port 9")
     ] = None,
     idle_minutes: Annotated[
-        str | None, typer.Option(help="without work, after which it puts its machine to sleep; off: never")
+        str | None, typer.Option(help="minutes without work after which it puts its machine to sleep; off: never")
     ] = None,
 ) -> None:
     """Say how much a node is preferred, and how its machine is woken. What is not named stays as it is.
@@ -71,11 +70,11 @@ def set_node(
 @options.with_settings(BrokerSettings)
 def show(
     settings: BrokerSettings,
-    node: Annotated[str | None, typer.Argument(help="of a node; default: all that have settings")] = None,
+    node: Annotated[str | None, typer.Argument(help="name of a node; default: all that have settings")] = None,
     *,
     as_json: options.Json = False,
 ) -> None:
-    """Show what is set of nodes, and what is done about those that sleep. `s2m3 node show`."""
+    """Show the settings of nodes, and what is done about those that sleep. `s2m3 node show`."""
     with Site(settings, with_node_settings=True) as site, site.still():
         if node is not None:
             _check_known(site, node)
@@ -86,21 +85,21 @@ def show(
         rows = {name: one.model_dump(exclude_none=True) | {"asleep": asleep.get(name)} for name, one in found.items()}
         typer.echo(json.dumps(rows, ensure_ascii=False))
         return
-    table = Table("node", "settings", "asleep", box=box.SIMPLE)
+    table = Listing("node", "settings", "asleep")
     for name, one in found.items():
         table.add_row(name, _line(one), asleep.get(name, "-"))
-    Console().print(table)
+    console().print(table)
 
 
 @app.command("clear")
 @options.with_settings(BrokerSettings)
 def clear(settings: BrokerSettings, node: _Node) -> None:
-    """Take back all that was set of a node. `s2m3 node clear desktop`."""
+    """Clear the settings of a node. `s2m3 node clear desktop`."""
     with Site(settings, with_node_settings=True) as site:
         if node not in site.settings:
-            raise BadInputError(f"nothing is set of {node!r}; of {_among(site.settings)}")
+            raise BadInputError(f"node {node!r} has no settings; there are settings of: {among(site.settings, node)}")
         site.publish(topics.NODE_SETTINGS, b"", node=node)
-    typer.echo(f"nothing is set of {node} any more")
+    typer.echo(f"the settings of {node} are cleared")
 
 
 @app.command("sleep")
@@ -109,7 +108,7 @@ def sleep(
     settings: BrokerSettings,
     node: _Node,
     *,
-    wait: Annotated[float, typer.Option(min=0, help="seconds that it has to hand its modules over")] = _ASLEEP_S,
+    wait: Annotated[float, typer.Option(min=0, help="seconds that the node has to hand its modules over")] = _ASLEEP_S,
 ) -> None:
     """Put a node's machine to sleep: its modules move first, then its agent runs its sleep command.
 
@@ -120,7 +119,9 @@ def sleep(
         if not site.wait(lambda s: s.nodes.has_left(node), wait):
             raise RequestTimeoutError(f"{node} has not left after {wait:g} s: it is {site.nodes.state(node)}")
         can_be_woken = (found := site.settings.get(node)) is not None and found.wake is not None
-    told = "a request that wants it wakes it" if can_be_woken else "nobody wakes it: s2m3 node set --wake"
+    told = (
+        "a request that wants it wakes it" if can_be_woken else f"nobody can wake it: s2m3 node set {node} --wake MAC"
+    )
     typer.echo(f"{node} sleeps; {told}")
 
 
@@ -130,7 +131,7 @@ def wake_node(
     settings: BrokerSettings,
     node: _Node,
     *,
-    wait: Annotated[float, typer.Option(min=0, help="seconds that it has to come")] = 90.0,
+    wait: Annotated[float, typer.Option(min=0, help="seconds that the node has to come")] = 90.0,
 ) -> None:
     """Wake a node's machine by a magic packet, and wait until it is there. `s2m3 node wake desktop`."""
     with Site(settings, with_node_settings=True) as site:
@@ -149,11 +150,7 @@ def wake_node(
 def _check_known(site: Site, node: str) -> None:
     known = {*site.profiles, *site.nodes.present, *site.nodes.lost, *site.settings}
     if node not in known:
-        raise BadInputError(f"no node {node!r}; there are: {_among(known)}")
-
-
-def _among(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
+        raise BadInputError(no_such("node", node, known))
 
 
 def _mac(text: str) -> str:

@@ -44,13 +44,15 @@ def _broker(flag: str, text: str) -> Any:
 
 
 _BROKER_OPTIONS: dict[str, Any] = {
-    "host": Annotated[str | None, _broker("--host", "of the broker [S2M3_HOST; 127.0.0.1]")],
-    "port": Annotated[int | None, _broker("--port", "of the broker [S2M3_PORT; 1883]")],
-    "username": Annotated[str | None, _broker("--username", "[S2M3_USERNAME]")],
-    "password_file": Annotated[Path | None, _broker("--password-file", "file that holds it [or S2M3_PASSWORD]")],
-    "tls_ca": Annotated[Path | None, _broker("--tls-ca", "CA certificate; turns TLS on [S2M3_TLS_CA]")],
-    "tls_cert": Annotated[Path | None, _broker("--tls-cert", "[S2M3_TLS_CERT]")],
-    "tls_key": Annotated[Path | None, _broker("--tls-key", "[S2M3_TLS_KEY]")],
+    "host": Annotated[str | None, _broker("--host", "name or address of the broker's machine [S2M3_HOST; 127.0.0.1]")],
+    "port": Annotated[int | None, _broker("--port", "port of the broker [S2M3_PORT; 1883]")],
+    "username": Annotated[str | None, _broker("--username", "user name at the broker [S2M3_USERNAME]")],
+    "password_file": Annotated[
+        Path | None, _broker("--password-file", "file that holds the password [or S2M3_PASSWORD]")
+    ],
+    "tls_ca": Annotated[Path | None, _broker("--tls-ca", "file of the CA certificate; turns TLS on [S2M3_TLS_CA]")],
+    "tls_cert": Annotated[Path | None, _broker("--tls-cert", "file of the certificate of this login [S2M3_TLS_CERT]")],
+    "tls_key": Annotated[Path | None, _broker("--tls-key", "file of the key of this login [S2M3_TLS_KEY]")],
     "root": Annotated[str | None, _broker("--root", "first levels of every topic [S2M3_ROOT; s2m3/v1]")],
 }
 
@@ -58,7 +60,7 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Architectures = Annotated[
     Path | None, typer.Option("--architectures", help="folder of further architectures (*.toml) [S2M3_ARCHITECTURES]")
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log everything; tracebacks of errors")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log everything, and print tracebacks of errors")]
 
 
 MetricsPort = Annotated[int | None, typer.Option(help="serve Prometheus metrics on this port of 127.0.0.1; 0: any")]
@@ -68,16 +70,22 @@ def _writing(flag: str, text: str) -> Any:
     return typer.Option(flag, help=text, rich_help_panel="Text that a model writes", show_default=False)
 
 
-MaxTokens = Annotated[int | None, _writing("--max-tokens", "end after so many [the module's own]")]
-StopTexts = Annotated[list[str] | None, _writing("--stop", "end before this text; repeat for several")]
-Temperature = Annotated[float | None, _writing("--temperature", "above 0 tokens are drawn, up to 2 [0: the likeliest]")]
-Seed = Annotated[int | None, _writing("--seed", "of the draws: the same one gives the same text")]
+MaxTokens = Annotated[int | None, _writing("--max-tokens", "most tokens of the text [as many as the module allows]")]
+StopTexts = Annotated[list[str] | None, _writing("--stop", "text before which the answer ends; repeat for several")]
+Temperature = Annotated[
+    float | None, _writing("--temperature", "0: the likeliest token is taken; above, up to 2: tokens are drawn [0]")
+]
+Seed = Annotated[int | None, _writing("--seed", "seed of the draws: the same one gives the same text")]
 Timestamps = Annotated[bool, _writing("--timestamps", "say when each segment of a transcript was spoken")]
 Threshold = Annotated[
-    float | None, typer.Option(help="least score of an answer, else none of these; see `s2m3 calibrate`")
+    float | None,
+    typer.Option(help="least score of an answer; below it, the answer is none of these; see `s2m3 calibrate`"),
 ]
 Tolerance = Annotated[
-    float, typer.Option(min=0, max=1, help="of tensors rounded for slow links: 0.0005 is float16 [0: none is rounded]")
+    float,
+    typer.Option(
+        min=0, max=1, help="relative error of tensors that slow links may round; 0.0005 allows float16 [0: none]"
+    ),
 ]
 
 

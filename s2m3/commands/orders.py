@@ -43,7 +43,7 @@ def order(site: Site, verb: str, node: str | None, owner: str = "planner", **mor
     order = m.ControlRequest(transaction=transaction, node=node, **more)
     site.publish(topics.CONTROL, order.encode(), verb=verb)
     if not answered.wait(_ANSWER_S):
-        raise S2M3Error(f"no {owner} answered the order {verb!r} in {_ANSWER_S:g} s")
+        raise S2M3Error(f"no {owner} answered the order {verb!r} in {_ANSWER_S:g} s; does one run? s2m3 status")
     response = responses[0]
     if response.error is not None:
         raise error_from_code(response.error.code, response.error.detail)

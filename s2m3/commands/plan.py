@@ -48,10 +48,10 @@ class _Wanted:
 def plan(
     file: Annotated[Path | None, typer.Argument(help="devices, modules and tasks as JSON; --write makes one")] = None,
     *,
-    models: Annotated[str | None, typer.Option(help="instead of a file: models, with commas between")] = None,
+    models: Annotated[str | None, typer.Option(help="models to place, instead of a file; separated by commas")] = None,
     devices: Annotated[Path | None, typer.Option(help="JSON file of what to place --models on")] = None,
-    dtype: Annotated[str, typer.Option(help=f"of the weights of --models: {', '.join(SHARES)}")] = "float32",
-    source: Annotated[str | None, typer.Option(help="the device that asks --models")] = None,
+    dtype: Annotated[str, typer.Option(help=f"dtype of the weights of --models: {', '.join(SHARES)}")] = "float32",
+    source: Annotated[str | None, typer.Option(help="device that sends the requests to --models")] = None,
     definitions: Annotated[Path | None, typer.Option(help="folder of further model definitions")] = None,
     architectures: options.Architectures = None,
     write: Annotated[Path | None, typer.Option(help="write the instance file of --models, and place nothing")] = None,
@@ -60,9 +60,9 @@ def plan(
     sweep: Annotated[
         list[str] | None, typer.Option(help="PATH=VALUE,…: a plan for each, e.g. devices.pi5.mbps=10,50,100")
     ] = None,
-    without: Annotated[list[str] | None, typer.Option(help="a device that is gone, as after its loss")] = None,
+    without: Annotated[list[str] | None, typer.Option(help="device to leave out, as after its loss; repeat")] = None,
     budget: Annotated[float | None, typer.Option(help="seconds a plan may take; default: 1 (auto), 60 (exact)")] = None,
-    seed: Annotated[int, typer.Option(help="of random placements")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of random placements")] = 0,
     as_json: options.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV, a row for each plan and task")] = False,
     plot: Annotated[Path | None, typer.Option(help="draw into this file: .svg, .png or .pdf")] = None,

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from s2m3.commands.terminal import Listing, console
 from s2m3.planner.solving.compare import Case
 from s2m3.planner.solving.ranked_instance import RankedPlan
 from s2m3.planner.solving.solve import Solution
@@ -18,39 +17,39 @@ def show_plan(case: Case) -> None:
     solution = case.solution
     if solution is None:
         return
-    console = Console()
-    table = Table("device", "memory MB", "holds", box=box.SIMPLE)
+    screen = console()
+    table = Listing("device", "memory MB", "holds")
     for device in case.instance.devices:
         held = sorted(module for module, devices in solution.placement.items() if device.id in devices)
         table.add_row(
             device.id, f"{solution.memory_mb[device.id]:.0f} / {device.memory_mb:.0f}", ", ".join(held) or "-"
         )
-    console.print(table)
+    screen.print(table)
     energetic = any(found.energy for found in solution.tasks.values())
-    table = Table("task", "latency", *(["energy"] if energetic else []), "route", box=box.SIMPLE)
+    table = Listing("task", "latency", *(["energy"] if energetic else []), "route")
     for task, found in solution.tasks.items():
         route = " ".join(f"{step}:{device}" for step, device in found.route.items())
         spent = [f"{found.energy.joules:.2f} J" if found.energy else "-"] if energetic else []
         table.add_row(task, f"{found.latency_s * 1000:.1f} ms", *spent, route)
-    console.print(table)
+    screen.print(table)
     if case.ranked is not None:
-        _show_ranks(console, case.ranked)
-    console.print(
+        _show_ranks(screen, case.ranked)
+    screen.print(
         f"objective {solution.objective_s:.4f} s, {_proof(solution)}; "
         f"{solution.method}, {solution.solve_s * 1000:.0f} ms"
     )
 
 
-def _show_ranks(console: Console, plan: RankedPlan) -> None:
+def _show_ranks(screen: Console, plan: RankedPlan) -> None:
     """Prints which model of each task answers, which are warm, and which answers at once when a device is lost."""
-    table = Table("task", "rank", "warm below", *(f"without {device}" for device in plan.after_loss), box=box.SIMPLE)
+    table = Listing("task", "rank", "warm below", *(f"without {device}" for device in plan.after_loss))
     for task in next(iter(plan.after_loss.values())):
         warm = ", ".join(map(str, plan.warm.ranks.get(task, ()))) or "-"
         after = [_rank(ranks[task]) for ranks in plan.after_loss.values()]
         table.add_row(task, _rank(plan.ranks.get(task)), warm, *after)
-    console.print(table)
+    screen.print(table)
     for task, error in plan.left_out.items():
-        console.print(f"{task} is not answered: {error.detail}", style="yellow")
+        screen.print(f"{task} is not answered: {error.detail}", style="yellow")
 
 
 def _rank(rank: int | None) -> str:
@@ -69,10 +68,8 @@ def show_cases(found: Sequence[Case]) -> None:
     paths = list(found[0].values)
     solved = [case for case in found if case.solution is not None]
     energetic = any(task.energy for case in solved for task in _plan(case).tasks.values())
-    table = Table(*paths, "method", box=box.SIMPLE)
-    for name in ("objective", "x best", "fullest MB", "all MB", *(["J a round"] if energetic else [])):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    numbers = ("objective", "x best", "fullest MB", "all MB", *(["J a round"] if energetic else []))
+    table = Listing(*paths, "method", *numbers, "", numbers=numbers)
     for case in found:
         head = [*(str(case.values[path]) for path in paths), case.method]
         if case.solution is None:
@@ -84,7 +81,7 @@ def show_cases(found: Sequence[Case]) -> None:
         memory = plan.memory_mb.values()
         row = [f"{plan.objective_s:.4f} s", f"{times:.3f}", f"{max(memory):.0f}", f"{sum(memory):.0f}"]
         table.add_row(*head, *row, *([_joules(plan)] if energetic else []), "proven" if plan.proven_optimal else "")
-    Console().print(table)
+    console().print(table)
 
 
 def _plan(case: Case) -> Solution:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
+from rich.text import Text
 
 from s2m3.commands import options
 from s2m3.commands import secure_install as installing
+from s2m3.commands.terminal import Listing, console
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.roles import ROLES, Rights, Role
 from s2m3.schemas.settings import BrokerSettings
@@ -25,7 +25,7 @@ app = typer.Typer(help="Certificates, passwords and rights for your Mosquitto.",
 _PASSWORDS: frozenset[Role] = frozenset({"device", "viewer", "home-assistant"})
 _SOON_DAYS = 30
 _RELOAD = "have Mosquitto read it: systemctl reload mosquitto (SIGHUP; no restart)"
-_Folder = Annotated[Path, typer.Argument(help="of the secured site", show_default=False)]
+_Folder = Annotated[Path, typer.Argument(help="folder of the secured site", show_default=False)]
 
 
 app.command()(installing.install)
@@ -35,22 +35,33 @@ app.command()(installing.uninstall)
 @app.command()
 def init(
     folder: _Folder,
-    host: Annotated[list[str] | None, typer.Option(help="name or address of the broker; repeat for several")] = None,
+    host: Annotated[
+        list[str] | None, typer.Option(help="name or address by which devices reach the broker; repeat")
+    ] = None,
     add: Annotated[list[str] | None, typer.Option(help="ROLE:NAME, a login to make at once; repeat")] = None,
     *,
-    read: Annotated[list[str] | None, typer.Option(help="topics outside ours that an added bridge may read")] = None,
-    write: Annotated[list[str] | None, typer.Option(help="topics outside ours that an added bridge may write")] = None,
-    existing: Annotated[str | None, typer.Option(help="Home Assistant's name on your own listener")] = None,
+    read: Annotated[
+        list[str] | None, typer.Option(help="topics outside the root that an added bridge may read")
+    ] = None,
+    write: Annotated[
+        list[str] | None, typer.Option(help="topics outside the root that an added bridge may write")
+    ] = None,
+    existing: Annotated[str | None, typer.Option(help="user name of Home Assistant on your own listener")] = None,
     root: Annotated[str, typer.Option(help="first levels of every topic")] = "s2m3/v1",
-    at: Annotated[str | None, typer.Option(help="where the broker will find broker/, if not here")] = None,
-    owner: Annotated[str | None, typer.Option(help="user of the broker [mosquitto, if you are root]")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="path where the broker will find the folder broker/, if not here")
+    ] = None,
+    owner: Annotated[
+        str | None, typer.Option(help="system user that the broker runs as [mosquitto, if you are root]")
+    ] = None,
     first_port: Annotated[
-        int | None, typer.Option(min=1, max=65_533, help="of three: certificates, passwords, browsers [8883]")
+        int | None,
+        typer.Option(min=1, max=65_533, help="first of three ports: certificates, passwords, browsers [8883]"),
     ] = None,
     mosquitto: installing.Mosquitto = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be made and what it means")] = False,
 ) -> None:
-    """Make a secured site, and look at the Mosquitto that is here; on one that is there, renew its certificate.
+    """Make a secured site, and look at the Mosquitto that is here; of a site that is there, renew its certificate.
 
     `s2m3 secure init /etc/s2m3 --host hub.local --add agent:hub`
     """
@@ -64,7 +75,7 @@ def init(
     planned = installing.planned(folder, root=BrokerSettings(root=root).root, first_port=first_port)
     found = installing.looked_at(planned, mosquitto) if is_new and at is None else None
     if dry_run:
-        typer.echo(f"{'made' if is_new else 'renewed'} would be {folder}; nothing is written")
+        typer.echo(f"{folder} would be {'made' if is_new else 'renewed'}; nothing is written")
         if is_new and at is None:
             installing.say(found)
         return
@@ -105,15 +116,21 @@ def _say_logins(folder: Path, registry: Registry) -> None:
 def add(
     folder: _Folder,
     role: Annotated[str, typer.Argument(help=" | ".join(ROLES))],
-    name: Annotated[str, typer.Argument(help="of the login; an agent's is its node's")],
+    name: Annotated[str, typer.Argument(help="name of the login; of an agent, that of its node")],
     *,
-    task: Annotated[list[str] | None, typer.Option(help="a device: ask only this; a viewer: ask this; repeat")] = None,
-    read: Annotated[list[str] | None, typer.Option(help="topics outside ours that it may read (too); repeat")] = None,
-    write: Annotated[list[str] | None, typer.Option(help="topics outside ours that it may write (too); repeat")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="task that a device may ask, and no other; a viewer may ask; repeat")
+    ] = None,
+    read: Annotated[
+        list[str] | None, typer.Option(help="topics outside the root that it may read (too); repeat")
+    ] = None,
+    write: Annotated[
+        list[str] | None, typer.Option(help="topics outside the root that it may write (too); repeat")
+    ] = None,
     no_task: Annotated[list[str] | None, typer.Option(help="take this task from it; repeat")] = None,
     no_read: Annotated[list[str] | None, typer.Option(help="take the right to read this from it; repeat")] = None,
     no_write: Annotated[list[str] | None, typer.Option(help="take the right to write this from it; repeat")] = None,
-    password: Annotated[bool | None, typer.Option("--password/--certificate", help="[by role]")] = None,
+    password: Annotated[bool | None, typer.Option("--password/--certificate", help="how it logs in [by role]")] = None,
     existing: Annotated[
         bool, typer.Option("--existing", help="home-assistant: by the name it has on your own listener")
     ] = False,
@@ -160,7 +177,7 @@ def add(
 
 
 @app.command()
-def revoke(folder: _Folder, name: Annotated[str, typer.Argument(help="of the login")]) -> None:
+def revoke(folder: _Folder, name: Annotated[str, typer.Argument(help="name of the login")]) -> None:
     """Take a login away: its certificates and its rights. `s2m3 secure revoke /etc/s2m3 pi5`."""
     from s2m3.secured.folder import SecuredFolder  # noqa: PLC0415  # cryptography: an extra
 
@@ -187,12 +204,12 @@ def list_logins(folder: _Folder, *, as_json: options.Json = False) -> None:
         shown = [(*row[:3], " ".join(row[3]), *row[4:6], _day(row[6])) for row in rows]
         typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in shown]))
         return
-    table = Table(*(Column(key, overflow="fold") for key in keys))
+    table = Listing(*keys)
     for name, role, kind, *rights, expires in rows:
         words = (name, role, kind, *("\n".join(right) for right in rights))
         soon = expires is not None and (expires - datetime.now(UTC)).days < _SOON_DAYS
-        table.add_row(*words, f"[red]{_day(expires)}: renew it[/red]" if soon else _day(expires) or "-")
-    Console().print(table)
+        table.add_row(*words, Text(f"{_day(expires)}: renew it", style="red") if soon else _day(expires) or "-")
+    console().print(table)
 
 
 def _rights(login: Login) -> str:

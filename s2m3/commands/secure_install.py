@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["Mosquitto", "install", "looked_at", "planned", "say", "uninstall"]
 
 Mosquitto = Annotated[
-    Path | None, typer.Option("--mosquitto", help="its configuration file [/etc/mosquitto/mosquitto.conf]")
+    Path | None, typer.Option("--mosquitto", help="configuration file of Mosquitto [/etc/mosquitto/mosquitto.conf]")
 ]
-_Folder = Annotated[Path, typer.Argument(help="of the secured site", show_default=False)]
+_Folder = Annotated[Path, typer.Argument(help="folder of the secured site", show_default=False)]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and write nothing")]
 _RESTART = "then: systemctl restart mosquitto"
 

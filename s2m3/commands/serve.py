@@ -16,27 +16,37 @@ __all__ = ["serve"]
 @options.with_settings(
     DoorSettings,
     quiet=False,
-    bind=Annotated[str | None, typer.Option(help="address to listen on; not loopback only with a token [127.0.0.1]")],
-    http_port=Annotated[int | None, typer.Option(help="of Ollama's and OpenAI's API; 0: any [11434]")],
-    token_file=Annotated[
-        Path | None, typer.Option(help="file with what callers send as `Authorization: Bearer …` [or S2M3_TOKEN]")
+    bind=Annotated[
+        str | None, typer.Option(help="address to listen on; others than loopback need a token [127.0.0.1]")
     ],
-    allow_hosts=Annotated[str | None, typer.Option(help="further names by which callers reach it, with commas")],
+    http_port=Annotated[int | None, typer.Option(help="port of Ollama's and OpenAI's API; 0: any [11434]")],
+    token_file=Annotated[
+        Path | None,
+        typer.Option(help="file of the token that callers send as `Authorization: Bearer …` [or S2M3_TOKEN]"),
+    ],
+    allow_hosts=Annotated[
+        str | None, typer.Option(help="further host names by which callers reach it, separated by commas")
+    ],
     allow_origins=Annotated[str | None, typer.Option(help="web pages that may call it: https://chat.example, …")],
-    max_body_mb=Annotated[float | None, typer.Option(help="larger requests are refused [48]")],
-    max_connections=Annotated[int | None, typer.Option(help="connections at once [128]")],
-    max_requests=Annotated[int | None, typer.Option(help="requests at once [32]")],
+    max_body_mb=Annotated[float | None, typer.Option(help="most megabytes of a request [48]")],
+    max_connections=Annotated[int | None, typer.Option(help="most connections at once [128]")],
+    max_requests=Annotated[int | None, typer.Option(help="most requests at once [32]")],
     partial_s=Annotated[
-        float | None, typer.Option(help="seconds of sound after which what came is written down; 0: at its end [1]")
+        float | None,
+        typer.Option(help="seconds of sound from one partial transcript to the next; 0: only at its end [1]"),
     ],
     wyoming_bind=Annotated[
         str | None, typer.Option(help="address of the Wyoming door, which asks for no token [127.0.0.1]")
     ],
-    wyoming_port=Annotated[int | None, typer.Option(help="of the Wyoming door; 0: any [10300]")],
-    wyoming_languages=Annotated[str | None, typer.Option(help="of tasks: 'speech=en,de say=en' [the model's]")],
+    wyoming_port=Annotated[int | None, typer.Option(help="port of the Wyoming door; 0: any [10300]")],
+    wyoming_languages=Annotated[
+        str | None, typer.Option(help="languages of tasks: 'speech=en,de say=en' [the model's]")
+    ],
     wyoming_announce=Annotated[
         bool | None,
-        typer.Option("--wyoming-announce/--no-wyoming-announce", help="tell the network (mDNS) [yes]"),
+        typer.Option(
+            "--wyoming-announce/--no-wyoming-announce", help="announce the Wyoming door on the network (mDNS) [yes]"
+        ),
     ],
     metrics_port=options.MetricsPort,
 )

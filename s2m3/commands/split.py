@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from s2m3.commands import options
 from s2m3.commands.named_models import distances_of, read_source, unservable, with_content_compared
+from s2m3.commands.terminal import Listing, console
 from s2m3.planner.catalogue import catalogue_of
 from s2m3.schemas.checkpoints.architectures import Architecture
 from s2m3.schemas.checkpoints.own_architectures import own_architectures
@@ -36,14 +36,16 @@ def split(
     settings: CheckpointSettings,
     sources: Annotated[list[str], typer.Argument(help="folder of a checkpoint, hub id in the local cache, or a model")],
     *,
-    dtype: Annotated[str, typer.Option(help=f"of the weights in memory: {', '.join(DTYPES)}")] = "float32",
-    folder: Annotated[Path | None, typer.Option("--models", help="folder of further definitions")] = None,
+    dtype: Annotated[str, typer.Option(help=f"dtype of the weights in memory: {', '.join(DTYPES)}")] = "float32",
+    folder: Annotated[
+        Path | None, typer.Option("--models", help="folder of further model definitions (*.toml)")
+    ] = None,
     served: Annotated[bool, typer.Option("--served", help="say which tasks on the bus use the parts")] = False,
     content: Annotated[
         bool, typer.Option("--content/--no-content", help="compare the weights of parts that may be equal; reads them")
     ] = True,
     check: Annotated[
-        bool, typer.Option("--check", help="load the parts: outputs in other dtypes against fp32")
+        bool, typer.Option("--check", help="load the parts, and compare outputs in other dtypes with fp32")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -156,30 +158,28 @@ def _distances(model: Model, own: Sequence[Architecture]) -> dict[str, Any]:
 
 
 def _show(models: Sequence[Model], document: dict[str, Any], dtype: str) -> None:
-    console = Console()
+    screen = console()
     for model, row in zip(models, document["models"], strict=True):
-        console.print(f"\n[bold]{model.name}[/bold]  {model.description}")
-        console.print(_table(model, dtype))
+        screen.print(Text.assemble("\n", (model.name, "bold"), f"  {model.description}"))
+        screen.print(_table(model, dtype))
         if "distances" in row:
-            console.print(_distance_table(row["distances"]))
+            screen.print(_distance_table(row["distances"]))
         for part in row["parts"]:
             if part["shared_with"]:
-                console.print(f"{part['name']} is shared with {', '.join(part['shared_with'])}", highlight=False)
+                screen.print(f"{part['name']} is shared with {', '.join(part['shared_with'])}")
         peak = peak_saving(model, dtype)
-        console.print(f"one device's peak: whole {_mb(peak.before)}, largest part {_mb(peak.after)}{_less(peak)}")
+        screen.print(f"one device's peak: whole {_mb(peak.before)}, largest part {_mb(peak.after)}{_less(peak)}")
     if len(models) > 1:
         total = total_saving(models, dtype)
-        console.print(
+        screen.print(
             f"\nall {len(models)} models together, over all devices: a copy of each part for each model "
             f"{_mb(total.before)}, each distinct part once {_mb(total.after)}{_less(total)}"
         )
 
 
-def _table(model: Model, dtype: str) -> Table:
+def _table(model: Model, dtype: str) -> Listing:
     disk = model.folder is not None
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for column in ["part", "numbers", *(["on disk"] if disk else []), dtype, "GFLOPs", "passes on"]:
-        table.add_column(column, no_wrap=True)
+    table = Listing("part", "numbers", *(["on disk"] if disk else []), dtype, "GFLOPs", "passes on")
     for part in model.parts:
         passes = "\n".join(f"{name} {_kb(part.passed_bytes(name))}" for name in part.passes)
         cells = [part.name, _count(part.parameters), *([_mb(part.on_disk or 0)] if disk else [])]
@@ -188,10 +188,10 @@ def _table(model: Model, dtype: str) -> Table:
     return table
 
 
-def _distance_table(distances: dict[str, Any]) -> Table:
+def _distance_table(distances: dict[str, Any]) -> Listing:
     """Returns the table of differences from float32: the smallest cosine of an item, or the share of equal texts."""
     others = list(DTYPES)[1:]
-    table = Table("part", "output", *others, title="cosine with float32", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = Listing("part", "output", *others, title="cosine with float32")
     for part, dtypes in distances.items():
         for name in dtypes[others[0]]:
             table.add_row(part, name, *(_distance(dtypes[dtype][name]) for dtype in others))

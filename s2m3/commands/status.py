@@ -1,28 +1,24 @@
-"""The commands that show the site from its topics: `status` once, `watch` continuously."""
+"""The command `status`: shows the site from its topics, for people and as JSON."""
 
 import json
-import time
 from typing import Any
 
 import typer
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.table import Column, Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from s2m3.agents.registry.classes import SHIPPED
 from s2m3.commands import options
 from s2m3.commands.fetched import fetched_text, refused_texts
+from s2m3.commands.terminal import Listing, console
 from s2m3.ranks import answering, missed_texts, ranks_of
 from s2m3.schemas import bridge as b
 from s2m3.schemas.parts import PartProgress
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.snapshot import Site
 
-__all__ = ["binding_table", "site_document", "status", "watch"]
+__all__ = ["binding_table", "problems", "site_document", "status", "tables"]
 
-_REFRESH_S = 0.25
 _NOTHING = "no planner or agent was here yet, or this login may not read it (a broker may keep that to itself)"
 
 
@@ -35,28 +31,7 @@ def status(settings: BrokerSettings, *, as_json: options.Json = False) -> None:
         if as_json:
             typer.echo(json.dumps(site_document(site), ensure_ascii=False))
         else:
-            Console().print(_as_tables(site))
-
-
-@options.with_settings(BrokerSettings)
-def watch(settings: BrokerSettings) -> None:
-    """Show the same live, with what happens. Ends with Ctrl-C. `s2m3 watch`."""
-    with Site(settings, roll_call="watch") as site, Live(_now(site)) as live:
-        while True:
-            time.sleep(_REFRESH_S)
-            site.look_for_missing()
-            live.update(_now(site))
-
-
-def _now(site: Site) -> RenderableType:
-    """Returns the site as it is now, and the last events."""
-    with site.still():
-        events = [Text(_event_line(event.model_dump(exclude_none=True)), style="dim") for event in site.events[-8:]]
-        return Group(_as_tables(site), *events)
-
-
-def _event_line(event: dict[str, Any]) -> str:
-    return "  ".join(f"{value}" if name == "event" else f"{name}={value}" for name, value in event.items())
+            console().print(Group(tables(site), *problems(site)))
 
 
 def site_document(site: Site) -> dict[str, Any]:
@@ -126,11 +101,12 @@ def _error(site: Site, task: str) -> dict[str, Any] | None:
     return doc.error.model_dump(exclude_none=True) if doc and doc.error else None
 
 
-def _as_tables(site: Site) -> RenderableType:
+def tables(site: Site) -> RenderableType:
+    """Returns planner, nodes, tasks and bindings; `problems` are apart."""
     state = site.planner.state if site.planner else "not there"
     parts: list[RenderableType] = [Text(f"planner: {state}", style="" if state == "online" else "bold red")]
     bindings = [binding_table(site)] if site.bindings else []
-    return Group(*parts, _node_table(site), _task_table(site), *bindings, *_own_classes(site), *_reasons(site))
+    return Group(*parts, _node_table(site), _task_table(site), *bindings, *_own_classes(site))
 
 
 def _own_classes(site: Site) -> list[Text]:
@@ -139,16 +115,8 @@ def _own_classes(site: Site) -> list[Text]:
     return [Text(f"{node} has module classes of its own: {', '.join(names)}") for node, names in found.items() if names]
 
 
-def _node_table(site: Site) -> Table:
-    table = Table(
-        "node",
-        "state",
-        "free / budget MB",
-        "modules (MB, ms per item, runtime)",
-        title="nodes",
-        title_justify="left",
-        box=box.SIMPLE,
-    )
+def _node_table(site: Site) -> Listing:
+    table = Listing("node", "state", "free / budget MB", "modules (MB, ms per item, runtime)", title="nodes")
     for node in _nodes(site):
         row = _node(site, node)
         held = [_module_line(name, report) for name, report in row["modules"].items()]
@@ -177,10 +145,8 @@ def _module_line(name: str, report: dict[str, Any]) -> str:
     return f"{name} ({report['bytes'] / 1e6:.1f}{speed}{runtime}{mapped})"
 
 
-def _task_table(site: Site) -> Table:
-    table = Table(
-        "task", "model", "state", "step: module on nodes", title="tasks", title_justify="left", box=box.SIMPLE
-    )
+def _task_table(site: Site) -> Listing:
+    table = Listing("task", "model", "state", "step: module on nodes", title="tasks")
     for task, spec in sorted(site.tasks.items()):
         lines = _step_lines(site, task)
         word = Text("ready", style="green") if site.ready(task) else Text("not ready", style="bold red")
@@ -199,10 +165,9 @@ def _step_lines(site: Site, task: str) -> list[str]:
     return [f"{s}: {r.module} on {', '.join(x.node for x in r.replicas) or '-'}" for s, r in steps]
 
 
-def binding_table(site: Site) -> Table:
+def binding_table(site: Site) -> Listing:
     """Returns the table of bindings with their states."""
-    folded = [Column(name, overflow="fold") for name in ("binding", "from, task, to")]  # not cut, as users retype them
-    table = Table(*folded, "state", title="bindings", title_justify="left", box=box.SIMPLE)
+    table = Listing("binding", "from, task, to", "state", title="bindings")
     running = site.bridge is not None and site.bridge.state == "online"
     for name, binding in sorted(site.bindings.items()):
         report = site.reports.get(name) if running else None
@@ -236,7 +201,8 @@ def _binding_state(report: b.BindingReport | None) -> Text:
     return Text(f"{counts}, {report.published} published{failed}", style="yellow" if failed else "green")
 
 
-def _reasons(site: Site) -> list[Text]:
+def problems(site: Site) -> list[Text]:
+    """Returns a line for each thing that is not as it should be, and why."""
     errors = {task: error for task in sorted(site.tasks) if (error := _error(site, task)) is not None}
     lines = [Text(f"{task}: {error['code']}: {error['detail']}", style="red") for task, error in errors.items()]
     lines += [Text(f"{task}: {why}", style="yellow") for task in sorted(site.tasks) if (why := unanswered(site, task))]

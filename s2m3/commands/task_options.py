@@ -25,8 +25,8 @@ __all__ = [
     "Wait",
 ]
 
-Name = Annotated[str, typer.Argument(help="of the task")]
-Model = Annotated[str, typer.Option("--model", help="see `s2m3 models`; or the folder of a checkpoint")]
+Name = Annotated[str, typer.Argument(help="name of the task")]
+Model = Annotated[str, typer.Option("--model", help="one of `s2m3 models`, or the folder of a checkpoint")]
 OrModels = Annotated[
     list[str] | None,
     typer.Option("--or", help="a model that answers while those before it cannot; repeat, the best first"),
@@ -42,24 +42,22 @@ Source = Annotated[
 ]
 Dtype = Annotated[
     str | None,
-    typer.Option(help="of a checkpoint's weights: fp32, bf16, fp16, int8; default: as each agent chooses"),
+    typer.Option(help="dtype of a checkpoint's weights: fp32, bf16, fp16, int8; default: as each agent chooses"),
 ]
-Use = Annotated[
-    str | None, typer.Option(help="of a text model: embedding, similarity, ranking, pair, zero-shot; see the docs")
-]
+Use = Annotated[str | None, typer.Option(help="use of a text model: embedding, similarity, ranking, pair, zero-shot")]
 PartOptions = Annotated[
     list[str] | None,
-    typer.Option("--option", help="of a checkpoint's one part, or of the one that writes: NAME=VALUE; repeat"),
+    typer.Option("--option", help="NAME=VALUE for a checkpoint's one part, or for the part that writes text; repeat"),
 ]
-Share = Annotated[bool, typer.Option(help="parts that other tasks hold already, found by their weights")]
+Share = Annotated[bool, typer.Option(help="share parts that other tasks hold already, found by their weights")]
 Prefer = Annotated[str | None, typer.Option(help="nodes in order of preference: desktop,laptop")]
-Replicas = Annotated[int, typer.Option(help="copies of a module at most")]
-Deadline = Annotated[float, typer.Option(help="seconds a request may take")]
+Replicas = Annotated[int, typer.Option(help="most copies of a module")]
+Deadline = Annotated[float, typer.Option(help="seconds that a request may take")]
 MapWeights = Annotated[
     bool,
     typer.Option(
         "--map-weights", help="where a part does not fit into any memory, map it from a disk: slow, not refused"
     ),
 ]
-Wait = Annotated[bool, typer.Option(help="until it can be asked; if it cannot, take it back")]
+Wait = Annotated[bool, typer.Option(help="wait until the task can be asked; if it cannot, take it back")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what it costs, and where it would run")]

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from s2m3.commands import options, task_options
 from s2m3.commands.fetched import fetches_of
@@ -18,6 +16,7 @@ from s2m3.commands.module_options import check_task_prompt, with_options
 from s2m3.commands.previews import say_preview
 from s2m3.commands.stand_ins import check_stand_ins, refused_model, stand_ins_of
 from s2m3.commands.status import unanswered
+from s2m3.commands.terminal import Listing, console
 from s2m3.ranks import answering
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
@@ -31,6 +30,7 @@ from s2m3.schemas.definitions import Definition, is_hub_id
 from s2m3.schemas.dtypes import read_dtype
 from s2m3.schemas.errors import BadInputError, NotReadyError, S2M3Error, UnknownTaskError, error_from_code
 from s2m3.schemas.ids import check_id
+from s2m3.schemas.near_names import no_such
 from s2m3.schemas.settings import BrokerSettings, CheckpointSettings
 from s2m3.schemas.wire.plain import plain_inputs
 from s2m3.snapshot import Site
@@ -300,12 +300,12 @@ def _error_of(site: Site, name: str) -> m.ErrorBody | None:
 @options.with_settings(BrokerSettings)
 def remove(
     settings: BrokerSettings,
-    name: Annotated[str, typer.Argument(help="of the task")],
+    name: Annotated[str, typer.Argument(help="name of the task")],
 ) -> None:
     """Remove a task; modules that no other task uses are unloaded. `s2m3 task rm porch`."""
     with Site(settings) as site:
         if name not in site.tasks:
-            raise UnknownTaskError(f"no task {name!r}; there are: {', '.join(sorted(site.tasks)) or 'none'}")
+            raise UnknownTaskError(no_such("task", name, site.tasks))
         site.publish(topics.TASK, b"", task=name)
     typer.echo(f"{name} is removed")
 
@@ -319,10 +319,10 @@ def list_tasks(settings: BrokerSettings, *, as_json: options.Json = False) -> No
     if as_json:
         typer.echo(json.dumps([{"task": task, "model": model, "state": state} for task, model, state in rows]))
         return
-    table = Table("task", "model", "state", box=box.SIMPLE)
+    table = Listing("task", "model", "state")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console().print(table)
 
 
 def _state_of(site: Site, name: str) -> str:

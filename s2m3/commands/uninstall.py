@@ -15,7 +15,9 @@ __all__ = ["uninstall"]
 
 @options.with_settings(
     BridgeSettings,
-    discovery_prefix=Annotated[str | None, typer.Option(help="as set in Home Assistant [homeassistant]")],
+    discovery_prefix=Annotated[
+        str | None, typer.Option(help="prefix of discovery topics, as set in Home Assistant [homeassistant]")
+    ],
 )
 def uninstall(
     settings: BridgeSettings,
@@ -26,7 +28,7 @@ def uninstall(
 ) -> None:
     """Clear what a site has left retained on the broker, and in Home Assistant. `s2m3 uninstall --dry-run`.
 
-    Stop the planner, the agents and the bridge first: those that run tell again what they own.
+    Stop the planner, the agents and the bridge first: those that run publish again what they own.
     """
     with Retained(settings, settings.discovery_prefix) as site:
         own, others, running = site.own, site.others, site.running
@@ -35,7 +37,7 @@ def uninstall(
         if running:
             typer.echo(f"still running, they would tell it again: {', '.join(running)}: stop them first", err=True)
         if others:
-            typer.echo(f"left alone, for it is none of ours: {', '.join(others)}", err=True)
+            typer.echo(f"left alone, as it is of other software: {', '.join(others)}", err=True)
         if own and not (dry_run or yes):
             typer.confirm(f"clear {len(own)} topics?", abort=True)
         refused: list[S2M3Error] = []

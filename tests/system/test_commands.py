@@ -30,7 +30,7 @@ WRONG_INPUT = {
     "churn": "/no/such/file",
     "dashboard": "--broker http://hub/",
     "demo": "--broker nonsense",
-    "drain": "pi5 --wait soon",
+    "drain": "pi5 --undo --wait soon",
     "forget": "pi5 --port 0",
     "history clear": "--file /no/such/file",
     "history show": "--root UPPER",
@@ -68,6 +68,7 @@ NOT_THERE = [
     "bind a --task nosuch --input left --publish b",
     "bind a --task noop --input nosuch --publish b",
     "drain nosuch",
+    "drain nosuch --undo",
     "forget nosuch",
     "node clear nosuch",
     "node set nosuch --prefer 2",
@@ -113,6 +114,14 @@ def test_the_name_of_something_that_is_not_there_is_wrong_input(noop_cluster: Cl
     assert {words: (d.returncode, len(d.stderr.splitlines())) for words, d in done.items()} == dict.fromkeys(
         NOT_THERE, (2, 1)
     )
+    nodes = {
+        words: d.stderr for words, d in done.items() if words.startswith(("drain", "forget", "node set", "node show"))
+    }
+    assert {words: text.rstrip().endswith("; there are: a, b, c") for words, text in nodes.items()} == dict.fromkeys(
+        nodes, True
+    )
+    for words in ("ask nosuch --text a", "task rm nosuch", "bind a --task nosuch --input left --publish b"):
+        assert done[words].stderr == "s2m3: unknown_task: no task 'nosuch'; there are: noop\n"
 
 
 def test_it_says_its_version() -> None:
@@ -188,6 +197,7 @@ def test_26_a_broker_that_is_not_there_is_said_in_one_line(words: str) -> None:
     port = free_port()
     done = s2m3_here(*words.split(), port=port)
     assert done.returncode == 1
+    assert done.stderr.startswith("s2m3: broker_unreachable: ")
     assert f"nothing listens on port {port} of 127.0.0.1 (connection refused)" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
