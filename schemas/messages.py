@@ -9,7 +9,7 @@ from s2m3.schemas.definitions import ModuleSpec
 from s2m3.schemas.document import Document, Protocol
 from s2m3.schemas.dtypes import Dtype
 from s2m3.schemas.ids import Id, is_id
-from s2m3.schemas.notices import ControlRequest, ControlResponse, ErrorBody, Event, RollCall
+from s2m3.schemas.notices import Claims, ControlRequest, ControlResponse, ErrorBody, Event, RollCall
 from s2m3.schemas.parts import PartProgress, PartStock
 from s2m3.schemas.protocol import ClosedList, Since, is_from_the_bus
 from s2m3.schemas.routes import RankRoute, Replica, RouteDoc, RouteStep
@@ -17,6 +17,7 @@ from s2m3.schemas.specs import read_spec
 from s2m3.schemas.tasks import StandIn, TaskSpec
 
 __all__ = [
+    "Claims",
     "ControlRequest",
     "ControlResponse",
     "ErrorBody",
@@ -98,6 +99,9 @@ class NodeProfile(Document):
     network: Annotated[str, Since(1)] = ""
     #: whether it has a command that puts its machine to sleep
     sleeps: Annotated[bool, Since(1)] = False
+    #: the broker that it is connected to, host:port, if it knows of further ones (`fallback`); it then claims the plain
+    #: requests that it takes as a gateway, and may be a deputy
+    broker: Annotated[str, Since(1)] = ""
 
 
 class ModuleReport(Document):
@@ -159,6 +163,8 @@ class NodeLoad(Document):
     finished: dict[Id, int] = {}
     #: task -> step -> timing, of the newest of these requests: a sample for dashboards
     latest: dict[Id, dict[Id, StepTiming]] = {}
+    #: of the node's profile, for requesters, which do not read that; 0: not known
+    keepalive_s: Annotated[float, Field(ge=0), Since(1)] = 0.0
 
 
 class Plan(Document):
@@ -169,6 +175,8 @@ class Plan(Document):
     modules: list[ModuleSpec] = []
     #: tasks whose gateway the node is to be
     gateways: list[Id] = Field(default=[], validation_alias="fronts", serialization_alias="fronts")
+    #: task -> its gateway, at another broker of a cluster: the node answers the plain requests that nobody else takes
+    deputies: Annotated[dict[Id, Id], Since(1)] = {}
     _unreadable: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property

@@ -8,7 +8,7 @@ from s2m3.schemas.document import Document
 from s2m3.schemas.ids import Id
 from s2m3.schemas.protocol import ClosedList, Since
 
-__all__ = ["ControlRequest", "ControlResponse", "ErrorBody", "Event", "RollCall"]
+__all__ = ["Claims", "ControlRequest", "ControlResponse", "ErrorBody", "Event", "RollCall"]
 
 
 class ErrorBody(Document):
@@ -60,3 +60,16 @@ class RollCall(Document):
     """A request to all owners of retained documents to publish them again."""
 
     asker: str | None = Field(default=None, description="who asks, for people: planner, status, watch, page, …")
+
+
+class Claims(Document):
+    """The plain requests of a task that its gateway or a deputy has taken: the others leave these to it."""
+
+    node: Id
+    #: random name of the sender, and number of the message: it counts once, whichever brokers of a cluster carry it
+    sender: str
+    number: int = Field(ge=0)
+    #: a name for each request under way, equal for equal requests; said again every half second
+    claimed: list[str] = Field(default_factory=list)
+    #: the same, of the requests that were answered since the message before
+    answered: list[str] = Field(default_factory=list)

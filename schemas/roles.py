@@ -110,7 +110,7 @@ def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
         t.MODULE_IN.all(root, node=name),
         *(t.CLIENT_IN.at(root, client=f"{kind}-{name}") for kind in ("node", "probe")),
         *_all(root, t.PLANNER_STATE, t.TASK, t.ROUTE, t.NODE_STATE, t.NODE_LOAD, t.ROLLCALL),
-        *_all(root, *_REQUESTS),  # this node may become the gateway of any task
+        *_all(root, *_REQUESTS, t.CLAIMS, t.RESPONSE),  # this node may become the gateway or a deputy of any task
         *(t.CONTROL.at(root, verb=verb) for verb in ("drain", "undrain", "profile", "sleep")),
         *(t.NODE_SETTINGS.at(root, node=name), t.WAKE.at(root, helper=name)),
         *(t.PART_WANTED.all(root), t.PART_REQUEST.all(root, holder=name)),
@@ -119,7 +119,8 @@ def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
     own = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED, t.NODE_LOAD)
     answers = (t.CLIENT_IN, t.RESPONSE, t.RESPONSE_VALUE)
     # a gateway puts requests that take long back into the task's session: docs/decisions
-    writes = (*(p.at(root, node=name) for p in own), *_all(root, t.EVENT, t.DEMAND, t.MODULE_IN, *answers, *_REQUESTS))
+    shared: tuple[t.TopicPath, ...] = (t.EVENT, t.DEMAND, t.CLAIMS, t.MODULE_IN, *answers, *_REQUESTS)
+    writes = (*(p.at(root, node=name) for p in own), *_all(root, *shared))
     # the sender's name is in the topic: nobody can send pieces in another node's name
     parts = (path.all(root, asker=name) for path in (t.PART_WANTED, t.PART_REQUEST))
     sent = (path.all(root, holder=name) for path in (t.PART_OFFER, t.PART_PIECE))

@@ -135,6 +135,7 @@ REQUEST_INPUT = Raw("request/{task}/{input}", "plain request: the bytes of one i
 REQUEST_TRANSACTION = Raw("request/{task}/{input}/{transaction}", "the same, with the caller's own transaction")
 RESPONSE = Raw("response/{task}", "plain answers (JSON) for callers that gave no Response Topic")
 RESPONSE_VALUE = Raw("response/{task}/value", "of these the answer alone, for devices with little memory")
+CLAIMS = Topic("claims/{task}", "plain requests that a gateway or deputy has taken", document=m.Claims)
 EVENT = Topic("event", "events, for people and automations", document=m.Event)
 ROLLCALL = Topic("rollcall", "asks owners of retained documents to publish them again", document=m.RollCall)
 WAKE = Topic("wake/{helper}", "order to an agent: send a magic packet to a sleeping node", document=s.WakeOrder)
@@ -190,6 +191,7 @@ ALL: tuple[TopicPath, ...] = (
     REQUEST_TRANSACTION,
     RESPONSE,
     RESPONSE_VALUE,
+    CLAIMS,
     EVENT,
     ROLLCALL,
     WAKE,

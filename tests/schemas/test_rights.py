@@ -27,11 +27,11 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         home/control/profile home/control/sleep home/node/n1/settings home/wake/n1
         home/module/+/n1/in home/node/+/load home/node/+/state home/plan/n1 home/request/+ home/request/+/+
         home/part/offer/+/n1 home/part/piece/+/n1 home/part/request/+/n1 home/part/wanted/+ home/request/+/+/+
-        home/rollcall home/planner/state home/route/+ home/task/+
+        home/rollcall home/planner/state home/route/+ home/task/+ home/claims/+ home/response/+
         """,
         """
         home/client/+/in home/demand/+ home/event home/module/+/+/in home/node/n1/load home/node/n1/profile
-        home/node/n1/reported home/node/n1/state home/request/+ home/request/+/+ home/request/+/+/+
+        home/claims/+ home/node/n1/reported home/node/n1/state home/request/+ home/request/+/+ home/request/+/+/+
         home/part/offer/n1/+ home/part/piece/n1/+ home/part/request/n1/+ home/part/wanted/n1
         home/response/+ home/response/+/value
         """,

@@ -32,6 +32,7 @@ CONTRACT = {
     "response/{task}": (False, 1),
     "response/{task}/value": (False, 1),
     "event": (False, 1),
+    "claims/{task}": (False, 1),
     "rollcall": (False, 1),
     "wake/{helper}": (False, 1),
     "demand/{task}": (False, 0),
