@@ -1,6 +1,6 @@
 """Publishes a node's documents: state, profile and report (retained, again after each connect), and its load."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
@@ -42,10 +42,11 @@ class Presence:
         link: The agent's connection.
         node: The node's name.
         boot: The boot id, a uuid of the agent's process.
+        broker: Returns the broker of the connection (`current_broker`).
     """
 
-    def __init__(self, link: Link, node: str, boot: str) -> None:
-        self._link = link
+    def __init__(self, link: Link, node: str, boot: str, broker: Callable[[], str] = lambda: "") -> None:
+        self._link, self._broker = link, broker
         self._node = node
         self._state = m.NodeState(state="ready", boot=boot, protocol=PROTOCOL)
         self._leaves = False
@@ -147,6 +148,7 @@ class Presence:
     def tell_all(self) -> None:
         """Publishes all retained documents, the state last; after a reconnect this restores a broker that lost them."""
         if self._profile is not None:
+            self._profile = self._profile.model_copy(update={"broker": self._broker()})
             self._publish(topics.NODE_PROFILE, self._profile)
             self._publish(topics.NODE_REPORTED, self._reported)
             self.tell_state()
@@ -242,7 +244,9 @@ class Presence:
                 task: {step: m.StepTiming(**timing.as_dict()) for step, timing in timings.items()}
                 for task, timings in latest.items()
             }
-            self._publish(topics.NODE_LOAD, m.NodeLoad(queues=dict(queues), finished=dict(finished), latest=steps))
+            keepalive_s = self._profile.keepalive_s if self._profile is not None else 0.0
+            load = m.NodeLoad(queues=dict(queues), finished=dict(finished), latest=steps, keepalive_s=keepalive_s)
+            self._publish(topics.NODE_LOAD, load)
         self._load = queues
 
     def failed(self, module: str, error: S2M3Error) -> m.ModuleReport:

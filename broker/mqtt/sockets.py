@@ -9,7 +9,7 @@ from s2m3.broker.mqtt.no_broker import NoBroker, does_not_answer, error_of, no_b
 from s2m3.schemas.errors import BadInputError, BrokerUnreachableError, UnauthorisedError
 from s2m3.schemas.settings import BrokerSettings
 
-__all__ = ["ConnectFailures", "cork", "no_delay", "tls_context"]
+__all__ = ["ConnectFailures", "cork", "current_broker", "no_delay", "tls_context"]
 
 #: Some brokers refuse a login by closing the socket without a CONNACK. This many closes in a row count as a refusal.
 _SILENT_REFUSALS = 3
@@ -188,6 +188,12 @@ class ConnectFailures:
                 "a refused login or certificate, no MQTT v5, or TLS on one side only (tls_ca)"
             )
         return refused
+
+
+def current_broker(settings: BrokerSettings) -> str:
+    """Returns host:port of the broker that let in a connection of this process last; "" if there is only one."""
+    found = _last_there.get(tuple(settings.addresses)) if settings.fallback else None
+    return "" if found is None else f"{found[0]}:{found[1]}"
 
 
 def _login(settings: BrokerSettings) -> tuple[object, ...]:

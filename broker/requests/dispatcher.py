@@ -255,7 +255,8 @@ class Dispatcher:
             self._forward_node_state(node, state)
 
     def _on_load(self, node: str, load: NodeLoad | None) -> None:
-        self._requests.on_load(node, load.queues if load else {})
+        queues, keepalive_s = (load.queues, load.keepalive_s) if load else ({}, 0.0)
+        self._requests.on_load(node, queues, time.monotonic(), keepalive_s)
 
     def _execute(self, actions: list[Action]) -> None:
         for action in actions:

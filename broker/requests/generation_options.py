@@ -1,16 +1,29 @@
-"""Generation options of a request for the steps that generate text, and stop orders for abandoned attempts. Pure."""
+"""Inputs and generation options of a request's attempts, and stop orders for abandoned ones. Pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from s2m3.broker.requests.actions import Action, Stop
-from s2m3.broker.requests.pending import Pending
+from s2m3.broker.requests.pending import Pending, inputs_of
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.messages import RouteDoc
 from s2m3.schemas.wire.generation import Options, known_options, read_options
+from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Hop, Route, Work
 
-__all__ = ["options_of", "stops", "with_generation_options"]
+__all__ = ["Given", "given_of", "options_of", "stops", "with_generation_options"]
+
+#: Inputs and generation options of one attempt.
+Given = tuple[Mapping[str, Value], Options]
+
+
+def given_of(doc: RouteDoc, pending: Pending, model: RouteDoc) -> Given:
+    """Returns the inputs and options that a request gives to one of the task's models.
+
+    Raises:
+        BadInputError: One of them is not what the task takes.
+    """
+    return inputs_of(doc, pending, model.rank), options_of(doc, pending, model)
 
 
 def options_of(doc: RouteDoc, pending: Pending, model: RouteDoc) -> Options:

@@ -42,6 +42,8 @@ class Pending:
     busy_until: float = float("inf")
     rank_ends: float = float("inf")
     patience_ends: float = float("inf")
+    #: when one of the route's nodes is silent, unless it is heard until then
+    silence_ends: float = float("inf")
     retry_at: float | None = None
     #: until when it waits for a sleeping node; None if it does not
     wake_ends: float | None = None
@@ -90,6 +92,10 @@ class Pending:
         is_paused = self.retry_at is None or now < self.retry_at
         self.retry_at = self.retry_at if is_paused else None
         return not is_paused or (self.wake_ends is not None and now >= self.wake_ends)
+
+    def extend_patience(self, until: float) -> None:
+        """Keeps the request where it is until some time at least."""
+        self.patience_ends, self.silence_ends = max(self.patience_ends, until), max(self.silence_ends, until)
 
     @property
     def is_new_here(self) -> bool:

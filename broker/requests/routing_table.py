@@ -7,6 +7,7 @@ from s2m3.broker.node_states import NodeStates
 from s2m3.broker.requests.generation_options import with_generation_options
 from s2m3.broker.requests.pending import Pending
 from s2m3.broker.requests.ranks import Chosen, RankedRouter
+from s2m3.broker.requests.reachability import Reachability
 from s2m3.broker.requests.rounding import with_tolerance
 from s2m3.broker.requests.routing import Backlog
 from s2m3.schemas.messages import NodeState, RouteDoc
@@ -24,6 +25,7 @@ class RoutingTable:
         self.routers: dict[str, RankedRouter] = {}
         self.nodes = NodeStates()
         self.backlog = Backlog()
+        self.reach = Reachability()
         #: task -> epoch and revision of the newest route document that arrived on this connection
         self._newest: dict[str, tuple[int, int]] = {}
 
@@ -50,6 +52,7 @@ class RoutingTable:
         self._newest.clear()
         self.nodes.forget()
         self.backlog.queued.clear()
+        self.reach.clear()
 
     def take_node(self, node: str, state: NodeState | None) -> tuple[bool, bool]:
         """Takes a node's state; returns whether the state is new, and whether the node's earlier process is gone."""
@@ -61,6 +64,7 @@ class RoutingTable:
             self.routers = {task: router.without(node) for task, router in self.routers.items()}
         if gone := new_process or state.state == "lost":
             self.take_load(node, {})
+            self.reach.forget(node)
         return True, gone
 
     def take_load(self, node: str, queues: Mapping[str, int]) -> None:
@@ -68,41 +72,43 @@ class RoutingTable:
         kept = {key: items for key, items in self.backlog.queued.items() if key[0] != node}
         self.backlog.queued = kept | {(node, module): items for module, items in queues.items()}
 
-    def choose(self, pending: Pending, *, avoid: AbstractSet[str] = frozenset()) -> Chosen | None:
+    def choose(self, pending: Pending, now: float, *, avoid: AbstractSet[str] = frozenset()) -> Chosen | None:
         """Returns a route for a request: at its rank or below, else above it; None if no model has one.
 
         Args:
             pending: The request.
-            avoid: Nodes to avoid, besides those that failed it.
+            now: Monotonic seconds.
+            avoid: Nodes to avoid, besides those that failed it and those that are silent.
         """
         router = self.routers.get(pending.task)
         if router is None:
             return None
-        return router.choose(self.backlog, lost=self.nodes.lost, avoid=pending.avoid | avoid, best=pending.rank)
+        avoid = pending.avoid | avoid | self.reach.silent(now)
+        return router.choose(self.backlog, lost=self.nodes.lost, avoid=avoid, best=pending.rank)
 
     def with_options(self, chosen: Chosen, options: Options, *, stream: bool) -> Route:
         """Returns a chosen route with the request's generation options and the task's tolerance at its steps."""
         route = with_tolerance(chosen.doc, chosen.route, self.nodes.protocol)
         return with_generation_options(chosen.doc, route, options, self.nodes.protocol, stream=stream)
 
-    def below(self, pending: Pending, *, avoid: AbstractSet[str] = frozenset()) -> Chosen | None:
+    def below(self, pending: Pending, now: float, *, avoid: AbstractSet[str] = frozenset()) -> Chosen | None:
         """Returns a route for a request along the best model below its rank that has one; None if none has."""
         router = self.routers.get(pending.task)
         if router is None:
             return None
-        return router.below(pending.rank, self.backlog, self.nodes.lost, pending.avoid | avoid)
+        return router.below(pending.rank, self.backlog, self.nodes.lost, pending.avoid | avoid | self.reach.silent(now))
 
-    def elsewhere(self, pending: Pending) -> Chosen | None:
+    def elsewhere(self, pending: Pending, now: float) -> Chosen | None:
         """Returns a route for a request without an answer: over other nodes, else by a lower model, else as it was."""
         used = {hop.node for hop in (pending.route or {}).values()}
-        other = self.choose(pending, avoid=used)
+        other = self.choose(pending, now, avoid=used)
         if other is None or other.doc.rank > pending.rank or not other.nodes & (pending.avoid | used):
             return other
-        return self.below(pending, avoid=used) or other
+        return self.below(pending, now, avoid=used) or other
 
-    def has_other_replica(self, pending: Pending) -> bool:
+    def has_other_replica(self, pending: Pending, now: float) -> bool:
         """Returns whether the model that a request was sent to has a route over nodes that have not failed it."""
-        other = self.choose(pending)
+        other = self.choose(pending, now)
         return other is not None and other.doc.rank == pending.rank and not other.nodes & pending.avoid
 
     def reserve_s(self, pending: Pending, left_s: float) -> float:

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from s2m3.broker.requests.actions import Action, EmitDelta, Finish, Result, Send, TellDemand
-from s2m3.broker.requests.generation_options import options_of, stops
-from s2m3.broker.requests.pending import Pending, inputs_of, nodes_of
+from s2m3.broker.requests.generation_options import Given, given_of, stops
+from s2m3.broker.requests.pending import Pending, nodes_of
 from s2m3.broker.requests.ranks import Chosen, may_go_down
 from s2m3.broker.requests.routing_table import RoutingTable
 from s2m3.broker.requests.stream_assembler import StreamAssembler
 from s2m3.broker.requests.unknown_tasks import RoutesAwaited
 from s2m3.schemas.errors import BusyError, NotReadyError, RequestTimeoutError, S2M3Error, error_from_code
 from s2m3.schemas.messages import NodeState, RouteDoc
-from s2m3.schemas.wire.generation import Options, Piece
+from s2m3.schemas.wire.generation import Piece
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Answer
 
@@ -28,8 +28,8 @@ _WORKING_S = 3.0
 #: The retry delay is random, up to a bound that doubles with each failure of the request.
 _BACKOFF_S, _BACKOFF_MAX_S = 0.05, 1.0
 _MAX_PENDING, _SEED_BITS = 10_000, 53
-#: Inputs and generation options of one attempt.
-_Given = tuple[Mapping[str, Value], Options]
+#: A call of `tick` that is so late means that this process slept, and has not read the heartbeats that came meanwhile.
+_FROZEN_S = 1.0
 
 
 class RequestTracker:
@@ -128,7 +128,7 @@ class RequestTracker:
         error = answer.error
         if error.node is not None:
             pending.avoid.add(error.node)
-        if may_go_down(error, now, pending.busy_until) and not self._table.has_other_replica(pending):
+        if may_go_down(error, now, pending.busy_until) and not self._table.has_other_replica(pending, now):
             pending.last_error = error
             if actions := self._go_down(pending, now):
                 return actions
@@ -146,7 +146,7 @@ class RequestTracker:
         """Handles a node's notice that it computes a request: the request is not sent to other nodes meanwhile."""
         pending = self._pending.get(request or b"")
         if pending is not None and pending.route is not None and attempt == pending.attempt:
-            pending.patience_ends = max(pending.patience_ends, now + _WORKING_S)
+            pending.extend_patience(now + _WORKING_S)
 
     def on_piece(self, piece: Piece) -> list[Action]:
         """Handles a piece of streamed text; returns the delta for the caller, if any."""
@@ -188,13 +188,16 @@ class RequestTracker:
                 self._end_attempt(pending)
         return self._dispatch_waiting(now) if is_new else []
 
-    def on_load(self, node: str, queues: Mapping[str, int]) -> None:
-        """Sets the queue length of each module at a node."""
+    def on_load(self, node: str, queues: Mapping[str, int], now: float = 0.0, keepalive_s: float = 0.0) -> None:
+        """Sets the queue length of each module at a node, and notes its heartbeat; a keepalive of 0 is unknown."""
         self._table.take_load(node, queues)
+        self._table.reach.heard(node, keepalive_s, now)
 
     def tick(self, now: float) -> list[Action]:
         """Does what is due: deadlines, retries, sending to other replicas."""
         actions: list[Action] = []
+        if self._timers and self._timers[0][0] < now - _FROZEN_S:
+            self._table.reach.clear()
         while self._timers and self._timers[0][0] <= now:
             pending = self._pending.get(heapq.heappop(self._timers)[2])
             if pending is not None:
@@ -213,8 +216,11 @@ class RequestTracker:
         if now >= pending.rank_ends:
             pending.rank_ends = float("inf")
             return self._go_down(pending, now)
-        if pending.route is not None and now >= pending.patience_ends:
-            return self._try_elsewhere(pending, now)
+        if pending.route is not None and now >= pending.silence_ends:  # unless its nodes have been heard since
+            pending.silence_ends = self._table.reach.silent_at(nodes_of(pending.route).values())
+        if pending.route is not None and now >= min(pending.silence_ends, pending.patience_ends):
+            pending.silence_ends = float("inf")
+            return self._try_elsewhere(pending, now, only_others=now < pending.patience_ends)
         since = self.awaited.since(pending.task, self._up_since)
         if self._has_unknown_task(pending) and now >= pending.unknown_at(since):
             return [self._finish(pending, now, pending.unknown_error(since))]
@@ -230,7 +236,7 @@ class RequestTracker:
         heapq.heappush(self._timers, (self._due(pending), next(self._order), pending.request))
 
     def _due(self, pending: Pending) -> float:
-        patience_ends = pending.patience_ends if pending.route else None
+        patience_ends = min(pending.patience_ends, pending.silence_ends) if pending.route else None
         times = [pending.deadline, pending.retry_at, pending.wake_ends, pending.rank_ends, patience_ends]
         if self._has_unknown_task(pending):
             times.append(pending.unknown_at(self.awaited.since(pending.task, self._up_since)))
@@ -264,10 +270,10 @@ class RequestTracker:
             known = error_from_code(doc.error.code, doc.error.detail, step=doc.error.step, node=doc.error.node)
             return [self._finish(pending, now, known)]
         try:
-            given = _given(doc, pending, doc)
-            chosen = self._table.choose(pending)
+            given = given_of(doc, pending, doc)
+            chosen = self._table.choose(pending, now)
             if chosen is not None and chosen.doc.rank != doc.rank:
-                given = _given(doc, pending, chosen.doc)
+                given = given_of(doc, pending, chosen.doc)
         except S2M3Error as error:
             return [self._finish(pending, now, error)]
         if chosen is None or self._up_since is None:  # waits for a node, a new route document or the connection
@@ -275,7 +281,7 @@ class RequestTracker:
             return []
         return self._send(pending, chosen, given, now)
 
-    def _send(self, pending: Pending, chosen: Chosen, given: _Given, now: float) -> list[Action]:
+    def _send(self, pending: Pending, chosen: Chosen, given: Given, now: float) -> list[Action]:
         """Sends a request along a route."""
         if pending.deadline is None:
             raise AssertionError("a dispatched request has a deadline")
@@ -288,21 +294,24 @@ class RequestTracker:
         pending.attempt += 1
         pending.route = self._table.with_options(chosen, options, stream=pending.streamed is not None)
         pending.patience_ends = now + left * _PATIENCE_SHARE
+        pending.silence_ends = self._table.reach.silent_at(chosen.nodes - self._table.reach.silent(now))
         self._count(pending, +1)
         self._schedule(pending)
         ms_left = (min(pending.deadline, pending.rank_ends) - now) * 1000
         return [*pending.sends(chosen.doc, inputs, self._reply_to, ms_left)]
 
-    def _try_elsewhere(self, pending: Pending, now: float) -> list[Action]:
-        pending.patience_ends = float("inf")
-        doc, other = self._doc(pending), self._table.elsewhere(pending)
+    def _try_elsewhere(self, pending: Pending, now: float, *, only_others: bool = False) -> list[Action]:
+        """Sends a request without an answer to other nodes, or unless `only_others` once more to the same."""
+        if not only_others:
+            pending.patience_ends = float("inf")
+        doc, other = self._doc(pending), self._table.elsewhere(pending, now)
         if doc is None or pending.route is None:
             return []
         same = other is not None and nodes_of(other.route) == nodes_of(pending.route)
-        if other is None or (same and pending.repeated):
+        if other is None or (same and (only_others or pending.repeated)):
             return []
         try:
-            given = _given(doc, pending, other.doc)
+            given = given_of(doc, pending, other.doc)
         except S2M3Error:  # the task's inputs have changed since; the attempt in flight may still be answered
             return []
         if same:  # the message may have been lost; if it still waits in a queue, the node runs it only once
@@ -314,11 +323,11 @@ class RequestTracker:
 
     def _go_down(self, pending: Pending, now: float) -> list[Action]:
         """Sends a request to the best model below its rank that has a route; [] if there is none."""
-        doc, lower = self._doc(pending), self._table.below(pending)
+        doc, lower = self._doc(pending), self._table.below(pending, now)
         if doc is None or lower is None or self._up_since is None:
             return []
         try:
-            given = _given(doc, pending, lower.doc)
+            given = given_of(doc, pending, lower.doc)
         except S2M3Error:  # as in `_try_elsewhere`
             return []
         pending.retry_at = None
@@ -338,12 +347,3 @@ class RequestTracker:
     def _count(self, pending: Pending, change: int) -> None:
         for hop in (pending.route or {}).values():
             self._table.backlog.inflight[hop.node, hop.module] += change
-
-
-def _given(doc: RouteDoc, pending: Pending, model: RouteDoc) -> _Given:
-    """Returns the inputs and options that a request gives to one of the task's models.
-
-    Raises:
-        BadInputError: One of them is not what the task takes.
-    """
-    return inputs_of(doc, pending, model.rank), options_of(doc, pending, model)

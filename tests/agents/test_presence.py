@@ -25,7 +25,8 @@ class Told:
 
     def __init__(self) -> None:
         self.link = RecordedLink(BrokerSettings(root="home"), "s2m3-node-home-a", ManualLoop())
-        self.presence = Presence(self.link, "a", "boot-1")  # type: ignore[arg-type]
+        self.broker = ""
+        self.presence = Presence(self.link, "a", "boot-1", lambda: self.broker)  # type: ignore[arg-type]
 
     def introduce(self, *, with_torch: bool = False, dtype: Any = "float32") -> None:
         self.presence.introduce(
@@ -216,6 +217,22 @@ def test_an_idle_node_tells_its_load_too_when_it_is_asked_for_a_sign_of_life(tol
     (message,) = told.all()
     assert (message.topic, message.retain, message.qos) == (LOAD, False, 0)
     assert NodeLoad.model_validate_json(message.payload) == NodeLoad(queues={})
+
+
+def test_the_load_says_how_often_the_node_is_heard_at_least_once_it_is_known(told: Told) -> None:
+    told.introduce()
+    told.all()
+    load(told, {}, idle_too=True)
+    assert NodeLoad.model_validate_json(told.all()[0].payload) == NodeLoad(queues={}, keepalive_s=5.0)
+
+
+def test_the_profile_says_at_which_broker_the_node_is_now(told: Told) -> None:
+    told.broker = "one:1"
+    told.introduce()
+    told.broker = "two:2"
+    told.presence.tell_all()
+    profiles = [message for message in told.all() if message.topic == PROFILE]
+    assert [NodeProfile.model_validate_json(message.payload).broker for message in profiles] == ["one:1", "two:2"]
 
 
 def test_requests_that_were_finished_are_told_with_the_timings_of_the_last(told: Told) -> None:

@@ -460,3 +460,67 @@ def test_a_node_that_says_it_works_holds_back_no_deadline() -> None:
     made.submit(ID, "t", {"x": "a"}, 30.0, 0.0)
     made.on_working(ID, 1, 29.0)
     assert failed(made.tick(30.0)).code == "timeout"
+
+
+def beat(made: RequestTracker, now: float, *nodes: str) -> None:
+    for node in nodes:
+        made.on_load(node, {}, now, 5.0)
+
+
+def test_a_request_goes_to_another_node_when_its_own_is_silent_and_the_next_ones_go_there_at_once() -> None:
+    made = requests("a", "b")
+    beat(made, 0.0, "a", "b")
+    assert sent(made.submit(ID, "t", {"x": "a"}, 60.0, 1.0)).hop.node == "a"
+    beat(made, 5.0, "b")
+    assert made.next_due() == 8.0
+    assert made.tick(7.9) == []
+    second = sent(made.tick(8.0))
+    assert (second.hop.node, second.attempt) == ("b", 2)
+    assert sent(made.submit(b"2" * 16, "t", {"x": "a"}, 60.0, 8.0)).hop.node == "b"
+    beat(made, 8.5, "a")
+    assert sent(made.submit(b"3" * 16, "t", {"x": "a"}, 60.0, 8.5)).hop.node == "a"
+
+
+def test_a_node_that_is_heard_keeps_its_requests() -> None:
+    made = requests("a", "b")
+    beat(made, 0.0, "a", "b")
+    made.submit(ID, "t", {"x": "a"}, 60.0, 1.0)
+    beat(made, 7.5, "a", "b")
+    assert made.tick(8.0) == []
+    assert made.next_due() == 15.5
+    made.on_working(ID, 1, 15.0)
+    assert made.tick(15.9) == []
+    assert made.tick(17.9) == []
+    assert sent(made.tick(18.0)).attempt == 2
+
+
+@pytest.mark.parametrize("at", [1.0, 9.0], ids=["silent later", "silent before"])
+def test_where_there_is_no_other_node_a_silent_one_is_asked_and_not_twice_before_half_of_the_time(at: float) -> None:
+    made = requests("a")
+    beat(made, 0.0, "a")
+    assert sent(made.submit(ID, "t", {"x": "a"}, 60.0, at)).attempt == 1
+    assert made.tick(8.0) == []
+    assert made.next_due() == at + 30.0
+    assert sent(made.tick(at + 30.0)).attempt == 2
+
+
+def test_nobody_is_silent_to_a_process_that_slept() -> None:
+    made = requests("a", "b")
+    beat(made, 0.0, "a")
+    made.submit(ID, "t", {"x": "a"}, 60.0, 1.0)
+    assert made.tick(9.1) == []
+    assert made.next_due() == 31.0
+
+
+def test_a_silence_of_before_is_none_over_a_new_connection_or_of_a_lost_node_that_is_back() -> None:
+    made = requests("a", "b")
+    beat(made, 0.0, "a")
+    made.on_link_down()
+    made.on_link_up(9.0)
+    for node in "ab":
+        made.on_node_state(node, ready(node), 9.0)
+    assert sent(made.submit(ID, "t", {"x": "a"}, 60.0, 9.0)).hop.node == "a"
+    beat(made, 10.0, "a")
+    made.on_node_state("a", lost("a"), 11.0)
+    made.on_node_state("a", ready("a"), 19.0)
+    assert sent(made.submit(b"2" * 16, "t", {"x": "a"}, 60.0, 19.0)).hop.node == "a"

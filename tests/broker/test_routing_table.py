@@ -53,34 +53,34 @@ def where(chosen: Chosen | None) -> tuple[int, str] | None:
 def test_on_one_connection_the_newest_route_document_counts(*, epoch: int, revision: int, counts: bool) -> None:
     made = table(doc("a", revision=5))
     assert made.take_route("t", doc("b", epoch=epoch, revision=revision)) is counts
-    assert where(made.choose(pending())) == (0, "b" if counts else "a")
+    assert where(made.choose(pending(), 0.0)) == (0, "b" if counts else "a")
 
 
 def test_on_a_new_connection_any_route_document_counts_and_nobody_is_there_until_heard() -> None:
     made = table(doc("a", revision=5))
     made.take_load("a", {"m0": 4})
     made.link_down()
-    assert made.choose(pending()) is None
+    assert made.choose(pending(), 0.0) is None
     assert made.backlog.queued == {}
     made.take_node("b", state("b"))
     assert made.take_route("t", doc("b", epoch=1))
-    assert where(made.choose(pending())) == (0, "b")
+    assert where(made.choose(pending(), 0.0)) == (0, "b")
 
 
 def test_a_task_that_was_removed_has_no_route_and_may_come_again_from_an_earlier_epoch() -> None:
     made = table(doc("a", revision=5))
     assert made.take_route("t", None)
     assert made.take_route("never known", None)
-    assert made.choose(pending()) is None
+    assert made.choose(pending(), 0.0) is None
     assert made.take_route("t", doc("b", epoch=1))
-    assert where(made.choose(pending())) == (0, "b")
+    assert where(made.choose(pending(), 0.0)) == (0, "b")
 
 
 def test_an_unknown_task_has_no_route_at_all() -> None:
     made, unknown = RoutingTable(), pending(task="other")
-    assert (made.choose(unknown), made.below(unknown), made.reserve_s(unknown, 10.0)) == (None, None, 0.0)
-    assert made.elsewhere(unknown) is None
-    assert not made.has_other_replica(unknown)
+    assert (made.choose(unknown, 0.0), made.below(unknown, 0.0), made.reserve_s(unknown, 10.0)) == (None, None, 0.0)
+    assert made.elsewhere(unknown, 0.0) is None
+    assert not made.has_other_replica(unknown, 0.0)
 
 
 def test_a_new_state_says_something_and_the_same_again_nothing() -> None:
@@ -97,9 +97,9 @@ def test_a_lost_process_takes_its_queues_along_and_its_copies_are_not_used() -> 
     made.take_load("b", {"m0": 2, "other": 1})
     assert made.take_node("a", state("a", word="lost")) == (True, True)
     assert made.backlog.queued == {("b", "m0"): 2, ("b", "other"): 1}
-    assert where(made.choose(pending())) == (0, "b")
+    assert where(made.choose(pending(), 0.0)) == (0, "b")
     assert made.take_node("a", state("a")) == (True, False)
-    assert where(made.choose(pending())) == (0, "a")  # the same process is back
+    assert where(made.choose(pending(), 0.0)) == (0, "a")  # the same process is back
 
 
 def test_a_new_process_has_loaded_nothing_until_a_route_document_says_so() -> None:
@@ -107,9 +107,9 @@ def test_a_new_process_has_loaded_nothing_until_a_route_document_says_so() -> No
     made.take_load("a", {"m0": 1})
     assert made.take_node("a", state("a", boot="2")) == (True, True)
     assert made.backlog.queued == {}
-    assert where(made.choose(pending())) == (0, "b")
+    assert where(made.choose(pending(), 0.0)) == (0, "b")
     made.take_route("t", doc("ab", revision=2))
-    assert where(made.choose(pending())) == (0, "a")
+    assert where(made.choose(pending(), 0.0)) == (0, "a")
 
 
 def test_the_load_of_a_node_replaces_the_one_before_and_counts_in_the_choice() -> None:
@@ -118,47 +118,50 @@ def test_the_load_of_a_node_replaces_the_one_before_and_counts_in_the_choice() -
     made.take_load("b", {"m0": 1})
     made.take_load("a", {"m0": 7})
     assert made.backlog.queued == {("a", "m0"): 7, ("b", "m0"): 1}
-    assert where(made.choose(pending())) == (0, "b")
+    assert where(made.choose(pending(), 0.0)) == (0, "b")
 
 
 def test_a_request_is_chosen_a_route_at_its_rank_or_below_without_what_failed_it() -> None:
     made = table(doc("ab", "c"))
-    assert where(made.choose(pending())) == (0, "a")
-    assert where(made.choose(pending(avoid="a"))) == (0, "b")
-    assert where(made.choose(pending(), avoid={"a"})) == (0, "b")
-    assert where(made.choose(pending(rank=1))) == (1, "c")
+    assert where(made.choose(pending(), 0.0)) == (0, "a")
+    assert where(made.choose(pending(avoid="a"), 0.0)) == (0, "b")
+    assert where(made.choose(pending(), 0.0, avoid={"a"})) == (0, "b")
+    assert where(made.choose(pending(rank=1), 0.0)) == (1, "c")
 
 
 def test_below_its_rank_a_request_has_the_best_route_without_what_failed_it() -> None:
     made = table(doc("a", "bc"))
-    assert where(made.below(pending())) == (1, "b")
-    assert where(made.below(pending(avoid="b"))) == (1, "c")
-    assert where(made.below(pending(), avoid={"b"})) == (1, "c")
-    assert made.below(pending(rank=1)) is None
+    assert where(made.below(pending(), 0.0)) == (1, "b")
+    assert where(made.below(pending(avoid="b"), 0.0)) == (1, "c")
+    assert where(made.below(pending(), 0.0, avoid={"b"})) == (1, "c")
+    assert made.below(pending(rank=1), 0.0) is None
     made.take_load("b", {"m1": 9})
-    assert where(made.below(pending())) == (1, "c")
+    assert where(made.below(pending(), 0.0)) == (1, "c")
     made.take_node("c", state("c", word="lost"))
-    assert where(made.below(pending())) == (1, "b")
+    assert where(made.below(pending(), 0.0)) == (1, "b")
 
 
 def test_without_an_answer_another_copy_is_asked_then_a_lower_model_then_the_same_copy() -> None:
     made = table(doc("ab", "c"))
-    first = made.choose(pending())
-    assert where(made.elsewhere(pending(chosen=first))) == (0, "b")
-    assert where(made.elsewhere(pending(chosen=first, avoid="b"))) == (1, "c")
-    assert where(table(doc("a")).elsewhere(pending(chosen=first))) == (0, "a")
-    assert where(table(doc("a", "b"), nodes="a").elsewhere(pending(chosen=first))) == (1, "b")  # its state may come yet
+    first = made.choose(pending(), 0.0)
+    assert where(made.elsewhere(pending(chosen=first), 0.0)) == (0, "b")
+    assert where(made.elsewhere(pending(chosen=first, avoid="b"), 0.0)) == (1, "c")
+    assert where(table(doc("a")).elsewhere(pending(chosen=first), 0.0)) == (0, "a")
+    assert where(table(doc("a", "b"), nodes="a").elsewhere(pending(chosen=first), 0.0)) == (
+        1,
+        "b",
+    )  # its state may come yet
 
 
 def test_what_failed_a_request_is_asked_again_only_where_there_is_nothing_else() -> None:
     made = table(doc("a", "b"))
-    assert where(made.elsewhere(pending(avoid="a"))) == (1, "b")
-    assert where(table(doc("a")).elsewhere(pending(avoid="a"))) == (0, "a")
+    assert where(made.elsewhere(pending(avoid="a"), 0.0)) == (1, "b")
+    assert where(table(doc("a")).elsewhere(pending(avoid="a"), 0.0)) == (0, "a")
 
 
 def test_a_lower_model_that_the_choice_came_to_is_taken_as_it_is() -> None:
     made = table(doc("", "b", "c"))
-    assert where(made.elsewhere(pending(chosen=table(doc("b")).choose(pending())))) == (1, "b")
+    assert where(made.elsewhere(pending(chosen=table(doc("b")).choose(pending(), 0.0)), 0.0)) == (1, "b")
 
 
 @pytest.mark.parametrize(
@@ -166,11 +169,11 @@ def test_a_lower_model_that_the_choice_came_to_is_taken_as_it_is() -> None:
     [("", 0, True), ("a", 0, True), ("ab", 0, False), ("c", 1, False), ("", 1, True)],
 )
 def test_whether_the_model_has_a_copy_that_has_not_failed_the_request(*, avoid: str, rank: int, has: bool) -> None:
-    assert table(doc("ab", "c")).has_other_replica(pending(avoid=avoid, rank=rank)) is has
+    assert table(doc("ab", "c")).has_other_replica(pending(avoid=avoid, rank=rank), 0.0) is has
 
 
 def test_a_route_by_another_model_is_no_other_copy() -> None:
-    assert not table(doc("", "b")).has_other_replica(pending())
+    assert not table(doc("", "b")).has_other_replica(pending(), 0.0)
 
 
 def test_time_is_kept_for_the_next_model_that_has_a_route() -> None:
@@ -195,7 +198,7 @@ def test_a_chosen_route_gets_the_options_of_the_request_and_the_tolerance_of_the
         epoch=1, revision=1, model="m", inputs={"x": "text"}, answer=["text"], deadline_s=10, steps=steps, tolerance=0.1
     )
     made = table(document)
-    chosen = made.choose(pending())
+    chosen = made.choose(pending(), 0.0)
     assert chosen is not None
     options = Options(max_tokens=7)
     for stream in (True, False):

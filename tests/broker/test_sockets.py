@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s2m3.broker.mqtt.sockets import ConnectFailures, cork, no_delay, tls_context
+from s2m3.broker.mqtt.sockets import ConnectFailures, cork, current_broker, no_delay, tls_context
 from s2m3.schemas.errors import BadInputError
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.secured.authority import Authority
@@ -179,6 +179,20 @@ def test_a_new_connection_begins_at_the_broker_of_the_cluster_that_let_another_o
     second.could_not_open(ConnectionRefusedError())
     assert second.address == ("third", 2)
     assert ConnectFailures(settings(fallback="second:1,third:2"), "of another site").address[0] == "127.0.0.1"
+
+
+def test_a_process_says_which_broker_of_a_cluster_let_it_in_last_and_nothing_where_there_is_one() -> None:
+    mine = settings(fallback="second:7,third:8")
+    assert current_broker(mine) == ""
+    made = ConnectFailures(mine, "one")
+    made.let_in()
+    assert current_broker(mine) == f"{mine.host}:{mine.port}"
+    made.could_not_open(ConnectionRefusedError())
+    assert current_broker(mine) == f"{mine.host}:{mine.port}"
+    made.let_in()
+    assert current_broker(mine) == "second:7"
+    ConnectFailures(settings(), "another").let_in()
+    assert current_broker(settings()) == ""
 
 
 @pytest.mark.parametrize(

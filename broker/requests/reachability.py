@@ -1,0 +1,53 @@
+"""Which nodes a requester has not heard of for long: what is sent to them may reach nobody. Pure.
+
+The planner says `lost` of such a node too. A requester that the planner does not reach (a cluster of brokers is cut in
+two, or the planner is dead) goes by the heartbeats that itself hears.
+"""
+
+from collections.abc import Iterable
+
+__all__ = ["Reachability"]
+
+#: Time without a heartbeat after which a node counts as silent, keepalives. The planner's is 1.4, so it is first.
+_KEEPALIVES = 1.6
+
+
+class Reachability:
+    """When each node's last heartbeat arrived. Callers pass the time, monotonic seconds.
+
+    A node of a release that does not say its keepalive is never silent.
+    """
+
+    def __init__(self) -> None:
+        #: node -> when it is silent, unless it is heard again
+        self._silent_at: dict[str, float] = {}
+        self._silent: frozenset[str] = frozenset()
+        #: when another node may be silent
+        self._next = float("inf")
+
+    def heard(self, node: str, keepalive_s: float, now: float) -> None:
+        """Notes a heartbeat."""
+        if keepalive_s > 0:
+            self._silent_at[node] = now + _KEEPALIVES * keepalive_s
+            self._next = min(self._next, self._silent_at[node]) if node not in self._silent else float("-inf")
+
+    def forget(self, node: str) -> None:
+        """Drops a node that is lost or not used any more."""
+        if self._silent_at.pop(node, None) is not None:
+            self._next = float("-inf")
+
+    def clear(self) -> None:
+        """Drops all nodes: the connection was lost, or this process slept and has not read what came meanwhile."""
+        self._silent_at.clear()
+        self._next = float("-inf")
+
+    def silent(self, now: float) -> frozenset[str]:
+        """Returns the nodes that are silent."""
+        if now >= self._next:
+            self._silent = frozenset(node for node, at in self._silent_at.items() if at <= now)
+            self._next = min((at for at in self._silent_at.values() if at > now), default=float("inf"))
+        return self._silent
+
+    def silent_at(self, nodes: Iterable[str]) -> float:
+        """Returns when the first of some nodes is silent, if none is heard again; infinity if none ever is."""
+        return min((self._silent_at.get(node, float("inf")) for node in nodes), default=float("inf"))

@@ -1,0 +1,49 @@
+"""Which nodes a requester has not heard of for long, by their own keepalives."""
+
+from s2m3.broker.requests.reachability import Reachability
+
+NOBODY: frozenset[str] = frozenset()
+
+
+def test_a_node_is_silent_after_1_6_of_its_own_keepalives_and_no_more_once_it_is_heard() -> None:
+    reach = Reachability()
+    assert reach.silent(0.0) == NOBODY
+    reach.heard("quick", 5.0, 0.0)
+    reach.heard("slow", 10.0, 0.0)
+    assert reach.silent(7.9) == NOBODY
+    assert reach.silent(8.0) == {"quick"}
+    reach.heard("slow", 10.0, 9.0)
+    assert reach.silent(24.9) == {"quick"}
+    assert reach.silent(25.0) == {"quick", "slow"}
+    reach.heard("quick", 5.0, 25.0)
+    assert reach.silent(25.0) == {"slow"}
+    assert reach.silent(33.0) == {"quick", "slow"}
+
+
+def test_a_node_that_says_no_keepalive_or_was_never_heard_is_not_silent() -> None:
+    reach = Reachability()
+    reach.heard("older", 0.0, 0.0)
+    assert reach.silent(1_000.0) == NOBODY
+    assert reach.silent_at(["older", "unknown"]) == float("inf")
+    assert reach.silent_at([]) == float("inf")
+
+
+def test_the_first_of_some_nodes_says_when_one_is_silent() -> None:
+    reach = Reachability()
+    for node, at in (("a", 3.0), ("b", 1.0), ("c", 0.0)):
+        reach.heard(node, 5.0, at)
+    assert reach.silent_at(["a", "b", "unknown"]) == 9.0
+
+
+def test_forgotten_nodes_are_not_silent() -> None:
+    reach = Reachability()
+    for node in "abc":
+        reach.heard(node, 5.0, 0.0)
+    assert reach.silent(9.0) == {*"abc"}
+    reach.forget("a")
+    reach.forget("never heard")
+    assert reach.silent(9.0) == {*"bc"}
+    reach.clear()
+    assert reach.silent(9.0) == NOBODY
+    reach.heard("a", 5.0, 10.0)
+    assert reach.silent(18.0) == {"a"}
