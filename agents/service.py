@@ -32,6 +32,7 @@ from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Will
+from s2m3.broker.mqtt.sockets import current_broker
 from s2m3.broker.requests.dispatcher import Dispatcher
 from s2m3.broker.roll_call import answer_roll_calls
 from s2m3.schemas import messages as m
@@ -82,7 +83,7 @@ class Agent:
             will=Will(topics.NODE_STATE.at(self._root, node=self._node), lost.encode()),
             on_connected=lambda: self._presence.tell_all(),  # noqa: PLW0108  # the presence is made below
         )
-        self._presence = Presence(self.link, self._node, self._boot)
+        self._presence = Presence(self.link, self._node, self._boot, partial(current_broker, settings))
         self._name = NameConflict(self._node, self._boot)
         self._dispatcher = Dispatcher(self.link, self._loop, f"node-{self._node}", on_node_state=self._on_node_state)
         blackbox, history = (context.blackbox, context.crash_history) if context else (None, None)
@@ -108,12 +109,11 @@ class Agent:
         #: modules that crashed earlier processes -> reason; each is reported as failed once instead of being loaded
         self._crashing = dict(history.failed) if history else {}
         self._plan = m.Plan(epoch=0, revision=0)
-        self._leaving: set[str] = set()
-        self._losses = 0  # of the connection
+        self._leaving, self._losses = set[str](), 0  # modules that are being unloaded; losses of the connection
         drain, undrain = self._presence.drain, self._presence.undrain
         self._orders = Orders(settings, self.link, drain=drain, undrain=undrain, measure=self._measure_again)
         raise_limit()
-        connections = 1 + (len(settings.addresses) if settings.fallback else 0)
+        connections = 2 + len(settings.addresses) if settings.fallback else 1  # of a gateway and a deputy
         self._gateways = Gateways(self._node, self._make_gateway, most_gateways(connections))
 
     def _make_parts(self) -> PartExchange:
@@ -271,7 +271,7 @@ class Agent:
             else:
                 self._parts.load(spec)
         self._parts.keep(set(wanted))
-        self._gateways.follow(self._plan.gateways)
+        self._gateways.follow(self._plan.gateways, self._plan.deputies)
         self._report()
 
     def _make_gateway(self, task: str) -> Gateway:

@@ -9,6 +9,7 @@ from s2m3.agents.gateway.open_request import OpenRequest
 from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
+from s2m3.broker.mqtt.outbox import Refused
 from s2m3.schemas import topics
 from s2m3.schemas.errors import S2M3Error, TooLargeError
 from s2m3.schemas.settings import AgentSettings
@@ -32,6 +33,7 @@ class AnswerPublisher:
         loop: The agent's event loop.
         link: The agent's link. The session's link would block: while rumqttd waits for the acknowledgement of as many
             requests as it allows, it sends no PUBACK on the same connection.
+        links: Returns the connections for a request's answer: each is tried while nobody hears it on those before.
         on_delivered: Called with a request when the broker has its answer.
         on_failure: Called with a request id and the error if the broker does not let us answer at the caller's topic.
     """
@@ -42,6 +44,7 @@ class AnswerPublisher:
         settings: AgentSettings,
         loop: Loop,
         link: Link,
+        links: Callable[[OpenRequest], list[Link]],
         *,
         on_delivered: Callable[[OpenRequest], None],
         on_failure: Callable[[bytes, S2M3Error], None],
@@ -52,6 +55,7 @@ class AnswerPublisher:
         self._link = link
         self._on_delivered = on_delivered
         self._on_failure = on_failure
+        self._links = links
         self._response = topics.RESPONSE.at(settings.root, task=task)
         self._value = topics.RESPONSE_VALUE.at(settings.root, task=task)
 
@@ -75,17 +79,19 @@ class AnswerPublisher:
 
     def send_piece(self, plain: OpenRequest, payload: bytes) -> bool:
         """Publishes a piece of streamed text unless the outgoing queue is long: the answer contains all text."""
-        if not self._link_of(plain).has_room or plain.reply_to == self._value:
+        link = self._links(plain)[0]
+        if not link.has_room or plain.reply_to == self._value:
             return False
         # a refusal of the answer is handled
-        self._link_of(plain).publish(self._addressed(plain, payload), on_refused=lambda _: None)
+        link.publish(self._addressed(plain, payload), on_refused=lambda _: None)
         return True
 
     def _publish(self, plain: OpenRequest) -> None:
         """Publishes the value first: the broker has it when it acknowledges the answer, which follows on the link."""
-        answer, value = plain.answer or b"", plain.value
+        answer, value, links = plain.answer or b"", plain.value, self._links(plain)
         publish = partial(
-            self._link_of(plain).publish,
+            _publish_on,
+            links,
             on_delivered=partial(self._on_delivered, plain),
             on_refused=partial(self._may_not_answer, plain) if plain.reply_to else None,
             on_dropped=partial(self._dropped, plain),
@@ -98,12 +104,8 @@ class AnswerPublisher:
             return
         if not plain.reply_to and value is not None and len(value) <= LONGEST_VALUE:
             # an access list of a release that has no such topic refuses it: the answer itself follows
-            self._link_of(plain).publish(Outgoing(self._value, value), on_refused=lambda _: None)
+            _publish_on(links, Outgoing(self._value, value), on_refused=lambda _: None)
         publish(self._addressed(plain, answer))
-
-    def _link_of(self, plain: OpenRequest) -> Link:
-        """Returns the link for an answer: the listener's of a request that a listener heard, as its caller is there."""
-        return plain.answers if plain.answers is not None and plain.answers.connected else self._link
 
     def _addressed(self, plain: OpenRequest, payload: bytes) -> Outgoing:
         if plain.reply_to and plain.reply_to != self._value:
@@ -132,3 +134,34 @@ class AnswerPublisher:
     def _replace(self, plain: OpenRequest, error: S2M3Error) -> None:
         plain.answer = encode_plain_error(error, request=plain.request, transaction=plain.transaction)
         plain.value = None
+
+
+def _publish_on(
+    links: list[Link],
+    message: Outgoing,
+    *,
+    on_delivered: Callable[[], object] = lambda: None,
+    on_refused: Refused | None,
+    on_dropped: Refused | None = None,
+) -> None:
+    """Publishes a message on the first link, and on the next one if nobody is subscribed there.
+
+    Raises:
+        S2M3Error: The message cannot be sent on the first link.
+    """
+    link, *others = links
+
+    def nobody_there() -> None:
+        try:
+            _publish_on(others, message, on_delivered=on_delivered, on_refused=on_refused, on_dropped=on_dropped)
+        except S2M3Error as error:
+            _log.debug("answer_not_repeated", topic=message.topic, error=str(error))
+            on_delivered()
+
+    link.publish(
+        message,
+        on_delivered=on_delivered,
+        on_no_subscribers=nobody_there if others else None,
+        on_refused=on_refused,
+        on_dropped=on_dropped,
+    )

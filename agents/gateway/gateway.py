@@ -11,6 +11,7 @@ import structlog
 from s2m3.agents.gateway.answer_publisher import AnswerPublisher
 from s2m3.agents.gateway.lookout import Lookout
 from s2m3.agents.gateway.open_request import OpenRequest, check_size, id_for, is_same, read_request
+from s2m3.agents.gateway.plain_result import encode_result
 from s2m3.agents.gateway.plain_stream import PlainStream
 from s2m3.agents.gateway.requeue import Requeue
 from s2m3.agents.serving.payloads import PayloadRoom
@@ -28,7 +29,7 @@ from s2m3.schemas.messages import Event
 from s2m3.schemas.sessions import TASK_SESSION_S, task_client_id
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import traceparent_of
-from s2m3.schemas.wire.plain import PlainRequest, encode_plain_error, encode_plain_result, encode_plain_value
+from s2m3.schemas.wire.plain import PlainRequest, encode_plain_error
 from s2m3.schemas.wire.plain_topics import transaction_in
 from s2m3.schemas.wire.reply_topics import check_reply_topic
 
@@ -91,11 +92,13 @@ class Gateway:
         self.task = task
         self._settings, self._loop = settings, loop
         self._dispatcher = dispatcher
-        self._answers = AnswerPublisher(
-            task, settings, loop, answers, on_delivered=self._delivered, on_failure=self._note_failure
-        )
         self._requeue = Requeue(settings, task, loop, answers, clock)
-        self._lookout = Lookout(task, settings, loop, may_take=self._may_take, on_missing=self._on_missing, clock=clock)
+        is_up, free, missing = self._is_up, self._has_room, self._take
+        self._lookout = Lookout(task, settings, loop, answers, clock, is_up=is_up, has_room=free, on_missing=missing)
+        links = self._lookout.answer_links
+        self._answers = AnswerPublisher(
+            task, settings, loop, answers, links, on_delivered=self._delivered, on_failure=self._note_failure
+        )
         self._may_return = may_return
         self._publish_event = publish_event
         self._watchdog, self._room = watchdog, room
@@ -109,13 +112,15 @@ class Gateway:
         self._waiting: deque[OpenRequest] = deque()
         self._checks, self._broker_was_away = 0, False
         self._timer: Timer | None = None
-        self._closed = False
+        self._closed = self._is_deputy = False
         self._refused: UnauthorisedError | None = None
 
     def connect(self) -> None:
         """Takes the task's session over, without waiting for the connection. Must be called in the loop's thread."""
         if self._link is not None or self._closed or self._refused is not None:
             return
+        self._is_deputy = False
+        self._lookout.serve()
         link = Link(
             self._settings,
             task_client_id(self._settings, self.task),
@@ -138,6 +143,14 @@ class Gateway:
         link.begin()
         _log.info("gateway_up", node=self._settings.node, task=self.task)
 
+    def stand_by(self, gateway: str) -> None:
+        """Takes only what the gateway, a node at another broker of the cluster, does not. In the loop's thread."""
+        self._is_deputy = True
+        self._leave_session()
+        self._requeue.connection_lost()
+        self._dispatcher.follow(self.task)
+        self._lookout.stand_by(gateway)
+
     @property
     def refused(self) -> UnauthorisedError | None:
         """The error with which the broker refused the session's connection; None if it did not."""
@@ -147,17 +160,22 @@ class Gateway:
         """Disconnects; the broker delivers what is not acknowledged to the next gateway."""
         self._closed = True
         self._room.count(f"gateway {self.task}", None)
+        self._leave_session()
+        self._drop([plain for plain in self._plain.values() if plain.link is not None])
+        self._requeue.close()
+        self._lookout.close()
+        self._loop.call(partial(self._dispatcher.unfollow, self.task))
+
+    def _leave_session(self) -> None:
+        """Disconnects the session, and drops what it brought: the next gateway gets that."""
         if self._timer is not None:
             self._timer.cancel()
         if not self._broker_was_away:
             self.give_up()
         if self._link is not None:
-            self._drop([plain for plain in self._plain.values() if plain.link is not None])
+            self._drop([plain for plain in self._plain.values() if plain.link is self._link])
             self._link.stop(timeout_s=1.0)
             self._link = None
-        self._requeue.close()
-        self._lookout.close()
-        self._loop.call(partial(self._dispatcher.unfollow, self.task))
 
     def broker_lost(self) -> None:
         """Notes that the agent's own connection was lost too: the broker may have restarted and lost its sessions."""
@@ -171,14 +189,15 @@ class Gateway:
         if self._closed or self._link is None:
             return
         self._refused = self._link.refused
-        self._link.abort()
-        self._link = None
+        lost, self._link = self._link, None
+        lost.abort()
         self._requeue.connection_lost()
         for plain in self._plain.values():
-            plain.link = None
-        if self._plain and not self._orphans:
+            plain.link = None if plain.link is lost else plain.link
+        orphans = [plain for plain in self._plain.values() if plain.link is None]
+        if orphans and not self._orphans:
             self._loop.after(_CHECK_S, self._check_orphans)
-        self._checks, self._orphans = 0, list(self._plain.values())
+        self._checks, self._orphans = 0, orphans
         if self._refused is not None:  # reconnecting would be refused too: the agent ends
             return
         wait = random.uniform(*_RECONNECT_S)  # noqa: S311  # jitter
@@ -200,6 +219,7 @@ class Gateway:
         for plain in dropped:
             self._dispatcher.cancel(plain.request)
             self._requeue.forget(plain)
+            self._lookout.ended(plain, answered=False)
             self._forget(plain)
         self._waiting = deque(plain for plain in self._waiting if plain.request in self._plain)
 
@@ -210,7 +230,7 @@ class Gateway:
         if plain.link is None:
             self._orphans = [other for other in self._orphans if other is not plain]
 
-    def _on_request(self, link: Link, message: Message, answers: Link | None = None) -> None:
+    def _on_request(self, link: Link, message: Message) -> None:
         if link is not self._link:
             return
         if message.retain or not (message.payload or message.oversize):
@@ -222,12 +242,18 @@ class Gateway:
             return
         if self._lookout.came(message):
             self._requeue.passed(link, message)
-            return
-        too_much = self._room.refusal(len(message.payload))
-        plain = OpenRequest(id_for(self._settings, message), message, link, reply_to=message.reply_to, answers=answers)
+        else:
+            self._take(link, message)
+
+    def _take(self, link: Link, message: Message) -> None:
+        """Takes a request that is not under way: from the session, or from a listener, which nobody else took."""
+        too_much, reply_to = self._room.refusal(len(message.payload)), message.reply_to
+        answers = link if link is not self._link else None
+        plain = OpenRequest(id_for(self._settings, message), message, link, reply_to=reply_to, answers=answers)
         self._plain[plain.request] = plain
         self._nbytes += len(message.payload)
         self._requeue.came(plain, link, message)
+        self._lookout.opened(plain)
         try:
             check_reply_topic(self._settings.root, self.task, message.reply_to)
             check_size(message, self._settings.max_message_bytes)
@@ -248,13 +274,11 @@ class Gateway:
         else:
             self._refuse(plain, BusyError(f"{_WAITING} plain requests of {self.task} wait"))
 
-    def _may_take(self) -> bool:
-        return self._link is not None and self._link.connected and len(self._plain) < self._settings.plain_inflight
+    def _is_up(self) -> bool:
+        return self._is_deputy or (self._link is not None and self._link.connected)
 
-    def _on_missing(self, message: Message, answers: Link) -> None:
-        """Takes a request that a listener heard and that the session did not bring."""
-        if self._link is not None:
-            self._on_request(self._link, message, answers)
+    def _has_room(self) -> bool:
+        return self._is_deputy or len(self._plain) < self._settings.plain_inflight
 
     def _is_known(self, link: Link, message: Message) -> bool:
         """Whether the message is a request's copy or an orphan's redelivery: the request continues, on this link."""
@@ -302,28 +326,9 @@ class Gateway:
         self._finish(plain, encode_plain_error(error, request=plain.request, transaction=plain.transaction))
 
     def _on_result(self, plain: OpenRequest, parsed: PlainRequest, stream: PlainStream | None, result: Result) -> None:
-        seq = stream.pieces_sent if stream is not None else None
-        ignored = (*parsed.ignored, *result.ignored)
+        payload, plain.value = encode_result(result, parsed, stream.pieces_sent if stream is not None else None)
         if result.error is not None:
-            payload = encode_plain_error(
-                result.error, request=result.request, transaction=parsed.transaction, seq=seq, ignored=ignored
-            )
             self._note_failure(result.request, result.error)
-        else:
-            plain.value = encode_plain_value(result.outputs.get(result.answer[0]))
-            payload = encode_plain_result(
-                answer=result.outputs.get(result.answer[0]),
-                outputs=result.outputs,
-                timings=result.timings,
-                latency_ms=result.latency_ms,
-                attempts=result.attempts,
-                request=result.request,
-                transaction=parsed.transaction,
-                seq=seq,
-                ignored=ignored,
-                model=result.model,
-                rank=result.rank,
-            )
         self._finish(plain, payload)
 
     def _note_failure(self, request: bytes, error: S2M3Error) -> None:
@@ -337,6 +342,7 @@ class Gateway:
             self._answers.send(plain)
 
     def _delivered(self, plain: OpenRequest) -> None:
+        self._lookout.ended(plain, answered=True)
         self._forget(plain)
         self._requeue.finished(plain)
         while self._waiting and len(self._plain) - len(self._waiting) < self._settings.plain_inflight:

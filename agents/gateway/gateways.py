@@ -1,6 +1,7 @@
-"""The gateways of one agent: those of the tasks that its plan names, as many as its open files allow."""
+"""The gateways and deputies of one agent: of the tasks that its plan names, as many as its open files allow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 import structlog
 
@@ -18,8 +19,8 @@ class Gateways:
     Args:
         node: The node's name, for the log.
         make: Makes the gateway of a task.
-        most: Most gateways; None for no limit. Each has a connection: over the limit of open files all would reconnect
-            for ever.
+        most: Most gateways, and most deputies; None for no limit. Each has a connection: over the limit of open files
+            all would reconnect for ever.
     """
 
     def __init__(self, node: str, make: Callable[[str], Gateway], most: int | None) -> None:
@@ -29,15 +30,26 @@ class Gateways:
         self._gateways: dict[str, Gateway] = {}
         self._over: tuple[str, ...] = ()
 
-    def follow(self, tasks: Sequence[str]) -> None:
-        """Keeps gateways of exactly these tasks; of the first ones if an older planner names too many."""
+    def follow(self, tasks: Sequence[str], deputies: Mapping[str, str]) -> None:
+        """Keeps gateways and deputies of exactly these tasks; of the first ones if an older planner names too many.
+
+        A deputy that becomes the gateway, or a gateway that becomes a deputy, remembers what it heard.
+
+        Args:
+            tasks: The tasks whose gateway this node is.
+            deputies: Task -> its gateway, of the tasks whose deputy this node is.
+        """
         taken = tasks[: self.most]
-        for task in [task for task in self._gateways if task not in taken]:
+        standing_by = dict(islice(((task, of) for task, of in deputies.items() if task not in taken), self.most))
+        for task in [task for task in self._gateways if task not in taken and task not in standing_by]:
             self._gateways.pop(task).close()
-        for task in taken:
+        for task in [*taken, *standing_by]:
             if task not in self._gateways:
                 self._gateways[task] = self._make(task)
-            self._gateways[task].connect()
+            if task in standing_by:
+                self._gateways[task].stand_by(standing_by[task])
+            else:
+                self._gateways[task].connect()
         over = tuple(tasks[len(taken) :])
         if over and over != self._over:
             _log.error("too_many_gateways", node=self._node, most=self.most, not_served=" ".join(over)[:500])

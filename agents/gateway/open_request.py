@@ -1,6 +1,7 @@
 """A plain request that a gateway has taken and not acknowledged, and how its message is read. No I/O."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 from s2m3.broker.mqtt.link import Link
@@ -12,7 +13,21 @@ from s2m3.schemas.wire.plain import PlainRequest, Transaction, parse_plain
 from s2m3.schemas.wire.plain_topics import raw_levels, transaction_in
 from s2m3.schemas.wire.raw_sound import as_file, input_and_type
 
-__all__ = ["OpenRequest", "check_size", "id_for", "is_same", "read_request"]
+__all__ = [
+    "OpenRequest",
+    "check_size",
+    "id_for",
+    "is_private",
+    "is_same",
+    "kind_of",
+    "read_request",
+    "request_answered_by",
+]
+
+#: Begins the names of kinds of requests with a Response Topic.
+_PRIVATE = "r"
+#: The beginning of a plain answer as `encode_plain_result` and `encode_plain_error` write it.
+_ANSWER = re.compile(rb'\{"status": "(?:ok|error)", "transaction": .{1,2000}?, "request": "([0-9a-f]+)"', re.DOTALL)
 
 
 @dataclass(slots=True, eq=False)
@@ -92,8 +107,45 @@ def id_for(settings: BrokerSettings, message: Message) -> bytes:
     the session brings it to the next gateway. It is keyed with the site's session key, because request ids are shown in
     answers, and must not tell what was asked.
     """
-    key = settings.session_key.get_secret_value() if settings.session_key is not None else settings.root
-    hashed = hashlib.blake2b(key=hashlib.sha256(key.encode()).digest(), digest_size=CONTENT_BYTES)
+    return request_id_of(_content(settings, message))
+
+
+def kind_of(settings: BrokerSettings, message: Message) -> str:
+    """Returns a name that equal requests have at all nodes of the site, and others do not.
+
+    It tells nobody without the site's key what was asked. Of a request without a Response Topic it is the first half of
+    the request id, which the answer on the task's shared response topic shows.
+    """
+    if message.reply_to is None:
+        return _content(settings, message).hex()
+    hashed = _hash(settings)
+    reply_to = message.reply_to.encode(errors="replace")
+    for part in (message.topic.encode(errors="replace"), message.payload, reply_to, message.correlation or b""):
+        hashed.update(len(part).to_bytes(8, "big") + part)
+    return f"{_PRIVATE}{hashed.hexdigest()}"
+
+
+def is_private(kind: str) -> bool:
+    """Returns whether requests of a kind are answered at a topic of their caller's own."""
+    return kind.startswith(_PRIVATE)
+
+
+def request_answered_by(payload: bytes) -> str | None:
+    """Returns the request id, as hex, in a plain answer; None in what is no answer, or is a piece of one.
+
+    The answer need not be whole, and is not decoded: it may be large.
+    """
+    found = _ANSWER.match(payload)
+    return found[1].decode() if found is not None else None
+
+
+def _content(settings: BrokerSettings, message: Message) -> bytes:
+    hashed = _hash(settings)
     hashed.update(message.topic.encode(errors="replace") + b"\0")
     hashed.update(message.payload)
-    return request_id_of(hashed.digest())
+    return hashed.digest()
+
+
+def _hash(settings: BrokerSettings) -> "hashlib.blake2b":
+    key = settings.session_key.get_secret_value() if settings.session_key is not None else settings.root
+    return hashlib.blake2b(key=hashlib.sha256(key.encode()).digest(), digest_size=CONTENT_BYTES)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from s2m3.planner.site.changing_tasks import answering_rank
 from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.deputies import deputies
 from s2m3.planner.site.mapped_weights import asked_modules, with_mapping
 from s2m3.planner.site.placement import Placement, joined
 from s2m3.planner.site.task_routes import TaskRoutes
@@ -22,10 +23,12 @@ _KNOWS_REQUEST_TOPICS = 1
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The content of one node's plan: its modules in loading order, and the tasks that it is gateway of."""
+    """The content of one node's plan: its modules in loading order, and the tasks that it is gateway or deputy of."""
 
     modules: tuple[ModuleSpec, ...] = ()
     gateways: tuple[str, ...] = ()
+    #: task -> its gateway, of the tasks whose deputy the node is
+    deputies: Mapping[str, str] = field(default_factory=dict)
     #: the node's protocol number, which its plan is written for
     protocol: int = 0
 
@@ -38,11 +41,15 @@ class Decision:
     routes: Mapping[str, RouteDoc] = field(default_factory=dict)
 
     def without_removed(self, tasks: Collection[str]) -> "Decision":
-        """Returns the decision without routes and gateways of tasks that are not among the given ones any more."""
+        """Returns the decision without what is of tasks that are not among the given ones any more."""
         if self.routes.keys() <= set(tasks):
             return self
         assignments = {
-            node: replace(one, gateways=tuple(task for task in one.gateways if task in tasks))
+            node: replace(
+                one,
+                gateways=tuple(task for task in one.gateways if task in tasks),
+                deputies={task: gateway for task, gateway in one.deputies.items() if task in tasks},
+            )
             for node, one in self.assignments.items()
         }
         return Decision(assignments, {task: doc for task, doc in self.routes.items() if task in tasks})
@@ -75,6 +82,7 @@ def _decide(cluster: ClusterState, placement: Placement, now: float) -> Decision
     holders = {module: _holders(cluster, module, nodes) for module, nodes in wanted.items()}
     gateways = _gateways(cluster, placement)
     told = cluster.nodes.present - (placement.held.keys() & cluster.nodes.ready)
+    deputies_of = deputies(cluster, gateways)
     modules_of, gateways_of = _inverted(holders), _inverted({task: [node] for task, node in gateways.items()})
     asked = asked_modules(cluster)
 
@@ -88,6 +96,7 @@ def _decide(cluster: ClusterState, placement: Placement, now: float) -> Decision
         node: Assignment(
             modules=modules(node),
             gateways=tuple(gateways_of.get(node, ())),
+            deputies=deputies_of.get(node, {}),
             protocol=cluster.nodes.protocol(node),
         )
         for node in sorted(told | modules_of.keys())

@@ -52,7 +52,8 @@ class Documents:
             publish(topics.ROUTE.at(self.root, task=task), b"")
         changed = []
         for node, assignment in decision.assignments.items():
-            plan = m.Plan(modules=list(assignment.modules), gateways=list(assignment.gateways), **stamp)
+            modules, gateways = list(assignment.modules), list(assignment.gateways)
+            plan = m.Plan(modules=modules, gateways=gateways, deputies=dict(assignment.deputies), **stamp)
             is_read = self._readers.get(node) == assignment.protocol  # else the node runs another release now
             if not is_read or not _says_the_same(self._plans.get(node), plan):
                 changed.append(node)

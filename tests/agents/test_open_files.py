@@ -49,6 +49,9 @@ class _Task:
     def connect(self) -> None:
         self.calls.append(f"connect {self.name}")
 
+    def stand_by(self, gateway: str) -> None:
+        self.calls.append(f"stand by {self.name} for {gateway}")
+
     def close(self) -> None:
         self.calls.append(f"close {self.name}")
 
@@ -71,23 +74,34 @@ class Made:
 def test_40_of_a_plan_that_names_too_many_the_first_are_taken(most: int | None) -> None:
     made = Made()
     gateways = Gateways("a", made.make, most)
-    gateways.follow(["x", "y", "z"])
+    gateways.follow(["x", "y", "z"], {})
     assert made.took() == ["connect x", "connect y"] + ["connect z"] * (most is None)
 
 
 def test_40_one_that_is_taken_from_the_plan_makes_room_for_the_next() -> None:
     made = Made()
     gateways = Gateways("a", made.make, 2)
-    gateways.follow(["x", "y", "z"])
+    gateways.follow(["x", "y", "z"], {})
     made.took()
-    gateways.follow(["y", "z"])
+    gateways.follow(["y", "z"], {})
     assert made.took() == ["close x", "connect y", "connect z"]
+
+
+def test_a_deputy_becomes_the_gateway_and_a_gateway_the_deputy_without_being_made_anew() -> None:
+    made = Made()
+    gateways = Gateways("a", made.make, 2)
+    gateways.follow(["x"], {"y": "b", "z": "c"})
+    assert made.took() == ["connect x", "stand by y for b", "stand by z for c"]
+    gateways.follow(["y"], {"x": "b", "y": "no other", "z": "b", "w": "b"})
+    assert made.took() == ["connect y", "stand by x for b", "stand by z for b"]  # two at most
+    gateways.follow([], {"x": "b"})
+    assert made.took() == ["close y", "close z", "stand by x for b"]
 
 
 def test_a_refusal_of_one_session_is_told() -> None:
     made = Made()
     gateways = Gateways("a", made.make, None)
-    gateways.follow(["x", "y"])
+    gateways.follow(["x", "y"], {})
     assert gateways.refused is None
     made.tasks["y"].refused = UnauthorisedError("another role")
     assert gateways.refused is made.tasks["y"].refused

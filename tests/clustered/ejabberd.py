@@ -62,10 +62,13 @@ class EjabberdCluster:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> Self:
-        """Starts both nodes, and joins the second one to the first."""
+        """Starts both nodes, and joins the second one to the first; before them the port mapper, which both need."""
+        deadline = time.monotonic() + _START_S
+        subprocess.run(["epmd", "-daemon"], env=self._environment(), check=True, timeout=_START_S)
+        while not _listens(self._epmd) and time.monotonic() < deadline:
+            time.sleep(0.05)
         for number, port in enumerate(self.ports):
             self._processes.append(self._start_node(number, port))
-        deadline = time.monotonic() + _START_S
         while not (all(map(_listens, self.ports)) and self._join()):
             if time.monotonic() > deadline:
                 logs = [(self._folder / f"n{number}" / "out").read_text()[-1000:] for number in (0, 1)]

@@ -66,8 +66,9 @@ def test_parties_started_in_any_order_at_two_brokers_are_all_seen_and_answer(
     for at in (0, 1):
         with Site(site.at(at), roll_call="test") as seen:
             assert seen.wait(lambda s: s.nodes.ready == {"a", "b"} and s.answers("noop"), WAIT_S), site.log("planner")
-            assert seen.planner is not None
-            assert seen.planner.state == "online"
+            assert seen.wait(lambda s: s.planner is not None and s.planner.state == "online", WAIT_S), site.log(
+                "planner"
+            )
         with Client(settings=site.at(at)) as client:
             assert client.ask("noop", left=1, right=2, deadline_s=WAIT_S).value == [1, 2]
         assert _plain_answer(site.at(at), "noop") == [1, 2]
