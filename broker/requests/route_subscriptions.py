@@ -98,6 +98,7 @@ class RouteSubscriptions:
             ask=self._ask_by_name,
             end=self._end_asking,
             removed=partial(self._on_followed, doc=None),
+            roll_call=lambda: ask_who_is_there(link, "requester", self._refused),
             probe=probe,
             is_retaining=lambda: self._is_retaining,
         )

@@ -257,6 +257,8 @@ def test_a_task_that_was_removed_while_the_connection_was_down_is_gone(made: Req
     made.route("attic", "a")
     made.heard.clear()
     made.loop.advance(5.0)
+    assert (made.heard, made.roll_calls) == ([], 1)
+    made.loop.advance(6.0)
     assert made.heard == [("route", "porch", False)]
     assert made.filters == {"home/route/porch", "home/route/attic", "home/node/a/state", "home/node/a/load"}
     made.route("porch", "a")  # it is added again
@@ -276,8 +278,23 @@ def test_a_route_that_comes_when_it_is_asked_for_by_name_stays() -> None:
     back.pop()()
     made.route("porch", "a")
     back.pop()()
+    made.loop.advance(60.0)
     assert made.heard == [("route", "porch", True)]
-    assert not back
+    assert (back, made.roll_calls) == ([], 0)
+
+
+def test_a_route_that_the_planner_tells_in_answer_to_a_roll_call_stays(made: Requester) -> None:
+    """This broker of a cluster retains what was said to it before the planner went to another one."""
+    made.followed.follow("porch")
+    made.route("porch", "a")
+    made.state("a")
+    reconnected(made)
+    made.heard.clear()
+    made.loop.advance(6.0)
+    assert made.roll_calls == 1
+    made.route("porch", "a")
+    made.loop.advance(60.0)
+    assert made.heard == [("route", "porch", True)]
 
 
 def test_a_broker_that_forgot_everything_removes_no_task(made: Requester) -> None:
@@ -300,7 +317,7 @@ def test_a_listed_task_that_was_removed_while_the_connection_was_down_is_not_lis
     reconnected(made)
     for number in range(10):
         made.route(f"t{number}", "a")
-    made.loop.advance(5.0)
+    made.loop.advance(11.0)
     assert made.followed.listed.keys() == {f"t{number}" for number in range(10)}
     assert made.filters == {"home/route/+"}
 
@@ -322,4 +339,5 @@ def test_what_was_asked_on_an_earlier_connection_counts_nothing() -> None:
     made.loop.advance(5.0)
     back.pop()()
     back.pop()()
+    made.loop.advance(6.0)
     assert made.heard[0] == ("route", "porch", False)
