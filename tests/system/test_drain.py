@@ -23,6 +23,11 @@ def _is_the_rest(node: str, site: Site) -> bool:
     return not holds and site.answers("noop")
 
 
+def _holders(site: Site) -> set[str]:
+    """The nodes that the task's route names."""
+    return {replica.node for step in site.routes["noop"].steps.values() for replica in step.replicas}
+
+
 @pytest.mark.short_on("embedded")
 def test_the_holder_of_the_last_copy_goes_on_serving_and_the_command_says_so(
     noop_cluster: Cluster, noop_client: Client, noop_site: Site
@@ -45,9 +50,7 @@ def test_the_holder_of_the_last_copy_goes_on_serving_and_the_command_says_so(
 
 
 @pytest.mark.short_on("mosquitto")
-def test_a_drained_node_takes_work_again_without_a_restart(
-    noop_cluster: Cluster, noop_client: Client, noop_site: Site
-) -> None:
+def test_a_drained_node_takes_work_again_without_a_restart(noop_cluster: Cluster, noop_site: Site) -> None:
     boot = noop_site.nodes.boot("a")
     assert _drain(noop_cluster, "a", "--wait", f"{WAIT_S:g}").returncode == 0
     assert noop_site.wait(lambda s: s.nodes.state("a") == "draining" and _is_the_rest("a", s), WAIT_S)
@@ -57,8 +60,9 @@ def test_a_drained_node_takes_work_again_without_a_restart(
     assert noop_site.nodes.boot("a") == boot
     for node in ("b", "c"):
         assert _drain(noop_cluster, node, "--wait", f"{WAIT_S:g}").returncode == 0, noop_cluster.log("planner")
-    assert noop_site.wait(lambda s: s.gateway("noop") == "a" and s.ready("noop"), WAIT_S)
-    assert set(noop_client.ask("noop", left=1, right=2).route.values()) == {"a"}
+    assert noop_site.wait(lambda s: s.gateway("noop") == "a" and s.ready("noop") and _holders(s) == {"a"}, WAIT_S)
+    with Client(settings=noop_cluster.settings) as client:  # which knows no route from before
+        assert set(client.ask("noop", left=1, right=2).route.values()) == {"a"}
 
 
 @pytest.mark.short_on("mosquitto")
