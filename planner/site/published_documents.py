@@ -55,7 +55,8 @@ class Documents:
             modules, gateways = list(assignment.modules), list(assignment.gateways)
             plan = m.Plan(modules=modules, gateways=gateways, deputies=dict(assignment.deputies), **stamp)
             is_read = self._readers.get(node) == assignment.protocol  # else the node runs another release now
-            if not is_read or not _says_the_same(self._plans.get(node), plan):
+            known = self._plans.get(node)
+            if not is_read or known is None or not _says_the_same(_by_id(known), _by_id(plan)):
                 changed.append(node)
                 self._plans[node], self._readers[node] = plan, assignment.protocol
                 publish(topics.PLAN.at(self.root, node=node), plan.encode(assignment.protocol))
@@ -92,3 +93,11 @@ class Documents:
 def _says_the_same(known: Stamped | None, new: Stamped) -> bool:
     """Returns whether two documents differ in epoch and revision alone."""
     return known is not None and known.model_copy(update={"epoch": new.epoch, "revision": new.revision}) == new
+
+
+def _by_id(plan: m.Plan) -> m.Plan:
+    """Returns a plan in one order of its modules: that of loading alone is no reason to publish a plan again.
+
+    It changes whenever a second copy becomes the first, and the node has begun to load in the order that it was given.
+    """
+    return plan.model_copy(update={"modules": sorted(plan.modules, key=lambda spec: spec.id)})

@@ -40,6 +40,16 @@ def test_a_change_touches_only_the_documents_concerned() -> None:
     assert set(changed) == {"r/plan/b", "r/route/t"}
 
 
+def test_another_order_of_loading_alone_is_not_published() -> None:
+    documents = Documents("r", epoch=5)
+    modules = (MODULES["noop-head"], MODULES["noop-left"])
+    out = sent(documents, Decision({"a": Assignment(modules)}, {}))
+    assert [spec.id for spec in topics.PLAN.decode(out["r/plan/a"]).modules] == ["noop-head", "noop-left"]
+    assert sent(documents, Decision({"a": Assignment(modules[::-1])}, {})) == {}
+    changed = (modules[1].model_copy(update={"map_weights": "always"}), modules[0])
+    assert set(sent(documents, Decision({"a": Assignment(changed)}, {}))) == {"r/plan/a"}
+
+
 def test_what_is_gone_is_cleared() -> None:
     documents = Documents("r", epoch=5)
     sent(documents, Decision({"a": Assignment(), "b": Assignment()}, {"t": route("a")}))
