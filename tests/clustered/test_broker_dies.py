@@ -166,7 +166,7 @@ def test_plain_requests_outlive_the_broker_of_their_gateway(
 def test_clients_requests_go_on_while_the_cluster_is_cut_in_two(
     spread: SpreadOut, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The client is cut off from planner and gateway."""
+    """The client is cut off from planner and gateway; what follows a mended cut: docs/scale.md."""
     site = _serve(spread)
     failed: list[str] = []
     with Client(settings=site.at(1)) as client:
@@ -175,8 +175,6 @@ def test_clients_requests_go_on_while_the_cluster_is_cut_in_two(
         for number in range(_MANY):
             if number == _FIRST:
                 site.broker.cut()  # type: ignore[attr-defined]
-            elif number == 2 * _FIRST:
-                site.broker.mend()  # type: ignore[attr-defined]
             try:
                 answer = client.ask("noop", left=number, right=number, deadline_s=60)
                 assert answer.value == [number, number]
@@ -185,7 +183,7 @@ def test_clients_requests_go_on_while_the_cluster_is_cut_in_two(
         took = time.monotonic() - began
     with capsys.disabled():
         print(f"\n    1,000 requests in {took:.1f} s, cut in two: {len(failed)} failed: {failed[:3]}")  # noqa: T201
-    assert len(failed) <= _MANY // 100
+    assert not failed
 
 
 @pytest.mark.long
