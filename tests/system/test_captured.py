@@ -35,6 +35,7 @@ EMPTY = b""
 #: Of these a short run need not have one.
 RARE = {"PlannerHealth", "PartWanted", "PartOffer", "PieceRequest", "Demand", "WakeOrder"}
 RARE |= {"TaskPreview", "ModelList"}  # in the data of a ControlResponse: tests/dashboard/test_setup.py
+RARE |= {"Claims"}  # of clusters of brokers alone: tests/clustered/test_broker_dies.py
 #: What callers say, not our own processes: it may have keys that the schema does not name.
 ASKED = {"PlainRequest"}
 
