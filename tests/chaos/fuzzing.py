@@ -22,6 +22,7 @@ from s2m3.schemas import topics
 from s2m3.schemas.definitions import shipped_catalogue
 from s2m3.schemas.document import Document
 from s2m3.schemas.errors import BadInputError, BusyError
+from s2m3.schemas.notices import Claims
 from s2m3.schemas.sleep import Demand, NodeSettings, WakeOrder
 from s2m3.schemas.wire.codec import decode_answer, decode_piece, decode_work, encode_answer, encode_piece, encode_work
 from s2m3.schemas.wire.generation import Piece
@@ -203,11 +204,12 @@ def documents() -> dict[str, Document]:
             mbps=10,
             classes=["x"],
             mapped=["x"],
+            broker="hub:1883",
         ),
         m.Reported(boot="b", modules={"noop-left": ready, "vit": m.ModuleReport(state="failed", reason=why)}),
-        m.NodeLoad(queues={"noop-left": 3}, finished={"noop": 5}),
+        m.NodeLoad(queues={"noop-left": 3}, finished={"noop": 5}, keepalive_s=2.0),
         m.TaskSpec(model="noop", inputs={"left": 1, "image": {"base64": "/9j/"}}, map_weights=True),
-        m.Plan(epoch=1, revision=2, modules=specs, gateways=["noop"]),
+        m.Plan(epoch=1, revision=2, modules=specs, gateways=["noop"], deputies={"porch": "pi"}),
         m.RouteDoc(epoch=1, revision=2, model="noop", inputs=model.inputs, answer=["echo"], deadline_s=3, steps=steps),
         m.PlannerState(state="online", epoch=3),
         m.PlannerHealth(epoch=1, revision=2, nodes=3, tasks=4, plans=5),
@@ -216,6 +218,7 @@ def documents() -> dict[str, Document]:
         NodeSettings(prefer=2.0, wake=_MAC, wake_address="192.168.1.255", idle_minutes=20.0),
         WakeOrder(node="pi", wake=_MAC),
         Demand(asker="pi"),
+        Claims(node="pi", sender="c1", number=1, claimed=["0123456789abcdef"]),
         m.ControlRequest(transaction="7", node="pi", task="porch", spec={"model": "noop"}),
         m.ControlResponse(status="error", error=why, data={"revision": 7}, transaction=7),
     ]
