@@ -66,12 +66,15 @@ def _restart_with_requests_under_way(rig: Rig, *, gently: bool = False) -> Verdi
         with (
             Direct(rig.settings, rig.history) as direct,
             Plain(rig.broker.port_v3, rig.settings.root, ["slow"], rig.history) as plain,
+            PlainCaller(rig.broker.port, paho.MQTTv5, ("s2m3/v1/module/slow-left/+/in",)) as work,
         ):
             for i in range(80):
                 direct.ask(f"direct{i}", echo(i, "slow"))
             for i in range(40):  # as many as a gateway takes at once: others wait in the broker, and are gone with it
                 plain.ask(f"plain{i}", echo(i, "slow"))
-            assert site.wait(lambda s: any(load.finished.get("slow") for load in s.loads.values()), WAIT_S)
+            taken: set[bytes] = set()
+            while len(taken) < 80 + 40:  # what the gateway has not taken is gone with the broker
+                taken.add(work.message().properties.CorrelationData)  # type: ignore[union-attr]
             rig.restart_broker(gently=gently)
             rig.history.wait_until_all_answered(WAIT_S)
             verdict = rig.history.verdict()
