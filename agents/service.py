@@ -238,7 +238,8 @@ class Agent:
         self._parts.stop()
         self._loader.stop()
         self._step_server.runner.stop()
-        self._presence.change_state("lost", left=left, asleep=left and self.wants_sleep)
+        # in the loop's thread, behind the call of `drain`: a busy loop would else publish `draining` after this
+        self._loop.call(partial(self._presence.change_state, "lost", left=left, asleep=left and self.wants_sleep))
         self.link.stop()
         self._loop.stop()
         _log.info("agent_down", node=self._node)
