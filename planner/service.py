@@ -70,7 +70,7 @@ class Planner:
     def __init__(self, settings: PlannerSettings, catalogue: Catalogue, *, placer: Placer, epoch: int = 0) -> None:
         self._settings = settings
         self._root, self._events = settings.root, topics.EVENT.at(settings.root)
-        self._rebuilt = False
+        self._rebuilt = self._stopping = False
         self._cluster = ClusterState(catalogue, steadiness=Steadiness(settings.steady_s))
         self._loop = Loop("planner")
         self._plans = PlanScheduler(
@@ -87,7 +87,6 @@ class Planner:
         #: false from each connect until we know whether a newer planner exists and have published our documents again
         self._synchronised = False
         self._retry: Timer | None = None
-        self._stopping = False
         self.link = Link(
             settings,
             planner_client_id(settings),
