@@ -85,10 +85,9 @@ def add(
     own = own_architectures(settings.architectures)
     definition = with_options(checkpoint_definition(model, source, dtype, own, use), option or [])
     further = {other: checkpoint_definition(other, None, None, own) for other in or_ or ()}
-    for folder, found in {model: definition, **further}.items():
-        if found is not None:
-            check_task_prompt(Path(folder), found)
-            _say_not_followed(Path(folder), own, use if folder == model else None)
+    _check_folder(model, definition, own, use)
+    for other, found in further.items():
+        _check_folder(other, found, own, None)
     spec = m.TaskSpec(
         model=definition.model.id if definition else model,
         definition=definition,
@@ -110,6 +109,13 @@ def add(
             say_preview(site, name, spec)
         else:
             _add_to(site, name, spec, wait=wait)
+
+
+def _check_folder(model: str, definition: Definition | None, own: Sequence[Architecture], use: str | None) -> None:
+    """Checks a checkpoint's prompt, and says which of its settings are not followed."""
+    if definition is not None:
+        check_task_prompt(Path(model), definition)
+        _say_not_followed(Path(model), own, use)
 
 
 def _with_parts_shared(
