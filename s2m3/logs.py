@@ -11,6 +11,8 @@ __all__ = ["configure", "quiet_by_default"]
 def configure(*, verbose: bool, quiet: bool = False) -> None:
     """Configures the log of this process.
 
+    No logger is cached: a later configuration, of a test or of a program that embeds this package, holds for all.
+
     Args:
         verbose: Whether to log everything, from level debug.
         quiet: Whether to log only warnings and errors, for commands whose output is their result.
@@ -25,7 +27,7 @@ def configure(*, verbose: bool, quiet: bool = False) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,
     )
 
 
