@@ -14,6 +14,7 @@ from s2m3.broker.event_loop import Loop, Timer
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message, Outgoing
 from s2m3.broker.requests.actions import Action, EmitDelta, Finish, Result, Send, Stop, TellDemand
+from s2m3.broker.requests.demand import DemandPublisher
 from s2m3.broker.requests.route_subscriptions import RouteSubscriptions
 from s2m3.broker.requests.stream_assembler import TextDelta
 from s2m3.broker.requests.tracker import RequestTracker
@@ -22,7 +23,6 @@ from s2m3.schemas import topics
 from s2m3.schemas.errors import S2M3Error, UnknownTaskError
 from s2m3.schemas.messages import NodeLoad, NodeState, RouteDoc
 from s2m3.schemas.request_ids import new_request_id
-from s2m3.schemas.sleep import Demand
 from s2m3.schemas.wire.codec import attempt_of, decode_answer, decode_piece, is_piece, is_working
 from s2m3.schemas.wire.values import Value
 from s2m3.schemas.wire.work import Answer, Work
@@ -30,8 +30,6 @@ from s2m3.schemas.wire.work import Answer, Work
 __all__ = ["Dispatcher"]
 
 _log = structlog.get_logger(__name__)
-#: Least time between two notices of demand for one task.
-_DEMAND_S = 5.0
 OnDone = Callable[[Result], None]
 OnDelta = Callable[[TextDelta], None]
 
@@ -73,8 +71,9 @@ class Dispatcher:
         #: correlation data of an empty message to our own inbox -> what is called when it comes back
         self._probes: dict[bytes, Callable[[], None]] = {}
         self._forward_node_state = on_node_state
-        #: task -> when the planner was told of demand
-        self._demand_told: dict[str, float] = {}
+        self._demand = DemandPublisher(link)
+        #: tasks whose subscription ends with their last request
+        self._ending: set[str] = set()
         #: in the loop's thread
         self.routes = RouteSubscriptions(
             link,
@@ -112,13 +111,23 @@ class Dispatcher:
 
     def follow(self, task: str) -> None:
         """Subscribes to a task's route, unless that has been done. In the loop's thread."""
+        self._ending.discard(task)
+        self._subscribe(task)
+
+    def unfollow(self, task: str) -> None:
+        """Ends the subscription to a task's route, after the last request that is under way. In the loop's thread."""
+        self._ending.add(task)
+        self._end_subscription(task)
+
+    def _subscribe(self, task: str) -> None:
         if self.routes.follow(task):
             self._requests.awaited.subscribed(task)
 
-    def unfollow(self, task: str) -> None:
-        """Ends the subscription to a task's route: it is not asked any more. In the loop's thread."""
-        self.routes.unfollow(task)
-        self._requests.awaited.forget(task)
+    def _end_subscription(self, task: str) -> None:
+        if not self._requests.is_asked(task):
+            self._ending.discard(task)
+            self.routes.unfollow(task)
+            self._requests.awaited.forget(task)
 
     def _on_retained(self, task: str) -> None:
         self._requests.on_retained(task, time.monotonic())
@@ -130,8 +139,8 @@ class Dispatcher:
 
     def _find(self, task: str, on_found: Callable[[bool], None]) -> None:
         def found(is_there: bool) -> None:  # noqa: FBT001  # the signature of the callback
-            if not is_there and not self._requests.is_asked(task):
-                self.unfollow(task)
+            if not is_there:
+                self._end_subscription(task)
             on_found(is_there)
 
         self.follow(task)
@@ -202,7 +211,7 @@ class Dispatcher:
         callbacks: _Callbacks,
     ) -> None:
         self._callbacks[request] = callbacks
-        self.follow(task)
+        self._subscribe(task)
         metrics.UNDER_WAY.inc()
         now, stream = time.monotonic(), callbacks.on_delta is not None
         self._execute(self._requests.submit(request, task, inputs, deadline_s, now, options=options, stream=stream))
@@ -211,6 +220,8 @@ class Dispatcher:
         if self._callbacks.pop(request, None) is not None:
             metrics.UNDER_WAY.dec()
         self._execute(self._requests.cancel(request))
+        for task in list(self._ending):
+            self._end_subscription(task)
 
     def _cancel_all(self) -> None:
         for request in list(self._callbacks):
@@ -272,7 +283,7 @@ class Dispatcher:
                 case Stop(work):
                     self._stop(work)
                 case TellDemand(task):
-                    self._tell_demand(task)
+                    self._demand.publish(task)
         self._schedule_tick()
 
     def _send(self, work: Work) -> None:
@@ -291,16 +302,6 @@ class Dispatcher:
         except S2M3Error as error:  # the node stops at the deadline
             _log.debug("stop_not_sent", request=work.request.hex(), error=str(error))
 
-    def _tell_demand(self, task: str) -> None:
-        """Tells the planner of requests that want a sleeping node, at QoS 0: an older access list drops it."""
-        now = time.monotonic()
-        if now - self._demand_told.get(task, float("-inf")) >= _DEMAND_S:
-            self._demand_told[task] = now
-            try:
-                self._link.publish(Outgoing(topics.DEMAND.at(self._link.root, task=task), Demand().encode(), qos=0))
-            except S2M3Error as error:  # the next request tells it
-                _log.debug("demand_not_published", task=task, error=str(error))
-
     def _on_send_failed(self, work: Work, error: S2M3Error) -> None:
         answer = Answer(work.request, work.step, work.attempt, error=error)
         self._execute(self._requests.on_answer(answer, time.monotonic()))
@@ -316,8 +317,8 @@ class Dispatcher:
             ms=round(result.latency_ms, 1),
         )
         is_unknown = result.error is not None and result.error.code == UnknownTaskError.code
-        if is_unknown and not self._requests.is_asked(result.task):
-            self.unfollow(result.task)
+        if is_unknown or result.task in self._ending:
+            self._end_subscription(result.task)
         if callbacks is not None:
             _count(result)
             callbacks.span.end(attempts=result.attempts, route=result.route, error=result.error)

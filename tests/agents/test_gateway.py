@@ -28,10 +28,10 @@ from tests.recorders import LinkFactory, ManualLoop, Published, RecordedLink
 REQUEST, RESPONSE, MODULE = "home/request/t", "home/response/t", "home/module/m/a/in"
 
 
-def route(**changes: Any) -> RouteDoc:
-    step = RouteStep(module="m", inputs={"x": "input.x"}, outputs=["y"], replicas=[Replica(node="a", ms=1)], **changes)
+def route(revision: int = 1, node: str = "a", **changes: Any) -> RouteDoc:
+    step = RouteStep(module="m", inputs={"x": "input.x"}, outputs=["y"], replicas=[Replica(node=node, ms=1)], **changes)
     return RouteDoc(
-        epoch=1, revision=1, model="m", inputs={"x": "text"}, answer=["y"], deadline_s=30, steps={"step": step}
+        epoch=1, revision=revision, model="m", inputs={"x": "text"}, answer=["y"], deadline_s=30, steps={"step": step}
     )
 
 
@@ -56,15 +56,20 @@ class Desk:
         self.agent.deliver("home/route/t", route().encode())
         self.agent.deliver("home/node/a/state", NodeState(state="ready", boot="1").encode())
         self.dispatcher = dispatcher
+        self.settings, self.history = settings, history
+        self.open()
+
+    def open(self) -> None:
+        """Makes a gateway, which takes the task's session over."""
         self.gateway = Gateway(
             "t",
-            settings,
+            self.settings,
             self.loop,  # type: ignore[arg-type]
-            dispatcher,
+            self.dispatcher,
             self.agent,  # type: ignore[arg-type]
             may_return=self._may_return,
             publish_event=self.events.append,
-            watchdog=Watchdog(crash_history=history),
+            watchdog=Watchdog(crash_history=self.history),
             room=self.room,
             clock=lambda: self.loop.now,
         )
@@ -552,9 +557,28 @@ def test_closed_after_the_broker_was_away_it_still_answers_what_nobody_else_know
     made.session.lose()
     made.gateway.broker_lost()
     made.gateway.close()
+    assert "home/route/t" in made.agent.filters
+    made.agent.deliver("home/route/t", route(revision=2, node="b").encode())
+    made.agent.deliver("home/node/b/state", NodeState(state="ready", boot="1").encode())
+    made.agent.deliver("home/node/a/state", b"")
+    made.answer(made.work[-1])
+    made.loop.advance(11.0)
+    (answer,) = made.answers()
+    assert (answer["status"], answer["answer"]) == ("ok", "done")
+    assert "home/route/t" not in made.agent.filters
+
+
+def test_a_gateway_that_comes_while_the_last_one_still_answers_keeps_the_route(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.ask("hello")
+    made.session.lose()
+    made.gateway.broker_lost()
+    made.gateway.close()
+    made.open()
     made.answer(made.work[0])
     made.loop.advance(11.0)
-    assert len(made.answers()) == 1
+    assert [answer["status"] for answer in made.answers()] == ["ok"]
+    assert "home/route/t" in made.agent.filters
 
 
 # ---- texts while they are written ----------------------------------------------------------------------------------
