@@ -1,9 +1,10 @@
 """Peak memory of an agent without torch and its supervisor: before any weight, with `retrieval`, with a part of CLIP.
 
 Each agent is two processes on a real broker, with `--runtime onnx`; peaks are the kernel's high-water marks of resident
-memory (VmHWM), and those of both processes are summed: pages that they share count twice. The limits are 80 MB before
-any weight, 260 MB serving `retrieval` (pictures, texts, classes, ranking), and with the picture encoder or the text
-encoder of a CLIP of ViT-B/16 size (random weights) 1.5 times the part's bytes + 80 MB.
+memory (VmHWM), and those of both processes are summed: pages that they share count twice. They start without what an
+editable install adds to each Python process (1.3 MB), in an environment that has the packages of this one. The limits
+are 80 MB before any weight, 260 MB serving `retrieval` (pictures, texts, classes, ranking), and with the picture
+encoder or the text encoder of a CLIP of ViT-B/16 size (random weights) 1.5 times the part's bytes + 80 MB.
 
 Needs torch, to export. Prints a table, writes bench/results/light_memory.json, and exits 1 if a limit is exceeded.
 Run: python bench/light_memory.py [--dtype fp16]
@@ -14,6 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import venv
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,7 +39,8 @@ from s2m3.schemas.definitions import ModuleSpec, shipped_catalogue
 from s2m3.schemas.dtypes import read_dtype
 from s2m3.snapshot import Site
 
-RESULTS = Path(__file__).parent / "results" / "light_memory.json"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "bench" / "results" / "light_memory.json"
 _READY_S, _BUDGET_MB = 120.0, 3000.0
 _RETRIEVAL = ("efficientnet-lite0", "imagenet-linear", "minilm")
 TEXTS = ["a cat looking at you", "a cup of coffee on a table", "a rocket taking off"]
@@ -119,9 +122,19 @@ def _states(site: Site) -> set[str]:
     return {one.state for one in site.reported["light"].modules.values()} if "light" in site.reported else set()
 
 
+def device_python(folder: Path) -> str:
+    """Makes an environment with this one's packages but not its .pth files, which a device does not have."""
+    venv.create(folder, with_pip=False)
+    for site_packages in folder.glob("lib/python*/site-packages"):
+        path = [str(ROOT), *(entry for entry in sys.path if entry.endswith("site-packages"))]
+        (site_packages / "packages.pth").write_text("\n".join(path), encoding="utf-8")
+    return str(folder / "bin" / "python")
+
+
 def light(exports: Path, *, planner: bool = True) -> Cluster:
     """Returns a site of one agent that uses ONNX Runtime alone."""
     cluster = Cluster({"light": _BUDGET_MB}, planner=planner, threads=1, runtime=ONNX)
+    cluster.python = device_python(exports.parent / "device")
     cluster.environment["S2M3_EXPORTS"] = str(exports)
     return cluster
 

@@ -5,8 +5,9 @@ this package too, loads nothing of the client.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+#: Type checkers take it as typing's, whose import would cost the supervisor a megabyte.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from s2m3.broker.requests.stream_assembler import TextDelta
     from s2m3.client import Answer, Client, Reply, Stream

@@ -4,10 +4,11 @@ This process imports no package: the supervisor of an agent takes as much memory
 """
 
 import sys
-from typing import TYPE_CHECKING
 
 from s2m3.agents.supervision.supervisor import can_supervise, supervise
 
+#: Type checkers take it as typing's, whose import would cost the supervisor a megabyte.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from s2m3.agents.supervision.context import ProcessContext
 

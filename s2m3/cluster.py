@@ -126,6 +126,8 @@ class Cluster:
         self.settings = BrokerSettings(host="127.0.0.1", port=self.broker.port)
         #: process -> port at which it connects to the broker, if not the broker's own (a proxy)
         self.ports: dict[str, int] = {}
+        #: the interpreter of the processes
+        self.python = sys.executable
         #: environment variables of the processes, for settings that have no flag: S2M3_... -> value
         self.environment: dict[str, str] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -177,7 +179,7 @@ class Cluster:
         env = {name: value for name, value in os.environ.items() if not name.startswith("S2M3_")} | self.environment
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  # our own command
-                [sys.executable, "-m", "s2m3", command, *where, *flags, *loud],
+                [self.python, "-m", "s2m3", command, *where, *flags, *loud],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

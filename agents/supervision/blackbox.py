@@ -7,10 +7,11 @@ nothing that takes memory.
 
 import mmap
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from s2m3.schemas.request_ids import REQUEST_ID_BYTES
 
+#: Type checkers take it as typing's, whose import would cost the supervisor a megabyte.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from s2m3.agents.supervision.restart_policy import Mark
 

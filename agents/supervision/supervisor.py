@@ -11,12 +11,13 @@ import signal
 import sys
 import time
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from s2m3.agents.supervision.blackbox import Blackbox
 from s2m3.agents.supervision.exit_codes import HUNG, SLEEPS
 from s2m3.agents.supervision.plain_log import log_error
 
+#: Type checkers take it as typing's, whose import would cost the supervisor a megabyte.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -32,6 +33,7 @@ _POLL_S = 1.0
 #: Delay before the second and later restarts, so that a temporary cause (no broker, no memory) can pass.
 _PAUSE_S = 1.0
 _PR_SET_PDEATHSIG = 1
+_M_ARENA_MAX, _ARENAS = -8, 2
 
 
 class _Child:
@@ -179,17 +181,24 @@ def _fork(blackbox: Blackbox) -> _Child | int:
         return _Child(pid, alive, signals, blackbox)
     os.close(alive)
     os.close(signals)
-    _die_with(supervisor)
+    _prepare_child(supervisor)
     for number in (signal.SIGINT, signal.SIGTERM):  # the supervisor forwards its own; a terminal may signal both
         signal.signal(number, signal.SIG_IGN)
     return signals_child
 
 
-def _die_with(supervisor: int) -> None:
-    """Makes the kernel kill this process when the supervisor dies (Linux); elsewhere the closed pipe ends it later."""
+def _prepare_child(supervisor: int) -> None:
+    """Makes the kernel kill this process when the supervisor dies, and its threads share two heaps (Linux).
+
+    Elsewhere the closed pipe ends the process later. glibc gives up to eight heaps per core to threads, each with its
+    own free memory; an agent's threads take turns for Python's lock, and its tensors lie outside of heaps.
+    """
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415  # the supervisor has no use for it
 
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != supervisor:  # the supervisor died before the call
             os._exit(1)
+        if hasattr(libc, "mallopt"):  # musl has none
+            libc.mallopt(_M_ARENA_MAX, _ARENAS)
