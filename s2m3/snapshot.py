@@ -9,13 +9,13 @@ from functools import partial
 from typing import Self, TypeVar
 
 from s2m3 import logs
-from s2m3.broker.event_loop import Loop
+from s2m3.broker.event_loop import Loop, Timer
 from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.broker.node_states import NodeStates
 from s2m3.broker.roll_call import ask_who_is_there
-from s2m3.broker.roll_call_times import LATEST_S, AskTimes
+from s2m3.broker.roll_call_times import EVERY_S, LATEST_S, AskTimes
 from s2m3.missing_documents import missing_documents
 from s2m3.schemas import bridge as b
 from s2m3.schemas import messages as m
@@ -23,6 +23,7 @@ from s2m3.schemas import sleep, topics
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.gateways import gateway_of
 from s2m3.schemas.settings import BrokerSettings
+from s2m3.unconfirmed import Unconfirmed
 
 __all__ = ["Site"]
 
@@ -77,6 +78,11 @@ class Site:
         name = f"view-{secrets.token_hex(6)}"
         self._loop = Loop(name)
         self.link = Link(settings, f"s2m3-{name}", self._loop)
+        self.link.on_connection_change(on_disconnect=self._on_disconnect, on_reconnect=self._on_reconnect)
+        self._unconfirmed = Unconfirmed()
+        #: node -> its state: of a kind that `nodes` keeps, for the key alone
+        self._states: dict[str, m.NodeState] = {}
+        self._timer: Timer | None = None
 
     def __enter__(self) -> Self:
         self._loop.start()
@@ -188,15 +194,38 @@ class Site:
 
     def _store(self, documents: dict[str, D], key: str, document: D | None) -> None:
         with self._change():
+            self._unconfirmed.heard(documents, key)
             _set(documents, key, document)
 
     def _on_load(self, node: str, load: m.NodeLoad | None) -> None:
         with self._change(is_telemetry=True):
+            self._unconfirmed.heard(self.loads, node)
             _set(self.loads, node, load)
 
     def _on_state(self, node: str, state: m.NodeState | None) -> None:
         with self._change():
+            self._unconfirmed.heard(self._states, node)
+            _set(self._states, node, state)
             self.nodes.update(node, state)
+
+    def _on_disconnect(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._change():
+            named = (self.profiles, self.settings, self.reported, self.loads, self.tasks, self.plans, self.routes)
+            self._unconfirmed.link_down([*named, self.bindings, self.reports, self._states])
+
+    def _on_reconnect(self) -> None:
+        """Asks for a roll call: after it, what has not arrived again was removed while the connection was down."""
+        if self._asker is not None:
+            ask_who_is_there(self.link, self._asker)
+            self._timer = self._loop.after(EVERY_S + LATEST_S + _QUIET_S, self._drop_removed)
+
+    def _drop_removed(self) -> None:
+        with self._change():
+            self._unconfirmed.drop()
+            for node in (self.nodes.present | self.nodes.lost) - self._states.keys():
+                self.nodes.update(node, None)
 
     def _on_planner(self, _: str, state: m.PlannerState | None) -> None:
         with self._change():

@@ -204,7 +204,8 @@ def _binding_state(report: b.BindingReport | None) -> Text:
 def problems(site: Site) -> list[Text]:
     """Returns a line for each thing that is not as it should be, and why."""
     errors = {task: error for task in sorted(site.tasks) if (error := _error(site, task)) is not None}
-    lines = [Text(f"{task}: {error['code']}: {error['detail']}", style="red") for task, error in errors.items()]
+    lines = [] if site.link.connected else [Text("no connection to the broker; this is what was known", style="red")]
+    lines += [Text(f"{task}: {error['code']}: {error['detail']}", style="red") for task, error in errors.items()]
     lines += [Text(f"{task}: {why}", style="yellow") for task in sorted(site.tasks) if (why := unanswered(site, task))]
     lines += [Text(text, style="yellow") for task in sorted(site.tasks) for text in missed_texts(site, task)]
     lines += [Text(text, style="red") for text in refused_texts(site)]

@@ -4,6 +4,7 @@ import paho.mqtt.client as paho
 import pytest
 
 from s2m3.client import Client
+from s2m3.commands.status import problems
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 from s2m3.schemas.errors import UnknownTaskError
@@ -177,3 +178,26 @@ def test_a_task_removed_while_a_requester_was_away_is_unknown_to_it(build: Build
             assert client.ask("stays", left=1, right=2, deadline_s=WAIT_S).value == [1, 2]
             rig.add(site, "goes", m.TaskSpec(model="noop"))
             assert client.ask("goes", left=3, right=4, deadline_s=WAIT_S).value == [3, 4]
+
+
+def test_a_view_forgets_what_was_removed_while_its_connection_was_down(build: Build) -> None:
+    rig = build()
+    with Proxy(rig.broker.port) as proxy, Site(rig.settings) as near:
+        for task in ("stays", "goes"):
+            rig.add(near, task, m.TaskSpec(model="noop"))
+        behind = rig.settings.model_copy(update={"port": proxy.port})
+        with Site(behind, roll_call="watch") as view:
+            assert view.wait(lambda s: s.ready("stays") and s.ready("goes"), WAIT_S)
+            proxy.cut()
+            assert view.wait(lambda s: not s.link.connected, WAIT_S)
+            assert problems(view)[0].plain == "no connection to the broker; this is what was known"
+            near.publish(topics.TASK, b"", task="goes")
+            rig.kill("c")
+            assert near.wait(lambda s: "goes" not in s.routes and "c" in s.nodes.lost, WAIT_S), rig.log("planner")
+            near.publish(topics.NODE_STATE, b"", node="c")
+            proxy.mend()
+            assert view.wait(lambda s: "goes" not in s.tasks and "goes" not in s.routes, WAIT_S)
+            assert view.wait(lambda s: s.nodes.present | s.nodes.lost == {"a", "b"}, WAIT_S)
+            assert view.ready("stays")
+            assert set(view.tasks) == {"stays"}
+            assert view.link.connected
