@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, Protocol
 
 import structlog
@@ -9,11 +10,13 @@ import structlog
 from s2m3.broker import metrics
 from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
+from s2m3.broker.mqtt.message import Outgoing
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.heartbeat_monitor import HeartbeatMonitor
 from s2m3.planner.site.missing_documents import MissingDocuments
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
+from s2m3.schemas.errors import S2M3Error
 
 __all__ = ["NodeListener"]
 
@@ -90,7 +93,20 @@ class NodeListener:
             _log.warning("node_silent", node=node)
             boot, protocol = self._cluster.nodes.boot(node) or "", self._cluster.nodes.protocol(node)
             lost = m.NodeState(state="lost", boot=boot, protocol=protocol)
-            self._publish(topics.NODE_STATE.at(self._link.root, node=node), lost.encode(), True)  # noqa: FBT003
+            self._publish_lost(node, lost)
+
+    def _publish_lost(self, node: str, lost: m.NodeState) -> None:
+        message = Outgoing(topics.NODE_STATE.at(self._link.root, node=node), lost.encode(), retain=True)
+        try:
+            self._link.publish(message, on_refused=partial(self._may_not_publish, node, lost))
+        except S2M3Error as error:
+            _log.warning("not_published", topic=message.topic, error=str(error))
+
+    def _may_not_publish(self, node: str, lost: m.NodeState, error: S2M3Error) -> None:
+        """Plans without the node all the same: an access list of an earlier release lets only the node say so."""
+        _log.warning("lost_not_published", node=node, error=str(error), remedy="s2m3 secure init, once more")
+        if self._cluster.nodes.boot(node) == lost.boot:
+            self._on_state(node, lost)
 
     def _forget(self, node: str) -> None:
         _log.info("node_forgotten", node=node)
@@ -111,6 +127,7 @@ class NodeListener:
             self._cluster.failures.forget(node)
         if state is not None and state.state == "lost":
             metrics.NODES_LOST.labels(node).inc()
+            self._missing.on_lost(node)
             self._record("node_lost", node, asleep=state.asleep)
             self._on_change(lost=True)
             return

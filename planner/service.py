@@ -271,6 +271,7 @@ class Planner:
         if self._ask_times.is_due(missing, time.monotonic()):
             _log.info("documents_missing", documents=" ".join(sorted(missing)[:10]))
             ask_who_is_there(self.link, _ASKER)
+            self._missing.on_asked(self._cluster)
 
     def _on_task(self, task: str, spec: m.TaskSpec | None) -> None:
         if spec is None:

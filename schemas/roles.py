@@ -94,8 +94,9 @@ def rights_of(root: str, role: Role, name: str, *, tasks: tuple[str, ...] = (), 
 
 def _planner(root: str, _name: str, _tasks: tuple[str, ...]) -> Rights:
     reads = [p for p in _PUBLIC if p != t.EVENT]
-    writes = (t.PLANNER_STATE, t.PLANNER_HEALTH, t.TASK, t.PLAN, t.ROUTE, t.EVENT, t.CONTROL_RESPONSE)
-    # the planner opens each task's session with the subscriptions that its gateway will use
+    writes = (t.PLANNER_STATE, t.PLANNER_HEALTH, t.TASK, t.PLAN, t.ROUTE, t.NODE_STATE, t.EVENT, t.CONTROL_RESPONSE)
+    # of a node whose heartbeat stopped, the planner publishes that it is lost; it opens each task's session with the
+    # subscriptions that its gateway will use
     more = (t.ROLLCALL, t.NODE_SETTINGS, t.DEMAND)
     control = (*_control_topics(root), t.CONTROL.at(root, verb=t.PREVIEW))
     reads_all = (*_all(root, *reads, *more), *control, *_all(root, *_REQUESTS))

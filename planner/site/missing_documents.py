@@ -30,6 +30,10 @@ class MissingDocuments:
         """Notes a node that sent telemetry."""
         self._loads.add(node)
 
+    def on_lost(self, node: str) -> None:
+        """Notes that a node was lost: if telemetry contradicts that later, the node's own state is missing."""
+        self._loads.discard(node)
+
     def on_planned(self) -> None:
         """Notes that our own plans and routes have replaced those of the earlier planner."""
         self._named.clear()
@@ -38,8 +42,13 @@ class MissingDocuments:
         """Returns the topics, below the root, of the documents that are missing."""
         nodes = cluster.nodes
         named = self._loads.union(*self._named.values(), cluster.profiles, cluster.reported)
-        self._loads = {node for node in self._loads if nodes.state(node) is None}
-        return frozenset([*_states(named, cluster), *_profiles(nodes.present, cluster)])
+        self._loads = {node for node in self._loads if nodes.state(node) in (None, "lost")}
+        outdated = [f"node/{node}/state" for node in self._loads if nodes.state(node) == "lost"]
+        return frozenset([*_states(named, cluster), *outdated, *_profiles(nodes.present, cluster)])
+
+    def on_asked(self, cluster: ClusterState) -> None:
+        """Notes a roll call: only telemetry that comes after it contradicts again that a node is lost."""
+        self._loads = {node for node in self._loads if cluster.nodes.state(node) is None}
 
 
 def _states(named: Iterable[str], cluster: ClusterState) -> list[str]:

@@ -24,7 +24,7 @@ app = typer.Typer(help="Certificates, passwords and rights for your Mosquitto.",
 #: These are used where certificates are a burden.
 _PASSWORDS: frozenset[Role] = frozenset({"device", "viewer", "home-assistant"})
 _SOON_DAYS = 30
-_RELOAD = "have Mosquitto read it: systemctl reload mosquitto (SIGHUP; no restart)"
+_RESTART = "have Mosquitto read it: systemctl restart mosquitto (all come back; a reload can crash 2.0.11 later)"
 _Folder = Annotated[Path, typer.Argument(help="folder of the secured site", show_default=False)]
 
 
@@ -82,7 +82,7 @@ def init(
     if not is_new:
         site = SecuredFolder.open(folder)
         site.renew_server(hosts)
-        typer.echo(f"the broker's certificate is renewed for {', '.join(site.registry.hosts)}; {_RELOAD}")
+        typer.echo(f"the broker's certificate is renewed for {', '.join(site.registry.hosts)}; {_RESTART}")
     else:
         owner = owner or mosquittos_user()
         site = SecuredFolder.create(folder, hosts, root=planned.root, at=at, owner=owner, first_port=planned.first_port)
@@ -148,7 +148,7 @@ def add(
             raise BadInputError("--existing is for home-assistant, and alone: your own listener says what else it may")
         site.admit(name)
         typer.echo(f"{name} may do what Home Assistant does on listeners with acl_file {site.registry.at}/acl-others")
-        typer.echo(_RELOAD)
+        typer.echo(_RESTART)
         return
     renewed = name in site.registry.logins
     taken = bool(no_task or no_read or no_write)
@@ -164,7 +164,7 @@ def add(
             without_tasks=no_task or (),
         )
         typer.echo(f"{name} keeps its {login.kind}; it {_rights(login)}")
-        typer.echo(_RELOAD)
+        typer.echo(_RESTART)
         return
     made = site.add(checked, name, _kind(checked, password), tasks=task or (), reads=read or (), writes=write or ())
     login = site.registry.logins[name]
@@ -173,7 +173,7 @@ def add(
     typer.echo(f"{word}: carry {made} to it, and set S2M3_CONFIG to the s2m3.toml there")
     if login.password:
         typer.echo(f"other software: the password is in {made}/s2m3.toml, the CA certificate in {made}/ca.crt")
-    typer.echo(_RELOAD)
+    typer.echo(_RESTART)
 
 
 @app.command()
@@ -183,7 +183,7 @@ def revoke(folder: _Folder, name: Annotated[str, typer.Argument(help="name of th
 
     gone = SecuredFolder.open(folder).revoke(name)
     typer.echo(f"{name} ({gone.role}) is revoked")
-    typer.echo(f"{_RELOAD}. A connection it still has can do nothing from then on.")
+    typer.echo(f"{_RESTART}. A connection it still has can do nothing from then on.")
     if gone.role == "agent":
         typer.echo(f"then have the site forget it: s2m3 forget {name}")
 

@@ -47,7 +47,7 @@ class Proxy:
         self.corrupted = 0
         #: how many came while it was cut
         self.refused = 0
-        self._thread = threading.Thread(target=self._accept, name=f"proxy-{self.port}", daemon=True)
+        self._thread = self._accepting()
 
     # ---- faults ---------------------------------------------------------------------------------------------------
 
@@ -79,8 +79,20 @@ class Proxy:
         for sock in sockets:
             _reset(sock)
 
+    def refuse(self) -> None:
+        """Resets what is connected, and listens no more, as where the broker's machine is off."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(_REACH_S)
+        self.drop()
+
     def mend(self) -> None:
         """The cable is whole again: what was held back passes."""
+        if not self._thread.is_alive():
+            self._listener = socket.create_server(("127.0.0.1", self.port))
+            self._thread = self._accepting()
+            self._thread.start()
         self._set(Faults())
 
     def _set(self, faults: Faults) -> None:
@@ -109,6 +121,9 @@ class Proxy:
         """How many pass through it now."""
         with self._lock:
             return len(self._sockets) // 2
+
+    def _accepting(self) -> threading.Thread:
+        return threading.Thread(target=self._accept, name=f"proxy-{self.port}", daemon=True)
 
     def _accept(self) -> None:
         while not self._closed:

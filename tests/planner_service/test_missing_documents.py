@@ -69,6 +69,23 @@ def test_a_node_that_sent_telemetry_is_asked_for_until_its_state_is_there(cluste
     assert missing.find(cluster) == frozenset(), "what it sent before is no word that it is there now"
 
 
+def test_a_lost_node_that_sends_telemetry_is_asked_for_its_state_once_for_each_time(cluster: ClusterState) -> None:
+    missing = MissingDocuments()
+    missing.on_load("a")
+    lose(cluster, "a")
+    missing.on_lost("a")
+    assert missing.find(cluster) == frozenset(), "what it sent before it was lost"
+    missing.on_load("a")
+    missing.on_load("unknown")
+    assert missing.find(cluster) == {"node/a/state", "node/unknown/state"}
+    assert missing.find(cluster) == {"node/a/state", "node/unknown/state"}
+    missing.on_asked(cluster)
+    assert missing.find(cluster) == {"node/unknown/state"}
+    missing.on_load("a")
+    join(cluster, "a")
+    assert missing.find(cluster) == {"node/unknown/state"}
+
+
 def test_a_profile_and_a_report_of_another_process_are_missing(cluster: ClusterState) -> None:
     missing = MissingDocuments()
     cluster.nodes.update("a", NodeState(state="ready", boot="2"))

@@ -17,7 +17,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         """,
         """
         home/client/+/in home/control/+/response home/event home/node/+/settings home/plan/+ home/planner/health
-        home/planner/state home/wake/+
+        home/planner/state home/wake/+ home/node/+/state
         home/request/+ home/request/+/+ home/request/+/+/+ home/response/+ home/rollcall home/route/+ home/task/+
         """,
     ),

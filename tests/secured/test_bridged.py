@@ -15,6 +15,7 @@ from s2m3.schemas import messages as m
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.snapshot import Site
 from tests.broker.test_link import _wait_for
+from tests.chaos.proxy import Proxy
 from tests.conftest import WAIT_S, has_mosquitto
 from tests.secured.conftest import READY_S
 from tests.secured.secured import ENVIRONMENT, SecuredSite, ended, python_s2m3, secure, short_folder
@@ -33,7 +34,8 @@ class Bridged:
         secure("init", self.hub.folder, "--host", "127.0.0.1", *extra)
         self.hub.start()
         self.shed = BrokerSettings(port=free_port())
-        bridge = BRIDGE.read_text().replace("hub.local:8883", f"127.0.0.1:{self.hub.ports[8883]}")
+        self.link = Proxy(self.hub.ports[8883]).__enter__()
+        bridge = BRIDGE.read_text().replace("hub.local:8883", f"127.0.0.1:{self.link.port}")
         bridge = bridge.replace("/etc/mosquitto/shed", str(self.hub.folder / "logins" / "shed"))
         user = pwd.getpwuid(os.geteuid()).pw_name
         own = f"user {user}\nlistener {self.shed.port} 127.0.0.1\nallow_anonymous true\nlog_dest stderr\n{bridge}"
@@ -54,6 +56,7 @@ class Bridged:
         for process in self.processes.values():
             ended(process)
         ended(self.broker)
+        self.link.__exit__()
         self.hub.stop()
         self._log.close()
 
@@ -93,3 +96,23 @@ def test_a_plain_request_in_the_shed_is_answered_there_by_the_front_at_the_hub(b
         caller.send("s2m3/v1/request/plain", b'{"transaction": 3, "inputs": {"left": 1, "right": 2}}')
         answer = caller.answer()
     assert (answer["status"], answer["transaction"]) == ("ok", 3)
+
+
+def test_hub_and_shed_each_go_on_while_their_link_is_down(bridged: Bridged) -> None:
+    """Each side goes by the heartbeats that itself hears; afterwards the planner asks who is there."""
+    with Site(bridged.hub.settings("operator")) as site, Site(bridged.shed) as shed:
+        assert site.wait(lambda s: s.nodes.ready == {"a", "c"}, READY_S)
+        add_task(site, "noop", m.TaskSpec(model="noop", deadline_s=WAIT_S))
+        assert site.wait(lambda s: s.ready("noop") and len(s.routes["noop"].nodes) == 2, READY_S)
+        with Client(settings=bridged.shed) as near_c, Client(settings=bridged.hub.settings("alice")) as near_a:
+            for client in (near_c, near_a):
+                client.ask("noop", left=1, right=2)
+            heard = shed.loads.get("a")
+            assert shed.wait(lambda s: s.loads.get("a") is not heard, WAIT_S), "its heartbeats do not cross"
+            bridged.link.refuse()
+            answers = {"a": near_a.ask("noop", left=1, right=2), "c": near_c.ask("noop", left=1, right=2)}
+            assert site.wait(lambda s: "c" in s.nodes.lost and s.ready("noop"), READY_S)
+            bridged.link.mend()
+            assert site.wait(lambda s: s.nodes.ready == {"a", "c"}, READY_S), bridged.hub.told("planner")[-2000:]
+    assert [answer.value for answer in answers.values()] == [[1, 2], [1, 2]]
+    assert {node: set(answer.route.values()) for node, answer in answers.items()} == {"a": {"a"}, "c": {"c"}}

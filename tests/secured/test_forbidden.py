@@ -226,7 +226,7 @@ def test_home_assistant_on_a_listener_beside_ours_keeps_its_login_and_gets_its_r
 ) -> None:
     """Its one connection is for all that a household has: it stays where it is."""
     secure("add", site.folder, "home-assistant", "mqtt_user", "--existing")
-    site.reload()
+    site.restart()
     theirs = BrokerSettings(port=site.plain, username="mqtt_user", password=SecretStr("checked by that listener"))
     link = Link(theirs, "their-home-assistant", shared_loop)
     link.start(WAIT_S)

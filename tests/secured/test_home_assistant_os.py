@@ -28,7 +28,7 @@ def app(running: SecuredSite, tmp_path: Path) -> Iterator[int]:
     """The port of the app's broker: open to the house, and joined to the site by the login `house`."""
     running.open().add("home-assistant", "house", "password", reads=["home/#"], writes=["frigate/#"])
     running.open().add("bridge", "bridge", "certificate", reads=["frigate/#"], writes=["home/#"])
-    running.reload()
+    running.restart()
     password = running.settings("house").password
     assert password is not None
     text = SHIPPED.read_text().replace("hub.local:8884", f"127.0.0.1:{running.ports[8884]}")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -57,8 +58,11 @@ def _say(site: SecuredSite, loop: Loop, topic: str, answer: str) -> None:
         subscribed = threading.Event()
         link.subscribe(answer, lambda message: None if message.retain else heard.set(), on_subscribed=subscribed.set)
         assert subscribed.wait(WAIT_S)
+        deadline = time.monotonic() + WAIT_S
         published(link, topic, b"knock")
-        assert heard.wait(WAIT_S), f"{topic} was not answered on {answer}"
+        while not heard.wait(1.0):  # a bridge that the broker's restart disconnected hears it once it is back
+            assert time.monotonic() < deadline, f"{topic} was not answered on {answer}"
+            published(link, topic, b"knock")
 
 
 def test_22_and_25_a_further_right_takes_none_away_and_a_login_for_leaving_clears_all(
@@ -72,14 +76,14 @@ def test_22_and_25_a_further_right_takes_none_away_and_a_login_for_leaving_clear
     _say(site, shared_loop, "frigate/porch", "home/porch")
     typed("bind", "bell/+", *BIND, "--publish", "home/{1}")
     secure("add", site.folder, "bridge", "bridge", "--read", "bell/#")
-    site.reload()
+    site.restart()
     _say(site, shared_loop, "bell/front", "home/front")
     _say(site, shared_loop, "frigate/porch", "home/porch")
 
     words = ("--read", "homeassistant/device/+/config", "--read", "home/#")
     writes = ("--write", "homeassistant/device/+/config", "--write", "home/#")
     secure("add", site.folder, "neighbour", "leaving", *words, *writes)
-    site.reload()
+    site.restart()
     running = site.run("leaving", "uninstall", "--dry-run", "--json")
     assert {"bridge", "node a", "planner"} == set(json.loads(running.stdout)["running"])
     not_let = site.run("alice", "uninstall", "--yes")  # it can read routes, and may not write them

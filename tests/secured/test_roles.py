@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import paho.mqtt.client as paho
+import psutil
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -151,18 +152,18 @@ def _gateways(site: Site) -> list[str]:
     return [node for node, plan in site.plans.items() if "noop" in plan.gateways]
 
 
-def test_a_login_made_while_the_broker_runs_works_after_a_reload_and_a_revoked_one_stops(
+def test_a_login_made_while_the_broker_runs_works_after_a_restart_and_a_revoked_one_stops(
     site: SecuredSite, shared_loop: Loop
 ) -> None:
     secure("add", site.folder, "client", "visitor")
-    site.reload()
+    site.restart()
     settings = site.settings("visitor")  # read before `revoke` removes them, as a thief would
     stolen = {path: path.read_bytes() for path in (site.folder / "logins" / "visitor").iterdir()}
     with linked(site, shared_loop, "visitor") as link:
         published(link, f"{ROOT}/request/noop")
         secure("revoke", site.folder, "visitor")
-        site.reload()
-        _until_refused(lambda: published(link, f"{ROOT}/request/noop"))
+        site.restart()
+        assert reached(lambda: link.refused is not None)
     for path, content in stolen.items():
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
@@ -181,10 +182,10 @@ def test_a_revoked_login_hears_why_although_the_broker_closed_before_it_spoke(si
     busy.stop()
 
 
-def test_a_renewed_certificate_of_the_broker_is_shown_after_a_reload(running: SecuredSite) -> None:
+def test_a_renewed_certificate_of_the_broker_is_shown_after_a_restart(running: SecuredSite) -> None:
     running.open().renew_server(("renewed.local",))
     expected = (running.folder / "broker" / "server.crt").read_text().strip()
-    running.reload()
+    running.restart()
     deadline = time.monotonic() + WAIT_S
     while ssl.get_server_certificate(("127.0.0.1", running.ports[8884])).strip() != expected:
         assert time.monotonic() < deadline
@@ -194,11 +195,11 @@ def test_a_renewed_certificate_of_the_broker_is_shown_after_a_reload(running: Se
 
 def test_a_client_whose_rights_are_taken_back_hears_so_from_its_next_question(running: SecuredSite) -> None:
     running.open().add("client", "guest", "certificate")
-    running.reload()
+    running.restart()
     with Client(settings=running.settings("guest")) as client:
         client.ask("noop", left=1, right=2)
         running.open().revoke("guest")
-        running.reload()
+        running.restart()
         _until_refused(lambda: client.ask("noop", left=1, right=2))
 
 
@@ -232,7 +233,7 @@ def test_an_inbox_that_agents_may_not_write_costs_its_owner_the_answer_and_no_ag
     listed = running.folder / "broker" / "acl"
     kept = listed.read_text()
     listed.write_text(re.sub(r"^user [ab]$", rf"\g<0>\ntopic deny {ROOT}/client/mute/in", kept, flags=re.MULTILINE))
-    running.reload()
+    running.restart()
     with (
         Client(settings=running.settings("mute")) as mute,
         Client(settings=running.settings("alice")) as alice,
@@ -246,7 +247,7 @@ def test_an_inbox_that_agents_may_not_write_costs_its_owner_the_answer_and_no_ag
         assert {node: seen.nodes.boot(node) for node in seen.nodes.ready} == boots
     assert reached(lambda: any("answer_refused" in running.told(node) for node in boots))
     listed.write_text(kept)
-    running.reload()
+    running.restart()
     with Client(settings=running.settings("mute")) as mute:
         assert mute.ask("noop", left=1, right=2).value == [1, 2]
 
@@ -271,7 +272,7 @@ def test_a_binding_that_the_bridge_may_not_read_says_what_to_look_at_until_it_he
     running: SecuredSite, shared_loop: Loop
 ) -> None:
     running.open().add("client", "bench", "certificate", writes=["elsewhere/#"])
-    running.reload()
+    running.restart()
     what = ("--task", "noop", "--input", "left", "--set", "right=r", "--publish", "answers/noop", "--name", "silent")
     bound = running.run("operator", "bind", "elsewhere/+", *what)
     assert bound.returncode == 0, bound.stderr
@@ -281,9 +282,9 @@ def test_a_binding_that_the_bridge_may_not_read_says_what_to_look_at_until_it_he
         assert "nothing heard yet" in said
         assert "--read 'elsewhere/+'" in said.replace("│ ", "")
         running.open().add("bridge", "bridge", "certificate", reads=["elsewhere/+"], writes=["answers/noop"])
-        running.reload()
+        running.restart()
         deadline = time.monotonic() + WAIT_S
-        while not site.wait(lambda s: s.reports["silent"].published > 0, 1.0):  # the broker takes its time to reload
+        while not site.wait(lambda s: s.reports["silent"].published > 0, 1.0):
             assert time.monotonic() < deadline, site.reports
             published(link, "elsewhere/two")
     assert "nothing heard yet" not in running.run("operator", "bindings").stdout
@@ -300,6 +301,34 @@ def test_everybody_comes_back_to_a_broker_that_was_killed(running: SecuredSite) 
                 -3000:
             ]
             assert client.ask("noop", left=1, right=2, deadline_s=WAIT_S).attempts >= 1
+
+
+def test_a_node_that_hangs_is_lost_and_comes_back_and_the_planner_goes_on(running: SecuredSite) -> None:
+    with Site(running.settings("operator")) as seen, Client(settings=running.settings("alice")) as client:
+        assert seen.wait(lambda s: s.nodes.ready == {"a", "b"}, WAIT_S)
+        supervisor = psutil.Process(running.spawned["b"].pid)
+        frozen = [supervisor, *supervisor.children(recursive=True)]
+        for process in frozen:
+            process.suspend()
+        try:
+            assert seen.wait(lambda s: "b" in s.nodes.lost and s.ready("noop"), WAIT_S), running.told("planner")[-2000:]
+            assert set(client.ask("noop", left=1, right=2, deadline_s=WAIT_S).route.values()) == {"a"}
+        finally:
+            for process in frozen:
+                process.resume()
+        assert seen.wait(lambda s: s.nodes.ready == {"a", "b"}, WAIT_S), running.told("planner")[-2000:]
+    assert running.spawned["planner"].poll() is None, running.told("planner")[-2000:]
+
+
+def test_nobody_of_ours_publishes_what_its_role_may_not_write(running: SecuredSite) -> None:
+    log = running.log()[running.before :]
+    logins = dict(re.findall(r" as (\S+) \(p\d, c\d, k\d+, u'([\w-]+)'\)", log))
+    denied = re.findall(r"Denied PUBLISH from (\S+) \(d\d, q\d, r\d, m\d+, '([^']+)'", log)
+    ours = ("planner", "a", "b", "bridge", "operator")
+    asked_for = {f"{ROOT}/client/mute/in", "somewhere/else"}  # by other tests of this file
+    assert {(logins.get(client), topic) for client, topic in denied if logins.get(client) in ours} <= {
+        (node, topic) for node in "ab" for topic in asked_for
+    }
 
 
 def test_secrets_are_neither_printed_nor_logged_nor_on_a_command_line(running: SecuredSite) -> None:
