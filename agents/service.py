@@ -149,21 +149,23 @@ class Agent:
         self._loop.every(self._settings.keepalive_s * m.HEARTBEAT, partial(self._publish_load, idle_too=True))
         self._loop.every(_REPORT_S, self._check_memory)
         self._loop.every(_WATCH_S, self._end_if_hung)
-        self._measure()
-        self._orders.start()
+        self._measure(is_first=True)
         self._named_sources.start()
         listen(self.link, topics.PLAN, self._on_plan, node=self._node)
         self._parts.start()
         answer_roll_calls(self.link, self._loop, self._presence.tell_all)
         _log.info("agent_up", node=self._node, boot=self._boot, memory_mb=round(self._resources.memory_mb))
 
-    def _measure(self) -> None:
+    def _measure(self, *, is_first: bool = False) -> None:
         """Measures speed and link, and publishes the profile. Not in the loop's thread: it waits for messages."""
+        speed = link_speed(self.link, f"probe-{self._node}")
+        if is_first:  # before anybody knows of the node: orders are not retained
+            self._orders.start()
         self._presence.introduce(
             resources=self._resources,
             runtime_mb=self._loader.runtime_mb,
             keepalive_s=self._settings.keepalive_s,
-            link_speed=link_speed(self.link, f"probe-{self._node}"),
+            link_speed=speed,
             with_torch=self._loader.has_room_for_torch,
             gateway=self._settings.gateway,
             most_gateways=self._gateways.most,
