@@ -183,7 +183,7 @@ def revoke(folder: _Folder, name: Annotated[str, typer.Argument(help="name of th
 
     gone = SecuredFolder.open(folder).revoke(name)
     typer.echo(f"{name} ({gone.role}) is revoked")
-    typer.echo(f"{_RESTART}. A connection it still has can do nothing from then on.")
+    typer.echo(f"{_RESTART}. Until then a connection that it has stays.")
     if gone.role == "agent":
         typer.echo(f"then have the site forget it: s2m3 forget {name}")
 
