@@ -17,9 +17,11 @@ from s2m3.broker.event_loop import Loop
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing
 from s2m3.broker.servers.launch import free_port
+from s2m3.client import Client
 from s2m3.schemas.errors import S2M3Error
 from s2m3.schemas.settings import AgentSettings
 from s2m3.secured.folder import SecuredFolder
+from s2m3.snapshot import Site
 from tests.broker.test_link import _wait_for
 from tests.conftest import WAIT_S
 
@@ -112,6 +114,14 @@ class SecuredSite:
         with (self._own / f"{login}.log").open("ab") as log:
             self.spawned[login] = python_s2m3(*words, env=self.environment(login), log=log)
         return self.spawned[login]
+
+
+def restart(running: SecuredSite) -> None:
+    """Has the broker of a site with the task `noop` read its files, and waits until everybody is back."""
+    running.restart()
+    with Site(running.settings("operator")) as seen, Client(settings=running.settings("alice")) as client:
+        assert seen.wait(lambda s: s.nodes.ready == {"a", "b"} and s.ready("noop"), WAIT_S), running.log()[-2000:]
+        client.ask("noop", left=1, right=2, deadline_s=WAIT_S)
 
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("S2M3_")} | {

@@ -16,7 +16,7 @@ from s2m3.schemas.bridge import Binding
 from s2m3.snapshot import Site
 from tests.broker.test_link import _wait_for
 from tests.conftest import WAIT_S
-from tests.secured.secured import ENVIRONMENT, SecuredSite, ended
+from tests.secured.secured import ENVIRONMENT, SecuredSite, ended, restart
 from tests.system.plain import PlainCaller
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "homeassistant" / "mosquitto-app.conf"
@@ -28,7 +28,7 @@ def app(running: SecuredSite, tmp_path: Path) -> Iterator[int]:
     """The port of the app's broker: open to the house, and joined to the site by the login `house`."""
     running.open().add("home-assistant", "house", "password", reads=["home/#"], writes=["frigate/#"])
     running.open().add("bridge", "bridge", "certificate", reads=["frigate/#"], writes=["home/#"])
-    running.restart()
+    restart(running)
     password = running.settings("house").password
     assert password is not None
     text = SHIPPED.read_text().replace("hub.local:8884", f"127.0.0.1:{running.ports[8884]}")

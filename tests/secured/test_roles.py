@@ -21,7 +21,7 @@ from s2m3.schemas.errors import RequestTimeoutError, UnauthorisedError
 from s2m3.snapshot import Site
 from tests.broker.test_link import reached
 from tests.conftest import WAIT_S
-from tests.secured.secured import SecuredSite, fits, linked, published, secure
+from tests.secured.secured import SecuredSite, fits, linked, published, restart, secure
 from tests.system.plain import reply_to
 
 ROOT = "s2m3/v1"
@@ -185,7 +185,7 @@ def test_a_revoked_login_hears_why_although_the_broker_closed_before_it_spoke(si
 def test_a_renewed_certificate_of_the_broker_is_shown_after_a_restart(running: SecuredSite) -> None:
     running.open().renew_server(("renewed.local",))
     expected = (running.folder / "broker" / "server.crt").read_text().strip()
-    running.restart()
+    restart(running)
     deadline = time.monotonic() + WAIT_S
     while ssl.get_server_certificate(("127.0.0.1", running.ports[8884])).strip() != expected:
         assert time.monotonic() < deadline
@@ -195,11 +195,11 @@ def test_a_renewed_certificate_of_the_broker_is_shown_after_a_restart(running: S
 
 def test_a_client_whose_rights_are_taken_back_hears_so_from_its_next_question(running: SecuredSite) -> None:
     running.open().add("client", "guest", "certificate")
-    running.restart()
+    restart(running)
     with Client(settings=running.settings("guest")) as client:
         client.ask("noop", left=1, right=2)
         running.open().revoke("guest")
-        running.restart()
+        restart(running)
         _until_refused(lambda: client.ask("noop", left=1, right=2))
 
 
@@ -233,7 +233,7 @@ def test_an_inbox_that_agents_may_not_write_costs_its_owner_the_answer_and_no_ag
     listed = running.folder / "broker" / "acl"
     kept = listed.read_text()
     listed.write_text(re.sub(r"^user [ab]$", rf"\g<0>\ntopic deny {ROOT}/client/mute/in", kept, flags=re.MULTILINE))
-    running.restart()
+    restart(running)
     with (
         Client(settings=running.settings("mute")) as mute,
         Client(settings=running.settings("alice")) as alice,
@@ -247,7 +247,7 @@ def test_an_inbox_that_agents_may_not_write_costs_its_owner_the_answer_and_no_ag
         assert {node: seen.nodes.boot(node) for node in seen.nodes.ready} == boots
     assert reached(lambda: any("answer_refused" in running.told(node) for node in boots))
     listed.write_text(kept)
-    running.restart()
+    restart(running)
     with Client(settings=running.settings("mute")) as mute:
         assert mute.ask("noop", left=1, right=2).value == [1, 2]
 
@@ -272,7 +272,7 @@ def test_a_binding_that_the_bridge_may_not_read_says_what_to_look_at_until_it_he
     running: SecuredSite, shared_loop: Loop
 ) -> None:
     running.open().add("client", "bench", "certificate", writes=["elsewhere/#"])
-    running.restart()
+    restart(running)
     what = ("--task", "noop", "--input", "left", "--set", "right=r", "--publish", "answers/noop", "--name", "silent")
     bound = running.run("operator", "bind", "elsewhere/+", *what)
     assert bound.returncode == 0, bound.stderr
@@ -282,7 +282,7 @@ def test_a_binding_that_the_bridge_may_not_read_says_what_to_look_at_until_it_he
         assert "nothing heard yet" in said
         assert "--read 'elsewhere/+'" in said.replace("│ ", "")
         running.open().add("bridge", "bridge", "certificate", reads=["elsewhere/+"], writes=["answers/noop"])
-        running.restart()
+        restart(running)
         deadline = time.monotonic() + WAIT_S
         while not site.wait(lambda s: s.reports["silent"].published > 0, 1.0):
             assert time.monotonic() < deadline, site.reports
