@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
-from s2m3.planner.control import handle_control
+from s2m3.planner.control import handle_control, listen_for_control
 from s2m3.schemas.messages import ControlResponse
+from s2m3.schemas.settings import BrokerSettings
 from s2m3.schemas.sleep import NodeSettings
 from tests.planner_service.site import lose, make_facts
+from tests.recorders import ManualLoop, RecordedLink
 
 
 class Planner:
@@ -107,3 +109,25 @@ def test_what_cannot_be_read_is_answered_and_not_followed() -> None:
     assert (response.status, response.transaction, planner.planned) == ("error", None, 0)
     assert response.error is not None
     assert response.error.code == "bad_input"
+
+
+def test_each_order_is_heard_on_its_own_topic_and_answered_beside_it() -> None:
+    made, published = Planner(), list[tuple[str, bytes]]()
+    link = RecordedLink(BrokerSettings(root="home"), "s2m3-planner", ManualLoop())
+    listen_for_control(
+        link,  # type: ignore[arg-type]
+        made.cluster,
+        plan_again=made.again,
+        wake=made.woken.append,
+        publish=lambda topic, payload: published.append((topic, payload)),
+    )
+    verbs = ("drain", "profile", "replan", "sleep", "undrain", "wake")
+    assert set(link.filters) == {f"home/control/{verb}" for verb in verbs}
+    link.deliver("home/control/replan", b'{"transaction": 4}')
+    link.deliver("home/control/drain", b'{"node": "nobody"}')
+    assert [topic for topic, _ in published] == ["home/control/replan/response", "home/control/drain/response"]
+    done, refused = (ControlResponse.model_validate_json(payload) for _, payload in published)
+    assert (done.status, done.transaction, done.data) == ("ok", 4, {"plans_changed": 3})
+    assert refused.error is not None
+    assert refused.error.code == "bad_input"
+    assert made.planned == 1

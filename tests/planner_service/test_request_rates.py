@@ -46,3 +46,13 @@ def test_each_task_has_a_rate_of_its_own() -> None:
     rates = Rates()
     rates.add("t", 120, 0.0)
     assert (rates.rate("t", 0.0), rates.rate("u", 0.0)) == (1.0, None)
+
+
+def test_whether_anybody_asks_is_known_of_all_tasks() -> None:
+    rates = Rates()
+    assert not rates.has_any(0.0)
+    rates.add("idle", 0, 0.0)
+    assert not rates.has_any(0.0)
+    rates.add("asked", 100, 0.0)
+    assert rates.has_any(0.0)
+    assert not rates.has_any(10_000.0)
