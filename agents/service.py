@@ -203,6 +203,9 @@ class Agent:
             self._parts.on_state(node, state)
             return
         self._name.on_state(state)
+        if self._name.error is not None:
+            self.link.stop(timeout_s=0.0)  # each further takeover would count against the agent that stays
+            return
         if state is None or state.state != "lost" or self._presence.state == "lost":
             return
         if state.boot == self._boot:

@@ -92,6 +92,7 @@ def test_23_of_two_agents_that_take_each_other_over_one_ends_with_the_error(pi: 
         assert reached(lambda: one.refused is not None or other.refused is not None)
         (stays, ends) = (one, other) if other.refused is not None else (other, one)
         assert isinstance(ends.refused, NameTakenError)
+        assert reached(lambda: not ends.link.connected), "it leaves the connection to the other at once"
         ends.stop()
         assert reached(lambda: stays.link.connected)
         assert stays.refused is None
