@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
@@ -73,12 +73,12 @@ class Load:
         with self.changed:
             return self.changed.wait_for(lambda: until(self), WAIT_S)
 
-    def first(self, rank: int, after: float) -> float | None:
-        """When the first answer of a rank came to what was asked after a time; None if none did.
+    def first(self, ranks: Container[int], after: float) -> float | None:
+        """When the first answer of some ranks came to what was asked after a time; None if none did.
 
         Answers to what was asked before may come late, of a rank that answers no more.
         """
-        return next((at for asked, at, answer in self.answers if asked > after and answer.rank == rank), None)
+        return next((at for asked, at, answer in self.answers if asked > after and answer.rank in ranks), None)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -119,14 +119,15 @@ def test_a_killed_best_is_answered_for_by_the_next_and_answers_again_when_steady
         assert asked.wait(lambda one: len(one.answers) > RATE and one.answers[-1][2].rank == 0)
         started = asked.answers[-1][0]
         killed, rank = kill_the_best(house, site)
-        assert asked.wait(lambda one: one.first(rank, started) is not None), house.log("planner")
-        first = asked.first(rank, started) or 0.0
-        assert asked.wait(lambda one: one.first(0, first) is not None), house.log("planner")
-        back = asked.first(0, first) or 0.0
+        # A model between the two may be loaded again before the best is, on a slow machine before the first request.
+        stand_ins = range(1, rank + 1)
+        assert asked.wait(lambda one: one.first(stand_ins, started) is not None), house.log("planner")
+        first = asked.first(stand_ins, started) or 0.0
+        assert asked.wait(lambda one: one.first({0}, first) is not None), house.log("planner")
+        back = asked.first({0}, first) or 0.0
     assert asked.errors == []
-    # The model between the two may be loaded again, and be steady, before the best is: it answers for a while then.
     said = {(answer.rank, answer.model) for _, _, answer in asked.answers}
-    assert {(0, "best"), (rank, MODELS[rank])} <= said <= {(one, MODELS[one]) for one in range(rank + 1)}
+    assert said <= {(one, MODELS[one]) for one in range(rank + 1)}
     assert back - killed >= STEADY_S * 0.5  # it had to stay first: another copy of it was ready only after the kill
 
 
@@ -140,12 +141,12 @@ def test_with_the_planner_dead_a_stand_in_answers_and_plain_callers_bindings_and
         house.kill("planner")
         assert site.wait(lambda s: s.planner is not None and s.planner.state == "offline", WAIT_S)
         killed, rank = kill_the_best(house, site)
-        assert asked.wait(lambda one: one.first(rank, killed) is not None)
+        assert asked.wait(lambda one: one.first({rank}, killed) is not None)
         _see(caller, reader, MODELS[rank], rank)
         _shown(house.settings.port, MODELS[rank], rank)
         house.start_planner()
         assert site.wait(lambda s: s.planner is not None and s.planner.state == "online", WAIT_S)
-        assert asked.wait(lambda one: one.first(0, killed + STEADY_S / 2) is not None), house.log("planner")
+        assert asked.wait(lambda one: one.first({0}, killed + STEADY_S / 2) is not None), house.log("planner")
         _see(caller, reader, "best", 0)
     assert asked.errors == []
     assert site.wait(lambda s: s.rank("porch") == 0, WAIT_S)
