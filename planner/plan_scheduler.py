@@ -10,7 +10,7 @@ from s2m3.planner.plan_thread import PlanInputs, PlanInterrupted, PlanThread
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.decision import Decision
 from s2m3.planner.site.improvement_times import ImprovementTimes
-from s2m3.planner.site.placement import Fill, Placement
+from s2m3.planner.site.placement import Fill, Placement, Solvers
 from s2m3.planner.site.placer import Placer, second_copies_in_spare
 from s2m3.planner.solving.second_copies import kept_second_copies
 from s2m3.schemas.instance import Instance
@@ -59,6 +59,8 @@ class PlanScheduler:
         #: whether the next plan is to be thorough; whether the one under way is; seconds that the last one took
         self._is_thorough_due = self._is_thorough = False
         self._thorough_s = 0.0
+        #: the same of the last thorough plan of the whole site
+        self._whole_s = 0.0
         #: whether the thorough plan under way may be ended by a change, and has been; the next one is then completed
         self._is_interruptible, self._interrupted = False, threading.Event()
         #: whether the thorough plan that is due was not asked for: it follows a quick one
@@ -90,7 +92,7 @@ class PlanScheduler:
 
     def improve_now(self) -> None:
         """Looks for better places, unless changes go on or that was done lately, compared with what it costs."""
-        if self._improvement_times.is_due(time.monotonic(), self._thorough_s):
+        if self._improvement_times.is_due(time.monotonic(), self._whole_s):
             self._improve = True
             self.now(thorough=True, follows=True)
 
@@ -141,7 +143,7 @@ class PlanScheduler:
             self._follow_up.cancel()
             self._follow_up = None
         elif self._follow_up is None and not self._is_thorough:
-            wait_s = max(_THOROUGH_AFTER_S, _REST * self._thorough_s)
+            wait_s = max(_THOROUGH_AFTER_S, _REST * (self._whole_s if self._thread.is_whole_due else self._thorough_s))
             self._follow_up = self._loop.after(wait_s, self._plan_thoroughly)
         if self._is_thorough:
             self._improve = False
@@ -155,7 +157,9 @@ class PlanScheduler:
             fill = partial(second_copies_in_spare, on_step=self._look_for_interrupt)
         spare = fill if self._settings.spare else None
         self._cluster.note_steadiness(time.monotonic())
-        self._thread.submit(PlanInputs(self._cluster.snapshot(), self._placer(improve), spare, self._fits))
+        solvers = Solvers(self._placer(improve), self._fits, spare)
+        is_whole = improve or (self._is_thorough and not self._is_follow_up)  # one that was ordered
+        self._thread.submit(PlanInputs(self._cluster.snapshot(), solvers, self._is_thorough, is_whole))
 
     def _fits(self, instance: Instance, current: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
         """Places modules where some models fit, without a search for better places."""
@@ -173,6 +177,7 @@ class PlanScheduler:
     def _on_idle(self) -> None:
         if self._is_thorough:
             self._thorough_s = self._thread.took_s
+            self._whole_s = self._thorough_s if self._thread.was_whole else self._whole_s
             self._improve = self._improve or (self._is_improving and self._interrupted.is_set())
         self._is_interruptible = False
         if self._is_outdated:

@@ -11,10 +11,10 @@ import structlog
 
 from s2m3.broker import metrics
 from s2m3.broker.event_loop import Loop
-from s2m3.planner.site.awake import with_wanted_sleepers
 from s2m3.planner.site.cluster_state import ClusterState
-from s2m3.planner.site.decision import Decision, decide
-from s2m3.planner.site.placement import Fill, Placement, Solve, place
+from s2m3.planner.site.decision import Decision
+from s2m3.planner.site.placement import Placement, Solvers
+from s2m3.planner.site.replanner import Replanner
 
 __all__ = ["PlanInputs", "PlanInterrupted", "PlanThread"]
 
@@ -27,13 +27,19 @@ class PlanInterrupted(Exception):  # noqa: N818  # nothing went wrong
 
 @dataclass(frozen=True, slots=True)
 class PlanInputs:
-    """The inputs of a plan: a snapshot of the site, and the functions that place modules and further copies."""
+    """The inputs of a plan: a snapshot of the site, and the functions that place modules and further copies.
+
+    Args:
+        snapshot: The site.
+        solvers: The functions.
+        is_thorough: Whether the functions decide anew about second copies.
+        is_whole: Whether the plan has to be of the whole site.
+    """
 
     snapshot: ClusterState
-    solve: Solve
-    fill: Fill | None
-    #: places modules in less time, to find out which models fit
-    fits: Solve
+    solvers: Solvers
+    is_thorough: bool = False
+    is_whole: bool = False
 
 
 class PlanThread:
@@ -52,7 +58,10 @@ class PlanThread:
         self._on_plan, self._on_idle = on_plan, on_idle
         self._queue: SimpleQueue[PlanInputs | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="plan", daemon=True)
+        self._replanner = Replanner()
         self.busy = False
+        #: whether the last plan was of the whole site; whether the next thorough one has to be
+        self.was_whole = self.is_whole_due = True
         #: seconds that the last plan took
         self.took_s = 0.0
         #: task without a model in the last plan -> code of its error, which was logged
@@ -77,10 +86,13 @@ class PlanThread:
             began = time.monotonic()
             try:
                 with metrics.PLAN_SECONDS.time():
-                    now = time.monotonic()
-                    placement = place(inputs.snapshot, inputs.solve, now, inputs.fill, inputs.fits)
-                    placement = with_wanted_sleepers(inputs.snapshot, placement, inputs.fits, now)
-                    plan = placement, decide(inputs.snapshot, placement, now)
+                    plan = self._replanner.plan(
+                        inputs.snapshot,
+                        inputs.solvers,
+                        time.monotonic(),
+                        thorough=inputs.is_thorough,
+                        whole=inputs.is_whole,
+                    )
             except PlanInterrupted:
                 _log.debug("plan_interrupted")
             except Exception:  # noqa: BLE001  # the thread's one broad except: an error in a plan must not end planning
@@ -89,6 +101,7 @@ class PlanThread:
 
     def _finish(self, plan: tuple[Placement, Decision] | None, took_s: float) -> None:
         self.busy, self.took_s = False, took_s
+        self.was_whole, self.is_whole_due = self._replanner.was_whole, self._replanner.is_whole_due
         if plan is not None:
             self._log_errors(plan[0])
             self._on_plan(*plan)

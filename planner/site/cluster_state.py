@@ -1,6 +1,6 @@
 """The planner's view of the site: desired tasks, present nodes, modules per node. Pure: documents in, answers out."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -107,6 +107,15 @@ class ClusterState:
         """Returns the model of a task at a rank; None if it is unknown, or embedded in the task and invalid."""
         model = self.ranks_of(task)[rank]
         return model if isinstance(model, ModelSpec) else None
+
+    def modules_of(self, task: str) -> frozenset[str]:
+        """Returns the modules of all models of a task."""
+        models = [model for model in self.ranks_of(task) if isinstance(model, ModelSpec)]
+        return frozenset(module for model in models for module in model.module_ids)
+
+    def users(self) -> Mapping[str, Collection[str]]:
+        """Returns the tasks that use each module, with any of their models."""
+        return self._task_models().users
 
     def is_ready(self, model: ModelSpec) -> bool:
         """Returns whether present nodes hold a ready copy of each module of a model."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from s2m3.planner.site.changing_tasks import answering_rank
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.deputies import deputies
+from s2m3.planner.site.known_routes import KnownRoutes
 from s2m3.planner.site.mapped_weights import asked_modules, with_mapping
 from s2m3.planner.site.placement import Placement, joined
 from s2m3.planner.site.task_routes import TaskRoutes
@@ -55,7 +56,7 @@ class Decision:
         return Decision(assignments, {task: doc for task, doc in self.routes.items() if task in tasks})
 
 
-def decide(cluster: ClusterState, placement: Placement, now: float = 0.0) -> Decision:
+def decide(cluster: ClusterState, placement: Placement, now: float = 0.0, known: KnownRoutes | None = None) -> Decision:
     """Returns the documents that follow from the cluster state and the placement.
 
     Make before break: an undesired ready copy stays until its module has a ready copy on a desired node, and routes
@@ -67,12 +68,13 @@ def decide(cluster: ClusterState, placement: Placement, now: float = 0.0) -> Dec
         cluster: The cluster state.
         placement: The placement.
         now: Monotonic seconds.
+        known: The routes of the last decision: equal ones are the same objects. Those of this decision replace them.
     """
     with cluster.indexed():
-        return _decide(cluster, placement, now)
+        return _decide(cluster, placement, now, known if known is not None else KnownRoutes())
 
 
-def _decide(cluster: ClusterState, placement: Placement, now: float) -> Decision:
+def _decide(cluster: ClusterState, placement: Placement, now: float, known: KnownRoutes) -> Decision:
     # the nodes that are to hold each module in the end
     wanted = joined(placement.modules, placement.transit, placement.stand_ins, placement.spare)
     answering = {task: answering_rank(cluster, task, now) for task, spec in cluster.tasks.items() if spec.stand_ins}
@@ -101,7 +103,8 @@ def _decide(cluster: ClusterState, placement: Placement, now: float) -> Decision
         )
         for node in sorted(told | modules_of.keys())
     }
-    routes = TaskRoutes(cluster, placement, holders, answering)
+    known.keep(cluster.tasks)
+    routes = TaskRoutes(cluster, placement, holders, answering, known)
     return Decision(assignments, {task: routes.of(task, now) for task in sorted(cluster.tasks)})
 
 

@@ -51,6 +51,10 @@ class LoadFailures:
         """Returns the nodes on which a module failed."""
         return frozenset(node for node, failed in self._of if failed == module)
 
+    def modules(self) -> frozenset[str]:
+        """Returns the modules that failed on any node."""
+        return frozenset(module for _, module in self._of)
+
     def reason(self, module: str) -> ErrorBody | None:
         """Returns the reason of a module's newest failure on any node; None if the module failed on none.
 

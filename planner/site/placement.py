@@ -15,7 +15,7 @@ from s2m3.planner.solving.stand_ins import RankedTask, stand_ins
 from s2m3.schemas.errors import NoCapacityError, S2M3Error
 from s2m3.schemas.instance import Instance
 
-__all__ = ["Fill", "Placement", "Solve", "joined", "place"]
+__all__ = ["Fill", "Placement", "Solve", "Solvers", "joined", "pinned", "place", "place_in"]
 
 #: (instance, new placement, current placement) -> further copies, module -> devices
 Fill = Callable[[Instance, Mapping[str, list[str]], Mapping[str, list[str]]], Mapping[str, list[str]]]
@@ -84,13 +84,13 @@ def place(
         new task whose checkpoint no node has offered yet.
     """
     with cluster.indexed():
-        placement = _place_on_the_steady(cluster, _Solvers(solve, fits or solve, fill), now)
+        placement = _place_on_the_steady(cluster, Solvers(solve, fits or solve, fill), now)
     hoped = {t for t, e in placement.errors.items() if isinstance(e, NoCapacityError) and cluster.hopes(t, now)}
     return replace(placement, errors={t: e for t, e in placement.errors.items() if t not in hoped})
 
 
 @dataclass(frozen=True, slots=True)
-class _Solvers:
+class Solvers:
     """How modules are placed: well, fast, and in spare memory."""
 
     solve: Solve
@@ -98,7 +98,7 @@ class _Solvers:
     fill: Fill | None
 
 
-def _place_on_the_steady(cluster: ClusterState, solvers: _Solvers, now: float) -> Placement:
+def _place_on_the_steady(cluster: ClusterState, solvers: Solvers, now: float) -> Placement:
     """Places on nodes that are not held down, if all tasks fit there, else on all nodes.
 
     Memory pressure reduces a node's memory unless tasks would not fit; then only further copies are given up.
@@ -108,17 +108,17 @@ def _place_on_the_steady(cluster: ClusterState, solvers: _Solvers, now: float) -
     pressed = {node: max(0.0, memory_mb_by_node - cluster.pressure(node)) for node, memory_mb_by_node in full.items()}
     steady = {node: memory_mb_by_node for node, memory_mb_by_node in pressed.items() if node not in held}
     if len(steady) < len(full):
-        placement = replace(_place_in(cluster, solvers, now, steady), held=held)
+        placement = replace(place_in(cluster, solvers, now, steady), held=held)
         if not placement.errors:
             return placement
-    placement = _place_in(cluster, solvers, now, pressed)
+    placement = place_in(cluster, solvers, now, pressed)
     if pressed != full and any(placement.shortfall):  # required copies stay in spite of the pressure; others go
-        unpressed = _place_in(cluster, replace(solvers, fill=None), now, full)
+        unpressed = place_in(cluster, replace(solvers, fill=None), now, full)
         return unpressed if unpressed.shortfall < placement.shortfall else placement
     return placement
 
 
-def _place_in(cluster: ClusterState, solvers: _Solvers, now: float, memory_mb_by_node: MemoryByNode) -> Placement:
+def place_in(cluster: ClusterState, solvers: Solvers, now: float, memory_mb_by_node: MemoryByNode) -> Placement:
     """Places with all weights in memory; if not all tasks fit so, with as few mapped from the disk as let more fit."""
     best = last = _place_mapping(cluster, solvers, now, memory_mb_by_node, frozenset())
     modules = may_be_mapped(cluster, memory_mb_by_node) if any(best.shortfall) else []
@@ -132,7 +132,7 @@ def _place_in(cluster: ClusterState, solvers: _Solvers, now: float, memory_mb_by
 
 def _place_mapping(
     cluster: ClusterState,
-    solvers: _Solvers,
+    solvers: Solvers,
     now: float,
     memory_mb_by_node: MemoryByNode,
     mapped: Collection[str],
@@ -176,7 +176,8 @@ def _place_mapping(
         return replace(placement, stand_ins=warm)
     further = joined(change.transit, warm)
     size_mb = {module: nodes.memory_mb(module) for module in further}
-    rest, held = _beside(_without_second_copies(found.instance, found.modules, mapped), found.modules, further, size_mb)
+    # no second copies of mapped modules: spare memory is better used for their pages
+    rest, held = _beside(pinned(found.instance, found.modules, mapped), found.modules, further, size_mb)
     return replace(placement, stand_ins=warm, spare=solvers.fill(rest, held, nodes.current))
 
 
@@ -193,24 +194,22 @@ class _Placed:
     breaks: bool = False
 
 
-def _without_second_copies(
-    instance: Instance, placement: Mapping[str, Sequence[str]], mapped: Collection[str]
-) -> Instance:
-    """Returns an instance in which mapped modules can be nowhere else: spare memory is better used for their pages."""
-    modules = [
+def pinned(instance: Instance, placement: Mapping[str, Sequence[str]], modules: Collection[str]) -> Instance:
+    """Returns an instance in which some modules can be nowhere else than where they are placed."""
+    pinned_modules = [
         one.model_copy(update={"seconds": {node: one.seconds[node] for node in placement[one.id]}})
-        if one.id in mapped
+        if one.id in modules
         else one
         for one in instance.modules
     ]
-    return instance.model_copy(update={"modules": tuple(modules)})
+    return instance.model_copy(update={"modules": tuple(pinned_modules)})
 
 
 def _place_best(
     nodes: SiteInstances,
     options: Mapping[str, Sequence[int]],
     missed: Mapping[str, Mapping[int, S2M3Error]],
-    solvers: _Solvers,
+    solvers: Solvers,
     fitting: Fitting,
     *,
     breaks: bool,

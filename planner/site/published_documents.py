@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from s2m3.planner.site.decision import Decision
+from s2m3.planner.site.decision import Assignment, Decision
 from s2m3.schemas import messages as m
 from s2m3.schemas import topics
 
@@ -33,25 +33,39 @@ class Documents:
     #: node -> the protocol number that its plan was written for
     _readers: dict[str, int] = field(default_factory=dict)
     _routes: dict[str, m.RouteDoc | None] = field(default_factory=dict)
+    #: what the documents say, by task and by node, as it was decided: the same content needs no comparison
+    _decided: dict[str, m.RouteDoc] = field(default_factory=dict)
+    _assigned: dict[str, Assignment] = field(default_factory=dict)
 
     def inherit(self, plans: list[str], routes: list[str]) -> None:
         """Takes over documents of an earlier planner, by node and task: the next update replaces or clears each."""
         self._plans.update(dict.fromkeys(plans))
         self._routes.update(dict.fromkeys(routes))
+        for node in plans:
+            self._assigned.pop(node, None)
+        for task in routes:
+            self._decided.pop(task, None)
 
     def update(self, decision: Decision, publish: Publish) -> list[str]:
         """Publishes changed documents, routes before plans, and clears obsolete ones; returns nodes with a new plan."""
         self.revision += 1
         stamp = {"epoch": self.epoch, "revision": self.revision}
         for task, doc in decision.routes.items():
+            if self._decided.get(task) is doc:
+                continue
+            self._decided[task] = doc
             if not _says_the_same(self._routes.get(task), doc):
                 stamped = self._routes[task] = doc.model_copy(update=stamp)
                 publish(topics.ROUTE.at(self.root, task=task), stamped.encode())
         for task in [task for task in self._routes if task not in decision.routes]:
             del self._routes[task]
+            self._decided.pop(task, None)
             publish(topics.ROUTE.at(self.root, task=task), b"")
         changed = []
         for node, assignment in decision.assignments.items():
+            if self._assigned.get(node) == assignment:
+                continue
+            self._assigned[node] = assignment
             modules, gateways = list(assignment.modules), list(assignment.gateways)
             plan = m.Plan(modules=modules, gateways=gateways, deputies=dict(assignment.deputies), **stamp)
             is_read = self._readers.get(node) == assignment.protocol  # else the node runs another release now
@@ -64,6 +78,7 @@ class Documents:
             changed.append(node)
             del self._plans[node]
             self._readers.pop(node, None)
+            self._assigned.pop(node, None)
             publish(topics.PLAN.at(self.root, node=node), b"")
         self.plans_changed += len(changed)
         return changed

@@ -1,6 +1,8 @@
 """The models of the desired tasks: definitions in files and definitions embedded in tasks, as one catalogue. Pure."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from functools import cached_property
 
 from s2m3.planner.site.stand_in_inputs import why_not_stand_in
 from s2m3.schemas.definitions import Catalogue, ModelSpec, with_definition
@@ -23,6 +25,7 @@ class TaskModels:
         self.catalogue = in_files
         #: (task, rank) -> the model of its embedded definition, or why that is invalid
         self._embedded: dict[tuple[str, int], ModelSpec | S2M3Error] = {}
+        self._tasks = dict(tasks)
         #: task -> its document, and its models
         self._ranks: dict[str, tuple[TaskSpec, tuple[ModelSpec | S2M3Error, ...]]] = {}
         for task, spec in sorted(tasks.items()):
@@ -34,6 +37,16 @@ class TaskModels:
                         self.catalogue, self._embedded[task, rank] = with_definition(self.catalogue, one.definition)
                     except BadInputError as error:
                         self._embedded[task, rank] = error
+
+    @cached_property
+    def users(self) -> Mapping[str, Collection[str]]:
+        """The tasks that use each module, with any of their models."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for task, spec in self._tasks.items():
+            models = [model for model in self.ranks(task, spec) if isinstance(model, ModelSpec)]
+            for module in dict.fromkeys(module for model in models for module in model.module_ids):
+                found[module].append(task)
+        return found
 
     def ranks(self, task: str, spec: TaskSpec) -> tuple[ModelSpec | S2M3Error, ...]:
         """Returns a task's models, the best first; in the place of one that cannot be used, the reason."""

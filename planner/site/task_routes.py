@@ -1,10 +1,12 @@
 """Route documents: the steps of each task's models, the ready copies of each step, and which model answers. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
 
 from s2m3.planner.site.cluster_state import ClusterState
+from s2m3.planner.site.known_routes import KnownRoutes
 from s2m3.planner.site.placement import Placement
 from s2m3.planner.site.rank_routes import rank_route
 from s2m3.planner.site.stand_in_inputs import fixed_inputs
@@ -17,6 +19,16 @@ from s2m3.schemas.messages import ErrorBody, RankRoute, Replica, RouteDoc, Route
 __all__ = ["TaskRoutes"]
 
 
+class _Copy(NamedTuple):
+    """A ready copy of a module: its node's weight, and times and speeds with two digits."""
+
+    node: str
+    weight: float
+    ms: float
+    latency_ms: float
+    mbps: float
+
+
 @dataclass(frozen=True, slots=True)
 class TaskRoutes:
     """Makes the routes of tasks, without epoch and revision.
@@ -26,12 +38,16 @@ class TaskRoutes:
         placement: The placement.
         holders: Module -> nodes that are to hold it now.
         answering: Rank of the model that answers each task with stand-ins.
+        known: The routes of the last plan.
     """
 
     cluster: ClusterState
     placement: Placement
     holders: Mapping[str, list[str]]
     answering: Mapping[str, int | None]
+    known: KnownRoutes = field(default_factory=KnownRoutes)
+    #: module -> its ready copies, once they were asked for
+    _copies: dict[str, tuple[_Copy, ...]] = field(default_factory=dict)
 
     def of(self, task: str, now: float) -> RouteDoc:
         """Returns the route of a task."""
@@ -41,7 +57,13 @@ class TaskRoutes:
         why_not, asleep = self._why_not(task)
         if model is None:
             return RouteDoc(epoch=0, revision=0, model=spec.model, deadline_s=spec.deadline_s, error=why_not)
-        steps = self._steps(task, model)
+        modules = [self.cluster.catalogue.modules[module] for module in model.module_ids]
+        content = spec, model, why_not, asleep, modules, [self._ready(module) for module in modules]
+        return self.known.of(task, content, partial(self._of_one, task, model, why_not, asleep))
+
+    def _of_one(self, task: str, model: ModelSpec, why_not: ErrorBody | None, asleep: list[str]) -> RouteDoc:
+        """Returns the route of a task without stand-ins."""
+        spec, steps = self.cluster.tasks[task], self._steps(task, model)
         if all(step.replicas for step in steps.values()):  # it has no placement, but its old copies still serve it
             why_not = None
         return self._doc(
@@ -131,29 +153,38 @@ class TaskRoutes:
                 generates=module.generates,
                 input_kb=module.input_kb,
                 output_kb=module.output_kb,
-                replicas=self._replicas(task, module, self._serving(module)),
+                replicas=self._replicas(task, module),
             )
         return steps
 
-    def _serving(self, module: ModuleSpec) -> list[str]:
-        return [node for node in self.cluster.ready_nodes(module.id) if node in self.holders.get(module.id, ())]
+    def _ready(self, module: ModuleSpec) -> tuple[_Copy, ...]:
+        """Returns the ready copies of a module on nodes that are to hold it."""
+        known = self._copies.get(module.id)
+        if known is None:
+            nodes = [node for node in self.cluster.ready_nodes(module.id) if node in self.holders.get(module.id, ())]
+            known = self._copies[module.id] = tuple(self._copy(module, node) for node in nodes)
+        return known
 
-    def _replicas(self, task: str, module: ModuleSpec, nodes: list[str]) -> list[Replica]:
-        """Returns the ready copies of a step, with what preferences count against each beside the most preferred."""
-        weights = {node: self.cluster.weight(node) for node in nodes}
-        prices = prices_s(weights, self.cluster.tasks[task].prefer, PREFERENCE_S)
-        least = min(prices.values(), default=0.0)
-        return [self._replica(module, node, (prices[node] - least) * 1000) for node in nodes]
-
-    def _replica(self, module: ModuleSpec, node: str, price_ms: float) -> Replica:
+    def _copy(self, module: ModuleSpec, node: str) -> _Copy:
         latency_ms, mbps = self.cluster.link(node)
-        return Replica(
-            node=node,
-            ms=_rounded(self.cluster.seconds(module, node) * 1000),
-            latency_ms=_rounded(latency_ms),
-            mbps=_rounded(mbps),
-            price_ms=_rounded(price_ms),
-        )
+        ms, weight = self.cluster.seconds(module, node) * 1000, self.cluster.weight(node)
+        return _Copy(node, weight, _rounded(ms), _rounded(latency_ms), _rounded(mbps))
+
+    def _replicas(self, task: str, module: ModuleSpec) -> list[Replica]:
+        """Returns the ready copies of a step, with what preferences count against each beside the most preferred."""
+        copies = self._ready(module)
+        prices = prices_s({copy.node: copy.weight for copy in copies}, self.cluster.tasks[task].prefer, PREFERENCE_S)
+        least = min(prices.values(), default=0.0)
+        return [
+            Replica(
+                node=copy.node,
+                ms=copy.ms,
+                latency_ms=copy.latency_ms,
+                mbps=copy.mbps,
+                price_ms=_rounded((prices[copy.node] - least) * 1000),
+            )
+            for copy in copies
+        ]
 
 
 def _body(error: S2M3Error | None) -> ErrorBody | None:

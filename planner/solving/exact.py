@@ -14,10 +14,10 @@ from s2m3.planner.solving.layout import SLACK_MB, Layout
 from s2m3.planner.solving.problem import Problem
 from s2m3.planner.solving.route_columns import TaskRoutes, routes_worth_trying
 
-__all__ = ["Outcome", "bounded", "find_room", "is_small", "search"]
+__all__ = ["SMALL", "Outcome", "bounded", "find_room", "is_small", "search"]
 
 #: Largest modules x devices for which a placement that merely fits is searched exactly.
-_SMALL = 20_000
+SMALL = 20_000
 #: Relative optimality gap below which objective and bound count as equal.
 _SAME = 1e-9
 
@@ -37,7 +37,7 @@ class Outcome:
 
 def is_small(problem: Problem) -> bool:
     """Whether modules x devices is small enough for an exact search for any placement that fits."""
-    return len(problem.modules) * len(problem.device_ids) <= _SMALL
+    return len(problem.modules) * len(problem.device_ids) <= SMALL
 
 
 def search(layout: Layout, seconds_left: Callable[[], float]) -> Outcome:

@@ -56,6 +56,23 @@ def test_what_is_gone_is_cleared() -> None:
     assert sent(documents, Decision({"a": Assignment()}, {})) == {"r/plan/b": b"", "r/route/t": b""}
 
 
+def test_what_was_cleared_and_comes_again_is_published_again() -> None:
+    documents = Documents("r", epoch=5)
+    whole = Decision({"a": Assignment()}, {"t": route("a")})
+    sent(documents, whole)
+    sent(documents, Decision({}, {}))
+    assert set(sent(documents, whole)) == {"r/plan/a", "r/route/t"}
+
+
+def test_what_another_planner_said_meanwhile_is_replaced_by_what_stays_decided() -> None:
+    documents = Documents("r", epoch=5)
+    whole = Decision({"a": Assignment()}, {"t": route("a")})
+    sent(documents, whole)
+    assert sent(documents, whole) == {}
+    documents.inherit(["a"], ["t"])
+    assert set(sent(documents, whole)) == {"r/plan/a", "r/route/t"}
+
+
 def test_what_an_earlier_planner_said_is_replaced_or_cleared() -> None:
     documents = Documents("r", epoch=5)
     documents.inherit(["a", "gone"], ["t", "old"])

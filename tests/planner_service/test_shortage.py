@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from s2m3.broker.event_loop import Loop
 from s2m3.planner.plan_thread import PlanInputs, PlanThread
 from s2m3.planner.site.cluster_state import ClusterState
-from s2m3.planner.site.placement import Placement, place
+from s2m3.planner.site.placement import Placement, Solvers, place
 from s2m3.planner.site.placer import placer
 from s2m3.planner.solving.rank_choice import cost_of
 from s2m3.schemas.definitions import shipped_catalogue
@@ -156,7 +156,7 @@ def test_a_task_that_stays_without_room_is_logged_once() -> None:
         for name in ("c", "b", "b"):
             with capture_logs() as logs:
                 solver = CountingSolver()
-                loop.call(partial(thread.submit, PlanInputs(cluster.snapshot(), solver, None, solver)))
+                loop.call(partial(thread.submit, PlanInputs(cluster.snapshot(), Solvers(solver, solver, None))))
                 assert plans.get(timeout=WAIT_S).errors
             said.append(sorted(entry["task"] for entry in logs if entry["event"] == "task_not_placed"))
             cluster.want(name, None)
