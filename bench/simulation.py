@@ -163,7 +163,7 @@ class Simulation:
         holding = set[str]().union(*seen.named.values()) & seen.nodes.present
         dying = [name for name in self._nodes.names if name in holding][:count]
         gone = frozenset(dying)
-        named, cpu, before = seen.naming(gone), self._cpu_s(), len(seen.changes)
+        named, cpu, before, began = seen.naming(gone), self._cpu_s(), len(seen.changes), time.monotonic()
         self._nodes.tell("die", dying)
         in_time = seen.wait(lambda: gone <= seen.nodes.lost and not seen.naming(gone), _WAIT_S)
         self._note(f"lost_{count}", in_time)
@@ -177,6 +177,7 @@ class Simulation:
         ready_s = time.monotonic() - noticed
         self._settle(self._quiet_s)
         self._concerned |= named
+        rest = self.figures.get("idle_cpu_share", 0.0)
         others = {task for _, task, _ in seen.changes[before:]} - self._concerned
         return {
             "routes_changed_s": round(took_s, 3),
@@ -184,6 +185,7 @@ class Simulation:
             "routes_named": len(named),
             "other_routes_changed": len(others),
             "cpu_s": round(self._cpu_s() - cpu, 2),
+            "cpu_above_rest_s": round(self._cpu_s() - cpu - rest * (time.monotonic() - began), 2),
         }
 
     def requesters(self) -> list[dict[str, Any]]:
