@@ -149,12 +149,14 @@ class Simulation:
         """Adds one task more, of modules that the site holds."""
         served = (number for number in range(self._size.tasks) if self._seen.served(f"t{number}"))
         like = next(served) if self._size.is_scarce else None
-        began, task = time.monotonic(), f"t{self._size.tasks}"
+        cpu, began, task = self._cpu_s(), time.monotonic(), f"t{self._size.tasks}"
         self._add(self._size.tasks, like)
         self._note("one_task", self._seen.wait(lambda: task in self._seen.routes, _WAIT_S))
         self.figures["one_task_route_s"] = _since(began)
         self._note("one_task", self._seen.wait(lambda: self._seen.served(task), _WAIT_S))
         self.figures["one_task_ready_s"] = _since(began)
+        self._settle(self._quiet_s)
+        self.figures["one_task_cpu_above_rest_s"] = self._above_rest(cpu, began)
         self._settle(self._improved_s)
 
     def lose(self, count: int) -> dict[str, Any]:
@@ -177,7 +179,6 @@ class Simulation:
         ready_s = time.monotonic() - noticed
         self._settle(self._quiet_s)
         self._concerned |= named
-        rest = self.figures.get("idle_cpu_share", 0.0)
         others = {task for _, task, _ in seen.changes[before:]} - self._concerned
         return {
             "routes_changed_s": round(took_s, 3),
@@ -185,7 +186,7 @@ class Simulation:
             "routes_named": len(named),
             "other_routes_changed": len(others),
             "cpu_s": round(self._cpu_s() - cpu, 2),
-            "cpu_above_rest_s": round(self._cpu_s() - cpu - rest * (time.monotonic() - began), 2),
+            "cpu_above_rest_s": self._above_rest(cpu, began),
         }
 
     def requesters(self) -> list[dict[str, Any]]:
@@ -224,6 +225,11 @@ class Simulation:
     def _cpu_s(self) -> float:
         times = self._planner.cpu_times()
         return float(times.user + times.system)
+
+    def _above_rest(self, cpu_s: float, began: float) -> float:
+        """Returns the planner's CPU since then, less what it takes at rest in the same time, seconds."""
+        rest_s = float(self.figures.get("idle_cpu_share", 0.0)) * (time.monotonic() - began)
+        return round(self._cpu_s() - cpu_s - rest_s, 2)
 
     def _note(self, what: str, in_time: bool) -> None:  # noqa: FBT001  # the answer to "was it in time"
         if not in_time:

@@ -34,6 +34,7 @@ _FIGURES: dict[str, Callable[[_Row], float]] = {
     "all tasks added in one go, all ready, s": lambda row: row["all_ready_s"],
     "the planner's CPU for that, per task, ms": lambda row: 1000 * row["all_ready_cpu_s"] / row["tasks"],
     "one task added, its route, s": lambda row: row["one_task_route_s"],
+    "the planner's CPU for that, above rest, s": lambda row: row["one_task_cpu_above_rest_s"],
     "one node lost, the last route, s": _lost("routes_changed_s"),
     "routes that named the node": _lost("routes_named"),
     "other routes that changed": _lost("other_routes_changed"),

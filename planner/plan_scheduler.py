@@ -53,6 +53,8 @@ class PlanScheduler:
         self._cluster, self._placer, self._may_plan = cluster, placer, may_plan
         self._thread = PlanThread(loop, on_plan, self._on_idle)
         self._improve = self._is_improving = False
+        #: whether the thorough plan that is due is to search for better places whatever it follows
+        self._is_search_due = False
         self._improvement_times = ImprovementTimes()
         #: whether something changed since the snapshot of the plan under way
         self._is_outdated = False
@@ -93,7 +95,7 @@ class PlanScheduler:
     def improve_now(self) -> None:
         """Looks for better places, unless changes go on or that was done lately, compared with what it costs."""
         if self._improvement_times.is_due(time.monotonic(), self._whole_s):
-            self._improve = True
+            self._improve = self._is_search_due = True
             self.now(thorough=True, follows=True)
 
     def lost(self) -> None:
@@ -103,7 +105,7 @@ class PlanScheduler:
         somebody ordered is done all the same.
         """
         if self._is_follow_up or not self._is_thorough_due:
-            self._improve = False
+            self._improve = self._is_search_due = False
         self._is_improving = False
         self.now()
 
@@ -136,7 +138,9 @@ class PlanScheduler:
             return
         self._is_outdated = False
         self._is_thorough, self._is_thorough_due = self._is_thorough_due, False
-        self._submit(improve=self._is_thorough and self._improve)
+        # a thorough plan that follows plans of changes alone leaves the search to when nothing changes any more
+        is_of_changes = self._is_follow_up and not self._is_search_due and not self._thread.is_whole_due
+        self._submit(improve=self._is_thorough and self._improve and not is_of_changes)
 
     def _submit(self, *, improve: bool) -> None:
         if self._follow_up is not None and self._is_thorough:
@@ -146,7 +150,7 @@ class PlanScheduler:
             wait_s = max(_THOROUGH_AFTER_S, _REST * (self._whole_s if self._thread.is_whole_due else self._thorough_s))
             self._follow_up = self._loop.after(wait_s, self._plan_thoroughly)
         if self._is_thorough:
-            self._improve = False
+            self._improve = self._is_search_due = False
         self._is_interruptible = self._is_thorough and self._is_follow_up and not self._interrupted.is_set()
         self._is_improving = improve
         if improve:

@@ -10,7 +10,7 @@ from s2m3.planner.site.report_content import module_contents
 from s2m3.planner.solving.layout import SLACK_MB
 from s2m3.schemas.instance import Device, Instance, PlacedModule
 
-__all__ = ["LastPlan", "changed_modules", "place_changes"]
+__all__ = ["Changes", "LastPlan", "changes_since", "place_changes"]
 
 #: module -> nodes
 _Copies = Mapping[str, list[str]]
@@ -26,13 +26,23 @@ class LastPlan:
     usable: Collection[str]
 
 
-def changed_modules(last: LastPlan, cluster: ClusterState, now: float) -> frozenset[str] | None:
-    """Returns the placed modules that changes since the last plan concern; None if they may concern any module.
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changed from one plan to the next."""
 
-    A lost node concerns the modules that are placed there, and a report those whose state, time or size is another one.
-    Any other change (of tasks, profiles or settings, a node that joins or flaps, memory that is not enough any more)
-    may concern all modules, and so does each change where a task has stand-ins, and all but a loss where a task has no
-    model.
+    #: the modules that have to be placed, or placed again
+    modules: frozenset[str] = frozenset()
+    #: the tasks that are new
+    tasks: frozenset[str] = frozenset()
+
+
+def changes_since(last: LastPlan, cluster: ClusterState, now: float) -> Changes | None:
+    """Returns what changed since the last plan; None if that may concern any module.
+
+    A lost node concerns the modules that are placed there, a report those whose state, time or size is another one, and
+    a new task its own that are not placed yet. Any other change (of a task, profile or setting, a node that joins or
+    flaps, memory that is not enough any more) may concern all modules, and so does each change where a task has
+    stand-ins, and all but a loss and a new task where a task has no model.
 
     Args:
         last: The last plan.
@@ -44,7 +54,7 @@ def changed_modules(last: LastPlan, cluster: ClusterState, now: float) -> frozen
     if (
         placement.held
         or placement.mapped
-        or len(placement.ranks) + len(placement.errors) != len(cluster.tasks)
+        or len(placement.ranks) + len(placement.errors) != len(last.cluster.tasks)
         or any(spec.stand_ins for spec in cluster.tasks.values())
         or (placement.errors and cluster.sleeping())
         or cluster.flapping.held(now)
@@ -52,9 +62,11 @@ def changed_modules(last: LastPlan, cluster: ClusterState, now: float) -> frozen
         or _have_others_changed(last.cluster, cluster, usable, gone)
     ):
         return None
+    placement = _without_removed(placement, cluster)
     reporting = [node for node, one in cluster.reported.items() if last.cluster.reported.get(node) is not one]
     reported = set[str]().union(*(_news(last.cluster, cluster, node) for node in reporting))
-    if placement.errors and (reported or _may_serve_more(last, cluster, usable.intersection(reporting))):
+    removed = last.cluster.tasks.keys() - cluster.tasks
+    if placement.errors and (removed or reported or _may_serve_more(last, cluster, usable.intersection(reporting))):
         return None
     if not _fits(placement, cluster, usable.intersection(reporting)):
         return None
@@ -64,19 +76,26 @@ def changed_modules(last: LastPlan, cluster: ClusterState, now: float) -> frozen
         for module, nodes in (copies.items() if gone else ())
         if not usable.issuperset(nodes)
     }
-    return frozenset((reported | lost) & placement.modules.keys())
+    new = cluster.tasks.keys() - last.cluster.tasks
+    missing = {module for task in new for module in cluster.modules_of(task)} - placement.modules.keys()
+    return Changes(frozenset((reported | lost) & placement.modules.keys() | missing), frozenset(new))
 
 
 def _have_others_changed(
     before: ClusterState, after: ClusterState, usable: Collection[str], gone: Collection[str]
 ) -> bool:
-    """Whether tasks, settings, profiles of nodes that may be used, or the dtypes of all these are other ones."""
+    """Whether tasks of both plans, settings, profiles of nodes that may be used, or the dtypes of all these changed."""
     return (
-        any(before.tasks.get(task) is not spec for task, spec in after.tasks.items())
+        any(before.tasks.get(task, spec) is not spec for task, spec in after.tasks.items())
+        or _most_replicas(before) != _most_replicas(after)
         or before.settings != after.settings
         or any(before.profiles.get(node) is not after.profiles[node] for node in usable)
         or not {after.profiles[node].dtype for node in usable}.issuperset(before.profiles[node].dtype for node in gone)
     )
+
+
+def _most_replicas(cluster: ClusterState) -> int:
+    return max((spec.max_replicas for spec in cluster.tasks.values()), default=1)
 
 
 def _news(before: ClusterState, after: ClusterState, node: str) -> set[str]:
@@ -121,26 +140,29 @@ class _ConcernsMoreError(Exception):
 
 
 def place_changes(
-    last: LastPlan, cluster: ClusterState, modules: Collection[str], solvers: Solvers, now: float
+    last: LastPlan, cluster: ClusterState, changes: Changes, solvers: Solvers, now: float
 ) -> Placement | None:
-    """Returns a placement in which some modules are placed again, and all others stay where they are.
+    """Returns a placement in which some modules are placed, or placed again, and all others stay where they are.
 
     The tasks that use these modules are placed as on a site without the others, whose copies take memory. Their other
-    modules are pinned. Tasks without a model stay without.
+    modules are pinned. Tasks without a model stay without; modules that no task uses any more have no place.
 
     Args:
         last: The last plan.
         cluster: The site now.
-        modules: The modules to place again.
+        changes: What changed since.
         solvers: Place modules, and second copies of these in spare memory.
         now: Monotonic seconds.
 
     Returns:
         The placement; None if others have to move too: there is no room, or the last plan was not carried out.
     """
-    users = cluster.users()
-    tasks = sorted({task for module in modules for task in users.get(module, ())} & last.placement.ranks.keys())
-    part = _Part(last.placement, cluster, modules, frozenset().union(*map(cluster.modules_of, tasks)))
+    before, users = _without_removed(last.placement, cluster), cluster.users()
+    concerned = {task for module in changes.modules for task in users.get(module, ())} & before.ranks.keys()
+    tasks = sorted(concerned | changes.tasks)
+    if not tasks:
+        return before
+    part = _Part(before, cluster, changes.modules, frozenset().union(*map(cluster.modules_of, tasks)))
     part_of_site = replace(cluster, tasks={task: cluster.tasks[task] for task in tasks})
     fill = solvers.fill
     beside = Solvers(
@@ -154,10 +176,23 @@ def place_changes(
     if found.errors or found.mapped:
         return None
     return replace(
-        last.placement,
-        modules={**last.placement.modules, **found.modules},
-        ranks={**last.placement.ranks, **found.ranks},
+        before,
+        modules={**before.modules, **found.modules},
+        ranks={**before.ranks, **found.ranks},
         spare={**part.staying, **found.spare},
+    )
+
+
+def _without_removed(placement: Placement, cluster: ClusterState) -> Placement:
+    """Returns the placement without tasks that are gone, and without modules that no task uses any more."""
+    used, tasks = cluster.users(), cluster.tasks
+    return replace(
+        placement,
+        modules={module: nodes for module, nodes in placement.modules.items() if module in used},
+        spare={module: nodes for module, nodes in placement.spare.items() if module in used},
+        ranks={task: rank for task, rank in placement.ranks.items() if task in tasks},
+        missed={task: why for task, why in placement.missed.items() if task in tasks},
+        errors={task: error for task, error in placement.errors.items() if task in tasks},
     )
 
 
@@ -175,7 +210,7 @@ class _Part:
         self, placement: Placement, cluster: ClusterState, modules: Collection[str], of_tasks: Collection[str]
     ) -> None:
         self._cluster = cluster
-        self._max_replicas = max((spec.max_replicas for spec in cluster.tasks.values()), default=1)
+        self._max_replicas = _most_replicas(cluster)
         self._pins = {module: placement.modules[module] for module in of_tasks if module not in modules}
         #: the first copies of the modules of other tasks, and the second copies of all but the modules to place
         self._others = {module: nodes for module, nodes in placement.modules.items() if module not in of_tasks}

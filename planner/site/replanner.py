@@ -1,11 +1,11 @@
 """Makes one plan after another: of what has changed since the last one where that is enough, else of the whole site."""
 
-from collections.abc import Collection
+from dataclasses import replace
 
 from s2m3.planner.site.awake import with_wanted_sleepers
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.decision import Decision, decide
-from s2m3.planner.site.incremental_placement import LastPlan, changed_modules, place_changes
+from s2m3.planner.site.incremental_placement import Changes, LastPlan, changes_since, place_changes
 from s2m3.planner.site.known_routes import KnownRoutes
 from s2m3.planner.site.placement import Placement, Solvers, place
 from s2m3.planner.solving.exact import SMALL
@@ -47,11 +47,12 @@ class Replanner:
             whole: Whether the plan has to be of the whole site.
         """
         with snapshot.indexed():
-            modules = None if whole or (thorough and self.is_whole_due) else self._changed(snapshot, now)
+            changes = None if whole or (thorough and self.is_whole_due) else self._changes(snapshot, now)
             placement = None
-            if modules is not None and self._last is not None:
-                modules |= self._placed_quickly if thorough else frozenset()
-                placement = self._placed_again(self._last, snapshot, modules, solvers, now)
+            if changes is not None and self._last is not None:
+                if thorough:
+                    changes = replace(changes, modules=changes.modules | self._placed_quickly)
+                placement = place_changes(self._last, snapshot, changes, solvers, now)
             self.was_whole = placement is None
             if placement is None:
                 placement = place(snapshot, solvers.solve, now, solvers.fill, solvers.fits)
@@ -61,18 +62,12 @@ class Replanner:
         if thorough or self.was_whole:
             self._placed_quickly = frozenset()
             self.is_whole_due = self.was_whole and not thorough
-        elif modules is not None:
-            self._placed_quickly |= modules
+        elif changes is not None:
+            self._placed_quickly |= changes.modules
         return placement, decision
 
-    def _changed(self, snapshot: ClusterState, now: float) -> frozenset[str] | None:
+    def _changes(self, snapshot: ClusterState, now: float) -> Changes | None:
         last = self._last
         if last is None or len(last.placement.modules) * len(snapshot.usable()) <= self._least:
             return None
-        return changed_modules(last, snapshot, now)
-
-    @staticmethod
-    def _placed_again(
-        last: LastPlan, snapshot: ClusterState, modules: Collection[str], solvers: Solvers, now: float
-    ) -> Placement | None:
-        return place_changes(last, snapshot, modules, solvers, now) if modules else last.placement
+        return changes_since(last, snapshot, now)

@@ -22,9 +22,9 @@ NOW = 100.0
 QUICKLY = placer(0.0)(False)  # noqa: FBT003  # Placer's one argument
 
 
-def definition(number: int) -> Definition:
-    """An encoder that some tasks share, and a head that more of them share."""
-    encoder, head = f"encoder-{number * number % _ENCODERS}", f"head-{number % 6}"
+def definition(number: int, encoder: str = "") -> Definition:
+    """An encoder that some tasks share, or the given one, and a head that more of them share."""
+    encoder, head = encoder or f"encoder-{number * number % _ENCODERS}", f"head-{number % 6}"
     common = {"class": "noop", "memory_mb": 100.0, "gflops": 1.0, "input_kb": 10.0, "output_kb": 2.0, "source": "none"}
     see = {"id": encoder, "role": "vision-encoder", "inputs": {"image": "image"}, "outputs": {"embedding": "tensor"}}
     say = {"id": head, "role": "head", "inputs": {"x": "tensor"}, "outputs": {"label": "text"}}

@@ -9,7 +9,7 @@ import pytest
 from s2m3.planner.plan_thread import PlanInterrupted
 from s2m3.planner.site import incremental_placement
 from s2m3.planner.site.decision import decide
-from s2m3.planner.site.incremental_placement import LastPlan, changed_modules
+from s2m3.planner.site.incremental_placement import Changes, LastPlan, changes_since
 from s2m3.planner.site.known_routes import KnownRoutes
 from s2m3.planner.site.placement import Placement, Solvers, joined, place
 from s2m3.planner.solving.second_copies import kept_second_copies
@@ -86,11 +86,17 @@ def test_after_any_changes_every_task_is_placed_and_decided_as_anew(seed: int, m
     cluster, lost = site.cluster, list[str]()
 
     def change() -> None:
-        happens = rng.choice(("lost", "back", "slower", "failed", "nothing"))
+        happens = rng.choice(("lost", "back", "slower", "failed", "added", "removed", "nothing"))
         node = rng.choice(sorted(cluster.reported) or ["n0"])
         if happens == "lost" and len(lost) < 3 and node not in lost:
             site.lose(node)
             lost.append(node)
+        elif happens == "added":
+            number = rng.randrange(30)
+            cluster.want(f"t{number}", TaskSpec(model=f"m{number}", definition=definition(number)))
+            cluster.sessions.add(f"t{number}")
+        elif happens == "removed" and len(cluster.tasks) > 3:
+            cluster.want(rng.choice(sorted(cluster.tasks)), None)
         elif happens == "back" and lost:
             cluster.nodes.update(lost.pop(), NodeState(state="ready", boot="1"))
         elif happens in ("slower", "failed") and node in cluster.reported and cluster.reported[node].modules:
@@ -172,12 +178,83 @@ def test_a_thorough_plan_that_was_interrupted_is_made_up_for_by_the_next() -> No
     assert all(len(joined(after.modules, after.spare)[module]) > 1 for module in held)
 
 
-def _add_a_task(site: PlannedSite) -> None:
-    site.cluster.want("new", TaskSpec(model="m0", definition=definition(0)))
+def test_a_new_task_has_its_own_modules_placed_and_no_other_task_is_looked_at() -> None:
+    site = settled()
+    before = site.plan()[0]
+    site.cluster.want("same", TaskSpec(model="m0", definition=definition(0)))
+    site.cluster.sessions.add("same")
+    after, said = site.plan()
+    assert not site.replanner.was_whole
+    check(site, after)
+    assert (after.modules, after.spare) == (before.modules, before.spare)
+    assert routes(said) == {"same"}
+    own = definition(0, encoder="own")
+    site.cluster.want("own", TaskSpec(model="m0", definition=own))
+    found, said = site.plan()
+    assert not site.replanner.was_whole
+    check(site, found)
+    assert found.modules.keys() - after.modules.keys() == {"own"}
+    assert {module: nodes for module, nodes in found.modules.items() if module != "own"} == after.modules
+    assert routes(said) == {"own"}
+    site.load()
+    site.plan()
+    thorough, _ = site.plan(thorough=True)
+    assert not site.replanner.was_whole
+    assert len(joined(thorough.modules, thorough.spare)["own"]) == 2
+    assert placement_of_others(thorough, {"own"}) == placement_of_others(after, {"own"})
 
 
-def _remove_a_task(site: PlannedSite) -> None:
+def placement_of_others(placement: Placement, modules: set[str]) -> dict[str, list[str]]:
+    copies = joined(placement.modules, placement.spare)
+    return {module: sorted(nodes) for module, nodes in copies.items() if module not in modules}
+
+
+def test_a_task_that_is_removed_takes_the_modules_along_that_it_alone_used() -> None:
+    site = settled()
+    site.cluster.want("own", TaskSpec(model="m0", definition=definition(0, encoder="own")))
+    site.plan(thorough=True)
+    site.load()
+    before = site.plan(thorough=True)[0]
+    site.cluster.want("own", None)
+    after, said = site.plan()
+    assert not site.replanner.was_whole
+    check(site, after)
+    assert placement_of_others(before, {"own"}) == placement_of_others(after, set())
+    assert "own" not in after.ranks
+    assert routes(said) == {"own"}
+
+
+def test_a_task_that_is_exchanged_for_another_of_its_name_has_the_plan_made_whole() -> None:
+    site = settled()
     site.cluster.want("t0", None)
+    site.cluster.want("t0", TaskSpec(model="m1", definition=definition(1)))
+    site.plan()
+    assert site.replanner.was_whole
+
+
+def test_a_new_task_that_cannot_be_served_has_the_plan_made_whole() -> None:
+    site = settled()
+    site.cluster.want("unknown", TaskSpec(model="unknown"))
+    assert "unknown" in site.plan()[0].errors
+    assert site.replanner.was_whole
+
+
+def test_a_removed_task_without_a_model_leaves_no_error_behind() -> None:
+    site = settled()
+    for name in ("big", "huge"):
+        site.cluster.want(name, TaskSpec(model="m99", definition=_too_big()))
+    assert site.plan()[0].errors.keys() == {"big", "huge"}
+    site.plan()
+    assert not site.replanner.was_whole
+    site.cluster.want("big", None)
+    assert site.plan()[0].errors.keys() == {"huge"}
+    assert site.replanner.was_whole, "another may have room now"
+    site.cluster.want("huge", None)
+    assert site.plan()[0].errors == {}
+
+
+def _with_more_replicas(site: PlannedSite) -> None:
+    site.cluster.want("new", TaskSpec(model="m0", definition=definition(0), max_replicas=3))
 
 
 def _change_a_task(site: PlannedSite) -> None:
@@ -212,8 +289,7 @@ def _swap_a_node_for_another(site: PlannedSite) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        _add_a_task,
-        _remove_a_task,
+        _with_more_replicas,
         _change_a_task,
         _join,
         _change_a_profile,
@@ -253,8 +329,8 @@ def test_a_plan_with_mapped_weights_is_followed_by_a_whole_one() -> None:
     cluster = settled().cluster
     placement = place(cluster, QUICKLY, NOW, kept_second_copies)
     last = LastPlan(cluster, placement, cluster.usable())
-    assert changed_modules(last, cluster, NOW) == frozenset()
-    assert changed_modules(replace(last, placement=replace(placement, mapped={"head-1"})), cluster, NOW) is None
+    assert changes_since(last, cluster, NOW) == Changes()
+    assert changes_since(replace(last, placement=replace(placement, mapped={"head-1"})), cluster, NOW) is None
 
 
 def test_where_weights_have_to_be_mapped_the_plan_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
