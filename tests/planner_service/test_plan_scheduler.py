@@ -3,17 +3,22 @@
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from queue import Queue
 
 import pytest
 
 from s2m3.broker.event_loop import Loop
+from s2m3.planner import plan_thread
 from s2m3.planner.plan_scheduler import PlanScheduler
+from s2m3.planner.site import improvement_times
 from s2m3.planner.site.cluster_state import ClusterState
-from s2m3.planner.site.placement import Placement, Solve
+from s2m3.planner.site.placement import Placement, Solve, joined
 from s2m3.planner.site.placement_instance import build_instance
+from s2m3.planner.site.replanner import Replanner
 from s2m3.planner.solving.second_copies import kept_second_copies
 from s2m3.schemas.instance import Instance
+from s2m3.schemas.messages import Plan, TaskSpec
 from s2m3.schemas.settings import PlannerSettings
 from tests.conftest import WAIT_S
 from tests.planner_service.site import make_facts
@@ -167,6 +172,41 @@ def test_a_change_ends_a_thorough_plan_that_follows_but_not_two_in_a_row(loop: L
         made.let_go()
         assert made.plan().spare.keys() == {*NOOP}
     assert made.improved[:4] == [False, True, False, True]
+
+
+def _carry_out(cluster: ClusterState, placement: Placement) -> None:
+    """Publishes the modules of a placement in the plans of nodes."""
+    modules: dict[str, list[str]] = {}
+    for module, nodes in joined(placement.modules, placement.spare).items():
+        for node in nodes:
+            modules.setdefault(node, []).append(module)
+    known = cluster.catalogue.modules
+    cluster.plans = {
+        node: Plan(epoch=1, revision=1, modules=[known[name] for name in names]) for node, names in modules.items()
+    }
+
+
+def test_after_plans_of_changes_alone_better_places_are_looked_for_when_it_is_time(
+    loop: Loop, cluster: ClusterState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_thread, "Replanner", partial(Replanner, 0))
+    with scheduled(loop, cluster) as made:
+        loop.call(lambda: made.scheduler.now(thorough=True))
+        loop.call(partial(_carry_out, cluster, made.plan()))
+
+        def add() -> None:
+            cluster.want("again", TaskSpec(model="noop"))
+            made.scheduler.improve()
+            made.scheduler.now()
+
+        loop.call(add)
+        quick, thorough = made.plan(), made.plan()
+        assert quick.ranks == thorough.ranks == {"noop": 0, "again": 0}
+        assert not any(made.improved)
+        monkeypatch.setattr(improvement_times, "_QUIET_S", 0.0)
+        loop.call(made.scheduler.improve_now)
+        made.plan()
+    assert made.improved[-1]
 
 
 def test_a_loss_puts_off_the_search_for_better_places_that_was_to_follow(loop: Loop, cluster: ClusterState) -> None:
