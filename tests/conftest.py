@@ -17,6 +17,7 @@ from s2m3.schemas.settings import BrokerSettings
 _ONE_CLUSTER = ("tests/six_tasks", "tests/secured", "tests/packaging")
 #: Files and folders that take longest: they are begun first, so that all workers end at the same time.
 _LONGEST = (
+    "families/test_families",
     "system/test_planners",
     "system/test_churn",
     "six_tasks/",
