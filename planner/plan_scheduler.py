@@ -55,13 +55,15 @@ class PlanScheduler:
         self._improve = self._is_improving = False
         #: whether the thorough plan that is due is to search for better places whatever it follows
         self._is_search_due = False
+        #: whether the plan under way was to search and does not, as it follows plans of changes alone
+        self._is_withheld = False
         self._improvement_times = ImprovementTimes()
         #: whether something changed since the snapshot of the plan under way
         self._is_outdated = False
         #: whether the next plan is to be thorough; whether the one under way is; seconds that the last one took
         self._is_thorough_due = self._is_thorough = False
         self._thorough_s = 0.0
-        #: the same of the last thorough plan of the whole site
+        #: seconds that the last thorough plan of the whole site took
         self._whole_s = 0.0
         #: whether the thorough plan under way may be ended by a change, and has been; the next one is then completed
         self._is_interruptible, self._interrupted = False, threading.Event()
@@ -89,7 +91,10 @@ class PlanScheduler:
         return self._improvement_times.has_changed
 
     def improve(self) -> None:
-        """Has the next thorough plan look for better places of modules that have one."""
+        """Has the next thorough plan look for better places of modules that have one.
+
+        One that follows plans of changes alone leaves that to `improve_now`.
+        """
         self._improve = True
 
     def improve_now(self) -> None:
@@ -122,8 +127,9 @@ class PlanScheduler:
             thorough: Whether the plan is to be thorough.
             follows: Whether it follows a quick one, so that changes may end it.
         """
-        if thorough:
-            self._is_thorough_due, self._is_follow_up = True, follows
+        if thorough:  # one that was ordered stays so
+            self._is_follow_up = follows and (self._is_follow_up or not self._is_thorough_due)
+            self._is_thorough_due = True
         if not follows:
             self._improvement_times.changed(time.monotonic())
         if self._settling is not None:
@@ -140,6 +146,7 @@ class PlanScheduler:
         self._is_thorough, self._is_thorough_due = self._is_thorough_due, False
         # a thorough plan that follows plans of changes alone leaves the search to when nothing changes any more
         is_of_changes = self._is_follow_up and not self._is_search_due and not self._thread.is_whole_due
+        self._is_withheld = self._is_thorough and self._improve and is_of_changes
         self._submit(improve=self._is_thorough and self._improve and not is_of_changes)
 
     def _submit(self, *, improve: bool) -> None:
@@ -179,10 +186,15 @@ class PlanScheduler:
         self.now(thorough=True, follows=True)
 
     def _on_idle(self) -> None:
-        if self._is_thorough:
+        is_completed = self._is_thorough and not self._interrupted.is_set()
+        if is_completed:
             self._thorough_s = self._thread.took_s
             self._whole_s = self._thorough_s if self._thread.was_whole else self._whole_s
-            self._improve = self._improve or (self._is_improving and self._interrupted.is_set())
+        elif self._is_thorough:
+            self._improve = self._improve or self._is_improving
         self._is_interruptible = False
-        if self._is_outdated:
+        if is_completed and self._is_withheld and self._thread.was_whole:  # it turned out to be of the whole site
+            self._improve = self._is_search_due = True
+            self.now(thorough=True, follows=True)
+        elif self._is_outdated:
             self.now()

@@ -97,6 +97,7 @@ class PlanThread:
                 _log.debug("plan_interrupted")
             except Exception:  # noqa: BLE001  # the thread's one broad except: an error in a plan must not end planning
                 _log.exception("plan_failed")
+                self._replanner = Replanner()  # the next plan is of the whole site
             self._loop.call(partial(self._finish, plan, time.monotonic() - began))
 
     def _finish(self, plan: tuple[Placement, Decision] | None, took_s: float) -> None:

@@ -81,6 +81,7 @@ class ClusterState:
             steadiness=self.steadiness.copy(),
             _offers_until=dict(self._offers_until),
             failures=self.failures.copy(),
+            _index=None,  # documents of the copy may change
         )
 
     @contextmanager

@@ -8,6 +8,7 @@ from s2m3.planner.site.placement import Fill, Placement, Solve, Solvers, joined,
 from s2m3.planner.site.placement_instance import MemoryByNode
 from s2m3.planner.site.report_content import module_contents
 from s2m3.planner.solving.layout import SLACK_MB
+from s2m3.schemas.errors import NoCapacityError
 from s2m3.schemas.instance import Device, Instance, PlacedModule
 
 __all__ = ["Changes", "LastPlan", "changes_since", "place_changes"]
@@ -40,9 +41,9 @@ def changes_since(last: LastPlan, cluster: ClusterState, now: float) -> Changes 
     """Returns what changed since the last plan; None if that may concern any module.
 
     A lost node concerns the modules that are placed there, a report those whose state, time or size is another one, and
-    a new task its own that are not placed yet. Any other change (of a task, profile or setting, a node that joins or
-    flaps, memory that is not enough any more) may concern all modules, and so does each change where a task has
-    stand-ins, and all but a loss and a new task where a task has no model.
+    a new task its own that are not placed yet; a removed task concerns none. Any other change (of a task, definition,
+    profile or setting, a node that joins or flaps, memory that is not enough any more) may concern all modules, and so
+    does each change where a task has stand-ins, and all but a loss and a new task where one has no room.
 
     Args:
         last: The last plan.
@@ -50,23 +51,28 @@ def changes_since(last: LastPlan, cluster: ClusterState, now: float) -> Changes 
         now: Monotonic seconds.
     """
     placement, usable = last.placement, frozenset(cluster.usable())
+    # no node and no room helps a task whose model is unknown or invalid
+    lack_room = any(isinstance(error, NoCapacityError) for error in placement.errors.values())
     gone = [node for node in last.usable if node not in usable]
     if (
         placement.held
         or placement.mapped
         or len(placement.ranks) + len(placement.errors) != len(last.cluster.tasks)
-        or any(spec.stand_ins for spec in cluster.tasks.values())
-        or (placement.errors and cluster.sleeping())
+        or any(spec.stand_ins for one in (last.cluster, cluster) for spec in one.tasks.values())
+        or placement.asleep
+        or (lack_room and cluster.sleeping())
         or cluster.flapping.held(now)
         or len(last.usable) - len(gone) != len(usable)
         or _have_others_changed(last.cluster, cluster, usable, gone)
+        or _have_definitions_changed(last.cluster, cluster)
     ):
         return None
     placement = _without_removed(placement, cluster)
-    reporting = [node for node, one in cluster.reported.items() if last.cluster.reported.get(node) is not one]
+    now_reported, was_reported = cluster.reported, last.cluster.reported
+    reporting = {n for n in now_reported.keys() | was_reported if now_reported.get(n) is not was_reported.get(n)}
     reported = set[str]().union(*(_news(last.cluster, cluster, node) for node in reporting))
     removed = last.cluster.tasks.keys() - cluster.tasks
-    if placement.errors and (removed or reported or _may_serve_more(last, cluster, usable.intersection(reporting))):
+    if lack_room and (removed or reported or _may_serve_more(last, cluster, usable.intersection(reporting))):
         return None
     if not _fits(placement, cluster, usable.intersection(reporting)):
         return None
@@ -94,13 +100,28 @@ def _have_others_changed(
     )
 
 
+def _have_definitions_changed(before: ClusterState, after: ClusterState) -> bool:
+    """Whether tasks of both plans use another model or module: tasks that came or went may have defined it too."""
+    if before.tasks.keys() == after.tasks.keys():
+        return False
+    old, new = before.catalogue.modules, after.catalogue.modules
+    both = before.tasks.keys() & after.tasks.keys()
+    return any(_differ(before.model_of(task), after.model_of(task)) for task in both) or any(
+        _differ(old[module], new[module]) for task in both for module in after.modules_of(task)
+    )
+
+
+def _differ(one: object, other: object) -> bool:
+    return one is not other and one != other
+
+
 def _most_replicas(cluster: ClusterState) -> int:
     return max((spec.max_replicas for spec in cluster.tasks.values()), default=1)
 
 
 def _news(before: ClusterState, after: ClusterState, node: str) -> set[str]:
     """Returns the modules of which a node says something else than before."""
-    new, old = module_contents(after.reported[node]), module_contents(before.reported.get(node))
+    new, old = module_contents(after.reported.get(node)), module_contents(before.reported.get(node))
     return {module for module in new.keys() | old.keys() if new.get(module) != old.get(module)}
 
 
@@ -225,10 +246,9 @@ class _Part:
         Raises:
             _ConcernsMoreError: They are not.
         """
-        plans, copies = self._cluster.plans, joined(self._others, self._pins, self.staying)
-        holding = {node for nodes in copies.values() for node in nodes}
-        held = {node: {spec.id for spec in plans[node].modules} for node in holding if node in plans}
-        if any(module not in held.get(node, ()) for module, nodes in copies.items() for node in nodes):
+        held = {(spec.id, node) for node, plan in self._cluster.plans.items() for spec in plan.modules}
+        copies = joined(self._others, self._pins, self.staying)
+        if any((module, node) not in held for module, nodes in copies.items() for node in nodes):
             raise _ConcernsMoreError
 
     def pinned(self, solve: Solve) -> Solve:
@@ -240,7 +260,7 @@ class _Part:
 
         def filled(instance: Instance, placement: _Copies, current: _Copies) -> _Copies:
             copies = joined(placement, self._others, self.staying)
-            others = tuple(self._fixed(module, copies[module]) for module in copies.keys() - placement.keys())
+            others = tuple(self._fixed(module, copies[module]) for module in sorted(copies.keys() - placement.keys()))
             devices = tuple(_with_memory(one, self._full[one.id]) for one in instance.devices)
             modules = (*self._with_pins(instance, copies).modules, *others)
             return fill(instance.model_copy(update={"devices": devices, "modules": modules}), copies, current)

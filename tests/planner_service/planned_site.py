@@ -22,8 +22,11 @@ NOW = 100.0
 QUICKLY = placer(0.0)(False)  # noqa: FBT003  # Placer's one argument
 
 
-def definition(number: int, encoder: str = "") -> Definition:
-    """An encoder that some tasks share, or the given one, and a head that more of them share."""
+def definition(number: int, encoder: str = "", prefix: str = "", memory_mb: float = 100.0) -> Definition:
+    """An encoder that some tasks share, or the given one, and a head that more of them share.
+
+    Encoders of one prefix, and of one size, are one module, whatever their names.
+    """
     encoder, head = encoder or f"encoder-{number * number % _ENCODERS}", f"head-{number % 6}"
     common = {"class": "noop", "memory_mb": 100.0, "gflops": 1.0, "input_kb": 10.0, "output_kb": 2.0, "source": "none"}
     see = {"id": encoder, "role": "vision-encoder", "inputs": {"image": "image"}, "outputs": {"embedding": "tensor"}}
@@ -34,6 +37,7 @@ def definition(number: int, encoder: str = "") -> Definition:
     }
     model = {"id": f"m{number}", "description": "-", "inputs": {"image": "image"}, "answer": ["label"], "steps": steps}
     modules = [{**module, **common, "prefix": module["id"]} for module in (see, say)]
+    modules[0] |= {"prefix": prefix or encoder, "memory_mb": memory_mb}
     return Definition.model_validate({"modules": modules, "model": model})
 
 

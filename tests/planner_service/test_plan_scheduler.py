@@ -13,13 +13,14 @@ from s2m3.planner import plan_thread
 from s2m3.planner.plan_scheduler import PlanScheduler
 from s2m3.planner.site import improvement_times
 from s2m3.planner.site.cluster_state import ClusterState
-from s2m3.planner.site.placement import Placement, Solve, joined
+from s2m3.planner.site.placement import Placement, Solve, Solvers, joined
 from s2m3.planner.site.placement_instance import build_instance
 from s2m3.planner.site.replanner import Replanner
 from s2m3.planner.solving.second_copies import kept_second_copies
 from s2m3.schemas.instance import Instance
 from s2m3.schemas.messages import Plan, TaskSpec
 from s2m3.schemas.settings import PlannerSettings
+from s2m3.schemas.sleep import NodeSettings
 from tests.conftest import WAIT_S
 from tests.planner_service.site import make_facts
 
@@ -207,6 +208,76 @@ def test_after_plans_of_changes_alone_better_places_are_looked_for_when_it_is_ti
         loop.call(made.scheduler.improve_now)
         made.plan()
     assert made.improved[-1]
+
+
+def test_an_order_is_not_taken_for_the_plan_that_follows_a_change(
+    loop: Loop, cluster: ClusterState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_thread, "Replanner", partial(Replanner, 0))
+    with scheduled(loop, cluster) as made:
+        loop.call(lambda: made.scheduler.now(thorough=True))
+        loop.call(partial(_carry_out, cluster, made.plan()))
+
+        def order() -> None:
+            made.may_plan = False
+            made.scheduler.improve()
+            made.scheduler.now(thorough=True)
+            made.scheduler.now(thorough=True, follows=True)  # the timer of the plan that follows the last change
+            made.may_plan = True
+            made.scheduler.now()
+
+        loop.call(order)
+        made.plan()
+    assert made.improved[-1]
+
+
+def test_a_search_is_made_up_for_if_the_plan_that_left_it_out_was_of_the_whole_site(
+    loop: Loop, cluster: ClusterState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_thread, "Replanner", partial(Replanner, 0))
+    with scheduled(loop, cluster) as made:
+        loop.call(lambda: made.scheduler.now(thorough=True))
+        loop.call(partial(_carry_out, cluster, made.plan()))
+        loop.call(made.scheduler.now)
+        made.plan()
+
+        def change_without_a_quick_plan() -> None:
+            cluster.set_settings("a", NodeSettings(prefer=2.0))
+            made.scheduler.improve()
+
+        loop.call(change_without_a_quick_plan)
+        made.plan()
+        made.plan()
+    assert made.improved == [False, False, False, True]
+
+
+def test_after_a_plan_that_failed_the_next_is_of_the_whole_site(
+    loop: Loop, cluster: ClusterState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_thread, "Replanner", partial(Replanner, 0))
+    ended, plans = Queue[None](), Queue[Placement]()
+    thread = plan_thread.PlanThread(loop, lambda placement, _: plans.put(placement), lambda: ended.put(None))
+
+    def solve(instance: Instance, _: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
+        return {module.id: ["a"] for module in instance.modules}
+
+    def fail(_: Instance, __: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
+        raise RuntimeError
+
+    def plan(solver: Solve) -> bool:
+        inputs = plan_thread.PlanInputs(cluster.snapshot(), Solvers(solver, solver, None))
+        loop.call(partial(thread.submit, inputs))
+        ended.get(timeout=WAIT_S)
+        return thread.was_whole
+
+    thread.start()
+    plan(solve)
+    _carry_out(cluster, plans.get(timeout=WAIT_S))
+    assert not plan(solve)
+    cluster.want("again", TaskSpec(model="noop"))
+    plan(fail)
+    assert plan(solve)
+    thread.stop()
 
 
 def test_a_loss_puts_off_the_search_for_better_places_that_was_to_follow(loop: Loop, cluster: ClusterState) -> None:

@@ -12,6 +12,7 @@ from s2m3.planner.site.decision import decide
 from s2m3.planner.site.incremental_placement import Changes, LastPlan, changes_since
 from s2m3.planner.site.known_routes import KnownRoutes
 from s2m3.planner.site.placement import Placement, Solvers, joined, place
+from s2m3.planner.site.replanner import Replanner
 from s2m3.planner.solving.second_copies import kept_second_copies
 from s2m3.schemas.instance import Instance
 from s2m3.schemas.messages import ErrorBody, ModuleReport, NodeState, Reported, RouteDoc, TaskSpec
@@ -487,10 +488,7 @@ def test_what_may_make_room_for_a_task_without_has_the_plan_made_whole(change: C
 
 def _too_big() -> Definition:
     """Returns a model that fits on no node."""
-    big = definition(99).model_dump(by_alias=True)
-    big["modules"][0] |= {"id": "big", "memory_mb": 10_000.0, "prefix": "big"}
-    big["model"]["steps"]["see"]["module"] = "big"
-    return Definition.model_validate(big)
+    return definition(99, encoder="big", memory_mb=10_000.0)
 
 
 def test_a_task_without_room_stays_so_at_a_loss_and_is_looked_at_when_a_report_has_news() -> None:
@@ -506,6 +504,81 @@ def test_a_task_without_room_stays_so_at_a_loss_and_is_looked_at_when_a_report_h
     site.load()
     site.plan()
     assert site.replanner.was_whole
+
+
+def test_a_task_whose_model_is_unknown_costs_no_other_a_whole_plan() -> None:
+    site = settled()
+    site.cluster.want("unknown", TaskSpec(model="unknown"))
+    site.plan(thorough=True)
+    node = holding(site)
+    slower = {
+        name: one.model_copy(update={"ms": one.ms * 3}) for name, one in site.cluster.reported[node].modules.items()
+    }
+    site.cluster.take_report(node, Reported(boot="1", epoch=1, modules=slower), NOW)
+    assert "unknown" in site.plan()[0].errors
+    assert not site.replanner.was_whole
+
+
+@pytest.mark.parametrize("least", [0, 20_000])
+def test_a_sleeping_node_that_would_serve_a_task_is_wanted_and_no_more_when_it_is_lost(least: int) -> None:
+    site = settled()
+    site.replanner, cluster = Replanner(least), site.cluster
+    cluster.take_profile("n1", cluster.profiles["n1"].model_copy(update={"memory_mb": 20_000.0}))
+    cluster.set_settings("n1", NodeSettings(wake="02:00:00:00:00:01"))
+    cluster.nodes.update("n1", NodeState(state="lost", boot="1", left=True))
+    cluster.want("big", TaskSpec(model="m99", definition=_too_big()))
+    assert site.plan(thorough=True)[0].asleep == {"big": ["n1"]}
+    cluster.nodes.update("n1", NodeState(state="lost", boot="1"))
+    assert site.plan()[0].asleep == {}
+
+
+def test_a_task_with_stand_ins_that_is_removed_takes_its_models_along() -> None:
+    site = settled()
+    stand_in = StandIn(model="m98", definition=definition(98, encoder="stand-in"))
+    spec = TaskSpec(model="m99", definition=definition(99, encoder="best"), stand_ins=[stand_in])
+    site.cluster.want("own", spec)
+    for _ in range(3):
+        site.plan(thorough=True)
+        site.load()
+    assert site.plan(thorough=True)[0].stand_ins
+    site.cluster.want("own", None)
+    found, _ = site.plan()
+    assert not found.stand_ins
+    assert joined(found.modules, found.spare).keys().isdisjoint({"best", "stand-in"})
+    check(site, site.plan()[0])
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        definition(99, encoder="other-name", prefix="same"),  # the same module: removed, it has the second's name again
+        definition(99, encoder="mine", prefix="another"),  # the same name for another module
+        definition(99, encoder="mine", prefix="same", memory_mb=400.0),  # the same module, of another size
+    ],
+)
+def test_a_task_that_defines_a_module_of_another_task_concerns_that_task(first: Definition) -> None:
+    site = settled()
+    site.cluster.want("zz", TaskSpec(model="m99", definition=definition(99, encoder="mine", prefix="same")))
+    site.plan(thorough=True)
+    site.plan()
+    assert not site.replanner.was_whole
+    for spec in (TaskSpec(model="m99", definition=first), None):
+        site.cluster.want("aa", spec)  # sorted first: its definitions come before
+        check(site, site.plan()[0])
+        assert site.replanner.was_whole
+    assert "zz" in site.plan()[0].ranks
+
+
+def test_a_report_that_is_removed_is_a_report_with_news() -> None:
+    site = settled()
+    before = site.cluster.snapshot()
+    placement, _ = site.plan()
+    node = holding(site)
+    modules = {spec.id for spec in site.cluster.plans[node].modules}
+    site.cluster.take_report(node, None, NOW)
+    found = changes_since(LastPlan(before, placement, before.usable()), site.cluster, NOW)
+    assert found is not None
+    assert found.modules == modules
 
 
 def test_routes_of_tasks_that_are_gone_are_forgotten() -> None:

@@ -39,3 +39,12 @@ def test_a_task_removed_while_its_plan_was_made_gets_neither_route_nor_gateway()
     assert {node: one.modules for node, one in left.assignments.items()} == {
         node: one.modules for node, one in decision.assignments.items()
     }
+
+
+def test_a_snapshot_that_is_taken_while_a_plan_is_made_knows_what_changes_in_it() -> None:
+    cluster = make_facts("noop")
+    with cluster.indexed():
+        assert cluster.usable() == ["a", "b"]
+        snapshot = cluster.snapshot()
+        lose(snapshot, "a")
+        assert snapshot.usable() == ["b"]
