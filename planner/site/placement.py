@@ -108,9 +108,10 @@ def _place_on_the_steady(cluster: ClusterState, solvers: Solvers, now: float) ->
     pressed = {node: max(0.0, memory_mb_by_node - cluster.pressure(node)) for node, memory_mb_by_node in full.items()}
     steady = {node: memory_mb_by_node for node, memory_mb_by_node in pressed.items() if node not in held}
     if len(steady) < len(full):
-        placement = replace(place_in(cluster, solvers, now, steady), held=held)
-        if not placement.errors:
-            return placement
+        with suppress(NoCapacityError):  # no way from what answers now to a better model, without the nodes held down
+            placement = replace(place_in(cluster, solvers, now, steady), held=held)
+            if not placement.errors:
+                return placement
     placement = place_in(cluster, solvers, now, pressed)
     if pressed != full and any(placement.shortfall):  # required copies stay in spite of the pressure; others go
         unpressed = place_in(cluster, replace(solvers, fill=None), now, full)

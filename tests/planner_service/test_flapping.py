@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from s2m3.planner.site import placement
 from s2m3.planner.site.cluster_state import ClusterState
 from s2m3.planner.site.decision import decide
 from s2m3.planner.site.flapping import Flapping
-from s2m3.planner.site.placement import place
+from s2m3.planner.site.placement import Placement, Solvers, place
+from s2m3.planner.site.placement_instance import MemoryByNode
 from s2m3.planner.site.placer import placer, second_copies_in_spare
 from s2m3.planner.site.published_documents import Documents
+from s2m3.schemas.errors import NoCapacityError
 from s2m3.schemas.messages import Plan, Reported
 from tests.planner_service.site import hold, join, lose, make_facts
 
@@ -119,6 +122,25 @@ def test_a_node_that_alone_can_hold_something_is_used_although_it_flaps() -> Non
         site.now += 5
         site.back("b", 400.0, f"boot-{n}")
         assert site.serves("whisper-tiny-en-encoder", "whisper-tiny-en-decoder")
+
+
+def test_where_there_is_no_way_without_the_nodes_that_flap_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = make_facts("noop")
+    for _ in range(3):
+        cluster.flapping.came("b", 0.0)
+        cluster.flapping.left("b", 0.0)
+    cluster.flapping.came("b", 0.0)
+
+    def place_in(cluster: ClusterState, solvers: Solvers, now: float, memory_mb_by_node: MemoryByNode) -> Placement:
+        if "b" not in memory_mb_by_node:
+            raise NoCapacityError("the model that answers now fits nowhere else meanwhile")
+        return place_in_all(cluster, solvers, now, memory_mb_by_node)
+
+    place_in_all = placement.place_in
+    monkeypatch.setattr(placement, "place_in", place_in)
+    found = place(cluster, BETTER, 0.0)
+    assert found.modules.keys() == {*NOOP}
+    assert not found.held
 
 
 def test_a_ready_copy_that_comes_back_stays_until_its_replacement_is_ready() -> None:
