@@ -25,8 +25,8 @@ coverage: $(VENV)/.dev mosquitto
 	$(BIN)/python -m pytest -q -n $(JOBS) --cov --cov-report=term --cov-report=html:build/coverage $(IN_PROCESS)
 IN_PROCESS := tests/agents tests/bindings tests/broker tests/planner tests/planner_service tests/schemas
 
-# How many changes of the pure modules the fast tests notice: at least 90 %, else it fails. A tenth of them is drawn, a
-# quarter of an hour on two free cores; `ARGS="--share 1"` takes all 16,300, over two hours (--resume goes on with a run
+# How many changes of the pure modules the fast tests notice: at least 90 %, else it fails. A tenth of them is drawn, more
+# than half an hour on two free cores; `ARGS="--share 1"` takes all 17,800, in hours (--resume goes on with a run
 # that was ended, and takes what a smaller share has shown). `ARGS="--share 0.05 s2m3.broker.*"` takes a twentieth of some
 # modules' mutants, --show prints survivors.
 mutation: $(VENV)/.dev

@@ -1,6 +1,6 @@
 """`make mutation`: changes the pure modules, one expression at a time, and counts what the fast tests notice (mutmut).
 
-Of 16,300 mutants it draws a tenth (`--share`): a quarter of an hour on two free cores; all of them take over two hours.
+Of 17,800 mutants it draws a tenth (`--share`): more than half an hour on two free cores; all of them take hours.
 Prints the share of mutants killed per module, and for all with the margin (95 %) of the draw; writes
 bench/results/mutation.json, and fails below the least share.
 What is mutated, and by which tests, is in pyproject.toml ([tool.mutmut]).

@@ -187,13 +187,20 @@ def _carry_out(cluster: ClusterState, placement: Placement) -> None:
     }
 
 
-def test_after_plans_of_changes_alone_better_places_are_looked_for_when_it_is_time(
-    loop: Loop, cluster: ClusterState, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def _planned_by_changes(loop: Loop, cluster: ClusterState, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorded]:
+    """A scheduler that plans what changed on a site of any size, after its first plan, which is carried out."""
     monkeypatch.setattr(plan_thread, "Replanner", partial(Replanner, 0))
     with scheduled(loop, cluster) as made:
         loop.call(lambda: made.scheduler.now(thorough=True))
         loop.call(partial(_carry_out, cluster, made.plan()))
+        yield made
+
+
+def test_after_plans_of_changes_alone_better_places_are_looked_for_when_it_is_time(
+    loop: Loop, cluster: ClusterState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _planned_by_changes(loop, cluster, monkeypatch) as made:
 
         def add() -> None:
             cluster.want("again", TaskSpec(model="noop"))
@@ -213,10 +220,7 @@ def test_after_plans_of_changes_alone_better_places_are_looked_for_when_it_is_ti
 def test_an_order_is_not_taken_for_the_plan_that_follows_a_change(
     loop: Loop, cluster: ClusterState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_thread, "Replanner", partial(Replanner, 0))
-    with scheduled(loop, cluster) as made:
-        loop.call(lambda: made.scheduler.now(thorough=True))
-        loop.call(partial(_carry_out, cluster, made.plan()))
+    with _planned_by_changes(loop, cluster, monkeypatch) as made:
 
         def order() -> None:
             made.may_plan = False
@@ -234,10 +238,7 @@ def test_an_order_is_not_taken_for_the_plan_that_follows_a_change(
 def test_a_search_is_made_up_for_if_the_plan_that_left_it_out_was_of_the_whole_site(
     loop: Loop, cluster: ClusterState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_thread, "Replanner", partial(Replanner, 0))
-    with scheduled(loop, cluster) as made:
-        loop.call(lambda: made.scheduler.now(thorough=True))
-        loop.call(partial(_carry_out, cluster, made.plan()))
+    with _planned_by_changes(loop, cluster, monkeypatch) as made:
         loop.call(made.scheduler.now)
         made.plan()
 
