@@ -19,6 +19,7 @@ class Reachability:
     """
 
     def __init__(self) -> None:
+        self._keepalives: dict[str, float] = {}
         #: node -> when it is silent, unless it is heard again
         self._silent_at: dict[str, float] = {}
         self._silent: frozenset[str] = frozenset()
@@ -28,17 +29,27 @@ class Reachability:
     def heard(self, node: str, keepalive_s: float, now: float) -> None:
         """Notes a heartbeat."""
         if keepalive_s > 0:
+            self._keepalives[node] = keepalive_s
             self._silent_at[node] = now + _KEEPALIVES * keepalive_s
             self._next = min(self._next, self._silent_at[node]) if node not in self._silent else float("-inf")
 
     def forget(self, node: str) -> None:
         """Drops a node that is lost or not used any more."""
+        self._keepalives.pop(node, None)
         if self._silent_at.pop(node, None) is not None:
             self._next = float("-inf")
 
-    def clear(self) -> None:
-        """Drops all nodes: the connection was lost, or this process slept and has not read what came meanwhile."""
+    def suspend(self) -> None:
+        """Lets no node be silent, as nothing is heard: the connection was lost."""
         self._silent_at.clear()
+        self._next = float("-inf")
+
+    def excuse(self, now: float) -> None:
+        """Counts each node's silence from now on: the connection is new, or this process slept.
+
+        Nodes that were heard before and are not heard any more become silent all the same.
+        """
+        self._silent_at = {node: now + _KEEPALIVES * keepalive_s for node, keepalive_s in self._keepalives.items()}
         self._next = float("-inf")
 
     def silent(self, now: float) -> frozenset[str]:
@@ -51,3 +62,7 @@ class Reachability:
     def silent_at(self, nodes: Iterable[str]) -> float:
         """Returns when the first of some nodes is silent, if none is heard again; infinity if none ever is."""
         return min((self._silent_at.get(node, float("inf")) for node in nodes), default=float("inf"))
+
+    def by_silence(self, nodes: Iterable[str]) -> list[str]:
+        """Returns some nodes, the one that is silent first, if none is heard again, at the head."""
+        return sorted(nodes, key=lambda node: (self._silent_at.get(node, float("inf")), node))

@@ -52,12 +52,15 @@ class RoutingTable:
         self._newest.clear()
         self.nodes.forget()
         self.backlog.queued.clear()
-        self.reach.clear()
+        self.reach.suspend()
 
     def take_node(self, node: str, state: NodeState | None) -> tuple[bool, bool]:
         """Takes a node's state; returns whether the state is new, and whether the node's earlier process is gone."""
         boot = self.nodes.boot(node)
-        if not self.nodes.update(node, state) or state is None:
+        is_new = self.nodes.update(node, state)
+        if state is None:
+            self.reach.forget(node)
+        if not is_new or state is None:
             return False, False
         new_process = boot not in (None, state.boot)
         if new_process:  # it has loaded nothing yet, but the route documents still name the old process's modules
@@ -99,12 +102,28 @@ class RoutingTable:
         return router.below(pending.rank, self.backlog, self.nodes.lost, pending.avoid | avoid | self.reach.silent(now))
 
     def elsewhere(self, pending: Pending, now: float) -> Chosen | None:
-        """Returns a route for a request without an answer: over other nodes, else by a lower model, else as it was."""
-        used = {hop.node for hop in (pending.route or {}).values()}
+        """Returns a route for a request without an answer: over other nodes than those that it was sent to.
+
+        Without such a route: one that leaves out the silent ones of its nodes, else that of a lower model, else one
+        that leaves out a single node (first the one that was heard longest ago), else the route as it was.
+        """
+        used = frozenset(hop.node for hop in (pending.route or {}).values())
         other = self.choose(pending, now, avoid=used)
         if other is None or other.doc.rank > pending.rank or not other.nodes & (pending.avoid | used):
             return other
-        return self.below(pending, now, avoid=used) or other
+        heard = self._without(used & self.reach.silent(now), pending, now)
+        if heard is not None and not heard.nodes >= used and not heard.nodes & pending.avoid:
+            return heard
+        if (lower := self.below(pending, now, avoid=used)) is not None:
+            return lower
+        each = (self._without({node}, pending, now) for node in self.reach.by_silence(used))
+        return next((one for one in each if one is not None), other)
+
+    def _without(self, nodes: AbstractSet[str], pending: Pending, now: float) -> Chosen | None:
+        """Returns a route at a request's rank that uses none of some nodes; None if there is none."""
+        avoid, lost = pending.avoid | self.reach.silent(now), self.nodes.lost | nodes
+        chosen = self.routers[pending.task].choose(self.backlog, lost=lost, avoid=avoid, best=pending.rank)
+        return chosen if chosen is not None and chosen.doc.rank == pending.rank else None
 
     def has_other_replica(self, pending: Pending, now: float) -> bool:
         """Returns whether the model that a request was sent to has a route over nodes that have not failed it."""

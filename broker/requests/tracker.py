@@ -174,6 +174,7 @@ class RequestTracker:
     def on_link_up(self, now: float) -> list[Action]:
         """Handles a restored connection: answers may have been lost meanwhile, so all requests are sent again."""
         self._up_since = now
+        self._table.reach.excuse(now)
         for pending in self._pending.values():
             self._end_attempt(pending)
             self._schedule(pending)
@@ -197,7 +198,7 @@ class RequestTracker:
         """Does what is due: deadlines, retries, sending to other replicas."""
         actions: list[Action] = []
         if self._timers and self._timers[0][0] < now - _FROZEN_S:
-            self._table.reach.clear()
+            self._table.reach.excuse(now)
         while self._timers and self._timers[0][0] <= now:
             pending = self._pending.get(heapq.heappop(self._timers)[2])
             if pending is not None:
@@ -220,7 +221,7 @@ class RequestTracker:
             pending.silence_ends = self._table.reach.silent_at(nodes_of(pending.route).values())
         if pending.route is not None and now >= min(pending.silence_ends, pending.patience_ends):
             pending.silence_ends = float("inf")
-            return self._try_elsewhere(pending, now, only_others=now < pending.patience_ends)
+            return self._try_elsewhere(pending, now, only_heard=now < pending.patience_ends)
         since = self.awaited.since(pending.task, self._up_since)
         if self._has_unknown_task(pending) and now >= pending.unknown_at(since):
             return [self._finish(pending, now, pending.unknown_error(since))]
@@ -300,24 +301,23 @@ class RequestTracker:
         ms_left = (min(pending.deadline, pending.rank_ends) - now) * 1000
         return [*pending.sends(chosen.doc, inputs, self._reply_to, ms_left)]
 
-    def _try_elsewhere(self, pending: Pending, now: float, *, only_others: bool = False) -> list[Action]:
-        """Sends a request without an answer to other nodes, or unless `only_others` once more to the same."""
-        if not only_others:
+    def _try_elsewhere(self, pending: Pending, now: float, *, only_heard: bool = False) -> list[Action]:
+        """Sends a request without an answer elsewhere, or unless `only_heard` once more to nodes that it had left."""
+        if not only_heard:
             pending.patience_ends = float("inf")
         doc, other = self._doc(pending), self._table.elsewhere(pending, now)
-        if doc is None or pending.route is None:
+        if doc is None or other is None or pending.route is None:
             return []
-        same = other is not None and nodes_of(other.route) == nodes_of(pending.route)
-        if other is None or (same and (only_others or pending.repeated)):
+        left_out = set(nodes_of(pending.route).values()) - other.nodes
+        is_again = not left_out - pending.avoid
+        if other.nodes & self._table.reach.silent(now) if only_heard else is_again and pending.repeated:
             return []
         try:
             given = given_of(doc, pending, other.doc)
         except S2M3Error:  # the task's inputs have changed since; the attempt in flight may still be answered
             return []
-        if same:  # the message may have been lost; if it still waits in a queue, the node runs it only once
-            pending.repeated = True
-        else:
-            pending.avoid |= {hop.node for hop in pending.route.values()}
+        pending.repeated |= is_again  # its message may have been lost; a node that has it in a queue runs it once
+        pending.avoid |= left_out
         self._end_attempt(pending)
         return self._send(pending, other, given, now)
 

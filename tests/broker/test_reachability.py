@@ -43,7 +43,34 @@ def test_forgotten_nodes_are_not_silent() -> None:
     reach.forget("a")
     reach.forget("never heard")
     assert reach.silent(9.0) == {*"bc"}
-    reach.clear()
+    reach.suspend()
     assert reach.silent(9.0) == NOBODY
-    reach.heard("a", 5.0, 10.0)
-    assert reach.silent(18.0) == {"a"}
+    assert reach.silent_at("bc") == float("inf")
+    reach.heard("b", 5.0, 10.0)
+    assert reach.silent(18.0) == {"b"}
+
+
+def test_after_a_new_connection_nodes_have_their_time_again_and_are_silent_if_they_are_not_heard() -> None:
+    reach = Reachability()
+    reach.heard("quick", 5.0, 0.0)
+    reach.heard("slow", 10.0, 0.0)
+    reach.heard("lost", 5.0, 0.0)
+    assert reach.silent(9.0) == {"quick", "lost"}
+    reach.suspend()
+    reach.forget("lost")
+    reach.excuse(20.0)
+    assert reach.silent(20.0) == NOBODY
+    reach.heard("quick", 2.5, 21.0)
+    assert reach.silent(35.9) == {"quick"}
+    assert reach.silent(36.0) == {"quick", "slow"}
+    reach.excuse(40.0)
+    assert reach.silent(43.9) == NOBODY
+    assert reach.silent(44.0) == {"quick"}, "by its newest keepalive"
+    assert reach.silent(56.0) == {"quick", "slow"}
+
+
+def test_nodes_in_the_order_in_which_they_become_silent() -> None:
+    reach = Reachability()
+    for node, keepalive_s, at in (("a", 5.0, 3.0), ("b", 10.0, 1.0), ("c", 5.0, 0.0)):
+        reach.heard(node, keepalive_s, at)
+    assert reach.by_silence(["unknown", "b", "strange", "a", "c"]) == ["c", "a", "b", "strange", "unknown"]
