@@ -64,5 +64,5 @@ class Reachability:
         return min((self._silent_at.get(node, float("inf")) for node in nodes), default=float("inf"))
 
     def by_silence(self, nodes: Iterable[str]) -> list[str]:
-        """Returns some nodes, the one that is silent first, if none is heard again, at the head."""
-        return sorted(nodes, key=lambda node: (self._silent_at.get(node, float("inf")), node))
+        """Returns some nodes: those never heard, then the others in the order in which they become silent."""
+        return sorted(nodes, key=lambda node: (self._silent_at.get(node, float("-inf")), node))

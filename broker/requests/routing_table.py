@@ -105,7 +105,7 @@ class RoutingTable:
         """Returns a route for a request without an answer: over other nodes than those that it was sent to.
 
         Without such a route: one that leaves out the silent ones of its nodes, else that of a lower model, else one
-        that leaves out a single node (first the one that was heard longest ago), else the route as it was.
+        that leaves out a single node (one never heard, or heard longest ago, before others), else the route as it was.
         """
         used = frozenset(hop.node for hop in (pending.route or {}).values())
         other = self.choose(pending, now, avoid=used)

@@ -69,8 +69,8 @@ def test_after_a_new_connection_nodes_have_their_time_again_and_are_silent_if_th
     assert reach.silent(56.0) == {"quick", "slow"}
 
 
-def test_nodes_in_the_order_in_which_they_become_silent() -> None:
+def test_nodes_never_heard_come_before_the_others_in_the_order_in_which_these_become_silent() -> None:
     reach = Reachability()
     for node, keepalive_s, at in (("a", 5.0, 3.0), ("b", 10.0, 1.0), ("c", 5.0, 0.0)):
         reach.heard(node, keepalive_s, at)
-    assert reach.by_silence(["unknown", "b", "strange", "a", "c"]) == ["c", "a", "b", "strange", "unknown"]
+    assert reach.by_silence(["unknown", "b", "strange", "a", "c"]) == ["strange", "unknown", "c", "a", "b"]
