@@ -64,6 +64,7 @@ class Bench:
         self.done: dict[str, tuple[str, Timing]] = {}
         self.errors: dict[str, S2M3Error] = {}
         self.finished: dict[str, str] = {}
+        self.further: dict[str, Mapping[str, Value]] = {}
         self.pieces: list[tuple[int, int, int, str]] = []
         self.has_room = True
 
@@ -76,7 +77,9 @@ class Bench:
             return error
 
     def finish(self, item: Item, outputs: Mapping[str, Value], timing: Timing) -> None:
-        assert outputs.keys() == {"text", "finished"}
+        further = {port: value for port, value in outputs.items() if port not in {"text", "finished"}}
+        if further:
+            self.further[name(item.work)] = further
         self.finished[name(item.work)] = str(outputs["finished"])
         self.done[name(item.work)] = (str(outputs["text"]), timing)
 
@@ -196,6 +199,36 @@ def test_an_input_after_which_no_token_can_follow_is_bad_input(made: Callable[..
     bench.writer.most_tokens = lambda prepared: 1  # type: ignore[method-assign]  # noqa: ARG005
     bench.step(bench.item("x y"))
     assert bench.text("x y") == "x"
+
+
+def test_a_format_is_bad_input_but_for_a_module_whose_texts_follow_it(made: Callable[..., Bench]) -> None:
+    bench = made()
+    bench.step(bench.item("a b", format="json"), bench.item("x y"), times=3)
+    assert bench.errors["a b"].detail == "options.format: this model's texts follow no format"
+    assert bench.text("x y") == "x y"
+    vars(bench.writer)["follows_formats"] = True
+    bench.step(bench.item("p q", format="json"), times=3)
+    assert bench.text("p q") == "p q"
+
+
+def test_what_was_prepared_already_is_not_prepared_again(made: Callable[..., Bench]) -> None:
+    bench = made()
+    ahead = replace(bench.item("a b"), prepared=["p", "q"])
+    bench.step(ahead, times=3)
+    assert bench.text("a b") == "p q"
+
+
+def test_an_answer_has_the_further_outputs_of_its_text(made: Callable[..., Bench]) -> None:
+    bench = made()
+    begin = bench.writer.begin
+
+    def heard(prepared: list[str], options: Options) -> Any:
+        row = begin(prepared, options)
+        return type("Heard", (type(row),), {"outputs": {"language": "de"}})(row.words, row.draw, row.tokens)
+
+    bench.writer.begin = heard  # type: ignore[method-assign]
+    bench.step(bench.item("a b"), times=3)
+    assert bench.further == {"a b": {"language": "de"}}
 
 
 def test_an_input_that_cannot_be_read_fails_alone(made: Callable[..., Bench]) -> None:

@@ -175,8 +175,22 @@ def test_readers_of_one_model_are_not_given_one_that_takes_another_kind_of_what_
     ready(cluster, "a", "efficientnet-lite0", "imagenet-linear", "minilm", "conse")
     route = decide(cluster, placed(cluster)).routes["porch"]
     assert (route.model, route.rank) == ("vqa", 0)
-    assert route.ranks[1].fixed == {"text": ["a cat", "a dog"]}
+    assert [one.fixed for one in route.ranks] == [{}, {"text": ["a cat", "a dog"]}, {}]
     assert route.rank_on(frozenset("a")) == 1
+
+
+def test_readers_of_one_model_are_given_what_the_task_takes_and_the_values_of_the_stand_in() -> None:
+    cluster = make_facts(nodes={"a": 1000.0})
+    stand_in = StandIn(model="retrieval", inputs={"text": ["a cat", "a dog"]})
+    cluster.want("porch", TaskSpec(model="clip-classification", stand_ins=[stand_in], threshold=0.5))
+    route = decide(cluster, placed(cluster)).routes["porch"]
+    assert (route.rank, route.inputs, route.defaults) == (0, {"image": "image"}, {})
+    assert [one.threshold for one in route.ranks] == [0.5, None]
+    ready(cluster, "a", "efficientnet-lite0", "imagenet-linear", "minilm", "conse")
+    route = decide(cluster, placed(cluster)).routes["porch"]
+    assert (route.rank, route.inputs) == (1, {"image": "image", "text": "texts"})
+    assert route.defaults == {"text": ["a cat", "a dog"]}
+    assert route.threshold is None, "calibrated on the scores of another model"
 
 
 def test_the_model_that_answers_stays_until_the_better_one_is_ready() -> None:

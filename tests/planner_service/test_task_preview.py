@@ -36,6 +36,8 @@ def test_a_new_model_costs_the_modules_that_no_node_holds() -> None:
     assert new == set(CATALOGUE.models["retrieval"].module_ids) - set(CLASSIFIES)
     assert found.added_mb == pytest.approx(_mb(*new), abs=0.2)
     assert {node for one in found.modules for node in one.nodes} == {"a"}
+    assert [one.role for one in found.modules] == [CATALOGUE.modules[one.id].role for one in found.modules]
+    assert found.rank == 0
 
 
 def test_a_preview_changes_nothing() -> None:
@@ -64,6 +66,14 @@ def test_a_task_that_would_get_its_stand_in_is_named() -> None:
         hold(cluster, "a", *best)
         found = preview_task(cluster.snapshot(), "speech", speech, solve, 0.0)
         assert found.displaced.keys() == displaced
+        assert all("no_capacity" in why and "MB" in why for why in found.displaced.values())
+
+
+def test_a_task_of_which_only_the_stand_in_fits_is_previewed_on_that() -> None:
+    cluster = make_facts(nodes={"a": _mb(*CATALOGUE.models["retrieval"].module_ids) + 10})
+    spec = TaskSpec(model="siglip-base", stand_ins=[StandIn(model="retrieval")])
+    found = preview_task(cluster.snapshot(), "which", spec, solve, 0.0)
+    assert (found.model, found.rank) == ("retrieval", 1)
 
 
 def test_in_the_moments_after_a_loss_nobody_knows() -> None:

@@ -211,3 +211,26 @@ def test_an_error_names_code_detail_step_and_node() -> None:
         "request": shown_id(b"\xab" * 16),
         "error": {"code": "busy", "detail": "64 wait", "step": "image", "node": "pi5"},
     }
+
+
+def test_of_a_request_that_was_cut_the_transaction_is_found_where_it_is_the_first_key() -> None:
+    cut = b'{"inputs":{"image":{"base64":"/9j/4AAQ'
+    for first, found in ((b'"t\\"1"', 't"1'), (b"-7.5e1", -75.0), (b"12", 12)):
+        assert transaction_of(b' { "transaction" : ' + first + b"," + cut[1:]) == found
+    for none in (cut, b'{"transaction":1.2.3,"inputs":{', b'{"transaction":"t', b'{"transaction":true,"inputs":{'):
+        assert transaction_of(none) is None
+
+
+def test_raw_sound_says_what_it_is_in_its_content_type_or_its_data_url() -> None:
+    samples, said = bytes(range(32)), "audio/L16;rate=16000;endian=little"
+    text = base64.b64encode(samples).decode()
+    given: list[Any] = [
+        {"base64": text, "content_type": said},
+        {"base64": f"data:{said};base64,{text}"},
+        f"data:{said};base64,{text}",
+    ]
+    kinds: dict[str, Kind] = {"sound": "audio"}
+    for value in given:
+        found = read_inputs(kinds, {"sound": value}, {})["sound"]
+        assert isinstance(found, bytes)
+        assert (found[:4], found[44:]) == (b"RIFF", samples)
