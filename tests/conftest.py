@@ -1,5 +1,6 @@
 """Fixtures that the whole suite shares: a real broker of each kind, and clusters of real processes on it."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: _place(item.path.relative_to(item.config.rootpath / "tests").as_posix()))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leaves slow tests out against mutants of other modules than those that they are marked to hold."""
+    marker, mutant = item.get_closest_marker("mutants_of"), os.environ.get("MUTANT_UNDER_TEST", "")
+    if marker is not None and "__mutmut_" in mutant and not mutant.startswith(marker.args):
+        pytest.skip("a slow test of other modules")
 
 
 def _is_left_out(item: pytest.Item) -> bool:

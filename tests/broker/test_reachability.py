@@ -41,6 +41,7 @@ def test_forgotten_nodes_are_not_silent() -> None:
         reach.heard(node, 5.0, 0.0)
     assert reach.silent(9.0) == {*"abc"}
     reach.forget("a")
+    assert reach.silent(9.0) == {*"bc"}
     reach.forget("never heard")
     assert reach.silent(9.0) == {*"bc"}
     reach.suspend()

@@ -16,6 +16,10 @@ from s2m3.schemas.instance import Instance, parse_instance
 from tests.command import s2m3_here
 from tests.planner import naive
 
+pytestmark = pytest.mark.mutants_of(
+    "s2m3.planner.solving.churn.", "s2m3.planner.solving.churn_record.", "s2m3.schemas.churn_trace."
+)
+
 HOME = Path(__file__).parents[2] / "examples" / "home.json"
 DEVICES = ["a", "b"]
 

@@ -21,6 +21,10 @@ from s2m3.schemas.specs import Definition
 from s2m3.schemas.tasks import StandIn
 from tests.planner_service.planned_site import NOW, QUICKLY, PlannedSite, definition
 
+pytestmark = pytest.mark.mutants_of(
+    "s2m3.planner.site.replanner.", "s2m3.planner.site.incremental_placement.", "s2m3.planner.site.known_routes."
+)
+
 _AMPLE_MB = 450.0
 
 
