@@ -10,7 +10,17 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
 from s2m3.broker.mqtt.message import Outgoing
-from s2m3.broker.mqtt.properties import Packed, Properties, bearable, may_expire, named, pack, received, unpack
+from s2m3.broker.mqtt.properties import (
+    Packed,
+    Properties,
+    bearable,
+    may_expire,
+    named,
+    pack,
+    received,
+    sends_one_by_one,
+    unpack,
+)
 from s2m3.schemas.errors import BadInputError
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), exclude_characters="\ufeff"), max_size=30)
@@ -240,3 +250,9 @@ def test_paho_packs_by_the_names_we_give_it_what_we_pack_ourselves(
 def test_by_name_too_a_property_longer_than_the_protocol_has_room_for_is_refused() -> None:
     with pytest.raises(BadInputError, match="at most 65535"):
         named(Outgoing("t", b"", correlation=b"x" * 65_536))
+
+
+def test_a_broker_without_shared_subscriptions_sends_one_message_after_the_other() -> None:
+    assert sends_one_by_one(SimpleNamespace(SharedSubscriptionAvailable=0))
+    assert not sends_one_by_one(SimpleNamespace(SharedSubscriptionAvailable=1))
+    assert not sends_one_by_one(SimpleNamespace())

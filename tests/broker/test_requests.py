@@ -117,6 +117,13 @@ def test_the_result_of_an_earlier_attempt_ends_it_all_the_same() -> None:
     assert result(made.on_answer(ok(attempt=1), 2.2)).error is None
 
 
+def test_a_result_has_the_times_that_its_answer_says() -> None:
+    made = requests("a")
+    made.submit(ID, "t", {"x": "a"}, None, 0.0)
+    timings = {"head": Timing("a", 1.0, 2.0, 3)}
+    assert result(made.on_answer(replace(ok(), timings=timings), 2.2)).timings == timings
+
+
 def test_an_error_that_trying_again_would_not_change_ends_it() -> None:
     made = requests("a", "b")
     made.submit(ID, "t", {"x": "a"}, None, 0.0)

@@ -281,6 +281,12 @@ def begun(made: RequestTracker, **options: Any) -> Work:
     return sent(made.submit(ID, "t", {"x": "a"}, 100.0, 0.0, **options))
 
 
+def test_how_long_a_request_waits_for_a_sleeping_node_is_no_option_of_the_writer() -> None:
+    options = begun(writing("a"), options={"wait_s": 60, "max_tokens": 5}).hop.options
+    assert options is not None
+    assert (options.wait_s, options.max_tokens) == (None, 5)
+
+
 def text(actions: list[Action]) -> list[tuple[int, str]]:
     """Returns what is to be shown, as position and text."""
     deltas = [action for action in actions if isinstance(action, EmitDelta)]

@@ -79,6 +79,10 @@ STEP = {"id": "image", "module": "vit"}
         ("tasks.0.steps.0", {**STEP, "after": ["image"]}, "a cycle"),
         ("tasks.0.steps.1.after", [], "two heads: head, image"),
         ("tasks.0.steps.1.id", "image", "steps: 'image' is there twice"),
+        ("tasks.0.wieght", 1.0, "tasks.0.wieght: unknown key; did you mean weight?"),
+        ("tasks.0.steps.0.modul", "vit", "did you mean module?"),
+        ("devices.0.mpbs", 100, "did you mean mbps?"),
+        ("max_replica", 1, "did you mean max_replicas?"),
     ],
 )
 def test_a_mistake_is_named_with_its_key(path: str, value: Any, said: str) -> None:

@@ -94,7 +94,8 @@ def test_who_left_in_order_and_has_a_wake_address_is_woken_and_nobody_else() -> 
     planner = Planner()
     planner.cluster.settings["a"] = planner.cluster.settings["b"] = NodeSettings(wake="52:54:00:12:34:56")
     lose(planner.cluster, "a", left=True)
-    assert planner.told("wake", b'{"node": "a"}').status == "ok"
+    response = planner.told("wake", b'{"node": "a", "transaction": 5}')
+    assert (response.status, response.transaction) == ("ok", 5)
     lose(planner.cluster, "b")
     for node in ("b", "gone"):
         response = planner.told("wake", f'{{"node": "{node}"}}'.encode())
