@@ -82,10 +82,14 @@ class Pending:
                 self.wake_ends = self.started + wait_s
                 self.deadline += wait_s
             return True
-        if self.wake_ends is not None:
+        self.ends_wait(now)
+        return False
+
+    def ends_wait(self, now: float) -> None:
+        """Ends the wait for a sleeping node: the rest of it does not count for the deadline."""
+        if self.wake_ends is not None and self.deadline is not None:
             self.deadline -= self.wake_ends - min(now, self.wake_ends)
             self.wake_ends = None
-        return False
 
     def is_to_be_sent(self, now: float) -> bool:
         """Returns whether the pause before its next attempt, or its wait for a sleeping node, is over now."""

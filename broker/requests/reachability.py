@@ -59,9 +59,10 @@ class Reachability:
             self._next = min((at for at in self._silent_at.values() if at > now), default=float("inf"))
         return self._silent
 
-    def silent_at(self, nodes: Iterable[str]) -> float:
-        """Returns when the first of some nodes is silent, if none is heard again; infinity if none ever is."""
-        return min((self._silent_at.get(node, float("inf")) for node in nodes), default=float("inf"))
+    def next_silence(self, nodes: Iterable[str], now: float) -> float:
+        """Returns when the next of some nodes falls silent, if none is heard until then; infinity if none ever does."""
+        times = (self._silent_at.get(node, float("inf")) for node in nodes)
+        return min((at for at in times if at > now), default=float("inf"))
 
     def by_silence(self, nodes: Iterable[str]) -> list[str]:
         """Returns some nodes: those never heard, then the others in the order in which they become silent."""

@@ -86,8 +86,21 @@ class RoutingTable:
         router = self.routers.get(pending.task)
         if router is None:
             return None
-        avoid = pending.avoid | avoid | self.reach.silent(now)
-        return router.choose(self.backlog, lost=self.nodes.lost, avoid=avoid, best=pending.rank)
+        return self._heard_first(router, pending, now, avoid=pending.avoid | avoid, lost=self.nodes.lost)
+
+    def _heard_first(
+        self, router: RankedRouter, pending: Pending, now: float, *, avoid: AbstractSet[str], lost: AbstractSet[str]
+    ) -> Chosen | None:
+        """Returns a request's route, over a node that is silent only where no other has the module.
+
+        A node that failed the request is asked before one that is silent.
+        """
+        silent = self.reach.silent(now)
+        chosen = router.choose(self.backlog, lost=lost, avoid=avoid | silent, best=pending.rank)
+        if chosen is None or not silent or not chosen.nodes & silent:
+            return chosen
+        heard = router.choose(self.backlog, lost=lost | silent, avoid=avoid, best=pending.rank)
+        return heard if heard is not None and heard.doc.rank == chosen.doc.rank else chosen
 
     def with_options(self, chosen: Chosen, options: Options, *, stream: bool) -> Route:
         """Returns a chosen route with the request's generation options and the task's tolerance at its steps."""
@@ -99,30 +112,38 @@ class RoutingTable:
         router = self.routers.get(pending.task)
         if router is None:
             return None
-        return router.below(pending.rank, self.backlog, self.nodes.lost, pending.avoid | avoid | self.reach.silent(now))
+        silent = self.reach.silent(now)
+        heard = router.below(pending.rank, self.backlog, self.nodes.lost | silent, pending.avoid | avoid)
+        return heard or router.below(pending.rank, self.backlog, self.nodes.lost, pending.avoid | avoid | silent)
 
     def elsewhere(self, pending: Pending, now: float) -> Chosen | None:
         """Returns a route for a request without an answer: over other nodes than those that it was sent to.
 
         Without such a route: one that leaves out the silent ones of its nodes, else that of a lower model, else one
-        that leaves out a single node (one never heard, or heard longest ago, before others), else the route as it was.
+        that leaves out a single node (a silent one first, then one never heard, then the one heard longest ago), else
+        the route as it was.
         """
         used = frozenset(hop.node for hop in (pending.route or {}).values())
         other = self.choose(pending, now, avoid=used)
         if other is None or other.doc.rank > pending.rank or not other.nodes & (pending.avoid | used):
             return other
-        heard = self._without(used & self.reach.silent(now), pending, now)
-        if heard is not None and not heard.nodes >= used and not heard.nodes & pending.avoid:
+        silent = used & self.reach.silent(now)
+        heard = self._without(silent, pending, now) if silent else None
+        if heard is not None and not heard.nodes & pending.avoid:
             return heard
-        if (lower := self.below(pending, now, avoid=used)) is not None:
+        lower = self.below(pending, now, avoid=used)
+        if lower is not None and not (heard is not None and lower.nodes & self.reach.silent(now)):
             return lower
-        each = (self._without({node}, pending, now) for node in self.reach.by_silence(used))
+        if heard is not None:
+            return heard
+        order = [*self.reach.by_silence(silent), *self.reach.by_silence(used - silent)]
+        each = (self._without({node}, pending, now) for node in order)
         return next((one for one in each if one is not None), other)
 
     def _without(self, nodes: AbstractSet[str], pending: Pending, now: float) -> Chosen | None:
         """Returns a route at a request's rank that uses none of some nodes; None if there is none."""
-        avoid, lost = pending.avoid | self.reach.silent(now), self.nodes.lost | nodes
-        chosen = self.routers[pending.task].choose(self.backlog, lost=lost, avoid=avoid, best=pending.rank)
+        router, lost = self.routers[pending.task], self.nodes.lost | nodes
+        chosen = self._heard_first(router, pending, now, avoid=pending.avoid, lost=lost)
         return chosen if chosen is not None and chosen.doc.rank == pending.rank else None
 
     def has_other_replica(self, pending: Pending, now: float) -> bool:

@@ -197,7 +197,7 @@ class RequestTracker:
     def tick(self, now: float) -> list[Action]:
         """Does what is due: deadlines, retries, sending to other replicas."""
         actions: list[Action] = []
-        if self._timers and self._timers[0][0] < now - _FROZEN_S:
+        if self._up_since is not None and self._timers and self._timers[0][0] < now - _FROZEN_S:
             self._table.reach.excuse(now)
         while self._timers and self._timers[0][0] <= now:
             pending = self._pending.get(heapq.heappop(self._timers)[2])
@@ -217,10 +217,8 @@ class RequestTracker:
         if now >= pending.rank_ends:
             pending.rank_ends = float("inf")
             return self._go_down(pending, now)
-        if pending.route is not None and now >= pending.silence_ends:  # unless its nodes have been heard since
-            pending.silence_ends = self._table.reach.silent_at(nodes_of(pending.route).values())
         if pending.route is not None and now >= min(pending.silence_ends, pending.patience_ends):
-            pending.silence_ends = float("inf")
+            pending.silence_ends = self._table.reach.next_silence(nodes_of(pending.route).values(), now)
             return self._try_elsewhere(pending, now, only_heard=now < pending.patience_ends)
         since = self.awaited.since(pending.task, self._up_since)
         if self._has_unknown_task(pending) and now >= pending.unknown_at(since):
@@ -256,6 +254,7 @@ class RequestTracker:
     def _dispatch(self, pending: Pending, now: float) -> list[Action]:
         doc = self._doc(pending)
         if doc is None:
+            pending.ends_wait(now)
             self._schedule(pending)
             return []
         actions: list[Action] = [TellDemand(pending.task)] if doc.asleep else []
@@ -295,7 +294,7 @@ class RequestTracker:
         pending.attempt += 1
         pending.route = self._table.with_options(chosen, options, stream=pending.streamed is not None)
         pending.patience_ends = now + left * _PATIENCE_SHARE
-        pending.silence_ends = self._table.reach.silent_at(chosen.nodes - self._table.reach.silent(now))
+        pending.silence_ends = self._table.reach.next_silence(chosen.nodes, now)
         self._count(pending, +1)
         self._schedule(pending)
         ms_left = (min(pending.deadline, pending.rank_ends) - now) * 1000
@@ -306,18 +305,19 @@ class RequestTracker:
         if not only_heard:
             pending.patience_ends = float("inf")
         doc, other = self._doc(pending), self._table.elsewhere(pending, now)
-        if doc is None or other is None or pending.route is None:
+        if doc is None or other is None or pending.route is None or self._up_since is None:
             return []
-        left_out = set(nodes_of(pending.route).values()) - other.nodes
+        used, silent = {*nodes_of(pending.route).values()}, self._table.reach.silent(now)
+        left_out = used - other.nodes
         is_again = not left_out - pending.avoid
-        if other.nodes & self._table.reach.silent(now) if only_heard else is_again and pending.repeated:
+        if not used & silent or other.nodes & silent if only_heard else is_again and pending.repeated:
             return []
         try:
             given = given_of(doc, pending, other.doc)
         except S2M3Error:  # the task's inputs have changed since; the attempt in flight may still be answered
             return []
         pending.repeated |= is_again  # its message may have been lost; a node that has it in a queue runs it once
-        pending.avoid |= left_out
+        pending.avoid |= left_out & silent if only_heard else left_out
         self._end_attempt(pending)
         return self._send(pending, other, given, now)
 

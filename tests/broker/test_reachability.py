@@ -24,15 +24,17 @@ def test_a_node_that_says_no_keepalive_or_was_never_heard_is_not_silent() -> Non
     reach = Reachability()
     reach.heard("older", 0.0, 0.0)
     assert reach.silent(1_000.0) == NOBODY
-    assert reach.silent_at(["older", "unknown"]) == float("inf")
-    assert reach.silent_at([]) == float("inf")
+    assert reach.next_silence(["older", "unknown"], 0.0) == float("inf")
+    assert reach.next_silence([], 0.0) == float("inf")
 
 
-def test_the_first_of_some_nodes_says_when_one_is_silent() -> None:
+def test_the_next_silence_is_that_of_the_first_of_some_nodes_that_is_not_silent_yet() -> None:
     reach = Reachability()
     for node, at in (("a", 3.0), ("b", 1.0), ("c", 0.0)):
         reach.heard(node, 5.0, at)
-    assert reach.silent_at(["a", "b", "unknown"]) == 9.0
+    assert reach.next_silence(["a", "b", "unknown"], 8.9) == 9.0
+    assert reach.next_silence(["a", "b", "unknown"], 9.0) == 11.0
+    assert reach.next_silence(["a", "b", "unknown"], 11.0) == float("inf")
 
 
 def test_forgotten_nodes_are_not_silent() -> None:
@@ -46,7 +48,7 @@ def test_forgotten_nodes_are_not_silent() -> None:
     assert reach.silent(9.0) == {*"bc"}
     reach.suspend()
     assert reach.silent(9.0) == NOBODY
-    assert reach.silent_at("bc") == float("inf")
+    assert reach.next_silence("bc", 0.0) == float("inf")
     reach.heard("b", 5.0, 10.0)
     assert reach.silent(18.0) == {"b"}
 

@@ -4,7 +4,8 @@ import pytest
 
 from s2m3.broker.requests.tracker import RequestTracker
 from s2m3.schemas.errors import BusyError
-from s2m3.schemas.messages import RankRoute, Replica, RouteDoc
+from s2m3.schemas.messages import RankRoute, Replica, RouteDoc, RouteStep
+from s2m3.schemas.wire.work import Answer
 from tests.broker.asked import ID, lost, ready, refused, requests, route, sent
 
 
@@ -166,11 +167,150 @@ def test_a_stand_in_is_asked_where_it_is_not_known_which_node_is_at_fault(
     assert ways(made, 33.0) == to
 
 
-def test_a_silent_node_is_not_left_for_one_that_failed_the_request_before_half_of_the_time() -> None:
+def test_a_silent_node_is_left_for_one_that_failed_the_request_once_and_is_heard() -> None:
     made = requests("a", "b")
     beat(made, 0.0, "a", "b")
     assert sent(made.submit(ID, "t", {"x": "a"}, 60.0, 1.0)).hop.node == "a"
     made.on_answer(refused(BusyError("full", node="a")), 2.0)
     assert ways(made, 4.0)[0][1] == "bb"
     beat(made, 7.0, "a")
-    assert [way for _, way in ways(made, 61.0)] == ["aa", "bb"]
+    assert ways(made, 9.0) == [(8.0, "aa")]
+
+
+# ---- nodes of each step by how long they take: the first is the quickest ---------------------------------------------
+
+
+def steps(**nodes: str) -> dict[str, RouteStep]:
+    """Steps one after the other, each with its nodes, a letter each, the quickest first."""
+    made, ref = dict[str, RouteStep](), "input.x"
+    for name, letters in nodes.items():
+        replicas = [Replica(node=node, ms=100.0**place) for place, node in enumerate(letters)]
+        made[name] = RouteStep(module=name, inputs={"x": ref}, outputs=["y"], replicas=replicas)
+        ref = f"{name}.y"
+    return made
+
+
+def tracker(*models: dict[str, RouteStep]) -> RequestTracker:
+    ranks = [
+        RankRoute(model=f"m{n}", inputs={"x": "text"}, answer=["y"], steps=model) for n, model in enumerate(models)
+    ]
+    doc = route("a").model_copy(update={"model": "m0", "steps": models[0], "ranks": ranks if len(ranks) > 1 else []})
+    made = requests()
+    made.on_route("t", doc, 0.0)
+    return made
+
+
+def submit(made: RequestTracker, now: float = 0.0) -> str:
+    """Submits a request with 64 s; returns its nodes, a letter for each step."""
+    return "".join(hop.node for hop in sent(made.submit(ID, "t", {"x": "a"}, 64.0, now)).route.values())
+
+
+def first_way(made: RequestTracker, until: float = 40.0) -> tuple[float, str]:
+    return ways(made, until)[0]
+
+
+def test_a_lower_model_over_the_silent_node_does_not_hide_the_next_whose_nodes_are_heard() -> None:
+    made = tracker(steps(s="a"), steps(s="a", u="b"), steps(s="c"))
+    beat(made, 0.0, "a", "b", "c")
+    assert submit(made) == "a"
+    beat(made, 7.0, "b", "c")
+    assert first_way(made) == (8.0, "c")
+
+
+def test_where_the_nodes_of_every_lower_model_are_silent_too_the_best_of_these_is_asked_after_half_of_the_time() -> (
+    None
+):
+    made = tracker(steps(s="a"), steps(s="b"))
+    beat(made, 0.0, "a", "b")
+    assert submit(made) == "a"
+    assert first_way(made) == (32.0, "b")
+
+
+def test_one_error_of_the_node_that_is_heard_does_not_send_the_request_back_to_the_silent_one() -> None:
+    made = tracker(steps(s="ab"))
+    beat(made, 0.0, "a", "b")
+    assert submit(made) == "a"
+    beat(made, 7.0, "b")
+    assert ways(made, 8.1) == [(8.0, "b")]
+    made.on_answer(Answer(ID, "s", 2, error=BusyError("full", node="b")), 8.1)
+    assert first_way(made, 9.0)[1] == "b"
+    beat(made, 9.0, "a")
+    made.on_answer(Answer(ID, "s", 3, error=BusyError("full", node="b")), 9.1)
+    assert first_way(made, 11.0)[1] == "a", "it is heard again, and has failed the request no more than the other"
+
+
+def test_a_way_over_another_silent_node_does_not_hide_one_over_heard_nodes() -> None:
+    made = tracker(steps(s="ca", u="bda"))
+    made.on_load("c", {}, -20.0, 5.0)
+    beat(made, 0.0, "a", "b", "d")
+    assert submit(made) == "ab"
+    beat(made, 7.0, "a", "d")
+    assert first_way(made) == (8.0, "ad")
+
+
+def test_the_node_that_is_left_out_does_not_depend_on_queues() -> None:
+    made = tracker(steps(s="ab", u="ba"))
+    made.on_load("a", {}, 0.0, 600.0)
+    assert submit(made) == "ab"
+    made.on_load("a", {"s": 5_000}, 1.0, 600.0)
+    assert first_way(made) == (32.0, "aa"), "b was never heard"
+
+
+def test_where_all_are_heard_a_stand_in_is_asked_at_half_of_the_time_whatever_the_queues() -> None:
+    made = tracker(steps(s="ab", u="ba"), steps(s="c"))
+    for node in "abc":
+        made.on_load(node, {}, 0.0, 600.0)
+    assert submit(made) == "ab"
+    made.on_load("b", {"u": 5_000}, 1.0, 600.0)
+    assert first_way(made) == (32.0, "c")
+
+
+def test_a_second_silence_is_noticed_after_one_that_nothing_could_be_done_about() -> None:
+    made = tracker(steps(s="a", u="bc"))
+    made.on_load("a", {}, -20.0, 5.0)
+    beat(made, 0.0, "b", "c")
+    assert submit(made) == "ab"
+    beat(made, 7.0, "b", "c")
+    assert made.tick(8.0) == []
+    beat(made, 8.5, "a", "b", "c")
+    beat(made, 15.0, "a", "c")
+    assert first_way(made) == (16.5, "ac")
+
+
+def test_nothing_is_sent_while_there_is_no_connection_however_late_a_look_comes() -> None:
+    made = tracker(steps(s="ab"))
+    beat(made, 0.0, "a")
+    submit(made)
+    made.on_link_down()
+    assert made.tick(9.1) == []
+    assert ways(made, 60.0) == []
+
+
+def test_a_silent_node_is_left_out_before_one_that_was_never_heard() -> None:
+    made = tracker(steps(s="ad", u="be"))
+    beat(made, 0.0, "a", "d")
+    made.on_load("e", {}, 0.0, 600.0)
+    assert submit(made) == "ab"
+    made.on_answer(Answer(ID, "s", 1, error=BusyError("full", node="d")), 0.1)
+    assert first_way(made, 2.0)[1] == "ab"
+    beat(made, 7.0, "d")
+    assert first_way(made) == (8.0, "db")
+
+
+def test_a_heard_node_that_failed_the_request_is_asked_before_a_lower_model_over_a_silent_one() -> None:
+    made = tracker(steps(s="ab"), steps(t="b"))
+    beat(made, 0.0, "a", "b")
+    assert submit(made) == "a"
+    made.on_answer(Answer(ID, "s", 1, error=BusyError("full", node="a")), 0.1)
+    assert first_way(made, 2.0)[1] == "b"
+    beat(made, 7.0, "a")
+    assert first_way(made) == (8.0, "a")
+
+
+def test_a_node_that_was_left_for_the_silence_of_another_is_as_good_as_any() -> None:
+    made = tracker(steps(s="acb", u="bd"), steps(t="e"))
+    beat(made, 0.0, "a")
+    for node in "bcde":
+        made.on_load(node, {}, 0.0, 600.0)
+    assert submit(made) == "ab"
+    assert ways(made, 40.0) == [(8.0, "cd"), (36.0, "bb")]

@@ -84,3 +84,15 @@ def test_a_wait_that_is_none_is_a_bad_input(wait_s: object) -> None:
 def test_other_options_of_a_task_that_writes_nothing_are_still_refused() -> None:
     error = failed(requests("a").submit(ID, "t", {"x": "a"}, 10.0, 0.0, options={"wait_s": 1, "seed": 1}))
     assert error.detail == "the task t writes no text: it takes no options"
+
+
+@pytest.mark.parametrize("removed_at", [0.5, 1.0])
+def test_a_wait_that_ends_after_the_task_was_removed_ends_the_request_as_unknown(removed_at: float) -> None:
+    made = tracker(ASLEEP)
+    made.submit(ID, "t", {"x": "a"}, 60.0, 0.0, options={"wait_s": 1})
+    made.on_route("t", None, removed_at)
+    assert made.tick(1.0) == []
+    due = made.next_due()
+    assert due is not None
+    assert due > 1.0
+    assert failed(made.tick(due)).code == "unknown_task"
