@@ -140,6 +140,13 @@ class RoutingTable:
         each = (self._without({node}, pending, now) for node in order)
         return next((one for one in each if one is not None), other)
 
+    def heard_elsewhere(self, pending: Pending, now: float) -> Chosen | None:
+        """Returns the route of `elsewhere` if a node of the request is silent and none of that route; else None."""
+        silent = self.reach.silent(now)
+        is_due = any(hop.node in silent for hop in (pending.route or {}).values())
+        other = self.elsewhere(pending, now) if is_due else None
+        return other if other is not None and not other.nodes & silent else None
+
     def _without(self, nodes: AbstractSet[str], pending: Pending, now: float) -> Chosen | None:
         """Returns a route at a request's rank that uses none of some nodes; None if there is none."""
         router, lost = self.routers[pending.task], self.nodes.lost | nodes

@@ -304,20 +304,20 @@ class RequestTracker:
         """Sends a request without an answer elsewhere, or unless `only_heard` once more to nodes that it had left."""
         if not only_heard:
             pending.patience_ends = float("inf")
-        doc, other = self._doc(pending), self._table.elsewhere(pending, now)
+        find = self._table.heard_elsewhere if only_heard else self._table.elsewhere
+        doc, other = self._doc(pending), find(pending, now)
         if doc is None or other is None or pending.route is None or self._up_since is None:
             return []
-        used, silent = {*nodes_of(pending.route).values()}, self._table.reach.silent(now)
-        left_out = used - other.nodes
+        left_out = set(nodes_of(pending.route).values()) - other.nodes
         is_again = not left_out - pending.avoid
-        if not used & silent or other.nodes & silent if only_heard else is_again and pending.repeated:
+        if is_again and pending.repeated and not only_heard:
             return []
         try:
             given = given_of(doc, pending, other.doc)
         except S2M3Error:  # the task's inputs have changed since; the attempt in flight may still be answered
             return []
         pending.repeated |= is_again  # its message may have been lost; a node that has it in a queue runs it once
-        pending.avoid |= left_out & silent if only_heard else left_out
+        pending.avoid |= left_out & self._table.reach.silent(now) if only_heard else left_out
         self._end_attempt(pending)
         return self._send(pending, other, given, now)
 
