@@ -13,6 +13,7 @@ from s2m3.schemas.bridge import Binding
 from s2m3.schemas.specs import Definition
 from s2m3.snapshot import Site
 from tests.conftest import WAIT_S
+from tests.frozen import freeze, thaw
 
 MODELS = ("best", "second", "third")
 #: The gateway, without memory for a model, and three nodes: for the best model, its second copy, and the stand-ins.
@@ -83,12 +84,17 @@ def stand_in(site: Site) -> int:
 def kill_the_best(cluster: Cluster, site: Site) -> tuple[float, int]:
     """Kills all nodes with the best model; returns when, monotonic seconds, and the rank that answers from then on.
 
-    All are killed before one is waited for: else the planner places the best model elsewhere in between, where another
-    copy of it answers, and no stand-in is needed.
+    The planner, if it runs, is stopped until all are known to be lost: else it places the best model elsewhere in
+    between, where another copy of it answers, and no stand-in is needed.
     """
-    best, rank, when = holders(site)[0], stand_in(site), time.monotonic()
-    for node in best:
-        cluster.processes[node].kill()
+    best, rank, planner = holders(site)[0], stand_in(site), cluster.processes["planner"]
+    is_running = planner.poll() is None
+    if is_running:
+        freeze(planner)
     for node in best:
         cluster.kill(node)
+    assert site.wait(lambda s: s.nodes.lost.issuperset(best), WAIT_S)
+    when = time.monotonic()
+    if is_running:
+        thaw(planner)
     return when, rank
