@@ -300,7 +300,7 @@ class RequestTracker:
         ms_left = (min(pending.deadline, pending.rank_ends) - now) * 1000
         return [*pending.sends(chosen.doc, inputs, self._reply_to, ms_left)]
 
-    def _try_elsewhere(self, pending: Pending, now: float, *, only_heard: bool = False) -> list[Action]:
+    def _try_elsewhere(self, pending: Pending, now: float, *, only_heard: bool) -> list[Action]:
         """Sends a request without an answer elsewhere, or unless `only_heard` once more to nodes that it had left."""
         if not only_heard:
             pending.patience_ends = float("inf")

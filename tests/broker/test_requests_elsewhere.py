@@ -205,6 +205,10 @@ def submit(made: RequestTracker, now: float = 0.0) -> str:
     return "".join(hop.node for hop in sent(made.submit(ID, "t", {"x": "a"}, 64.0, now)).route.values())
 
 
+def refuse_as_full(made: RequestTracker, node: str, now: float, attempt: int = 1) -> None:
+    made.on_answer(Answer(ID, "s", attempt, error=BusyError("full", node=node)), now)
+
+
 def first_way(made: RequestTracker, until: float = 40.0) -> tuple[float, str]:
     return ways(made, until)[0]
 
@@ -232,10 +236,10 @@ def test_one_error_of_the_node_that_is_heard_does_not_send_the_request_back_to_t
     assert submit(made) == "a"
     beat(made, 7.0, "b")
     assert ways(made, 8.1) == [(8.0, "b")]
-    made.on_answer(Answer(ID, "s", 2, error=BusyError("full", node="b")), 8.1)
+    refuse_as_full(made, "b", 8.1, attempt=2)
     assert first_way(made, 9.0)[1] == "b"
     beat(made, 9.0, "a")
-    made.on_answer(Answer(ID, "s", 3, error=BusyError("full", node="b")), 9.1)
+    refuse_as_full(made, "b", 9.1, attempt=3)
     assert first_way(made, 11.0)[1] == "a", "it is heard again, and has failed the request no more than the other"
 
 
@@ -291,7 +295,7 @@ def test_a_silent_node_is_left_out_before_one_that_was_never_heard() -> None:
     beat(made, 0.0, "a", "d")
     made.on_load("e", {}, 0.0, 600.0)
     assert submit(made) == "ab"
-    made.on_answer(Answer(ID, "s", 1, error=BusyError("full", node="d")), 0.1)
+    refuse_as_full(made, "d", 0.1)
     assert first_way(made, 2.0)[1] == "ab"
     beat(made, 7.0, "d")
     assert first_way(made) == (8.0, "db")
@@ -301,7 +305,7 @@ def test_a_heard_node_that_failed_the_request_is_asked_before_a_lower_model_over
     made = tracker(steps(s="ab"), steps(t="b"))
     beat(made, 0.0, "a", "b")
     assert submit(made) == "a"
-    made.on_answer(Answer(ID, "s", 1, error=BusyError("full", node="a")), 0.1)
+    refuse_as_full(made, "a", 0.1)
     assert first_way(made, 2.0)[1] == "b"
     beat(made, 7.0, "a")
     assert first_way(made) == (8.0, "a")
