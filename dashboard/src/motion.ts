@@ -84,7 +84,7 @@ export class Motion {
 
   private send(task: string, steps: readonly Hop[], route: RouteDoc): void {
     const home = this.spot(`[data-task="${task}"]`);
-    const stops = steps.map(([step, node]) => this.spot(`[data-chip="${route.steps[step]?.module}@${node}"]`));
+    const stops = steps.map(([step, node]) => this.ran(route.steps[step]?.module, node));
     if (STILL.matches || document.hidden || this.flying >= DOTS || !home || stops.some((stop) => !stop)) return;
     const all = [home, ...(stops as Point[]), home];
     const dot = document.createElement("span");
@@ -147,6 +147,11 @@ export class Motion {
     const origin = this.board.getBoundingClientRect();
     const { left, right, top, height } = element.getBoundingClientRect();
     return { left: left - origin.left, right: right - origin.left, y: top - origin.top + height / 2 };
+  }
+
+  /** Where a step ran: at the module's chip, at the node's title if that copy has gone since. */
+  private ran(module: string | undefined, node: string): Point | null {
+    return this.spot(`[data-chip="${module}@${node}"]`) ?? this.spot(`[data-node="${node}"] .title`);
   }
 
   private spot(selector: string): Point | null {

@@ -24,6 +24,13 @@ READY_S = 240.0
 LOST_WITHIN_S = float(os.environ.get("LOST_WITHIN_S", WAIT_S))
 SAMPLES = Path(__file__).parents[2] / "s2m3" / "samples"
 
+#: Counts the dots that fly over the board, one for each branch of a request, from here on.
+COUNT_DOTS = """() => {
+  window.dots = 0;
+  const count = (changes) => { for (const change of changes) window.dots += change.addedNodes.length; };
+  new MutationObserver(count).observe(document.querySelector(".dots"), { childList: true });
+}"""
+
 
 class Up:
     """A running `s2m3 up`.

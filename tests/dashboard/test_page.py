@@ -14,7 +14,7 @@ from s2m3.demo import DEMO_NODES, TASKS
 from tests.command import s2m3_here
 from tests.dashboard.conftest import Open
 from tests.dashboard.recorded import Teller
-from tests.dashboard.site import READY_S, SAMPLES, Up, assert_lost_in_time, watch_for_loss
+from tests.dashboard.site import COUNT_DOTS, READY_S, SAMPLES, Up, assert_lost_in_time, watch_for_loss
 
 #: Seconds until a rule has its first answer: `FIRST_ANSWER_S=60 pytest -k …` holds the minute, on an idle machine.
 FIRST_ANSWER_S = float(os.environ.get("FIRST_ANSWER_S", READY_S))
@@ -91,7 +91,7 @@ def test_a_sound_comes_from_the_microphone_as_a_format_that_agents_read(page: Pa
 
 
 def test_a_programs_request_is_seen_to_flow_though_its_answer_is_for_it_alone(up: Up, page: Page) -> None:
-    page.evaluate(_COUNT_DOTS)
+    page.evaluate(COUNT_DOTS)
     with Client("127.0.0.1", port=up.port) as client:
         answer = client.ask("retrieval", image=SAMPLES / "chelsea.jpg", text=["a cat", "a rocket"])
     row = page.locator(".requests li", has_text="answered to its caller alone").first
@@ -177,12 +177,6 @@ def test_a_killed_node_turns_lost_and_says_what_it_held(up: Up, page: Page) -> N
     expect(page.locator(f"[data-node={node}]")).to_contain_text("Held ")
     expect(page.locator(f"[data-node={node}] [data-chip]")).to_have_count(0)
 
-
-_COUNT_DOTS = """() => {
-  window.dots = 0;
-  const count = (changes) => { for (const change of changes) window.dots += change.addedNodes.length; };
-  new MutationObserver(count).observe(document.querySelector(".dots"), { childList: true });
-}"""
 
 #: Counts the texts that are shown before the answer is there.
 _WATCH_WRITING = """() => {
