@@ -270,7 +270,7 @@ class Client:
                 return
             reply.set_result(
                 Answer(
-                    value=result.outputs.get(result.answer[0]),
+                    value=result.value,
                     outputs={name: result.outputs[name] for name in result.answer if name in result.outputs},
                     latency_ms=result.latency_ms,
                     route=result.route,

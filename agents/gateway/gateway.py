@@ -11,7 +11,6 @@ import structlog
 from s2m3.agents.gateway.answer_publisher import AnswerPublisher
 from s2m3.agents.gateway.lookout import Lookout
 from s2m3.agents.gateway.open_request import OpenRequest, check_size, id_for, is_same, read_request
-from s2m3.agents.gateway.plain_result import encode_result
 from s2m3.agents.gateway.plain_stream import PlainStream
 from s2m3.agents.gateway.requeue import Requeue
 from s2m3.agents.serving.payloads import PayloadRoom
@@ -22,6 +21,7 @@ from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Message
 from s2m3.broker.requests.actions import Result
 from s2m3.broker.requests.dispatcher import Dispatcher
+from s2m3.broker.requests.plain_result import encode_result
 from s2m3.schemas import topics
 from s2m3.schemas.errors import BadInputError, BusyError, S2M3Error, TooLargeError, UnauthorisedError
 from s2m3.schemas.ids import shown_id
@@ -29,7 +29,7 @@ from s2m3.schemas.messages import Event
 from s2m3.schemas.sessions import TASK_SESSION_S, task_client_id
 from s2m3.schemas.settings import AgentSettings
 from s2m3.schemas.wire.codec import traceparent_of
-from s2m3.schemas.wire.plain import PlainRequest, encode_plain_error
+from s2m3.schemas.wire.plain import PlainRequest, encode_plain_error, encode_plain_value
 from s2m3.schemas.wire.plain_topics import transaction_in
 from s2m3.schemas.wire.reply_topics import check_reply_topic
 
@@ -326,10 +326,11 @@ class Gateway:
         self._finish(plain, encode_plain_error(error, request=plain.request, transaction=plain.transaction))
 
     def _on_result(self, plain: OpenRequest, parsed: PlainRequest, stream: PlainStream | None, result: Result) -> None:
-        payload, plain.value = encode_result(result, parsed, stream.pieces_sent if stream is not None else None)
+        seq = stream.pieces_sent if stream is not None else None
         if result.error is not None:
             self._note_failure(result.request, result.error)
-        self._finish(plain, payload)
+        plain.value = encode_plain_value(result.value) if result.error is None else None
+        self._finish(plain, encode_result(result, transaction=parsed.transaction, seq=seq, ignored=parsed.ignored))
 
     def _note_failure(self, request: bytes, error: S2M3Error) -> None:
         name, detail = request.hex(), f"{error.code}: {error.detail}"

@@ -34,6 +34,11 @@ class Result:
     #: keys in the request's inputs that were ignored
     ignored: tuple[str, ...] = ()
 
+    @property
+    def value(self) -> Value:
+        """The first of the outputs that are the answer; None of an error, and where a head abstains."""
+        return self.outputs.get(self.answer[0]) if self.answer else None
+
 
 @dataclass(frozen=True, slots=True)
 class Send:
