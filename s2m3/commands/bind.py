@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -63,29 +63,22 @@ def bind(
     ] = False,
 ) -> None:
     """Make a topic the input of a task. `s2m3 bind 'frigate/+/person/snapshot' --task porch --input image --publish 'home/{1}/caption'`."""  # noqa: E501  # the example is one line
-    form: Literal["json", "value"] = "value" if value else "json"
-    try:
-        binding = Binding(
-            source=source,
-            task=task,
-            input=whole,
-            content_type=content_type,
-            paths=dict(_pair(text, "--path") for text in path or []),
-            inputs=_constants(constant or []),
-            where=where,
-            publish=publish,
-            form=form,
-            retain=retain,
-            each=each,
-            every_s=every if every is not None else 0.0 if each else 1.0,
-            labels=label or [],
-            above=above,
-        )
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise BadInputError(
-            f"{'.'.join(map(str, first['loc'])) or 'binding'}: {first['msg'].removeprefix('Value error, ')}"
-        ) from error
+    binding = _read_binding(
+        source=source,
+        task=task,
+        input=whole,
+        content_type=content_type,
+        paths=dict(_pair(text, "--path") for text in path or []),
+        inputs=_constants(constant or []),
+        where=where,
+        publish=publish,
+        form="value" if value else "json",
+        retain=retain,
+        each=each,
+        every_s=every if every is not None else 0.0 if each else 1.0,
+        labels=label or [],
+        above=above,
+    )
     name = check_id(name or _name_of(task, source), "binding")
     with Site(settings) as site:
         _check(site, name, binding)
@@ -93,6 +86,21 @@ def bind(
         site.publish(topics.BIND, binding.encode(), binding=name)
         _wait_until_active(site, name)
     typer.echo(f"{name}: {source} -> {task} -> {publish}")
+
+
+def _read_binding(**fields: Any) -> Binding:
+    """Returns a binding of these fields.
+
+    Raises:
+        BadInputError: A field's value is wrong; the text names the first one.
+    """
+    try:
+        return Binding(**fields)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise BadInputError(
+            f"{'.'.join(map(str, first['loc'])) or 'binding'}: {first['msg'].removeprefix('Value error, ')}"
+        ) from error
 
 
 def _check(site: Site, name: str, binding: Binding) -> None:

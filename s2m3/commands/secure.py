@@ -4,7 +4,7 @@ import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -17,6 +17,9 @@ from s2m3.schemas.roles import ROLES, Rights, Role
 from s2m3.schemas.settings import BrokerSettings
 from s2m3.secured.registry import Kind, Login, Registry
 
+if TYPE_CHECKING:
+    from s2m3.secured.folder import SecuredFolder
+
 __all__ = ["app"]
 
 app = typer.Typer(help="Certificates, passwords and rights for your Mosquitto.", no_args_is_help=True)
@@ -26,6 +29,12 @@ _PASSWORDS: frozenset[Role] = frozenset({"device", "viewer", "home-assistant"})
 _SOON_DAYS = 30
 _RESTART = "have Mosquitto read it: systemctl restart mosquitto (all come back; a reload can crash 2.0.11 later)"
 _Folder = Annotated[Path, typer.Argument(help="folder of the secured site", show_default=False)]
+_Hosts = Annotated[
+    list[str] | None, typer.Option("--host", help="name or address by which devices reach the broker; repeat")
+]
+_Owner = Annotated[
+    str | None, typer.Option("--owner", help="system user that the broker runs as [mosquitto, if you are root]")
+]
 
 
 app.command()(installing.install)
@@ -35,9 +44,7 @@ app.command()(installing.uninstall)
 @app.command()
 def init(
     folder: _Folder,
-    host: Annotated[
-        list[str] | None, typer.Option(help="name or address by which devices reach the broker; repeat")
-    ] = None,
+    host: _Hosts = None,
     add: Annotated[list[str] | None, typer.Option(help="ROLE:NAME, a login to make at once; repeat")] = None,
     *,
     read: Annotated[
@@ -51,13 +58,8 @@ def init(
     at: Annotated[
         str | None, typer.Option(help="path where the broker will find the folder broker/, if not here")
     ] = None,
-    owner: Annotated[
-        str | None, typer.Option(help="system user that the broker runs as [mosquitto, if you are root]")
-    ] = None,
-    first_port: Annotated[
-        int | None,
-        typer.Option(min=1, max=65_533, help="first of three ports: certificates, passwords, browsers [8883]"),
-    ] = None,
+    owner: _Owner = None,
+    first_port: installing.FirstPort = None,
     mosquitto: installing.Mosquitto = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be made and what it means")] = False,
 ) -> None:
@@ -87,20 +89,18 @@ def init(
         owner = owner or mosquittos_user()
         site = SecuredFolder.create(folder, hosts, root=planned.root, at=at, owner=owner, first_port=planned.first_port)
         logins = [("planner", "planner"), ("operator", "operator"), *logins]
-    for role, name in logins:
-        outside = (read or (), write or ()) if role == "bridge" else ((), ())
-        site.add(role, name, _kind(role, None), reads=outside[0], writes=outside[1])
+    for role, login in logins:
+        reads, writes = (read or (), write or ()) if role == "bridge" else ((), ())
+        site.add(role, login, _kind(role, None), reads=reads, writes=writes)
     if existing is not None:
         site.admit(existing)
     _say_logins(folder, site.registry)
     if at is not None:
         typer.echo(f"for Mosquitto: {folder}/broker, to be found as {at}; its mosquitto.conf is to be included")
-        return
-    if not is_new:
-        return
-    installing.say(found)
-    chosen = f" --mosquitto {mosquitto}" if mosquitto is not None else ""
-    typer.echo(f"to do it: s2m3 secure install {folder}{chosen} && systemctl restart mosquitto")
+    elif is_new:
+        installing.say(found)
+        chosen = f" --mosquitto {mosquitto}" if mosquitto is not None else ""
+        typer.echo(f"to do it: s2m3 secure install {folder}{chosen} && systemctl restart mosquitto")
 
 
 def _say_logins(folder: Path, registry: Registry) -> None:
@@ -146,9 +146,7 @@ def add(
     if existing:
         if checked != "home-assistant" or password is not None or task or read or write:
             raise BadInputError("--existing is for home-assistant, and alone: your own listener says what else it may")
-        site.admit(name)
-        typer.echo(f"{name} may do what Home Assistant does on listeners with acl_file {site.registry.at}/acl-others")
-        typer.echo(_RESTART)
+        _admit(site, name)
         return
     renewed = name in site.registry.logins
     taken = bool(no_task or no_read or no_write)
@@ -173,6 +171,12 @@ def add(
     typer.echo(f"{word}: carry {made} to it, and set S2M3_CONFIG to the s2m3.toml there")
     if login.password:
         typer.echo(f"other software: the password is in {made}/s2m3.toml, the CA certificate in {made}/ca.crt")
+    typer.echo(_RESTART)
+
+
+def _admit(site: "SecuredFolder", name: str) -> None:
+    site.admit(name)
+    typer.echo(f"{name} may do what Home Assistant does on listeners with acl_file {site.registry.at}/acl-others")
     typer.echo(_RESTART)
 
 

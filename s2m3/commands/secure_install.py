@@ -11,10 +11,16 @@ if TYPE_CHECKING:
     from s2m3.secured.joining import Joining
     from s2m3.secured.registry import Registry
 
-__all__ = ["Mosquitto", "install", "looked_at", "planned", "say", "uninstall"]
+__all__ = ["FirstPort", "Mosquitto", "install", "looked_at", "planned", "say", "uninstall"]
 
 Mosquitto = Annotated[
     Path | None, typer.Option("--mosquitto", help="configuration file of Mosquitto [/etc/mosquitto/mosquitto.conf]")
+]
+FirstPort = Annotated[
+    int | None,
+    typer.Option(
+        "--first-port", min=1, max=65_533, help="first of three ports: certificates, passwords, browsers [8883]"
+    ),
 ]
 _Folder = Annotated[Path, typer.Argument(help="folder of the secured site", show_default=False)]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and write nothing")]

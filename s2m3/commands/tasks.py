@@ -84,10 +84,8 @@ def add(
     """
     own = own_architectures(settings.architectures)
     definition = with_options(checkpoint_definition(model, source, dtype, own, use), option or [])
-    further = {other: checkpoint_definition(other, None, None, own) for other in or_ or ()}
     _check_folder(model, definition, own, use)
-    for other, found in further.items():
-        _check_folder(other, found, own, None)
+    further = {other: _stand_in_definition(other, own) for other in or_ or ()}
     spec = m.TaskSpec(
         model=definition.model.id if definition else model,
         definition=definition,
@@ -109,6 +107,13 @@ def add(
             say_preview(site, name, spec)
         else:
             _add_to(site, name, spec, wait=wait)
+
+
+def _stand_in_definition(model: str, own: Sequence[Architecture]) -> Definition | None:
+    """Returns the definition of a stand-in's checkpoint, checked; None if the model is given by its id."""
+    definition = checkpoint_definition(model, None, None, own)
+    _check_folder(model, definition, own, None)
+    return definition
 
 
 def _check_folder(model: str, definition: Definition | None, own: Sequence[Architecture], use: str | None) -> None:
