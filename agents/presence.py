@@ -158,6 +158,15 @@ class Presence:
         if self._profile is not None:
             self._publish(topics.NODE_STATE, self._state)
 
+    def is_denied_by(self, state: m.NodeState) -> bool:
+        """Returns whether a state under this node's name has to be corrected: an earlier process's, or not ours.
+
+        What we said before the state changed counts too: it may arrive late, and to correct it once more does no harm.
+        """
+        if self.state == "lost":
+            return False
+        return state.state == "lost" or (state.boot == self._state.boot and state.state != self.state)
+
     def drain(self, *, leaves: bool = False) -> None:
         """Publishes that the node takes no new work; `leaves` if it then ends, which no order takes back."""
         self._leaves = self._leaves or leaves

@@ -195,9 +195,9 @@ class Agent:
         self._gateways.broker_lost()
 
     def _on_node_state(self, node: str, state: m.NodeState | None) -> None:
-        """Publishes our own state again after another client published that this node is lost.
+        """Publishes our own state again after something else was published as this node's.
 
-        With our boot id, other nodes have taken over our work; with another, it is an earlier process's late last will.
+        After `lost` with our boot id, other nodes have taken over our work; with another, it is a late last will.
         """
         if node != self._node:
             self._parts.on_state(node, state)
@@ -206,9 +206,9 @@ class Agent:
         if self._name.error is not None:
             self.link.stop(timeout_s=0.0)  # each further takeover would count against the agent that stays
             return
-        if state is None or state.state != "lost" or self._presence.state == "lost":
+        if state is None or not self._presence.is_denied_by(state):
             return
-        if state.boot == self._boot:
+        if state.state == "lost" and state.boot == self._boot:
             _log.info("taken_for_lost", node=node)
             self._loop.after(_BROKER_STOP_S, partial(self._drop_orphans, self._losses))
         self._presence.tell_state()

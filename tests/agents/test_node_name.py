@@ -9,6 +9,7 @@ import pytest
 from s2m3.agents.node_name import NameConflict, check_name_is_free
 from s2m3.agents.service import Agent
 from s2m3.broker.event_loop import Loop
+from s2m3.broker.mqtt.documents import listen
 from s2m3.broker.mqtt.link import Link
 from s2m3.broker.mqtt.message import Outgoing, Will
 from s2m3.schemas import topics
@@ -96,6 +97,19 @@ def test_23_of_two_agents_that_take_each_other_over_one_ends_with_the_error(pi: 
         ends.stop()
         assert reached(lambda: stays.link.connected)
         assert stays.refused is None
+
+
+@pytest.mark.parametrize("word", ["draining", "unknown", "lost"])
+def test_a_state_that_the_agent_did_not_say_is_corrected(pi: AgentSettings, loop: Loop, word: str) -> None:
+    """Somebody else wrote it, or a bad cable did: nobody would give the node work again."""
+    heard: list[NodeState] = []
+    with _running(pi), linked(pi, loop, "stranger") as link:
+        listen(link, topics.NODE_STATE, lambda _, state: heard.append(state) if state else None, node=pi.node)
+        assert reached(lambda: bool(heard))
+        said = heard[-1]
+        wrong = said.model_copy(update={"state": word})
+        _published(link, pi, wrong)
+        assert reached(lambda: wrong in heard and heard[-1] == said), heard
 
 
 def _state(boot: str, state: str = "ready") -> NodeState:

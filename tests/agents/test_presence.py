@@ -226,6 +226,26 @@ def test_the_load_says_how_often_the_node_is_heard_at_least_once_it_is_known(tol
     assert NodeLoad.model_validate_json(told.all()[0].payload) == NodeLoad(queues={}, keepalive_s=5.0)
 
 
+@pytest.mark.parametrize(
+    ("word", "boot", "denied"),
+    [
+        ("lost", "boot-1", True),  # its last will, though it is there
+        ("lost", "boot-0", True),  # the late last will of an earlier process
+        ("draining", "boot-1", True),  # not what it said
+        ("unknown", "boot-1", True),
+        ("ready", "boot-1", False),
+        ("ready", "boot-0", False),  # another agent of this name: NameConflict decides
+        ("draining", "boot-0", False),
+    ],
+)
+def test_a_state_that_is_not_what_it_said_denies_the_node(told: Told, word: Any, boot: str, *, denied: bool) -> None:
+    told.introduce()
+    state = NodeState(state="ready", boot=boot).model_copy(update={"state": word})
+    assert told.presence.is_denied_by(state) is denied
+    told.presence.change_state("lost")
+    assert not told.presence.is_denied_by(state), "it has left"
+
+
 def test_the_profile_says_at_which_broker_the_node_is_now(told: Told) -> None:
     told.broker = "one:1"
     told.introduce()

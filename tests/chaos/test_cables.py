@@ -59,7 +59,10 @@ def test_requests_outlive_bad_cables(build: Build, rng: random.Random, form: For
 
 @pytest.mark.short_on("mosquitto")
 def test_flipped_bits_end_connections_and_no_service(build: Build, rng: random.Random, say: Say) -> None:
-    """MQTT has no checksum: an answer may come out wrong, or an error, but there is one, and all is well afterwards."""
+    """MQTT has no checksum: an answer may come out wrong, or an error, but there is one, and all is well afterwards.
+
+    What the flipped bits made of a retained document is told again with the node's next connection.
+    """
     rig = build(behind=("a", "b", "c"))
     with Site(rig.settings) as site, Direct(rig.settings, rig.history) as direct:
         rig.add(site, "noop", m.TaskSpec(model="noop"))
@@ -72,6 +75,8 @@ def test_flipped_bits_end_connections_and_no_service(build: Build, rng: random.R
             proxy.mend()
         assert rig.history.wait_until_all_answered(WAIT_S)
         verdict = rig.history.verdict()
+        for proxy in rig.proxies.values():
+            proxy.drop()
         assert site.wait(lambda s: s.nodes.ready == {"a", "b", "c"} and s.ready("noop"), WAIT_S), rig.log("a")
         direct.ask("after", echo(7))
         assert rig.history.wait_until_all_answered(WAIT_S)
