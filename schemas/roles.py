@@ -120,7 +120,7 @@ def _agent(root: str, name: str, _tasks: tuple[str, ...]) -> Rights:
     own = (t.NODE_STATE, t.NODE_PROFILE, t.NODE_REPORTED, t.NODE_LOAD)
     answers = (t.CLIENT_IN, t.RESPONSE, t.RESPONSE_VALUE)
     # a gateway puts requests that take long back into the task's session: docs/decisions
-    shared: tuple[t.TopicPath, ...] = (t.EVENT, t.DEMAND, t.CLAIMS, t.MODULE_IN, *answers, *_REQUESTS)
+    shared: tuple[t.TopicPath, ...] = (t.EVENT, t.DEMAND, t.CLAIMS, t.ROLLCALL, t.MODULE_IN, *answers, *_REQUESTS)
     writes = (*(p.at(root, node=name) for p in own), *_all(root, *shared))
     # the sender's name is in the topic: nobody can send pieces in another node's name
     parts = (path.all(root, asker=name) for path in (t.PART_WANTED, t.PART_REQUEST))
@@ -136,9 +136,9 @@ def _device(root: str, name: str, tasks: tuple[str, ...]) -> Rights:
 def _client(root: str, name: str, tasks: tuple[str, ...]) -> Rights:
     own = t.CLIENT_IN.at(root, client=name)  # also written: a Client first checks that its own message comes back
     demands = tuple(t.DEMAND.all(root, task=task) for task in tasks or ("+",))
-    direct = Rights(
-        _all(root, t.PLANNER_STATE, t.ROUTE, t.NODE_STATE, t.NODE_LOAD), (*_all(root, t.MODULE_IN), own, *demands)
-    )
+    reads = _all(root, t.PLANNER_STATE, t.ROUTE, t.NODE_STATE, t.NODE_LOAD)
+    # whoever sends to nodes directly has to ask for a route or a state that its broker does not have
+    direct = Rights(reads, (*_all(root, t.MODULE_IN, t.ROLLCALL), own, *demands))
     return _device(root, name, tasks) + direct
 
 

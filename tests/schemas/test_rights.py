@@ -33,12 +33,15 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         home/client/+/in home/demand/+ home/event home/module/+/+/in home/node/n1/load home/node/n1/profile
         home/claims/+ home/node/n1/reported home/node/n1/state home/request/+ home/request/+/+ home/request/+/+/+
         home/part/offer/n1/+ home/part/piece/n1/+ home/part/request/n1/+ home/part/wanted/n1
-        home/response/+ home/response/+/value
+        home/response/+ home/response/+/value home/rollcall
         """,
     ),
     ("client", ()): (
         "home/client/n1/in home/node/+/load home/node/+/state home/planner/state home/route/+",
-        "home/client/n1/in home/demand/+ home/module/+/+/in home/request/+ home/request/+/+ home/request/+/+/+",
+        """
+        home/client/n1/in home/demand/+ home/module/+/+/in home/request/+ home/request/+/+ home/request/+/+/+
+        home/rollcall
+        """,
     ),
     ("device", ()): (
         "home/client/n1/in",
@@ -119,7 +122,7 @@ RIGHTS: dict[tuple[Role, tuple[str, ...]], tuple[str, str]] = {
         """,
         """
         home/client/n1/in home/demand/porch home/module/+/+/in home/request/porch home/request/porch/+
-        home/request/porch/+/+
+        home/request/porch/+/+ home/rollcall
         """,
     ),
     ("viewer", ("porch",)): (

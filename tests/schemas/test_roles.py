@@ -42,7 +42,7 @@ def test_a_topic_that_no_role_knows_is_found() -> None:
     ]
 
 
-@pytest.mark.parametrize("role", ["planner", "viewer", "operator", "bridge"])
+@pytest.mark.parametrize("role", ["planner", "agent", "client", "viewer", "operator", "bridge"])
 def test_whoever_asks_the_roll_call_may(role: Role) -> None:
     assert topics.ROLLCALL.at(ROOT) in rights(role).writes
 
@@ -52,6 +52,6 @@ def test_whoever_answers_the_roll_call_may_hear_it(role: Role) -> None:
     assert topics.ROLLCALL.at(ROOT) in rights(role).reads
 
 
-@pytest.mark.parametrize("role", ["device", "client", "agent", "home-assistant"])
+@pytest.mark.parametrize("role", ["device", "home-assistant"])
 def test_nobody_else_may_have_the_whole_site_say_everything_again(role: Role) -> None:
     assert topics.ROLLCALL.at(ROOT) not in rights(role).writes
