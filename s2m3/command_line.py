@@ -93,18 +93,23 @@ def run(named: str, context: "ProcessContext | None" = None) -> None:
         named: The first word that is no option: only this command's code is imported.
         context: The process context of an agent under a supervisor; commands find it in typer's context, as `obj`.
     """
-    gc.disable()  # most objects of imports stay: to search them for garbage costs a tenth of a command's start
-    app = command_line([named] if named in {*_COMMANDS, *_GROUPS} else {**_COMMANDS, **_GROUPS})
-    gc.freeze()
-    gc.enable()
     try:
+        gc.disable()  # most objects of imports stay: to search them for garbage costs a tenth of a command's start
+        app = command_line([named] if named in {*_COMMANDS, *_GROUPS} else {**_COMMANDS, **_GROUPS})
+        gc.freeze()
+        gc.enable()
         app(obj=context)
     except S2M3Error as error:
         if "--verbose" in sys.argv or "-v" in sys.argv:
             raise
         sys.stderr.write(f"s2m3: {error}\n")
         sys.exit(exit_code(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
+            raise
+        # Python notes an interrupt of code made from a text, as in the import of a namedtuple: `python -m` would end by
+        # SIGINT for it, though it is handled. The next text clears the note.
+        exec("")  # noqa: S102  # a constant
         sys.exit(_INTERRUPTED)
     except BrokenPipeError:  # `s2m3 status | head`
         sys.stderr.close()
