@@ -3,11 +3,13 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import TypeVar, cast
 
 from s2m3.agents.serving.calls import TELL_S, ModuleCalls, OutOfMemoryError, outputs_of
 from s2m3.agents.serving.continuous_batching import ContinuousBatcher
+from s2m3.agents.serving.exclusive import Exclusive
 from s2m3.agents.serving.fair_queue import FairQueue, Shares
 from s2m3.agents.serving.items import NOT_PREPARED, Item
 from s2m3.agents.serving.module import Generator, Module
@@ -72,8 +74,6 @@ class Runner:
         lock = threading.Lock()
         self._changed = threading.Condition(lock)
         self._stopping = False
-        #: whether an item runs that must run alone: it may have crashed an earlier process
-        self._alone = False
         self._calls = ModuleCalls(node, self._watchdog)
         self._remembered = RememberedOutputs(remembered_bytes)
         self._outcomes = Outcomes(node, lock, self._remembered, done=done, failed=failed, queued=self._notify)
@@ -81,6 +81,7 @@ class Runner:
         self._preparer = Preparer(
             preparing, lock, self._calls, self._outcomes, due=self._to_prepare, prepared=self._changed.notify
         )
+        self._exclusive = Exclusive(lock, self._preparer)
         self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
 
     def start(self) -> None:
@@ -137,8 +138,9 @@ class Runner:
                 return
             item = Item(work, now, now + work.ms_left / 1000)
             evicted = self._make_room(served, item) if served.backlog >= self._bound else None
-            runs_here = not self._alone and served.runs_in_loop(item)
+            runs_here = not self._exclusive.is_held and served.runs_in_loop(item, self._watchdog)
             if runs_here:
+                self._exclusive.enter()
                 served.running, served.batch = 1, [item]
                 self._shares.charge(item.flow, served.estimate_ms)  # the worker goes on with those that it serves
             else:
@@ -148,7 +150,7 @@ class Runner:
         if evicted is not None:
             self.fail(evicted, self._busy(module_id))
         if runs_here:
-            with self._calls.watched(LOOP, [item]):
+            with self._exclusive.entered(), self._calls.watched(LOOP, [item]):
                 self._serve(served, [item])
 
     def _make_room(self, served: Served, item: Item) -> Item:
@@ -233,19 +235,12 @@ class Runner:
 
     def _run_batch(self, served: Served, batch: list[Item]) -> None:
         alone = len(batch) == 1 and self._watchdog.is_suspected(batch[0].work.request)
-        if alone:
-            self._alone = True
-            self._preparer.pause()
-        try:
-            with self._calls.watched(WORKER, [*batch, *(served.batcher.items if served.batcher else ())]):
-                if served.batcher is not None:
-                    self._step(served, served.batcher, batch)
-                else:
-                    self._serve(served, batch)
-        finally:
-            if alone:
-                self._alone = False
-                self._preparer.resume()
+        items = [*batch, *(served.batcher.items if served.batcher else ())]
+        with self._exclusive.alone() if alone else nullcontext(), self._calls.watched(WORKER, items):
+            if served.batcher is not None:
+                self._step(served, served.batcher, batch)
+            else:
+                self._serve(served, batch)
 
     def _pop(self, module_id: str) -> Callable[[], None] | None:
         metrics.QUEUE_ITEMS.remove(module_id)

@@ -84,10 +84,13 @@ class Served:
         yield from (*self.queue, *self.preparing, *self.prepared, *self.batch)
         yield from self.batcher.items if self.batcher is not None else ()
 
-    def runs_in_loop(self, item: Item) -> bool:
-        """Returns whether an item may run in the loop's thread, where nothing may take over a millisecond."""
+    def runs_in_loop(self, item: Item, watchdog: Watchdog) -> bool:
+        """Returns whether an item may run in the loop's thread, where nothing may take over a millisecond.
+
+        One that may have crashed an earlier process may not: the worker runs it alone.
+        """
         is_light = self.module.light and self.whole_ms <= _LIGHT_MS and item.nbytes <= _LIGHT_BYTES
-        return is_light and not self.backlog and not self.running
+        return is_light and not self.backlog and not self.running and not watchdog.is_suspected(item.work.request)
 
     # ---- preparing ----------------------------------------------------------------------------------------------
 

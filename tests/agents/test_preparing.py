@@ -255,6 +255,41 @@ def test_a_request_that_may_have_crashed_a_process_is_prepared_and_run_with_noth
     bench.runner.stop()
 
 
+def test_a_request_that_may_have_crashed_a_process_waits_for_what_the_submitters_thread_runs() -> None:
+    """A crash beside another request would say nothing of either, and the request went round for longer."""
+    suspect = b"suspect".ljust(16)
+    box = Blackbox()
+    bench = Bench(watchdog=Watchdog(box, CrashHistory(suspects=frozenset({suspect}))))
+    light, heavy = Upper(light=True), Decoder()
+    bench.runner.add("light", light)
+    bench.runner.add("upper", heavy)
+    light.gate.clear()
+    submitter = threading.Thread(target=bench.submit, args=("beside", "light"))
+    submitter.start()
+    assert light.began.acquire(timeout=WAIT_S)
+    bench.submit("suspect")
+    until(lambda: bench.runner._exclusive.is_held)  # noqa: SLF001
+    assert [(mark.slot, mark.module) for mark in box.marks()] == [(LOOP, "light")]
+    bench.submit("later", "light")  # queued: nothing is begun any more
+    assert heavy.texts == []
+    light.gate.set()
+    assert bench.texts(3) == ["BESIDE", "SUSPECT", "LATER"]
+    submitter.join(WAIT_S)
+    assert light.threads == {submitter.name, "runner"}
+    bench.runner.stop()
+
+
+def test_a_request_that_may_have_crashed_a_process_runs_in_the_workers_thread_on_a_light_module_too() -> None:
+    history = CrashHistory(suspects=frozenset({b"suspect".ljust(16)}))
+    bench = Bench(watchdog=Watchdog(crash_history=history))
+    light = Upper(light=True)
+    bench.runner.add("light", light)
+    bench.submit("suspect", "light")
+    assert bench.texts(1) == ["SUSPECT"]
+    assert light.threads == {"runner"}
+    bench.runner.stop()
+
+
 # ---- once per content ----------------------------------------------------------------------------------------------
 
 
