@@ -1,11 +1,13 @@
 """Parses the command line of `s2m3`, prints errors in one line, sets the exit code. The work is elsewhere."""
 
 import gc
+import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -107,13 +109,22 @@ def run(named: str, context: "ProcessContext | None" = None) -> None:
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
             raise
-        # Python notes an interrupt of code made from a text, as in the import of a namedtuple: `python -m` would end by
-        # SIGINT for it, though it is handled. The next text clears the note.
-        exec("")  # noqa: S102  # a constant
-        sys.exit(_INTERRUPTED)
+        _end_interrupted()
     except BrokenPipeError:  # `s2m3 status | head`
         sys.stderr.close()
         sys.exit(_FAILED)
+
+
+def _end_interrupted() -> NoReturn:
+    """Ends the process of an interrupted command, whose context managers have ended.
+
+    Not by SystemExit: `python -m` then ends by SIGINT where the interrupt hit code made from a text, as in the import
+    of a namedtuple, though it is handled.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a closed pipe, a closed stream
+            stream.flush()
+    os._exit(_INTERRUPTED)
 
 
 def exit_code(error: S2M3Error) -> int:
