@@ -111,7 +111,7 @@ class HttpDoor:
                 f"--bind {settings.bind}: without a token the doors listen on loopback only; "
                 "write one into a file and name it with --token-file"
             )
-        self._socket = _listening(settings.bind, settings.http_port)
+        self._socket = _bound(settings.bind, settings.http_port)
 
     @property
     def url(self) -> str:
@@ -135,6 +135,7 @@ class HttpDoor:
             timeout_graceful_shutdown=_GRACE_S,
         )
         server = _Server(config)
+        self._socket.listen(config.backlog)  # who reads that the door is open may connect
         serving = asyncio.create_task(server.serve(sockets=[self._socket]))
         apis = [name for name, opened in (("ollama", self._ollama), ("openai", self._openai)) if opened]
         _log.info("http_door_open", url=self.url, apis=apis, token="needed" if self._token else "none: loopback only")
@@ -176,16 +177,16 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _bound(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
     except OSError as error:
         raise BadInputError(
             f"--bind {host} --http-port {port}: {error.strerror}; --http-port 0 picks a free one"
         ) from error
-    return listening
+    return bound
