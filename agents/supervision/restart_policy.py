@@ -78,7 +78,9 @@ class RestartPolicy:
         self._crashes = [*(t for t in self._crashes if t > now - _WITHIN_S), now]
         failed = {}
         marks = list(marks)
-        is_alone = sum(len(mark.requests) for mark in marks) == 1
+        requests = {request: None for mark in marks for request in mark.requests}
+        contents = {content_of(request): None for request in requests}
+        is_alone = len(contents) == 1  # branches of one request may run beside each other
         for mark in marks:
             times = self._blamed[mark.module] = [
                 *(t for t in self._blamed.get(mark.module, ()) if t > now - _WITHIN_S),
@@ -88,8 +90,10 @@ class RestartPolicy:
                 failed[mark.module] = f"loading it ended the process: {why}"
             elif len(times) > _MOST:
                 failed[mark.module] = f"it ended the process {len(times)} times in {_WITHIN_S:g} s: {why}"
-            self._remember(mark, why, poison=poison and is_alone)
-            self._remember_contents(mark, why, now, is_alone=is_alone)
+        modules = " and ".join(dict.fromkeys(mark.module for mark in marks if mark.requests))
+        self._remember(requests, f"{modules} did not survive this input: {why}", poison=poison and is_alone)
+        reason = f"{modules} did not survive this input {_CONTENT_DEATHS} times: {why}"
+        self._remember_contents(contents, reason, now, is_alone=is_alone)
         if len(self._crashes) > _MOST_CRASHES:
             return None
         poison_contents = {
@@ -102,18 +106,17 @@ class RestartPolicy:
             failed, dict(self._poison), frozenset(self._suspects), poison_contents, frozenset(self._contents)
         )
 
-    def _remember(self, mark: Mark, why: str, *, poison: bool) -> None:
-        if poison and mark.requests:
-            self._poison[mark.requests[0]] = f"{mark.module} did not survive this input: {why}"
+    def _remember(self, requests: Iterable[bytes], reason: str, *, poison: bool) -> None:
+        if poison:
+            self._poison.update(dict.fromkeys(requests, reason))
         else:
-            self._suspects.update(dict.fromkeys(mark.requests))
+            self._suspects.update(dict.fromkeys(requests))
         for kept in (self._poison, self._suspects):
             for request in list(kept)[:-_REMEMBERED]:
                 kept.pop(request)
 
-    def _remember_contents(self, mark: Mark, why: str, now: float, *, is_alone: bool) -> None:
-        reason = f"{mark.module} did not survive this input {_CONTENT_DEATHS} times: {why}"
-        for content in map(content_of, mark.requests):
+    def _remember_contents(self, contents: Iterable[bytes], reason: str, now: float, *, is_alone: bool) -> None:
+        for content in contents:
             self._contents.setdefault(content, []).append((now, is_alone, reason))
         recent = {
             content: [death for death in deaths if death[0] > now - _CONTENT_S]

@@ -2,10 +2,12 @@
 
 import pytest
 
-from s2m3.agents.supervision.blackbox import LOADING, PREPARING, WORKER
+from s2m3.agents.supervision.blackbox import LOADING, LOOP, PREPARING, WORKER
 from s2m3.agents.supervision.restart_policy import CrashHistory, Mark, RestartPolicy
 
 ONE, TWO = b"1" * 16, b"2" * 16
+#: another request that asks what ONE asks
+AGAIN = ONE[:8] + b"another8"
 
 
 def after(policy: RestartPolicy, *marks: Mark, now: float = 0.0, poison: bool = True) -> CrashHistory:
@@ -70,6 +72,18 @@ def test_requests_that_were_prepared_beside_each_other_are_suspects_and_none_is_
     assert history.poison_contents == {}
 
 
+def test_a_request_whose_branches_ran_beside_each_other_was_alone_and_both_are_named() -> None:
+    history = after(RestartPolicy(), Mark(WORKER, "left", (ONE,)), Mark(LOOP, "right", (ONE,)))
+    assert history.poison == {ONE: "left and right did not survive this input: killed by signal 11"}
+    assert history.suspects == frozenset()
+    assert history.poison_contents == {}, "one death, not two"
+
+
+def test_requests_of_one_content_in_one_batch_were_alone() -> None:
+    history = after(RestartPolicy(), Mark(WORKER, "m", (ONE, AGAIN)))
+    assert history.poison == dict.fromkeys((ONE, AGAIN), "m did not survive this input: killed by signal 11")
+
+
 def test_a_request_that_ran_while_a_module_was_loaded_is_poison_all_the_same() -> None:
     history = after(RestartPolicy(), Mark(WORKER, "m", (ONE,)), Mark(LOADING, "big", ()))
     assert set(history.poison) == {ONE}
@@ -79,9 +93,6 @@ def test_where_memory_may_be_to_blame_a_request_that_was_run_alone_is_a_suspect_
     history = after(RestartPolicy(), Mark(WORKER, "m", (ONE,)), poison=False)
     assert history.poison == {}
     assert history.suspects == {ONE}
-
-
-AGAIN = ONE[:8] + b"another8"
 
 
 @pytest.mark.parametrize("poison", [True, False], ids=["crash", "sigkill"])
