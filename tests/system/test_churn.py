@@ -2,6 +2,7 @@
 
 import json
 import signal
+from itertools import takewhile
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -18,6 +19,7 @@ from tests.system.plain import PlainCaller
 from tests.system.rest import planned, settled
 
 _ROLL_CALL = "s2m3/v1/rollcall"
+_PLACEMENT = ("s2m3/v1/plan/+", "s2m3/v1/route/+")
 
 
 def _gateway(site: Site) -> str:
@@ -147,15 +149,27 @@ def test_a_removed_task_leaves_nothing_behind(noop_cluster: Cluster, noop_site: 
     assert all(process.poll() is None for process in noop_cluster.processes.values())
 
 
+def _until(listener: PlainCaller, marker: str) -> list[paho.MQTTMessage]:
+    """What came before the marker's message."""
+    return list(takewhile(lambda message: message.topic != marker, iter(listener.message, None)))
+
+
+def _content(message: paho.MQTTMessage) -> dict[str, Any]:
+    """A plan or a route without what tells it from the one before."""
+    document: dict[str, Any] = json.loads(message.payload or b"{}")
+    return {key: value for key, value in document.items() if key not in ("epoch", "revision")}
+
+
 @pytest.mark.short_on("embedded")
 def test_a_change_is_told_in_the_documents_concerned_and_no_other(noop_cluster: Cluster, noop_site: Site) -> None:
     """Under load, a lost node and a new one: whoever is not concerned hears nothing, nobody hears the same twice."""
-    told: list[tuple[str, dict[str, Any]]] = []
-    topics_heard = ("s2m3/v1/plan/+", "s2m3/v1/route/+", _ROLL_CALL)
+    marker = "marker/after-what-is-retained"
     with (
-        PlainCaller(noop_cluster.broker.port, paho.MQTTv5, topics_heard) as listener,
+        PlainCaller(noop_cluster.broker.port, paho.MQTTv5, (*_PLACEMENT, _ROLL_CALL, marker)) as listener,
         Client(settings=noop_cluster.settings) as client,
     ):
+        listener.send(marker, b"")
+        before = _until(listener, marker)
         victim = _holder(noop_site)
         replies = [client.submit("noop", left=i, right=i) for i in range(300)]
         noop_cluster.kill(victim)
@@ -163,15 +177,15 @@ def test_a_change_is_told_in_the_documents_concerned_and_no_other(noop_cluster: 
         noop_cluster.start_agent(victim)
         assert noop_site.wait(lambda s: s.nodes.state(victim) == "ready" and s.ready("noop"), WAIT_S)
         assert noop_site.wait(lambda s: victim in s.plans, WAIT_S)
-        while not listener.answers.empty():
-            message = listener.answers.get()
-            told.append((message.topic, json.loads(message.payload or b"{}")))
-    last: dict[str, dict[str, Any]] = {}
-    for topic, document in told:
-        if topic == _ROLL_CALL:  # somebody asked for all documents: a node that starts slowly is missed for a while
+        listener.send(marker, b"")
+        told = _until(listener, marker)
+    last = {message.topic: _content(message) for message in before}
+    for message in told:
+        if message.topic == _ROLL_CALL:  # all documents come again: a node that starts slowly is missed for a while
             last.clear()
             continue
-        content = {key: value for key, value in document.items() if key not in ("epoch", "revision")}
-        assert last.get(topic) != content, f"{topic} was told the same twice"
-        last[topic] = content
-    assert sum("/plan/" in topic for topic, _ in told) < 20  # routes follow measured times too
+        content = _content(message)
+        is_new = message.retain or last.get(message.topic) != content  # retained: the listener had to connect again
+        assert is_new, f"{message.topic} was told the same twice: {[(m.topic, m.payload) for m in told]}"
+        last[message.topic] = content
+    assert sum("/plan/" in message.topic for message in told) < 20  # routes follow measured times too
