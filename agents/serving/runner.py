@@ -234,8 +234,8 @@ class Runner:
         return True
 
     def _run_batch(self, served: Served, batch: list[Item]) -> None:
-        alone = len(batch) == 1 and self._watchdog.is_suspected(batch[0].work.request)
         items = [*batch, *(served.batcher.items if served.batcher else ())]
+        alone = any(self._watchdog.is_suspected(item.work.request) for item in items)
         with self._exclusive.alone() if alone else nullcontext(), self._calls.watched(WORKER, items):
             if served.batcher is not None:
                 self._step(served, served.batcher, batch)

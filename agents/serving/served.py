@@ -144,7 +144,7 @@ class Served:
     def turn(self, shares: Shares, watchdog: Watchdog) -> tuple[float, float] | None:
         """Returns the order of runnable work among that of other modules, the least first; None if there is none."""
         turns = []
-        if self.batcher.free_slots > 0 if self.batcher else not self.running:
+        if self._free_slots(watchdog) > 0 if self.batcher else not self.running:
             if self.prepared:
                 turns.append(self.prepared.turn())
             if self.queue and self._runs_from_queue(watchdog):
@@ -155,7 +155,16 @@ class Served:
         return min(turns, default=None)
 
     def _runs_from_queue(self, watchdog: Watchdog) -> bool:
-        return not self.prepares_apart or watchdog.is_suspected(self.queue.first().work.request)
+        if watchdog.is_suspected(self.queue.first().work.request):
+            return self.batcher is None or not self.batcher.items
+        return not self.prepares_apart
+
+    def _free_slots(self, watchdog: Watchdog) -> int:
+        """Returns how many items may begin now; none joins a text that may have crashed an earlier process."""
+        if self.batcher is None:
+            return self.size.limit
+        writes_suspect = any(watchdog.is_suspected(item.work.request) for item in self.batcher.items)
+        return 0 if writes_suspect else self.batcher.free_slots
 
     def next_batch(self, watchdog: Watchdog, now: float) -> list[Item]:
         """Removes and returns the next batch. A request that may have crashed an earlier process runs alone.
@@ -164,7 +173,7 @@ class Served:
             watchdog: Knows such requests.
             now: Monotonic seconds: a batch takes at most half of what is left of its items' deadlines.
         """
-        free = self.batcher.free_slots if self.batcher is not None else self.size.limit
+        free = self._free_slots(watchdog)
         batch: list[Item] = []
 
         def fits(following: Item) -> bool:

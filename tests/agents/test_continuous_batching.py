@@ -11,6 +11,8 @@ import pytest
 
 from s2m3.agents.serving import continuous_batching, runner
 from s2m3.agents.serving.runner import Runner
+from s2m3.agents.supervision.blackbox import Blackbox
+from s2m3.agents.supervision.restart_policy import CrashHistory
 from s2m3.agents.supervision.watchdog import Watchdog
 from s2m3.agents.zoo.noop import NoopWriter
 from s2m3.schemas.wire.generation import Options
@@ -108,6 +110,35 @@ def test_pieces_are_numbered_and_make_the_text(desk: Desk) -> None:
     for _, _, at, part in told:
         text = text[:at] + part
     assert "one two three".startswith(text)
+
+
+def test_texts_that_may_have_ended_a_process_are_written_one_by_one_with_nothing_beside_them() -> None:
+    """Beside each other none could be told from the one that does it: it was tried until the module was given up."""
+    suspects = frozenset(text.ljust(16) for text in (b"s1 is long", b"s2 is long"))
+    box = Blackbox()
+    desk = Desk(watchdog=Watchdog(box, CrashHistory(suspects=suspects)))
+    beside: list[set[bytes]] = []
+
+    class Marking(Gated):
+        def begin(self, prepared: list[str], options: Options) -> Any:
+            beside.append({request for mark in box.marks() for request in mark.requests})
+            return super().begin(prepared, options)
+
+        def advance(self, rows: Any) -> None:
+            beside.append({request for mark in box.marks() for request in mark.requests})
+            super().advance(rows)
+
+    desk.writer = Marking(1000)
+    desk.runner.add("writer", desk.writer)
+    texts = ["before it", "s1 is long", "s2 is long", "after them"]
+    for text in texts:
+        desk.submit(text)
+    desk.let(20)
+    assert [desk.text() for _ in texts] == texts
+    of_suspects = [together for together in beside if together & suspects]
+    assert len(of_suspects) > 4
+    assert all(len(together) == 1 for together in of_suspects), beside
+    desk.runner.stop()
 
 
 class Illegible(Gated):

@@ -1,4 +1,4 @@
-"""An encoder that hangs, crashes or eats memory when its input says so.
+"""An encoder, and a writer, that hang, crash or eat memory when their input says so.
 
 Agents find its classes as those of an installed package: tests/guard/installed is on their path.
 """
@@ -6,10 +6,12 @@ Agents find its classes as those of an installed package: tests/guard/installed 
 import ctypes
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from s2m3.agents.zoo.noop import NoopWriter
 from s2m3.modules import ModuleSource, ModuleSpec, Value, port
 
-__all__ = ["FaultyEncoder", "crash", "load"]
+__all__ = ["FaultyEncoder", "FaultyWriter", "crash", "load", "load_writer"]
 
 
 class FaultyEncoder:
@@ -45,6 +47,16 @@ class FaultyEncoder:
                 self._held.append(_memory(float(megabytes)))
 
 
+class FaultyWriter(NoopWriter):
+    """Writes its text back, four words a second; at the word `crash` it crashes."""
+
+    def advance(self, rows: Sequence[Any]) -> None:
+        """Says the next word of each row, if it returns."""
+        if any(row.words[len(row.tokens) : len(row.tokens) + 1] == ["crash"] for row in rows):
+            ctypes.string_at(0)
+        super().advance(rows)
+
+
 def _memory(megabytes: float) -> bytearray:
     """Memory that is really taken: written, not only asked for."""
     return bytearray(b"1") * int(megabytes * 1e6)
@@ -53,6 +65,11 @@ def _memory(megabytes: float) -> bytearray:
 def load(spec: ModuleSpec, source: ModuleSource) -> FaultyEncoder:  # noqa: ARG001  # it has no files
     """Builds class `faulty-encoder`."""
     return FaultyEncoder(spec.memory_mb)
+
+
+def load_writer(spec: ModuleSpec, source: ModuleSource) -> FaultyWriter:  # noqa: ARG001
+    """Builds class `faulty-writer`."""
+    return FaultyWriter(250.0, spec.cache_mb)
 
 
 def crash(spec: ModuleSpec, source: ModuleSource) -> FaultyEncoder:  # noqa: ARG001

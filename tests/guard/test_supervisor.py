@@ -131,6 +131,21 @@ def test_a_module_that_crashes_again_and_again_is_told_as_failed_with_the_reason
         assert site.nodes.state("a") == "ready"
 
 
+def test_texts_beside_a_poisoned_one_are_written_and_the_writer_is_not_given_up(
+    lone: FaultyCluster, client: Client
+) -> None:
+    """It crashes after some words, beside others: each is written alone after that, until the one is known."""
+    ready(lone, "faulty-text", 1)
+    texts = [f"text {n} is written for three seconds unless the process of all of them ends" for n in range(3)]
+    poison = client.submit("faulty-text", text="soon after this comes a crash", deadline_s=20)
+    replies = [client.submit("faulty-text", text=text, deadline_s=WAIT_S) for text in texts]
+    assert [reply.result(WAIT_S).value for reply in replies] == texts
+    with pytest.raises(S2M3Error):
+        poison.result(WAIT_S)
+    assert 1 <= len(died(lone)) <= 2
+    assert client.ask("faulty-text", text="one more", deadline_s=WAIT_S).value == "one more"
+
+
 def test_with_a_second_node_others_are_answered_while_a_poisoned_input_goes_round(
     pair: FaultyCluster, client: Client
 ) -> None:
