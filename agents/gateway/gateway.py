@@ -10,7 +10,8 @@ import structlog
 
 from s2m3.agents.gateway.answer_publisher import AnswerPublisher
 from s2m3.agents.gateway.lookout import Lookout
-from s2m3.agents.gateway.open_request import OpenRequest, check_size, id_for, is_same, read_request
+from s2m3.agents.gateway.open_request import OpenRequest, check_size, id_for, read_request
+from s2m3.agents.gateway.orphans import Orphans
 from s2m3.agents.gateway.plain_stream import PlainStream
 from s2m3.agents.gateway.requeue import Requeue
 from s2m3.agents.serving.payloads import PayloadRoom
@@ -42,11 +43,6 @@ _RECONNECT_S = (0.2, 1.0)
 _WAITING = 1_000
 #: Longest time that reading a request may take, seconds.
 _PARSE_S = 10.0
-#: Interval at which orphaned requests are checked.
-_CHECK_S = 1.0
-#: Orphans are answered after so many checks with the session connected and no redelivery (callers have then had time to
-#: reconnect too), or after so many with the broker connected but not the session.
-_CHECKS_SESSION, _CHECKS_BROKER = 2, 10
 
 
 class Gateway:
@@ -59,8 +55,8 @@ class Gateway:
 
     Requests whose connection was lost (orphans) go on, but their answers are held back. If the broker delivers such a
     request again, it continues on the new connection. If the broker has lost the session, no other gateway can know the
-    request, and it is answered after a while. If our node was declared lost meanwhile, another gateway has received the
-    request, and it is dropped here.
+    request, and it is answered after a while; once more, if the answer was in flight. If our node was declared lost
+    meanwhile, another gateway has received the request, and it is dropped here.
 
     Args:
         task: The task's name.
@@ -106,11 +102,10 @@ class Gateway:
         self._link: Link | None = None
         self._plain: dict[bytes, OpenRequest] = {}
         self._nbytes = 0  # of their messages
-        #: those whose connection was lost
-        self._orphans: list[OpenRequest] = []
+        self._orphans = Orphans(loop, self._answers, self._is_connected)
         #: those beyond `plain_inflight`, not dispatched yet; Mosquitto holds them back itself (Receive Maximum)
         self._waiting: deque[OpenRequest] = deque()
-        self._checks, self._broker_was_away = 0, False
+        self._broker_was_away = False
         self._timer: Timer | None = None
         self._closed = self._is_deputy = False
         self._refused: UnauthorisedError | None = None
@@ -180,10 +175,12 @@ class Gateway:
     def broker_lost(self) -> None:
         """Notes that the agent's own connection was lost too: the broker may have restarted and lost its sessions."""
         self._broker_was_away = True
+        for plain in self._plain.values():
+            plain.in_doubt = plain.sent
 
     def give_up(self) -> None:
         """Drops all orphans: this node was declared lost, so the next gateway has received them."""
-        self._drop(self._orphans)
+        self._drop(list(self._orphans))
 
     def _on_session_lost(self) -> None:
         if self._closed or self._link is None:
@@ -194,25 +191,11 @@ class Gateway:
         self._requeue.connection_lost()
         for plain in self._plain.values():
             plain.link = None if plain.link is lost else plain.link
-        orphans = [plain for plain in self._plain.values() if plain.link is None]
-        if orphans and not self._orphans:
-            self._loop.after(_CHECK_S, self._check_orphans)
-        self._checks, self._orphans = 0, orphans
+        self._orphans.hold(plain for plain in self._plain.values() if plain.link is None)
         if self._refused is not None:  # reconnecting would be refused too: the agent ends
             return
         wait = random.uniform(*_RECONNECT_S)  # noqa: S311  # jitter
         self._timer = self._loop.after(wait, self._may_return)
-
-    def _check_orphans(self) -> None:
-        """Answers the orphans once it is certain that no other gateway received them."""
-        if not self._orphans:
-            return
-        self._checks = self._checks + 1 if self._answers.is_connected else 0
-        session_is_back = self._link is not None and self._link.connected
-        if self._checks >= (_CHECKS_SESSION if session_is_back else _CHECKS_BROKER):
-            for plain in self._orphans:
-                self._answers.send(plain)
-        self._loop.after(_CHECK_S, self._check_orphans)
 
     def _drop(self, dropped: list[OpenRequest]) -> None:
         """Cancels requests without an answer: the next gateway answers them."""
@@ -227,8 +210,7 @@ class Gateway:
         if self._plain.pop(plain.request, None) is not None:
             self._nbytes -= len(plain.message.payload)
         plain.close()
-        if plain.link is None:
-            self._orphans = [other for other in self._orphans if other is not plain]
+        self._orphans.remove(plain)
 
     def _on_request(self, link: Link, message: Message) -> None:
         if link is not self._link:
@@ -274,8 +256,11 @@ class Gateway:
         else:
             self._refuse(plain, BusyError(f"{_WAITING} plain requests of {self.task} wait"))
 
+    def _is_connected(self) -> bool:
+        return self._link is not None and self._link.connected
+
     def _is_up(self) -> bool:
-        return self._is_deputy or (self._link is not None and self._link.connected)
+        return self._is_deputy or self._is_connected()
 
     def _has_room(self) -> bool:
         return self._is_deputy or len(self._plain) < self._settings.plain_inflight
@@ -286,16 +271,19 @@ class Gateway:
         if plain is None and not self._orphans:
             self._broker_was_away = False
             return False
-        plain = plain or next((plain for plain in self._orphans if is_same(plain.message, message)), None)
+        plain = plain or self._orphans.find(message)
         if plain is None:
             return False
         if plain.closed:  # answered before its copy came
             self._requeue.passed(link, message)
             return True
-        self._orphans = [other for other in self._orphans if other is not plain]
+        self._orphans.remove(plain)
         plain.message, plain.link = message, link
         self._requeue.came(plain, link, message)
-        self._answers.send(plain)
+        if plain.was_acknowledged and not plain.sent:  # the broker remembers everything: what it took is delivered
+            self._delivered(plain)
+        else:
+            self._answers.send(plain)
         return True
 
     def _dispatch(self, plain: OpenRequest) -> None:
@@ -343,6 +331,9 @@ class Gateway:
             self._answers.send(plain)
 
     def _delivered(self, plain: OpenRequest) -> None:
+        if plain.in_doubt and plain.link is None:  # sent at once to a broker that is back: its caller may not be
+            plain.in_doubt, plain.sent, plain.was_acknowledged = False, False, True
+            return
         self._lookout.ended(plain, answered=True)
         self._forget(plain)
         self._requeue.finished(plain)

@@ -46,6 +46,9 @@ class OpenRequest:
     answer: bytes | None = None
     value: bytes | None = None
     sent: bool = False
+    #: whether the answer was in flight when the broker was lost, and whether a broker acknowledged it after that
+    in_doubt: bool = False
+    was_acknowledged: bool = False
     #: whether an answer was dropped as a poison message
     was_dropped: bool = False
     #: whether nothing is to be published any more: answered, or left to the next gateway

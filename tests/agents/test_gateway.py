@@ -460,6 +460,68 @@ def test_looks_while_the_broker_is_away_do_not_count(desk: Callable[..., Desk]) 
     assert len(made.answers()) == 1
 
 
+def lost_with_an_answer_in_flight(made: Desk) -> None:
+    """The broker has it or not; our connections come back at once, and the answer goes out again."""
+    made.ask("hello", mid=1)
+    made.answer(made.work[0])
+    assert len(made.answers()) == 1
+    made.gateway.broker_lost()
+    made.session.lose()
+    made.gateway.connect()
+    made.session.connect()
+
+
+def test_an_answer_that_was_in_flight_when_the_broker_forgot_all_is_published_once_more_when_callers_are_back(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    lost_with_an_answer_in_flight(made)
+    made.deliver_answer()  # what the link sent again
+    made.loop.advance(1.9)
+    assert len(made.answers()) == 1
+    made.loop.advance(0.2)
+    assert [answer["answer"] for answer in made.answers()] == ["done", "done"]
+    made.deliver_answer()
+    made.loop.advance(60.0)
+    assert len(made.answers()) == 2
+    made.ask("hello", mid=2)  # it is forgotten: this is another request
+    assert len(made.work) == 2
+
+
+@pytest.mark.parametrize("first", ["acknowledged", "brought again"])
+def test_an_answer_that_was_in_flight_at_a_broker_that_remembers_is_not_published_twice(
+    desk: Callable[..., Desk], first: str
+) -> None:
+    made = desk()
+    lost_with_an_answer_in_flight(made)
+    if first == "acknowledged":
+        made.deliver_answer()
+    again = made.ask("hello", mid=9)
+    if first == "brought again":
+        assert made.session.acknowledged == []
+        made.deliver_answer()
+    assert made.session.acknowledged == [again]
+    made.loop.advance(60.0)
+    assert (len(made.answers()), len(made.work)) == (1, 1)
+
+
+def test_a_new_loss_while_what_a_former_one_left_is_over_begins_the_looks_anew(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.ask("one", mid=1)
+    made.session.lose()
+    made.gateway.connect()
+    made.session.connect()
+    made.ask("one", mid=2)
+    made.session.lose()
+    made.answer(made.work[0])
+    made.gateway.connect()
+    made.session.connect()
+    made.loop.advance(1.9)
+    assert made.answers() == []
+    made.loop.advance(0.2)
+    assert len(made.answers()) == 1
+
+
 def test_what_is_still_under_way_after_the_looks_is_answered_when_it_is_done(desk: Callable[..., Desk]) -> None:
     made = desk()
     made.ask("hello")

@@ -81,7 +81,7 @@ def _restart_with_requests_under_way(rig: Rig, *, gently: bool = False) -> Verdi
             plain.wait_until_back()
             direct.ask("after-direct", echo(1, "slow"))
             plain.ask("after-plain", echo(2, "slow"))
-            assert rig.history.wait_until_all_answered(WAIT_S)
+            assert rig.history.wait_until_all_answered(WAIT_S), rig.history.verdict()
     return verdict
 
 
