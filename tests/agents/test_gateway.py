@@ -416,6 +416,16 @@ def test_what_comes_over_a_connection_that_was_given_up_is_left_to_the_next(desk
     assert made.work == []
 
 
+def is_answered_after_two_looks(made: Desk) -> None:
+    """The session comes back and brings nothing."""
+    made.gateway.connect()
+    made.session.connect()
+    made.loop.advance(1.9)
+    assert made.answers() == []
+    made.loop.advance(0.2)
+    assert len(made.answers()) == 1
+
+
 def test_what_a_session_that_is_back_does_not_bring_again_is_answered_after_two_looks(
     desk: Callable[..., Desk],
 ) -> None:
@@ -423,12 +433,7 @@ def test_what_a_session_that_is_back_does_not_bring_again_is_answered_after_two_
     made.ask("hello")
     made.session.lose()
     made.answer(made.work[0])
-    made.gateway.connect()
-    made.session.connect()
-    made.loop.advance(1.9)
-    assert made.answers() == []
-    made.loop.advance(0.2)
-    assert len(made.answers()) == 1
+    is_answered_after_two_looks(made)
     made.loop.advance(60.0)
     assert len(made.answers()) == 1
     made.deliver_answer()
@@ -514,12 +519,7 @@ def test_a_new_loss_while_what_a_former_one_left_is_over_begins_the_looks_anew(d
     made.ask("one", mid=2)
     made.session.lose()
     made.answer(made.work[0])
-    made.gateway.connect()
-    made.session.connect()
-    made.loop.advance(1.9)
-    assert made.answers() == []
-    made.loop.advance(0.2)
-    assert len(made.answers()) == 1
+    is_answered_after_two_looks(made)
 
 
 def test_what_is_still_under_way_after_the_looks_is_answered_when_it_is_done(desk: Callable[..., Desk]) -> None:
